@@ -1,0 +1,37 @@
+# Everything here makes its own virtual environment; PYTHON chooses the interpreter (>= 3.11).
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+ENCODERS := mean-pool max-pool random-projection untrained patch-count site-only case-id oracle
+
+.PHONY: bench test slow lint types check-lock clean
+
+bench: $(STAMP)  ## the main job: every shipped encoder and control on the 21 tasks, on phantoms
+	$(BIN)/mbench run $(ENCODERS:%=--encoder %) --task all --source phantom
+
+test: $(STAMP)  ## the fast tests
+	$(BIN)/python -m pytest -q
+
+slow: $(STAMP)  ## every test, the long ones too
+	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check-lock: $(STAMP)  ## no score moved without a new task version
+	$(BIN)/mbench tasks lock --check
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) results

@@ -1,0 +1,135 @@
+"""The only door to rich: tables, boards and live progress in the terminal."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from madeleine_bench.leaderboard.aggregate import Board
+from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, score_text, summary_rows
+
+_WIDTH_WITHOUT_TERMINAL = 160
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; where the output is no terminal it is wide and without colour."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(stderr=stderr, width=width, highlight=False)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; cells are plain text, never markup."""
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for name in header:
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print keys and values, one a line, aligned."""
+    print_table("", ("", ""), [(f"{key}:", value) for key, value in pairs])
+
+
+def print_board(board: Board) -> None:
+    """Print a board: tasks down by family, encoders across, best first."""
+    out = console()
+    kind = "PHANTOM" if board.is_phantom else "real data"
+    protocol = "" if board.protocol == "primary" else f", {board.protocol}"
+    table = Table(
+        title=Text(f"Board '{board.name}' ({kind}{protocol})", style="bold"),
+        caption=Text(PHANTOM_NOTICE, style="bold yellow") if board.is_phantom else None,
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column(Text("task"), no_wrap=True)
+    for column in board.columns:
+        style = "dim" if column.kind == "control" else None
+        table.add_column(Text(column.label), justify="right", style=style, overflow="fold")
+    family = ""
+    for task in board.tasks:
+        heading = task.family if task.status == "core" else "extra (not ranked)"
+        if heading != family:
+            family = heading
+            table.add_row(Text(family, style="bold"))
+        best = max(
+            (c.cells[task.id].value for c in board.columns if c.rank and task.id in c.cells),
+            default=None,
+        )
+        cells = []
+        for column in board.columns:
+            text = Text(score_text(column, task.id))
+            if column.rank and column.cells[task.id].value == best:
+                text.stylize("bold green")
+            cells.append(text)
+        table.add_row(Text(f"  {task.id}"), *cells)
+    table.add_section()
+    for name, values in summary_rows(board):
+        table.add_row(Text(name, style="bold"), *(Text(value) for value in values))
+    out.print(table)
+    for column in board.columns:
+        if column.unranked and column.kind != "control":
+            out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
+
+
+class LiveProgress:
+    """Phases and jobs as a live bar on standard error; a few plain lines where it is no terminal."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.fields[phase]:<9}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bars as they stand."""
+        self._bars.stop()
+
+    def phase(self, name: str, total: int) -> None:
+        """Begin a phase of `total` jobs; a phase without jobs is not drawn."""
+        self._bar = None
+        if total:
+            self._bar = self._bars.add_task(name, total=total, phase=name, note="")
+            if not self._console.is_terminal:
+                self._console.print(Text(f"{name}: {total} jobs"))
+
+    def advance(self, note: str) -> None:
+        """Say that one job of the phase has ended."""
+        if self._bar is not None:
+            self._bars.update(self._bar, advance=1, note=note[:60])

@@ -1,0 +1,69 @@
+"""The command `mbench`: its groups, and what happens to an error."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from madeleine_bench import __version__
+from madeleine_bench.cli import data, encoders, leaderboard, run, tasks
+from madeleine_bench.errors import MbenchError
+
+INTERRUPTED = 130
+INTERNAL_ERROR = 70
+
+app = typer.Typer(
+    name="mbench",
+    help="Is my slide encoder better, on which task, and are we sure?",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run.run)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(data.app, name="data")
+app.add_typer(encoders.app, name="encoders")
+app.add_typer(leaderboard.app, name="leaderboard")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Is my slide encoder better, on which task, and are we sure?"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments))
+    except MbenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("MBENCH_DEBUG"):
+            raise
+        typer.echo(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of mbench, not yours. Run again with MBENCH_DEBUG=1 in the "
+            "environment and report what it prints.",
+            err=True,
+        )
+        sys.exit(INTERNAL_ERROR)

@@ -1,0 +1,71 @@
+"""`mbench run`: encoders times tasks, then the board."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Results = Annotated[
+    Path, typer.Option("--results", envvar="MBENCH_RESULTS", help="Folder for all that is made.")
+]
+Catalogue = Annotated[
+    Path | None, typer.Option("--catalogue", help="Folder laid out as tasks/ is, in its place.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Your cohorts; ./mbench.toml where there is one.")
+]
+Signal = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+Source = Annotated[
+    Literal["auto", "phantom", "local"],
+    typer.Option(help="auto: your files where configured, phantoms elsewhere."),
+]
+
+
+def run(
+    encoder: Annotated[
+        list[str], typer.Option("--encoder", help="Name, or path of a card; may be repeated.")
+    ],
+    task: Annotated[
+        list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
+    ],
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="Instead of those a task declares; repeatable."),
+    ] = None,
+    source: Source = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; as many as CPUs by default.")
+    ] = None,
+    resume: Annotated[
+        Literal["only-missing", "always", "never"],
+        typer.Option(
+            help="only-missing: compute what is not there; always: compute nothing; never: all."
+        ),
+    ] = "only-missing",
+    results: Results = Path("results"),
+    config: Config = None,
+    catalogue: Catalogue = None,
+    phantom_signal: Signal = None,
+    phantom_seed: Seed = None,
+) -> None:
+    """Score encoders on tasks, keep the records, and show the board.
+
+    Example: mbench run --encoder mean-pool --encoder max-pool --task 'bcnb-*'
+    """
+    import os
+
+    from madeleine_bench.cli.reports import finish_run
+    from madeleine_bench.runner.cohorts import PhantomChoice
+    from madeleine_bench.runner.plan import Request
+
+    workers = jobs or os.cpu_count() or 1
+    phantom = PhantomChoice(phantom_signal, phantom_seed)
+    request = Request(
+        tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
+        config, catalogue, phantom,
+    )  # fmt: skip
+    finish_run(request)

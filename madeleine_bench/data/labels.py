@@ -1,0 +1,231 @@
+"""From the raw words of a table to the units a task scores; nothing is guessed or lost unsaid."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from madeleine_bench.data.tables import missing_column
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.task import ClassLabels, SurvivalLabels, TaskSpec, canonical_word
+from madeleine_bench.types import CohortData, Units
+
+NO_FILE = "no feature file"
+SOME_FILES = "no feature file, case scored from its other slides"
+
+Label = str | tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class _Slide:
+    """One slide of the task: its label, or the reason why it has none."""
+
+    slide_id: str
+    case_id: str
+    site: str
+    label: Label | None
+    reason: str | None
+
+
+def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
+    """Return what a task scores of a cohort: the slides or cases with a label and a bag.
+
+    A case takes the label its labelled slides agree on and is scored from all its slides of the
+    task's stains. Slides of other stains are no part of the task and are not counted.
+
+    Args:
+        task: the task, with the user's label words.
+        data: the cohort.
+        where: where the labels stand, for messages: a file, or the name of a phantom.
+
+    Raises:
+        InputError: a label column is absent, a word is neither mapped nor declared missing, slides
+            of a case disagree, a time is negative or no number, fewer than two classes or no
+            event are left, or no slide is of the task's stains.
+    """
+    chosen = data.slides[data.slides["stain"].isin(task.stains)]
+    if chosen.empty:
+        there = ", ".join(sorted(set(data.slides["stain"])))
+        raise InputError(
+            f"{where}: {task.id} wants slides of stain {', '.join(task.stains)}; there are {there}"
+        )
+    slides = _labelled(task, chosen, where)
+    if task.splits.scheme == "site-preserved":
+        _check_sites(slides, where)
+    groups: dict[str, list[_Slide]] = defaultdict(list)
+    for slide in slides:
+        groups[slide.case_id if task.unit == "case" else slide.slide_id].append(slide)
+    rows: list[tuple[str, str, str, Label]] = []
+    bags: dict[str, tuple[str, ...]] = {}
+    missing: dict[str, list[str]] = defaultdict(list)
+    for unit_id, members in sorted(groups.items()):
+        label = _agreed(unit_id, members, where)
+        present = tuple(m.slide_id for m in members if m.slide_id not in data.no_bag)
+        if label is None:
+            missing[_first_reason(members)].append(unit_id)
+        elif not present:
+            missing[NO_FILE].append(unit_id)
+        else:
+            absent = [m.slide_id for m in members if m.slide_id in data.no_bag]
+            missing[SOME_FILES].extend(absent)
+            rows.append((unit_id, members[0].case_id, members[0].site, label))
+            bags[unit_id] = present
+    named = {reason: tuple(ids) for reason, ids in sorted(missing.items()) if ids}
+    table = _table(task, rows)
+    _check_scorable(task, table, named, where)
+    content = [[*row[:3], list(row[3]) if isinstance(row[3], tuple) else row[3]] for row in rows]
+    return Units(table, bags, named, hash_json({"units": content, "slides": bags}))
+
+
+def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
+    labels = task.labels
+    names = [labels.column] if isinstance(labels, ClassLabels) else [labels.time, labels.event]
+    raw = [name for name in chosen.columns if name not in ("slide_id", "case_id", "stain", "site")]
+    for name in names:
+        if name not in raw:
+            raise InputError(
+                f"{missing_column(name, raw, where)}. {task.id} reads its labels there; name "
+                f"another column under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+            )
+    if isinstance(labels, ClassLabels):
+        _check_words(task, labels, chosen, where)
+    slides = []
+    for slide_id, case_id, site, *cells in chosen[
+        ["slide_id", "case_id", "site", *names]
+    ].itertuples(index=False):
+        if isinstance(labels, ClassLabels):
+            label, reason = _class_of(labels, cells[0])
+        else:
+            at = f"{where}: slide '{slide_id}'"
+            label, reason = _survival_of(labels, cells[0], cells[1], at, task)
+        slides.append(_Slide(slide_id, case_id, site, label, reason))
+    return sorted(slides, key=lambda slide: slide.slide_id)
+
+
+def _class_of(labels: ClassLabels, cell: str) -> tuple[Label | None, str | None]:
+    word = canonical_word(cell)
+    if word in labels.map:
+        return labels.map[word], None
+    return None, f"no label: '{word}'" if word else "no label: empty"
+
+
+def _survival_of(
+    labels: SurvivalLabels, time: str, event: str, at: str, task: TaskSpec
+) -> tuple[Label | None, str | None]:
+    word, text = canonical_word(event), time.strip()
+    if word and word not in (labels.event_value, labels.censored_value):
+        raise InputError(
+            f"{at}: '{word}' in column '{labels.event}' is neither the event "
+            f"('{labels.event_value}') nor censored ('{labels.censored_value}'); set event_value "
+            f"and censored_value under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+        )
+    if text:
+        try:
+            days = float(text)
+        except ValueError:
+            days = math.nan
+        if not math.isfinite(days) or days < 0:
+            raise InputError(
+                f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected days as "
+                "a number of 0 or more, or an empty cell where it is unknown"
+            )
+    if not text:
+        return None, "no follow-up time"
+    if not word:
+        return None, "no event indicator"
+    return (days, word == labels.event_value), None
+
+
+def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, where: str) -> None:
+    words = chosen[labels.column].map(canonical_word)
+    known = {"", *labels.map, *labels.missing}
+    unknown = words[~words.isin(known)]
+    if unknown.empty:
+        return
+    word = unknown.iloc[0]
+    count = int((unknown == word).sum())
+    slide_id = chosen.loc[unknown.index[0], "slide_id"]
+    others = sorted(set(unknown) - {word})
+    also = f" (also unknown: {', '.join(others[:8])})" if others else ""
+    raise InputError(
+        f"{where}: column '{labels.column}': unknown label '{word}' in {count} row(s), first at "
+        f"slide '{slide_id}'{also}{did_you_mean(word, [*labels.map, *labels.missing])} "
+        f"Say what it means under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml: a class "
+        f'(map = {{ "{word}" = "{labels.classes[0]}" }} with all other words), or no label '
+        f'(missing = ["{word}"])'
+    )
+
+
+def _agreed(unit_id: str, members: Sequence[_Slide], where: str) -> Label | None:
+    labels = {slide.label: slide.slide_id for slide in reversed(members) if slide.label is not None}
+    if len(labels) > 1:
+        (one, first), (other, second) = sorted(labels.items(), key=lambda item: item[1])[:2]
+        raise InputError(
+            f"{where}: slides of case '{unit_id}' disagree: '{_shown(one)}' (slide '{first}') and "
+            f"'{_shown(other)}' (slide '{second}'). The task is by case; give all its slides one "
+            "label"
+        )
+    return next(iter(labels), None)
+
+
+def _shown(label: Label) -> str:
+    if isinstance(label, str):
+        return label
+    return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
+
+
+def _first_reason(members: Sequence[_Slide]) -> str:
+    """Return why a unit has no label: the first word, or else that the cells are empty."""
+    reasons = [slide.reason for slide in members if slide.reason is not None]
+    return next((reason for reason in reasons if reason != "no label: empty"), reasons[0])
+
+
+def _check_sites(slides: Sequence[_Slide], where: str) -> None:
+    sites: dict[str, str] = {}
+    for slide in slides:
+        known = sites.setdefault(slide.case_id, slide.site)
+        if known != slide.site:
+            raise InputError(
+                f"{where}: case '{slide.case_id}' is of site '{known}' and, by slide "
+                f"'{slide.slide_id}', of '{slide.site}'; with site-preserved folds a case has one"
+            )
+
+
+def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:
+    heads = {
+        name: pd.Series([row[i] for row in rows], dtype=str)
+        for i, name in enumerate(("unit_id", "case_id", "site"))
+    }
+    table = pd.DataFrame(heads)
+    labels = [row[3] for row in rows]
+    if isinstance(task.labels, ClassLabels):
+        table["label"] = pd.Series(labels, dtype=str)
+    else:
+        pairs = [label for label in labels if isinstance(label, tuple)]
+        table["time_days"] = pd.Series([days for days, _ in pairs], dtype="float64")
+        table["event"] = pd.Series([event for _, event in pairs], dtype=bool)
+    return table
+
+
+def _check_scorable(
+    task: TaskSpec, table: pd.DataFrame, missing: Mapping[str, tuple[str, ...]], where: str
+) -> None:
+    left_out = "; ".join(f"{len(ids)} {reason}" for reason, ids in missing.items())
+    left_out = f" (left out: {left_out})" if left_out else ""
+    if isinstance(task.labels, ClassLabels):
+        there = sorted(set(table["label"]))
+        if len(there) < 2:
+            raise InputError(
+                f"{where}: {task.id} needs at least two of the classes "
+                f"{', '.join(task.labels.classes)} among slides with features; found "
+                f"{', '.join(there) or 'none'} in {len(table)} units{left_out}"
+            )
+    elif not table["event"].any():
+        raise InputError(
+            f"{where}: {task.id} has no event among {len(table)} units with follow-up and "
+            f"features{left_out}; check event_value ('{task.labels.event_value}')"
+        )

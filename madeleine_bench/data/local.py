@@ -1,0 +1,218 @@
+"""A cohort of the user's own files: a label table matched with a folder of bags."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from madeleine_bench.data.bags import BagFile, feature_files, read_bag_file
+from madeleine_bench.data.config import CohortEntry
+from madeleine_bench.data.memory import FileFacts, FileMemory
+from madeleine_bench.data.tables import read_label_table
+from madeleine_bench.errors import InputError
+from madeleine_bench.specs.cohort import CohortSpec
+from madeleine_bench.types import Bag, Source
+
+_SHOWN = 3
+
+
+class LocalCohort:
+    """A cohort read from disk; implements `CohortData`. Bags are read one at a time.
+
+    Attributes:
+        cohort_id: id of the cohort.
+        source: "local".
+        variant: "".
+        entry: what mbench.toml says of the cohort.
+        slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
+        files: feature file of each slide that has one.
+        extra_files: feature files that no row of the table names.
+    """
+
+    source: Source = "local"
+    variant: str = ""
+
+    def __init__(self, cohort: CohortSpec, entry: CohortEntry, cache: Path) -> None:
+        """Read the table and list the files; no bag is opened yet.
+
+        Args:
+            cohort: the declared cohort.
+            entry: where the user's files are.
+            cache: folder where sizes and hashes of files are remembered.
+
+        Raises:
+            InputError: the table or the folder cannot be used, a file matches a slide in two
+                ways, a stain is not of the cohort, or no slide has a file at all.
+        """
+        if not isinstance(entry.features, Path):
+            raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
+        self.cohort_id = cohort.id
+        self.entry = entry
+        self.folder = entry.features
+        stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
+        self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
+        _check_stains(self.slides, cohort, entry.labels)
+        found = feature_files(self.folder)
+        self.files = _match(list(self.slides["slide_id"]), found)
+        used = set(self.files.values())
+        self.extra_files = tuple(path for path in found.values() if path not in used)
+        if not self.files:
+            raise InputError(_nothing_matches(self.slides, found, self.folder, entry.labels))
+        self._memory = FileMemory(cache / "files.jsonl")
+        self._rows = {
+            slide_id: (case_id, stain, site)
+            for slide_id, case_id, stain, site in self.slides[
+                ["slide_id", "case_id", "stain", "site"]
+            ].itertuples(index=False)
+        }
+
+    @cached_property
+    def no_bag(self) -> frozenset[str]:
+        """Slide ids without a feature file, or whose bag has no patch.
+
+        Raises:
+            InputError: a file is damaged, or two files differ in width or patch encoder.
+        """
+        empty = {slide_id for slide_id, facts in self._facts.items() if facts.patches == 0}
+        return frozenset(set(self._rows) - set(self.files) | empty)
+
+    @cached_property
+    def width(self) -> int | None:
+        """The number of dimensions of the patch features; None when every bag is empty."""
+        return next((facts.width for facts in self._facts.values() if facts.patches), None)
+
+    def read_bag(self, slide_id: str) -> Bag:
+        """Return the bag of one slide.
+
+        Coordinates that are not level-0 pixels are left out: the slide's resolution is unknown.
+
+        Raises:
+            InputError: the slide has no file or the file is broken; the message names it.
+        """
+        file = self.read_file(slide_id)
+        case_id, stain, site = self._rows[slide_id]
+        return Bag(
+            slide_id=slide_id,
+            case_id=case_id,
+            features=file.features,
+            stain=stain,
+            coords=file.coords if file.coords_unit == "px0" else None,
+            site=site or None,
+            patch_encoder=self.entry.patch_encoder or file.patch_encoder,
+        )
+
+    def read_file(self, slide_id: str) -> BagFile:
+        """Return the feature file of a slide as it is.
+
+        Raises:
+            InputError: as `read_bag`.
+        """
+        path = self._path(slide_id)
+        file = read_bag_file(path, self.encoder_in_files)
+        self.check_patch_encoder(path, file.patch_encoder)
+        return file
+
+    def content_key(self, slide_id: str) -> str:
+        """Return the SHA-256 of the slide's feature file, remembered until the file changes."""
+        digest = self._memory.sha256(self._path(slide_id))
+        # Which of several encoders is read from the file is part of what the bag is.
+        return f"{digest}:{self.encoder_in_files}" if self.encoder_in_files else digest
+
+    @property
+    def encoder_in_files(self) -> str | None:
+        """The name that the files give to the declared patch encoder; None when undeclared."""
+        return self.entry.patch_encoder_in_files or self.entry.patch_encoder
+
+    def check_patch_encoder(self, path: Path, stated: str | None) -> None:
+        """Check what a file states of its patch encoder against mbench.toml.
+
+        Raises:
+            InputError: they differ.
+        """
+        declared = self.encoder_in_files
+        if stated is not None and declared is not None and stated != declared:
+            raise InputError(
+                f"{path} was made by the patch encoder '{stated}', but mbench.toml says "
+                f"'{declared}'. If both are names of one encoder, add "
+                f"patch_encoder_in_files = \"{stated}\"; else point 'features' to other files"
+            )
+
+    @cached_property
+    def _facts(self) -> Mapping[str, FileFacts]:
+        facts: dict[str, FileFacts] = {}
+        first: tuple[Path, FileFacts] | None = None
+        for slide_id, path in sorted(self.files.items()):
+            facts[slide_id] = now = self._memory.facts(path, self.encoder_in_files)
+            self.check_patch_encoder(path, now.patch_encoder)
+            if now.patches == 0:
+                continue
+            first = first or (path, now)
+            _check_same(*first, path, now)
+        return facts
+
+    def _path(self, slide_id: str) -> Path:
+        path = self.files.get(slide_id)
+        if path is None:
+            raise InputError(f"slide '{slide_id}' has no feature file under {self.folder}")
+        return path
+
+
+def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the file of each slide: of the same stem, else of the one stem that goes on by a dot.
+
+    So the id TCGA-A1-A0SB-01Z-00-DX1 finds TCGA-A1-A0SB-01Z-00-DX1.<uuid>.h5.
+    """
+    longer: dict[str, list[str]] = defaultdict(list)
+    exact = set(slide_ids)
+    for stem in found:
+        if stem not in exact and "." in stem:
+            longer[stem.split(".", 1)[0]].append(stem)
+    files: dict[str, Path] = {}
+    for slide_id in slide_ids:
+        stems = [slide_id] if slide_id in found else longer.get(slide_id, [])
+        if len(stems) > 1:
+            paths = " and ".join(str(found[stem]) for stem in stems[:_SHOWN])
+            raise InputError(
+                f"slide '{slide_id}' could be {paths}; write the whole name in the label table"
+            )
+        if stems:
+            files[slide_id] = found[stems[0]]
+    return files
+
+
+def _check_same(first: Path, known: FileFacts, path: Path, now: FileFacts) -> None:
+    advice = "One cohort has one patch encoder (mbench data verify lists every file)"
+    if now.width != known.width:
+        raise InputError(
+            f"{path} has patches of {now.width} dimensions, {first} of {known.width}. {advice}"
+        )
+    if now.patch_encoder != known.patch_encoder:
+        raise InputError(
+            f"{path} was made by '{now.patch_encoder}', {first} by '{known.patch_encoder}'. "
+            f"{advice}"
+        )
+
+
+def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None:
+    for stain in sorted(set(slides["stain"]) - set(cohort.stains)):
+        slide_id = slides.loc[slides["stain"] == stain, "slide_id"].iloc[0]
+        raise InputError(
+            f"{table}: slide '{slide_id}' is of stain {stain}; cohort {cohort.id} has "
+            f"{', '.join(cohort.stains)}"
+        )
+
+
+def _nothing_matches(
+    slides: pd.DataFrame, found: Mapping[str, Path], folder: Path, table: Path
+) -> str:
+    ids = ", ".join(slides["slide_id"].iloc[:_SHOWN])
+    if not found:
+        return f"no feature file (.h5, .hdf5, .pt) under {folder}; check 'features' in mbench.toml"
+    stems = ", ".join(list(found)[:_SHOWN])
+    return (
+        f"none of the {len(found)} feature files under {folder} belongs to a slide of {table}. "
+        f"Slide ids look like {ids}; files look like {stems}. Slide id and file name (without its "
+        "suffix) must be the same"
+    )

@@ -1,0 +1,177 @@
+"""Label tables: every cell kept as text, so that no reader guesses what a word or a gap means."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.specs.cohort import Columns
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.task import Stain, canonical_word
+
+ROLE_COLUMNS = ("slide_id", "case_id", "stain", "site")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+Rows = list[tuple[int, list[str]]]
+
+
+def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -> pd.DataFrame:
+    """Return a label table, one row per slide, sorted by slide id; all cells are stripped text.
+
+    Columns are slide_id, case_id, stain, site (from the declared columns) and then every other
+    column under its own name; an empty cell is "". Without a case column each slide is its own
+    case, without a site column the site is "", without a stain column it is `default_stain`.
+
+    Args:
+        path: a .csv, .tsv or .parquet file; rows are counted from the header, which is row 1.
+        columns: which columns say what a row is.
+        default_stain: stain of every slide when no stain column is declared.
+
+    Raises:
+        InputError: the file cannot be read as a table, a declared column is absent, a slide id is
+            empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
+    """
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    _check_header(header, path)
+    roles = {"slide_id": columns.slide, "case_id": columns.case}
+    roles |= {"stain": columns.stain, "site": columns.site}
+    positions = {
+        role: _position(name, role, header, path)
+        for role, name in roles.items()
+        if name is not None
+    }
+    _check_reserved(header, {name for name in roles.values() if name}, path)
+    _check_rows(rows, positions, path)
+    others = [i for i in range(len(header)) if i not in positions.values()]
+    ids = [cells[positions["slide_id"]] for _, cells in rows]
+    defaults = {"case_id": ids, "stain": [default_stain] * len(ids), "site": [""] * len(ids)}
+    content = {
+        role: [cells[positions[role]] for _, cells in rows] if role in positions else defaults[role]
+        for role in ROLE_COLUMNS
+    }
+    content |= {header[i]: [cells[i] for _, cells in rows] for i in others}
+    table = pd.DataFrame(content, dtype=str)
+    return table.sort_values("slide_id", ignore_index=True)
+
+
+def missing_column(name: str, columns: Sequence[str], where: str) -> InputError:
+    """Return the error for a column that a table does not have; it is never matched by likeness."""
+    hint = did_you_mean(name, columns)
+    listed = f" The table has {', '.join(columns)}" if hint.endswith("?") else ""
+    return InputError(f"{where}: no column is called '{name}'{hint}{listed}")
+
+
+def _read_text(path: Path) -> tuple[list[str], Rows]:
+    """Return header and numbered rows of a .csv or .tsv file."""
+    separator = _SEPARATORS.get(path.suffix.lower())
+    if separator is None:
+        raise InputError(f"{path}: a label table is a .csv, .tsv or .parquet file")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read the label table {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}: row {line} is not UTF-8 text (byte {error.object[error.start]:#04x}); save "
+            "the table as UTF-8"
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: Rows = []
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                rows.append((reader.line_num, stripped))
+    except csv.Error as error:
+        raise InputError(f"{path}: row {reader.line_num}: {error}") from error
+    if len(rows) < 2:
+        raise InputError(f"{path}: the table has no rows; expected a header and a row per slide")
+    header = rows[0][1]
+    for other in (";", "\t", ","):
+        if len(header) == 1 and other in header[0]:
+            raise InputError(
+                f"{path}: the header is one column, '{header[0][:60]}'; cells of a {path.suffix} "
+                f"file are separated by {separator!r}, these seem to be by {other!r}"
+            )
+    for number, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}: row {number} has {len(cells)} cells, the header has {len(header)}; put "
+                "cells that hold the separator in double quotes"
+            )
+    return header, rows[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], Rows]:
+    try:
+        table = pd.read_parquet(path)
+    except OSError as error:
+        raise InputError(f"cannot read the label table {path}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not a parquet file: {error}") from error
+    if table.empty:
+        raise InputError(f"{path}: the table has no rows; expected a row per slide")
+    columns = [[_cell(value) for value in table[name].tolist()] for name in table.columns]
+    rows = [(number, list(cells)) for number, cells in enumerate(zip(*columns, strict=True), 2)]
+    return [str(name).strip() for name in table.columns], rows
+
+
+def _cell(value: Any) -> str:
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return ""
+    return value.strip() if isinstance(value, str) else canonical_word(value)
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{path}: row 1: column '{twice[0]}' stands twice; rename one of them")
+
+
+def _position(name: str, role: str, header: list[str], path: Path) -> int:
+    if name in header:
+        return header.index(name)
+    key = role.removesuffix("_id")
+    advice = f'; name the right one with columns = {{ {key} = "..." }} in mbench.toml'
+    if role == "case_id":
+        advice += ', or say case = "" if every slide is a case of its own'
+    elif role != "slide_id":
+        advice += f', or say {key} = "" if there is none'
+    raise InputError(str(missing_column(name, header, f"{path}: row 1")) + advice)
+
+
+def _check_reserved(header: list[str], declared: set[str], path: Path) -> None:
+    for name in ROLE_COLUMNS:
+        if name in header and name not in declared:
+            key = name.removesuffix("_id")
+            raise InputError(
+                f"{path}: row 1: there is a column '{name}', but it is not declared what it means; "
+                f'add columns = {{ {key} = "{name}" }} to mbench.toml, or rename the column'
+            )
+
+
+def _check_rows(rows: Rows, positions: dict[str, int], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for number, cells in rows:
+        slide_id = cells[positions["slide_id"]]
+        for role in ("slide_id", "case_id"):
+            if role in positions and not cells[positions[role]]:
+                raise InputError(f"{path}: row {number}: the {role.replace('_', ' ')} is empty")
+        if slide_id in seen:
+            raise InputError(
+                f"{path}: slide '{slide_id}' stands in rows {seen[slide_id]} and {number}; each "
+                "slide has one row"
+            )
+        seen[slide_id] = number
+        if "stain" in positions and cells[positions["stain"]] not in get_args(Stain):
+            stain = cells[positions["stain"]]
+            raise InputError(
+                f"{path}: row {number}: unknown stain '{stain}'"
+                f"{did_you_mean(stain, get_args(Stain))} (the stains: {', '.join(get_args(Stain))})"
+            )

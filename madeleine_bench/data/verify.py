@@ -1,0 +1,114 @@
+"""Every file of a cohort opened and looked at, all that is wrong listed, nothing stopped early."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from madeleine_bench.data.bags import read_bag_file
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_array
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: an error stops a run, a warning is worth a look.
+
+    Attributes:
+        level: "error" or "warning".
+        slide_id: the slide, or "" for a file that belongs to none.
+        path: the file, or None for a slide without one.
+        message: what was found, without the path.
+    """
+
+    level: Literal["error", "warning"]
+    slide_id: str
+    path: Path | None
+    message: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    slide_id: str
+    path: Path
+    width: int
+    dtype: str
+    patch_encoder: str | None
+    content: str
+
+
+def verify_cohort(
+    data: LocalCohort, progress: Callable[[str], None] = lambda slide_id: None
+) -> list[Finding]:
+    """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
+
+    Every file is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
+    bags, the same content under two ids, slides without a file, files without a slide.
+
+    Args:
+        data: the cohort.
+        progress: called with the slide id after each file.
+    """
+    findings: list[Finding] = []
+    seen: list[_Seen] = []
+    for slide_id, path in data.files.items():
+        _look(data, slide_id, path, findings, seen)
+        progress(slide_id)
+    findings += _odd_ones(seen, "width", "error", "patches of {} dimensions, most files have {}")
+    findings += _odd_ones(seen, "dtype", "warning", "features of type {}, most files have {}")
+    findings += _odd_ones(seen, "patch_encoder", "error", "patch encoder {}, most files have {}")
+    findings += _twins(seen)
+    for slide_id in data.slides["slide_id"]:
+        if slide_id not in data.files:
+            findings.append(Finding("warning", slide_id, None, "no feature file; left out"))
+    for path in data.extra_files:
+        findings.append(Finding("warning", "", path, "no row of the label table; not used"))
+    return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
+
+
+def _look(
+    data: LocalCohort, slide_id: str, path: Path, findings: list[Finding], seen: list[_Seen]
+) -> None:
+    """Read one file, and note it as seen or what is wrong with it."""
+    try:
+        file = read_bag_file(path, data.encoder_in_files)
+        data.check_patch_encoder(path, file.patch_encoder)
+    except InputError as error:
+        message = str(error).removeprefix(str(path)).lstrip(": ")
+        findings.append(Finding("error", slide_id, path, message))
+        return
+    if not len(file.features):
+        findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
+        return
+    content = hash_array([], file.features)
+    dtype, width = str(file.features.dtype), file.features.shape[1]
+    seen.append(_Seen(slide_id, path, width, dtype, file.patch_encoder, content))
+
+
+def _odd_ones(
+    seen: list[_Seen], key: str, level: Literal["error", "warning"], text: str
+) -> list[Finding]:
+    """Return the files that differ from most in one respect."""
+    counts = Counter(getattr(file, key) for file in seen)
+    if len(counts) < 2:
+        return []
+    usual = counts.most_common(1)[0][0]
+    return [
+        Finding(level, file.slide_id, file.path, text.format(getattr(file, key), usual))
+        for file in seen
+        if getattr(file, key) != usual
+    ]
+
+
+def _twins(seen: list[_Seen]) -> list[Finding]:
+    """Return the slides whose features are those of another slide, number by number."""
+    same: dict[str, list[_Seen]] = defaultdict(list)
+    for file in seen:
+        same[file.content].append(file)
+    return [
+        Finding("error", twin.slide_id, twin.path, f"the same features as slide '{first.slide_id}'")
+        for first, *twins in same.values()
+        for twin in twins
+    ]

@@ -1,0 +1,1 @@
+"""Embeddings of a cohort: computed in shards, cached by content, averaged to units."""

@@ -1,0 +1,110 @@
+"""Running encoders over bags, with the contract checked at the door."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.embeddings.store import Embeddings
+from madeleine_bench.encoders.base import SlideEncoder
+from madeleine_bench.errors import InputError
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.types import Bag, CohortData, Units
+
+
+def embed_slides(
+    encoders: Mapping[str, SlideEncoder], data: CohortData, slide_ids: Sequence[str]
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """Return slide x dim float32 for each encoder, and the reason for each encoder that failed.
+
+    Each bag is read once and given to every encoder; a failed encoder does not stop the others.
+
+    Raises:
+        InputError: a bag is broken; the message names the file.
+    """
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
+    failed: dict[str, str] = {}
+    for slide_id in slide_ids:
+        bag = data.read_bag(slide_id)
+        for name, encoder in encoders.items():
+            if name in failed:
+                continue
+            try:
+                rows[name].append(encode_checked(encoder, bag))
+                if rows[name][-1].shape != rows[name][0].shape:
+                    raise InputError(
+                        f"encoder {name}: slide {slide_id} has an embedding of width "
+                        f"{len(rows[name][-1])}, others have {len(rows[name][0])}"
+                    )
+            except InputError as error:
+                failed[name] = str(error)
+    done = {name: np.stack(found) for name, found in rows.items() if name not in failed}
+    return done, failed
+
+
+def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
+    """Return the embedding of one bag as float32, shape (dim,), checked against the card.
+
+    Raises:
+        InputError: the bag is not what the card expects; the encoder raises; the embedding has the
+            wrong shape or dtype, or holds NaN or infinity.
+    """
+    card = encoder.card
+    who = f"encoder {card.name}, slide {bag.slide_id}"
+    _check_bag(card, bag, who)
+    features = np.ascontiguousarray(bag.features, dtype=np.float32)
+    fields = {name: getattr(bag, name) for name in bag.__dataclass_fields__}
+    try:
+        raw = encoder.encode(Bag(**{**fields, "features": features}))
+    except InputError as error:
+        raise InputError(f"{who}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{who}: encode raised {type(error).__name__}: {error}") from error
+    embedding = np.asarray(raw)
+    if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating):
+        raise InputError(
+            f"{who}: encode must return a vector of floats, found shape {embedding.shape} "
+            f"of {embedding.dtype}"
+        )
+    if card.dim is not None and len(embedding) != card.dim:
+        raise InputError(f"{who}: the card says dim {card.dim}, encode returned {len(embedding)}")
+    if not len(embedding):
+        raise InputError(f"{who}: encode returned an empty vector")
+    with np.errstate(over="ignore"):
+        single = embedding.astype(np.float32)
+    if not np.isfinite(single).all():
+        bad = int(np.flatnonzero(~np.isfinite(single))[0])
+        raise InputError(f"{who}: component {bad} of the embedding is {embedding[bad]}")
+    return single
+
+
+def unit_embeddings(embeddings: Embeddings, units: Units) -> NDArray[np.float64]:
+    """Return unit x dim float64 in the order of the unit table: the mean over a unit's slides.
+
+    Raises:
+        InputError: a slide of a unit has no embedding.
+    """
+    row_of = {slide_id: row for row, slide_id in enumerate(embeddings.ids)}
+    means = np.empty((len(units.table), embeddings.matrix.shape[1]))
+    for position, unit_id in enumerate(units.table["unit_id"]):
+        slides = units.slides[unit_id]
+        if absent := [slide_id for slide_id in slides if slide_id not in row_of]:
+            raise InputError(f"unit {unit_id}: no embedding of slide {absent[0]}")
+        rows = [row_of[slide_id] for slide_id in slides]
+        means[position] = embeddings.matrix[rows].mean(axis=0, dtype=np.float64)
+    return means
+
+
+def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
+    if card.patch_encoder and bag.patch_encoder and card.patch_encoder != bag.patch_encoder:
+        raise InputError(
+            f"{who}: it expects features of {card.patch_encoder}, these are of "
+            f"{bag.patch_encoder}; extract the features again or choose another encoder"
+        )
+    width = bag.features.shape[1]
+    if card.input_dim is not None and width != card.input_dim:
+        raise InputError(
+            f"{who}: it expects patch features of width {card.input_dim}, found {width}"
+        )
+    if not len(bag.features):
+        raise InputError(f"{who}: the bag is empty")

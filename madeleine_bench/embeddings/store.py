@@ -1,0 +1,111 @@
+"""Embeddings on disk: one safetensors file per encoder and cohort, named by what it came from.
+
+    embeddings/<board>/<encoder>/<cohort>.<key>.safetensors         slide x dim, float32
+    embeddings/<board>/<encoder>/<cohort>.<key>.parts/<shard>.safetensors   while it is being made
+
+The key hashes the encoder's fingerprint and the content of every bag, so a changed bag, weight or
+line of code leads to another file, and a cut-off run goes on where it stopped.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import replacing
+from madeleine_bench.hashing import hash_array
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of slides: ids, slide x dim float32 in the order of ids, and a content hash."""
+
+    ids: tuple[str, ...]
+    matrix: NDArray[np.float32]
+    hash: str
+
+
+class EmbeddingStore:
+    """Reads and writes the embeddings of one results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, board: str, encoder: str, cohort: str, key: str) -> Path:
+        """Return where the whole matrix lies once it is made."""
+        return self.folder / "embeddings" / board / encoder / f"{cohort}.{key[:16]}.safetensors"
+
+    def content_hash(self, path: Path) -> str | None:
+        """Return the content hash a finished file carries, without reading the matrix; or None."""
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as handle:
+                return str(handle.metadata()["hash"])
+        except (SafetensorError, OSError, KeyError, TypeError):
+            return None
+
+    def write(self, path: Path, ids: Sequence[str], matrix: NDArray[np.float32]) -> str:
+        """Write a matrix with its ids and return its content hash.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        content = hash_array(ids, matrix)
+        metadata = {"ids": json.dumps(list(ids)), "hash": content}
+        with replacing(path) as temporary:
+            save_file({"embeddings": np.ascontiguousarray(matrix)}, temporary, metadata)
+        return content
+
+    def part(self, path: Path, shard: int) -> Path:
+        """Return where one shard of a matrix lies while the matrix is being made."""
+        return path.with_suffix(".parts") / f"{shard:05d}.safetensors"
+
+    def join(self, path: Path, shards: int) -> str:
+        """Put the shards together, delete them, and return the content hash of the whole.
+
+        Another process may do the same at the same time: both write equal bytes.
+
+        Raises:
+            InputError: the shards are of different widths, or the folder cannot be written.
+        """
+        try:
+            parts = [read_embeddings(self.part(path, shard)) for shard in range(shards)]
+        except InputError:
+            if (done := self.content_hash(path)) is not None:
+                return done
+            raise
+        if len(widths := {part.matrix.shape[1] for part in parts}) > 1:
+            raise InputError(f"{path}: the encoder made embeddings of different widths {widths}")
+        ids = [slide_id for part in parts for slide_id in part.ids]
+        content = self.write(path, ids, np.concatenate([part.matrix for part in parts]))
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+        return content
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Return the embeddings of a safetensors file, checked against the hash it carries.
+
+    Raises:
+        InputError: the file is absent, truncated, of another format, or was altered.
+    """
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            metadata = handle.metadata()
+            matrix = handle.get_tensor("embeddings")
+        ids = tuple(json.loads(metadata["ids"]))
+        content = hash_array(ids, matrix)
+        if content != metadata["hash"] or matrix.shape[0] != len(ids):
+            raise ValueError("its content does not match its hash")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not readable embeddings ({error}); delete the file and run again"
+        ) from error
+    return Embeddings(ids, matrix, content)

@@ -1,0 +1,51 @@
+"""The one interface a slide encoder has, built in or a stranger's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.types import Bag
+
+
+@runtime_checkable
+class SlideEncoder(Protocol):
+    """Turns the bag of one slide into one embedding.
+
+    Attributes:
+        card: what the encoder declares of itself.
+    """
+
+    card: EncoderCard
+
+    def encode(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the embedding of one slide, shape (dim,), finite.
+
+        It must not depend on the order of patches, on other slides, or on global state.
+        `bag.features` is patch x dim, float32.
+        """
+        ...
+
+
+class BaseEncoder:
+    """What an encoder class inherits: the constructor that the registry calls.
+
+    A subclass takes `card`, `weights` (path of the checked weights file, or None) and the card's
+    `parameters` as keywords, and implements `encode`; `encode_batch` is worth overriding where
+    several bags at once are faster.
+    """
+
+    def __init__(self, card: EncoderCard, weights: Path | None = None) -> None:
+        self.card = card
+        self.weights = weights
+
+    def encode(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the embedding of one slide, shape (dim,)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement encode(bag)")
+
+    def encode_batch(self, bags: Sequence[Bag]) -> NDArray[np.floating]:
+        """Return the embeddings of several slides, slide x dim."""
+        return np.stack([self.encode(bag) for bag in bags])

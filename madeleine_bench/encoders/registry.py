@@ -1,0 +1,232 @@
+"""Where encoders are found: shipped cards, cards by path, and other packages' entry points."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from madeleine_bench.encoders.base import SlideEncoder
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_file, hash_files, hash_json
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read_yaml
+
+ENTRY_POINT_GROUP = "madeleine_bench.encoders"
+_OWN_FOLDERS = ("baselines", "encoders")
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class EncoderEntry:
+    """An encoder that was found: its card, where the card lies, and who brought it."""
+
+    card: EncoderCard
+    path: Path
+    origin: str
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The weights file, beside the card; None when there are none."""
+        weights = self.card.weights
+        return None if weights is None else (self.path.parent / weights.path).resolve()
+
+
+def shipped_encoders() -> dict[str, EncoderEntry]:
+    """Return the encoders whose cards ship with the package, by name, sorted.
+
+    Raises:
+        InputError: a card is broken or two cards have the same name.
+    """
+    found: dict[str, EncoderEntry] = {}
+    for folder in _OWN_FOLDERS:
+        for path in sorted(resource_folder(folder).glob("*.yaml")):
+            entry = read_card(path, origin="madeleine-bench")
+            if entry.card.name in found:
+                other = found[entry.card.name].path
+                raise InputError(f"{path}: '{entry.card.name}' is declared already in {other}")
+            found[entry.card.name] = entry
+    return dict(sorted(found.items()))
+
+
+def plugged_encoders() -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return the entry points other packages offer, by encoder name; none is imported.
+
+    Raises:
+        InputError: two packages offer the same name.
+    """
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in found and found[point.name].value != point.value:
+            raise InputError(
+                f"encoder '{point.name}' is offered by {found[point.name].value} and by "
+                f"{point.value}; uninstall one of the packages"
+            )
+        found[point.name] = point
+    return found
+
+
+def find_encoder(name: str) -> EncoderEntry:
+    """Return an encoder by its name, or by the path of its card.
+
+    An entry point of the group `madeleine_bench.encoders` leads to the path of a card.
+
+    Raises:
+        InputError: there is no such encoder or file, or the card is broken.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return read_card(Path(name), origin=name)
+    own, plugged = shipped_encoders(), plugged_encoders()
+    if name in own and name in plugged:
+        raise InputError(
+            f"encoder '{name}' is ours and is also offered by {plugged[name].value}; "
+            "the other package must choose another name"
+        )
+    if name in own:
+        return own[name]
+    if name in plugged:
+        return _plugged_entry(plugged[name])
+    hint = did_you_mean(name, sorted({*own, *plugged}))
+    raise InputError(f"no encoder is called '{name}'{hint} (mbench encoders list)")
+
+
+def read_card(path: Path, origin: str) -> EncoderEntry:
+    """Return the encoder that a card declares.
+
+    Raises:
+        InputError: the card is absent or broken.
+    """
+    card = parse_spec(EncoderCard, read_yaml(path), path)
+    return EncoderEntry(card, path.resolve(), origin)
+
+
+def fingerprint(entry: EncoderEntry) -> str:
+    """Return the hash of the card, the weights and the code: what an embedding depends on.
+
+    Raises:
+        InputError: the weights are absent or are not those of the card; the code is not found.
+    """
+    scored = entry.card.model_dump(
+        mode="json",
+        include={"name", "revision", "implementation", "parameters", "weights", "input_dim", "dim"},
+    )
+    check_weights(entry)
+    source = _source_file(entry)
+    code = hash_file(source)
+    if source.is_relative_to(_PACKAGE):
+        files = [p for part in ("encoders", "models") for p in (_PACKAGE / part).glob("*.py")]
+        code = hash_files(files)
+    return hash_json({"card": scored, "code": code})
+
+
+def check_weights(entry: EncoderEntry) -> None:
+    """Check that the weights file of a card is there and is the one the card means.
+
+    Raises:
+        InputError: it is absent or its hash differs.
+    """
+    path, weights = entry.weights_path, entry.card.weights
+    if path is None or weights is None:
+        return
+    where = f"{entry.path}:{line_of(entry.path, ('weights',))}"
+    if not path.is_file():
+        raise InputError(f"{where}: the weights file {path} does not exist")
+    if (found := hash_file(path)) != weights.sha256:
+        raise InputError(
+            f"{where}: {path} has sha256 {found[:16]}..., the card says {weights.sha256[:16]}...; "
+            "fetch the weights again, or give the card the new hash and a new revision"
+        )
+
+
+def load_encoder(entry: EncoderEntry) -> SlideEncoder:
+    """Return the encoder, made from its card. This runs the code that the card names.
+
+    Raises:
+        InputError: the code cannot be imported, the class is absent, or it cannot be made.
+    """
+    check_weights(entry)
+    where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
+    module_name, class_name = entry.card.implementation.rsplit(":", 1)
+    module = _import(entry, module_name, where)
+    maker = getattr(module, class_name, None)
+    if maker is None:
+        hint = did_you_mean(class_name, [n for n in vars(module) if not n.startswith("_")])
+        raise InputError(f"{where}: {module_name} has no class {class_name}{hint}")
+    try:
+        encoder = maker(entry.card, entry.weights_path, **entry.card.parameters)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{where}: {class_name}(card, weights, **parameters) raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(encoder, SlideEncoder):
+        raise InputError(
+            f"{where}: {class_name} is no slide encoder: it needs the attribute 'card' and the "
+            "method encode(bag); see madeleine_bench.encoders.BaseEncoder"
+        )
+    return encoder
+
+
+def _plugged_entry(point: importlib.metadata.EntryPoint) -> EncoderEntry:
+    try:
+        target = point.load()
+    except Exception as error:
+        raise InputError(
+            f"encoder '{point.name}': the entry point {point.value} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(target, str | Path):
+        raise InputError(
+            f"encoder '{point.name}': the entry point {point.value} must lead to the path of a "
+            f"card (str or Path), found {type(target).__name__}"
+        )
+    entry = read_card(Path(target), origin=point.value)
+    if entry.card.name != point.name:
+        raise InputError(
+            f"{entry.path}: the card is of '{entry.card.name}', its entry point says '{point.name}'"
+        )
+    return entry
+
+
+def _source_file(entry: EncoderEntry) -> Path:
+    module_name = entry.card.implementation.rsplit(":", 1)[0]
+    where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
+    if module_name.endswith(".py"):
+        path = entry.path.parent / module_name
+        if not path.is_file():
+            raise InputError(f"{where}: the file {path} does not exist")
+        return path.resolve()
+    try:
+        found = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{where}: no module {module_name} is installed ({error})") from error
+    if found is None or found.origin is None:
+        raise InputError(f"{where}: no module {module_name} is installed")
+    return Path(found.origin).resolve()
+
+
+def _import(entry: EncoderEntry, module_name: str, where: str) -> ModuleType:
+    try:
+        if not module_name.endswith(".py"):
+            return importlib.import_module(module_name)
+        path = _source_file(entry)
+        name = f"_mbench_encoder_{hash_json(str(path))[:16]}"
+        found = importlib.util.spec_from_file_location(name, path)
+        if found is None or found.loader is None:
+            raise InputError(f"{where}: {path} is not a Python file")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[name] = module
+        found.loader.exec_module(module)
+        return module
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{where}: importing {module_name} raised {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,61 @@
+"""Atomic writes: to a temporary file in the same folder, then renamed, so no reader sees half."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from madeleine_bench.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Choose a folder you may write to, with room on the disk."
+        ) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes to a file atomically.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text (UTF-8) to a file atomically.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_bytes(path, text.encode())

@@ -1,0 +1,109 @@
+"""Metrics of predicted class probabilities; all but log-loss lie in [0, 1].
+
+Every function takes `label`, the class index of each unit, and `probability`, unit x class, in the
+order of the task's classes. Binary tasks have two columns and the last class is the positive one.
+A metric returns None where a class has no unit, because every one of them then means something
+else than on a fold that has all classes.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def auroc(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return the area under the ROC curve, or None where a class is absent; higher is better.
+
+    The chance that a random unit of the class scores above a random unit of the others, ties
+    counting half; 0.5 is a blind guess. Over two classes: the plain mean over classes of one
+    class against the rest.
+
+    References:
+        Hanley and McNeil, Radiology 143 (1982) 29-36.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if _lacks_a_class(label, probability):
+        return None
+    return _mean_over_classes(roc_auc_score, label, probability)
+
+
+def average_precision(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return the average precision, or None where a class is absent; higher is better.
+
+    The step-wise area under the precision-recall curve. A blind guess scores the share of the
+    positive class. Over two classes: the plain mean over classes of one class against the rest.
+    """
+    from sklearn.metrics import average_precision_score
+
+    if _lacks_a_class(label, probability):
+        return None
+    return _mean_over_classes(average_precision_score, label, probability)
+
+
+def balanced_accuracy(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return the mean recall over classes, or None where a class is absent; higher is better.
+
+    The predicted class is the one of largest probability. A blind guess scores 1 / classes.
+    """
+    from sklearn.metrics import recall_score
+
+    if _lacks_a_class(label, probability):
+        return None
+    predicted = probability.argmax(axis=1)
+    return float(recall_score(label, predicted, average="macro", zero_division=0.0))
+
+
+def macro_f1(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return the plain mean over classes of F1, or None where a class is absent; higher is better.
+
+    The predicted class is the one of largest probability; a class never predicted has F1 0.
+    """
+    from sklearn.metrics import f1_score
+
+    if _lacks_a_class(label, probability):
+        return None
+    predicted = probability.argmax(axis=1)
+    return float(f1_score(label, predicted, average="macro", zero_division=0.0))
+
+
+def log_loss(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return the mean of -ln p(true class), or None where a class is absent; lower is better.
+
+    In nats, from 0 upwards; uniform probabilities score ln(classes). A probability of 0 counts as
+    the smallest step of a double (2.2e-16), so the loss stays finite.
+    """
+    if _lacks_a_class(label, probability):
+        return None
+    chosen = probability[np.arange(len(label)), label]
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float64).eps)).mean())
+
+
+def brier(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
+    """Return half the mean squared distance to the truth, or None; lower is better.
+
+    The mean over units of sum over classes of (p - truth)^2, halved, so that it lies in [0, 1]
+    and equals the usual (p - y)^2 for two classes.
+
+    References:
+        Brier, Monthly Weather Review 78 (1950) 1-3.
+    """
+    if _lacks_a_class(label, probability):
+        return None
+    truth = np.eye(probability.shape[1])[label]
+    return float(np.square(probability - truth).sum(axis=1).mean() / 2.0)
+
+
+def _lacks_a_class(label: NDArray[np.intp], probability: NDArray[np.float64]) -> bool:
+    return bool(len(np.unique(label)) < probability.shape[1])
+
+
+def _mean_over_classes(
+    metric: Any, label: NDArray[np.intp], probability: NDArray[np.float64]
+) -> float:
+    n_classes = probability.shape[1]
+    # For two classes the second half of the mean would repeat the first (AUC) or score the
+    # negative class (average precision); the field reports the positive class alone.
+    classes = (1,) if n_classes == 2 else range(n_classes)
+    return float(np.mean([metric(label == c, probability[:, c]) for c in classes]))

@@ -1,0 +1,156 @@
+"""Proportional-hazards fits by scikit-survival, with what happened as data."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.types import Survival
+
+
+@dataclass(frozen=True)
+class CoxFit:
+    """A fitted proportional-hazards model, or the reason why there is none.
+
+    Attributes:
+        coefficients: (dim,) log hazard ratio for each unit of a feature.
+        hazard_days: days at which the baseline hazard steps up.
+        hazard: cumulative baseline hazard (Breslow) from each of these days on.
+        reason: why the fit failed; None where it converged.
+        n_iter: iterations, None where the library does not tell.
+        residual: largest component of the gradient of the objective, None where not computed.
+    """
+
+    coefficients: NDArray[np.float64]
+    hazard_days: NDArray[np.float64]
+    hazard: NDArray[np.float64]
+    reason: str | None = None
+    n_iter: int | None = None
+    residual: float | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser reached its tolerance."""
+        return self.reason is None
+
+    def risk(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the log hazard ratio of each unit against the baseline; higher is worse."""
+        # Not BLAS: its result for a row may depend on how many other rows there are.
+        risk: NDArray[np.float64] = np.einsum("ij,j->i", features, self.coefficients)
+        return risk
+
+    def alive(self, risk: NDArray[np.float64], days: Sequence[float]) -> NDArray[np.float64]:
+        """Return the predicted probability to live beyond each day, unit x day."""
+        position = np.searchsorted(self.hazard_days, np.asarray(days, dtype=float), side="right")
+        baseline = np.concatenate([[0.0], self.hazard])[position]
+        return np.exp(-np.outer(np.exp(risk), baseline))
+
+
+def fit_ridge_cox(
+    features: NDArray[np.float64],
+    survival: Survival,
+    *,
+    alpha: float,
+    ties: Literal["breslow", "efron"],
+    tol: float,
+    max_iter: int,
+) -> CoxFit:
+    """Return the Cox model that minimises -log partial likelihood + alpha / 2 |coefficients|^2.
+
+    scikit-survival divides both terms by the number of units, so alpha is the penalty on the
+    summed (not the mean) log likelihood: the inverse prior variance of a coefficient. `features`
+    (unit x dim) should be centred. A warning of the optimiser or an exception is a failed fit.
+
+    References:
+        Cox, JRSS B 34 (1972) 187-220; Verweij and van Houwelingen, Statistics in Medicine 13
+        (1994) 2427-2436.
+    """
+    from sksurv.linear_model import CoxPHSurvivalAnalysis
+
+    model = CoxPHSurvivalAnalysis(alpha=alpha, ties=ties, tol=tol, n_iter=max_iter)
+    reason = _fit(model, features, survival)
+    if reason is not None:
+        return _failed(features.shape[1], reason)
+    days, hazard = _baseline(model, features.shape[1])
+    coefficients = np.asarray(model.coef_, dtype=np.float64)
+    fit = CoxFit(coefficients, days, hazard)
+    if ties != "breslow":
+        return fit
+    expected = np.exp(fit.risk(features)) * _steps_at(days, hazard, survival.time_days)
+    gradient = features.T @ (expected - survival.event) + alpha * coefficients
+    residual = float(np.abs(gradient).max(initial=0.0)) / len(survival)
+    return CoxFit(coefficients, days, hazard, residual=residual)
+
+
+def fit_coxnet(
+    features: NDArray[np.float64],
+    survival: Survival,
+    *,
+    alpha: float,
+    l1_ratio: float,
+    tol: float,
+    max_iter: int,
+) -> CoxFit:
+    """Return the elastic-net Cox model: mean log likelihood, penalty alpha.
+
+    Minimises -log partial likelihood / n + alpha (l1_ratio |w|_1 + (1 - l1_ratio) / 2 |w|^2) by
+    coordinate descent. All coefficients zero is a converged fit whose risk is constant.
+
+    References:
+        Simon et al., Journal of Statistical Software 39 (2011) 1-13.
+    """
+    from sksurv.linear_model import CoxnetSurvivalAnalysis
+
+    model = CoxnetSurvivalAnalysis(
+        alphas=[alpha], l1_ratio=l1_ratio, tol=tol, max_iter=max_iter, fit_baseline_model=True
+    )
+    reason = _fit(model, features, survival)
+    if reason is not None:
+        return _failed(features.shape[1], reason)
+    days, hazard = _baseline(model, features.shape[1])
+    return CoxFit(np.asarray(model.coef_[:, -1], dtype=np.float64), days, hazard)
+
+
+def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str | None:
+    """Fit in place and return why it failed, or None."""
+    from scipy.linalg import LinAlgWarning
+    from sklearn.exceptions import ConvergenceWarning
+    from sksurv.util import Surv
+
+    target = Surv.from_arrays(event=survival.event, time=survival.time_days)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model.fit(features, target)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            return f"{type(error).__name__}: {_first_line(error)}"
+    for warning in caught:
+        if issubclass(warning.category, (ConvergenceWarning, LinAlgWarning, RuntimeWarning)):
+            return f"{warning.category.__name__}: {_first_line(warning.message)}"
+    if not np.isfinite(model.coef_).all():
+        return "the coefficients are not finite"
+    return None
+
+
+def _first_line(message: object) -> str:
+    return (str(message).strip().splitlines() or ["no message"])[0].rstrip(".")
+
+
+def _baseline(model: Any, dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return days and cumulative hazard of a unit whose features are all zero."""
+    step = model.predict_cumulative_hazard_function(np.zeros((1, dim)))[0]
+    return np.asarray(step.x, dtype=np.float64), np.asarray(step.a * step.y, dtype=np.float64)
+
+
+def _steps_at(
+    days: NDArray[np.float64], hazard: NDArray[np.float64], at: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], hazard])[np.searchsorted(days, at, side="right")]
+
+
+def _failed(dim: int, reason: str) -> CoxFit:
+    empty = np.zeros(0)
+    return CoxFit(np.zeros(dim), empty, empty, reason)

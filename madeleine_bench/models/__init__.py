@@ -1,0 +1,1 @@
+"""Neural networks only: tensors in, tensors out."""

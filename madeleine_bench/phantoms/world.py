@@ -1,0 +1,174 @@
+"""The two organ worlds: every constant of the phantom, each with its reason.
+
+A world belongs to an organ, not to a cohort: what is learned on one breast cohort holds on another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+DIM = 512  # width of the patch features of CONCH, on which the published numbers were made
+PATCH_ENCODER = "phantom-512"
+PATCH_PX0 = 512  # a 256-px patch at 20x on a slide scanned at 40x
+
+# --- Lengths, in units of feature space. Calibrated together; see docs/phantom.md. ---------------
+OFFSET_LENGTH = 2.0  # what all patches have in common; patch encoders are not centred
+STAIN_LENGTH = 2.0  # the stains differ more than the tissues do, as colour does
+PROTOTYPE_LENGTH = 1.6  # well above the noise, so that an encoder can tell tissues apart
+PROTOTYPE_SHARED = 0.7  # share of a prototype that is form, the same in every stain
+NOISE_STD = 0.12  # per feature and patch; averages out over a slide
+NUISANCE_DIMS = 12  # cut, stain and scanner move a slide along few axes ...
+NUISANCE_LARGEST_STD = 0.6  # ... of which the first, colour, is much the largest ...
+NUISANCE_DECAY = 0.8  # ... and each next one smaller by this factor
+SITE_SHARE = 0.1  # share of the nuisance variance that belongs to the treating site
+
+# --- How a latent is seen. -----------------------------------------------------------------------
+LOOK_CASE_SHARE = 0.5  # of what a slide shows beside the latent: half is the case's own look
+COUNTERSTAIN = 0.4  # morphology under immunohistochemistry, as a fraction of that in H&E
+
+# --- Tissue layout, in patches. ------------------------------------------------------------------
+FIELD_WAVES = 12  # plane waves in a random field; enough to look Gaussian
+FIELD_LENGTH = 4.0  # correlation length: glands and fat lobules span a few patches
+COMPOSITION_STD = 0.25  # case-to-case change of a tissue's share; modest, lest it identify a case
+HETEROGENEITY_STD = 0.5  # a latent shows in some parts of a tissue more than in others
+SIZE_JITTER = 0.1  # sections of a case differ this much in size (log scale)
+ROTATION_STD = 0.1  # radians; sections are laid on the glass by hand ...
+SHIFT_STD = 0.7  # ... and do not fall on the same spot ...
+WARP_STD = 0.5  # ... and are stretched a little
+
+Organ = Literal["breast", "kidney"]
+
+
+@dataclass(frozen=True)
+class Sign:
+    """How a latent shows in a stain.
+
+    Attributes:
+        tissue: the tissue whose patches show it.
+        strength: shift of such a patch per unit of what is shown.
+        fidelity: correlation between the latent and what is shown, 0 to 1.
+    """
+
+    tissue: str
+    strength: float
+    fidelity: float
+
+
+@dataclass(frozen=True)
+class World:
+    """What all cohorts of an organ share.
+
+    Attributes:
+        organ: name of the organ.
+        causes: for each latent the weights of the latents above it that it depends on. A latent
+            is their weighted sum plus what makes its variance 1.
+        tissues: tissue types and their weights; a section shows roughly these shares.
+        composition: for a latent, the tissue it makes more of, and by how much (log scale).
+        morphology: how each latent shows in H&E, and fainter in every other stain.
+        markers: for each special stain, the latents that are plain in it.
+        chromogen_share: share of a marker's direction that all markers have in common.
+    """
+
+    organ: Organ
+    causes: Mapping[str, Mapping[str, float]]
+    tissues: Mapping[str, float]
+    composition: Mapping[str, tuple[str, float]]
+    morphology: Mapping[str, Sign]
+    markers: Mapping[str, Mapping[str, Sign]]
+    chromogen_share: float
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """Names of the latents, causes first."""
+        return tuple(self.causes)
+
+    @property
+    def stains(self) -> tuple[str, ...]:
+        """The stains this world knows, H&E first."""
+        return ("H&E", *self.markers)
+
+
+# Strengths of er, pr and her2 are calibrated on the published few-shot AUCs; the others are set
+# beside them: a lobular subtype or a high grade is plain in H&E, nodal spread and outcome hardly.
+BREAST = World(
+    organ="breast",
+    causes={
+        "er": {},
+        "pr": {"er": 0.65},
+        "grade": {"er": -0.4},
+        "her2": {"er": -0.2, "grade": 0.2},
+        "ki67": {"grade": 0.55, "er": -0.15, "her2": 0.15},
+        "subtype": {"er": 0.2, "grade": -0.25, "ki67": -0.1},
+        "immune": {"grade": 0.3, "er": -0.2},
+        "aln": {"grade": 0.2, "ki67": 0.15, "her2": 0.1},
+        "hazard": {"grade": 0.3, "aln": 0.35, "er": -0.2, "immune": -0.2, "ki67": 0.15},
+    },
+    tissues={
+        "tumour": 0.40,
+        "stroma": 0.26,
+        "fat": 0.12,
+        "immune": 0.08,
+        "normal": 0.08,
+        "necrosis": 0.06,
+    },
+    composition={"immune": ("immune", 0.3), "grade": ("necrosis", 0.2)},
+    morphology={
+        "er": Sign("tumour", 0.70, 0.80),
+        "pr": Sign("tumour", 0.50, 0.70),
+        "her2": Sign("tumour", 0.50, 0.65),
+        "ki67": Sign("tumour", 0.50, 0.65),
+        "grade": Sign("tumour", 0.80, 0.85),
+        "subtype": Sign("tumour", 0.90, 0.85),
+        "immune": Sign("stroma", 0.60, 0.80),
+        "aln": Sign("tumour", 0.40, 0.50),
+        "hazard": Sign("tumour", 0.40, 0.50),
+    },
+    markers={
+        "ER": {"er": Sign("tumour", 1.6, 0.93)},
+        "PR": {"pr": Sign("tumour", 1.6, 0.93)},
+        "HER2": {"her2": Sign("tumour", 1.6, 0.93)},
+        "Ki67": {"ki67": Sign("tumour", 1.6, 0.93)},
+    },
+    chromogen_share=0.5,  # the same brown precipitate, in the nucleus or on the membrane
+)
+
+# Rejection is read in the vessels' end (glomeruli) or in the tubules, scarring in the interstitium.
+# Each special stain is plain for what pathologists order it for.
+KIDNEY = World(
+    organ="kidney",
+    causes={
+        "age": {},
+        "ifta": {"age": 0.5},
+        "amr": {"age": 0.3},
+        "tcmr": {"age": -0.15},
+        "sclerosis": {"age": 0.4, "ifta": 0.3},
+        "inflammation": {"tcmr": 0.5, "amr": 0.2},
+    },
+    tissues={
+        "tubule": 0.46,
+        "interstitium": 0.24,
+        "glomerulus": 0.14,
+        "vessel": 0.08,
+        "medulla": 0.08,
+    },
+    composition={"ifta": ("interstitium", 0.25)},
+    morphology={
+        "amr": Sign("glomerulus", 0.90, 0.70),
+        "tcmr": Sign("tubule", 0.45, 0.70),
+        "ifta": Sign("interstitium", 0.70, 0.75),
+        "sclerosis": Sign("glomerulus", 0.90, 0.80),
+        "inflammation": Sign("interstitium", 0.70, 0.80),
+        "age": Sign("vessel", 0.90, 0.50),
+    },
+    markers={
+        "PAS": {
+            "tcmr": Sign("tubule", 0.9, 0.85),
+            "sclerosis": Sign("glomerulus", 1.6, 0.90),
+        },
+        "Jones": {"amr": Sign("glomerulus", 1.6, 0.85)},
+        "trichrome": {"ifta": Sign("interstitium", 1.4, 0.90)},
+    },
+    chromogen_share=0.0,  # magenta, silver and blue have nothing in common
+)
+
+WORLDS: Mapping[Organ, World] = {"breast": BREAST, "kidney": KIDNEY}

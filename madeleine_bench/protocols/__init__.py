@@ -1,0 +1,1 @@
+"""From embeddings, labels and splits to predictions and scores; encoders are unknown here."""

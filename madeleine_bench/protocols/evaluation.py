@@ -1,0 +1,150 @@
+"""One door: embeddings, units and splits in; predictions and fit reports out."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.protocols.cox import cox
+from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.probe import probe
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.protocol import Cox, ProtocolSpec
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.types import Split, Splits, Survival, Units
+
+__all__ = ["Evaluation", "FitReport", "evaluate"]
+
+
+def evaluate(
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    embeddings: NDArray[np.float64],
+    units: Units,
+    splits: Splits,
+) -> Evaluation:
+    """Return the predictions of a protocol on a task and a report of each fit.
+
+    The same input gives the same bytes: one thread, no random state, and rows in the order of
+    (key, unit_id) whatever order the units come in.
+
+    Args:
+        task: the task.
+        protocol: a protocol that scores the task's type of labels.
+        embeddings: unit x dim, in the order of `units.table`.
+        units: the labelled units.
+        splits: what to train and test on.
+
+    Raises:
+        InputError: the embeddings are not finite or do not match the units, a label is unknown,
+            a split does not fit the units, or the protocol does not fit the task.
+    """
+    where = f"task {task.name}, protocol {protocol.name}"
+    matrix, table, ordered = _canonical(embeddings, units, splits, where)
+    _require_labels(task, protocol, where)
+    with threadpool_limits(1):
+        if isinstance(protocol.method, Cox):
+            survival = _survival(table, where)
+            folds = list(cox(protocol.method, matrix, survival, ordered))
+            shown = ["time_days", "event"]
+        else:
+            assert isinstance(task.labels, ClassLabels)
+            label = _class_index(table, task.labels.classes, where)
+            folds = list(probe(protocol.method, matrix, label, task.labels.classes, ordered))
+            shown = ["label"]
+    predictions = _predictions(table, ordered, folds, splits.key_names, shown)
+    return Evaluation(predictions, tuple(fold.report for fold in folds))
+
+
+def _canonical(
+    embeddings: NDArray[np.float64], units: Units, splits: Splits, where: str
+) -> tuple[NDArray[np.float64], pd.DataFrame, list[Split]]:
+    """Return matrix, table and splits in the order of unit_id, checked."""
+    matrix = np.asarray(embeddings, dtype=np.float64)
+    n_units = len(units.table)
+    if matrix.ndim != 2 or len(matrix) != n_units or not matrix.size:
+        raise InputError(
+            f"{where}: the embeddings have shape {matrix.shape}, expected ({n_units}, dim): one "
+            "row for each unit of the task; embed the cohort again (mbench run --resume never)"
+        )
+    ids = units.table["unit_id"].to_numpy(dtype=object)
+    if (broken := ~np.isfinite(matrix).all(axis=1)).any():
+        row = int(np.flatnonzero(broken)[0])
+        raise InputError(
+            f"{where}: {int(broken.sum())} of {n_units} embeddings hold NaN or infinity, the first "
+            f"in row {row} (unit '{ids[row]}'); an encoder must return finite numbers"
+        )
+    order = np.argsort(ids, kind="stable")
+    if (repeated := ids[order][1:] == ids[order][:-1]).any():
+        name = ids[order][int(np.flatnonzero(repeated)[0])]
+        raise InputError(f"{where}: unit '{name}' stands twice in the unit table")
+    if not len(splits):
+        raise InputError(f"{where}: there are no splits")
+    place = np.empty(n_units, dtype=np.intp)
+    place[order] = np.arange(n_units)
+    ordered = [_placed(split, place, where) for split in splits]
+    return matrix[order], units.table.iloc[order], sorted(ordered, key=lambda split: split.key)
+
+
+def _placed(split: Split, place: NDArray[np.intp], where: str) -> Split:
+    """Return a split with its positions translated and sorted."""
+    both = np.concatenate([split.train, split.test])
+    if not len(split.train) or not len(split.test):
+        raise InputError(f"{where}: split {split.key} trains or tests on nothing")
+    if both.min() < 0 or both.max() >= len(place) or len(np.unique(both)) < len(both):
+        raise InputError(
+            f"{where}: split {split.key} names a unit twice or one of {len(place)} that does not "
+            "exist; the splits belong to another unit table"
+        )
+    return Split(split.key, np.sort(place[split.train]), np.sort(place[split.test]))
+
+
+def _require_labels(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:
+    if task.labels.type not in protocol.labels:
+        raise InputError(
+            f"{where}: the protocol scores {', '.join(protocol.labels)} labels, those of the task "
+            f"are {task.labels.type}; name one of {', '.join(task.protocols)}"
+        )
+
+
+def _class_index(table: pd.DataFrame, classes: tuple[str, ...], where: str) -> NDArray[np.intp]:
+    labels = table["label"].to_numpy(dtype=object)
+    index = {name: position for position, name in enumerate(classes)}
+    for name, unit in zip(labels, table["unit_id"], strict=True):
+        if name not in index:
+            raise InputError(
+                f"{where}: unit '{unit}' has the label '{name}'"
+                f"{did_you_mean(str(name), list(classes))}"
+            )
+    return np.array([index[name] for name in labels], dtype=np.intp)
+
+
+def _survival(table: pd.DataFrame, where: str) -> Survival:
+    try:
+        return Survival(
+            table["time_days"].to_numpy(dtype=np.float64), table["event"].to_numpy(dtype=np.bool_)
+        )
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _predictions(
+    table: pd.DataFrame,
+    splits: list[Split],
+    folds: list[FoldPrediction],
+    key_names: tuple[str, str],
+    shown: list[str],
+) -> pd.DataFrame:
+    """Return the table of predictions; positions are sorted, so rows come out sorted."""
+    test = np.concatenate([split.test for split in splits])
+    sizes = [len(split.test) for split in splits]
+    columns: dict[str, NDArray[np.generic]] = {
+        name: np.repeat(np.array([split.key[i] for split in splits], dtype=np.int64), sizes)
+        for i, name in enumerate(key_names)
+    }
+    for name in ["unit_id", "case_id", *shown]:
+        columns[name] = table[name].to_numpy()[test]
+    for name in folds[0].columns:
+        columns[name] = np.concatenate([fold.columns[name] for fold in folds])
+    return pd.DataFrame(columns)

@@ -1,0 +1,47 @@
+"""Centring and scaling learned on the training rows alone."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A dimension whose deviation is below this share of its size varies by rounding only.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Centre and factor of each dimension; a dimension constant on the training rows has factor 0.
+
+    Attributes:
+        centre: (dim,) mean of the training rows.
+        factor: (dim,) what the centred rows are multiplied by.
+    """
+
+    centre: NDArray[np.float64]
+    factor: NDArray[np.float64]
+
+    @property
+    def constant(self) -> bool:
+        """Whether no dimension varies over the training rows."""
+        return not self.factor.any()
+
+    def apply(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the rows, centred and scaled."""
+        return (rows - self.centre) * self.factor
+
+
+def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) -> Scaler:
+    """Return the scaler of the training rows (unit x dim).
+
+    "z-score" divides by the deviation (of n, not n - 1); "none" only centres. Either way a
+    dimension that is constant on the training rows becomes 0 everywhere, never NaN: nothing can
+    be learned from it, so what it does on the test rows must not count.
+    """
+    centre = train.mean(axis=0)
+    deviation = train.std(axis=0)
+    varies = deviation > _ROUNDING * np.abs(train).max(axis=0)
+    factor = np.zeros_like(deviation)
+    np.divide(1.0, deviation, out=factor, where=varies)
+    return Scaler(centre, factor if scale == "z-score" else varies.astype(np.float64))

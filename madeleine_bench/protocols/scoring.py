@@ -1,0 +1,173 @@
+"""Scores as a pure function of stored predictions: no embedding, no model, no clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.protocols import class_scoring, survival_scoring
+from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
+
+SCORING_VERSION = 1
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """The main metric of one fit.
+
+    Attributes:
+        key: key of the split.
+        value: the metric; the chance level where it is undefined.
+        n_train: units fitted on.
+        n_test: units predicted.
+        converged: whether the fit converged.
+        reason: why it did not, or what is odd about the fit.
+        flag: why the value is at chance without the encoder being at fault, or None.
+    """
+
+    key: tuple[int, int]
+    value: float
+    n_train: int
+    n_test: int
+    converged: bool
+    reason: str | None
+    flag: str | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one task under one protocol.
+
+    Attributes:
+        value: the main metric: the mean over folds, or over shots of the mean over draws.
+        ci95: lower and upper end of its 95% interval.
+        ci_method: how the interval was made, in words.
+        secondary: the other metrics by name, None where undefined; for few-shot also the main
+            metric at each number of shots, "<metric>@k=<k>".
+        folds: one score for each fit, sorted by key.
+    """
+
+    value: float
+    ci95: tuple[float, float]
+    ci_method: str
+    secondary: dict[str, float | None]
+    folds: tuple[FoldScore, ...]
+
+
+def score(
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    predictions: pd.DataFrame,
+    fits: Sequence[FitReport],
+) -> Scores:
+    """Return the scores of stored predictions.
+
+    Folds, and the draws of one number of shots, count equally; then the numbers of shots do. A
+    fold on which the metric is undefined (a class is absent, nobody has an event) is scored at
+    chance and flagged. The interval is the percentile bootstrap of cases: 1,000 resamples within
+    classes (or within event and no event), each applied to all fits at once. It covers the choice
+    of test cases, not the choice of training cases.
+
+    Raises:
+        InputError: a column is missing, or predictions and fits are not of the same splits.
+    """
+    few_shot = isinstance(protocol.method, FewShot)
+    names = ("shots", "draw") if few_shot else ("repeat", "fold")
+    where = f"predictions of {task.name} under {protocol.name}"
+    judge: Judge
+    if isinstance(task.labels, ClassLabels):
+        judge = class_scoring.ClassJudge(task, task.labels, predictions, where)
+    else:
+        judge = survival_scoring.SurvivalJudge(task, predictions, where)
+    folds = _folds(predictions, names, fits, where)
+    groups = [fold.key[0] if few_shot else 0 for fold in folds]
+    chance = task.metric.chance
+    with threadpool_limits(1):
+        values = [judge.value(fold) for fold in folds]
+        scored = [chance if value is None else value for value in values]
+        secondary: dict[str, float | None] = {}
+        secondary |= {name: judge.secondary(name, folds, groups) for name in task.secondary}
+        interval = _interval(task, protocol, judge, predictions, folds, groups, values)
+    if few_shot:
+        for shots in sorted(set(groups)):
+            chosen = [v for v, group in zip(scored, groups, strict=True) if group == shots]
+            secondary[f"{task.metric.name}@k={shots}"] = float(np.mean(chosen))
+    reports = {report.key: report for report in fits}
+    return Scores(
+        value=float(mean_of_groups(np.array(scored)[:, None], groups, chance)[0]),
+        ci95=interval,
+        ci_method=f"percentile bootstrap of cases within {judge.strata}, {RESAMPLES} resamples",
+        secondary=secondary,
+        folds=tuple(
+            _fold_score(reports[fold.key], value, judge.flag(fold, undefined is None))
+            for fold, value, undefined in zip(folds, scored, values, strict=True)
+        ),
+    )
+
+
+def _fold_score(report: FitReport, value: float, flag: str | None) -> FoldScore:
+    return FoldScore(
+        report.key,
+        value,
+        report.n_train,
+        report.n_test,
+        report.converged,
+        report.reason,
+        flag,
+    )
+
+
+def _folds(
+    predictions: pd.DataFrame, names: tuple[str, str], fits: Sequence[FitReport], where: str
+) -> list[Fold]:
+    """Return the rows of each split, sorted by key."""
+    if absent := [name for name in (*names, "case_id") if name not in predictions.columns]:
+        raise InputError(
+            f"{where}: no column {absent}; found {list(predictions.columns)}; "
+            "run the task again with --resume never"
+        )
+    keys = predictions[list(names)].to_numpy(dtype=np.int64)
+    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
+    found = [(int(first), int(second)) for first, second in unique]
+    if sorted(report.key for report in fits) != found:
+        raise InputError(
+            f"{where}: {len(found)} splits were predicted and {len(fits)} fits reported, or their "
+            "keys differ; run the task again with --resume never"
+        )
+    order = np.argsort(inverse, kind="stable")
+    starts = np.searchsorted(inverse[order], np.arange(len(found) + 1))
+    return [Fold(key, order[starts[i] : starts[i + 1]]) for i, key in enumerate(found)]
+
+
+def _interval(
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    judge: Judge,
+    predictions: pd.DataFrame,
+    folds: list[Fold],
+    groups: list[int],
+    values: list[float | None],
+) -> tuple[float, float]:
+    """Return the 95% interval; a fold scored at chance stays at chance in every resample."""
+    first = ~predictions["unit_id"].duplicated().to_numpy()
+    case = predictions["case_id"].to_numpy(dtype=object)[first].tolist()
+    rng = rng_for(task.name, protocol.name, "bootstrap")
+    weights = case_weights(case, judge.strata_of_rows[first].tolist(), RESAMPLES, rng)
+    units = pd.Index(predictions["unit_id"].to_numpy(dtype=object)[first])
+    unit = units.get_indexer(pd.Index(predictions["unit_id"].to_numpy(dtype=object)))
+    resampled = np.empty((len(folds), RESAMPLES))
+    for i, (fold, value) in enumerate(zip(folds, values, strict=True)):
+        if value is None:
+            resampled[i] = task.metric.chance
+        else:
+            resampled[i] = judge.resampled(fold, weights[unit[fold.rows]])
+    return percentile_interval(mean_of_groups(resampled, groups, task.metric.chance))

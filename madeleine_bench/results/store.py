@@ -1,0 +1,139 @@
+"""The results folder: records and predictions, written atomically, append-only.
+
+    records/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.<record id>.json
+    predictions/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.parquet
+
+Several processes may write the same folder: equal inputs give equal bytes under equal names.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import replacing, write_text
+from madeleine_bench.hashing import hash_file
+from madeleine_bench.specs.loader import explain
+from madeleine_bench.specs.record import Record, RecordPredictions, record_id
+
+_SHORT = 16
+
+
+class ResultStore:
+    """Reads and writes one results folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(
+        self, board: str, encoder: str, task: str, protocol: str, resume_key: str
+    ) -> Path | None:
+        """Return the record made from the same inputs, or None. Its predictions must be there."""
+        folder = self.folder / "records" / board / encoder / task
+        prefix = f"{_slug(protocol)}.{resume_key[:_SHORT]}."
+        for path in sorted(folder.glob(f"{prefix}*.json")):
+            if self._predictions_path(board, encoder, task, protocol, resume_key).is_file():
+                return path
+        return None
+
+    def write_predictions(
+        self,
+        board: str,
+        encoder: str,
+        task: str,
+        protocol: str,
+        resume_key: str,
+        predictions: pd.DataFrame,
+    ) -> RecordPredictions:
+        """Write predictions as parquet and return where they are, their hash and row count.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        path = self._predictions_path(board, encoder, task, protocol, resume_key)
+        with replacing(path) as temporary:
+            predictions.to_parquet(temporary, index=False, engine="pyarrow", compression="zstd")
+        relative = path.relative_to(self.folder).as_posix()
+        return RecordPredictions(path=relative, hash=hash_file(path), rows=len(predictions))
+
+    def write_record(self, content: dict[str, Any]) -> Record:
+        """Add the record id to the content, check it, write it, and return the record.
+
+        Raises:
+            InputError: the folder cannot be written, or a score is NaN or out of range.
+        """
+        board = f"{content['source']}-{content['variant']}".removesuffix("-")
+        try:
+            checked = Record.model_construct(**content, record_id="").model_dump(mode="json")
+            record = Record.model_validate({**checked, "record_id": record_id(checked)})
+        except ValidationError as error:
+            raise InputError(f"a record of {board} cannot be kept: {error}") from error
+        task = f"{record.task.id}@{record.task.version}"
+        name = f"{_slug(record.protocol)}.{record.resume_key[:_SHORT]}.{record.record_id[:_SHORT]}"
+        path = self.folder / "records" / board / record.encoder.name / task / f"{name}.json"
+        text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
+        write_text(path, text + "\n")
+        return record
+
+    def records(self) -> Iterator[Record]:
+        """Yield every record of the folder in the order of its paths.
+
+        Raises:
+            InputError: a record is broken or was altered; the message names the file.
+        """
+        for path in sorted((self.folder / "records").rglob("*.json")):
+            if not path.name.startswith("."):
+                yield read_record(path)
+
+    def read_predictions(self, record: Record) -> pd.DataFrame:
+        """Return the predictions a record was scored from.
+
+        Raises:
+            InputError: the file is absent, leads out of the results folder, or was altered.
+        """
+        path = (self.folder / record.predictions.path).resolve()
+        if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
+            raise InputError(f"{path}: the predictions of record {record.record_id[:12]} are gone")
+        if hash_file(path) != record.predictions.hash:
+            raise InputError(f"{path}: altered since record {record.record_id[:12]} was made")
+        return pd.read_parquet(path)
+
+    def _predictions_path(
+        self, board: str, encoder: str, task: str, protocol: str, resume_key: str
+    ) -> Path:
+        name = f"{_slug(protocol)}.{resume_key[:_SHORT]}.parquet"
+        return self.folder / "predictions" / board / encoder / task / name
+
+
+def read_record(path: Path) -> Record:
+    """Return the record that a JSON file holds.
+
+    Raises:
+        InputError: the file is absent, not JSON, of another schema, or its content does not match
+            its id.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: not a readable record ({error}); delete it and run again"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a record: expected an object; delete it and run again")
+    if content.get("schema_version") != 1:
+        raise InputError(
+            f"{path}: schema version {content.get('schema_version')!r} is not known here (1 is); "
+            "a newer madeleine-bench wrote it"
+        )
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        raise InputError(explain(error, Record, path)) from error
+
+
+def _slug(protocol: str) -> str:
+    return protocol.replace("/", "-")

@@ -1,0 +1,1 @@
+"""A run: plan the grid of encoders, tasks and protocols, embed, evaluate, keep records."""

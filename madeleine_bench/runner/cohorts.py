@@ -1,0 +1,75 @@
+"""Opening a cohort: the user's files where mbench.toml names them, a phantom elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from madeleine_bench.data.config import Config
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.tables import read_label_table
+from madeleine_bench.errors import InputError
+from madeleine_bench.phantoms.cohort import PhantomCohort
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.types import CohortData
+
+SourceChoice = Literal["auto", "phantom", "local"]
+
+
+@dataclass(frozen=True)
+class OpenCohort:
+    """A cohort ready to read, its tasks with the user's label words, and where labels stand."""
+
+    data: CohortData
+    tasks: tuple[TaskSpec, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class PhantomChoice:
+    """What the user wants of phantoms: None keeps what the cohort declares."""
+
+    signal: float | None = None
+    seed: int | None = None
+
+
+def open_cohort(
+    catalogue: Catalogue,
+    cohort_id: str,
+    source: SourceChoice,
+    config: Config,
+    cache: Path,
+    phantom: PhantomChoice,
+) -> OpenCohort:
+    """Return a cohort from the source that was asked for; "auto" prefers the user's files.
+
+    Raises:
+        InputError: a local cohort was asked for and is not configured, its files are broken, or
+            there is no phantom of it.
+    """
+    spec = catalogue.cohorts[cohort_id]
+    tasks = catalogue.tasks_of(cohort_id)
+    entry = config.cohorts.get(cohort_id)
+    if source == "local" and entry is None:
+        raise InputError(
+            f"cohort {cohort_id} is not configured: add [cohorts.{cohort_id}] with 'features' and "
+            f"'labels' to {config.path or 'mbench.toml'} (docs/data.md)"
+        )
+    if entry is None or source == "phantom":
+        if spec.phantom is None:
+            raise InputError(
+                f"cohort {cohort_id} has no phantom and is not configured. To get it: "
+                f"{spec.access.how}"
+            )
+        data = PhantomCohort(spec, tasks, signal=phantom.signal, seed=phantom.seed)
+        return OpenCohort(data, tuple(tasks), f"phantom {cohort_id}")
+    own_tasks = tuple(config.task(task) for task in tasks)
+    where = str(entry.labels)
+    if entry.features == "phantom":
+        table = read_label_table(entry.labels, entry.columns_for(spec))
+        made_up = PhantomCohort(
+            spec, own_tasks, signal=phantom.signal, seed=phantom.seed, table=table
+        )
+        made_up.variant = "-".join(filter(None, ["own-labels", made_up.variant]))
+        return OpenCohort(made_up, own_tasks, where)
+    return OpenCohort(LocalCohort(spec, entry, cache), own_tasks, where)

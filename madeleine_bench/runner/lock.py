@@ -1,0 +1,76 @@
+"""tasks.lock: the hash of every core task on its phantom, so that no score moves unnoticed."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.errors import InputError
+from madeleine_bench.phantoms.cohort import PhantomCohort
+from madeleine_bench.specs.catalogue import Catalogue, task_hash
+
+Lock = Mapping[str, Mapping[str, Mapping[str, str]]]
+
+
+def make_lock(catalogue: Catalogue) -> Lock:
+    """Return {task@version: {protocol: {labels, splits, task_hash}}} for tasks with a phantom."""
+    lock: dict[str, dict[str, dict[str, str]]] = {}
+    phantoms = {
+        cohort.id: PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
+        for cohort in catalogue.cohorts.values()
+        if cohort.phantom is not None
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for task in catalogue.tasks.values():
+            data = phantoms.get(task.cohort)
+            if data is None:
+                continue
+            units = build_units(task, data, f"phantom {task.cohort}")
+            lock[task.name] = {}
+            for name in task.protocols:
+                protocol = catalogue.protocols[name]
+                splits = frozen_splits(Path(scratch), task, protocol, units)
+                lock[task.name][name] = {
+                    "labels": units.hash,
+                    "splits": splits.hash,
+                    "task_hash": task_hash(task, protocol, units.hash, splits.hash),
+                }
+    return lock
+
+
+def lock_text(lock: Lock) -> str:
+    """Return the text of a lock file."""
+    return json.dumps(lock, indent=1, sort_keys=True) + "\n"
+
+
+def read_lock(path: Path) -> Lock:
+    """Return a lock file's content.
+
+    Raises:
+        InputError: the file is absent or broken.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable lock ({error}); mbench tasks lock") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a lock: expected an object; mbench tasks lock")
+    return content
+
+
+def changes(old: Lock, new: Lock) -> list[str]:
+    """Return a line for each task whose hash changed while its version did not."""
+    lines = []
+    for name in sorted(old):
+        for protocol, hashes in old[name].items():
+            now = new.get(name, {}).get(protocol)
+            if now is None:
+                if name in new:
+                    lines.append(f"{name} {protocol}: no longer scored")
+                continue
+            moved = [part for part in sorted(hashes) if hashes[part] != now.get(part)]
+            if moved:
+                lines.append(f"{name} {protocol}: {', '.join(moved)} changed")
+    return lines

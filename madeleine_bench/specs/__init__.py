@@ -1,0 +1,1 @@
+"""The declared things: tasks, cohorts, protocols, encoder cards and records."""

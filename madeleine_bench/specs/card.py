@@ -1,0 +1,59 @@
+"""Encoder cards: what an encoder is, what it expects, and what it was trained on."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.task import Identifier
+
+
+class Weights(Spec):
+    """A weights file beside the card."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EncoderCard(Spec):
+    """What a slide encoder declares of itself.
+
+    Attributes:
+        name: the name it is called by.
+        revision: changes whenever its embeddings do.
+        title: one line for tables.
+        kind: "encoder", "baseline", or "control" (a row that tests the benchmark, not pathology).
+        implementation: "package.module:Class", or "file.py:Class" beside the card.
+        parameters: keyword arguments for the class.
+        weights: weights file, read by the implementation; None when there is nothing learned.
+        patch_encoder: patch encoder whose features it expects; None accepts any.
+        input_dim: width of the patch features it expects; None accepts any.
+        dim: width of its embeddings; None means the width of the patch features.
+        training_cohorts: ids of cohorts it was trained on; [] = none, null = unknown.
+        licence: licence of weights and code.
+        deterministic: whether the same bag gives the same embedding, bit for bit.
+        phantom_only: whether it reads what only a phantom has.
+    """
+
+    name: Identifier
+    revision: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")
+    title: str
+    kind: Literal["encoder", "baseline", "control"] = "encoder"
+    implementation: str = Field(pattern=r"^[^:\s]+:[A-Za-z_][A-Za-z0-9_]*$")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    weights: Weights | None = None
+    patch_encoder: str | None = None
+    input_dim: int | None = Field(None, gt=0)
+    dim: int | None = Field(None, gt=0)
+    training_cohorts: tuple[str, ...] | None
+    licence: str
+    deterministic: bool = True
+    phantom_only: bool = False
+    description: str
+    citation: str | None = None
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if self.phantom_only and self.kind != "control":
+            raise ValueError("'phantom_only' is for controls")
+        return self

@@ -1,0 +1,174 @@
+"""The catalogue: every declared task, cohort and protocol, checked against each other."""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.specs.cohort import CohortSpec
+from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, line_of, parse_spec, read_yaml
+from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.task import TaskSpec
+
+_SCORED_KEYS = {"id", "version", "cohort", "unit", "stains", "labels", "splits", "metric", "shots"}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Tasks by id, cohorts by id, and protocols by versioned name, each in sorted order."""
+
+    tasks: Mapping[str, TaskSpec]
+    cohorts: Mapping[str, CohortSpec]
+    protocols: Mapping[str, ProtocolSpec]
+
+    def select(self, patterns: Iterable[str]) -> list[TaskSpec]:
+        """Return the tasks that any pattern names: an id, a glob such as "bcnb-*", or "all".
+
+        "all" is the core tasks; the extra ones are run by name.
+
+        Raises:
+            InputError: a pattern names no task.
+        """
+        chosen: dict[str, TaskSpec] = {}
+        for pattern in patterns:
+            ids = [
+                task.id
+                for task in self.tasks.values()
+                if (task.status == "core" if pattern == "all" else False)
+                or fnmatch.fnmatchcase(task.id, pattern)
+            ]
+            if not ids:
+                hint = did_you_mean(pattern, list(self.tasks))
+                raise InputError(f"no task is called '{pattern}'{hint} (mbench tasks list)")
+            chosen.update((task_id, self.tasks[task_id]) for task_id in ids)
+        return [chosen[task_id] for task_id in sorted(chosen)]
+
+    def protocol(self, name: str) -> ProtocolSpec:
+        """Return a protocol by its versioned name, or by its id when it has one version.
+
+        Raises:
+            InputError: no protocol has this name, or several versions do.
+        """
+        found = [p for p in self.protocols.values() if name in (p.name, p.id)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(p.name for p in found)
+            raise InputError(f"protocol '{name}' has several versions; name one of {names}")
+        hint = did_you_mean(name, list(self.protocols))
+        raise InputError(f"no protocol is called '{name}'{hint}")
+
+    def tasks_of(self, cohort_id: str) -> list[TaskSpec]:
+        """Return the tasks of one cohort, sorted by id."""
+        return [task for task in self.tasks.values() if task.cohort == cohort_id]
+
+
+def load_catalogue(folder: Path | None = None) -> Catalogue:
+    """Return the catalogue under a folder laid out as tasks/ is; None takes the shipped one.
+
+    Raises:
+        InputError: a file is broken, an id stands twice or differs from its file's name, a task
+            names a cohort, stain or protocol that is not declared, or a protocol does not fit.
+    """
+    root = folder if folder is not None else resource_folder("tasks")
+    if not root.is_dir():
+        raise InputError(f"no folder {root}; --tasks wants a folder laid out as tasks/ is")
+    cohorts = _load_all(CohortSpec, root / "cohorts", "id")
+    protocols = _load_all(ProtocolSpec, root / "protocols", "name")
+    tasks: dict[str, TaskSpec] = {}
+    paths: dict[str, Path] = {}
+    for path in sorted(root.glob("*.yaml")):
+        task = _load_task(path, cohorts)
+        _add(tasks, paths, task.id, task, path)
+        _check_task(task, cohorts, protocols, path)
+    return Catalogue(dict(sorted(tasks.items())), cohorts, protocols)
+
+
+def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) -> str:
+    """Return the hash of everything about a task that moves a score.
+
+    Titles, sources and licences are left out; `labels` and `splits` are content hashes.
+    """
+    scored = {k: v for k, v in task.model_dump(mode="json").items() if k in _SCORED_KEYS}
+    fit = protocol.model_dump(mode="json", include={"id", "version", "method"})
+    return hash_json({"task": scored, "protocol": fit, "labels": labels, "splits": splits})
+
+
+def _load_all(model: type[SpecT], folder: Path, key: str) -> dict[str, SpecT]:
+    found: dict[str, SpecT] = {}
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        spec = parse_spec(model, read_yaml(path), path)
+        _add(found, paths, getattr(spec, key), spec, path)
+    return dict(sorted(found.items()))
+
+
+def _add(found: dict[str, Any], paths: dict[str, Path], name: str, spec: Spec, path: Path) -> None:
+    if name in found:
+        raise InputError(
+            f"{path}:{line_of(path, ('id',))}: '{name}' is declared already in {paths[name]}; "
+            "give one of them another id"
+        )
+    expected = name.replace("/", "-")
+    if path.stem != expected:
+        raise InputError(
+            f"{path}:{line_of(path, ('id',))}: '{name}' must stand in a file {expected}.yaml"
+        )
+    found[name], paths[name] = spec, path
+
+
+def _load_task(path: Path, cohorts: Mapping[str, CohortSpec]) -> TaskSpec:
+    data = read_yaml(path)
+    name = data.get("cohort")
+    if isinstance(name, str):
+        cohort = cohorts.get(name)
+        if cohort is None:
+            hint = did_you_mean(name, list(cohorts))
+            raise InputError(
+                f"{path}:{line_of(path, ('cohort',))}: no cohort is called '{name}'{hint}"
+            )
+        data = {**cohort.task_defaults, **data}
+    return parse_spec(TaskSpec, data, path)
+
+
+def _check_task(
+    task: TaskSpec,
+    cohorts: Mapping[str, CohortSpec],
+    protocols: Mapping[str, ProtocolSpec],
+    path: Path,
+) -> None:
+    cohort = cohorts[task.cohort]
+    if absent := [stain for stain in task.stains if stain not in cohort.stains]:
+        where = f"{path}:{line_of(path, ('stains',))}"
+        raise InputError(f"{where}: cohort {cohort.id} has no stain {absent}")
+    for name in task.protocols:
+        where = f"{path}:{line_of(path, ('protocols',))}"
+        if name not in protocols:
+            raise InputError(
+                f"{where}: no protocol is called '{name}'{did_you_mean(name, list(protocols))}"
+            )
+        require_fit(task, protocols[name], where)
+
+
+def require_fit(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:
+    """Check that a protocol can score a task; `where` opens the message.
+
+    Raises:
+        InputError: the labels are of another type, or a class is too small for the shots.
+    """
+    if task.labels.type not in protocol.labels:
+        raise InputError(
+            f"{where}: protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
+            f"those of {task.id} are {task.labels.type}"
+        )
+    if isinstance(protocol.method, FewShot) and task.expected.classes:
+        smallest = min(task.expected.classes.values())
+        if (most := max(task.shots or protocol.method.shots)) >= smallest:
+            raise InputError(
+                f"{where}: {most} shots a class, but the smallest class of {task.id} is expected "
+                f"to have {smallest}; give the task smaller 'shots'"
+            )

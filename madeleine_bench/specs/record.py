@@ -1,0 +1,127 @@
+"""Records: one JSON per encoder revision, task version and protocol, with all it was made from."""
+
+import math
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.loader import Spec
+
+_NOT_HASHED = {"record_id", "provenance", "verification"}
+
+
+class RecordEncoder(Spec):
+    """Which encoder made the embeddings. `fingerprint` hashes its card, weights and code."""
+
+    name: str
+    revision: str
+    title: str
+    kind: Literal["encoder", "baseline", "control"]
+    fingerprint: str
+    training_cohorts: tuple[str, ...] | None
+
+
+class RecordTask(Spec):
+    """Which task was scored. `task_hash` covers all that moves its score."""
+
+    id: str
+    version: int
+    task_hash: str
+    family: str
+    cohort: str
+
+
+class RecordInputs(Spec):
+    """Content hashes of what went in, how many units were scored, and which were not, by reason."""
+
+    embeddings: str
+    labels: str
+    splits: str
+    n: int = Field(gt=0)
+    dim: int = Field(gt=0)
+    missing: dict[str, tuple[str, ...]]
+
+
+class MainScore(Spec):
+    """The task's main metric with its 95% interval; `method` says how the interval was made."""
+
+    metric: str
+    value: float
+    chance: float
+    ci95: tuple[float, float]
+    method: str
+
+
+class RecordScores(Spec):
+    """Scores as fractions (kappa may be below 0); a secondary one is None where undefined."""
+
+    main: MainScore
+    secondary: dict[str, float | None]
+
+
+class RecordFold(Spec):
+    """One fit: its key such as {"repeat": 0, "fold": 3}, its score, and how the fit went."""
+
+    key: dict[str, int]
+    value: float
+    n_train: int
+    n_test: int
+    converged: bool
+    reason: str | None = None
+    flag: str | None = None
+    n_iter: int | None = None
+    diagnostics: dict[str, float] = Field(default_factory=dict)
+
+
+class RecordPredictions(Spec):
+    """The parquet file with one row per prediction; `path` is relative to the results folder."""
+
+    path: str
+    hash: str
+    rows: int
+
+
+class Record(Spec):
+    """One result. `record_id` hashes the content without provenance, so it knows no clock."""
+
+    schema_version: Literal[1] = 1
+    record_id: str
+    resume_key: str
+    source: Literal["phantom", "local"]
+    variant: str = ""
+    encoder: RecordEncoder
+    task: RecordTask
+    protocol: str
+    scoring_version: int
+    inputs: RecordInputs
+    scores: RecordScores
+    folds: tuple[RecordFold, ...]
+    predictions: RecordPredictions
+    provenance: dict[str, Any]
+    status: Literal["ok", "partly-failed", "failed"]
+    verification: Literal["none", "V0", "V1", "V2", "V3"] = "none"
+
+    @property
+    def board(self) -> str:
+        """The board it belongs to: "local", "phantom", or a phantom variant of its own."""
+        return f"{self.source}-{self.variant}" if self.variant else self.source
+
+    @model_validator(mode="after")
+    def _content_agrees(self) -> Self:
+        main = self.scores.main
+        numbers = [main.value, *main.ci95, *(fold.value for fold in self.folds)]
+        numbers += [value for value in self.scores.secondary.values() if value is not None]
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a score is NaN or infinite")
+        low = -1.0 if main.metric == "quadratic-kappa" else 0.0
+        if not low <= main.value <= 1.0:
+            raise ValueError(f"{main.metric} of {main.value} is outside [{low}, 1]")
+        if self.record_id != record_id(self.model_dump(mode="json")):
+            raise ValueError("'record_id' is not the hash of the content: the record was altered")
+        return self
+
+
+def record_id(content: dict[str, Any]) -> str:
+    """Return the hash of a record's JSON content without provenance and verification."""
+    return hash_json({key: value for key, value in content.items() if key not in _NOT_HASHED})

@@ -1,0 +1,217 @@
+"""Tasks: what is predicted, on which cohort, with which folds and metric."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from madeleine_bench.specs.loader import Spec
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+Stain = Literal["H&E", "ER", "PR", "HER2", "Ki67", "PAS", "Jones", "trichrome"]
+Family = Literal[
+    "subtyping", "molecular-status", "prognosis", "ihc-quantification", "kidney-rejection"
+]
+MetricName = Literal["auroc", "quadratic-kappa", "harrell-c"]
+SecondaryName = Literal[
+    "auroc",
+    "quadratic-kappa",
+    "balanced-accuracy",
+    "average-precision",
+    "macro-f1",
+    "log-loss",
+    "brier",
+    "uno-c",
+    "td-auc",
+    "integrated-brier",
+    "logrank-p",
+]
+CHANCE: dict[str, float] = {"auroc": 0.5, "quadratic-kappa": 0.0, "harrell-c": 0.5}
+FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
+
+
+class ClassLabels(Spec):
+    """Class labels read from one column of the label table.
+
+    Attributes:
+        type: binary (the last class is the positive one), multiclass, or ordered (low to high).
+        column: exact name of the column; never matched by likeness.
+        classes: class names in order.
+        map: from each word of the table to a class; "1", "1.0" and 1 are the same word.
+        missing: words that mean "no label"; the empty cell always does.
+    """
+
+    type: Literal["binary", "multiclass", "ordered"]
+    column: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    map: dict[str, str]
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_text(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("map"), dict):
+            words = {canonical_word(word): name for word, name in data["map"].items()}
+            if len(words) < len(data["map"]):
+                raise ValueError("two keys of 'map' are the same word once numbers are unified")
+            missing = [canonical_word(word) for word in data.get("missing") or ()]
+            return {**data, "map": words, "missing": missing}
+        return data
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("'classes' names a class twice")
+        if unknown := sorted(set(self.map.values()) - set(self.classes)):
+            raise ValueError(f"'map' leads to {unknown}, which 'classes' does not list")
+        if absent := sorted(set(self.classes) - set(self.map.values())):
+            raise ValueError(f"no word of 'map' leads to {absent}")
+        if both := sorted(set(self.map) & set(self.missing)):
+            raise ValueError(f"{both} stand both in 'map' and in 'missing'")
+        if self.type == "binary" and len(self.classes) != 2:
+            raise ValueError("a binary task has two classes")
+        return self
+
+
+class SurvivalLabels(Spec):
+    """Right-censored survival; which value of the indicator column means the event is declared.
+
+    Attributes:
+        time: column with the follow-up in days.
+        event: column with the indicator.
+        event_value: the word of that column that means "the event happened".
+        censored_value: the word that means "censored".
+    """
+
+    type: Literal["survival"]
+    time: str
+    event: str
+    event_value: str
+    censored_value: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_text(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            keys = [key for key in ("event_value", "censored_value") if key in data]
+            return {**data, **{key: canonical_word(data[key]) for key in keys}}
+        return data
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> Self:
+        if self.event_value == self.censored_value:
+            raise ValueError("'event_value' and 'censored_value' are the same word")
+        return self
+
+
+Labels = Annotated[ClassLabels | SurvivalLabels, Field(discriminator="type")]
+
+
+class SplitScheme(Spec):
+    """How units are divided. Cases never cross folds; with site-preserved, sites do not either."""
+
+    scheme: Literal["case-stratified", "site-preserved"]
+    folds: int = Field(5, ge=2, le=50)
+    repeats: int = Field(1, ge=1, le=100)
+
+
+class Metric(Spec):
+    """The main metric of a task; `chance` is what a blind guess scores."""
+
+    name: MetricName
+    higher_is_better: Literal[True] = True
+    chance: float
+
+    @model_validator(mode="after")
+    def _chance_is_known(self) -> Self:
+        if self.chance != CHANCE[self.name]:
+            raise ValueError(f"chance of {self.name} is {CHANCE[self.name]}")
+        return self
+
+
+class Expected(Spec):
+    """Counts that the full cohort has: units with a label, and per class (or events)."""
+
+    n: int = Field(gt=0)
+    classes: dict[str, int] | None = None
+    events: int | None = None
+
+
+class Provenance(Spec):
+    """Whether a fact stands in a source or is our reconstruction."""
+
+    status: Literal["attested", "reconstructed"]
+    source: str
+
+
+class TaskSpec(Spec):
+    """One task of the catalogue. See DESIGN section 4 and docs/tasks.md for each key."""
+
+    id: Identifier
+    version: int = Field(ge=1)
+    title: str
+    family: Family
+    cohort: Identifier
+    unit: Literal["slide", "case"]
+    stains: tuple[Stain, ...] = Field(min_length=1)
+    labels: Labels
+    splits: SplitScheme
+    metric: Metric
+    secondary: tuple[SecondaryName, ...] = ()
+    protocols: tuple[str, ...] = Field(min_length=1)
+    shots: tuple[int, ...] | None = None
+    expected: Expected
+    provenance: dict[str, Provenance]
+    citation: str
+    licence: str
+    status: Literal["core", "extra"] = "core"
+
+    @property
+    def name(self) -> str:
+        """The versioned name, such as bcnb-er@1."""
+        return f"{self.id}@{self.version}"
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        fits = {
+            "binary": ("auroc",),
+            "multiclass": ("auroc",),
+            "ordered": ("quadratic-kappa", "auroc"),
+            "survival": ("harrell-c",),
+        }[self.labels.type]
+        if self.metric.name not in fits:
+            raise ValueError(f"metric {self.metric.name} does not fit {self.labels.type} labels")
+        if absent := [fact for fact in FACTS if fact not in self.provenance]:
+            raise ValueError(f"'provenance' must say of {absent}: attested or reconstructed")
+        if unknown := [fact for fact in self.provenance if fact not in FACTS]:
+            raise ValueError(f"'provenance' names {unknown}; the facts are {list(FACTS)}")
+        if isinstance(self.labels, ClassLabels):
+            classes = self.expected.classes
+            if classes is None or set(classes) != set(self.labels.classes):
+                raise ValueError("'expected.classes' must count each class of 'labels'")
+            if sum(classes.values()) != self.expected.n:
+                raise ValueError("'expected.classes' does not add up to 'expected.n'")
+        elif self.expected.events is None:
+            raise ValueError("'expected.events' is missing")
+        return self
+
+
+def canonical_word(value: Any) -> str:
+    """Return a table cell or a YAML scalar as the word it is compared by.
+
+    Numbers that are whole become digits alone, so "1", "1.0", 1 and true are "1".
+
+    Examples:
+        >>> [canonical_word(v) for v in (1, "1.0", True, " Positive ", "2.5", "")]
+        ['1', '1', '1', 'Positive', '2.5', '']
+    """
+    if isinstance(value, bool):
+        return str(int(value))
+    text = str(value).strip()
+    if text and (text[0].isdigit() or text[0] in "-+."):
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        if number.is_integer():
+            return str(int(number))
+    return text

@@ -1,0 +1,143 @@
+"""The case bootstrap as multiplicities, and metrics that take them, all resamples at once.
+
+A resample is a column of weights: how often each unit was drawn. A metric under weights equals
+the metric on the units repeated so often. Weights are whole numbers held as floats; every sum
+below 2^24 (float32) or 2^53 (float64) is exact, so the order of additions, and with it the
+machine, does not move a result.
+
+References:
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.types import Survival
+
+Weights = NDArray[np.floating[Any]]
+_EXACT_FLOAT32 = 2**24
+
+
+def case_weights(
+    case: Sequence[str], stratum: Sequence[str], n_resamples: int, rng: np.random.Generator
+) -> Weights:
+    """Return the multiplicities of units under resampling of cases, unit x resample.
+
+    Cases are drawn with replacement, each with all its units. They are drawn within strata: the
+    stratum of a case is the set of the strata of its units (its classes, or event and no event),
+    so every resample holds as many cases of each kind as the data and lacks no class.
+    """
+    kinds: dict[str, set[str]] = {}
+    for name, kind in zip(case, stratum, strict=True):
+        kinds.setdefault(name, set()).add(kind)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(kinds):
+        groups.setdefault(tuple(sorted(kinds[name])), []).append(name)
+    row = {name: position for position, name in enumerate(sorted(kinds))}
+    counts = np.empty((len(row), n_resamples), dtype=np.float32)
+    resample = np.arange(n_resamples)[:, None]
+    for group in sorted(groups):
+        names = groups[group]
+        drawn = rng.integers(len(names), size=(n_resamples, len(names)))
+        flat = np.bincount((drawn * n_resamples + resample).ravel(), minlength=drawn.size)
+        counts[[row[name] for name in names]] = flat.reshape(len(names), n_resamples)
+    return counts[[row[name] for name in case]]
+
+
+def weighted_auroc(
+    positive: NDArray[np.bool_], score: NDArray[np.float64], weights: Weights
+) -> NDArray[np.float64]:
+    """Return the area under the ROC curve of each resample, NaN where it lacks a class.
+
+    Args:
+        positive: (unit,) whether the unit is of the positive class.
+        score: (unit,) higher means more likely positive.
+        weights: unit x resample.
+    """
+    inside, outside = (positive, ~positive)
+    swapped = bool(inside.sum() > outside.sum())
+    # The smaller class looks up, for each of its units, the weight of the other class below it.
+    few, many = (outside, inside) if swapped else (inside, outside)
+    order = np.flatnonzero(many)[np.argsort(score[many], kind="stable")]
+    few_weights, many_weights = _exact(weights[few], weights[order])
+    below = np.zeros((len(order) + 1, weights.shape[1]), dtype=many_weights.dtype)
+    np.cumsum(many_weights, axis=0, out=below[1:])
+    left = np.searchsorted(score[order], score[few], side="left")
+    right = np.searchsorted(score[order], score[few], side="right")
+    beaten = below[left]
+    beaten += below[right]  # twice the weight below, ties counting half
+    total = few_weights.sum(axis=0, dtype=np.float64) * below[-1]
+    twice = np.einsum("ur,ur->r", few_weights, beaten).astype(np.float64)
+    share = _ratio(twice, 2.0 * total)
+    return 1.0 - share if swapped else share
+
+
+def weighted_quadratic_kappa(
+    label: NDArray[np.intp], predicted: NDArray[np.intp], n_classes: int, weights: Weights
+) -> NDArray[np.float64]:
+    """Return the quadratic weighted kappa of each resample, NaN where it holds one label only.
+
+    Args:
+        label: (unit,) class index.
+        predicted: (unit,) class index.
+        n_classes: number of classes.
+        weights: unit x resample.
+    """
+    cell = np.eye(n_classes * n_classes, dtype=weights.dtype)[label * n_classes + predicted]
+    confusion = (weights.T @ cell).astype(np.float64).reshape(-1, n_classes, n_classes)
+    rows, columns = confusion.sum(axis=2), confusion.sum(axis=1)
+    place = np.arange(n_classes)
+    distance = np.square(place[:, None] - place[None, :]).astype(np.float64)
+    observed = np.einsum("rij,ij->r", confusion, distance) * rows.sum(axis=1)
+    expected = np.einsum("ri,rj,ij->r", rows, columns, distance)
+    one_label = (rows > 0).sum(axis=1) < 2
+    return np.where(one_label, np.nan, 1.0 - _ratio(observed, expected))
+
+
+def weighted_harrell_c(
+    survival: Survival, risk: NDArray[np.float64], weights: Weights
+) -> NDArray[np.float64]:
+    """Return Harrell's concordance index of each resample, NaN where no pair is comparable.
+
+    Args:
+        survival: follow-up of the units.
+        risk: (unit,) higher means an earlier event.
+        weights: unit x resample.
+    """
+    time, event = survival.time_days, survival.event
+    earlier = time[:, None] < time[None, :]
+    outlived = (time[:, None] == time[None, :]) & ~event[None, :]
+    comparable = event[:, None] & (earlier | outlived)
+    (exact,) = _exact(weights)
+    pairs = comparable.astype(exact.dtype)
+    # Twice the concordance (2 concordant, 1 tied), so that every number stays whole.
+    twice = pairs * (1 + np.sign(risk[:, None] - risk[None, :])).astype(exact.dtype)
+    return _ratio(_pair_sum(exact, twice), 2.0 * _pair_sum(exact, pairs))
+
+
+def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap values, lower and upper end."""
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def _pair_sum(weights: Weights, pairs: Weights) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.einsum("ur,ur->r", weights, pairs @ weights).astype(np.float64)
+    return total
+
+
+def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+    out = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=out, where=bottom > 0)
+    return out
+
+
+def _exact(*weights: Weights) -> list[Weights]:
+    """Return the weights in a width in which sums over pairs of units are exact."""
+    total = sum(float(part.sum(axis=0).max(initial=0.0)) for part in weights)
+    wide = 2.0 * total**2 >= _EXACT_FLOAT32
+    return [part.astype(np.float64) if wide else part for part in weights]

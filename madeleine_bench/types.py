@@ -1,0 +1,157 @@
+"""The values that travel between parts: a bag, right-censored survival, task units and splits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Source = Literal["phantom", "local"]
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The patch features of one slide, with what is known of the slide.
+
+    Attributes:
+        slide_id: id of the slide, unique in its cohort.
+        case_id: id of the case (patient).
+        features: patch x dim, float16 or float32, finite.
+        stain: a word of the vocabulary, such as "H&E".
+        coords: patch x 2, level-0 pixels (x, y) of the upper left corner, or None.
+        site: where the case was treated, or None.
+        patch_encoder: name of the model that made the features, or None (unknown).
+        latents: the hidden causes of a phantom slide; None for a real one.
+    """
+
+    slide_id: str
+    case_id: str
+    features: NDArray[Any]
+    stain: str = "H&E"
+    coords: NDArray[Any] | None = None
+    site: str | None = None
+    patch_encoder: str | None = None
+    latents: Mapping[str, float] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Right-censored follow-up; time and event travel together so they cannot be swapped.
+
+    Attributes:
+        time_days: float64, days from diagnosis to event or censoring, >= 0.
+        event: bool, True where the event was observed, False where censored.
+    """
+
+    time_days: NDArray[np.float64]
+    event: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes once, so that no caller has to.
+
+        Raises:
+            ValueError: shapes differ, a dtype is wrong, or a time is negative or not finite.
+        """
+        if self.time_days.shape != self.event.shape or self.time_days.ndim != 1:
+            raise ValueError("time_days and event must be one-dimensional and of equal length")
+        if self.event.dtype != np.bool_ or self.time_days.dtype != np.float64:
+            raise ValueError("event must be bool and time_days float64")
+        if not np.isfinite(self.time_days).all() or (self.time_days < 0).any():
+            raise ValueError("time_days must be finite and not negative")
+
+    def __len__(self) -> int:
+        """Return the number of subjects."""
+        return len(self.time_days)
+
+    def take(self, rows: NDArray[Any]) -> "Survival":
+        """Return the subjects at the given positions (or boolean mask)."""
+        return Survival(self.time_days[rows], self.event[rows])
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a task scores: one row per slide or case that has a label, sorted by `unit_id`.
+
+    Attributes:
+        table: columns unit_id, case_id, site (str, "" where unknown), and either
+            `label` (class name, str) or `time_days` (float64) and `event` (bool).
+        slides: for each unit_id the slide ids whose embeddings are averaged.
+        missing: for each reason ("no label: 'Equivocal'", "no feature file") the ids left out.
+        hash: content hash of table and slides.
+    """
+
+    table: pd.DataFrame
+    slides: Mapping[str, tuple[str, ...]]
+    missing: Mapping[str, tuple[str, ...]]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fit: positions (into the unit table) to train on and to test on, disjoint.
+
+    `key` is (repeat, fold) for folds and (shots, draw) for few-shot draws.
+    """
+
+    key: tuple[int, int]
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Every split of one task, as frozen to a file.
+
+    Attributes:
+        key_names: ("repeat", "fold") or ("shots", "draw").
+        splits: the splits in the order of their keys.
+        hash: content hash of the file's bytes.
+    """
+
+    key_names: tuple[str, str]
+    splits: Sequence[Split]
+    hash: str
+
+    def __iter__(self) -> Iterator[Split]:
+        """Iterate over the splits in the order of their keys."""
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        """Return the number of splits."""
+        return len(self.splits)
+
+
+class CohortData(Protocol):
+    """A cohort that can be read: the one shape that local files and phantoms share.
+
+    Attributes:
+        cohort_id: id of the cohort YAML.
+        source: "local" or "phantom".
+        variant: "" or what sets a phantom apart from the default one, such as "signal-0".
+        slides: one row per slide, sorted by slide_id; columns slide_id, case_id, stain, site
+            (all str) and the raw label columns (str, "" where empty).
+    """
+
+    cohort_id: str
+    source: Source
+    variant: str
+    slides: pd.DataFrame
+
+    @property
+    def no_bag(self) -> frozenset[str]:
+        """Slide ids of the table that have no readable feature file."""
+        ...
+
+    def read_bag(self, slide_id: str) -> Bag:
+        """Return the bag of one slide.
+
+        Raises:
+            InputError: the file is broken; the message names it.
+        """
+        ...
+
+    def content_key(self, slide_id: str) -> str:
+        """Return a hash that changes when the bag of the slide changes."""
+        ...
