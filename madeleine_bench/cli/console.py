@@ -90,7 +90,7 @@ def print_board(board: Board) -> None:
 
 
 class LiveProgress:
-    """Phases and jobs as a live bar on standard error; a few plain lines where it is no terminal."""
+    """Phases and jobs as a live bar on standard error; plain lines where it is no terminal."""
 
     def __init__(self) -> None:
         self._console = console(stderr=True)

@@ -26,8 +26,7 @@ def finish_run(request: Request) -> None:
     """
     with LiveProgress() as progress:
         report = run(request, progress)
-    boards = boards_of(request.results, request.catalogue, None)
-    for board in boards:
+    for board in build_boards(ResultStore(request.results).records(), report.catalogue):
         if board.name in report.boards:
             print_board(board)
     typer.echo(

@@ -83,12 +83,20 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     folds = task.splits.folds
     _check_foldable(task, outcome, groups)
     ids = units.table["unit_id"].to_numpy()
-    kind = StratifiedKFold if len(set(groups)) == len(groups) else StratifiedGroupKFold
+    single = len(set(groups)) == len(groups)
     for repeat in range(task.splits.repeats):
         seed = seed_for(task.id, task.version, task.splits.scheme, folds, repeat) % 2**32
-        splitter = kind(n_splits=folds, shuffle=True, random_state=seed)
-        parts = splitter.split(np.zeros(len(ids)), outcome, groups)
+        options = {"n_splits": folds, "shuffle": True, "random_state": seed}
+        if single:
+            parts = StratifiedKFold(**options).split(ids, outcome)
+        else:
+            parts = StratifiedGroupKFold(**options).split(ids, outcome, groups)
         for fold, (_, test) in enumerate(parts):
+            if not len(test):
+                raise InputError(
+                    f"{task.id}: the sites are so unequal that fold {fold} of {folds} stays empty; "
+                    "give the task fewer folds under 'splits'"
+                )
             yield from ((repeat, fold, str(unit_id)) for unit_id in ids[np.sort(test)])
 
 
@@ -121,14 +129,17 @@ def _check_foldable(task: TaskSpec, outcome: NDArray[Any], groups: NDArray[Any])
             f"{task.id}: {count} {what}(s) cannot fill {folds} folds; add slides, or give the task "
             "fewer folds under 'splits'"
         )
-    if what == "site":
-        return  # A few large sites can hold a whole class; the audit reports such folds.
     for name in sorted(set(outcome)):
-        if (count := len(set(groups[outcome == name]))) < folds:
+        # Sites are too few and too unequal to ask that each class be in as many as there are
+        # folds; the audit reports the folds that lack one.
+        members = groups[outcome == name]
+        count = len(members) if what == "site" else len(set(members))
+        if count < folds:
             named = {"True": "the event", "False": "no event"}.get(name, f"class '{name}'")
+            counted = "unit(s)" if what == "site" else "case(s)"
             raise InputError(
-                f"{task.id}: {count} case(s) of {named} cannot fill {folds} folds; add slides, or "
-                "give the task fewer folds under 'splits'"
+                f"{task.id}: {count} {counted} of {named} cannot fill {folds} folds; add slides, "
+                "or give the task fewer folds under 'splits'"
             )
 
 

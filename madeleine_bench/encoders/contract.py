@@ -1,4 +1,4 @@
-"""Contract checks of an encoder, on bags made for the purpose: what `mbench encoders check` runs."""
+"""Contract checks of an encoder on made-up bags: what `mbench encoders check` runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

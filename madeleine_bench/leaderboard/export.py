@@ -10,6 +10,9 @@ from typing import Literal
 from madeleine_bench.leaderboard.aggregate import Board, Column
 
 Format = Literal["csv", "json", "markdown"]
+_CSV_HEADER = (
+    "board,encoder,kind,rank,task,family,metric,value,ci95_low,ci95_high,status,record".split(",")
+)
 PHANTOM_NOTICE = (
     "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
 )
@@ -28,22 +31,7 @@ def to_csv(boards: Sequence[Board]) -> str:
     """Return one line per board, encoder and task: score, interval, status, record."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "board",
-            "encoder",
-            "kind",
-            "rank",
-            "task",
-            "family",
-            "metric",
-            "value",
-            "ci95_low",
-            "ci95_high",
-            "status",
-            "record",
-        ]
-    )
+    writer.writerow(_CSV_HEADER)
     for board in boards:
         for column in board.columns:
             for task in board.tasks:
@@ -56,8 +44,8 @@ def to_csv(boards: Sequence[Board]) -> str:
                 name = _plain(column.label)
                 rank = "" if column.rank is None else column.rank
                 writer.writerow(
-                    [board.name, name, column.kind, rank, task.id, task.family, task.metric.name]
-                    + score
+                    [board.name, name, column.kind, rank, task.id, task.family]
+                    + [task.metric.name, *score]
                 )
     return out.getvalue()
 

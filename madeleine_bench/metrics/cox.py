@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from madeleine_bench.types import Survival
 
+# exp of it is finite; beyond it survival is 0 or 1 to the last digit anyway.
+_LARGEST_LOG_RATIO = 500.0
+
 
 @dataclass(frozen=True)
 class CoxFit:
@@ -38,7 +41,7 @@ class CoxFit:
 
     def risk(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the log hazard ratio of each unit against the baseline; higher is worse."""
-        # Not BLAS: its result for a row may depend on how many other rows there are.
+        # A matrix product may round a row by where it stands; equal rows must tie on any machine.
         risk: NDArray[np.float64] = np.einsum("ij,j->i", features, self.coefficients)
         return risk
 
@@ -46,7 +49,8 @@ class CoxFit:
         """Return the predicted probability to live beyond each day, unit x day."""
         position = np.searchsorted(self.hazard_days, np.asarray(days, dtype=float), side="right")
         baseline = np.concatenate([[0.0], self.hazard])[position]
-        return np.exp(-np.outer(np.exp(risk), baseline))
+        relative = np.exp(np.clip(risk, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO))
+        return np.exp(-np.outer(relative, baseline))
 
 
 def fit_ridge_cox(

@@ -22,4 +22,5 @@ def quadratic_kappa(
     if len(np.unique(label)) < 2:
         return None
     labels = np.arange(n_classes)
-    return float(cohen_kappa_score(label, predicted, labels=labels, weights="quadratic"))
+    kappa = float(cohen_kappa_score(label, predicted, labels=labels, weights="quadratic"))
+    return min(max(kappa, -1.0), 1.0)  # rounding may step over the ends

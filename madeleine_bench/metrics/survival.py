@@ -155,20 +155,25 @@ def _structured(survival: Survival) -> Any:
 
 def _weighable_days(train: Survival) -> float:
     """Return the day until which the training units give trustworthy censoring weights."""
-    censored = Survival(train.time_days, ~train.event)
-    times = np.unique(train.time_days)
-    trusted = times[kaplan_meier_at(censored, times.tolist()) >= _LEAST_UNCENSORED]
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    if train.event.all():
+        return float(train.time_days.max(initial=0.0))
+    # As the weights themselves are made: at equal times events come before censoring.
+    times, uncensored = kaplan_meier_estimator(train.event, train.time_days, reverse=True)
+    trusted = times[uncensored >= _LEAST_UNCENSORED]
     return float(trusted.max()) if len(trusted) else 0.0
 
 
 def _usable_days(train: Survival, test: Survival, days: Sequence[float]) -> NDArray[np.float64]:
     """Return the days at which cases, controls and censoring weights all exist."""
-    wanted = np.unique(np.asarray(days, dtype=np.float64))
+    wanted: NDArray[np.float64] = np.unique(np.asarray(days, dtype=np.float64))
     if not test.event.any() or not len(train):
         return wanted[:0]
     first = test.time_days[test.event].min()
     last = min(test.time_days.max(), _weighable_days(train))
-    return wanted[(wanted >= first) & (wanted < last)]
+    inside: NDArray[np.bool_] = (wanted >= first) & (wanted < last)
+    return wanted[inside]
 
 
 def _capped(train: Survival, test: Survival) -> Survival:

@@ -13,7 +13,7 @@ from madeleine_bench.phantoms.labels import class_words, survival_words
 from madeleine_bench.phantoms.latents import LatentModel
 from madeleine_bench.phantoms.layout import CaseTissue, Section, cut_section, draw_tissue
 from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, make_roster
-from madeleine_bench.phantoms.world import COMPOSITION_STD, PATCH_ENCODER, WORLDS
+from madeleine_bench.phantoms.world import COMPOSITION_STD, PATCH_ENCODER, SHARE_TO_BIAS, WORLDS
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean
@@ -155,7 +155,7 @@ class PhantomCohort:
     def _tissue(self, case_id: str, latents: Mapping[str, float]) -> CaseTissue:
         rng = self._rng("tissue", case_id)
         shares = np.array(list(self.world.tissues.values()))
-        bias = np.log(shares) + COMPOSITION_STD * rng.standard_normal(len(shares))
+        bias = SHARE_TO_BIAS * np.log(shares) + COMPOSITION_STD * rng.standard_normal(len(shares))
         for latent, (tissue, more) in self.world.composition.items():
             bias[list(self.world.tissues).index(tissue)] += self.signal * more * latents[latent]
         return draw_tissue(rng, bias, self.spec.patches)

@@ -18,7 +18,7 @@ PROTOTYPE_LENGTH = 1.6  # well above the noise, so that an encoder can tell tiss
 PROTOTYPE_SHARED = 0.7  # share of a prototype that is form, the same in every stain
 NOISE_STD = 0.12  # per feature and patch; averages out over a slide
 NUISANCE_DIMS = 12  # cut, stain and scanner move a slide along few axes ...
-NUISANCE_LARGEST_STD = 0.6  # ... of which the first, colour, is much the largest ...
+NUISANCE_LARGEST_STD = 0.9  # ... of which the first, colour, is much the largest ...
 NUISANCE_DECAY = 0.8  # ... and each next one smaller by this factor
 SITE_SHARE = 0.1  # share of the nuisance variance that belongs to the treating site
 
@@ -28,7 +28,8 @@ COUNTERSTAIN = 0.4  # morphology under immunohistochemistry, as a fraction of th
 
 # --- Tissue layout, in patches. ------------------------------------------------------------------
 FIELD_WAVES = 12  # plane waves in a random field; enough to look Gaussian
-FIELD_LENGTH = 4.0  # correlation length: glands and fat lobules span a few patches
+FIELD_LENGTH = 2.5  # correlation length: glands and fat lobules span a few patches
+SHARE_TO_BIAS = 0.8  # the larger, the rarer the rare tissues; brings shares near their weights
 COMPOSITION_STD = 0.25  # case-to-case change of a tissue's share; modest, lest it identify a case
 HETEROGENEITY_STD = 0.5  # a latent shows in some parts of a tissue more than in others
 SIZE_JITTER = 0.1  # sections of a case differ this much in size (log scale)
@@ -113,15 +114,15 @@ BREAST = World(
     },
     composition={"immune": ("immune", 0.3), "grade": ("necrosis", 0.2)},
     morphology={
-        "er": Sign("tumour", 0.70, 0.80),
-        "pr": Sign("tumour", 0.50, 0.70),
-        "her2": Sign("tumour", 0.50, 0.65),
-        "ki67": Sign("tumour", 0.50, 0.65),
-        "grade": Sign("tumour", 0.80, 0.85),
-        "subtype": Sign("tumour", 0.90, 0.85),
-        "immune": Sign("stroma", 0.60, 0.80),
-        "aln": Sign("tumour", 0.40, 0.50),
-        "hazard": Sign("tumour", 0.40, 0.50),
+        "er": Sign("tumour", 1.05, 0.70),
+        "pr": Sign("tumour", 0.65, 0.62),
+        "her2": Sign("tumour", 0.65, 0.58),
+        "ki67": Sign("tumour", 0.70, 0.62),
+        "grade": Sign("tumour", 0.60, 0.85),
+        "subtype": Sign("tumour", 1.20, 0.80),
+        "immune": Sign("stroma", 0.70, 0.80),
+        "aln": Sign("tumour", 0.50, 0.45),
+        "hazard": Sign("tumour", 0.50, 0.45),
     },
     markers={
         "ER": {"er": Sign("tumour", 1.6, 0.93)},

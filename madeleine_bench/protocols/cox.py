@@ -1,7 +1,7 @@
 """Proportional hazards on embeddings: scaled, rotated, with a ladder of penalties."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,11 +90,9 @@ def _fit(method: Cox, rows: NDArray[np.float64], train: Survival) -> _Outcome:
     scaled = scaler.apply(rows)[:, scaler.factor > 0]
     if scaler.constant:  # nothing to fit: the baseline hazard alone is the model
         scaled = np.zeros((len(rows), 1))
-    elif method.model == "ridge":
-        scaled = scaled @ row_space(scaled[:n_train])
     failures: list[str] = []
     for rung, alpha in enumerate(method.alphas):
-        fit = _fit_one(method, scaled[:n_train], train, alpha)
+        fit = fit_at_penalty(method, scaled[:n_train], train, alpha)
         if fit.reason is None:
             risk = fit.risk(scaled)
             diagnostics |= {"alpha": alpha, "rung": float(rung)}
@@ -110,7 +108,10 @@ def _fit(method: Cox, rows: NDArray[np.float64], train: Survival) -> _Outcome:
     return _Outcome(np.zeros(len(rows)), None, "; ".join(failures), diagnostics)
 
 
-def _fit_one(method: Cox, train: NDArray[np.float64], survival: Survival, alpha: float) -> CoxFit:
+def fit_at_penalty(
+    method: Cox, train: NDArray[np.float64], survival: Survival, alpha: float
+) -> CoxFit:
+    """Return the declared model at one penalty; `train` is unit x dim, centred."""
     if method.model == "coxnet":
         assert method.l1_ratio is not None  # the spec demands it
         return fit_coxnet(
@@ -121,26 +122,30 @@ def _fit_one(method: Cox, train: NDArray[np.float64], survival: Survival, alpha:
             tol=method.tol,
             max_iter=method.max_iter,
         )
-    return fit_ridge_cox(
-        train,
+    basis = row_space(train)
+    fit = fit_ridge_cox(
+        train @ basis,
         survival,
         alpha=alpha,
         ties=method.ties,
         tol=method.tol,
         max_iter=method.max_iter,
     )
+    return replace(fit, coefficients=basis @ fit.coefficients)
 
 
 def row_space(train: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return an orthonormal basis of the row space of the training rows, dim x rank.
 
     The ridge penalty is the same in every orthonormal basis and its solution lies in the row
-    space, so fitting in `rows @ row_space(train)` changes no risk; it is cheaper where there are
-    fewer rows than dimensions, or dimensions that repeat each other.
+    space, so fitting in `train @ row_space(train)` changes no risk; it is cheaper where there are
+    fewer rows than dimensions, or dimensions that repeat each other. A matrix of zeros keeps one
+    direction, so that there is something to fit.
     """
     _, size, basis = np.linalg.svd(train, full_matrices=False)
     floor = size[0] * max(train.shape) * np.finfo(np.float64).eps
-    kept: NDArray[np.float64] = basis[size > floor].T
+    rank = max(1, int((size > floor).sum()))
+    kept: NDArray[np.float64] = basis[:rank].T
     return kept
 
 

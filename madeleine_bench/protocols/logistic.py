@@ -59,9 +59,8 @@ def fit_and_predict(
     if estimator is None:
         return LogisticFit(uniform, False, warned)
     probability = np.zeros_like(uniform)
-    with np.errstate(over="ignore"):  # exp of a very large margin: the probability is 0 or 1
-        probability[:, present] = estimator.predict_proba(test)
-        fitted = estimator.predict_proba(train)
+    probability[:, present] = _probability(estimator, test)
+    fitted = _probability(estimator, train)
     n_iter = int(np.max(estimator.n_iter_))
     if not np.isfinite(probability).all():
         return LogisticFit(uniform, False, "the probabilities are not finite", n_iter)
@@ -98,6 +97,21 @@ def _fit(
         if issubclass(warning.category, ConvergenceWarning):
             return estimator, str(warning.message).splitlines()[0].rstrip(":")
     return estimator, None
+
+
+def _probability(estimator: Any, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `estimator.predict_proba(rows)`, the same for equal rows to the last bit.
+
+    A matrix product may round a row by where it stands; equal embeddings would then be ranked,
+    and the rank would depend on the machine.
+    """
+    from scipy.special import expit, softmax
+
+    margin = np.einsum("ud,cd->uc", rows, estimator.coef_) + estimator.intercept_
+    if margin.shape[1] == 1:
+        return np.hstack([expit(-margin), expit(margin)])
+    probability: NDArray[np.float64] = softmax(margin, axis=1)
+    return probability
 
 
 def _residual(

@@ -13,7 +13,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, require_fit, task_hash
+from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit, task_hash
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -67,11 +67,13 @@ class Plan:
     """Everything a run needs to know before it starts to compute.
 
     Attributes:
+        catalogue: the catalogue the tasks are of.
         encoders: entry and fingerprint of each encoder, in the order asked for.
         cohorts: the cohorts in use, by id.
         assessments: every task under every protocol, sorted.
     """
 
+    catalogue: Catalogue
     encoders: tuple[tuple[EncoderEntry, str], ...]
     cohorts: dict[str, OpenCohort]
     assessments: tuple[Assessment, ...]
@@ -124,7 +126,7 @@ def make_plan(request: Request) -> Plan:
             )
             declared_hash = task_hash(task, protocol, units.hash, splits.hash)
             assessments.append(Assessment(task, protocol, units, splits, declared_hash))
-    return Plan(encoders, cohorts, tuple(assessments))
+    return Plan(catalogue, encoders, cohorts, tuple(assessments))
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:
@@ -162,8 +164,9 @@ def _protocols(request: Request, catalogue: Catalogue, task: TaskSpec) -> list[P
         return [catalogue.protocols[name] for name in task.protocols]
     asked = [catalogue.protocol(name) for name in request.protocols]
     fitting = [protocol for protocol in asked if task.labels.type in protocol.labels]
-    for protocol in asked if not fitting else fitting:
-        require_fit(task, protocol, "--protocol")
+    for protocol in fitting or asked:
+        if fault := misfit(task, protocol):
+            raise InputError(f"--protocol: {fault}")
     return fitting
 
 

@@ -25,6 +25,7 @@ from madeleine_bench.runner.plan import (
     slides_with_bags,
 )
 from madeleine_bench.runner.provenance import machine_provenance
+from madeleine_bench.specs.catalogue import Catalogue
 
 SHARD_SLIDES = 64
 
@@ -46,12 +47,14 @@ class RunReport:
     """What a run did.
 
     Attributes:
+        catalogue: the catalogue it ran on.
         boards: boards its records belong to.
         computed: records made.
         reused: records that were there already.
         failures: what failed and why: (encoder or cohort, reason).
     """
 
+    catalogue: Catalogue
     boards: list[str]
     computed: int = 0
     reused: int = 0
@@ -65,7 +68,7 @@ def run(request: Request, progress: Progress) -> RunReport:
         InputError: the request cannot be carried out. Nothing has been computed then.
     """
     plan = make_plan(request)
-    report = RunReport(plan.boards)
+    report = RunReport(plan.catalogue, plan.boards)
     embeddings = _embed(plan, request, progress, report)
     _evaluate(plan, request, embeddings, progress, report)
     return report
@@ -164,7 +167,7 @@ def _evaluate(
                         source.source,
                         source.variant,
                         machine,
-                    )  # fmt: skip
+                    )
                 )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))

@@ -146,29 +146,27 @@ def _check_task(
         where = f"{path}:{line_of(path, ('stains',))}"
         raise InputError(f"{where}: cohort {cohort.id} has no stain {absent}")
     for name in task.protocols:
-        where = f"{path}:{line_of(path, ('protocols',))}"
-        if name not in protocols:
-            raise InputError(
-                f"{where}: no protocol is called '{name}'{did_you_mean(name, list(protocols))}"
-            )
-        require_fit(task, protocols[name], where)
+        fault = (
+            misfit(task, protocols[name])
+            if name in protocols
+            else f"no protocol is called '{name}'{did_you_mean(name, list(protocols))}"
+        )
+        if fault:
+            raise InputError(f"{path}:{line_of(path, ('protocols',))}: {fault}")
 
 
-def require_fit(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:
-    """Check that a protocol can score a task; `where` opens the message.
-
-    Raises:
-        InputError: the labels are of another type, or a class is too small for the shots.
-    """
+def misfit(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
+    """Return why a protocol cannot score a task, or None when it can."""
     if task.labels.type not in protocol.labels:
-        raise InputError(
-            f"{where}: protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
+        return (
+            f"protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
             f"those of {task.id} are {task.labels.type}"
         )
     if isinstance(protocol.method, FewShot) and task.expected.classes:
         smallest = min(task.expected.classes.values())
         if (most := max(task.shots or protocol.method.shots)) >= smallest:
-            raise InputError(
-                f"{where}: {most} shots a class, but the smallest class of {task.id} is expected "
+            return (
+                f"{most} shots a class, but the smallest class of {task.id} is expected "
                 f"to have {smallest}; give the task smaller 'shots'"
             )
+    return None

@@ -1,0 +1,198 @@
+"""Logistic-regression probes: equal to scikit-learn, blind to scale, and failing in the open."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression as Estimator
+from sklearn.preprocessing import StandardScaler
+
+from madeleine_bench.protocols.logistic import fit_and_predict
+from madeleine_bench.protocols.scaling import fit_scaler
+from madeleine_bench.specs.protocol import LogisticRegression
+from madeleine_bench.types import Split, Splits
+
+GRADES = ("low", "middle", "high")
+
+
+def model(**changes: Any) -> LogisticRegression:
+    settings_ = {"scale": "z-score", "C": 1.0, "tol": 1e-8, "max_iter": 10_000}
+    return LogisticRegression.model_validate({**settings_, **changes})
+
+
+def data(n_classes: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    rng = np.random.default_rng(seed)
+    label = rng.permutation(np.arange(80) % n_classes).astype(np.intp)
+    return rng.normal(size=(80, 6)) * [1, 2, 3, 0.1, 5, 1] + label[:, None], label
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("scale", ["z-score", "none"])
+def test_probabilities_equal_scikit_learns(
+    n_classes: int, class_weight: str | None, scale: str
+) -> None:
+    rows, label = data(n_classes)
+    label[:20] = 0
+    fit = fit_and_predict(
+        model(scale=scale, class_weight=class_weight, C=0.5),
+        rows[:60],
+        label[:60],
+        rows[60:],
+        GRADES[:n_classes],
+    )
+    scaler = StandardScaler().fit(rows[:60])
+    inputs = scaler.transform(rows) if scale == "z-score" else rows
+    theirs = Estimator(C=0.5, class_weight=class_weight, tol=1e-8, max_iter=10_000)
+    theirs.fit(inputs[:60], label[:60])
+    assert fit.probability == pytest.approx(theirs.predict_proba(inputs[60:]), abs=1e-6)
+    assert fit.converged
+    assert fit.residual is not None
+    assert fit.residual < 1e-6
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_residual_is_the_gradient_of_the_objective(n_classes: int) -> None:
+    from scipy.optimize import approx_fprime
+
+    from madeleine_bench.protocols.logistic import _residual
+
+    rows, label = data(n_classes)
+    label[:30] = 0
+    weight = (len(label) / (n_classes * np.bincount(label)))[label]
+    estimator = Estimator(C=0.3, class_weight="balanced", tol=0.1).fit(rows, label)
+    shape = estimator.coef_.shape
+
+    def loss(flat: NDArray[np.float64]) -> float:
+        w, b = flat[: np.prod(shape)].reshape(shape), flat[np.prod(shape) :]
+        margin = rows @ w.T + b
+        if n_classes == 2:
+            margin = np.hstack([np.zeros_like(margin), margin])
+        margin -= margin.max(axis=1, keepdims=True)
+        nll = np.log(np.exp(margin).sum(axis=1)) - margin[np.arange(len(label)), label]
+        return float((weight * nll).sum() + np.square(w).sum() / (2 * 0.3)) / weight.sum()
+
+    at = np.concatenate([estimator.coef_.ravel(), estimator.intercept_])
+    slow = np.abs(approx_fprime(at, loss, 1e-7)).max()
+    spec = model(C=0.3, class_weight="balanced")
+    fast = _residual(spec, rows, label, estimator.predict_proba(rows), estimator.coef_)
+    assert slow > 1e-3  # stopped early on purpose, or there would be nothing to compare
+    assert fast == pytest.approx(slow, rel=1e-3)
+
+
+@pytest.mark.parametrize("factor", [10.0, 1e-4])
+def test_a_linear_probe_does_not_see_the_scale(
+    classes_of: Callable[..., Any], factor: float
+) -> None:
+    problem = classes_of("linear-probe/v1")
+    shifted = problem.embeddings * factor + 3.0 * factor
+    straight, scaled = problem.score(), problem.but(embeddings=shifted).score()
+    assert scaled.value == pytest.approx(straight.value, abs=1e-9)
+    assert scaled.ci95 == pytest.approx(straight.ci95, abs=1e-9)
+
+
+def test_a_constant_dimension_counts_for_nothing_even_where_it_moves_in_test() -> None:
+    rows, label = data(2)
+    extra = np.hstack([rows, np.full((80, 1), 0.1 + 0.2)])
+    extra[60:, -1] = 1e9
+    straight = fit_and_predict(model(), rows[:60], label[:60], rows[60:], GRADES[:2])
+    padded = fit_and_predict(model(), extra[:60], label[:60], extra[60:], GRADES[:2])
+    assert padded.probability == pytest.approx(straight.probability, abs=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(scale=st.floats(1e-6, 1e6), shift=st.floats(-1e3, 1e3), constant=st.floats(-1e6, 1e6))
+def test_z_scores_have_mean_zero_deviation_one_and_no_nan(
+    scale: float, shift: float, constant: float
+) -> None:
+    train = np.random.default_rng(0).normal(size=(50, 3)) * scale + shift * scale
+    train[:, 2] = constant
+    scaled = fit_scaler(train, "z-score").apply(train)
+    assert scaled.mean(axis=0) == pytest.approx(0, abs=1e-9)
+    assert scaled.std(axis=0) == pytest.approx([1, 1, 0], abs=1e-9)
+
+
+def test_one_class_in_train_is_scored_at_chance_with_its_reason(
+    classes_of: Callable[..., Any],
+) -> None:
+    problem = classes_of(signal=5.0)
+    label = problem.units.table["label"].to_numpy()
+    whole = np.arange(len(label))
+    train = np.flatnonzero(label == "negative")[:20]
+    lonely = Split((0, 9), train, np.setdiff1d(whole, train))
+    splits = Splits(("repeat", "fold"), [*problem.splits.splits, lonely], "toy")
+    scores = problem.but(splits=splits).score()
+    failed = scores.folds[-1]
+    assert (failed.converged, failed.value) == (False, 0.5)
+    assert failed.reason == "one class in train: 'negative'"
+    assert failed.flag == "constant predictions"
+    assert len(scores.folds) == 6
+    sound = [fold.value for fold in scores.folds[:-1]]
+    assert scores.value == pytest.approx((sum(sound) + 0.5) / 6)
+
+
+def test_a_class_absent_from_train_has_probability_zero() -> None:
+    rows, label = data(3)
+    kept = np.flatnonzero(label != 1)
+    fit = fit_and_predict(model(), rows[kept], label[kept], rows, GRADES)
+    assert fit.converged
+    assert fit.reason == "absent from train: middle"
+    assert (fit.probability[:, 1] == 0).all()
+    assert fit.probability.sum(axis=1) == pytest.approx(1)
+
+
+def test_reaching_max_iter_is_a_failure_at_chance() -> None:
+    rows, label = data(3)
+    fit = fit_and_predict(model(max_iter=2), rows[:60], label[:60], rows[60:], GRADES)
+    assert not fit.converged
+    assert "iteration" in str(fit.reason)
+    assert (fit.probability == 1 / 3).all()
+    assert fit.n_iter == 2
+
+
+@pytest.mark.parametrize("name", ["linear-probe/v1", "few-shot/v1"])
+def test_constant_embeddings_are_at_chance_and_flagged(
+    classes_of: Callable[..., Any], name: str
+) -> None:
+    problem = classes_of(name)
+    scores = problem.but(embeddings=np.full_like(problem.embeddings, 0.7)).score()
+    assert scores.value == 0.5
+    assert scores.ci95 == (0.5, 0.5)
+    assert {fold.flag for fold in scores.folds} == {"constant predictions"}
+    assert {fold.reason for fold in scores.folds} == {
+        "the embeddings are constant on the training rows"
+    }
+
+
+@pytest.mark.parametrize("name", ["linear-probe/v1", "few-shot/v1", "patho-bench-linprobe/v1"])
+@pytest.mark.parametrize(
+    ("kind", "classes", "chance"),
+    [("binary", GRADES[:2], 0.5), ("multiclass", GRADES, 0.5), ("ordered", GRADES, 0.0)],
+)
+def test_noise_scores_chance_and_signal_does_not(
+    classes_of: Callable[..., Any], name: str, kind: str, classes: tuple[str, ...], chance: float
+) -> None:
+    noise = [
+        classes_of(name, classes, kind, n_units=160, signal=0.0, seed=seed).score().value
+        for seed in range(3)
+    ]
+    assert np.mean(noise) == pytest.approx(chance, abs=0.08)
+    strong = classes_of(name, classes, kind, n_units=160, signal=12.0).score()
+    assert strong.value > chance + 0.35
+    assert strong.ci95[0] > chance
+
+
+def test_renaming_the_classes_mirrors_the_predictions(classes_of: Callable[..., Any]) -> None:
+    problem = classes_of()
+    table = problem.units.table.copy()
+    table["label"] = np.where(table["label"] == "positive", "negative", "positive")
+    straight = problem.evaluate().predictions
+    mirrored = problem.with_table(table).evaluate().predictions
+    assert mirrored["prob_negative"].to_numpy() == pytest.approx(
+        straight["prob_positive"].to_numpy(), abs=1e-6
+    )
+    assert problem.with_table(table).score().value == pytest.approx(problem.score().value, abs=1e-9)
