@@ -13,6 +13,12 @@ class InputError(MbenchError):
     exit_code = 2
 
 
+class Interrupted(MbenchError):
+    """The user stopped the work; what was finished is kept. The CLI exits with 130."""
+
+    exit_code = 130
+
+
 class CheckFailed(MbenchError):
     """A check ran to its end and the answer is no. The CLI exits with 1."""
 

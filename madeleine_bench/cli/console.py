@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from madeleine_bench.errors import Interrupted
 from madeleine_bench.leaderboard.aggregate import Board
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, score_text, summary_rows
 
@@ -118,8 +119,16 @@ class LiveProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bars as they stand."""
+        """Leave the bars as they stand; an interrupt becomes a message.
+
+        Raises:
+            Interrupted: the user pressed Ctrl-C.
+        """
         self._bars.stop()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(
+                "interrupted; what was finished is kept, and the same command goes on from there"
+            ) from error
 
     def phase(self, name: str, total: int) -> None:
         """Begin a phase of `total` jobs; a phase without jobs is not drawn."""

@@ -11,7 +11,6 @@ from madeleine_bench import __version__
 from madeleine_bench.cli import data, encoders, leaderboard, run, tasks
 from madeleine_bench.errors import MbenchError
 
-INTERRUPTED = 130
 INTERNAL_ERROR = 70
 
 app = typer.Typer(
@@ -51,9 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MbenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

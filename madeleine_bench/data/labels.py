@@ -151,12 +151,14 @@ def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, wher
     slide_id = chosen.loc[unknown.index[0], "slide_id"]
     others = sorted(set(unknown) - {word})
     also = f" (also unknown: {', '.join(others[:8])})" if others else ""
+    hint = did_you_mean(word, [*labels.map, *labels.missing])
+    mapped = ", ".join(f'"{w}" = "{n}"' for w, n in {**labels.map, word: "..."}.items())
+    missing = ", ".join(f'"{w}"' for w in (*labels.missing, word))
     raise InputError(
         f"{where}: column '{labels.column}': unknown label '{word}' in {count} row(s), first at "
-        f"slide '{slide_id}'{also}{did_you_mean(word, [*labels.map, *labels.missing])} "
-        f"Say what it means under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml: a class "
-        f'(map = {{ "{word}" = "{labels.classes[0]}" }} with all other words), or no label '
-        f'(missing = ["{word}"])'
+        f"slide '{slide_id}'{also}{hint}{' ' if hint.endswith('?') else '. '}"
+        f"Say what it means under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml: a class, "
+        f"map = {{ {mapped} }}, or no label, missing = [{missing}]"
     )
 
 

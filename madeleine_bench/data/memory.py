@@ -100,7 +100,7 @@ def _read_lines(path: Path) -> dict[str, Any]:
     known: dict[str, Any] = {}
     try:
         lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return known
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error

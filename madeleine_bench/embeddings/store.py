@@ -23,6 +23,10 @@ from madeleine_bench.files import replacing
 from madeleine_bench.hashing import hash_array
 
 
+# One key: safetensors writes several in an order that changes from process to process.
+_KEY = "madeleine_bench"
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Embeddings of slides: ids, slide x dim float32 in the order of ids, and a content hash."""
@@ -48,8 +52,8 @@ class EmbeddingStore:
             return None
         try:
             with safe_open(path, framework="numpy") as handle:
-                return str(handle.metadata()["hash"])
-        except (SafetensorError, OSError, KeyError, TypeError):
+                return str(json.loads(handle.metadata()[_KEY])["hash"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return None
 
     def write(self, path: Path, ids: Sequence[str], matrix: NDArray[np.float32]) -> str:
@@ -59,7 +63,7 @@ class EmbeddingStore:
             InputError: the folder cannot be written.
         """
         content = hash_array(ids, matrix)
-        metadata = {"ids": json.dumps(list(ids)), "hash": content}
+        metadata = {_KEY: json.dumps({"ids": list(ids), "hash": content})}
         with replacing(path) as temporary:
             save_file({"embeddings": np.ascontiguousarray(matrix)}, temporary, metadata)
         return content
@@ -98,9 +102,9 @@ def read_embeddings(path: Path) -> Embeddings:
     """
     try:
         with safe_open(path, framework="numpy") as handle:
-            metadata = handle.metadata()
+            metadata = json.loads(handle.metadata()[_KEY])
             matrix = handle.get_tensor("embeddings")
-        ids = tuple(json.loads(metadata["ids"]))
+        ids = tuple(metadata["ids"])
         content = hash_array(ids, matrix)
         if content != metadata["hash"] or matrix.shape[0] != len(ids):
             raise ValueError("its content does not match its hash")

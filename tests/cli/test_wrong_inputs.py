@@ -147,7 +147,7 @@ def fault_absent_label_table(w):
 
 def fault_empty_label_table(w):
     w.bcnb.labels.write_text("")
-    return w.run(), 2, ["labels.csv", "empty"]
+    return w.run(), 2, ["labels.csv", "no rows"]
 
 
 def fault_missing_column(w):

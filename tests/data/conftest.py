@@ -77,7 +77,9 @@ def make_units() -> Callable[..., Units]:
     """Units from parallel lists, without a cohort behind them."""
 
     def make(
-        labels: Iterable[str], cases: Iterable[str] | None = None, sites: Iterable[str] | None = None
+        labels: Iterable[str],
+        cases: Iterable[str] | None = None,
+        sites: Iterable[str] | None = None,
     ) -> Units:
         names = list(labels)
         ids = [f"u{i:04d}" for i in range(len(names))]

@@ -96,7 +96,9 @@ def test_round_trip_keeps_every_bit(
 
 
 def test_leading_axis_of_one_is_taken_off(tmp_path: Path) -> None:
-    file = read_bag_file(h5(tmp_path / "x.h5", patch_embeddings=FEATURES[None], coords=COORDS[None]))
+    file = read_bag_file(
+        h5(tmp_path / "x.h5", patch_embeddings=FEATURES[None], coords=COORDS[None])
+    )
     np.testing.assert_array_equal(file.features, FEATURES)
     np.testing.assert_array_equal(file.coords, COORDS)
     one_patch = read_bag_file(h5(tmp_path / "y.h5", features=FEATURES[None, :1]))

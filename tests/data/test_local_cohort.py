@@ -1,7 +1,7 @@
 import os
-import pickle
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,9 @@ def test_stain_outside_the_cohort(catalogue: Catalogue, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("slide_id,case_id,stain,er_level\na,1,ER,0\nb,1,H&E,0\n")
     entry = CohortEntry(features=tmp_path, labels=table)
-    with pytest.raises(InputError, match=r"slide 'b' is of stain H&E; cohort mgh-breast has ER, PR"):
+    with pytest.raises(
+        InputError, match=r"slide 'b' is of stain H&E; cohort mgh-breast has ER, PR"
+    ):
         LocalCohort(catalogue.cohorts["mgh-breast"], entry, tmp_path / "cache")
 
 
@@ -150,7 +152,7 @@ def test_key_tells_encoders_of_one_file_apart(small_cohort: Make, write_bag: Wri
 def test_cohort_travels_to_a_worker(small_cohort: Make, write_bag: Write) -> None:
     write_bag("a")
     cohort = small_cohort()
-    copy = pickle.loads(pickle.dumps(cohort))
+    copy = ForkingPickler.loads(ForkingPickler.dumps(cohort))
     assert copy.no_bag == cohort.no_bag == {"b", "c"}
     assert copy.content_key("a") == cohort.content_key("a")
 

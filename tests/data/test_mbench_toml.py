@@ -82,9 +82,7 @@ def test_columns_are_laid_over_those_of_the_cohort(tmp_path: Path, catalogue: Ca
     assert bare.columns_for(catalogue.cohorts["bcnb"]).case is None
 
 
-def test_no_file_is_an_empty_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_file_is_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config() == Config()
     write(tmp_path, '[cohorts.bcnb]\nfeatures="phantom"\nlabels="t.csv"\n')
@@ -97,12 +95,18 @@ def test_no_file_is_an_empty_configuration(
     [
         ("[cohorts.bcnb\n", r"mbench\.toml:1: not valid TOML"),
         ('[cohorts.bcnb]\nlabels = "t"\nlabels = "u"\n', r"mbench\.toml:3: not valid TOML"),
-        ('[cohort.bcnb]\nlabels = "t"\n', r"mbench\.toml:1: unknown key 'cohort'; did you mean 'coh"),
+        (
+            '[cohort.bcnb]\nlabels = "t"\n',
+            r"mbench\.toml:1: unknown key 'cohort'; did you mean 'coh",
+        ),
         (
             '[cohorts.bcnb]\nfeatures = "f"\nlabel = "t"\n',
             r"mbench\.toml:3: unknown key 'cohorts\.bcnb\.label'; did you mean 'labels'",
         ),
-        ('[cohorts.bcnb]\nlabels = "t"\n', r"mbench\.toml:1: missing key 'cohorts\.bcnb\.features'"),
+        (
+            '[cohorts.bcnb]\nlabels = "t"\n',
+            r"mbench\.toml:1: missing key 'cohorts\.bcnb\.features'",
+        ),
         (
             '[cohorts.bcnb]\nfeatures = 3\nlabels = "t"\n',
             r"mbench\.toml:2: 'cohorts\.bcnb\.features'",
@@ -135,11 +139,15 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_unknown_names_get_the_closest(tmp_path: Path, catalogue: Catalogue) -> None:
     text = '[cohorts.bcnbb]\nfeatures="phantom"\nlabels="t"\n'
     config = load_config(write(tmp_path, text))
-    with pytest.raises(InputError, match=r"toml:1: no cohort is called 'bcnbb'; did you mean 'bcnb'"):
+    with pytest.raises(
+        InputError, match=r"toml:1: no cohort is called 'bcnbb'; did you mean 'bcnb'"
+    ):
         config.check(catalogue.cohorts, catalogue.tasks)
     text = '[cohorts.bcnb]\nfeatures="phantom"\nlabels="t"\n[cohorts.bcnb.tasks.bcnb-ers]\n'
     config = load_config(write(tmp_path, text))
-    with pytest.raises(InputError, match=r"toml:4: cohort bcnb has no task 'bcnb-ers'; did you mean"):
+    with pytest.raises(
+        InputError, match=r"toml:4: cohort bcnb has no task 'bcnb-ers'; did you mean"
+    ):
         config.check(catalogue.cohorts, catalogue.tasks)
 
 

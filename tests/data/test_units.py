@@ -37,7 +37,8 @@ def test_unknown_word_says_how_to_declare_it(make_cohort: Make, catalogue: Catal
     rows = er("Positive", "Negative", "positve", "positve", "odd")
     message = (
         r"t\.csv: column 'ERStatus': unknown label 'positve' in 2 row\(s\), first at slide 's2' "
-        r"\(also unknown: odd\); did you mean 'Positive'\? .*tcga-breast-er\].*missing = "
+        r"\(also unknown: odd\); did you mean 'Positive'\? .*tcga-breast-er\].*"
+        r"map = .*\"Positive\" = \"positive\", \"positve\" = .*missing = \[\"Not Perf.*\"positve\"\]"
     )
     with pytest.raises(InputError, match=message):
         build_units(catalogue.tasks["tcga-breast-er"], make_cohort(rows), "t.csv")
@@ -92,8 +93,8 @@ def test_only_the_stains_of_the_task(make_cohort: Make, catalogue: Catalogue) ->
     units = build_units(task, make_cohort(rows, stains=stains), "t.csv")
     assert list(units.table["unit_id"]) == ["s0", "s1", "s2", "s3"]
     assert units.missing == {}
+    only_pr = make_cohort(rows, stains=dict.fromkeys(stains, "PR"))
     with pytest.raises(InputError, match=r"wants slides of stain ER; there are PR"):
-        only_pr = make_cohort(rows, stains=dict.fromkeys(stains, "PR"))
         build_units(task, only_pr, "t.csv")
 
 
@@ -101,7 +102,9 @@ def test_one_class_is_refused_with_what_was_left_out(
     make_cohort: Make, catalogue: Catalogue
 ) -> None:
     rows = er("Positive", "Positive", "Negative")
-    message = r"at least two of the classes negative, positive .*found positive in 2 units .*1 no fe"
+    message = (
+        r"at least two of the classes negative, positive .*found positive in 2 units .*1 no fe"
+    )
     with pytest.raises(InputError, match=message):
         build_units(catalogue.tasks["tcga-breast-er"], make_cohort(rows, ["s2"]), "t.csv")
     with pytest.raises(InputError, match="found none in 0 units"):
@@ -115,9 +118,7 @@ def follow_up(*cells: tuple[str, str]) -> list[tuple[str, str, str, dict[str, st
     ]
 
 
-def test_survival_keeps_time_zero_and_counts_gaps(
-    make_cohort: Make, catalogue: Catalogue
-) -> None:
+def test_survival_keeps_time_zero_and_counts_gaps(make_cohort: Make, catalogue: Catalogue) -> None:
     rows = follow_up(("0", "1.0"), ("12.5", "0"), ("", "1"), ("7", ""), ("", ""))
     units = build_units(catalogue.tasks["tcga-breast-os"], make_cohort(rows), "t.csv")
     assert list(units.table["time_days"]) == [0.0, 12.5]

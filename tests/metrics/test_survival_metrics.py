@@ -196,6 +196,18 @@ def test_follow_up_beyond_the_training_units_does_not_raise_or_count() -> None:
         assert metric(longer) is not None
 
 
+def test_days_that_few_training_units_reach_uncensored_are_left_out() -> None:
+    time = np.arange(1.0, 101.0)
+    train = Survival(time, time >= 99)  # at day 97 a share of 0.03 is uncensored
+    test = Survival(time, np.ones(100, dtype=bool))
+    risk = np.sin(time)
+    assert time_dependent_auc(train, test, risk, [50]) is not None
+    assert time_dependent_auc(train, test, risk, [97]) is None
+    assert time_dependent_auc(train, test, risk, [50, 97]) == time_dependent_auc(
+        train, test, risk, [50]
+    )
+
+
 def test_logrank_equals_lifelines() -> None:
     from lifelines.statistics import logrank_test
 

@@ -93,9 +93,9 @@ def test_the_ladder_climbs_to_a_penalty_that_converges(survival_of: Callable[...
         return problem.but(protocol=protocol).evaluate()
 
     # In three steps from zero a weak ridge is not there yet and a very strong one is.
-    climbed = with_method(alphas=(0.01, 1e6), max_iter=3, tol=1e-8)
+    climbed = with_method(alphas=(0.01, 1e3), max_iter=3, tol=1e-6)
     assert all(fit.converged for fit in climbed.fits)
-    assert {fit.diagnostics["alpha"] for fit in climbed.fits} == {1e6}
+    assert {fit.diagnostics["alpha"] for fit in climbed.fits} == {1e3}
     assert {fit.diagnostics["rung"] for fit in climbed.fits} == {1.0}
     assert all("alpha 0.01: ConvergenceWarning" in str(fit.reason) for fit in climbed.fits)
     fallen = with_method(alphas=(0.01, 0.02), max_iter=1)

@@ -168,19 +168,25 @@ def test_constant_embeddings_are_at_chance_and_flagged(
     }
 
 
-@pytest.mark.parametrize("name", ["linear-probe/v1", "few-shot/v1", "patho-bench-linprobe/v1"])
 @pytest.mark.parametrize(
-    ("kind", "classes", "chance"),
-    [("binary", GRADES[:2], 0.5), ("multiclass", GRADES, 0.5), ("ordered", GRADES, 0.0)],
+    ("name", "kind", "classes", "chance"),
+    [
+        ("linear-probe/v1", "binary", GRADES[:2], 0.5),
+        ("linear-probe/v1", "ordered", GRADES, 0.0),
+        ("few-shot/v1", "binary", GRADES[:2], 0.5),
+        ("few-shot/v1", "multiclass", GRADES, 0.5),
+        ("madeleine-fewshot/v1", "binary", GRADES[:2], 0.5),
+        ("patho-bench-linprobe/v1", "multiclass", GRADES, 0.5),
+    ],
 )
 def test_noise_scores_chance_and_signal_does_not(
     classes_of: Callable[..., Any], name: str, kind: str, classes: tuple[str, ...], chance: float
 ) -> None:
     noise = [
         classes_of(name, classes, kind, n_units=160, signal=0.0, seed=seed).score().value
-        for seed in range(3)
+        for seed in range(2)
     ]
-    assert np.mean(noise) == pytest.approx(chance, abs=0.08)
+    assert np.mean(noise) == pytest.approx(chance, abs=0.1)
     strong = classes_of(name, classes, kind, n_units=160, signal=12.0).score()
     assert strong.value > chance + 0.35
     assert strong.ci95[0] > chance

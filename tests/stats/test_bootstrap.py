@@ -23,7 +23,7 @@ def random_weights(seed: int, n_units: int, n_resamples: int = 12) -> NDArray[np
     return np.random.default_rng(seed).integers(0, 4, (n_units, n_resamples)).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), share=st.sampled_from([0.2, 0.5, 0.8]))
 def test_weighted_auroc_is_scikit_learns_on_repeated_units(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def test_weighted_auroc_is_scikit_learns_on_repeated_units(seed: int, share: flo
             assert value == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), n_classes=st.integers(2, 6))
 def test_weighted_kappa_is_scikit_learns_on_repeated_units(seed: int, n_classes: int) -> None:
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def test_weighted_kappa_is_scikit_learns_on_repeated_units(seed: int, n_classes:
             assert value == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_weighted_c_is_scikit_survivals_on_repeated_units(seed: int) -> None:
     rng = np.random.default_rng(seed)

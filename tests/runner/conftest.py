@@ -1,0 +1,48 @@
+"""A run of the smallest cohort, and what its records say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+RUN = ["run", "--encoder", "mean-pool", "--encoder", "patch-count", "--task", "aidpath-*"]
+
+
+def start(results: Path, *more: str, jobs: int = 1) -> subprocess.Popen[str]:
+    """Start a run in a process of its own."""
+    code = "from madeleine_bench.cli.main import main; main()"
+    arguments = [*RUN, "--source", "phantom", "--results", str(results), "--jobs", str(jobs), *more]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a run that must succeed and return what it said."""
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def contents(results: Path) -> dict[str, dict]:
+    """Every record without its provenance, by path; and that every prediction file is there."""
+    found = {}
+    for path in sorted((results / "records").rglob("*.json")):
+        record = json.loads(path.read_text())
+        record.pop("provenance")
+        found[path.relative_to(results).as_posix()] = record
+        assert (results / record["predictions"]["path"]).is_file()
+    return found
+
+
+def files(results: Path) -> dict[str, bytes]:
+    """Every file of a results folder but the clock's: predictions, embeddings, splits."""
+    return {
+        path.relative_to(results).as_posix(): path.read_bytes()
+        for folder in ("predictions", "embeddings", "splits")
+        for path in sorted((results / folder).rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,246 @@
+"""A run from end to end: reproducible to the byte, resumable, safe beside another."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from madeleine_bench.encoders.registry import find_encoder
+from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.scoring import score
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.run import run
+from madeleine_bench.specs.catalogue import load_catalogue
+from tests.runner.conftest import RUN, contents, files, finish, start
+
+
+class Quiet:
+    """Progress that counts."""
+
+    def __init__(self):
+        self.jobs = {}
+
+    def phase(self, name, total):
+        self.jobs[name] = total
+
+    def advance(self, note):
+        pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of a run nobody disturbed."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    finish(start(results))
+    return results
+
+
+def small(results, **more):
+    choice = {"encoders": ("patch-count",), "tasks": ("aidpath-her2",), "source": "phantom"}
+    return Request(**{**choice, "results": results, **more})
+
+
+def test_two_processes_and_two_workers_give_the_same_bytes(undisturbed, tmp_path):
+    finish(start(tmp_path, jobs=2))
+    assert contents(tmp_path) == contents(undisturbed)
+    assert files(tmp_path) == files(undisturbed)
+
+
+def test_threads_of_the_machine_do_not_matter(undisturbed, tmp_path, monkeypatch):
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "2")
+    finish(start(tmp_path))
+    assert files(tmp_path) == files(undisturbed)
+
+
+def test_a_second_run_computes_nothing(undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
+    said = finish(start(undisturbed))
+    assert "0 computed, 8 already there, 0 failed" in said
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()} == before
+
+
+def test_which_tasks_run_together_does_not_matter(undisturbed, tmp_path):
+    run(small(tmp_path), Quiet())
+    alone = contents(tmp_path)
+    together = contents(undisturbed)
+    assert alone
+    assert alone == {path: together[path] for path in alone}
+
+
+def test_resume_never_computes_again_and_always_computes_nothing(tmp_path):
+    progress = Quiet()
+    report = run(small(tmp_path, resume="always"), progress)
+    assert report.computed == 0
+    assert "--resume always" in report.failures[0][1]
+    run(small(tmp_path), progress)
+    first = contents(tmp_path)
+    report = run(small(tmp_path, resume="never"), progress)
+    assert (report.computed, report.reused) == (2, 0)
+    assert contents(tmp_path) == first
+    report = run(small(tmp_path, resume="always"), progress)
+    assert (report.computed, report.reused, report.failures) == (0, 2, [])
+
+
+def test_a_lost_part_is_made_again_and_equal(tmp_path):
+    run(small(tmp_path), Quiet())
+    records, made = contents(tmp_path), files(tmp_path)
+    for folder in ("records", "predictions", "embeddings", "splits"):
+        victim = next(p for p in sorted((tmp_path / folder).rglob("*")) if p.is_file())
+        victim.unlink()
+        run(small(tmp_path), Quiet())
+        assert contents(tmp_path) == records
+        assert files(tmp_path) == made
+
+
+def test_truncated_embeddings_are_made_again(tmp_path):
+    run(small(tmp_path), Quiet())
+    made = files(tmp_path)
+    victim = next((tmp_path / "embeddings").rglob("*.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:10])
+    run(small(tmp_path), Quiet())
+    assert files(tmp_path) == made
+
+
+def test_scores_are_a_pure_function_of_stored_predictions(undisturbed):
+    catalogue = load_catalogue()
+    store = ResultStore(undisturbed)
+    for record in store.records():
+        task, protocol = catalogue.tasks[record.task.id], catalogue.protocol(record.protocol)
+        predictions = store.read_predictions(record)
+        names = list(predictions.columns[:2])
+        fits = [
+            FitReport(
+                key=(fold.key[names[0]], fold.key[names[1]]),
+                n_train=fold.n_train,
+                n_test=fold.n_test,
+                converged=fold.converged,
+                reason=fold.reason,
+                n_iter=fold.n_iter,
+                diagnostics=fold.diagnostics,
+            )
+            for fold in record.folds
+        ]
+        again = score(task, protocol, predictions, tuple(fits))
+        assert again.value == record.scores.main.value
+        assert tuple(again.ci95) == tuple(record.scores.main.ci95)
+
+
+def test_predictions_are_one_row_per_split_and_unit(undisturbed):
+    store = ResultStore(undisturbed)
+    for record in store.records():
+        table = store.read_predictions(record)
+        assert not table.isna().any(axis=None)
+        keys = ["repeat", "fold"] if "repeat" in table else ["shots", "draw"]
+        assert not table.duplicated([*keys, "unit_id"]).any()
+        assert sum(fold.n_test for fold in record.folds) == len(table)
+
+
+def test_another_seed_or_signal_is_another_board(tmp_path):
+    from madeleine_bench.runner.cohorts import PhantomChoice
+
+    run(small(tmp_path), Quiet())
+    run(small(tmp_path, phantom=PhantomChoice(signal=0.0)), Quiet())
+    run(small(tmp_path, phantom=PhantomChoice(seed=3)), Quiet())
+    boards = {record.board for record in ResultStore(tmp_path).records()}
+    assert boards == {"phantom", "phantom-signal-0", "phantom-seed-3"}
+
+
+def test_a_changed_encoder_is_embedded_again(tmp_path):
+    code = "import numpy as np\nfrom madeleine_bench.encoders import BaseEncoder\n"
+    code += "class E(BaseEncoder):\n    def encode(self, bag):\n        return bag.features[:, :3].{}(axis=0)\n"
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        'name: mine\nrevision: "1"\ntitle: t\nimplementation: e.py:E\ntraining_cohorts: []\n'
+        "licence: MIT\ndescription: d\n"
+    )
+    made = []
+    for method in ("mean", "max"):
+        (tmp_path / "e.py").write_text(code.format(method))
+        assert find_encoder(str(card)).card.name == "mine"
+        process = start(tmp_path / "results", "--encoder", str(card))
+        finish(process)
+        made.append({p for p in files(tmp_path / "results") if "/mine/" in p})
+    assert made[0] < made[1]
+
+
+def test_local_bags_in_any_float_type_and_a_missing_one(bcnb, tmp_path):
+    bcnb.bag(4).unlink()
+    bcnb.write_bag(5, np.empty((0, 8), dtype=np.float32))
+    request = Request(
+        ("mean-pool",), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r", config=bcnb.config
+    )
+    report = run(request, Quiet())
+    assert report.failures == []
+    (record,) = ResultStore(tmp_path / "r").records()
+    assert record.source == "local"
+    assert (
+        record.inputs.missing == {"no feature file": ("4", "5")}
+        or sum(map(len, record.inputs.missing.values())) == 2
+    )
+    assert record.inputs.n == 38
+
+
+def test_two_runs_into_the_same_folder_at_once(undisturbed, tmp_path):
+    both = [start(tmp_path), start(tmp_path)]
+    for process in both:
+        finish(process)
+    assert contents(tmp_path) == contents(undisturbed)
+    assert files(tmp_path) == files(undisturbed)
+
+
+def kill_and_rerun(results, undisturbed, moments):
+    for moment in moments:
+        process = start(results, jobs=2)
+        time.sleep(moment)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.stdout
+        process.stdout.close()
+        process.wait()
+    finish(start(results))
+    assert contents(results) == contents(undisturbed)
+    assert {k: v for k, v in files(results).items() if not k.endswith(".tmp")} == files(undisturbed)
+
+
+def test_killed_at_some_moments(undisturbed, tmp_path):
+    kill_and_rerun(tmp_path, undisturbed, [1.5, 2.5, 3.5])
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_moments_each_followed_by_a_rerun(undisturbed, tmp_path):
+    began = time.monotonic()
+    finish(start(tmp_path / "whole", jobs=2))
+    whole = time.monotonic() - began
+    moments = random.Random(20).choices(range(1000), k=20)
+    for number, moment in enumerate(moments):
+        kill_and_rerun(tmp_path / str(number), undisturbed, [whole * moment / 1000])
+
+
+def test_interrupt_says_so_and_the_rerun_completes(undisturbed, tmp_path):
+    process = start(tmp_path)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), said
+    if process.returncode == 130:
+        assert "goes on from there" in said
+        assert "Traceback" not in said
+    finish(start(tmp_path))
+    assert contents(tmp_path) == contents(undisturbed)
+
+
+def test_records_name_what_made_them(undisturbed):
+    for path in (undisturbed / "records").rglob("*.json"):
+        record = json.loads(path.read_text())
+        provenance = record["provenance"]
+        assert provenance["threads"] == 1
+        assert provenance["packages"]["numpy"] == np.__version__
+        assert provenance["packages"]["pandas"] == pd.__version__
+        assert {"commit", "dirty", "cpu", "seconds", "peak_memory_mb", "blas"} <= set(provenance)
+    assert RUN[0] == "run"
