@@ -1,10 +1,13 @@
 """The only door to rich: tables, boards and live progress in the terminal."""
 
+import io
+import re
 import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -49,7 +52,20 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 def print_board(board: Board) -> None:
     """Print a board: tasks down by family, encoders across, best first."""
-    out = console()
+    _draw_board(board, console())
+
+
+def board_svg(board: Board) -> str:
+    """Return the board as an SVG picture of a terminal."""
+    out = Console(record=True, width=40 + 13 * len(board.columns), file=io.StringIO())
+    _draw_board(board, out)
+    # Rich's picture fetches a font from the web; the reader's own monospace font will do.
+    template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    title = f"mbench leaderboard show --board {board.name}"
+    return out.export_svg(title=title, code_format=template)
+
+
+def _draw_board(board: Board, out: Console) -> None:
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
     table = Table(

@@ -1,4 +1,4 @@
-"""`mbench leaderboard`: the board in the terminal, and as CSV, JSON or Markdown."""
+"""`mbench leaderboard`: the board in the terminal, and as CSV, JSON, Markdown or a picture."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ def show(
         str | None, typer.Option(help="Instead of each task's first protocol.")
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, print_board
+from madeleine_bench.cli.console import LiveProgress, board_svg, print_board
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.leaderboard.aggregate import Board, build_boards
@@ -52,15 +53,22 @@ def boards_of(results: Path, catalogue: Path | None, protocol: str | None) -> li
     return build_boards(ResultStore(results).records(), declared, name)
 
 
-def show_boards(boards: Sequence[Board], form: Format | str, out: Path | None) -> None:
+def show_boards(
+    boards: Sequence[Board], form: Format | Literal["table", "svg"], out: Path | None
+) -> None:
     """Print boards, or write them to a file."""
     if form == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json or markdown")
+            raise InputError("--out wants --format csv, json, markdown or svg")
         for board in boards:
             print_board(board)
         return
-    text = export_boards(boards, form)  # type: ignore[arg-type]
+    if form == "svg":
+        if len(boards) != 1:
+            raise InputError(f"one board a picture: --board {' | '.join(b.name for b in boards)}")
+        text = board_svg(boards[0])
+    else:
+        text = export_boards(boards, form)
     if out is None:
         typer.echo(text, nl=False)
     else:

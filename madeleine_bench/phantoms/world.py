@@ -12,14 +12,14 @@ PATCH_ENCODER = "phantom-512"
 PATCH_PX0 = 512  # a 256-px patch at 20x on a slide scanned at 40x
 
 # --- Lengths, in units of feature space. Calibrated together; see docs/phantom.md. ---------------
-OFFSET_LENGTH = 2.0  # what all patches have in common; patch encoders are not centred
-STAIN_LENGTH = 2.0  # the stains differ more than the tissues do, as colour does
-PROTOTYPE_LENGTH = 1.6  # well above the noise, so that an encoder can tell tissues apart
+OFFSET_LENGTH = 1.5  # what all patches have in common; patch encoders are not centred
+STAIN_LENGTH = 0.8  # the stains differ more than the tissues do, as colour does
+PROTOTYPE_LENGTH = 0.65  # well above the noise, so that an encoder can tell tissues apart
 PROTOTYPE_SHARED = 0.7  # share of a prototype that is form, the same in every stain
-NOISE_STD = 0.12  # per feature and patch; averages out over a slide
+NOISE_STD = 0.05  # per feature and patch; averages out over a slide
 NUISANCE_DIMS = 12  # cut, stain and scanner move a slide along few axes ...
-NUISANCE_LARGEST_STD = 0.9  # ... of which the first, colour, is much the largest ...
-NUISANCE_DECAY = 0.8  # ... and each next one smaller by this factor
+NUISANCE_LARGEST_STD = 0.42  # ... of which the first, colour, is much the largest ...
+NUISANCE_DECAY = 0.75  # ... and each next one smaller by this factor
 SITE_SHARE = 0.1  # share of the nuisance variance that belongs to the treating site
 
 # --- How a latent is seen. -----------------------------------------------------------------------
@@ -114,21 +114,21 @@ BREAST = World(
     },
     composition={"immune": ("immune", 0.3), "grade": ("necrosis", 0.2)},
     morphology={
-        "er": Sign("tumour", 1.05, 0.70),
-        "pr": Sign("tumour", 0.65, 0.62),
-        "her2": Sign("tumour", 0.65, 0.58),
-        "ki67": Sign("tumour", 0.70, 0.62),
-        "grade": Sign("tumour", 0.60, 0.85),
-        "subtype": Sign("tumour", 1.20, 0.80),
-        "immune": Sign("stroma", 0.70, 0.80),
-        "aln": Sign("tumour", 0.50, 0.45),
-        "hazard": Sign("tumour", 0.50, 0.45),
+        "er": Sign("tumour", 0.38, 0.80),
+        "pr": Sign("tumour", 0.25, 0.74),
+        "her2": Sign("tumour", 0.25, 0.68),
+        "ki67": Sign("tumour", 0.26, 0.70),
+        "grade": Sign("tumour", 0.22, 0.85),
+        "subtype": Sign("tumour", 0.36, 0.80),
+        "immune": Sign("stroma", 0.28, 0.80),
+        "aln": Sign("tumour", 0.20, 0.45),
+        "hazard": Sign("tumour", 0.25, 0.50),
     },
     markers={
-        "ER": {"er": Sign("tumour", 1.6, 0.93)},
-        "PR": {"pr": Sign("tumour", 1.6, 0.93)},
-        "HER2": {"her2": Sign("tumour", 1.6, 0.93)},
-        "Ki67": {"ki67": Sign("tumour", 1.6, 0.93)},
+        "ER": {"er": Sign("tumour", 0.50, 0.88)},
+        "PR": {"pr": Sign("tumour", 0.50, 0.88)},
+        "HER2": {"her2": Sign("tumour", 0.50, 0.88)},
+        "Ki67": {"ki67": Sign("tumour", 0.50, 0.88)},
     },
     chromogen_share=0.5,  # the same brown precipitate, in the nucleus or on the membrane
 )
@@ -154,20 +154,20 @@ KIDNEY = World(
     },
     composition={"ifta": ("interstitium", 0.25)},
     morphology={
-        "amr": Sign("glomerulus", 0.90, 0.70),
-        "tcmr": Sign("tubule", 0.45, 0.70),
-        "ifta": Sign("interstitium", 0.70, 0.75),
-        "sclerosis": Sign("glomerulus", 0.90, 0.80),
-        "inflammation": Sign("interstitium", 0.70, 0.80),
-        "age": Sign("vessel", 0.90, 0.50),
+        "amr": Sign("glomerulus", 0.60, 0.60),
+        "tcmr": Sign("tubule", 0.25, 0.60),
+        "ifta": Sign("interstitium", 0.40, 0.65),
+        "sclerosis": Sign("glomerulus", 0.50, 0.80),
+        "inflammation": Sign("interstitium", 0.30, 0.80),
+        "age": Sign("vessel", 0.40, 0.50),
     },
     markers={
         "PAS": {
-            "tcmr": Sign("tubule", 0.9, 0.85),
-            "sclerosis": Sign("glomerulus", 1.6, 0.90),
+            "tcmr": Sign("tubule", 0.50, 0.70),
+            "sclerosis": Sign("glomerulus", 0.90, 0.80),
         },
-        "Jones": {"amr": Sign("glomerulus", 1.6, 0.85)},
-        "trichrome": {"ifta": Sign("interstitium", 1.4, 0.90)},
+        "Jones": {"amr": Sign("glomerulus", 1.20, 0.70)},
+        "trichrome": {"ifta": Sign("interstitium", 0.80, 0.75)},
     },
     chromogen_share=0.0,  # magenta, silver and blue have nothing in common
 )

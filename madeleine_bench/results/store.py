@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing, write_text
@@ -66,15 +67,14 @@ class ResultStore:
         Raises:
             InputError: the folder cannot be written, or a score is NaN or out of range.
         """
-        board = f"{content['source']}-{content['variant']}".removesuffix("-")
+        plain = to_jsonable_python({"schema_version": 1, "verification": "none", **content})
         try:
-            checked = Record.model_construct(**content, record_id="").model_dump(mode="json")
-            record = Record.model_validate({**checked, "record_id": record_id(checked)})
+            record = Record.model_validate({**plain, "record_id": record_id(plain)})
         except ValidationError as error:
-            raise InputError(f"a record of {board} cannot be kept: {error}") from error
+            raise InputError(f"a record that cannot be kept: {error}") from error
         task = f"{record.task.id}@{record.task.version}"
         name = f"{_slug(record.protocol)}.{record.resume_key[:_SHORT]}.{record.record_id[:_SHORT]}"
-        path = self.folder / "records" / board / record.encoder.name / task / f"{name}.json"
+        path = self.folder / "records" / record.board / record.encoder.name / task / f"{name}.json"
         text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
         write_text(path, text + "\n")
         return record

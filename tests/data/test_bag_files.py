@@ -217,6 +217,12 @@ def test_pt_file_runs_no_code(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+def test_unit_of_coords_is_unknown_where_early_stamp_files_do_not_say(tmp_path: Path) -> None:
+    file = read_bag_file(h5(tmp_path / "x.h5", feats=FEATURES, coords=COORDS))
+    assert file.coords is not None
+    assert file.coords_unit is None
+
+
 def test_writer_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="AtlasPatch layout needs a patch encoder"):
         write_bag_file(tmp_path / "x.h5", FEATURES, layout="atlaspatch")

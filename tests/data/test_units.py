@@ -38,7 +38,7 @@ def test_unknown_word_says_how_to_declare_it(make_cohort: Make, catalogue: Catal
     message = (
         r"t\.csv: column 'ERStatus': unknown label 'positve' in 2 row\(s\), first at slide 's2' "
         r"\(also unknown: odd\); did you mean 'Positive'\? .*tcga-breast-er\].*"
-        r"map = .*\"Positive\" = \"positive\", \"positve\" = .*missing = \[\"Not Perf.*\"positve\"\]"
+        r"map = .*\"positve\" = .*missing = \[\"Not Perf.*, \"positve\"\]"
     )
     with pytest.raises(InputError, match=message):
         build_units(catalogue.tasks["tcga-breast-er"], make_cohort(rows), "t.csv")

@@ -64,10 +64,10 @@ def columns(records, **more):
 def test_mean_is_over_families_of_chance_corrected_scores():
     values = {"subtyping": 0.9, "molecular-status": 0.7}
     records = [make_record("a", t, values.get(t.family, 0.6)) for t in CORE]
-    corrected = {
-        f: [(values.get(f, 0.6) - t.metric.chance) / (1 - t.metric.chance) for t in CORE if t.family == f]
-        for f in {t.family for t in CORE}
-    }  # fmt: skip
+    corrected: dict[str, list[float]] = {}
+    for task in CORE:
+        score, chance = values.get(task.family, 0.6), task.metric.chance
+        corrected.setdefault(task.family, []).append((score - chance) / (1 - chance))
     expected = sum(sum(v) / len(v) for v in corrected.values()) / len(corrected)
     assert columns(records)["a"].mean == pytest.approx(expected)
 

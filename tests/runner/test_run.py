@@ -154,7 +154,8 @@ def test_another_seed_or_signal_is_another_board(tmp_path):
 
 def test_a_changed_encoder_is_embedded_again(tmp_path):
     code = "import numpy as np\nfrom madeleine_bench.encoders import BaseEncoder\n"
-    code += "class E(BaseEncoder):\n    def encode(self, bag):\n        return bag.features[:, :3].{}(axis=0)\n"
+    code += "class E(BaseEncoder):\n    def encode(self, bag):\n"
+    code += "        return bag.features[:, :3].{}(axis=0)\n"
     card = tmp_path / "card.yaml"
     card.write_text(
         'name: mine\nrevision: "1"\ntitle: t\nimplementation: e.py:E\ntraining_cohorts: []\n'
