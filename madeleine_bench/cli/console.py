@@ -57,7 +57,8 @@ def print_board(board: Board) -> None:
 
 def board_svg(board: Board) -> str:
     """Return the board as an SVG picture of a terminal."""
-    out = Console(record=True, width=40 + 13 * len(board.columns), file=io.StringIO())
+    width = max(len(PHANTOM_NOTICE), 24 + sum(max(len(c.label), 7) + 2 for c in board.columns))
+    out = Console(record=True, width=width, file=io.StringIO())
     _draw_board(board, out)
     # Rich's picture fetches a font from the web; the reader's own monospace font will do.
     template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)

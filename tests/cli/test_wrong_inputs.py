@@ -342,7 +342,7 @@ def test_a_wrong_input_ends_in_a_clear_message(name, tmp_path, bcnb, mbench):
     assert "internal error" not in text
     for word in words:
         assert word in text, text
-    leftovers = [p for p in tmp_path.rglob("*.tmp")]
+    leftovers = list(tmp_path.rglob("*.tmp"))
     assert leftovers == []
 
 

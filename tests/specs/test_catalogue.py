@@ -103,7 +103,7 @@ BROKEN = {
     "unknown protocol": (
         "cohorts/bcnb.yaml", "[linear-probe/v1,", "[linear-probe/v9,", "no protocol is called",
     ),
-    "stain the cohort lacks": ("cohorts/bcnb.yaml", "  stains: [H", "  stains: [PAS, H", "no stain"),
+    "stain the cohort lacks": ("cohorts/bcnb.yaml", "  stains: [H", "  stains: [ER, H", "no stain"),
     "protocol of other labels": (
         "cohorts/bcnb.yaml", "[linear-probe/v1,", "[cox/v1,", "scores survival labels",
     ),

@@ -1,0 +1,71 @@
+"""Real data through the command line: UCSB breast in each layout, and TCGA's real labels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from madeleine_bench.data.ucsb import write_ucsb
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+UCSB = SHARED / "ucsb_breast" / "ucsb_breast.npz"
+TCGA = SHARED / "tcga_brca" / "tcga_brca.csv"
+
+
+def records(results: Path) -> list[dict]:
+    found = [json.loads(p.read_text()) for p in sorted((results / "records").rglob("*.json"))]
+    assert found
+    return found
+
+
+@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
+def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
+    with np.load(UCSB) as arrays:
+        table = pd.DataFrame(arrays["features"])
+        table.insert(0, "bag", arrays["bag"])
+        table.insert(0, "label", arrays["label"])
+    found = []
+    for layout in ("clam", "trident", "stamp", "atlaspatch"):
+        paths = write_ucsb(table, tmp_path / layout, layout)
+        results = tmp_path / f"results-{layout}"
+        said = mbench(
+            "run", "--encoder", "mean-pool", "--task", "ucsb-breast-malignancy",
+            "--config", paths.config, "--results", results, "--jobs", "1",
+        )  # fmt: skip
+        assert said.code == 0, said.err
+        (record,) = records(results)
+        found.append(record)
+    main = found[0]["scores"]["main"]
+    assert main["value"] == pytest.approx(0.888, abs=0.01)
+    assert len(found[0]["folds"]) == 50
+    assert found[0]["source"] == "local"
+    assert len({record["record_id"] for record in found}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TCGA.is_file(), reason=f"real labels absent: no {TCGA}")
+def test_tcga_labels_drive_the_five_tasks(tmp_path, mbench):
+    config = tmp_path / "mbench.toml"
+    config.write_text(f'[cohorts.tcga-breast]\nfeatures = "phantom"\nlabels = "{TCGA}"\n')
+    said = mbench(
+        "run", "--encoder", "mean-pool", "--encoder", "case-id", "--task", "tcga-breast-*",
+        "--config", config, "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert "PHANTOM" in said.out
+    found = {
+        (r["encoder"]["name"], r["task"]["id"], r["protocol"]): r for r in records(tmp_path / "r")
+    }
+    assert len(found) == 18
+    survival = found["mean-pool", "tcga-breast-os", "cox/v1"]
+    assert survival["inputs"]["n"] == 1061
+    assert survival["inputs"]["missing"] == {"no follow-up time": ["TCGA-OL-A66H"]}
+    her2 = found["mean-pool", "tcga-breast-her2", "linear-probe/v1"]
+    assert len(her2["inputs"]["missing"]["no label: 'Equivocal'"]) == 10
+    # The features are made up, so real labels cannot be found in them.
+    for record in found.values():
+        main = record["scores"]["main"]
+        spread = (main["ci95"][1] - main["ci95"][0]) / 3.92
+        assert abs(main["value"] - main["chance"]) < 4.5 * spread
