@@ -22,7 +22,6 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing
 from madeleine_bench.hashing import hash_array
 
-
 # One key: safetensors writes several in an order that changes from process to process.
 _KEY = "madeleine_bench"
 

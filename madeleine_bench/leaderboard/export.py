@@ -11,7 +11,8 @@ from madeleine_bench.leaderboard.aggregate import Board, Column
 
 Format = Literal["csv", "json", "markdown"]
 _CSV_HEADER = (
-    "board,encoder,kind,rank,task,family,metric,value,ci95_low,ci95_high,status,record".split(",")
+    *("board", "encoder", "kind", "rank", "task", "family", "metric"),
+    *("value", "ci95_low", "ci95_high", "status", "record"),
 )
 PHANTOM_NOTICE = (
     "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
@@ -43,10 +44,8 @@ def to_csv(boards: Sequence[Board]) -> str:
                     score = [*numbers, cell.status, cell.record_id]
                 name = _plain(column.label)
                 rank = "" if column.rank is None else column.rank
-                writer.writerow(
-                    [board.name, name, column.kind, rank, task.id, task.family]
-                    + [task.metric.name, *score]
-                )
+                about = [task.id, task.family, task.metric.name]
+                writer.writerow([board.name, name, column.kind, rank, *about, *score])
     return out.getvalue()
 
 

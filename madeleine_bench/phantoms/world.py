@@ -114,9 +114,9 @@ BREAST = World(
     },
     composition={"immune": ("immune", 0.3), "grade": ("necrosis", 0.2)},
     morphology={
-        "er": Sign("tumour", 0.38, 0.80),
+        "er": Sign("tumour", 0.36, 0.77),
         "pr": Sign("tumour", 0.25, 0.74),
-        "her2": Sign("tumour", 0.25, 0.68),
+        "her2": Sign("tumour", 0.24, 0.67),
         "ki67": Sign("tumour", 0.26, 0.70),
         "grade": Sign("tumour", 0.22, 0.85),
         "subtype": Sign("tumour", 0.36, 0.80),

@@ -1,6 +1,5 @@
 """One run, top to bottom: plan, embed, evaluate, report. Interrupt it anywhere and run it again."""
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +10,6 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.jobs import (
     EmbedJob,
     EvaluateJob,
-    Outcome,
     run_embed_job,
     run_evaluate_job,
 )
@@ -25,6 +23,7 @@ from madeleine_bench.runner.plan import (
     slides_with_bags,
 )
 from madeleine_bench.runner.provenance import machine_provenance
+from madeleine_bench.runner.workers import in_parallel
 from madeleine_bench.specs.catalogue import Catalogue
 
 SHARD_SLIDES = 64
@@ -113,7 +112,7 @@ def _embed(
                 jobs.append(EmbedJob(cohort_id, cohort.data, tuple(ids), todo))
     failed: dict[tuple[str, str], str] = {}
     progress.phase("embed", len(jobs))
-    for outcome in _parallel(run_embed_job, jobs, request.jobs):
+    for outcome in in_parallel(run_embed_job, jobs, request.jobs):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
     for (encoder, cohort_id), (path, shards_made) in missing.items():
@@ -171,21 +170,7 @@ def _evaluate(
                 )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))
-    for outcome in _parallel(run_evaluate_job, jobs, request.jobs):
+    for outcome in in_parallel(run_evaluate_job, jobs, request.jobs):
         report.failures.extend((f"{e} on {t}", reason) for (e, t), reason in outcome.failed.items())
         report.computed += not outcome.failed
         progress.advance(outcome.note)
-
-
-def _parallel(
-    work: Callable[[Any], Outcome], jobs: Iterable[Any], workers: int
-) -> Iterator[Outcome]:
-    """Yield the outcome of each job as it ends; with one worker, in this process and in order."""
-    queue = list(jobs)
-    if workers == 1 or len(queue) <= 1:
-        yield from map(work, queue)
-        return
-    from joblib import Parallel, delayed
-
-    parallel = Parallel(n_jobs=min(workers, len(queue)), return_as="generator_unordered")
-    yield from parallel(delayed(work)(job) for job in queue)

@@ -1,6 +1,7 @@
 """A run of the smallest cohort, and what its records say."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 RUN = ["run", "--encoder", "mean-pool", "--encoder", "patch-count", "--task", "aidpath-*"]
 
 
-def start(results: Path, *more: str, jobs: int = 1) -> subprocess.Popen[str]:
+def start(
+    results: Path, *more: str, jobs: int = 1, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start a run in a process of its own."""
     code = "from madeleine_bench.cli.main import main; main()"
     arguments = [*RUN, "--source", "phantom", "--results", str(results), "--jobs", str(jobs), *more]
@@ -17,6 +20,7 @@ def start(results: Path, *more: str, jobs: int = 1) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, **(environment or {})},
     )
 
 

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -211,6 +212,35 @@ def kill_and_rerun(results, undisturbed, moments):
 
 def test_killed_at_some_moments(undisturbed, tmp_path):
     kill_and_rerun(tmp_path, undisturbed, [1.5, 2.5, 3.5])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc to see processes")
+def test_workers_end_with_a_killed_run(tmp_path):
+    def workers():
+        found = []
+        for status in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                marked = mark.encode() in status.read_bytes()
+            except OSError:
+                continue
+            if marked:
+                found.append(status.parent.name)
+        return found
+
+    mark = f"MBENCH_TEST_RUN={tmp_path}"
+    process = start(tmp_path, jobs=2, environment={"MBENCH_TEST_RUN": str(tmp_path)})
+    deadline = time.monotonic() + 60
+    while len(workers()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(workers()) >= 3
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.stdout
+    process.stdout.close()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert workers() == []
 
 
 @pytest.mark.slow
