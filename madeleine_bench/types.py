@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 Source = Literal["phantom", "local"]
 
 
+def board_name(source: Source, variant: str) -> str:
+    """Return the board that scores of a source belong to: the source, and its variant if any.
+
+    Examples:
+        >>> board_name("phantom", "signal-0")
+        'phantom-signal-0'
+    """
+    return f"{source}-{variant}" if variant else source
+
+
 @dataclass(frozen=True)
 class Bag:
     """The patch features of one slide, with what is known of the slide.

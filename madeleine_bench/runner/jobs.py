@@ -13,11 +13,12 @@ from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.scoring import SCORING_VERSION, score
+from madeleine_bench.protocols.evaluation import Evaluation, evaluate
+from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.runner.provenance import blas_libraries, peak_memory_mb
+from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.record import (
     MainScore,
     RecordEncoder,
@@ -26,7 +27,8 @@ from madeleine_bench.specs.record import (
     RecordScores,
     RecordTask,
 )
-from madeleine_bench.types import CohortData
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.types import CohortData, Source, board_name
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,14 @@ class EvaluateJob:
     embeddings: Path
     embeddings_hash: str
     resume_key: str
-    source: str
+    source: Source
     variant: str
     machine: dict[str, Any]
+
+    @property
+    def board(self) -> str:
+        """The board its record belongs to."""
+        return board_name(self.source, self.variant)
 
     @property
     def cost(self) -> float:
@@ -95,78 +102,37 @@ def run_embed_job(job: EmbedJob) -> Outcome:
 def run_evaluate_job(job: EvaluateJob) -> Outcome:
     """Fit, predict, score, and write predictions and record; say what failed."""
     started = time.perf_counter()
-    assessment = job.assessment
-    task, protocol = assessment.task, assessment.protocol
-    note = f"{job.entry.card.name} {task.id} {protocol.name}"
+    task, protocol, units = job.assessment.task, job.assessment.protocol, job.assessment.units
+    name = job.entry.card.name
+    note = f"{name} {task.id} {protocol.name}"
     try:
-        embeddings = read_embeddings(job.embeddings)
-        matrix = unit_embeddings(embeddings, assessment.units)
-        evaluation = evaluate(task, protocol, matrix, assessment.units, assessment.splits)
+        matrix = unit_embeddings(read_embeddings(job.embeddings), units)
+        evaluation = evaluate(task, protocol, matrix, units, job.assessment.splits)
         scores = score(task, protocol, evaluation.predictions, evaluation.fits)
         store = ResultStore(job.results)
-        board = f"{job.source}-{job.variant}" if job.variant else job.source
-        cell = (board, job.entry.card.name, task.name, protocol.name, job.resume_key)
-        predictions = store.write_predictions(*cell, evaluation.predictions)
-        fits = {fit.key: fit for fit in evaluation.fits}
-        names = assessment.splits.key_names
-        folds = [
-            RecordFold(
-                key=dict(zip(names, fold.key, strict=True)),
-                value=fold.value,
-                n_train=fold.n_train,
-                n_test=fold.n_test,
-                converged=fold.converged,
-                reason=fold.reason,
-                flag=fold.flag,
-                n_iter=fits[fold.key].n_iter,
-                diagnostics=dict(fits[fold.key].diagnostics),
-            )
-            for fold in scores.folds
-        ]
+        cell = (job.board, name, task.name, protocol.name, job.resume_key)
+        folds = _folds(scores, evaluation, job.assessment.splits.key_names)
         sound = sum(fold.converged for fold in folds)
-        card = job.entry.card
         store.write_record(
             {
                 "resume_key": job.resume_key,
                 "source": job.source,
                 "variant": job.variant,
-                "encoder": RecordEncoder(
-                    name=card.name,
-                    revision=card.revision,
-                    title=card.title,
-                    kind=card.kind,
-                    fingerprint=job.fingerprint,
-                    training_cohorts=card.training_cohorts,
-                ),
-                "task": RecordTask(
-                    id=task.id,
-                    version=task.version,
-                    task_hash=assessment.task_hash,
-                    family=task.family,
-                    cohort=task.cohort,
-                ),
+                "encoder": _encoder(job),
+                "task": _task(job.assessment),
                 "protocol": protocol.name,
                 "scoring_version": SCORING_VERSION,
                 "inputs": RecordInputs(
                     embeddings=job.embeddings_hash,
-                    labels=assessment.units.hash,
-                    splits=assessment.splits.hash,
+                    labels=units.hash,
+                    splits=job.assessment.splits.hash,
                     n=len(matrix),
                     dim=matrix.shape[1],
-                    missing={k: tuple(v) for k, v in sorted(assessment.units.missing.items())},
+                    missing={reason: tuple(ids) for reason, ids in sorted(units.missing.items())},
                 ),
-                "scores": RecordScores(
-                    main=MainScore(
-                        metric=task.metric.name,
-                        value=scores.value,
-                        chance=task.metric.chance,
-                        ci95=scores.ci95,
-                        method=scores.ci_method,
-                    ),
-                    secondary=dict(scores.secondary),
-                ),
-                "folds": tuple(folds),
-                "predictions": predictions,
+                "scores": _scores(scores, task),
+                "folds": folds,
+                "predictions": store.write_predictions(*cell, evaluation.predictions),
                 "provenance": {
                     **job.machine,
                     "blas": blas_libraries(),
@@ -177,14 +143,66 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
             }
         )
     except InputError as error:
-        return Outcome(note, {(job.entry.card.name, task.name): str(error)})
+        return Outcome(note, {(name, task.name): str(error)})
     return Outcome(note)
+
+
+def _encoder(job: EvaluateJob) -> RecordEncoder:
+    card = job.entry.card
+    return RecordEncoder(
+        name=card.name,
+        revision=card.revision,
+        title=card.title,
+        kind=card.kind,
+        fingerprint=job.fingerprint,
+        training_cohorts=card.training_cohorts,
+    )
+
+
+def _task(assessment: Assessment) -> RecordTask:
+    task = assessment.task
+    return RecordTask(
+        id=task.id,
+        version=task.version,
+        task_hash=assessment.task_hash,
+        family=task.family,
+        cohort=task.cohort,
+    )
+
+
+def _scores(scores: Scores, task: TaskSpec) -> RecordScores:
+    main = MainScore(
+        metric=task.metric.name,
+        value=scores.value,
+        chance=task.metric.chance,
+        ci95=scores.ci95,
+        method=scores.ci_method,
+    )
+    return RecordScores(main=main, secondary=dict(scores.secondary))
+
+
+def _folds(
+    scores: Scores, evaluation: Evaluation, key_names: tuple[str, str]
+) -> tuple[RecordFold, ...]:
+    fits = {fit.key: fit for fit in evaluation.fits}
+    return tuple(
+        RecordFold(
+            key=dict(zip(key_names, fold.key, strict=True)),
+            value=fold.value,
+            n_train=fold.n_train,
+            n_test=fold.n_test,
+            converged=fold.converged,
+            reason=fold.reason,
+            flag=fold.flag,
+            n_iter=fits[fold.key].n_iter,
+            diagnostics=dict(fits[fold.key].diagnostics),
+        )
+        for fold in scores.folds
+    )
 
 
 @lru_cache(maxsize=32)
 def _loaded_by_path(path: str, card: str) -> SlideEncoder:
-    from madeleine_bench.specs.card import EncoderCard
-
     return load_encoder(EncoderEntry(EncoderCard.model_validate_json(card), Path(path), path))
 
 

@@ -16,7 +16,7 @@ from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoi
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit, task_hash
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.types import CohortData, Splits, Units
+from madeleine_bench.types import CohortData, Splits, Units, board_name
 
 Resume = Literal["only-missing", "always", "never"]
 
@@ -86,7 +86,7 @@ class Plan:
 
 def board_of(data: CohortData) -> str:
     """Return the board of a cohort's records: "local", "phantom", or a variant of its own."""
-    return f"{data.source}-{data.variant}" if data.variant else data.source
+    return board_name(data.source, data.variant)
 
 
 def make_plan(request: Request) -> Plan:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.loader import Spec
+from madeleine_bench.types import board_name
 
 _NOT_HASHED = {"record_id", "provenance", "verification"}
 
@@ -105,7 +106,7 @@ class Record(Spec):
     @property
     def board(self) -> str:
         """The board it belongs to: "local", "phantom", or a phantom variant of its own."""
-        return f"{self.source}-{self.variant}" if self.variant else self.source
+        return board_name(self.source, self.variant)
 
     @model_validator(mode="after")
     def _content_agrees(self) -> Self:

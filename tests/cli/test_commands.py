@@ -1,0 +1,121 @@
+"""Every command says what a person needs, and starts fast."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from madeleine_bench import __version__
+from madeleine_bench.specs.catalogue import load_catalogue
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom madeleine_bench.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'sklearn', 'h5py', 'sksurv', 'scipy'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    for group in ("run", "tasks", "data", "encoders", "leaderboard"):
+        assert group in done.stdout
+
+
+def test_version(mbench):
+    assert mbench("--version").out == f"mbench {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("run",), ("runn",), ("tasks", "shw"), ("run", "--tsk", "x")]
+)
+def test_usage_errors_exit_with_2(mbench, arguments):
+    said = mbench(*arguments)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+
+
+def test_tasks_list_names_every_task(mbench):
+    said = mbench("tasks", "list")
+    assert said.code == 0
+    for task_id in load_catalogue().tasks:
+        assert task_id in said.out
+
+
+def test_tasks_show_says_attested_and_reconstructed(mbench):
+    said = mbench("tasks", "show", "bcnb-er")
+    assert "attested" in said.out
+    assert "reconstructed" in said.out
+    assert "831" in said.out
+
+
+def test_tasks_validate_counts_the_slides(mbench):
+    said = mbench("tasks", "validate")
+    assert "22 tasks" in said.out
+    assert "7,299 slides in the 6 counted cohorts" in said.out
+
+
+def test_the_committed_lock_holds(mbench):
+    said = mbench("tasks", "lock", "--check")
+    assert said.code == 0, said.err
+    assert "21 tasks unchanged" in said.out
+
+
+def test_schema_is_json(mbench):
+    for kind in ("task", "cohort", "protocol", "encoder"):
+        assert json.loads(mbench("tasks", "schema", kind).out)["type"] == "object"
+
+
+def test_encoders_list_show_check(mbench):
+    assert "mean-pool" in mbench("encoders", "list").out
+    assert "training cohorts" in mbench("encoders", "show", "oracle").out
+    said = mbench("encoders", "check", "max-pool")
+    assert said.code == 0
+    assert said.out.count("passed") == 5
+
+
+def test_data_status_names_what_is_missing(mbench, bcnb):
+    bcnb.bag(7).unlink()
+    said = mbench("data", "status", "bcnb", "--config", bcnb.config)
+    assert said.code == 2
+    assert "bcnb-aln" in said.err  # its label column holds one class
+    assert "39/40" in said.out
+    assert "no feature file: 1 (7)" in " ".join(said.out.split())
+
+
+def test_data_status_of_phantoms(mbench):
+    said = mbench("data", "status", "aidpath")
+    assert said.code == 0
+    assert "phantom" in said.out
+
+
+def test_data_verify_of_sound_files(mbench, bcnb, tmp_path):
+    said = mbench("data", "verify", "--config", bcnb.config, "--results", tmp_path / "r")
+    assert said.code == 0
+    assert "40 files opened, 0 findings" in said.out
+
+
+def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
+    results = tmp_path / "results"
+    run = ["run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe"]
+    assert mbench(*run, "--config", bcnb.config, "--results", results, "--jobs", "1").code == 0
+    show = ["leaderboard", "show", "--results", results]
+    assert "1/21" in mbench(*show).out
+    assert mbench(*show, "--format", "csv").out.startswith("board,encoder,")
+    assert json.loads(mbench(*show, "--format", "json").out)[0]["phantom"] is False
+    assert "| bcnb-er |" in mbench(*show, "--format", "markdown").out
+    out = tmp_path / "board.svg"
+    assert mbench(*show, "--format", "svg", "--out", out).code == 0
+    assert out.read_text().startswith("<svg")
+    assert "http" not in out.read_text().replace("http://www.w3.org", "").split("-->")[1]
+    assert mbench(*show, "--board", "phantom").code == 2
+    assert mbench(*show, "--protocol", "few-shot").code == 2
+
+
+def test_changelog_is_of_this_version():
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
+    newest = next(line for line in text.splitlines() if line.startswith("## "))
+    assert f"[{__version__}]" in newest
