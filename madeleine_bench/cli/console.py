@@ -71,9 +71,7 @@ def _draw_board(board: Board, out: Console) -> None:
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
     table = Table(
         title=Text(f"Board '{board.name}' ({kind}{protocol})", style="bold"),
-        caption=Text(PHANTOM_NOTICE, style="bold yellow") if board.is_phantom else None,
         title_justify="left",
-        caption_justify="left",
         box=None,
         pad_edge=False,
     )
@@ -102,6 +100,8 @@ def _draw_board(board: Board, out: Console) -> None:
     for name, values in summary_rows(board):
         table.add_row(Text(name, style="bold"), *(Text(value) for value in values))
     out.print(table)
+    if board.is_phantom:
+        out.print(Text(PHANTOM_NOTICE, style="bold yellow"))
     for column in board.columns:
         if column.unranked and column.kind != "control":
             out.print(Text(f"{column.label} is not ranked: {column.unranked}"))

@@ -1,11 +1,12 @@
 """The results folder: records and predictions, written atomically, append-only.
 
     records/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.<record id>.json
-    predictions/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.parquet
+    predictions/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.<hash>.parquet
 
 Several processes may write the same folder: equal inputs give equal bytes under equal names.
 """
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,8 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing, write_text
-from madeleine_bench.hashing import hash_file
+from madeleine_bench.files import write_bytes, write_text
+from madeleine_bench.hashing import hash_bytes, hash_file
 from madeleine_bench.specs.loader import explain
 from madeleine_bench.specs.record import Record, RecordPredictions, record_id
 
@@ -33,11 +34,15 @@ class ResultStore:
     def find(
         self, board: str, encoder: str, task: str, protocol: str, resume_key: str
     ) -> Path | None:
-        """Return the record made from the same inputs, or None. Its predictions must be there."""
+        """Return the record made from the same inputs, or None. Its predictions must be there.
+
+        Raises:
+            InputError: a record with this key is broken.
+        """
         folder = self.folder / "records" / board / encoder / task
         prefix = f"{_slug(protocol)}.{resume_key[:_SHORT]}."
         for path in sorted(folder.glob(f"{prefix}*.json")):
-            if self._predictions_path(board, encoder, task, protocol, resume_key).is_file():
+            if (self.folder / read_record(path).predictions.path).is_file():
                 return path
         return None
 
@@ -55,11 +60,13 @@ class ResultStore:
         Raises:
             InputError: the folder cannot be written.
         """
-        path = self._predictions_path(board, encoder, task, protocol, resume_key)
-        with replacing(path) as temporary:
-            predictions.to_parquet(temporary, index=False, engine="pyarrow", compression="zstd")
-        relative = path.relative_to(self.folder).as_posix()
-        return RecordPredictions(path=relative, hash=hash_file(path), rows=len(predictions))
+        buffer = io.BytesIO()
+        predictions.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
+        content = hash_bytes(buffer.getvalue())
+        name = f"{_slug(protocol)}.{resume_key[:_SHORT]}.{content[:_SHORT]}.parquet"
+        relative = Path("predictions", board, encoder, task, name)
+        write_bytes(self.folder / relative, buffer.getvalue())
+        return RecordPredictions(path=relative.as_posix(), hash=content, rows=len(predictions))
 
     def write_record(self, content: dict[str, Any]) -> Record:
         """Add the record id to the content, check it, write it, and return the record.
@@ -101,12 +108,6 @@ class ResultStore:
         if hash_file(path) != record.predictions.hash:
             raise InputError(f"{path}: altered since record {record.record_id[:12]} was made")
         return pd.read_parquet(path)
-
-    def _predictions_path(
-        self, board: str, encoder: str, task: str, protocol: str, resume_key: str
-    ) -> Path:
-        name = f"{_slug(protocol)}.{resume_key[:_SHORT]}.parquet"
-        return self.folder / "predictions" / board / encoder / task / name
 
 
 def read_record(path: Path) -> Record:
