@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -26,16 +25,15 @@ def in_parallel(
         return
     from joblib import Parallel, delayed
 
-    parallel = Parallel(n_jobs=min(workers, len(queue)), return_as="generator_unordered")
-    yield from parallel(delayed(_work_for)(os.getpid(), work, job) for job in queue)
+    parallel = Parallel(
+        n_jobs=min(workers, len(queue)),
+        return_as="generator_unordered",
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    )
+    yield from parallel(delayed(work)(job) for job in queue)
 
 
-def _work_for(parent: int, work: Callable[[Job], Result], job: Job) -> Result:
-    _end_with(parent)
-    return work(job)
-
-
-@lru_cache(maxsize=1)
 def _end_with(parent: int) -> None:
     """Let this process end soon after its parent does; joblib's own workers would wait for ever."""
 
