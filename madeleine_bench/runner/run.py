@@ -139,7 +139,8 @@ def _evaluate(
     machine: dict[str, Any] | None = None
     jobs: list[EvaluateJob] = []
     for assessment in plan.assessments:
-        board = board_of(plan.cohorts[assessment.task.cohort].data)
+        data = plan.cohorts[assessment.task.cohort].data
+        board = board_of(data)
         for entry, print_ in plan.encoders:
             found = embeddings.get((entry.card.name, assessment.task.cohort))
             if found is None:
@@ -153,19 +154,18 @@ def _evaluate(
                 report.failures.append((" ".join(cell), "no record yet, and --resume always"))
             else:
                 machine = machine or machine_provenance()
-                source = plan.cohorts[assessment.task.cohort].data
                 jobs.append(
                     EvaluateJob(
-                        results.folder,
-                        entry,
-                        print_,
-                        assessment,
-                        path,
-                        content,
-                        key,
-                        source.source,
-                        source.variant,
-                        machine,
+                        results=results.folder,
+                        entry=entry,
+                        fingerprint=print_,
+                        assessment=assessment,
+                        embeddings=path,
+                        embeddings_hash=content,
+                        resume_key=key,
+                        source=data.source,
+                        variant=data.variant,
+                        machine=machine,
                     )
                 )
     jobs.sort(key=lambda job: -job.cost)
