@@ -33,6 +33,7 @@ class Bag:
         coords: patch x 2, level-0 pixels (x, y) of the upper left corner, or None.
         site: where the case was treated, or None.
         patch_encoder: name of the model that made the features, or None (unknown).
+        organ: "breast" or "kidney", the organ of the cohort, or None (unknown).
         latents: the hidden causes of a phantom slide; None for a real one.
     """
 
@@ -43,6 +44,7 @@ class Bag:
     coords: NDArray[Any] | None = None
     site: str | None = None
     patch_encoder: str | None = None
+    organ: str | None = None
     latents: Mapping[str, float] | None = field(default=None, repr=False)
 
 
@@ -164,4 +166,20 @@ class CohortData(Protocol):
 
     def content_key(self, slide_id: str) -> str:
         """Return a hash that changes when the bag of the slide changes."""
+        ...
+
+
+class Progress(Protocol):
+    """Told what is going on; the terminal draws it, tests ignore it."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Begin a phase of `total` jobs."""
+        ...
+
+    def advance(self, note: str) -> None:
+        """Say that one job of the phase has ended."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Leave a line that stays when the bar moves on."""
         ...

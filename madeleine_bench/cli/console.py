@@ -159,3 +159,7 @@ class LiveProgress:
         """Say that one job of the phase has ended."""
         if self._bar is not None:
             self._bars.update(self._bar, advance=1, note=note[:60])
+
+    def say(self, line: str) -> None:
+        """Leave a line that stays when the bar moves on."""
+        self._console.print(Text(line))

@@ -1,10 +1,18 @@
 """`mbench encoders`: which there are, and whether one keeps the contract."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
+
+
+class Published(StrEnum):
+    """Models whose published weights can be imported."""
+
+    MADELEINE = "madeleine-official"
 
 
 @app.command("list")
@@ -43,3 +51,23 @@ def check(encoder: Annotated[str, typer.Argument(help="Name, or path of a card."
     print_table(encoder, ["verdict", "check", "seen"], rows)
     if failed := [c.name for c in checks if not c.passed]:
         raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}")
+
+
+@app.command("import")
+def import_weights(
+    model: Annotated[Published, typer.Argument(help="Whose weights.")],
+    weights: Annotated[Path, typer.Option(help="model.pt, as published.")],
+    config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
+    name: Annotated[str, typer.Option(help="What to call the encoder.")] = Published.MADELEINE,
+    out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
+    cohort: Annotated[str, typer.Option(help="Cohort it was trained on.")] = "acrobat",
+    force: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
+) -> None:
+    """Turn published weights into safetensors and a card; no code in the file is run."""
+    from madeleine_bench.encoders.official import Target, import_official
+
+    done = import_official(weights, config, Target(out, name, cohort, force))
+    typer.echo(f"wrote {done.weights} and {done.card}")
+    if done.passed_over:
+        typer.echo(f"keys of {config} that say nothing of the model: {', '.join(done.passed_over)}")
+    typer.echo(f"try: mbench encoders check {done.card}")

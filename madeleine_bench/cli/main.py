@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from madeleine_bench import __version__
-from madeleine_bench.cli import data, encoders, leaderboard, run, tasks
+from madeleine_bench.cli import data, encoders, leaderboard, pretrain, run, tasks
 from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("pretrain")(pretrain.pretrain)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(data.app, name="data")
 app.add_typer(encoders.app, name="encoders")

@@ -25,6 +25,7 @@ class LocalCohort:
         cohort_id: id of the cohort.
         source: "local".
         variant: "".
+        organ: of the cohort.
         entry: what mbench.toml says of the cohort.
         slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
         files: feature file of each slide that has one.
@@ -49,6 +50,7 @@ class LocalCohort:
         if not isinstance(entry.features, Path):
             raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
         self.cohort_id = cohort.id
+        self.organ: str = cohort.organ
         self.entry = entry
         self.folder = entry.features
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
@@ -101,6 +103,7 @@ class LocalCohort:
             coords=file.coords if file.coords_unit == "px0" else None,
             site=site or None,
             patch_encoder=self.entry.patch_encoder or file.patch_encoder,
+            organ=self.organ,
         )
 
     def read_file(self, slide_id: str) -> BagFile:

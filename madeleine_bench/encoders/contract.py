@@ -78,5 +78,11 @@ def example_bag(width: int, patches: int, order: np.ndarray | None = None) -> Ba
     rows = np.arange(patches) if order is None else order
     latents = {"example": 0.5}
     return Bag(
-        "example", "example", features[rows], coords=coords[rows], site="example", latents=latents
+        slide_id="example",
+        case_id="example",
+        features=features[rows],
+        coords=coords[rows],
+        site="example",
+        organ="breast",
+        latents=latents,
     )

@@ -1,13 +1,68 @@
-"""Madeleine as a slide encoder: the H&E branch of the published model, on CPU or GPU."""
+"""Madeleine as a slide encoder, on the CPU: with trained weights, and with random ones."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.encoders.base import BaseEncoder
+from madeleine_bench.encoders.weights import ModelDescription, read_weights
+from madeleine_bench.errors import InputError
+from madeleine_bench.seeds import seed_for
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
+
+if TYPE_CHECKING:
+    from madeleine_bench.models.madeleine import Madeleine
+
+
+class TrainedMadeleine(BaseEncoder):
+    """Madeleine with the weights of its card.
+
+    Weights may hold a model for each organ; a bag then goes to the model of its own organ, and a
+    single model takes every bag. With stain encodings, the bag's stain is an input.
+    """
+
+    def __init__(self, card: EncoderCard, weights: Path | None = None) -> None:
+        """Read the weights.
+
+        Raises:
+            InputError: the card has no weights, or the file cannot be used.
+        """
+        super().__init__(card, weights)
+        if weights is None:
+            raise InputError(f"the card of {card.name} has no 'weights' {{path, sha256}}")
+        self._models: dict[str, tuple[ModelDescription, Madeleine]] = {}
+        for key, (description, state) in read_weights(weights).items():
+            self._models[key] = (description, description.build(state))
+
+    def encode(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the slide embedding, shape (width,), float32.
+
+        Raises:
+            InputError: no model is of the bag's organ or takes features of its width, or the stain
+                has no encoding.
+        """
+        description, model = self._model_of(bag)
+        if bag.features.shape[1] != description.input_dim:
+            raise InputError(
+                f"the model takes patch features of width {description.input_dim}, "
+                f"the bag has {bag.features.shape[1]}"
+            )
+        return _encode(model, bag, _stain_index(description, bag))
+
+    def _model_of(self, bag: Bag) -> "tuple[ModelDescription, Madeleine]":
+        if len(self._models) == 1:
+            return next(iter(self._models.values()))
+        if bag.organ not in self._models:
+            known = ", ".join(sorted(self._models))
+            of = "of unknown organ" if bag.organ is None else f"of organ '{bag.organ}'"
+            raise InputError(
+                f"the slide is {of}; the weights have models for: {known}. The organ of a slide "
+                "is that of its cohort (tasks/cohorts)"
+            )
+        return self._models[bag.organ]
 
 
 class UntrainedMadeleine(BaseEncoder):
@@ -18,23 +73,44 @@ class UntrainedMadeleine(BaseEncoder):
     ) -> None:
         super().__init__(card, weights)
         self.width, self.heads = width, heads
-        self._models: dict[int, object] = {}
+        self._models: dict[int, Madeleine] = {}
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
-        """Return the slide embedding, shape (width,)."""
+        """Return the slide embedding, shape (width,), float32."""
+        input_dim = bag.features.shape[1]
+        if input_dim not in self._models:
+            self._models[input_dim] = self._make(input_dim)
+        return _encode(self._models[input_dim], bag, None)
+
+    def _make(self, input_dim: int) -> "Madeleine":
         import torch
 
         from madeleine_bench.models.madeleine import Madeleine, initialise
-        from madeleine_bench.seeds import seed_for
 
-        input_dim = bag.features.shape[1]
-        model = self._models.get(input_dim)
-        if model is None:
+        # Made as an outline first: torch's own filling would move the global random state.
+        with torch.device("meta"):
             model = Madeleine(input_dim, self.width, self.heads).eval()
-            initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
-            self._models[input_dim] = model
-        assert isinstance(model, Madeleine)
-        with torch.inference_mode():
-            features = torch.from_numpy(np.ascontiguousarray(bag.features, dtype=np.float32))
-            embedding: NDArray[np.float32] = model.encode(features).numpy()
-        return embedding
+        model.to_empty(device="cpu")
+        initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
+        return model
+
+
+def _stain_index(description: ModelDescription, bag: Bag) -> int | None:
+    if not description.stain_encoding:
+        return None
+    if bag.stain not in description.stains:
+        raise InputError(
+            f"the slide is of stain {bag.stain}; the weights have encodings of: "
+            f"{', '.join(description.stains)}"
+        )
+    return description.stains.index(bag.stain)
+
+
+def _encode(model: "Madeleine", bag: Bag, stain: int | None) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        # A copy, as how an array lies in memory changes the last bit of a product.
+        features = torch.tensor(np.ascontiguousarray(bag.features, dtype=np.float32))
+        embedding: NDArray[np.float32] = model.encode(features, stain).numpy()
+    return embedding

@@ -32,6 +32,7 @@ class PhantomCohort:
         no_bag: empty; every slide has a bag.
         signal: strength of the biology in the features; 0 is the null phantom.
         seed: what all draws but those of the organ's world depend on.
+        organ: of the cohort.
     """
 
     source: Source = "phantom"
@@ -71,6 +72,7 @@ class PhantomCohort:
         if not (np.isfinite(self.signal) and self.signal >= 0.0):
             raise InputError(f"signal of a phantom is {signal}; expected a number from 0 (null)")
         self.variant = variant_name(declared, self.signal, self.seed)
+        self.organ: str = cohort.organ
         self.spec = declared
         self.world = WORLDS[declared.organ]
         self._appearance = Appearance(self.world)
@@ -109,6 +111,7 @@ class PhantomCohort:
             coords=section.coords,
             site=site or None,
             patch_encoder=PATCH_ENCODER,
+            organ=self.organ,
             latents=latents,
         )
 

@@ -15,9 +15,9 @@ from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
+from madeleine_bench.provenance import blas_libraries, peak_memory_mb
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Assessment
-from madeleine_bench.runner.provenance import blas_libraries, peak_memory_mb
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.record import (
     MainScore,

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.errors import InputError
+from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.jobs import (
     EmbedJob,
@@ -22,23 +23,11 @@ from madeleine_bench.runner.plan import (
     resume_key,
     slides_with_bags,
 )
-from madeleine_bench.runner.provenance import machine_provenance
 from madeleine_bench.runner.workers import in_parallel
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.types import Progress
 
 SHARD_SLIDES = 64
-
-
-class Progress(Protocol):
-    """Told what is going on; the terminal draws it, tests ignore it."""
-
-    def phase(self, name: str, total: int) -> None:
-        """Begin a phase of `total` jobs."""
-        ...
-
-    def advance(self, note: str) -> None:
-        """Say that one job of the phase has ended."""
-        ...
 
 
 @dataclass

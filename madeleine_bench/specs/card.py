@@ -1,8 +1,10 @@
 """Encoder cards: what an encoder is, what it expects, and what it was trained on."""
 
+import io
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from ruamel.yaml import YAML
 
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.task import Identifier
@@ -57,3 +59,16 @@ class EncoderCard(Spec):
         if self.phantom_only and self.kind != "control":
             raise ValueError("'phantom_only' is for controls")
         return self
+
+
+def card_text(card: EncoderCard) -> str:
+    """Return the YAML of a card, without the keys that keep their default."""
+    values = card.model_dump(mode="json", exclude_defaults=True)
+    values["training_cohorts"] = values.pop("training_cohorts")
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.width = 110
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    out = io.StringIO()
+    writer.dump(values, out)
+    return out.getvalue()

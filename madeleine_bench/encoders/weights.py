@@ -1,0 +1,245 @@
+"""Weights of trained encoders: one safetensors file, a model for each organ, no pickle.
+
+metadata "mbench"     {"format": 1, "models": {"breast": {"input_dim": 512, ...}}}
+tensors               "breast/projector.weight", ... float32, names of the official state dict
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes
+from madeleine_bench.hashing import canonical_json
+from madeleine_bench.specs.loader import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from madeleine_bench.models.madeleine import Madeleine
+
+FORMAT = 1
+_KEY = "mbench"  # the only one: safetensors writes several keys in an order that changes
+_PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and any binary pickle
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What one model is: enough to build it, and what it was trained on.
+
+    Attributes:
+        input_dim: width of the patch features.
+        width: width of the slide embedding.
+        heads: number of attention heads.
+        stains: the stains it was trained on, H&E first; with stain encodings, in their order.
+        stain_encoding: whether the stain of a slide is an input.
+        cohort: id of the cohort it was trained on.
+        extra: what else its maker wrote down; JSON values.
+    """
+
+    input_dim: int
+    width: int
+    heads: int
+    stains: tuple[str, ...]
+    stain_encoding: bool
+    cohort: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def outline(self) -> "Madeleine":
+        """Return the model with shapes alone: its parameters are on the meta device."""
+        import torch
+
+        from madeleine_bench.models.madeleine import Madeleine
+
+        stains = len(self.stains) if self.stain_encoding else 0
+        with torch.device("meta"):
+            return Madeleine(self.input_dim, self.width, self.heads, stains=stains)
+
+    def build(self, state: "Mapping[str, Tensor]") -> "Madeleine":
+        """Return the model with the given parameters, in evaluation mode."""
+        model = self.outline().eval()
+        # Copies, as how a tensor lies in memory changes the last bit of a product.
+        aligned = {name: tensor.clone() for name, tensor in state.items()}
+        model.load_state_dict(aligned, assign=True)
+        return model
+
+
+Models: TypeAlias = "dict[str, tuple[ModelDescription, dict[str, Tensor]]]"
+
+
+class _Described(Spec):
+    """A model in the metadata; keys beyond these are kept as `extra`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    input_dim: int = Field(gt=0)
+    width: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    stains: list[str] = Field(min_length=1)
+    stain_encoding: bool
+    cohort: str
+
+
+class _Metadata(Spec):
+    """The metadata of a weights file."""
+
+    format: Literal[1]
+    models: dict[str, _Described] = Field(min_length=1)
+
+
+def write_weights(
+    path: Path, models: "Mapping[str, tuple[ModelDescription, Mapping[str, Tensor]]]"
+) -> None:
+    """Write models by organ ("breast", "kidney", or "any") as float32: the same bytes every time.
+
+    Raises:
+        InputError: a state dict does not fit its description or holds NaN or infinity; a name is
+            empty or has a slash; the folder cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    tensors = {}
+    for key, (description, state) in models.items():
+        if not key or "/" in key:
+            raise InputError(f"{path}: '{key}' cannot name a model; use an organ, such as breast")
+        check_state(f"{path}, model '{key}'", description, state)
+        for name, tensor in state.items():
+            plain = tensor.detach().to("cpu", torch.float32)
+            # A tied or sliced tensor would be refused, or its whole storage written.
+            tensors[f"{key}/{name}"] = plain.clone(memory_format=torch.contiguous_format)
+    described = {key: _plain(description) for key, (description, _) in models.items()}
+    metadata = {_KEY: canonical_json({"format": FORMAT, "models": described})}
+    write_bytes(path, save(dict(sorted(tensors.items())), metadata))
+
+
+def read_weights(path: Path) -> Models:
+    """Return the models of a weights file by organ: description and float32 state dict.
+
+    Raises:
+        InputError: the file is absent, damaged, a pickle, or not of this format; a tensor is
+            missing, not of the described model, of the wrong shape or dtype, or not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is damaged or no safetensors file ({error}). Copy it again from where it "
+            "came, or write it again with mbench pretrain or mbench encoders import"
+        ) from error
+    models: Models = {}
+    for key, description in _descriptions(path, metadata).items():
+        prefix = f"{key}/"
+        state = {
+            n.removeprefix(prefix): tensors.pop(n) for n in list(tensors) if n.startswith(prefix)
+        }
+        where = f"{path}, model '{key}'"
+        for name, tensor in state.items():
+            if str(tensor.dtype) != "torch.float32":
+                raise InputError(f"{where}: tensor '{name}' is {tensor.dtype}, not torch.float32")
+        check_state(where, description, state)
+        models[key] = (description, state)
+    if tensors:
+        raise InputError(f"{path}: tensor '{min(tensors)}' belongs to none of {sorted(models)}")
+    return models
+
+
+def join_weights(paths: Sequence[Path], out: Path) -> None:
+    """Write one weights file with the models of several.
+
+    Raises:
+        InputError: two files hold a model of the same organ, or as `read_weights`.
+    """
+    joined: Models = {}
+    owner: dict[str, Path] = {}
+    for path in paths:
+        for key, model in read_weights(path).items():
+            if key in joined:
+                raise InputError(
+                    f"both {owner[key]} and {path} hold a model '{key}'; leave one out"
+                )
+            joined[key], owner[key] = model, path
+    if not joined:
+        raise InputError(f"{out}: no weights file was named")
+    write_weights(out, joined)
+
+
+def check_state(where: str, description: ModelDescription, state: "Mapping[str, Tensor]") -> None:
+    """Check that a state dict is that of the described model; `where` begins the message.
+
+    Raises:
+        InputError: a tensor is missing, unknown, of another shape, or not finite.
+    """
+    import torch
+
+    expected = {name: tuple(t.shape) for name, t in description.outline().state_dict().items()}
+    if missing := sorted(set(expected) - set(state)):
+        raise InputError(f"{where}: tensor '{missing[0]}' is missing{_more(missing)}")
+    if unknown := sorted(set(state) - set(expected)):
+        raise InputError(
+            f"{where}: tensor '{unknown[0]}' is not of the described model{_more(unknown)}"
+        )
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise InputError(
+                f"{where}: tensor '{name}' has shape {tuple(state[name].shape)}, the described "
+                f"model needs {shape}"
+            )
+        if not bool(torch.isfinite(state[name]).all()):
+            raise InputError(f"{where}: tensor '{name}' holds NaN or infinity")
+
+
+def _plain(description: ModelDescription) -> dict[str, Any]:
+    values = asdict(description)
+    extra = values.pop("extra")
+    return {**extra, **values, "stains": list(description.stains)}
+
+
+def _descriptions(path: Path, metadata: Mapping[str, str]) -> dict[str, ModelDescription]:
+    if _KEY not in metadata:
+        raise InputError(
+            f"{path} is a safetensors file, but not one of this program: its metadata has no "
+            f"'{_KEY}'. Official weights are read by mbench encoders import madeleine-official"
+        )
+    try:
+        found = _Metadata.model_validate(json.loads(metadata[_KEY]))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise InputError(f"{path}: metadata '{_KEY}', key '{place}': {fault['msg']}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: metadata '{_KEY}' is no JSON: {error}") from error
+    descriptions = {}
+    for key, model in found.models.items():
+        values = model.model_dump()
+        extra = {name: values.pop(name) for name in model.model_extra or {}}
+        values["stains"] = tuple(values["stains"])
+        descriptions[key] = ModelDescription(**values, extra=extra)
+    return descriptions
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    # A safetensors file starts with the length of its header, which is never that large.
+    if start.startswith(_PICKLES[0]) or (start.startswith(_PICKLES[1]) and start[2:] != b"\0" * 6):
+        raise InputError(
+            f"{path} is a pickle (torch.save), which can run code when it is read, so it is not. "
+            "Official weights become safetensors by mbench encoders import madeleine-official"
+        )
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

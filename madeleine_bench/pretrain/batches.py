@@ -1,0 +1,281 @@
+"""Batches of cases: which cases make a step, and which patches stand for their slides.
+
+Every draw is seeded by what it is for (epoch, case, stain), not by what was drawn before. So a
+slide's sample is the same whatever the batch size, the process that draws it, or an interruption.
+"""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.errors import InputError
+from madeleine_bench.pretrain.cases import CaseTable
+from madeleine_bench.seeds import rng_for
+
+Item = TypeVar("Item")
+Positions = NDArray[np.int64]
+_LEAST_CASES = 2
+_RESIDENT_SHARE = 0.8
+_BLOCK_PATCHES = 1 << 16
+_WAITING = 2
+
+
+@dataclass(frozen=True)
+class CaseBatch:
+    """The slides of some cases, packed: no padding, absent stains take no room.
+
+    Slides are ordered by case, then by stain. The rows of a slide are a random sample in random
+    order, so its first k rows are a random sample too, and its two halves two random views.
+
+    Attributes:
+        patches: patch x dim, on the device and in the number type of the source.
+        lengths: number of rows of each slide; the rows of a slide follow those of the one before.
+        case: slide, int64, on the CPU: position of the slide's case in the batch.
+        stain: slide, int64, on the CPU: position of its stain in the table's stains.
+        cases: number of cases.
+    """
+
+    patches: Tensor = field(repr=False)
+    lengths: tuple[int, ...]
+    case: Tensor
+    stain: Tensor
+    cases: int
+
+
+class PatchSource(Protocol):
+    """Where patches are drawn from.
+
+    Attributes:
+        store: the packed cohort.
+    """
+
+    store: FeatureStore
+
+    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
+        """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
+        ...
+
+
+class HostSource:
+    """Patches gathered from the memory-mapped store, slide by slide; implements `PatchSource`."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Read from a store.
+
+        Args:
+            store: the packed cohort.
+            device: where batches go.
+            dtype: of a batch; None means float32 on the CPU, and float16, as stored, elsewhere.
+        """
+        self.store = store
+        self.device = torch.device(device)
+        on_cpu = self.device.type == "cpu"
+        self.dtype = dtype or (torch.float32 if on_cpu else torch.float16)
+
+    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
+        """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
+        pinned = self.device.type == "cuda"
+        counts = [len(chosen) for chosen in rows]
+        shape = (sum(counts), self.store.dim)
+        batch = torch.empty(shape, dtype=self.dtype, pin_memory=pinned)
+        # A slide is gathered where it stays in cache and converted from there: the batch, which
+        # does not, is written once and read never.
+        scratch = np.empty((max(counts, default=0), self.store.dim), np.float16)
+        for slide, chosen, target in zip(slides, rows, torch.split(batch, counts), strict=True):
+            bag = self.store.features[self.store.rows(slide)]
+            sample = scratch[: len(chosen)]
+            # "clip" spares numpy a buffered copy; the rows are within the bag by construction.
+            np.take(bag, chosen, axis=0, out=sample, mode="clip")
+            target.copy_(torch.from_numpy(sample))
+        return batch.to(self.device, non_blocking=pinned)
+
+
+class DeviceSource:
+    """All patches of the store resident on a device; implements `PatchSource`."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float16,
+    ) -> None:
+        """Copy the whole store to the device, a block at a time.
+
+        Args:
+            store: the packed cohort.
+            device: such as "cuda:0".
+            dtype: of the resident patches and of batches: float16 or bfloat16 take 2 bytes.
+        """
+        self.store = store
+        self.device = torch.device(device)
+        self.patches = torch.empty(store.features.shape, dtype=dtype, device=self.device)
+        for start in range(0, len(store.features), _BLOCK_PATCHES):
+            block = np.array(store.features[start : start + _BLOCK_PATCHES])
+            self.patches[start : start + len(block)] = torch.from_numpy(block)
+
+    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
+        """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
+        begins = self.store.offsets[list(slides)]
+        where = [begin + chosen for begin, chosen in zip(begins, rows, strict=True)]
+        index = torch.from_numpy(np.concatenate(where))
+        if self.device.type == "cuda":
+            index = index.pin_memory().to(self.device, non_blocking=True)
+        return self.patches.index_select(0, index.to(self.device))
+
+
+def choose_source(
+    store: FeatureStore, device: torch.device | str, free_bytes: int | None = None
+) -> PatchSource:
+    """Return a source for a device: resident on it where the store fits, else on the host.
+
+    On the CPU the page cache holds what fits anyway.
+
+    Args:
+        store: the packed cohort.
+        device: where batches go.
+        free_bytes: memory of the device that the patches may use up to 80% of; None asks the
+            device.
+    """
+    device = torch.device(device)
+    if device.type == "cpu":
+        return HostSource(store, device)
+    if free_bytes is None:
+        free_bytes = torch.cuda.mem_get_info(device)[0]
+    if store.features.nbytes <= _RESIDENT_SHARE * free_bytes:
+        return DeviceSource(store, device)
+    return HostSource(store, device)
+
+
+def plan_epoch(
+    n_cases: int, batch_cases: int, *, seed: int, epoch: int, world: int = 1
+) -> list[Positions]:
+    """Return the global batches of an epoch: arrays of case positions, every case at most once.
+
+    The plan is the same for any number of processes, as long as the last batch has a case for
+    each of them; a last batch of fewer, or of one case, is dropped.
+
+    Raises:
+        InputError: there are too few cases for a batch.
+    """
+    least = max(_LEAST_CASES, world)
+    order = rng_for("pretrain-epoch", seed, epoch).permutation(n_cases).astype(np.int64)
+    batches = [order[start : start + batch_cases] for start in range(0, n_cases, batch_cases)]
+    batches = [batch for batch in batches if len(batch) >= least]
+    if not batches:
+        raise InputError(
+            f"{min(n_cases, batch_cases)} cases a step; {world} processes need {least} or more"
+        )
+    return batches
+
+
+def rank_share(batch: Positions, rank: int, world: int) -> Positions:
+    """Return the cases of a global batch that one process works on: a contiguous part.
+
+    Parts differ by one case at most, the larger ones first.
+    """
+    return np.array_split(batch, world)[rank]
+
+
+def draw_batch(
+    source: PatchSource,
+    table: CaseTable,
+    positions: Sequence[int] | Positions,
+    *,
+    patches: int,
+    seed: int,
+    epoch: int,
+    cases: int | None = None,
+) -> CaseBatch:
+    """Return the packed slides of some cases, a new sample of their patches each epoch.
+
+    Where a case has several slides of a stain, one is drawn. All patches are taken of a slide
+    that has no more than `patches`.
+
+    Args:
+        source: where the patches are.
+        table: the cases.
+        positions: of the cases in the table.
+        patches: the most to take of a slide, without replacement.
+        seed: of the recipe.
+        epoch: of the sample.
+        cases: the batch's number of cases, where it is to exceed the positions given: processes
+            with one case less count one that has no slides, so that all have the same shape.
+    """
+    lengths = source.store.lengths
+    case, stain, slides = [], [], []
+    rows: list[Positions] = []
+    for number, position in enumerate(positions):
+        for kind, choice in enumerate(table.slides[position]):
+            if not choice:
+                continue
+            name = (table.case_ids[position], table.stains[kind])
+            rng = rng_for("pretrain-sample", seed, epoch, *name)
+            slide = choice[int(rng.integers(len(choice)))]
+            count = int(lengths[slide])
+            rows.append(rng.choice(count, min(patches, count), replace=False))
+            case.append(number)
+            stain.append(kind)
+            slides.append(slide)
+    return CaseBatch(
+        source.gather(slides, rows),
+        tuple(len(chosen) for chosen in rows),
+        torch.tensor(case, dtype=torch.int64),
+        torch.tensor(stain, dtype=torch.int64),
+        cases or len(positions),
+    )
+
+
+def prefetch(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items, made ahead by one background thread, at most 2 waiting.
+
+    An exception of the maker is raised here, after the items made before it. The thread has ended
+    when the iterator is exhausted or closed, as a `for` loop does that is left early.
+    """
+    waiting: queue.Queue[Item | _End] = queue.Queue(_WAITING)
+    stopped = threading.Event()
+
+    def make() -> None:
+        end = _End()
+        try:
+            for item in items:
+                waiting.put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
+            end = _End(error)
+        waiting.put(end)
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := waiting.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+        # A maker that waits for room finds it, sees that it shall stop, and needs no more than
+        # the room that is left for what it still puts.
+        while not waiting.empty():
+            waiting.get_nowait()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _End:
+    """The last thing a maker puts: why it ended, None where it had made all."""
+
+    error: BaseException | None = None

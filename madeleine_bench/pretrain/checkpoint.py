@@ -1,0 +1,145 @@
+"""Checkpoints: everything a run needs to go on, in one safetensors file, written atomically."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes
+from madeleine_bench.hashing import canonical_json
+
+FORMAT = 1
+_KEY = "mbench-checkpoint"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class RunState:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs that are finished.
+        step: steps of the current epoch that are finished.
+        sums: sums over those steps of each loss term, for the epoch's row of the log.
+        seconds: training time of the current epoch so far.
+        patches: patches seen in the current epoch so far.
+        best: highest held-out score so far; None before the first.
+        best_epoch: the epoch (from 1) of that score.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    patches: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+
+
+@dataclass
+class Checkpoint:
+    """What is trained, its optimiser, the best weights so far, and how far the run has come."""
+
+    state: RunState
+    model: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    best: dict[str, Tensor]
+    average: dict[str, Tensor]
+    inputs: dict[str, Any]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a crash leaves the one before it.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for part in ("model", "moments", "best", "average"):
+        for name, value in sorted(getattr(checkpoint, part).items()):
+            tensors[f"{part}/{name}"] = value.detach().cpu().contiguous()
+    about = {"format": FORMAT, "state": vars(checkpoint.state), "inputs": checkpoint.inputs}
+    write_bytes(path, save(tensors, metadata={_KEY: canonical_json(about)}))
+
+
+def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Checkpoint:
+    """Return the checkpoint of a run with the same inputs.
+
+    Args:
+        path: the file.
+        inputs: recipe and data of the run that wants to go on.
+        model: what the weights must fit.
+
+    Raises:
+        InputError: the file is broken or is no checkpoint, or it belongs to other inputs; the
+            message names what differs.
+    """
+    remedy = "start again in another folder with --out, or delete this file"
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this version of mbench; {remedy}")
+    if differing := _differences(about["inputs"], inputs):
+        raise InputError(
+            f"{path}: it was written with other settings: {'; '.join(differing)}. "
+            f"Resume with the same ones, or {remedy}"
+        )
+    parts: dict[str, dict[str, Tensor]] = {p: {} for p in ("model", "moments", "best", "average")}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    _check_shapes(path, parts["model"], model, remedy)
+    return Checkpoint(RunState(**about["state"]), **parts, inputs=about["inputs"])
+
+
+def optimiser_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of AdamW by the names of the parameters; empty before the first step."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            found[f"{key}/{name}"] = value
+    return found
+
+
+def restore_moments(
+    model: nn.Module, optimiser: torch.optim.Optimizer, moments: dict[str, Tensor]
+) -> None:
+    """Give AdamW the state that `optimiser_moments` returned."""
+    for name, parameter in model.named_parameters():
+        if f"step/{name}" not in moments:
+            continue
+        state = optimiser.state[parameter]
+        state["step"] = moments[f"step/{name}"].clone()
+        for key in _MOMENTS:
+            state[key] = moments[f"{key}/{name}"].to(parameter.device).clone()
+
+
+def _differences(old: Any, new: Any, place: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in _differences(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [f"{place} was {old}, now {new}"]
+
+
+def _check_shapes(path: Path, weights: dict[str, Tensor], model: nn.Module, remedy: str) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{path}: tensor {name} has shape {found.get(name)}, the recipe's model has "
+                f"{expected.get(name)}; {remedy}"
+            )

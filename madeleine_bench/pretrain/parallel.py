@@ -1,0 +1,130 @@
+"""Training on several processes: each works on its share of the cases of one global batch.
+
+Every process computes the contrastive loss of the whole batch, in which only its own embeddings
+carry gradient, and the transport loss of its own pairs over the number of all pairs. The sum of
+the gradients over the processes is then the gradient of one process with the whole batch.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from madeleine_bench.errors import InputError
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one run and this one's place among them.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Group]:
+    """Yield the group that torchrun describes in the environment; alone without torchrun.
+
+    Args:
+        device: "cpu", "cuda" or "auto" (cuda where there is one).
+
+    Raises:
+        InputError: there is no GPU for `device` "cuda".
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if size == 1:
+        yield Group(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Group(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def gather_rows(group: Group, rows: Tensor) -> Tensor:
+    """Return the rows of every process, in order of rank; only this process's carry gradient.
+
+    `rows` must have the same shape in every process.
+    """
+    if group.size == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(group.size)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    parts[group.rank] = rows
+    return torch.cat(parts)
+
+
+def sum_over(group: Group, value: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes; it carries no gradient."""
+    total = value.detach().clone()
+    if group.size > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over the processes, in one message.
+
+    A parameter without a gradient gets zeros, alone too: AdamW passes over one that has none, and
+    which ones have none may differ between processes.
+    """
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    if group.size == 1:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def barrier(group: Group) -> None:
+    """Wait until every process is here."""
+    if group.size > 1:
+        dist.barrier()
+
+
+def any_of(group: Group, flag: bool) -> bool:
+    """Return whether the flag is set in any process."""
+    if group.size == 1:
+        return flag
+    count = torch.tensor(float(flag), device=group.device)
+    dist.all_reduce(count)
+    return bool(count.item() > 0)
+
+
+def _choose_device(device: str, local_rank: int) -> torch.device:
+    there = torch.cuda.is_available()
+    if device == "auto":
+        device = "cuda" if there else "cpu"
+    if device == "cuda" and not there:
+        raise InputError(
+            "--device cuda: PyTorch sees no GPU here (torch.cuda.is_available() is false); use "
+            "--device cpu, or install a CUDA build of torch and check the driver with nvidia-smi"
+        )
+    return torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)

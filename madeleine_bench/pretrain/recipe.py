@@ -1,0 +1,242 @@
+"""Recipes: everything that decides what a pretraining run does, in one YAML file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
+from madeleine_bench.specs.task import Identifier
+
+EncoderKind = Literal["madeleine", "intra-ssl"]
+Preset = Literal["corrected", "published"]
+Unusable = Literal["refuse", "skip"]
+
+
+class ModelRecipe(Spec):
+    """Size of the slide encoder.
+
+    Attributes:
+        width: dimensions of a slide embedding and of the layers before it.
+        heads: attention heads, each over `width` dimensions of its own.
+        dropout: share (0 to below 1) of the activations zeroed in training.
+        gate_dropout: share (0 to below 1) of each attention branch zeroed in training; .25 in the
+            released code, which the paper does not mention.
+        stain_encoding: whether a learnt 32-d code of the stain is joined to each patch.
+    """
+
+    width: int = Field(default=512, ge=1)
+    heads: int = Field(default=4, ge=1)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    gate_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    stain_encoding: bool = False
+
+
+class ObjectiveRecipe(Spec):
+    """What is minimised: contrast of slides, plus weighted terms of their tokens.
+
+    Attributes:
+        preset: "corrected", or "published" with the quirks of the released code.
+        temperature: of the contrast; cosine similarities are divided by it.
+        local_weight: of the graph optimal transport between the tokens of two stains; 0 turns
+            it off. Plays no part in intra-ssl.
+        intra_weight: of the contrast between two halves of a slide's patches; 0 turns it off.
+            Plays no part in intra-ssl, which is made of this term alone.
+        tokens: tokens of a slide that enter the transport.
+        gradient: of the transport plan: "unrolled" through its iterations (exact), or "envelope",
+            with the plan held fixed.
+    """
+
+    preset: Preset = "corrected"
+    temperature: float = Field(default=0.001, gt=0.0, allow_inf_nan=False)
+    local_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    intra_weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    tokens: int = Field(default=256, ge=1)
+    gradient: Literal["unrolled", "envelope"] = "unrolled"
+
+
+class OptimiserRecipe(Spec):
+    """AdamW and its learning rate over the run.
+
+    Attributes:
+        learning_rate: the highest, reached at the end of the warm-up.
+        weight_decay: of AdamW (decoupled).
+        warmup_epochs: epochs in which the rate rises in a straight line.
+        final_learning_rate: of the last step; the way down is a half cosine.
+        clip_norm: largest norm of the whole gradient; null leaves it as it is.
+        ema_decay: weight (0-1) of the past in a running mean of the weights, which is then what
+            is kept; null keeps the weights themselves.
+    """
+
+    learning_rate: float = Field(default=1e-4, gt=0.0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0.0, allow_inf_nan=False)
+    warmup_epochs: int = Field(default=5, ge=0)
+    final_learning_rate: float = Field(default=1e-8, ge=0.0)
+    clip_norm: float | None = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> Self:
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate {self.final_learning_rate:g} is above learning_rate "
+                f"{self.learning_rate:g}; the rate falls after the warm-up"
+            )
+        return self
+
+
+class Recipe(Spec):
+    """One pretraining run. The defaults are those of the paper.
+
+    Attributes:
+        name: of the recipe; a shipped one has the name of its file.
+        encoder: "madeleine" (H&E against the other stains of a case) or "intra-ssl" (two views
+            of an H&E slide).
+        cohort: id of the pretraining cohort.
+        seed: what every draw of the run depends on.
+        model: size of the slide encoder.
+        objective: what is minimised.
+        patches: patches drawn from a slide each epoch, without replacement; all where a bag has
+            fewer.
+        min_patches: a bag of fewer patches is unusable.
+        batch_cases: cases of a step, over all processes together.
+        epochs: passes over the training cases.
+        optimiser: AdamW and its learning rate.
+        precision: of the model's arithmetic; losses are float32 either way.
+        held_out_share: share (0-0.5) of the cases kept from training, to choose the epoch by.
+        validate_every: epochs from one look at the held-out cases to the next.
+        unusable: what to do with cases without H&E and with bags below `min_patches`: stop with
+            a message ("refuse") or leave them out and say so ("skip").
+    """
+
+    name: Identifier
+    encoder: EncoderKind
+    cohort: Identifier
+    seed: int = Field(default=0, ge=0)
+    model: ModelRecipe = ModelRecipe()
+    objective: ObjectiveRecipe = ObjectiveRecipe()
+    patches: int = Field(default=2048, ge=1)
+    min_patches: int = Field(default=2, ge=1)
+    batch_cases: int = Field(default=65, ge=2)
+    epochs: int = Field(default=120, ge=1)
+    optimiser: OptimiserRecipe = OptimiserRecipe()
+    precision: Literal["bf16", "fp32"] = "bf16"
+    held_out_share: float = Field(default=0.1, gt=0.0, le=0.5)
+    validate_every: int = Field(default=1, ge=1)
+    unusable: Unusable = "refuse"
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.objective.tokens > self.patches:
+            raise ValueError(
+                f"objective.tokens {self.objective.tokens} is above patches {self.patches}; "
+                "the tokens are some of the patches drawn"
+            )
+        if self.min_patches > self.patches:
+            raise ValueError(f"min_patches {self.min_patches} is above patches {self.patches}")
+        if self.optimiser.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"optimiser.warmup_epochs {self.optimiser.warmup_epochs} leaves no epoch of "
+                f"{self.epochs} to train in; lower it too"
+            )
+        if self.validate_every > self.epochs:
+            raise ValueError(
+                f"validate_every {self.validate_every} is above epochs {self.epochs}; "
+                "no epoch could be chosen"
+            )
+        if min(self.min_patches, self.patches) < 2 and self._makes_two_views():
+            raise ValueError("patches and min_patches must be 2 or more: a slide is cut in halves")
+        if self.encoder == "intra-ssl" and self.model.stain_encoding:
+            raise ValueError("model.stain_encoding must be false: intra-ssl sees one stain")
+        return self
+
+    def _makes_two_views(self) -> bool:
+        return self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the path of each recipe that ships with the package, by name, sorted."""
+    folder = resource_folder("encoders") / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Return a recipe by its name, or by the path of its file.
+
+    Raises:
+        InputError: there is no such recipe or file, or a key or value in it is wrong.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") and path.name == str(name):
+        shipped = shipped_recipes()
+        if str(name) not in shipped:
+            hint = did_you_mean(str(name), list(shipped))
+            raise InputError(f"no recipe is called '{name}'{hint}. A path ends in .yaml")
+        path = shipped[str(name)]
+    return parse_spec(Recipe, read_yaml(path), path)
+
+
+def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Return the recipe with some keys set anew, and checked anew as a whole.
+
+    Args:
+        recipe: left as it is.
+        changes: such as "epochs=3" or "model.width=64"; values are read as YAML.
+
+    Raises:
+        InputError: a change is not key=value, a key is unknown, or a value is refused.
+
+    Examples:
+        >>> recipe = Recipe(name="toy", encoder="madeleine", cohort="acrobat")
+        >>> with_changes(recipe, ["epochs=9", "optimiser.clip_norm=null"]).optimiser.clip_norm
+    """
+    data = recipe.model_dump()
+    for change in changes:
+        key, found, text = change.partition("=")
+        if not found:
+            raise InputError(f"--set {change}: expected key=value, such as epochs=3")
+        *sections, last = _known_key(key.strip(), change).split(".")
+        section = data[sections[0]] if sections else data
+        section[last] = _value(text, change)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(_faults(error, changes)) from error
+
+
+def _known_key(key: str, change: str) -> str:
+    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    keys: list[str] = []
+    for name, kind in sections.items():
+        inside = kind.model_fields if isinstance(kind, type) and issubclass(kind, Spec) else {}
+        if key == name and inside:
+            first = next(iter(inside))
+            raise InputError(
+                f"--set {change}: '{key}' is a section; set its keys, as {key}.{first}="
+            )
+        keys.extend([f"{name}.{part}" for part in inside] or [name])
+    if key not in keys:
+        raise InputError(f"--set {change}: unknown key '{key}'{did_you_mean(key, keys)}")
+    return key
+
+
+def _value(text: str, change: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"--set {change}: '{text}' is not a YAML value") from error
+
+
+def _faults(error: ValidationError, changes: Sequence[str]) -> str:
+    given = " ".join(f"--set {change}" for change in changes)
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{given}: '{key}': {message}" if key else f"{given}: {message}")
+    return "\n".join(lines)

@@ -1,0 +1,342 @@
+"""Graph transport of tokens: golden arrays, slow reference, invariances, hostile tokens."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from madeleine_bench.losses.cosine import cosine_distance
+from madeleine_bench.losses.ipot import ipot
+from madeleine_bench.losses.transport import (
+    CORRECTED,
+    PUBLISHED,
+    TransportOptions,
+    graph_transport,
+    published_tokens,
+    thresholded,
+)
+from madeleine_bench.losses.wasserstein import gromov_plan, gromov_wasserstein, wasserstein
+from tests.losses import reference
+from tests.losses.conftest import relative
+
+GOLDEN_CASES = ("got_sq", "got_rect", "got_zero")
+
+
+def tokens(seed: int, pairs: int = 3, n: int = 6, m: int = 4, dim: int = 5):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(pairs, size, dim, generator=generator, dtype=torch.float64) for size in (n, m)
+    )
+
+
+def terms_and_gradients(x, y, **how):
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    terms = graph_transport(x, y, **how)
+    (terms.wasserstein.sum() + 3.0 * terms.gromov.sum()).backward()
+    return terms.wasserstein.detach(), terms.gromov.detach(), x.grad, y.grad
+
+
+def slow_terms_and_gradients(x, y, *, per_pair, detach):
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    w, gw = reference.graph_transport(x, y, per_pair=per_pair, detach=detach)
+    (w.sum() + 3.0 * gw.sum()).backward()
+    return w.detach(), gw.detach(), x.grad, y.grad
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES)
+def test_golden_steps(golden, case):
+    v, q = golden[f"{case}/v"], golden[f"{case}/q"]
+    how = {"per_pair": False, "detach": False}
+    across = thresholded(cosine_distance(v, q), **how)
+    found = {
+        "cos_distance": cosine_distance(v, q),
+        "cost": across,
+        "ipot_plan": ipot(across, 0.5, 30),
+        "wd": wasserstein(across)[:, None],
+        "Cs": thresholded(cosine_distance(v, v), **how),
+        "Ct": thresholded(cosine_distance(q, q), **how),
+    }
+    found["gw_plan"], found["gw_cost"] = gromov_plan(found["Cs"], found["Ct"])
+    found["gwd"] = gromov_wasserstein(found["Cs"], found["Ct"])[:, None]
+    for name, array in found.items():
+        assert relative(array, golden[f"{case}/{name}"]) < 1e-10, name
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES)
+def test_golden_loss_and_gradients(golden, case):
+    v = golden[f"{case}/v"].clone().requires_grad_()
+    q = golden[f"{case}/q"].clone().requires_grad_()
+    terms = graph_transport(v, q, options=PUBLISHED)
+    loss = terms.wasserstein.sum() + terms.gromov.sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(golden[f"{case}/got"].item(), rel=1e-10)
+    for found, name in ((v.grad, "grad_v"), (q.grad, "grad_q")):
+        expected = golden[f"{case}/{name}"]
+        # Token by token: the gradient of a zero token is 1e11 times that of the others.
+        error = (found - expected).norm(dim=2) / expected.norm(dim=2)
+        assert error.max() < 1e-8, name
+
+
+@pytest.mark.parametrize("case", ["got_sq", "got_zero"])
+def test_golden_subsample_is_the_first_tokens(golden, case):
+    v, q = (published_tokens(golden[f"{case}/{side}"]) for side in "vq")
+    assert v.shape[1] == len(v)
+    terms = graph_transport(v, q, options=PUBLISHED)
+    loss = terms.wasserstein.sum() + terms.gromov.sum()
+    assert loss.item() == pytest.approx(golden[f"{case}/got_subsample256"].item(), rel=1e-10)
+
+
+def test_published_tokens_are_at_most_the_limit():
+    assert published_tokens(torch.zeros(5, 9, 2), limit=3).shape == (5, 3, 2)
+    assert published_tokens(torch.zeros(5, 4, 2)).shape == (5, 4, 2)
+
+
+@pytest.mark.parametrize("per_pair", [True, False])
+@pytest.mark.parametrize("detach", [True, False])
+def test_equals_the_slow_reference(per_pair, detach):
+    x, y = tokens(0)
+    options = TransportOptions(per_pair_threshold=per_pair, detach_threshold=detach)
+    found = terms_and_gradients(x, y, options=options)
+    slow = slow_terms_and_gradients(x, y, per_pair=per_pair, detach=detach)
+    for ours, theirs in zip(found, slow, strict=True):
+        assert relative(ours, theirs) < 1e-8
+
+
+@pytest.mark.parametrize("options", [CORRECTED, PUBLISHED])
+def test_float32_is_near_float64(options):
+    x, y = tokens(0, n=40, m=30, dim=32)
+    exact = terms_and_gradients(x, y, options=options)
+    found = terms_and_gradients(x.float(), y.float(), options=options)
+    tolerances = (1e-5, 1e-5, 1e-3, 1e-3)
+    for ours, double, tolerance in zip(found, exact, tolerances, strict=True):
+        assert ours.dtype == torch.float32
+        assert relative(ours.double(), double) < tolerance
+
+
+def test_threshold_in_closed_form():
+    distance = torch.tensor([[[0.0, 1.0], [0.05, 0.5]], [[1.0, 3.0], [2.0, 1.5]]])
+    per_pair = thresholded(distance, per_pair=True, detach=True)
+    torch.testing.assert_close(
+        per_pair, torch.tensor([[[0.0, 0.9], [0.0, 0.4]], [[0.0, 1.8], [0.8, 0.3]]])
+    )
+    whole = thresholded(distance, per_pair=False, detach=True)
+    torch.testing.assert_close(
+        whole, torch.tensor([[[0.0, 0.7], [0.0, 0.2]], [[0.7, 2.7], [1.7, 1.2]]])
+    )
+
+
+def test_tied_extremes_share_the_gradient_over_the_group():
+    distance = torch.tensor([[[0.0, 0.0, 1.0]], [[0.0, 1.0, 1.0]]], requires_grad=True)
+    thresholded(distance, per_pair=False, detach=False).sum().backward()
+    # Three entries lie above the threshold .9 * low + .1 * high; each extreme is shared by three.
+    expected = torch.tensor([[[-0.9, -0.9, 0.9]], [[-0.9, 0.9, 0.9]]])
+    torch.testing.assert_close(distance.grad, expected)
+
+
+@pytest.mark.parametrize("options", [CORRECTED, PUBLISHED])
+def test_one_call_equals_a_call_per_group(options):
+    x, y = tokens(0, pairs=5)
+    groups = torch.tensor([7, 2, 7, 2, 7])
+    together = terms_and_gradients(x, y, options=options, groups=groups)
+    for group in (2, 7):
+        chosen = groups == group
+        alone = terms_and_gradients(x[chosen], y[chosen], options=options)
+        for whole, part in zip(together, alone, strict=True):
+            assert relative(whole[chosen], part) < 1e-10
+
+
+def test_a_pair_does_not_depend_on_its_batch_mates_unless_published():
+    x, y = tokens(0)
+    corrected, published = (graph_transport(x, y, options=o) for o in (CORRECTED, PUBLISHED))
+    for pair in range(3):
+        one = slice(pair, pair + 1)
+        alone = graph_transport(x[one], y[one])
+        assert relative(corrected.wasserstein[one], alone.wasserstein) < 1e-12
+        assert relative(corrected.gromov[one], alone.gromov) < 1e-11
+    alone = graph_transport(x[:1], y[:1], options=PUBLISHED)
+    assert relative(published.wasserstein[:1], alone.wasserstein) > 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 9999))
+def test_order_of_tokens_their_length_and_rotations_do_not_matter(seed):
+    x, y = tokens(seed)
+    generator = torch.Generator().manual_seed(seed)
+    found = terms_and_gradients(x, y)
+    order = torch.randperm(6, generator=generator)
+    permuted = terms_and_gradients(x[:, order], y)
+    assert relative(permuted[2], found[2][:, order]) < 1e-6
+    length = torch.rand(3, 6, 1, generator=generator, dtype=torch.float64) + 0.1
+    basis = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0]
+    longer = graph_transport(x * length, y)
+    rotated = graph_transport(x @ basis, y @ basis)
+    for name, expected in zip(("wasserstein", "gromov"), found, strict=False):
+        torch.testing.assert_close(getattr(longer, name), expected, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(getattr(rotated, name), expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(permuted[0], found[0], rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(permuted[1], found[1], rtol=1e-8, atol=1e-10)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 9999))
+def test_order_of_pairs_does_not_matter(seed):
+    x, y = tokens(seed, pairs=4)
+    order = torch.tensor([2, 0, 3, 1])
+    for options in (CORRECTED, PUBLISHED):
+        found = terms_and_gradients(x, y, options=options)
+        permuted = terms_and_gradients(x[order], y[order], options=options)
+        for again, first in zip(permuted[:2], found[:2], strict=True):
+            torch.testing.assert_close(again, first[order], rtol=1e-8, atol=1e-10)
+
+
+def hostile(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = (side.float() for side in tokens(0, pairs=2, n=12, m=9, dim=16))
+    if kind == "identical":
+        x, y = torch.ones_like(x), torch.ones_like(y)
+    elif kind == "same on both sides":
+        y = x.clone()
+    elif kind == "orthogonal":
+        x, y = torch.eye(16)[:12].repeat(2, 1, 1), torch.eye(16)[7:].repeat(2, 1, 1)
+    elif kind == "zero":
+        x = torch.zeros_like(x)
+    elif kind == "some zero":
+        x[0, :5], y[1, 3] = 0.0, 0.0
+    elif kind == "antipodal":
+        x, y = torch.ones_like(x), -torch.ones_like(y)
+    elif kind == "one outlier":
+        x, y = torch.ones_like(x), torch.ones_like(y)
+        x[:, 0], y[:, 0] = -1.0, -1.0
+    elif kind == "two opposite clusters":
+        x, y = x.sign().mul(0.01).add(1.0), y.mul(0.01).add(1.0)
+        x[:, ::2] *= -1.0
+        y[:, ::3] *= -1.0
+    elif kind == "one token":
+        x, y = x[:, :1], y[:, :1]
+    elif kind == "one token a side":
+        x = x[:, :1]
+    elif kind == "one pair":
+        x, y = x[:1], y[:1]
+    elif kind == "tiny":
+        x, y = x * 1e-6, y * 1e-6
+    elif kind == "huge":
+        x, y = x * 1e6, y * 1e6
+    return x, y
+
+
+HOSTILE = (
+    "identical",
+    "same on both sides",
+    "orthogonal",
+    "zero",
+    "some zero",
+    "antipodal",
+    "one outlier",
+    "two opposite clusters",
+    "one token",
+    "one token a side",
+    "one pair",
+    "tiny",
+    "huge",
+)
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "envelope"])
+@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_tokens_stay_finite_in_float32(kind, published, gradient):
+    options = TransportOptions(
+        per_pair_threshold=not published,
+        detach_threshold=not published,
+        mute_zero_tokens=not published,
+        gradient=gradient,
+    )
+    x, y = hostile(kind)
+    w, gw, x_grad, y_grad = terms_and_gradients(x, y, options=options)
+    assert all(array.isfinite().all() for array in (w, gw, x_grad, y_grad))
+    assert ((w >= 0) & (w <= 2)).all()
+    exact = graph_transport(x.double(), y.double(), options=options)
+    torch.testing.assert_close(w.double(), exact.wasserstein, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gw.double(), exact.gromov, rtol=1e-3, atol=1e-4)
+
+
+def test_zero_tokens_get_no_gradient_unless_published():
+    x, y = hostile("some zero")
+    corrected = terms_and_gradients(x, y)[2]
+    assert (corrected[0, :5] == 0).all()
+    assert corrected.abs().max() < 10.0
+    assert terms_and_gradients(x, y, options=PUBLISHED)[2][0, :5].abs().max() > 1e6
+
+
+def test_full_precision_under_autocast():
+    x, y = (side.float() for side in tokens(0))
+    plain = graph_transport(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = graph_transport(x, y)
+        half = graph_transport(x.bfloat16(), y.bfloat16())
+    assert torch.equal(cast.wasserstein, plain.wasserstein)
+    assert torch.equal(cast.gromov, plain.gromov)
+    rounded = graph_transport(x.bfloat16().float(), y.bfloat16().float())
+    assert half.gromov.dtype == torch.float32
+    assert torch.equal(half.gromov, rounded.gromov)
+
+
+def test_half_precision_tokens_get_their_gradient():
+    x, y = (side.bfloat16().requires_grad_() for side in tokens(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = graph_transport(x, y)
+    (terms.wasserstein.sum() + terms.gromov.sum()).backward()
+    assert x.grad.dtype == torch.bfloat16
+    assert x.grad.isfinite().all()
+    assert (x.grad != 0).any()
+
+
+def test_a_tenth_of_what_autograd_keeps():
+    x, y = (side.float().requires_grad_() for side in tokens(0, pairs=2, n=24, m=18, dim=8))
+
+    def kept(term):
+        storages: dict[int, int] = {}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            alive = term()
+        assert alive is not None
+        return sum(storages.values())
+
+    ours = kept(lambda: graph_transport(x, y))
+    plain = kept(lambda: reference.graph_transport(x, y, per_pair=True, detach=True))
+    assert ours < plain / 20
+
+
+def test_no_pairs_give_no_terms():
+    terms = graph_transport(torch.zeros(0, 4, 5), torch.zeros(0, 3, 5), options=PUBLISHED)
+    assert terms.wasserstein.shape == terms.gromov.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ((2, 3, 4), (3, 3, 4), "tokens must be"),
+        ((2, 3, 4), (2, 3, 5), "tokens must be"),
+        ((3, 4), (3, 4), "tokens must be"),
+        ((2, 0, 4), (2, 3, 4), "needs a token, found 0 and 3"),
+    ],
+)
+def test_wrong_shapes_are_named(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        graph_transport(torch.ones(x), torch.ones(y))
+
+
+def test_groups_name_every_pair():
+    x, y = tokens(0)
+    with pytest.raises(ValueError, match=r"groups must be \(3,\), found \(2,\)"):
+        graph_transport(x, y, options=PUBLISHED, groups=torch.tensor([0, 1]))
+
+
+def test_an_unknown_gradient_is_named():
+    x, y = tokens(0)
+    with pytest.raises(ValueError, match="gradient must be"):
+        graph_transport(x, y, options=TransportOptions(gradient="exact"))
