@@ -1,4 +1,4 @@
-"""Atomic writes: to a temporary file in the same folder, then renamed, so no reader sees half."""
+"""Writes that leave no half: to a temporary file, then renamed; and one writer a folder."""
 
 import contextlib
 import os
@@ -59,3 +59,31 @@ def write_text(path: Path, text: str) -> None:
         InputError: the folder cannot be written.
     """
     write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes of this machine until the block ends, or dies.
+
+    Where the system has no file locks (Windows), nothing is held.
+
+    Raises:
+        InputError: another process holds the folder, or it cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".writer").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another process is writing to {folder}; wait for it, or choose another folder"
+                ) from error
+            yield
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error

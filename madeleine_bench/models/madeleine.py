@@ -18,6 +18,7 @@ from torch import Tensor, nn
 TOKEN_DIM = 128
 STAIN_DIM = 32
 
+_STAIN_STD = 0.02
 _LAYERS = (0, 4, 8)  # positions of the three Linear layers in the pre-attention network
 
 
@@ -259,8 +260,9 @@ def published_stain_order(cases: int, stains: int) -> Tensor:
 def initialise(model: nn.Module, seed: int) -> None:
     """Fill the parameters from a seed, leaving global random state alone.
 
-    Matrices are uniform in +-sqrt(1 / fan_in) as torch's own default, stain encodings standard
-    normal, LayerNorm starts at identity, other vectors at zero.
+    Matrices are uniform in +-sqrt(1 / fan_in) as torch's own default, stain encodings normal
+    with a small deviation (at 1, torch's default, they drown patch features of unit length and
+    the stains are hard to align), LayerNorm starts at identity, other vectors at zero.
     """
     generator = torch.Generator().manual_seed(seed % 2**63)
     with torch.no_grad():
@@ -268,7 +270,7 @@ def initialise(model: nn.Module, seed: int) -> None:
             # Drawn in float32 on the CPU, so that device and precision do not change the draw.
             drawn = torch.empty(parameter.shape, dtype=torch.float32)
             if name.endswith("embedding.weight"):
-                drawn.normal_(generator=generator)
+                drawn.normal_(std=_STAIN_STD, generator=generator)
             elif parameter.ndim > 1:
                 bound = math.sqrt(1.0 / parameter.shape[1])
                 drawn.uniform_(-bound, bound, generator=generator)

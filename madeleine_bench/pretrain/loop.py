@@ -4,60 +4,24 @@ Every random draw derives from the recipe's seed and from what it is for, never 
 before; so a run that was stopped anywhere goes on to the same weights, bit for bit on a CPU.
 """
 
-import time
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from madeleine_bench.data.feature_store import FeatureStore, open_store, pack_cohort
-from madeleine_bench.errors import CheckFailed, InputError, Interrupted
-from madeleine_bench.files import write_text
-from madeleine_bench.models.madeleine import Madeleine, initialise
-from madeleine_bench.pretrain.batches import (
-    CaseBatch,
-    PatchSource,
-    choose_source,
-    draw_batch,
-    plan_epoch,
-    prefetch,
-    rank_share,
-)
-from madeleine_bench.pretrain.cases import CaseTable, build_cases, split_cases
-from madeleine_bench.pretrain.checkpoint import (
-    Checkpoint,
-    RunState,
-    optimiser_moments,
-    read_checkpoint,
-    restore_moments,
-    write_checkpoint,
-)
-from madeleine_bench.pretrain.curves import TrainingLog, loss_curves_svg, read_log
-from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
+from madeleine_bench.errors import InputError, Interrupted
+from madeleine_bench.files import sole_writer
 from madeleine_bench.pretrain.interrupt import listening
-from madeleine_bench.pretrain.objective import Loss, cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import (
     Group,
     any_of,
     barrier,
     process_group,
-    sum_gradients,
-    sum_over,
 )
-from madeleine_bench.pretrain.publish import Trained, card_name, publish
+from madeleine_bench.pretrain.publish import CARD, Trained, card_name, publish
 from madeleine_bench.pretrain.recipe import Recipe
-from madeleine_bench.pretrain.schedule import learning_rate_at
-from madeleine_bench.seeds import seed_for
+from madeleine_bench.pretrain.run import CHECKPOINT, Run
 from madeleine_bench.types import CohortData, Progress
-
-CHECKPOINT, LOG, CURVES = "checkpoint.safetensors", "log.csv", "curves.svg"
-_HELD_OUT_BATCH = 32
-_DRAW_EVERY_S = 30.0  # a picture takes longer than an epoch of a small run
 
 
 def pretrain(
@@ -86,15 +50,16 @@ def pretrain(
         name: of the encoder on its card; by default encoder and cohort.
 
     Raises:
-        InputError: cases, bags or checkpoint cannot be used; `out` holds another run.
+        InputError: cases, bags or checkpoint cannot be used; `out` holds another run, or one is
+            going on there.
         CheckFailed: the loss is no longer a number; the last checkpoint is kept.
         Interrupted: the user asked to stop; the checkpoint is of that step.
     """
-    with process_group(device) as group:
-        name = card_name(recipe, name)
+    name = card_name(recipe, name)
+    with process_group(device) as group, sole_writer(out) if group.is_first else nullcontext():
         _check_request(recipe, out, group, resume=resume)
         store = _packed(data, features, group, progress)
-        run = _Run.start(recipe, store, out, group)
+        run = Run.start(recipe, store, out, group)
         _announce(run, progress)
         with listening() as stop:
             while run.state.epoch < recipe.epochs:
@@ -119,262 +84,10 @@ def pretrain(
             device=str(group.device),
             processes=group.size,
         )
-        return publish(trained, out, name) if group.is_first else out / "card.yaml"
+        return publish(trained, out, name) if group.is_first else out / CARD
 
 
-@dataclass
-class _Run:
-    """What changes while a run goes on, and what it needs for the next step."""
-
-    recipe: Recipe
-    store: FeatureStore
-    out: Path
-    group: Group
-    cases: CaseTable
-    held_out: CaseTable
-    source: PatchSource
-    model: Madeleine
-    optimiser: torch.optim.AdamW
-    state: RunState
-    best: dict[str, Tensor]
-    average: dict[str, Tensor]
-    log: TrainingLog
-    pending: Loss | None = None
-    drawn_s: float = float("-inf")
-
-    @classmethod
-    def start(cls, recipe: Recipe, store: FeatureStore, out: Path, group: Group) -> "_Run":
-        """Return a run at its beginning, or where its checkpoint left it."""
-        table = build_cases(
-            store,
-            min_patches=recipe.min_patches,
-            unusable=recipe.unusable,
-            encoder=recipe.encoder,
-        )
-        cases, held_out = split_cases(table, recipe.held_out_share, recipe.seed)
-        model = Madeleine(
-            store.features.shape[1],
-            recipe.model.width,
-            recipe.model.heads,
-            stains=len(table.stains) if recipe.model.stain_encoding else 0,
-            dropout=recipe.model.dropout,
-            gate_dropout=recipe.model.gate_dropout,
-        )
-        initialise(model, seed_for("pretrain", recipe.seed))
-        model.to(group.device)
-        optimiser = torch.optim.AdamW(
-            model.parameters(),
-            lr=recipe.optimiser.learning_rate,
-            weight_decay=recipe.optimiser.weight_decay,
-        )
-        state, best, average = RunState(), {}, {}
-        found = (out / CHECKPOINT).is_file()
-        if found:
-            checkpoint = read_checkpoint(out / CHECKPOINT, _inputs(recipe, store, group), model)
-            model.load_state_dict(checkpoint.model)
-            restore_moments(model, optimiser, checkpoint.moments)
-            state, best, average = checkpoint.state, checkpoint.best, checkpoint.average
-        log = TrainingLog(out / LOG, resume_epoch=state.epoch if found else None)
-        source = choose_source(store, group.device)
-        return cls(
-            recipe, store, out, group, cases, held_out, source, model, optimiser, state, best,
-            {name: value.to(group.device) for name, value in average.items()}, log,
-        )  # fmt: skip
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch, the same for every epoch."""
-        return len(self._plan(0))
-
-    def rest_of_epoch(self) -> Iterator[CaseBatch]:
-        """Yield this process's share of each batch that the epoch still has to come."""
-        epoch = self.state.epoch
-        plan = self._plan(epoch)[self.state.step :]
-        return prefetch(
-            draw_batch(
-                self.source,
-                self.cases,
-                rank_share(positions, self.group.rank, self.group.size),
-                patches=self.recipe.patches,
-                seed=self.recipe.seed,
-                epoch=epoch,
-                cases=-(-len(positions) // self.group.size),
-            )
-            for positions in plan
-        )
-
-    def step(self, batch: CaseBatch) -> None:
-        """Take one step of the optimiser down the gradient of a batch.
-
-        The loss is read one step later, so that a GPU is never waited for while it has work.
-        """
-        started = time.perf_counter()
-        recipe, state = self.recipe, self.state
-        done = state.epoch * self.steps_per_epoch + state.step
-        rate = self._learning_rate(done)
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate
-        self.model.train()
-        # The only draw of torch's own generator is dropout; each step and process has its seed.
-        torch.manual_seed(seed_for("dropout", recipe.seed, done, self.group.rank))
-        objective = cross_stain_loss if recipe.encoder == "madeleine" else view_loss
-        with _precision(recipe, self.group.device):
-            loss = objective(
-                self.model, batch, len(self.cases.stains), recipe.objective, self.group
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        sum_gradients(self.group, self.model.parameters())
-        if recipe.optimiser.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimiser.clip_norm)
-        self.optimiser.step()
-        self._update_average()
-        self._settle()
-        self.pending = loss
-        state.step += 1
-        state.patches += sum(batch.lengths)
-        state.seconds += time.perf_counter() - started
-
-    def end_epoch(self) -> str:
-        """Return a line about the epoch that has ended; log, curves and checkpoint are written."""
-        self._settle()
-        state, recipe = self.state, self.recipe
-        steps = max(state.step, 1)
-        terms = {name: total / steps for name, total in sorted(state.sums.items())}
-        row: dict[str, float] = {
-            "epoch": state.epoch + 1,
-            "step": (state.epoch + 1) * self.steps_per_epoch,
-            "learning_rate": self._learning_rate((state.epoch + 1) * self.steps_per_epoch - 1),
-            **terms,
-        }
-        last = state.epoch + 1 == recipe.epochs
-        due = last or (state.epoch + 1) % recipe.validate_every == 0
-        held_out = self._validate() if due else None
-        for name in HeldOut.__dataclass_fields__:
-            row[f"held_out_{name}"] = float("nan") if held_out is None else getattr(held_out, name)
-        seen = sum_over(self.group, torch.tensor(float(state.patches), device=self.group.device))
-        row["patches_per_s"] = float(seen) / max(state.seconds, 1e-9)
-        row["seconds"] = state.seconds
-        if held_out is not None and (state.best is None or held_out.retrieval > state.best):
-            state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
-            self.best = {name: value.detach().clone() for name, value in self.weights().items()}
-        state.epoch, state.step, state.patches = state.epoch + 1, 0, 0
-        state.sums, state.seconds = {}, 0.0
-        if self.group.is_first:
-            self.log.append(row)
-            if last or time.monotonic() - self.drawn_s > _DRAW_EVERY_S:
-                title = f"{recipe.encoder} on {self.store.source} {self.store.cohort_id}"
-                write_text(self.out / CURVES, loss_curves_svg(read_log(self.out / LOG), title))
-                self.drawn_s = time.monotonic()
-        self.save()
-        measured = (
-            ""
-            if held_out is None
-            else (
-                f", held-out retrieval {held_out.retrieval:.3f} (chance {held_out.chance:.3f}), "
-                f"smooth rank {held_out.smooth_rank:.1f}, token cosine {held_out.token_cosine:.2f}"
-            )
-        )
-        spoken = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
-        return f"epoch {state.epoch}/{recipe.epochs}: {spoken}{measured}"
-
-    def describe_step(self) -> str:
-        """Return a few words for the progress bar: means over the epoch so far."""
-        state = self.state
-        read = max(state.step - 1, 1)
-        terms = " ".join(f"{name} {total / read:.3f}" for name, total in state.sums.items())
-        speed = self.group.size * state.patches / max(state.seconds, 1e-9) / 1e3
-        return f"epoch {state.epoch + 1}  {terms}  {speed:.1f}k patches/s"
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the weights to judge and to keep: the moving average where there is one."""
-        return self.average or self.model.state_dict()
-
-    def save(self) -> None:
-        """Write the checkpoint; in a group, the first process does."""
-        self._settle()
-        if not self.group.is_first:
-            return
-        checkpoint = Checkpoint(
-            state=self.state,
-            model=self.model.state_dict(),
-            moments=optimiser_moments(self.model, self.optimiser),
-            best=self.best,
-            average=self.average,
-            inputs=_inputs(self.recipe, self.store, self.group),
-        )
-        write_checkpoint(self.out / CHECKPOINT, checkpoint)
-
-    def _learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0 over the whole run."""
-        recipe = self.recipe
-        return learning_rate_at(
-            step, self.steps_per_epoch, recipe.epochs, recipe.optimiser, recipe.objective.preset
-        )
-
-    def _plan(self, epoch: int) -> list[Any]:
-        return plan_epoch(
-            len(self.cases),
-            self.recipe.batch_cases,
-            seed=self.recipe.seed,
-            epoch=epoch,
-            world=self.group.size,
-        )
-
-    def _validate(self) -> HeldOut:
-        """Return the measures of the held-out cases; every process works them out alike."""
-        batches = (
-            draw_batch(
-                self.source,
-                self.held_out,
-                np.arange(start, min(start + _HELD_OUT_BATCH, len(self.held_out))),
-                patches=self.recipe.patches,
-                seed=seed_for("held-out", self.recipe.seed),
-                epoch=0,
-            )
-            for start in range(0, len(self.held_out), _HELD_OUT_BATCH)
-        )
-        current = self.model.state_dict()
-        if self.average:
-            current = {name: value.clone() for name, value in current.items()}
-            self.model.load_state_dict(self.average)
-        found = evaluate_held_out(
-            self.model, batches, len(self.cases.stains), views=self.recipe.encoder == "intra-ssl"
-        )
-        if self.average:
-            self.model.load_state_dict(current)
-        return found
-
-    def _update_average(self) -> None:
-        decay = self.recipe.optimiser.ema_decay
-        if decay is None:
-            return
-        for name, value in self.model.state_dict().items():
-            if name not in self.average:
-                self.average[name] = value.detach().clone()
-            self.average[name].lerp_(value, 1.0 - decay)
-
-    def _settle(self) -> None:
-        """Read the loss of the step before, and refuse to go on when it is not a number."""
-        loss, self.pending = self.pending, None
-        if loss is None:
-            return
-        state = self.state
-        terms = {name: float(value) for name, value in loss.terms.items()}
-        if not all(np.isfinite(value) for value in terms.values()):
-            kept = f"{self.out / CHECKPOINT} is of an earlier step and is kept"
-            spoken = ", ".join(f"{name} {value:g}" for name, value in terms.items())
-            raise CheckFailed(
-                f"the loss is not a number in epoch {state.epoch + 1}, step {state.step} "
-                f"({spoken}). {kept if state.epoch else 'Nothing had been saved yet'}; try a lower "
-                "optimiser.learning_rate, a smaller optimiser.clip_norm or precision: fp32, in a "
-                "new folder (--out)"
-            )
-        for name, value in terms.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-
-
-def _announce(run: _Run, progress: Progress) -> None:
+def _announce(run: Run, progress: Progress) -> None:
     recipe, state = run.recipe, run.state
     progress.say(
         f"{recipe.encoder} on {run.store.source} {run.store.cohort_id}: {len(run.cases)} cases to "
@@ -420,19 +133,3 @@ def _packed(data: CohortData, path: Path, group: Group, progress: Progress) -> F
         pack_cohort(data, path, advance)
     barrier(group)
     return open_store(path)
-
-
-def _inputs(recipe: Recipe, store: FeatureStore, group: Group) -> dict[str, Any]:
-    """Return what the weights depend on, for the checkpoint to compare when a run goes on."""
-    return {
-        "recipe": recipe.model_dump(mode="json"),
-        "data": store.content,
-        "processes": group.size,
-        "input_dim": int(store.features.shape[1]),
-    }
-
-
-def _precision(recipe: Recipe, device: torch.device) -> Any:
-    if recipe.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)

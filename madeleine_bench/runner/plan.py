@@ -135,8 +135,10 @@ def resume_key(embeddings: str, assessment: Assessment) -> str:
 
 
 def embeddings_key(encoder_fingerprint: str, data: CohortData, slide_ids: Sequence[str]) -> str:
-    """Return the hash of all that embeddings are made from: the encoder and each bag."""
-    return hash_json([encoder_fingerprint, [[s, data.content_key(s)] for s in slide_ids]])
+    """Return the hash of all that embeddings are made from: encoder, bags, and facts of slides."""
+    facts = data.slides[["slide_id", "case_id", "stain", "site"]].itertuples(index=False)
+    known = {row[0]: list(row) for row in facts}
+    return hash_json([encoder_fingerprint, [[*known[s], data.content_key(s)] for s in slide_ids]])
 
 
 def slides_with_bags(data: CohortData) -> list[str]:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import Interrupted
-from madeleine_bench.pretrain import loop
+from madeleine_bench.files import sole_writer
+from madeleine_bench.pretrain import run
 from madeleine_bench.types import Bag
 
 LAST_EPOCH = "3"
@@ -35,7 +36,7 @@ def test_a_run_leaves_an_encoder_its_log_and_its_curves(acrobat, mbench):
     assert said.code == 0, said.err
     out = acrobat.folder / "out"
     assert {p.name for p in out.iterdir()} == {
-        "card.yaml", "checkpoint.safetensors", "curves.svg", "log.csv", "run.json",
+        ".writer", "card.yaml", "checkpoint.safetensors", "curves.svg", "log.csv", "run.json",
         "small-acrobat.safetensors",
     }  # fmt: skip
     log = pd.read_csv(out / "log.csv")
@@ -75,7 +76,7 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
     whole, stopped = acrobat.folder / "whole", acrobat.folder / "stopped"
     assert mbench(*acrobat.arguments(*setting, "--out", whole)).code == 0
     taken = 0
-    real = loop._Run.step
+    real = run.Run.step
 
     def interrupted_step(run, batch):
         nonlocal taken
@@ -84,12 +85,12 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
         if taken == step:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(loop._Run, "step", interrupted_step)
+    monkeypatch.setattr(run.Run, "step", interrupted_step)
     said = mbench(*acrobat.arguments(*setting, "--out", stopped))
     assert said.code == Interrupted.exit_code, said.err
     assert "--resume" in said.err
     assert not (stopped / "card.yaml").exists()
-    monkeypatch.setattr(loop._Run, "step", real)
+    monkeypatch.setattr(run.Run, "step", real)
     said = mbench(*acrobat.arguments(*setting, "--out", stopped, "--resume"))
     assert said.code == 0, said.err
     assert same(weights_of(whole), weights_of(stopped))
@@ -114,6 +115,35 @@ def test_a_second_run_in_the_same_folder_is_refused(acrobat, mbench):
     assert "holds a run already" in said.err
     assert "--resume" in said.err
     assert same(before, weights_of(acrobat.folder / "out"))
+
+
+def test_a_run_that_goes_on_keeps_others_out(acrobat, mbench):
+    with sole_writer(acrobat.folder / "out"):
+        said = mbench(*acrobat.arguments())
+    assert said.code == 2
+    assert "another process is writing" in said.err
+    assert mbench(*acrobat.arguments()).code == 0
+
+
+def test_weights_that_are_not_numbers_are_never_saved(acrobat, mbench, monkeypatch):
+    assert mbench(*acrobat.arguments("--set", "epochs=2")).code == 0
+    checkpoint = acrobat.folder / "out" / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    real = run.Run.step
+
+    def spoiling_step(self, batch):
+        real(self, batch)
+        with torch.no_grad():
+            self.model.projector.weight[0, 0] = torch.nan
+
+    monkeypatch.setattr(run.Run, "step", spoiling_step)
+    monkeypatch.setattr(run.Run, "_settle", lambda self: None)
+    other = acrobat.folder / "spoilt"
+    said = mbench(*acrobat.arguments("--set", "epochs=2", "--out", other))
+    assert said.code == 1
+    assert "projector.weight" in said.err
+    assert not (other / "checkpoint.safetensors").exists()
+    assert checkpoint.read_bytes() == before
 
 
 def test_views_of_he_alone_train_intra_ssl(acrobat, mbench):

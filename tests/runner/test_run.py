@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.encoders.registry import find_encoder
+from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.protocols.fits import FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.plan import Request, embeddings_key
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
 from tests.runner.conftest import RUN, contents, files, finish, start
@@ -31,6 +32,9 @@ class Quiet:
         self.jobs[name] = total
 
     def advance(self, note):
+        pass
+
+    def say(self, line):
         pass
 
 
@@ -51,6 +55,16 @@ def test_two_processes_and_two_workers_give_the_same_bytes(undisturbed, tmp_path
     finish(start(tmp_path, jobs=2))
     assert contents(tmp_path) == contents(undisturbed)
     assert files(tmp_path) == files(undisturbed)
+
+
+def test_a_corrected_stain_asks_for_new_embeddings():
+    catalogue = load_catalogue()
+    data = PhantomCohort(catalogue.cohorts["aidpath"], catalogue.tasks_of("aidpath"))
+    ids = data.slides["slide_id"].tolist()
+    before = embeddings_key("encoder", data, ids)
+    assert before == embeddings_key("encoder", data, ids)
+    data.slides = data.slides.assign(stain=["ER", *data.slides["stain"][1:]])
+    assert before != embeddings_key("encoder", data, ids)
 
 
 def test_threads_of_the_machine_do_not_matter(undisturbed, tmp_path, monkeypatch):
