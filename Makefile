@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-ENCODERS := mean-pool max-pool random-projection untrained patch-count site-only case-id oracle
+ENCODERS := madeleine madeleine-se intra-ssl mean-pool max-pool \
+            random-projection untrained patch-count site-only case-id oracle
 
 .PHONY: bench test slow lint types check-lock clean
 

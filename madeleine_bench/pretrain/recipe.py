@@ -132,7 +132,8 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if self.objective.tokens > self.patches:
+        transports = self.encoder == "madeleine" and self.objective.local_weight > 0.0
+        if transports and self.objective.tokens > self.patches:
             raise ValueError(
                 f"objective.tokens {self.objective.tokens} is above patches {self.patches}; "
                 "the tokens are some of the patches drawn"
@@ -176,7 +177,7 @@ def load_recipe(name: str | Path) -> Recipe:
         shipped = shipped_recipes()
         if str(name) not in shipped:
             hint = did_you_mean(str(name), list(shipped))
-            raise InputError(f"no recipe is called '{name}'{hint}. A path ends in .yaml")
+            raise InputError(f"no recipe is called '{name}' (a path ends in .yaml){hint}")
         path = shipped[str(name)]
     return parse_spec(Recipe, read_yaml(path), path)
 

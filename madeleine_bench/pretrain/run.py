@@ -172,7 +172,8 @@ class Run:
         last = state.epoch + 1 == recipe.epochs
         due = last or (state.epoch + 1) % recipe.validate_every == 0
         held_out = self._validate() if due else None
-        if held_out is not None and (state.best is None or held_out.retrieval > state.best):
+        # Of equal epochs the last: where retrieval is perfect early, training still goes on.
+        if held_out is not None and (state.best is None or held_out.retrieval >= state.best):
             state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
             self.best = {name: value.detach().clone() for name, value in self.weights().items()}
         row = self._row(held_out)

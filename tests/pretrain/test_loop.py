@@ -46,7 +46,7 @@ def test_a_run_leaves_an_encoder_its_log_and_its_curves(acrobat, mbench):
     assert log["held_out_retrieval"].max() > log["held_out_chance"].iloc[0]
     assert (out / "curves.svg").read_text().startswith("<svg")
     about = json.loads((out / "run.json").read_text())
-    best = log["held_out_retrieval"].idxmax()
+    best = log["held_out_retrieval"][::-1].idxmax()
     assert about["state"]["best_epoch"] == log["epoch"][best]
     entry = find_encoder(str(out / "card.yaml"))
     assert entry.card.training_cohorts == ("acrobat",)
