@@ -158,7 +158,7 @@ class LiveProgress:
     def advance(self, note: str) -> None:
         """Say that one job of the phase has ended."""
         if self._bar is not None:
-            self._bars.update(self._bar, advance=1, note=note[:60])
+            self._bars.update(self._bar, advance=1, note=note[:80])
 
     def say(self, line: str) -> None:
         """Leave a line that stays when the bar moves on."""

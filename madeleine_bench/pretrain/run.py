@@ -70,6 +70,7 @@ class Run:
     log: TrainingLog
     pending: Loss | None = None
     drawn_s: float = float("-inf")
+    smooth_rank: float | None = None
 
     @classmethod
     def start(cls, recipe: Recipe, store: FeatureStore, out: Path, group: Group) -> "Run":
@@ -172,6 +173,7 @@ class Run:
         last = state.epoch + 1 == recipe.epochs
         due = last or (state.epoch + 1) % recipe.validate_every == 0
         held_out = self._validate() if due else None
+        self.smooth_rank = self.smooth_rank if held_out is None else held_out.smooth_rank
         # Of equal epochs the last: where retrieval is perfect early, training still goes on.
         if held_out is not None and (state.best is None or held_out.retrieval >= state.best):
             state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
@@ -190,7 +192,8 @@ class Run:
         read = max(state.step - 1, 1)
         terms = " ".join(f"{name} {total / read:.3f}" for name, total in state.sums.items())
         speed = self.group.size * state.patches / max(state.seconds, 1e-9) / 1e3
-        return f"epoch {state.epoch + 1}  {terms}  {speed:.1f}k patches/s"
+        rank = "" if self.smooth_rank is None else f"  rank {self.smooth_rank:.1f}"
+        return f"epoch {state.epoch + 1}  {terms}{rank}  {speed:.1f}k patches/s"
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to judge and to keep: the moving average where there is one."""

@@ -10,10 +10,12 @@ from madeleine_bench.encoders.registry import (
     find_encoder,
     fingerprint,
     load_encoder,
+    read_card,
     shipped_encoders,
 )
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
+from madeleine_bench.specs.card import card_text
 
 SHIPPED = shipped_encoders()
 CARD = """
@@ -172,3 +174,9 @@ def test_contract_checks_catch_each_fault(tmp_path):
         with np.errstate(all="ignore"):
             checks = check_contract(load_encoder(find_encoder(write_stranger(folder, code))))
         assert any(word in c.name for c in checks if not c.passed), word
+
+def test_a_card_written_is_the_card_read(tmp_path):
+    for entry in shipped_encoders().values():
+        path = tmp_path / f"{entry.card.name}.yaml"
+        path.write_text(card_text(entry.card))
+        assert read_card(path, origin="test").card == entry.card
