@@ -1,0 +1,121 @@
+"""Is every score of the null phantom at chance, judged by what chance does to that very score."""
+
+import math
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.embeddings.compute import unit_embeddings
+from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.phantoms.cohort import PhantomCohort
+from madeleine_bench.protocols.evaluation import evaluate
+from madeleine_bench.protocols.scoring import score
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
+from madeleine_bench.specs.record import Record
+from madeleine_bench.types import Units
+
+NULL_BOARD = "phantom-signal-0"
+NORMAL_95, NORMAL_999 = 1.959964, 3.290527
+SHUFFLES = 60
+
+
+def distance_from_chance(record: Record) -> float:
+    """Return how far a score is from chance, in standard errors of its bootstrap interval."""
+    main = record.scores.main
+    error = (main.ci95[1] - main.ci95[0]) / (2 * NORMAL_95)
+    return 0.0 if main.value == main.chance else (main.value - main.chance) / max(error, 1e-12)
+
+
+def away_from_chance(records: Iterable[Record], results: Path) -> list[dict[str, Any]]:
+    """Return each score outside its 99.9% interval around chance; the oracle is left out.
+
+    The bootstrap of a record resamples test cases alone. Folds share most of their training cases,
+    so it is too narrow for a null board; a score outside it is judged by the spread of the same
+    protocol on the same embeddings over shuffled labels.
+    """
+    found = []
+    for record in records:
+        if record.encoder.name == "oracle" or abs(distance_from_chance(record)) <= NORMAL_999:
+            continue
+        spread = spread_over_shuffled_labels(record, results)
+        distance = (record.scores.main.value - record.scores.main.chance) / spread
+        found.append(
+            {
+                **named(record),
+                "bootstrap_standard_errors": round(distance_from_chance(record), 2),
+                "shuffled_label_deviations": round(distance, 2),
+                "outside": abs(distance) > NORMAL_999,
+            }
+        )
+    return found
+
+
+def spread_over_shuffled_labels(record: Record, results: Path, shuffles: int = SHUFFLES) -> float:
+    """Return the standard deviation about chance of the main score when labels are shuffled."""
+    catalogue = load_catalogue()
+    task, protocol = catalogue.tasks[record.task.id], catalogue.protocol(record.protocol)
+    units, matrix = null_units(catalogue, record, results)
+    values = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for shuffle in range(shuffles):
+            mixed = shuffled(units, rng_for("shuffled labels", task.name, shuffle), shuffle)
+            splits = frozen_splits(Path(scratch), task, protocol, mixed)
+            evaluation = evaluate(task, protocol, matrix, mixed, splits)
+            values.append(score(task, protocol, evaluation.predictions, evaluation.fits).value)
+    return math.sqrt(math.fsum((v - task.metric.chance) ** 2 for v in values) / len(values))
+
+
+def null_units(
+    catalogue: Catalogue, record: Record, results: Path
+) -> tuple[Units, NDArray[np.float64]]:
+    """Return the units of a record of the null board and their embeddings, unit x dim.
+
+    Raises:
+        InputError: the embeddings that the record was made from are gone.
+    """
+    task = catalogue.tasks[record.task.id]
+    cohort, tasks = catalogue.cohorts[task.cohort], catalogue.tasks_of(task.cohort)
+    units = build_units(task, PhantomCohort(cohort, tasks, signal=0.0), "phantom")
+    return units, unit_embeddings(read_embeddings(_embeddings_of(record, results)), units)
+
+
+def shuffled(units: Units, rng: np.random.Generator, number: int) -> Units:
+    """Return the units with their outcomes dealt out anew; `number` tells shuffles apart."""
+    outcome = [name for name in ("label", "time_days", "event") if name in units.table]
+    table = units.table.copy()
+    table[outcome] = units.table[outcome].to_numpy()[rng.permutation(len(table))]
+    table = table.astype(units.table.dtypes.to_dict())
+    return replace(units, table=table, hash=hash_json([units.hash, number]))
+
+
+def named(record: Record) -> dict[str, Any]:
+    """Return which score a record holds, for a summary."""
+    return {
+        "encoder": record.encoder.name,
+        "task": record.task.id,
+        "protocol": record.protocol,
+        "score": round(record.scores.main.value, 4),
+    }
+
+
+def _embeddings_of(record: Record, results: Path) -> Path:
+    """Return the file a record was made from; a results folder may hold several revisions."""
+    store = EmbeddingStore(results)
+    folder = results / "embeddings" / record.board / record.encoder.name
+    for path in sorted(folder.glob(f"{record.task.cohort}.*.safetensors")):
+        if store.content_hash(path) == record.inputs.embeddings:
+            return path
+    raise InputError(
+        f"{folder}: no embeddings of {record.task.cohort} with the hash of record "
+        f"{record.record_id[:12]}; run the encoder again with --resume never"
+    )
