@@ -175,6 +175,7 @@ def test_contract_checks_catch_each_fault(tmp_path):
             checks = check_contract(load_encoder(find_encoder(write_stranger(folder, code))))
         assert any(word in c.name for c in checks if not c.passed), word
 
+
 def test_a_card_written_is_the_card_read(tmp_path):
     for entry in shipped_encoders().values():
         path = tmp_path / f"{entry.card.name}.yaml"
