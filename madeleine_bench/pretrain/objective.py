@@ -64,7 +64,7 @@ class Embedded:
     def by_case(self, rows: Tensor) -> Tensor:
         """Return slide x width as case x stain x width, zeros where there is no slide."""
         padded = torch.cat([rows, torch.zeros_like(rows[:1])])
-        return padded[self.row_of.to(rows.device)]
+        return padded[on_device(self.row_of, rows.device)]
 
     def pairs(self, stain: int) -> tuple[Tensor, Tensor]:
         """Return the rows of H&E slides and, case by case, those of the other stain."""
@@ -113,7 +113,7 @@ def cross_stain_loss(
     """
     published = recipe.preset == "published"
     made = embed(model, batch, stains, published=published)
-    present = gather_rows(group, (made.row_of >= 0).float().to(made.slides.device)).cpu() > 0
+    present = _present(group, made)
     counts = (present[:, :1] & present).sum(dim=0).tolist()
     used = [stain for stain in range(1, stains) if counts[stain] >= 2]
     if not used:
@@ -136,10 +136,25 @@ def view_loss(
 ) -> Loss:
     """Return InfoNCE between two random halves of the patches of each H&E slide (Intra-SSL)."""
     made = embed(model, batch, stains)
-    present = gather_rows(group, (made.row_of >= 0).float().to(made.slides.device)).cpu() > 0
+    present = _present(group, made)
     return _weighed(
         [_Part("intra", 1.0, _view_contrast(model, made, group, present, [0], recipe))], group
     )
+
+
+def on_device(index: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
+    if device.type != "cuda":
+        return index.to(device)
+    return index.pin_memory().to(device, non_blocking=True)
+
+
+def _present(group: Group, made: Embedded) -> Tensor:
+    """Return which slides the global batch has: case x stain, on the CPU."""
+    here = made.row_of >= 0
+    if group.size == 1:
+        return here  # to the device and back would wait until the model has run
+    return gather_rows(group, here.float().to(made.slides.device)).cpu() > 0
 
 
 @dataclass(frozen=True)
@@ -168,7 +183,8 @@ def _contrast(
     """Return the sum over stains of InfoNCE between H&E and the stain; case x stain x width."""
     losses = []
     for stain in used:
-        both = (present[:, 0] & present[:, stain]).nonzero().squeeze(1).to(slides.device)
+        both = (present[:, 0] & present[:, stain]).nonzero().squeeze(1)
+        both = on_device(both, slides.device)
         he, other = slides[both, 0], slides[both, stain]
         losses.append(info_nce(he, other, temperature=recipe.temperature))
     return torch.stack(losses).sum()
@@ -188,7 +204,7 @@ def _view_contrast(
     first, second = (gather_rows(group, made.by_case(views[view::2])) for view in (0, 1))
     losses = []
     for stain in used:
-        there = present[:, stain].nonzero().squeeze(1).to(views.device)
+        there = on_device(present[:, stain].nonzero().squeeze(1), views.device)
         losses.append(
             info_nce(first[there, stain], second[there, stain], temperature=recipe.temperature)
         )
@@ -209,12 +225,12 @@ def _corrected_transport(
     if not len(he):
         return made.tokens.sum() * 0.0
     slides, position = torch.unique(torch.cat([he, other]), return_inverse=True)
-    rows = made.token_rows(slides, recipe.tokens).to(made.tokens.device)
+    rows = on_device(made.token_rows(slides, recipe.tokens), made.tokens.device)
     tokens = model.project_tokens(made.tokens[rows])
-    left, right = position.to(tokens.device).chunk(2)
+    left, right = on_device(position, tokens.device).chunk(2)
     options = CORRECTED if recipe.gradient == "unrolled" else _envelope(CORRECTED)
     cost = graph_transport(tokens[left], tokens[right], options=options)
-    return ((cost.wasserstein + cost.gromov) / torch.cat(share).to(tokens.device)).sum()
+    return ((cost.wasserstein + cost.gromov) / on_device(torch.cat(share), tokens.device)).sum()
 
 
 def _published_transport(

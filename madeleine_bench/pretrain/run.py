@@ -289,7 +289,10 @@ class Run:
             current = {name: value.clone() for name, value in current.items()}
             self.model.load_state_dict(self.average)
         found = evaluate_held_out(
-            self.model, batches, len(self.cases.stains), views=self.recipe.encoder == "intra-ssl"
+            self.model,
+            prefetch(batches),
+            len(self.cases.stains),
+            views=self.recipe.encoder == "intra-ssl",
         )
         if self.average:
             self.model.load_state_dict(current)

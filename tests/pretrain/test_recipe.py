@@ -100,7 +100,7 @@ def test_what_intra_ssl_cannot_do(wrong: dict) -> None:
 
 def test_unknown_recipe() -> None:
     with pytest.raises(
-        InputError, match="no recipe is called 'madelein' .*did you mean 'madeleine"
+        InputError, match=r"no recipe is called 'madelein' .*did you mean 'madeleine"
     ):
         load_recipe("madelein")
     with pytest.raises(InputError, match=r"cannot read absent\.yaml"):
