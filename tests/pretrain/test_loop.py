@@ -67,8 +67,7 @@ def test_the_same_run_twice_gives_the_same_weights(acrobat, mbench):
     assert not same(weights_of(one), weights_of(other))
 
 
-@pytest.mark.parametrize("ema", ["null", "0.9"])
-@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.parametrize(("step", "ema"), [(1, "null"), (4, "0.9"), (6, "null")])
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
     acrobat, mbench, monkeypatch, step, ema
 ):
