@@ -7,13 +7,13 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-import vl_convert
+
+from madeleine_bench.pretrain.curves import styled_svg
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _SHAPES = ("circle", "diamond", "square", "triangle-up")
-_INK, _GREY, _PALE = "#222222", "#6B6B6B", "#E4E4E4"
-_FONT = "Helvetica, Arial, sans-serif"
+_INK, _GREY = "#222222", "#6B6B6B"
 _WIDTH, _STEP = 250, 21
 
 
@@ -62,13 +62,7 @@ def forest_svg(
     )  # fmt: skip
     chart = alt.hconcat(*panels, title=heading, spacing=22, padding=16, background="white")
     chart = chart.resolve_scale(color="shared", shape="shared")
-    chart = chart.configure(font=_FONT).configure_view(stroke=None).configure_axis(
-        labelColor=_GREY, labelFontSize=11, titleColor=_GREY, titleFontSize=11,
-        titleFontWeight="normal", domainColor=_PALE, tickColor=_PALE, gridColor=_PALE,
-    )  # fmt: skip
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    svg: str = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version)
-    return svg
+    return styled_svg(chart)
 
 
 def _rows(table: pd.DataFrame) -> list[str]:

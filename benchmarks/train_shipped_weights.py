@@ -17,11 +17,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from madeleine_bench.encoders.weights import join_weights, read_weights
+from madeleine_bench.encoders.weights import CITATION, join_weights, read_weights
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.phantoms.world import PATCH_ENCODER
-from madeleine_bench.pretrain.publish import CITATION, RUN
+from madeleine_bench.pretrain.publish import RUN
 from madeleine_bench.pretrain.run import CURVES, LOG
 from madeleine_bench.specs.card import EncoderCard, Weights, card_text
 

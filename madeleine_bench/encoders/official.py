@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from madeleine_bench.encoders.weights import ModelDescription, check_state, write_weights
+from madeleine_bench.encoders.weights import CITATION, ModelDescription, check_state, write_weights
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_file
@@ -233,8 +233,7 @@ def _card(target: Target, description: ModelDescription) -> EncoderCard:
         licence="CC BY-NC-ND 4.0",
         description="The weights published by the authors of Madeleine, imported unchanged. Their "
         "licence forbids commercial use and passing on changed copies.",
-        citation='Jaume et al., "Multistain Pretraining for Slide Representation Learning in '
-        'Pathology", ECCV 2024, arXiv 2408.02859',
+        citation=CITATION,
     )
 
 

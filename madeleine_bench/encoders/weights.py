@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from madeleine_bench.models.madeleine import Madeleine
 
 FORMAT = 1
+CITATION = (
+    'Jaume et al., "Multistain Pretraining for Slide Representation Learning in Pathology", '
+    "ECCV 2024, arXiv 2408.02859"
+)
 _KEY = "mbench"  # the only one: safetensors writes several keys in an order that changes
 _PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and any binary pickle
 

@@ -36,6 +36,7 @@ class TransportOptions:
     gradient: Gradient = "unrolled"
 
 
+PUBLISHED_TOKENS = 256
 CORRECTED = TransportOptions()
 PUBLISHED = TransportOptions(
     per_pair_threshold=False, detach_threshold=False, mute_zero_tokens=False
@@ -103,7 +104,7 @@ def graph_transport(
     )
 
 
-def published_tokens(tokens: Tensor, limit: int = 256) -> Tensor:
+def published_tokens(tokens: Tensor, limit: int = PUBLISHED_TOKENS) -> Tensor:
     """Return the tokens that released MADELEINE transports: for each pair as many as pairs.
 
     Asked for a random `limit` of the tokens, it draws positions among the pairs instead, so the

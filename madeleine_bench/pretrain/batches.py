@@ -64,6 +64,13 @@ class PatchSource(Protocol):
         ...
 
 
+def on_device(index: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
+    if device.type != "cuda":
+        return index.to(device)
+    return index.pin_memory().to(device, non_blocking=True)
+
+
 class HostSource:
     """Patches gathered from the memory-mapped store, slide by slide; implements `PatchSource`."""
 
@@ -131,9 +138,7 @@ class DeviceSource:
         begins = self.store.offsets[list(slides)]
         where = [begin + chosen for begin, chosen in zip(begins, rows, strict=True)]
         index = torch.from_numpy(np.concatenate(where))
-        if self.device.type == "cuda":
-            index = index.pin_memory().to(self.device, non_blocking=True)
-        return self.patches.index_select(0, index.to(self.device))
+        return self.patches.index_select(0, on_device(index, self.device))
 
 
 def choose_source(

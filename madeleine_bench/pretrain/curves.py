@@ -125,7 +125,6 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     """
     # Imported here: drawing is rare, and `mbench --help` shall not wait for it.
     import altair as alt
-    import vl_convert
 
     if log.empty:
         raise ValueError("a log without a row has no curves")
@@ -144,6 +143,14 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
         bounds="flush", spacing=_GAPS, background="white",
     )  # fmt: skip
     chart = chart.resolve_scale(color="independent", strokeDash="independent")
+    return styled_svg(chart)
+
+
+def styled_svg(chart: Any) -> str:
+    """Return an Altair chart as SVG, in the fonts and greys that all figures here share."""
+    import altair as alt
+    import vl_convert
+
     chart = chart.configure(font=_FONT).configure_view(stroke=None).configure_axis(
         labelColor=_GREY, labelFontSize=11, titleColor=_GREY, titleFontSize=11,
         titleFontWeight="normal", domainColor=_PALE, tickColor=_PALE, gridColor=_PALE,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.batches import CaseBatch
-from madeleine_bench.pretrain.objective import embed
+from madeleine_bench.pretrain.objective import embed, pool_halves
 
 _ROUNDING = 1e-7
 _TOKENS_A_SLIDE = 64
@@ -65,10 +65,9 @@ def evaluate_held_out(
         tokens = model.project_tokens(made.tokens[rows.to(made.tokens.device)])
         cosines.append(mean_token_cosine(tokens.float()))
         if views:
-            halves = [half for n in batch.lengths for half in (n // 2, n - n // 2)]
-            both = model.pool(made.tokens, made.scores, halves).float()
-            queries[0].append(both[0::2])
-            keys[0].append(both[1::2])
+            first, second = pool_halves(model, made)
+            queries[0].append(first.float())
+            keys[0].append(second.float())
             continue
         for stain in range(1, stains):
             left, right = (r.to(made.slides.device) for r in made.pairs(stain))

@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.losses.contrast import info_nce
-from madeleine_bench.losses.transport import CORRECTED, PUBLISHED, TransportOptions, graph_transport
+from madeleine_bench.losses.transport import (
+    CORRECTED,
+    PUBLISHED,
+    PUBLISHED_TOKENS,
+    TransportOptions,
+    graph_transport,
+)
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
-from madeleine_bench.pretrain.batches import CaseBatch
+from madeleine_bench.pretrain.batches import CaseBatch, on_device
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
-
-PUBLISHED_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,13 @@ def embed(model: Madeleine, batch: CaseBatch, stains: int, *, published: bool = 
     return Embedded(batch, slides, tokens, scores, stains)
 
 
+def pool_halves(model: Madeleine, made: Embedded) -> tuple[Tensor, Tensor]:
+    """Return two embeddings of each slide, slide x width each: of either half of its patches."""
+    halves = [half for n in made.batch.lengths for half in (n // 2, n - n // 2)]
+    views = model.pool(made.tokens, made.scores, halves)
+    return views[0::2], views[1::2]
+
+
 def cross_stain_loss(
     model: Madeleine, batch: CaseBatch, stains: int, recipe: ObjectiveRecipe, group: Group
 ) -> Loss:
@@ -140,13 +151,6 @@ def view_loss(
     return _weighed(
         [_Part("intra", 1.0, _view_contrast(model, made, group, present, [0], recipe))], group
     )
-
-
-def on_device(index: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
-    if device.type != "cuda":
-        return index.to(device)
-    return index.pin_memory().to(device, non_blocking=True)
 
 
 def _present(group: Group, made: Embedded) -> Tensor:
@@ -199,12 +203,10 @@ def _view_contrast(
     recipe: ObjectiveRecipe,
 ) -> Tensor:
     """Return the mean over stains of InfoNCE between two random halves of each slide's patches."""
-    halves = [half for n in made.batch.lengths for half in (n // 2, n - n // 2)]
-    views = model.pool(made.tokens, made.scores, halves)
-    first, second = (gather_rows(group, made.by_case(views[view::2])) for view in (0, 1))
+    first, second = (gather_rows(group, made.by_case(view)) for view in pool_halves(model, made))
     losses = []
     for stain in used:
-        there = on_device(present[:, stain].nonzero().squeeze(1), views.device)
+        there = on_device(present[:, stain].nonzero().squeeze(1), first.device)
         losses.append(
             info_nce(first[there, stain], second[there, stain], temperature=recipe.temperature)
         )

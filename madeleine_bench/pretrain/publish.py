@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from madeleine_bench.data.feature_store import FeatureStore
-from madeleine_bench.encoders.weights import ModelDescription, write_weights
+from madeleine_bench.encoders.weights import CITATION, ModelDescription, write_weights
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.hashing import canonical_json, hash_file
@@ -19,10 +19,6 @@ from madeleine_bench.specs.task import Identifier
 
 CARD, RUN = "card.yaml", "run.json"
 TITLES = {"madeleine": "Madeleine", "intra-ssl": "Intra-SSL (H&E alone)"}
-CITATION = (
-    'Jaume et al., "Multistain Pretraining for Slide Representation Learning in Pathology", '
-    "ECCV 2024, arXiv 2408.02859"
-)
 
 
 @dataclass(frozen=True)
@@ -83,32 +79,34 @@ def publish(trained: Trained, out: Path, name: str) -> Path:
         cohort=store.cohort_id,
     )
     write_weights(path, {trained.organ: (description, trained.weights)})
+    weights = Weights(path=path.name, sha256=hash_file(path))
     about = {
         "recipe": recipe.model_dump(mode="json"),
         "data": {"cohort": store.cohort_id, "source": store.source, "variant": store.variant,
                  "slides": len(store.slide_ids), "content": store.content},
         "state": trained.state,
-        "weights": {"path": path.name, "sha256": hash_file(path)},
+        "weights": weights.model_dump(),
         "device": trained.device,
         "processes": trained.processes,
         "machine": machine_provenance(),
     }  # fmt: skip
     write_text(out / RUN, canonical_json(about) + "\n")
-    write_text(out / CARD, card_text(_card(trained, name, path, description)))
+    write_text(out / CARD, card_text(_card(trained, name, weights, description)))
     return out / CARD
 
 
-def _card(trained: Trained, name: str, path: Path, description: ModelDescription) -> EncoderCard:
+def _card(
+    trained: Trained, name: str, weights: Weights, description: ModelDescription
+) -> EncoderCard:
     recipe, store = trained.recipe, trained.store
-    sha256 = hash_file(path)
     title = TITLES[recipe.encoder] + ", stain encodings" * recipe.model.stain_encoding
     made_up = " PHANTOM weights: trained on made-up slides." if store.source == "phantom" else ""
     return EncoderCard(
         name=name,
-        revision=sha256[:12],
+        revision=weights.sha256[:12],
         title=f"{title}, trained on {store.source} {store.cohort_id}",
         implementation="madeleine_bench.encoders.madeleine:TrainedMadeleine",
-        weights=Weights(path=path.name, sha256=sha256),
+        weights=weights,
         patch_encoder=store.patch_encoder,
         input_dim=description.input_dim,
         dim=description.width,

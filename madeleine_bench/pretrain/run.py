@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Run:
             {name: value.to(group.device) for name, value in average.items()}, log,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Steps of an epoch, the same for every epoch."""
         return len(self._plan(0))
