@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+PARALLEL ?= -n auto --maxprocesses 8
+
 ENCODERS := madeleine madeleine-se intra-ssl mean-pool max-pool \
             random-projection untrained patch-count site-only case-id oracle
 
@@ -13,10 +15,10 @@ bench: $(STAMP)  ## the main job: every shipped encoder and control on the 21 ta
 	$(BIN)/mbench run $(ENCODERS:%=--encoder %) --task all --source phantom
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 slow: $(STAMP)  ## every test, the long ones too
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -180,6 +180,10 @@ class Progress(Protocol):
         """Say that one job of the phase has ended."""
         ...
 
+    def note(self, text: str) -> None:
+        """Say how far the job at hand has come."""
+        ...
+
     def say(self, line: str) -> None:
         """Leave a line that stays when the bar moves on."""
         ...

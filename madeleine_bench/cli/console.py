@@ -160,6 +160,11 @@ class LiveProgress:
         if self._bar is not None:
             self._bars.update(self._bar, advance=1, note=note[:80])
 
+    def note(self, text: str) -> None:
+        """Say how far the job at hand has come."""
+        if self._bar is not None:
+            self._bars.update(self._bar, note=text[:80])
+
     def say(self, line: str) -> None:
         """Leave a line that stays when the bar moves on."""
         self._console.print(Text(line))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.run import Catalogue, Config, Results, Source
+from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -58,3 +58,27 @@ def fetch(
     from madeleine_bench.cli.cohort_reports import fetch_cohort
 
     fetch_cohort(cohort, into, layout, wheel)
+
+
+@app.command("phantom-slides")
+def phantom_slides(
+    cohort: Annotated[str, typer.Argument(help="Cohort of an organ that is drawn (breast).")],
+    cases: Annotated[int, typer.Option(help="How many of its cases.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; phantom-slides/<cohort> by default.")
+    ] = None,
+    mpp: Annotated[float, typer.Option(help="Micrometres per pixel; 0.5 is a 20x scan.")] = 0.5,
+    jobs: Jobs = None,
+    catalogue: Catalogue = None,
+    phantom_signal: Signal = None,
+    phantom_seed: Seed = None,
+) -> None:
+    """Draw slides of a phantom cohort as pyramidal TIFF, with their label table.
+
+    Example: mbench data phantom-slides acrobat --cases 24
+    """
+    from madeleine_bench.cli.phantom_slides import draw_phantom_slides
+    from madeleine_bench.runner.cohorts import PhantomChoice
+
+    choice = PhantomChoice(phantom_signal, phantom_seed)
+    draw_phantom_slides(cohort, cases, out, mpp, jobs, catalogue, choice)

@@ -14,6 +14,7 @@ from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 
@@ -22,6 +23,7 @@ SCHEMAS: dict[str, type[Spec]] = {
     "cohort": CohortSpec,
     "protocol": ProtocolSpec,
     "encoder": EncoderCard,
+    "patch-encoder": PatchEncoderCard,
 }
 
 

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from madeleine_bench import __version__
-from madeleine_bench.cli import data, encoders, leaderboard, pretrain, run, tasks
+from madeleine_bench.cli import (
+    data,
+    encoders,
+    features,
+    leaderboard,
+    pretrain,
+    run,
+    slides,
+    tasks,
+)
 from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
@@ -25,6 +34,8 @@ app.command("run")(run.run)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(data.app, name="data")
+app.add_typer(slides.app, name="slides")
+app.add_typer(features.app, name="features")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(leaderboard.app, name="leaderboard")
 

@@ -43,6 +43,9 @@ class Silence:
     def advance(self, note: str) -> None:
         """Say nothing."""
 
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
     def say(self, line: str) -> None:
         """Say nothing."""
 

@@ -19,6 +19,9 @@ Signal = Annotated[
     typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; as many as CPUs by default.")
+]
 Source = Annotated[
     Literal["auto", "phantom", "local"],
     typer.Option(help="auto: your files where configured, phantoms elsewhere."),
@@ -37,9 +40,7 @@ def run(
         typer.Option("--protocol", help="Instead of those a task declares; repeatable."),
     ] = None,
     source: Source = "auto",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; as many as CPUs by default.")
-    ] = None,
+    jobs: Jobs = None,
     resume: Annotated[
         Literal["only-missing", "always", "never"],
         typer.Option(

@@ -74,7 +74,8 @@ def lock(
 @app.command()
 def schema(
     kind: Annotated[
-        Literal["task", "cohort", "protocol", "encoder"], typer.Argument(help="Of which file.")
+        Literal["task", "cohort", "protocol", "encoder", "patch-encoder"],
+        typer.Argument(help="Of which file."),
     ] = "task",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:

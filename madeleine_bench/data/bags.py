@@ -30,6 +30,7 @@ from madeleine_bench.specs.loader import did_you_mean
 BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
 CoordsUnit = Literal["px0", "um"]
 SUFFIXES = (".h5", ".hdf5", ".pt")
+PHANTOM_ATTRIBUTE = "phantom"
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
 _ENCODER_ATTRIBUTES = ("patch_encoder", "extractor", "encoder")
@@ -44,12 +45,20 @@ class BagHeader:
         width: number of dimensions.
         dtype: of the features in the file.
         patch_encoder: what the file says made the features, or None.
+        attributes: attributes of the file, of the features and of the coords, in one mapping.
     """
 
     patches: int
     width: int
     dtype: str
     patch_encoder: str | None
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def phantom(self) -> str | None:
+        """The kind of phantom its slide is, such as "rendered"; None for a real slide."""
+        kind = self.attributes.get(PHANTOM_ATTRIBUTE)
+        return None if kind is None else str(kind)
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,11 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
     if path.suffix == ".pt":
         features = _matrix(_load_pt(path), path, "the tensor")
         return BagFile(_finite(features, path))
-    with _opened(path) as handle:
+    with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         _check_header(handle[name], path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
-        coords = _read_coords(handle, path, len(features))
+        coords = read_coords(handle, path, len(features))
         attributes = _attributes(handle, name)
     unit = None if coords is None else _coords_unit(name, attributes)
     encoder_name = _patch_encoder(name, attributes)
@@ -106,11 +115,12 @@ def read_bag_header(path: Path, encoder: str | None = None) -> BagHeader:
         matrix = _load_pt(path)
         rows, width = _shape(matrix.shape, path, "the tensor")
         return BagHeader(rows, width, str(matrix.dtype), None)
-    with _opened(path) as handle:
+    with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         rows, width = _check_header(handle[name], path, name)
-        encoder_name = _patch_encoder(name, _attributes(handle, name))
-        return BagHeader(rows, width, str(handle[name].dtype), encoder_name)
+        attributes = _attributes(handle, name)
+        encoder_name = _patch_encoder(name, attributes)
+        return BagHeader(rows, width, str(handle[name].dtype), encoder_name, attributes)
 
 
 def write_bag_file(
@@ -121,6 +131,8 @@ def write_bag_file(
     layout: BagLayout,
     patch_encoder: str | None = None,
     mpp: float | None = None,
+    coords_attributes: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a bag atomically under the names and attributes that a tool uses.
 
@@ -133,6 +145,8 @@ def write_bag_file(
         layout: whose names to use.
         patch_encoder: name of the patch encoder; AtlasPatch needs one.
         mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
+        coords_attributes: what else to say of the coords, see `data.patch_files`.
+        attributes: what else to say of the file.
 
     Raises:
         InputError: the folder cannot be written, or the layout needs what was not given.
@@ -147,7 +161,8 @@ def write_bag_file(
         if coords is not None:
             # Only AtlasPatch has five columns: size of the region read and its level come after.
             kept = _as_stored(coords, layout, mpp)
-            handle.create_dataset("coords", data=kept)
+            places = handle.create_dataset("coords", data=kept)
+            places.attrs.update(coords_attributes or {})
         if layout == "stamp":
             handle.attrs["unit"] = "um"
             if patch_encoder is not None:
@@ -160,6 +175,7 @@ def write_bag_file(
             handle.attrs["num_patches"] = len(features)
         elif patch_encoder is not None:
             handle.attrs["patch_encoder"] = patch_encoder
+        handle.attrs.update(attributes or {})
 
 
 def feature_files(folder: Path) -> dict[str, Path]:
@@ -196,7 +212,8 @@ def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> ND
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError."""
     try:
         with h5py.File(path, "r") as handle:
             yield handle
@@ -279,7 +296,12 @@ def _finite(features: NDArray[Any], path: Path) -> NDArray[Any]:
     return features
 
 
-def _read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
+def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
+    """Return the dataset `coords` of an open file, patch x 2 (x, y), or None where there is none.
+
+    Raises:
+        InputError: it is no table of numbers, or has another number of rows than `patches`.
+    """
     if not isinstance(handle.get("coords"), h5py.Dataset):
         return None
     coords = np.asarray(handle["coords"][...])

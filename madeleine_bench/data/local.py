@@ -23,8 +23,8 @@ class LocalCohort:
 
     Attributes:
         cohort_id: id of the cohort.
-        source: "local".
-        variant: "".
+        source: "local", or "phantom" where the files say that their slides were drawn.
+        variant: "", or the kind of phantom, such as "rendered", which has a board of its own.
         organ: of the cohort.
         entry: what mbench.toml says of the cohort.
         slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
@@ -32,8 +32,8 @@ class LocalCohort:
         extra_files: feature files that no row of the table names.
     """
 
-    source: Source = "local"
-    variant: str = ""
+    source: Source
+    variant: str
 
     def __init__(self, cohort: CohortSpec, entry: CohortEntry, cache: Path) -> None:
         """Read the table and list the files; no bag is opened yet.
@@ -69,6 +69,8 @@ class LocalCohort:
                 ["slide_id", "case_id", "stain", "site"]
             ].itertuples(index=False)
         }
+        phantom = self._phantom()
+        self.source, self.variant = ("local", "") if phantom is None else ("phantom", phantom)
 
     @cached_property
     def no_bag(self) -> frozenset[str]:
@@ -142,6 +144,15 @@ class LocalCohort:
                 f"patch_encoder_in_files = \"{stated}\"; else point 'features' to other files"
             )
 
+    def _phantom(self) -> str | None:
+        """Return what the first sound file says; that all agree is checked with the other facts."""
+        for _, path in sorted(self.files.items()):
+            try:
+                return self._memory.facts(path, self.encoder_in_files).phantom
+            except InputError:
+                continue  # it is named, with all others, where the bags are listed
+        return None
+
     @cached_property
     def _facts(self) -> Mapping[str, FileFacts]:
         facts: dict[str, FileFacts] = {}
@@ -149,11 +160,24 @@ class LocalCohort:
         for slide_id, path in sorted(self.files.items()):
             facts[slide_id] = now = self._memory.facts(path, self.encoder_in_files)
             self.check_patch_encoder(path, now.patch_encoder)
+            self._check_origin(path, now)
             if now.patches == 0:
                 continue
             first = first or (path, now)
             _check_same(*first, path, now)
         return facts
+
+    def _check_origin(self, path: Path, facts: FileFacts) -> None:
+        expected = self.variant if self.source == "phantom" else None
+        if facts.phantom != expected:
+            here, others = (
+                "a real slide" if kind is None else f"a phantom slide ({kind})"
+                for kind in (facts.phantom, expected)
+            )
+            raise InputError(
+                f"{path} is of {here}, another file of cohort {self.cohort_id} of {others}; the "
+                "two never share a board. Point 'features' to a folder of one kind"
+            )
 
     def _path(self, slide_id: str) -> Path:
         path = self.files.get(slide_id)

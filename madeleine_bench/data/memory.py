@@ -18,6 +18,7 @@ class FileFacts:
     patches: int
     width: int
     patch_encoder: str | None
+    phantom: str | None = None
 
 
 class FileMemory:
@@ -58,7 +59,7 @@ class FileMemory:
         known = self._recall(key)
         if not isinstance(known, dict):
             header = read_bag_header(path, encoder)
-            facts = FileFacts(header.patches, header.width, header.patch_encoder)
+            facts = FileFacts(header.patches, header.width, header.patch_encoder, header.phantom)
             self._keep(key, asdict(facts))
             return facts
         return FileFacts(**known)

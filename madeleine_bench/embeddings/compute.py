@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.embeddings.store import Embeddings
-from madeleine_bench.encoders.base import SlideEncoder
+from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
@@ -76,6 +76,29 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
         bad = int(np.flatnonzero(~np.isfinite(single))[0])
         raise InputError(f"{who}: component {bad} of the embedding is {embedding[bad]}")
     return single
+
+
+def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
+    """Return what an encoder attends to in a bag, patch x head, checked.
+
+    Raises:
+        InputError: the encoder does not say what it attends to, the bag is not what its card
+            expects, or what it says has the wrong shape or is not finite.
+    """
+    who = f"encoder {encoder.card.name}, slide {bag.slide_id}"
+    if not isinstance(encoder, AttentiveEncoder):
+        raise InputError(
+            f"encoder {encoder.card.name} has no method attention(bag), so it does not say which "
+            "patches it looks at; madeleine, madeleine-se, intra-ssl and untrained do"
+        )
+    _check_bag(encoder.card, bag, who)
+    weights = np.asarray(encoder.attention(bag))
+    if weights.ndim != 2 or len(weights) != len(bag.features) or not np.isfinite(weights).all():
+        raise InputError(
+            f"{who}: attention must return a finite number for each patch and head, found shape "
+            f"{weights.shape} for {len(bag.features)} patches"
+        )
+    return weights
 
 
 def unit_embeddings(embeddings: Embeddings, units: Units) -> NDArray[np.float64]:

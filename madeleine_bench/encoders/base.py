@@ -30,6 +30,15 @@ class SlideEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class AttentiveEncoder(SlideEncoder, Protocol):
+    """A slide encoder that can say which patches its embedding is made of."""
+
+    def attention(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the weight of each patch in each head, patch x head; each head adds up to 1."""
+        ...
+
+
 class BaseEncoder:
     """What an encoder class inherits: the constructor that the registry calls.
 

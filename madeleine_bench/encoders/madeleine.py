@@ -14,6 +14,8 @@ from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from madeleine_bench.models.madeleine import Madeleine
 
 
@@ -44,13 +46,27 @@ class TrainedMadeleine(BaseEncoder):
             InputError: no model is of the bag's organ or takes features of its width, or the stain
                 has no encoding.
         """
+        model, stain = self._fitting(bag)
+        return _encode(model, bag, stain)
+
+    def attention(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the weight of each patch in each head, (patch, head); each head adds up to 1.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        model, stain = self._fitting(bag)
+        return _attention(model, bag, stain)
+
+    def _fitting(self, bag: Bag) -> "tuple[Madeleine, int | None]":
+        """Return the model for a bag, and the index of the bag's stain where it is an input."""
         description, model = self._model_of(bag)
         if bag.features.shape[1] != description.input_dim:
             raise InputError(
                 f"the model takes patch features of width {description.input_dim}, "
                 f"the bag has {bag.features.shape[1]}"
             )
-        return _encode(model, bag, _stain_index(description, bag))
+        return model, _stain_index(description, bag)
 
     def _model_of(self, bag: Bag) -> "tuple[ModelDescription, Madeleine]":
         if len(self._models) == 1:
@@ -77,10 +93,17 @@ class UntrainedMadeleine(BaseEncoder):
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the slide embedding, shape (width,), float32."""
+        return _encode(self._model_of(bag), bag, None)
+
+    def attention(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the weight of each patch in each head, (patch, head); each head adds up to 1."""
+        return _attention(self._model_of(bag), bag, None)
+
+    def _model_of(self, bag: Bag) -> "Madeleine":
         input_dim = bag.features.shape[1]
         if input_dim not in self._models:
             self._models[input_dim] = self._make(input_dim)
-        return _encode(self._models[input_dim], bag, None)
+        return self._models[input_dim]
 
     def _make(self, input_dim: int) -> "Madeleine":
         import torch
@@ -110,7 +133,23 @@ def _encode(model: "Madeleine", bag: Bag, stain: int | None) -> NDArray[np.float
     import torch
 
     with torch.inference_mode():
-        # A copy, as how an array lies in memory changes the last bit of a product.
-        features = torch.tensor(np.ascontiguousarray(bag.features, dtype=np.float32))
-        embedding: NDArray[np.float32] = model.encode(features, stain).numpy()
+        embedding: NDArray[np.float32] = model.encode(_tensor(bag), stain).numpy()
     return embedding
+
+
+def _attention(model: "Madeleine", bag: Bag, stain: int | None) -> NDArray[np.float32]:
+    import torch
+
+    patches = _tensor(bag)
+    stains = None if stain is None else torch.full((len(patches),), stain)
+    with torch.inference_mode():
+        _, scores = model.embed_patches(patches, stains)
+        weights: NDArray[np.float32] = scores.softmax(dim=0).numpy()
+    return weights
+
+
+def _tensor(bag: Bag) -> "Tensor":
+    import torch
+
+    # A copy, as how an array lies in memory changes the last bit of a product.
+    return torch.tensor(np.ascontiguousarray(bag.features, dtype=np.float32))

@@ -1,19 +1,16 @@
 """Where encoders are found: shipped cards, cards by path, and other packages' entry points."""
 
-import importlib
 import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file, hash_files, hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.implementation import check_weights_file, code_file, make
 from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read_yaml
 
 ENTRY_POINT_GROUP = "madeleine_bench.encoders"
@@ -115,7 +112,7 @@ def fingerprint(entry: EncoderEntry) -> str:
         include={"name", "revision", "implementation", "parameters", "weights", "input_dim", "dim"},
     )
     check_weights(entry)
-    source = _source_file(entry)
+    source = code_file(entry.path, entry.card.implementation)
     code = hash_file(source)
     if source.is_relative_to(_PACKAGE):
         files = [p for part in ("encoders", "models") for p in (_PACKAGE / part).glob("*.py")]
@@ -129,17 +126,8 @@ def check_weights(entry: EncoderEntry) -> None:
     Raises:
         InputError: it is absent or its hash differs.
     """
-    path, weights = entry.weights_path, entry.card.weights
-    if path is None or weights is None:
-        return
-    where = f"{entry.path}:{line_of(entry.path, ('weights',))}"
-    if not path.is_file():
-        raise InputError(f"{where}: the weights file {path} does not exist")
-    if (found := hash_file(path)) != weights.sha256:
-        raise InputError(
-            f"{where}: {path} has sha256 {found[:16]}..., the card says {weights.sha256[:16]}...; "
-            "fetch the weights again, or give the card the new hash and a new revision"
-        )
+    if entry.weights_path is not None and entry.card.weights is not None:
+        check_weights_file(entry.path, entry.weights_path, entry.card.weights.sha256)
 
 
 def load_encoder(entry: EncoderEntry) -> SlideEncoder:
@@ -149,23 +137,11 @@ def load_encoder(entry: EncoderEntry) -> SlideEncoder:
         InputError: the code cannot be imported, the class is absent, or it cannot be made.
     """
     check_weights(entry)
-    where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
-    module_name, class_name = entry.card.implementation.rsplit(":", 1)
-    module = _import(entry, module_name, where)
-    maker = getattr(module, class_name, None)
-    if maker is None:
-        hint = did_you_mean(class_name, [n for n in vars(module) if not n.startswith("_")])
-        raise InputError(f"{where}: {module_name} has no class {class_name}{hint}")
-    try:
-        encoder = maker(entry.card, entry.weights_path, **entry.card.parameters)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{where}: {class_name}(card, weights, **parameters) raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    card = entry.card
+    encoder = make(entry.path, card.implementation, card, entry.weights_path, **card.parameters)
     if not isinstance(encoder, SlideEncoder):
+        where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
+        class_name = card.implementation.rsplit(":", 1)[1]
         raise InputError(
             f"{where}: {class_name} is no slide encoder: it needs the attribute 'card' and the "
             "method encode(bag); see madeleine_bench.encoders.BaseEncoder"
@@ -192,41 +168,3 @@ def _plugged_entry(point: importlib.metadata.EntryPoint) -> EncoderEntry:
             f"{entry.path}: the card is of '{entry.card.name}', its entry point says '{point.name}'"
         )
     return entry
-
-
-def _source_file(entry: EncoderEntry) -> Path:
-    module_name = entry.card.implementation.rsplit(":", 1)[0]
-    where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
-    if module_name.endswith(".py"):
-        path = entry.path.parent / module_name
-        if not path.is_file():
-            raise InputError(f"{where}: the file {path} does not exist")
-        return path.resolve()
-    try:
-        found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{where}: no module {module_name} is installed ({error})") from error
-    if found is None or found.origin is None:
-        raise InputError(f"{where}: no module {module_name} is installed")
-    return Path(found.origin).resolve()
-
-
-def _import(entry: EncoderEntry, module_name: str, where: str) -> ModuleType:
-    try:
-        if not module_name.endswith(".py"):
-            return importlib.import_module(module_name)
-        path = _source_file(entry)
-        name = f"_mbench_encoder_{hash_json(str(path))[:16]}"
-        found = importlib.util.spec_from_file_location(name, path)
-        if found is None or found.loader is None:
-            raise InputError(f"{where}: {path} is not a Python file")
-        module = importlib.util.module_from_spec(found)
-        sys.modules[name] = module
-        found.loader.exec_module(module)
-        return module
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{where}: importing {module_name} raised {type(error).__name__}: {error}"
-        ) from error

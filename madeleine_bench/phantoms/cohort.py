@@ -8,12 +8,18 @@ import pandas as pd
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_files, hash_json
-from madeleine_bench.phantoms.features import Appearance, patch_features
+from madeleine_bench.phantoms.features import Appearance, Draws, Floats, patch_features
 from madeleine_bench.phantoms.labels import class_words, survival_words
 from madeleine_bench.phantoms.latents import LatentModel
-from madeleine_bench.phantoms.layout import CaseTissue, Section, cut_section, draw_tissue
+from madeleine_bench.phantoms.layout import CaseTissue, Section, cut_section, deform, draw_tissue
 from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, make_roster
-from madeleine_bench.phantoms.world import COMPOSITION_STD, PATCH_ENCODER, SHARE_TO_BIAS, WORLDS
+from madeleine_bench.phantoms.world import (
+    COMPOSITION_STD,
+    PATCH_ENCODER,
+    PATCH_PX0,
+    SHARE_TO_BIAS,
+    WORLDS,
+)
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean
@@ -91,7 +97,7 @@ class PhantomCohort:
         Raises:
             InputError: the cohort has no such slide, or the world does not know its stain.
         """
-        case_id, stain, site = self._row(slide_id)
+        case_id, stain, site = self.row(slide_id)
         latents = self.latents(case_id)
         rng = self._rng("section", slide_id)
         section = cut_section(self._tissue(case_id, latents), rng, self.spec.patches)
@@ -123,7 +129,7 @@ class PhantomCohort:
         """
         spec = self.spec
         drawn = [self.cohort_id, self.seed, self.signal, spec.organ, list(spec.patches)]
-        row = [slide_id, *self._row(slide_id)]
+        row = [slide_id, *self.row(slide_id)]
         return hash_json([self._fingerprint, *drawn, spec.nuisance_case_share, row])
 
     def latents(self, case_id: str) -> Mapping[str, float]:
@@ -136,14 +142,51 @@ class PhantomCohort:
         Raises:
             InputError: the cohort has no such slide.
         """
-        case_id, _, _ = self._row(slide_id)
+        case_id, _, _ = self.row(slide_id)
         block = self._tissue(case_id, self.latents(case_id))
         return cut_section(block, self._rng("section", slide_id), self.spec.patches)
 
-    def _rng(self, what: str, name: str) -> np.random.Generator:
-        return rng_for("phantom", self.cohort_id, self.seed, what, name)
+    def block(self, slide_id: str) -> CaseTissue:
+        """Return the tissue block that a slide is a section of.
 
-    def _row(self, slide_id: str) -> tuple[str, str, str]:
+        Raises:
+            InputError: the cohort has no such slide.
+        """
+        case_id, _, _ = self.row(slide_id)
+        return self._tissue(case_id, self.latents(case_id))
+
+    def places_in_block(self, slide_id: str, places: Floats) -> Floats:
+        """Return where in its block places of a section lie, place x 2.
+
+        `places` are counted in patches (x, y) from the centre of the patch at coordinate (0, 0);
+        they may lie between patches. `layout.field_values` there gives what `section` has cut.
+
+        Raises:
+            InputError: the cohort has no such slide.
+        """
+        centre = (self.section(slide_id).coords / PATCH_PX0).mean(axis=0)
+        rng = self._rng("section", slide_id)
+        rng.standard_normal()  # the size of the section is drawn before its deformation
+        return deform(places - centre, rng)
+
+    def draws(self, slide_id: str) -> tuple[Draws, Draws, Draws]:
+        """Return the draws of the site, the case and the section behind the look of a slide.
+
+        Raises:
+            InputError: the cohort has no such slide.
+        """
+        case_id, _, site = self.row(slide_id)
+        rng = self._rng("section", slide_id)
+        cut_section(self.block(slide_id), rng, self.spec.patches)
+        case, own = self._appearance.draw(self._rng("look", case_id)), self._appearance.draw(rng)
+        return self._appearance.draw(self._rng("site", site)), case, own
+
+    def row(self, slide_id: str) -> tuple[str, str, str]:
+        """Return case_id, stain and site of a slide.
+
+        Raises:
+            InputError: the cohort has no such slide, or the world does not know its stain.
+        """
         row = self._rows.get(slide_id)
         if row is None:
             hint = did_you_mean(slide_id, list(self._rows)[:2000])
@@ -154,6 +197,17 @@ class PhantomCohort:
                 f"world '{self.world.organ}' does not know{did_you_mean(row[1], self.world.stains)}"
             )
         return row
+
+    def stain_of(self, slide_id: str) -> str:
+        """Return the stain of a slide.
+
+        Raises:
+            InputError: the cohort has no such slide, or the world does not know its stain.
+        """
+        return self.row(slide_id)[1]
+
+    def _rng(self, what: str, name: str) -> np.random.Generator:
+        return rng_for("phantom", self.cohort_id, self.seed, what, name)
 
     def _tissue(self, case_id: str, latents: Mapping[str, float]) -> CaseTissue:
         rng = self._rng("tissue", case_id)

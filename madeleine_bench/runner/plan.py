@@ -7,6 +7,7 @@ from typing import Literal
 
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
@@ -119,7 +120,7 @@ def make_plan(request: Request) -> Plan:
         cohort = cohorts[declared.cohort]
         task = next(task for task in cohort.tasks if task.id == declared.id)
         units = build_units(task, cohort.data, cohort.where)
-        given = config.splits_of(task) if cohort.data.source == "local" else None
+        given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
         for protocol in _protocols(request, catalogue, task):
             splits = frozen_splits(
                 request.results / "splits" / board_of(cohort.data), task, protocol, units, given
@@ -175,10 +176,10 @@ def _protocols(request: Request, catalogue: Catalogue, task: TaskSpec) -> list[P
 def _refuse_phantom_only(
     encoders: tuple[tuple[EncoderEntry, str], ...], cohorts: dict[str, OpenCohort]
 ) -> None:
-    real = [cohort_id for cohort_id, cohort in cohorts.items() if cohort.data.source == "local"]
+    files = [c for c, cohort in cohorts.items() if isinstance(cohort.data, LocalCohort)]
     for entry, _ in encoders:
-        if entry.card.phantom_only and real:
+        if entry.card.phantom_only and files:
             raise InputError(
-                f"encoder {entry.card.name} works on phantoms alone, and {real[0]} is real; "
-                "leave it out, or use --source phantom"
+                f"encoder {entry.card.name} reads what only generated phantom bags have, and "
+                f"{files[0]} is read from files; leave it out, or use --source phantom"
             )

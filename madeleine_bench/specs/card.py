@@ -17,7 +17,19 @@ class Weights(Spec):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class EncoderCard(Spec):
+Revision = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")]
+ImplementationName = Annotated[str, Field(pattern=r"^[^:\s]+:[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Card(Spec):
+    """What any encoder declares first: its name, its revision and one line for tables."""
+
+    name: Identifier
+    revision: Revision
+    title: str
+
+
+class EncoderCard(Card):
     """What a slide encoder declares of itself.
 
     Attributes:
@@ -37,11 +49,8 @@ class EncoderCard(Spec):
         phantom_only: whether it reads what only a phantom has.
     """
 
-    name: Identifier
-    revision: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")
-    title: str
     kind: Literal["encoder", "baseline", "control"] = "encoder"
-    implementation: str = Field(pattern=r"^[^:\s]+:[A-Za-z_][A-Za-z0-9_]*$")
+    implementation: ImplementationName
     parameters: dict[str, Any] = Field(default_factory=dict)
     weights: Weights | None = None
     patch_encoder: str | None = None

@@ -190,3 +190,37 @@ def test_unwritable_cache_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"cannot write .*files\.jsonl: .*Choose a results folder"):
         FileMemory(tmp_path / "cache" / "files.jsonl").sha256(tmp_path / "file")
+
+
+def test_bags_of_phantom_slides_make_a_phantom_cohort(small_cohort: Make, write_bag: Write) -> None:
+    for slide_id in "abc":
+        write_bag(slide_id, attributes={"phantom": "rendered-signal-0"})
+    cohort = small_cohort()
+    assert (cohort.source, cohort.variant) == ("phantom", "rendered-signal-0")
+    assert cohort.no_bag == frozenset()
+
+
+def test_a_real_cohort_is_local(small_cohort: Make, write_bag: Write) -> None:
+    write_bag("a")
+    assert (small_cohort().source, small_cohort().variant) == ("local", "")
+
+
+@pytest.mark.parametrize("kinds", [("rendered", None), (None, "rendered"), ("rendered", "other")])
+def test_phantom_and_real_slides_never_share_a_cohort(
+    small_cohort: Make, write_bag: Write, kinds: tuple[str | None, str | None]
+) -> None:
+    for slide_id, kind in zip("ab", kinds, strict=True):
+        write_bag(slide_id, attributes={} if kind is None else {"phantom": kind})
+    with pytest.raises(InputError, match=r"b\.h5 is of a .* slide.*never share a board"):
+        _ = small_cohort().no_bag
+
+
+def test_a_damaged_first_file_does_not_hide_what_the_others_are(
+    small_cohort: Make, write_bag: Write
+) -> None:
+    write_bag("a").write_bytes(b"no HDF5")
+    write_bag("b", attributes={"phantom": "rendered"})
+    cohort = small_cohort()
+    assert cohort.source == "phantom"
+    with pytest.raises(InputError, match=r"a\.h5 cannot be read"):
+        _ = cohort.no_bag

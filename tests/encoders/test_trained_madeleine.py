@@ -134,6 +134,27 @@ def test_global_random_state_is_left_alone(tmp_path, name):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_attention_is_what_the_embedding_is_pooled_with(tmp_path):
+    bag, (description, model) = example_bag(7, 9), tiny(3)
+    weights = encoder(tmp_path, any=(description, model)).attention(bag)
+    assert weights.shape == (9, 2)
+    assert weights.sum(axis=0) == pytest.approx(1.0)
+    with torch.inference_mode():
+        tokens, _ = model.embed_patches(torch.tensor(bag.features))
+        pooled = torch.einsum("phw,ph->wh", tokens, torch.tensor(weights))
+        by_attention = model.projector(pooled.flatten()).numpy()
+    assert by_attention == pytest.approx(by_hand(model, bag), abs=1e-6)
+
+
+def test_attention_follows_its_patches_and_depends_on_the_stain(tmp_path):
+    taught = encoder(tmp_path, any=tiny(0, stain_encoding=True))
+    bag = example_bag(7, 9)
+    turned = replace(bag, features=bag.features[::-1].copy())
+    assert taught.attention(turned)[::-1] == pytest.approx(taught.attention(bag), abs=1e-6)
+    other = taught.attention(replace(bag, stain="ER"))
+    assert np.abs(other - taught.attention(bag)).max() > 1e-6
+
+
 def test_wrong_features_and_absent_weights_are_named(tmp_path):
     made = encoder(tmp_path, breast=tiny(0))
     with pytest.raises(InputError, match="width 7, the bag has 6"):

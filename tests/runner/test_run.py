@@ -34,6 +34,9 @@ class Quiet:
     def advance(self, note):
         pass
 
+    def note(self, text):
+        pass
+
     def say(self, line):
         pass
 

@@ -1,0 +1,76 @@
+"""`mbench features`: from slides to bags of patch features."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.slides import Mpp
+
+app = typer.Typer(help="Patch features.", no_args_is_help=True)
+
+
+@app.command()
+def extract(
+    slides: Annotated[Path, typer.Option(help="Folder of slides, or one slide.")],
+    cohort: Annotated[str, typer.Option(help="Cohort that the slides are of.")],
+    patch_encoder: Annotated[
+        str, typer.Option(help="Name, or path of a card (mbench features encoders).")
+    ] = "efficientnet-lite0",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the bags; bags/<cohort> by default.")
+    ] = None,
+    patch_px: Annotated[int, typer.Option(help="Side of a patch in pixels.")] = 256,
+    patch_mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of a patch; 1 (10x) by default.")
+    ] = None,
+    magnification: Annotated[
+        float | None, typer.Option(help="The same as an objective power: 20 is --patch-mpp 0.5.")
+    ] = None,
+    overlap_px: Annotated[int, typer.Option(help="Pixels that neighbours share.")] = 0,
+    min_tissue: Annotated[float, typer.Option(help="Least share of tissue in a patch.")] = 0.5,
+    patches: Annotated[
+        Path | None, typer.Option(help="Folder of patch files of CLAM or TRIDENT to take instead.")
+    ] = None,
+    mpp: Mpp = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Your copy of gated weights (.safetensors, .bin, .pth).")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU where there is one.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp16 on a GPU.")
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Patches encoded at once.")] = 32,
+    readers: Annotated[
+        int | None, typer.Option(help="Reading threads; one for two cores by default.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace bags made with other settings.")
+    ] = False,
+    catalogue: Catalogue = None,
+) -> None:
+    """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
+
+    A slide that fails is named and passed over (exit 1 at the end). Interrupt it anywhere; the
+    same command goes on with what is missing.
+
+    Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
+    """
+    from madeleine_bench.cli.extraction import WantedBags, extract_bags
+
+    extract_bags(
+        WantedBags(slides, cohort, patch_encoder, out, patch_px, patch_mpp, magnification,
+                   overlap_px, min_tissue, patches, mpp, weights, device, precision, batch_size,
+                   readers, overwrite, catalogue)
+    )  # fmt: skip
+
+
+@app.command("encoders")
+def list_encoders() -> None:
+    """List the patch encoders, and which need weights or packages that do not ship."""
+    from madeleine_bench.cli.extraction import print_patch_encoders
+
+    print_patch_encoders()

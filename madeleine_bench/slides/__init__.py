@@ -1,0 +1,1 @@
+"""From whole-slide images to bags: reading, tissue, patches, patch encoders."""

@@ -1,0 +1,153 @@
+"""The files of one extraction, laid out as TRIDENT lays out its job folder.
+
+contours/<slide>.png                        outlines of the tissue on a thumbnail
+contours_geojson/<slide>.geojson            the same in level-0 pixels, for QuPath
+10x_256px_0px_overlap/patches/<slide>_patches.h5
+10x_256px_0px_overlap/features_<encoder>/<slide>.h5
+10x_256px_0px_overlap/features_<encoder>.csv       what became of each slide
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
+from madeleine_bench.data.patch_files import PatchPlace, write_patch_file
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes, write_text
+from madeleine_bench.slides.choice import ChosenPatches
+from madeleine_bench.slides.contours import contours_geojson, tissue_contours
+from madeleine_bench.slides.overlay import picture_bytes, tissue_overlay
+from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.reader import Slide
+
+KEY_ATTRIBUTE = "extraction"
+
+_OVERLAY_LONGEST_PX = 1600
+
+
+@dataclass(frozen=True)
+class BagFolder:
+    """Where the files of one extraction lie, and how they are written; all writes are atomic.
+
+    Attributes:
+        root: the output folder.
+        settings: size and resolution of the patches.
+        patch_encoder: name of the patch encoder.
+    """
+
+    root: Path
+    settings: PatchSettings
+    patch_encoder: str
+
+    @property
+    def grid(self) -> Path:
+        """The folder of all that belongs to patches of this size and resolution."""
+        return self.root / self.settings.folder_name
+
+    @property
+    def features(self) -> Path:
+        """The folder of the bags: what `features` in mbench.toml points to."""
+        return self.grid / f"features_{self.patch_encoder}"
+
+    @property
+    def report(self) -> Path:
+        """The table that says what became of each slide."""
+        return self.grid / f"features_{self.patch_encoder}.csv"
+
+    def bag(self, slide_id: str) -> Path:
+        """Return the path of the bag of a slide."""
+        return self.features / f"{slide_id}.h5"
+
+    def find_bag(self, slide_id: str, key: str, *, overwrite: bool) -> int | None:
+        """Return the number of patches of a slide's bag where `key` made it; None to make it anew.
+
+        A file that cannot be read is made anew: nothing in it is lost.
+
+        Raises:
+            InputError: the bag is of other settings or of another program, and must not be
+                overwritten.
+        """
+        path = self.bag(slide_id)
+        if not path.exists():
+            return None
+        try:
+            header = read_bag_header(path)
+        except InputError:
+            return None
+        if header.attributes.get(KEY_ATTRIBUTE) == key:
+            return header.patches
+        if not overwrite:
+            raise InputError(
+                f"{path} is there and was made with other settings, from another file or by "
+                "another program; keep it and choose another --out, or replace it with --overwrite"
+            )
+        return None
+
+    def write_tissue(self, slide: Slide, chosen: ChosenPatches) -> None:
+        """Write the contours of a slide, the picture of them, and its patch file.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        slide_id, thumbnail, tissue = slide.slide_id, chosen.thumbnail, chosen.tissue
+        if thumbnail is not None and tissue is not None:
+            contours = tissue_contours(tissue.mask)
+            about = {"slide": slide_id, "mpp": slide.known_mpp(), "rejected": dict(tissue.rejected)}
+            text = contours_geojson(contours, thumbnail.scale, about)
+            write_text(self.root / "contours_geojson" / f"{slide_id}.geojson", text)
+            grid = boxes_on_thumbnail(chosen, thumbnail.scale)
+            picture = tissue_overlay(thumbnail.rgb, contours, grid)
+            picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
+            write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
+        path = self.grid / "patches" / f"{slide_id}_patches.h5"
+        write_patch_file(path, chosen.coords, self._place(slide, chosen).attributes())
+
+    def write_bag(
+        self, slide: Slide, chosen: ChosenPatches, features: NDArray[np.float32], key: str
+    ) -> None:
+        """Write the bag of a slide; a slide without patches has a bag of none.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        attributes: dict[str, Any] = {
+            KEY_ATTRIBUTE: key,
+            "slide_file": slide.path.name,
+            "patch_encoder": self.patch_encoder,
+        }
+        if slide.phantom is not None:
+            attributes[PHANTOM_ATTRIBUTE] = slide.phantom
+        write_bag_file(
+            self.bag(slide.slide_id),
+            features,
+            chosen.coords,
+            layout="trident",
+            patch_encoder=self.patch_encoder,
+            coords_attributes=self._place(slide, chosen).attributes(),
+            attributes=attributes,
+        )
+
+    def _place(self, slide: Slide, chosen: ChosenPatches) -> PatchPlace:
+        plan = chosen.plan
+        level = (plan.level, slide.level_downsamples[plan.level], slide.level_sizes[plan.level])
+        return PatchPlace(
+            slide_id=slide.slide_id,
+            folder=self.settings.folder_name,
+            patch_px=plan.patch_px,
+            size_px0=plan.size_px0,
+            overlap_px=self.settings.overlap_px,
+            mpp=self.settings.mpp,
+            slide_mpp=slide.known_mpp(),
+            slide_size_px0=(slide.width_px0, slide.height_px0),
+            exact_level=level if plan.is_exact else None,
+        )
+
+
+def boxes_on_thumbnail(chosen: ChosenPatches, scale: tuple[float, float]) -> NDArray[np.float64]:
+    """Return the patches as boxes (patch x 4: left, top, right, bottom) in thumbnail pixels."""
+    corners = chosen.coords / np.asarray(scale)
+    return np.hstack([corners, corners + chosen.plan.size_px0 / np.asarray(scale)])

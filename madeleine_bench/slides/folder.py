@@ -1,0 +1,138 @@
+"""Which files of a folder are slides, and plain pictures turned into slides."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.reader import checked_mpp
+
+SLIDE_SUFFIXES = (
+    ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm",
+    ".czi",
+)  # fmt: skip
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+_LARGEST_PIXELS = 2 * 10**9  # 6 GB in memory; a picture that claims more is a mistake or a trap
+
+
+@dataclass(frozen=True)
+class SlideFolder:
+    """The slides under a folder, sorted by id, and the plain pictures beside them."""
+
+    slides: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+
+
+def list_slides(place: Path) -> SlideFolder:
+    """Return the slides under a folder, nested ones too, or the one slide that a path names.
+
+    Raises:
+        InputError: there is no such path, it holds no slide, or two slides have the same name.
+    """
+    if place.is_file():
+        return SlideFolder((place,), ())
+    if not place.is_dir():
+        raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
+    files = [path for path in sorted(place.rglob("*")) if path.is_file() and path.name[0] != "."]
+    slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
+    pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
+    # The slices of an MRXS or DICOM slide lie in a folder of its name and are not slides.
+    owners = {path.with_suffix("") for path in slides}
+    slides = {path: name for path, name in slides.items() if not owners & set(path.parents)}
+    _refuse_twins(slides)
+    if not slides:
+        raise InputError(_nothing(place, pictures))
+    return SlideFolder(tuple(sorted(slides, key=lambda path: path.stem)), pictures)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Return a plain picture, height x width x 3; transparent parts become white.
+
+    Raises:
+        InputError: the file is absent, is no picture, is damaged, or claims over 2 billion pixels.
+    """
+    try:
+        with _large_pictures(), Image.open(path) as picture:
+            width, height = picture.size
+            if width * height > _LARGEST_PIXELS:
+                raise InputError(
+                    f"{path} claims {width} x {height} pixels; at most {_LARGEST_PIXELS:,} are read"
+                )
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                layer = picture.convert("RGBA")
+                white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+                return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError as error:
+        raise InputError(f"no picture {path}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not a picture that can be read (JPEG, PNG, TIFF)") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); it is cut short or damaged") from error
+
+
+def convert_picture(
+    path: Path, out: Path, mpp: float, *, jpeg_quality: int | None = None, overwrite: bool = False
+) -> Path:
+    """Write a plain picture as a slide (a tiled TIFF pyramid) and return the slide's path.
+
+    Args:
+        path: the picture.
+        out: folder of the slide, which keeps the picture's name.
+        mpp: micrometres per pixel of the picture.
+        jpeg_quality: 1 to 100 to compress as JPEG; None keeps every pixel as it is.
+        overwrite: replace a slide that is there.
+
+    Raises:
+        InputError: as `read_picture`; or the slide is there already or cannot be written.
+    """
+    slide = out / f"{path.stem}.tif"
+    if slide.exists() and not overwrite:
+        raise InputError(f"{slide} is there already; --overwrite replaces it")
+    if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
+        raise InputError(f"--jpeg-quality is {jpeg_quality}; expected 1 to 100")
+    write_pyramid(
+        slide,
+        read_picture(path),
+        mpp=checked_mpp(mpp, "--mpp"),
+        description=f"converted by madeleine-bench from {path.name!a}",
+        jpeg_quality=jpeg_quality,
+    )
+    return slide
+
+
+@contextmanager
+def _large_pictures() -> Iterator[None]:
+    """Lift Pillow's own limit, which is below what scanners export; ours is checked instead."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _refuse_twins(slides: dict[Path, str]) -> None:
+    seen: dict[str, Path] = {}
+    for path, name in slides.items():
+        if name in seen:
+            raise InputError(
+                f"two slides are called '{name}': {seen[name]} and {path}. The name is the slide "
+                "id, so each may stand once; rename one or move it away"
+            )
+        seen[name] = path
+
+
+def _nothing(place: Path, pictures: Sequence[Path]) -> str:
+    if pictures:
+        return (
+            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
+            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
+        )
+    return f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"

@@ -1,0 +1,78 @@
+"""CONCH through its own package, which alone knows its attentional pooling."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.slides.patch_encoders.obtain import download_failed, import_package
+from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
+from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
+from madeleine_bench.specs.patch_card import PatchEncoderCard
+
+_VISUAL = "visual."
+
+
+class Conch(TorchPatchEncoder):
+    """The image encoder of CONCH: pooled, before the projection to text, not normalised; 512-d.
+
+    So its authors take it for slides, and so Madeleine's patch features were made.
+
+    References:
+        Lu et al., Nature Medicine 2024, doi 10.1038/s41591-024-02856-4.
+    """
+
+    def __init__(
+        self, card: PatchEncoderCard, weights: Path | None = None, *, config: str = "conch_ViT-B-16"
+    ) -> None:
+        super().__init__(card, weights)
+        package = import_package(card, "conch.open_clip_custom")
+        create = package.create_model_from_pretrained
+        self.model = _from_hub(create, card, config) if weights is None else _from_file(
+            create, card, config, weights
+        )  # fmt: skip
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features of normalised pixels, batch x 512."""
+        encode: Any = self.model.encode_image
+        features: Tensor = encode(pixels, proj_contrast=False, normalize=False)
+        return features
+
+
+def _from_hub(create: Any, card: PatchEncoderCard, config: str) -> Any:
+    if card.weights is None or card.weights.hub is None:
+        raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
+    source = card.weights.hub.replace("hf-hub:", "hf_hub:")  # as its package spells it
+    try:
+        return create(config, checkpoint_path=source, device="cpu")[0]
+    except Exception as error:  # the hub, the network and the package each raise their own
+        raise download_failed(card, error) from error
+
+
+def _from_file(create: Any, card: PatchEncoderCard, config: str, weights: Path) -> Any:
+    """Return the model with the user's weights.
+
+    Its package reads torch files alone, without asking what is in them, and passes over tensors
+    that do not fit. So it is handed a copy of what we have read, tensors alone; then we fill the
+    image encoder ourselves, strictly. The text decoder is not in the published file.
+    """
+    state = read_state(weights)
+    if not any(name.startswith(_VISUAL) for name in state):
+        first = next(iter(state))
+        raise InputError(f"{weights}: expected tensors '{_VISUAL}...' of CONCH, found '{first}'")
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "pytorch_model.bin"
+        torch.save(state, copy)
+        try:
+            model = create(config, checkpoint_path=str(copy), device="cpu")[0]
+        except Exception as error:
+            raise InputError(
+                f"{card.name}: its package could not read {weights}: {type(error).__name__}: "
+                f"{error}"
+            ) from error
+    visual = {n.removeprefix(_VISUAL): t for n, t in state.items() if n.startswith(_VISUAL)}
+    fit_state(model.visual, visual, weights)
+    return model

@@ -1,0 +1,113 @@
+"""Which square patches of a slide are taken: a regular grid, and how much tissue each one holds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.slides.reader import ReadPlan, Slide
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """Size, resolution and choice of patches.
+
+    Attributes:
+        patch_px: side of a patch in pixels at `mpp`.
+        mpp: micrometres per pixel of a patch; 1.0 is 10x, 0.5 is 20x.
+        overlap_px: pixels (at `mpp`) that neighbours share, less than `patch_px`.
+        min_tissue: least share (0-1) of a patch that must be tissue; a patch of none never counts.
+    """
+
+    patch_px: int = 256
+    mpp: float = 1.0
+    overlap_px: int = 0
+    min_tissue: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the ranges once.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        if not 1 <= self.patch_px <= 4096:
+            raise InputError(f"--patch-px is {self.patch_px}; expected 1 to 4096 pixels")
+        if not 0.02 <= self.mpp <= 100:
+            raise InputError(f"--patch-mpp is {self.mpp}; expected 0.02 to 100 micrometres a pixel")
+        if not 0 <= self.overlap_px < self.patch_px:
+            raise InputError(
+                f"--overlap-px is {self.overlap_px}; expected 0 to {self.patch_px - 1}, less than "
+                "a patch"
+            )
+        if not 0 <= self.min_tissue <= 1:
+            raise InputError(f"--min-tissue is {self.min_tissue}; expected a share from 0 to 1")
+
+    @property
+    def magnification(self) -> float:
+        """The objective power this resolution goes by: 10 at 1 micrometre a pixel."""
+        return 10.0 / self.mpp
+
+    @property
+    def folder_name(self) -> str:
+        """The folder that TRIDENT would use for these patches.
+
+        Examples:
+            >>> PatchSettings().folder_name
+            '10x_256px_0px_overlap'
+        """
+        return f"{self.magnification:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+
+
+def grid_coords(slide: Slide, plan: ReadPlan, overlap_px: int) -> NDArray[np.int32]:
+    """Return the corners of all patches that lie wholly in the slide, patch x 2 (x, y) in px0.
+
+    The grid starts at the slide's own corner; patches come row by row, from left to right.
+    """
+    step = plan.size_px0 * (plan.patch_px - overlap_px) / plan.patch_px
+    columns, rows = (
+        np.rint(np.arange(0, side - plan.size_px0 + 0.5, step)).astype(np.int32)
+        for side in (slide.width_px0, slide.height_px0)
+    )
+    x, y = np.meshgrid(columns, rows)
+    return np.column_stack([x.ravel(), y.ravel()]).astype(np.int32)
+
+
+def tissue_share(
+    mask: NDArray[np.bool_], coords: NDArray[np.int32], size_px0: int, scale: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Return the share (0-1) of each patch that is tissue, exact for a mask of square pixels.
+
+    Args:
+        mask: height x width of a thumbnail.
+        coords: patch x 2 (x, y), level-0 pixels.
+        size_px0: side of a patch, level-0 pixels.
+        scale: level-0 pixels per mask pixel, along x and y.
+    """
+    area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    area[1:, 1:] = mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
+    left, top = (coords[:, axis] / scale[axis] for axis in (0, 1))
+    right, bottom = left + size_px0 / scale[0], top + size_px0 / scale[1]
+    covered = (
+        _between(area, bottom, right)
+        - _between(area, top, right)
+        - _between(area, bottom, left)
+        + _between(area, top, left)
+    )
+    share = covered / (size_px0**2 / (scale[0] * scale[1]))
+    return np.clip(np.round(share, 9), 0.0, 1.0)
+
+
+def _between(
+    area: NDArray[np.float64], row: NDArray[np.float64], column: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return summed areas at fractional places: linear between corners, as pixels are constant."""
+    row = np.clip(row, 0.0, area.shape[0] - 1.0)
+    column = np.clip(column, 0.0, area.shape[1] - 1.0)
+    top = np.minimum(row.astype(np.intp), area.shape[0] - 2)
+    left = np.minimum(column.astype(np.intp), area.shape[1] - 2)
+    down, across = row - top, column - left
+    upper = area[top, left] * (1 - across) + area[top, left + 1] * across
+    lower = area[top + 1, left] * (1 - across) + area[top + 1, left + 1] * across
+    found: NDArray[np.float64] = upper * (1 - down) + lower * down
+    return found

@@ -1,0 +1,320 @@
+"""Whole-slide images: opening, resolution, thumbnails and patches. The only door to OpenSlide.
+
+Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper left corner.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+from PIL import Image
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.slides.pyramid import phantom_kind
+
+MppSource = Literal["given", "stated", "objective"]
+Read = TypeVar("Read")
+
+_MPP_RANGE = (0.02, 100.0)  # from above the finest objective to a coarse overview scan
+_TIFF_MPP_LARGEST = 20.0  # above it, a resolution tag says "72 dpi", not how the slide was scanned
+_ANISOTROPY = 0.05  # pixels are square to this; no tool of the field reads others
+_SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
+_BAND_BYTES = 64 * 1024**2
+_MICROMETRES = {"centimeter": 1e4, "inch": 25400.0}
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How square patches of one size and resolution are read from one slide.
+
+    Attributes:
+        patch_px: side of a patch as it is handed over.
+        size_px0: side of the region it covers, in level-0 pixels.
+        level: pyramid level to read from.
+        level_px: side of the region in pixels of that level.
+    """
+
+    patch_px: int
+    size_px0: int
+    level: int
+    level_px: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a level has the resolution that was asked for, so that nothing is resampled."""
+        return self.level_px == self.patch_px
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A whole slide, small.
+
+    Attributes:
+        rgb: height x width x 3, uint8.
+        mpp: micrometres per pixel of the thumbnail.
+        scale: level-0 pixels per thumbnail pixel, along x and along y.
+    """
+
+    rgb: NDArray[np.uint8]
+    mpp: float
+    scale: tuple[float, float]
+
+
+class Slide:
+    """An open slide; several threads may read from it at once.
+
+    Attributes:
+        path: the file.
+        slide_id: its name without the last suffix, as bags are named.
+        width_px0: width at level 0.
+        height_px0: height at level 0.
+        level_downsamples: for each level, level-0 pixels per pixel, 1.0 first.
+        level_sizes: for each level (width, height).
+        mpp: micrometres per level-0 pixel, or None where nothing states it.
+        mpp_source: who says so: "given" by the caller, "stated" in the file, "objective" worked
+            out from the power of the objective (10 / power), or None.
+        vendor: the format, as OpenSlide names it.
+        phantom: the kind of phantom, such as "rendered"; None for a real slide.
+    """
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        """Open a slide.
+
+        Args:
+            path: a file that OpenSlide reads (svs, ndpi, mrxs, tiled tiff, ...).
+            mpp: micrometres per level-0 pixel, in place of what the file states.
+
+        Raises:
+            InputError: there is no such file, it is no slide, or it is damaged; or mpp is no
+                positive number.
+        """
+        self.path = path
+        self.slide_id = path.stem
+        self._slide = _opened(path)
+        self._idle = threading.Condition()
+        self._reads, self._closed = 0, False
+        properties = dict(self._slide.properties)
+        self.width_px0, self.height_px0 = self._slide.dimensions
+        self.level_downsamples = tuple(float(d) for d in self._slide.level_downsamples)
+        self.level_sizes = tuple(self._slide.level_dimensions)
+        self.vendor = properties.get("openslide.vendor", "unknown")
+        self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
+        self.content = f"{path.stat().st_size}:{properties.get('openslide.quickhash-1', '')}"
+        self.mpp, self.mpp_source = (
+            (checked_mpp(mpp, "--mpp"), "given") if mpp is not None else _stated_mpp(properties)
+        )
+        self._glass = _glass_colour(properties.get("openslide.background-color"))
+
+    def __enter__(self) -> Self:
+        """Return the slide; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file once reads under way have ended; reading afterwards is an error."""
+        with self._idle:
+            if not self._closed:
+                self._closed = True
+                self._idle.wait_for(lambda: not self._reads)
+                self._slide.close()
+
+    def known_mpp(self) -> float:
+        """Return micrometres per level-0 pixel.
+
+        Raises:
+            InputError: nothing states it; the message says how to give it.
+        """
+        if self.mpp is None:
+            raise InputError(
+                f"{self.path} does not say how many micrometres a pixel is (no mpp, no objective "
+                "power). Give it: --mpp 0.25 for a 40x scan, --mpp 0.5 for 20x"
+            )
+        return self.mpp
+
+    def plan(self, patch_px: int, patch_mpp: float) -> ReadPlan:
+        """Return how patches of `patch_px` pixels at `patch_mpp` micrometres a pixel are read.
+
+        The coarsest level that is not too coarse is read and scaled down. A resolution within 2%
+        of a level, or of a whole multiple of level 0, is taken for that one.
+
+        Raises:
+            InputError: the mpp of the slide is unknown, or the slide was scanned coarser than
+                what is asked for, so that patches would have to be made up.
+        """
+        ratio = _snapped(patch_mpp / self.known_mpp(), self.level_downsamples)
+        if ratio < 1.0:
+            raise InputError(
+                f"{self.path} has {self.known_mpp():g} micrometres a pixel, coarser than the "
+                f"{patch_mpp:g} asked for. Ask for {self.known_mpp():g} or more (--patch-mpp), or "
+                "give the right --mpp if the file states a wrong one"
+            )
+        level = max(i for i, d in enumerate(self.level_downsamples) if d <= ratio * (1 + 1e-6))
+        level_px = max(1, round(patch_px * ratio / self.level_downsamples[level]))
+        return ReadPlan(patch_px, max(1, round(patch_px * ratio)), level, level_px)
+
+    def read_patch(self, x_px0: int, y_px0: int, plan: ReadPlan) -> NDArray[np.uint8]:
+        """Return one patch, (patch_px, patch_px, 3) RGB; what was not scanned has glass colour.
+
+        Raises:
+            InputError: the file is damaged at this place.
+        """
+        picture = self._read(x_px0, y_px0, plan.level, (plan.level_px, plan.level_px))
+        if not plan.is_exact:
+            side = (plan.patch_px, plan.patch_px)
+            picture = picture.resize(side, Image.Resampling.BOX, reducing_gap=None)
+        return np.asarray(picture)
+
+    def thumbnail(self, mpp: float | None = None, longest_px: int | None = None) -> Thumbnail:
+        """Return the whole slide, at most as fine as `mpp` and at most `longest_px` on a side.
+
+        Bands of the best level are averaged over whole pixels, so that memory stays small even
+        for a slide of a single level.
+
+        Raises:
+            InputError: the mpp of the slide is unknown, or the file is damaged.
+        """
+        ratio = 1.0 if mpp is None else max(mpp / self.known_mpp(), 1.0)
+        if longest_px is not None:
+            ratio = max(ratio, max(self.width_px0, self.height_px0) / longest_px)
+        level = max(i for i, d in enumerate(self.level_downsamples) if d <= ratio * (1 + 1e-6))
+        factor = max(1, math.ceil(ratio / self.level_downsamples[level] - 1e-6))
+        rgb = self._reduced(level, factor)
+        scale = (self.width_px0 / rgb.shape[1], self.height_px0 / rgb.shape[0])
+        return Thumbnail(rgb, self.known_mpp() * scale[0], scale)
+
+    def _reduced(self, level: int, factor: int) -> NDArray[np.uint8]:
+        """Return a whole level, blocks of factor x factor pixels averaged."""
+        width, height = self.level_sizes[level]
+        down = self.level_downsamples[level]
+        rows = max(1, _BAND_BYTES // (4 * width * factor)) * factor
+        bands = []
+        for top in range(0, height, rows):
+            size = (width, min(rows, height - top))
+            band = self._read(0, round(top * down), level, size)
+            bands.append(np.asarray(band.reduce(factor) if factor > 1 else band))
+        return np.concatenate(bands)
+
+    def _read(self, x: int, y: int, level: int, size: tuple[int, int]) -> Image.Image:
+        with self._in_use():
+            region = _reading(self.path, lambda: self._slide.read_region((x, y), level, size))
+        scanned = region.getchannel("A")
+        if scanned.getextrema() == (255, 255):
+            return region.convert("RGB")
+        glass = Image.new("RGB", size, self._glass)
+        glass.paste(region, mask=scanned)
+        return glass
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Hold the file open: OpenSlide frees its memory on closing, whoever still reads."""
+        with self._idle:
+            if self._closed:
+                raise InputError(f"{self.path} has been closed")
+            self._reads += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._reads -= 1
+                self._idle.notify_all()
+
+
+def checked_mpp(mpp: float, name: str) -> float:
+    """Return an mpp that the user gave under an option's name.
+
+    Raises:
+        InputError: it is no plausible number of micrometres.
+    """
+    low, high = _MPP_RANGE
+    if not low <= mpp <= high:  # also refuses NaN
+        raise InputError(f"{name} is {mpp}; expected micrometres per pixel, {low} to {high:g}")
+    return float(mpp)
+
+
+def _opened(path: Path) -> openslide.OpenSlide:
+    if not path.is_file():
+        raise InputError(f"no slide {path}")
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise InputError(
+            f"{path} is not a slide that OpenSlide reads: it is of another format, or cut short. A "
+            "plain picture (JPEG, PNG, plain TIFF) becomes one by: mbench slides convert"
+        ) from error
+    except (openslide.OpenSlideError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _reading(path: Path, read: Callable[[], Read]) -> Read:
+    try:
+        return read()
+    except (openslide.OpenSlideError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be read ({error}): the slide is cut short or damaged. Copy it again from "
+        "where it came from"
+    )
+
+
+def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, MppSource | None]:
+    """Return the mpp that the properties of a slide give, and how they do; None where unknown."""
+    pair = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    if not all(pair):
+        pair = _tiff_mpp(properties)
+    first, second = pair
+    if first and second and abs(first / second - 1) <= _ANISOTROPY:
+        mean = (first + second) / 2
+        if _MPP_RANGE[0] <= mean <= _MPP_RANGE[1]:
+            return mean, "stated"
+    power = _number(properties.get("openslide.objective-power"))
+    return (10.0 / power, "objective") if power else (None, None)
+
+
+def _tiff_mpp(properties: Mapping[str, str]) -> list[float | None]:
+    unit = _MICROMETRES.get(properties.get("tiff.ResolutionUnit", ""))
+    counts = [_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY"]
+    if unit is None or not all(counts):
+        return [None, None]
+    found = [unit / count for count in counts if count]
+    return [mpp if mpp <= _TIFF_MPP_LARGEST else None for mpp in found]
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _snapped(ratio: float, downsamples: tuple[float, ...]) -> float:
+    candidates = [*downsamples, max(1.0, float(round(ratio)))]
+    nearest = min(candidates, key=lambda candidate: abs(ratio / candidate - 1.0))
+    return nearest if abs(ratio / nearest - 1.0) <= _SNAP else ratio
+
+
+def _glass_colour(text: str | None) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex(text or "ffffff")
+    except ValueError:
+        return (255, 255, 255)
+    return (red, green, blue)

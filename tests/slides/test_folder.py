@@ -1,0 +1,155 @@
+"""Which files are slides, and plain pictures turned into slides."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture
+from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.reader import Slide
+
+from .conftest import SHARED, noise
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_slides_are_found_in_nested_folders_by_their_names(tmp_path):
+    wanted = [touch(tmp_path / "site-1" / "b.SVS"), touch(tmp_path / "a.1.tif")]
+    for name in ("notes.txt", ".hidden.svs", "site-1/b.xml"):
+        touch(tmp_path / name)
+    picture = touch(tmp_path / "macro.jpg")
+    found = list_slides(tmp_path)
+    assert sorted(found.slides) == sorted(wanted)
+    assert [path.stem for path in found.slides] == ["a.1", "b"]
+    assert found.pictures == (picture,)
+
+
+def test_the_slices_of_an_mrxs_slide_are_no_slides(tmp_path):
+    slide = touch(tmp_path / "a.mrxs")
+    touch(tmp_path / "a" / "Data0001.dat")
+    touch(tmp_path / "a" / "thumb.tif")
+    assert list_slides(tmp_path).slides == (slide,)
+
+
+def test_one_slide_by_its_path(slide_file):
+    assert list_slides(slide_file).slides == (slide_file,)
+
+
+def test_two_slides_of_one_name_are_refused(tmp_path):
+    touch(tmp_path / "x" / "a.svs")
+    touch(tmp_path / "y" / "a.tif")
+    with pytest.raises(InputError, match=r"two slides are called 'a'.*x/a\.svs.*y/a\.tif"):
+        list_slides(tmp_path)
+
+
+def test_no_slides_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        list_slides(tmp_path / "absent")
+    with pytest.raises(InputError, match="no slide under"):
+        list_slides(tmp_path)
+    touch(tmp_path / "a.png")
+    with pytest.raises(InputError, match="mbench slides convert"):
+        list_slides(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
+def test_a_converted_picture_keeps_every_pixel(tmp_path, suffix):
+    picture = noise(90, 300)
+    Image.fromarray(picture).save(tmp_path / f"x{suffix}")
+    slide_path = convert_picture(tmp_path / f"x{suffix}", tmp_path / "slides", 3.48)
+    with Slide(slide_path) as slide:
+        assert slide.mpp == pytest.approx(3.48)
+        assert np.array_equal(slide.thumbnail().rgb, picture)
+
+
+def test_jpeg_makes_the_slide_smaller_and_stays_close(tmp_path):
+    path = SHARED / "multistain_lung" / "29-041-Izd2-w35-He-les3.jpg"
+    if not path.is_file():
+        pytest.skip(f"the real picture is not there: {path}")
+    exact = convert_picture(path, tmp_path / "exact", 3.48)
+    small = convert_picture(path, tmp_path / "small", 3.48, jpeg_quality=85)
+    assert small.stat().st_size < 0.4 * exact.stat().st_size
+    with Slide(small) as slide:
+        assert np.abs(slide.thumbnail().rgb.astype(int) - read_picture(path)).mean() < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_pictures_of_every_mode_become_rgb(tmp_path, mode):
+    name = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.fromarray(noise(20, 30)).convert("RGBA" if mode == "LA" else "RGB").convert(mode).save(
+        name
+    )
+    assert read_picture(name).shape == (20, 30, 3)
+
+
+def test_transparent_is_glass(tmp_path):
+    layer = np.zeros((4, 4, 4), np.uint8)
+    layer[0, 0] = (10, 20, 30, 255)
+    Image.fromarray(layer, "RGBA").save(tmp_path / "x.png")
+    picture = read_picture(tmp_path / "x.png")
+    assert picture[0, 0].tolist() == [10, 20, 30]
+    assert (picture[1:] == 255).all()
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(InputError, match="no picture"):
+        read_picture(tmp_path / "absent.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(InputError, match=r"text\.png is not a picture"):
+        read_picture(tmp_path / "text.png")
+    data = io.BytesIO()
+    Image.fromarray(noise(200, 200)).save(data, "PNG")
+    (tmp_path / "cut.png").write_bytes(data.getvalue()[:5000])
+    with pytest.raises(InputError, match=r"cut\.png cannot be read"):
+        read_picture(tmp_path / "cut.png")
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 8), np.uint8), photometric="minisblack")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        places = [file.pages.first.tags[name] for name in ("ImageWidth", "ImageLength")]
+    for tag in places:
+        data[tag.valueoffset : tag.valueoffset + 4] = (100_000).to_bytes(4, "little")
+    (tmp_path / "x.tif").write_bytes(data)
+    with pytest.raises(InputError, match="claims 100000 x 100000"):
+        read_picture(tmp_path / "x.tif")
+
+
+def test_pillow_keeps_its_own_limit(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    Image.fromarray(noise(5, 5)).save(tmp_path / "x.png")
+    read_picture(tmp_path / "x.png")
+    assert before == Image.MAX_IMAGE_PIXELS
+    assert before is not None
+
+
+def test_a_slide_is_not_replaced_unasked(tmp_path):
+    Image.fromarray(noise(20, 20)).save(tmp_path / "x.png")
+    slide = convert_picture(tmp_path / "x.png", tmp_path, 1.0)
+    before = slide.read_bytes()
+    with pytest.raises(InputError, match="--overwrite"):
+        convert_picture(tmp_path / "x.png", tmp_path, 2.0)
+    assert slide.read_bytes() == before
+    convert_picture(tmp_path / "x.png", tmp_path, 2.0, overwrite=True)
+    with Slide(slide) as opened:
+        assert opened.mpp == pytest.approx(2.0)
+
+
+def test_options_out_of_range_are_named(tmp_path):
+    Image.fromarray(noise(20, 20)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="--mpp"):
+        convert_picture(tmp_path / "x.png", tmp_path, 0.0)
+    with pytest.raises(InputError, match="--jpeg-quality"):
+        convert_picture(tmp_path / "x.png", tmp_path, 1.0, jpeg_quality=0)
+    with pytest.raises(InputError, match="8-bit RGB"):
+        write_pyramid(tmp_path / "y.tif", np.zeros((3, 3), np.uint8), mpp=1.0, description="")
+    assert not list(tmp_path.glob("*.tif"))
