@@ -1,14 +1,16 @@
 """Patches a second, read and encoded: alone, and as `mbench features extract` overlaps them.
 
-For each patch encoder and number of reading threads, on the same slides:
+For each patch encoder and number of workers, on the same slides:
 
-    read      patches a second that the threads read, nothing encoded
-    encode    patches a second that the encoder does on patches in memory, nothing read
-    extract   the whole command on a cold folder: tissue, reading, encoding, writing
+    read      `extract` with an encoder that does nothing: tissue, reading, writing
+    encode    the encoder on patches in memory, nothing read
+    extract   the whole command on a cold folder
     overlap   wall time of `extract` over the longer of the two alone; 1 is perfect
+    busy      processor time of `read` and `encode` together over what the cores could give in the
+              wall time of `extract`; where it is near 1, no order of work could be faster
 
-The named baseline is the loop that reads a batch and then encodes it (`sequential`), in the same
-run. Slides are phantoms (drawn once, kept in --work) or, with --slides, yours. Run it on a machine
+The named baseline is a loop that makes the same files and reads a batch, then encodes it, in the
+same run (`sequential`). Slides are phantoms (drawn once, kept in --work) or, with --slides, yours. Run it on a machine
 with nothing else to do:
 
     python benchmarks/extraction_speed.py --work /tmp/extraction-speed
@@ -20,11 +22,13 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.files import write_text
@@ -40,14 +44,14 @@ from madeleine_bench.slides.patch_encoders import (
     find_patch_encoder,
     load_patch_encoder,
 )
-from madeleine_bench.slides.read_ahead import Batch, ReadAhead
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.patch_card import PatchEncoderCard
 
 RESULTS = Path(__file__).resolve().parent / "results" / "extraction_speed.json"
 ENCODERS = ("efficientnet-lite0", "stain-texture")
-THREADS = (1, 2)
+WORKERS = (1, 2)
 CASES = 12
 
 
@@ -78,20 +82,15 @@ def phantom_slides(work: Path) -> Path:
     return done.slides
 
 
-def read_alone(slides: Sequence[Path], settings: ExtractionSettings) -> int:
-    """Choose and read every patch in threads, and return how many there were."""
+class NoEncoder:
+    """Stands in for an encoder of some card, and does nothing."""
 
-    def prepare(path: Path) -> tuple[Slide, Any]:
-        slide = Slide(path, settings.slide_mpp)
-        return slide, choose_patches(slide, settings.patches, TissueSettings())
+    def __init__(self, card: PatchEncoderCard) -> None:
+        self.card = card
 
-    def split(ready: tuple[Slide, Any]) -> list[Any]:
-        count = len(ready[1].coords)
-        return np.split(np.arange(count), range(settings.batch, count, settings.batch))
-
-    ahead = ReadAhead(slides, prepare, split, lambda r, rows: read_patches(*r, rows),
-                      settings.threads, 4)  # fmt: skip
-    return sum(len(item.pixels.result()) for item in ahead if isinstance(item, Batch))
+    def encode(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return zeros."""
+        return np.zeros((len(patches), self.card.dim), np.float32)
 
 
 def encode_alone(batches: Sequence[Any], encoder: PatchEncoder) -> None:
@@ -101,61 +100,92 @@ def encode_alone(batches: Sequence[Any], encoder: PatchEncoder) -> None:
 
 
 def sequential(
-    slides: Sequence[Path], encoder: PatchEncoder, settings: ExtractionSettings
+    slides: Sequence[Path], encoder: PatchEncoder, folder: BagFolder, settings: ExtractionSettings
 ) -> list[Any]:
-    """Read a batch, encode it, read the next: the baseline. Returns the pixels."""
-    kept = []
+    """Make the same files, but read a batch, encode it, read the next. Returns the pixels."""
+    kept: list[NDArray[np.uint8]] = []
     for path in slides:
         with Slide(path, settings.slide_mpp) as slide:
             chosen = choose_patches(slide, settings.patches, TissueSettings())
-            rows = np.arange(len(chosen.coords))
+            folder.write_tissue(slide, chosen)
+            rows, features = np.arange(len(chosen.coords)), []
             for part in np.split(rows, range(settings.batch, len(rows), settings.batch)):
                 pixels = read_patches(slide, chosen, part)
-                encoder.encode(pixels)
+                features.append(encoder.encode(pixels))
                 kept.append(pixels)
+            folder.write_bag(slide, chosen, np.concatenate(features), "speed")
     return kept
 
 
-def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Return the seconds that some work took, and what it gave."""
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Spent:
+    """Wall time and processor time of some work, in seconds."""
+
+    wall: float
+    processor: float
+
+
+def timed(work: Callable[..., Any], *arguments: Any) -> tuple[Spent, Any]:
+    """Return the time that some work took, and what it gave."""
+    wall, processor = time.perf_counter(), time.process_time()
     found = work(*arguments)
-    return time.perf_counter() - started, found
+    return Spent(time.perf_counter() - wall, time.process_time() - processor), found
 
 
 def measure(
     slides: Sequence[Path], name: str, settings: ExtractionSettings, work: Path, repeats: int
 ) -> dict[str, Any]:
     """Return one row of the table: medians over repeats that take turns."""
+    import torch
+
+    torch.set_num_threads(settings.workers)
     encoder = load_patch_encoder(find_patch_encoder(name))
+    nothing = NoEncoder(encoder.card)
     folder = BagFolder(work / "bags", settings.patches, name)
-    seconds: dict[str, list[float]] = {key: [] for key in ("sequential", "read", "encode", "all")}
+    spent: dict[str, list[Spent]] = {key: [] for key in ("sequential", "read", "encode", "extract")}
     encoder.encode(np.zeros((settings.batch, 256, 256, 3), np.uint8))  # warm
     for _ in range(repeats):
-        shutil.rmtree(folder.root, ignore_errors=True)
-        spent, batches = timed(sequential, slides, encoder, settings)
-        seconds["sequential"].append(spent)
-        seconds["read"].append(timed(read_alone, slides, settings)[0])
-        seconds["encode"].append(timed(encode_alone, batches, encoder)[0])
-        spent, outcomes = timed(extract, slides, encoder, "speed", folder, settings, Quiet())
-        seconds["all"].append(spent)
+        seconds, batches = timed(sequential, slides, encoder, folder, settings)
+        spent["sequential"].append(seconds)
+        spent["encode"].append(timed(encode_alone, batches, encoder)[0])
+        for key, one in (("read", nothing), ("extract", encoder)):
+            shutil.rmtree(folder.root, ignore_errors=True)
+            seconds, outcomes = timed(extract, slides, one, "speed", folder, settings, Quiet())
+            spent[key].append(seconds)
     patches = sum(outcome.patches for outcome in outcomes)
     assert patches == sum(map(len, batches))
     assert all(read_bag_header(folder.bag(one.slide_id)).patches == one.patches for one in outcomes)
-    middle = {key: statistics.median(values) for key, values in seconds.items()}
-    slower = max(middle["read"], middle["encode"])
+    wall = {key: statistics.median(one.wall for one in found) for key, found in spent.items()}
+    busy = sum(statistics.median(one.processor for one in spent[key]) for key in ("read", "encode"))
     return {
         "patch_encoder": name,
-        "readers": settings.threads,
+        "workers": settings.workers,
         "slides": len(slides),
         "patches": patches,
-        "read_per_s": round(patches / middle["read"], 1),
-        "encode_per_s": round(patches / middle["encode"], 1),
-        "extract_per_s": round(patches / middle["all"], 1),
-        "overlap": round(middle["all"] / slower, 3),
-        "times_sequential": round(middle["sequential"] / middle["all"], 2),
-        "seconds": {key: [round(v, 3) for v in values] for key, values in seconds.items()},
+        "read_per_s": round(patches / wall["read"], 1),
+        "encode_per_s": round(patches / wall["encode"], 1),
+        "extract_per_s": round(patches / wall["extract"], 1),
+        "overlap": round(wall["extract"] / max(wall["read"], wall["encode"]), 3),
+        "busy": round(busy / (wall["extract"] * (os.cpu_count() or 1)), 3),
+        "times_sequential": round(wall["sequential"] / wall["extract"], 2),
+        "wall_s": {key: [round(one.wall, 3) for one in found] for key, found in spent.items()},
     }
+
+
+def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table that docs/slides.md shows, a line each."""
+    names = ("read", "encode", "extract")
+    lines = [
+        "| patch encoder | workers | read | encode | extract | overlap | busy | times sequential |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        speeds = " | ".join(f"{row[f'{name}_per_s']:.0f}" for name in names)
+        lines.append(
+            f"| {row['patch_encoder']} | {row['workers']} | {speeds} | {row['overlap']:.2f} | "
+            f"{row['busy']:.2f} | {row['times_sequential']:.2f} |"
+        )
+    return lines
 
 
 def main() -> None:
@@ -173,13 +203,12 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     rows = []
     for name in ENCODERS:
-        for threads in THREADS:
-            settings = ExtractionSettings(threads=threads)
+        for workers in WORKERS:
+            settings = ExtractionSettings(workers=workers)
             rows.append(measure(slides, name, settings, wanted.work, wanted.repeats))
-            print(json.dumps({k: v for k, v in rows[-1].items() if k != "seconds"}))
+            print(json.dumps({k: v for k, v in rows[-1].items() if k != "wall_s"}))
     kept = {
         **machine_provenance(),
-        "torch_threads": torch.get_num_threads(),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "load_before": round(load_before, 2),
         "slides": "yours" if wanted.slides else f"PHANTOM bcnb, {CASES} cases, 0.5 mpp, JPEG",

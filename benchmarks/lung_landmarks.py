@@ -131,6 +131,18 @@ def montage(data: Path, work: Path) -> bytes:
     return out.getvalue()
 
 
+def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table that docs/slides.md shows, a line each."""
+    lines = ["| patch encoder | stain | mean rank (95% interval) | first |", "|---|---|---|---|"]
+    for row in rows:
+        low, high = row["ci95"]
+        lines.append(
+            f"| {row['encoder']} | {row['stain']} | {row['mean_normalised_rank']:.3f} "
+            f"({low:.3f} to {high:.3f}) | {row['first']:.0%} |"
+        )
+    return lines
+
+
 def figure(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the ranks as SVG: a panel a stain, the share of landmarks found within each rank."""
     table = pd.DataFrame(
@@ -189,12 +201,7 @@ def main() -> None:
             features = landmark_features(wanted.data, work / "slides", name)
             for stain in list(STAINS)[1:]:
                 rows.append(row_of(name, stain, normalised_ranks(features["H&E"], features[stain])))
-    for row in rows:
-        low, high = row["ci95"]
-        print(
-            f"{row['encoder']:<20} {row['stain']:<7} {row['mean_normalised_rank']:.3f} "
-            f"[{low:.3f}, {high:.3f}]  first {row['first']:.0%}"
-        )
+    print("\n".join(markdown_rows(rows)))
     kept = {
         **machine_provenance(),
         "data": "CIMA lung lesion 29-041-Izd2-w35 les3, 5% scale, landmarks of annotator PS",

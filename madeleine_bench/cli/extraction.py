@@ -49,7 +49,7 @@ class WantedBags:
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "fp16", "bf16"]
     batch_size: int
-    readers: int | None
+    workers: int | None
     overwrite: bool
     catalogue: Path | None
 
@@ -68,7 +68,7 @@ def extract_bags(wanted: WantedBags) -> None:
         slide_mpp=wanted.mpp,
         patch_folder=wanted.patches,
         overwrite=wanted.overwrite,
-        threads=wanted.readers if wanted.readers is not None else default_readers(),
+        workers=wanted.workers if wanted.workers is not None else default_workers(),
         batch=wanted.batch_size,
     )
     _check_name(wanted)
@@ -76,6 +76,9 @@ def extract_bags(wanted: WantedBags) -> None:
     found = list_slides(wanted.slides)
     _say_what_is_left_out(found)
     _say_where_resolution_differs(entry.card, settings.patches)
+    import torch
+
+    torch.set_num_threads(settings.workers)
     encoder = load_patch_encoder(entry, wanted.device, wanted.precision, wanted.weights)
     folder = BagFolder(
         wanted.out or Path("bags") / wanted.cohort, settings.patches, entry.card.name
@@ -86,9 +89,9 @@ def extract_bags(wanted: WantedBags) -> None:
     _say_outcomes(outcomes, folder, wanted.cohort)
 
 
-def default_readers() -> int:
-    """Return the usual number of reading threads: one for two cores, at most four."""
-    return max(1, min(4, (os.cpu_count() or 2) // 2))
+def default_workers() -> int:
+    """Return the usual number of workers: one for a core, at most eight."""
+    return min(8, os.cpu_count() or 1)
 
 
 def print_patch_encoders() -> None:

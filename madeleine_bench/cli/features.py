@@ -44,8 +44,9 @@ def extract(
         Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp16 on a GPU.")
     ] = "auto",
     batch_size: Annotated[int, typer.Option(help="Patches encoded at once.")] = 32,
-    readers: Annotated[
-        int | None, typer.Option(help="Reading threads; one for two cores by default.")
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Threads that read, and on a CPU as many that encode; one for a core."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace bags made with other settings.")
@@ -64,7 +65,7 @@ def extract(
     extract_bags(
         WantedBags(slides, cohort, patch_encoder, out, patch_px, patch_mpp, magnification,
                    overlap_px, min_tissue, patches, mpp, weights, device, precision, batch_size,
-                   readers, overwrite, catalogue)
+                   workers, overwrite, catalogue)
     )  # fmt: skip
 
 

@@ -142,9 +142,7 @@ class PhantomCohort:
         Raises:
             InputError: the cohort has no such slide.
         """
-        case_id, _, _ = self.row(slide_id)
-        block = self._tissue(case_id, self.latents(case_id))
-        return cut_section(block, self._rng("section", slide_id), self.spec.patches)
+        return cut_section(self.block(slide_id), self._rng("section", slide_id), self.spec.patches)
 
     def block(self, slide_id: str) -> CaseTissue:
         """Return the tissue block that a slide is a section of.

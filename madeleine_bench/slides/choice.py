@@ -12,8 +12,8 @@ from madeleine_bench.slides.patches import PatchSettings, grid_coords, tissue_sh
 from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
 from madeleine_bench.slides.tissue import Tissue, TissueSettings, segment_tissue
 
-_SEGMENTATION_MPP = 8.0  # coarse enough to be quick, fine enough for a gland
-_SEGMENTATION_LEAST_PX = 1500  # a small section is looked at more closely
+_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0  # finer adds nothing, coarser loses thin strands
+_LONGEST_PX = 1500  # what the picture of a slide has at least, if it can within these
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def choose_patches(
 def segmentation_thumbnail(slide: Slide) -> Thumbnail:
     """Return the thumbnail to tell tissue from glass on.
 
-    It has 8 micrometres a pixel, or less where the slide is small.
+    It has 8 micrometres a pixel, or down to 4 where the slide is small.
 
     Raises:
         InputError: the resolution of the slide is unknown, or the slide is damaged.
     """
     longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
-    return slide.thumbnail(min(_SEGMENTATION_MPP, longest_um / _SEGMENTATION_LEAST_PX))
+    return slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
 
 
 def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer, write_text
@@ -40,7 +41,7 @@ class ExtractionSettings:
         slide_mpp: micrometres per level-0 pixel of every slide, in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
         overwrite: replace bags that were made with other settings.
-        threads: reading threads.
+        workers: threads that read.
         batch: patches encoded at once.
     """
 
@@ -49,7 +50,7 @@ class ExtractionSettings:
     slide_mpp: float | None = None
     patch_folder: Path | None = None
     overwrite: bool = False
-    threads: int = 1
+    workers: int = 1
     batch: int = 32
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class ExtractionSettings:
         Raises:
             InputError: a value is out of its range.
         """
-        for name, value in (("--readers", self.threads), ("--batch-size", self.batch)):
+        for name, value in (("--workers", self.workers), ("--batch-size", self.batch)):
             if value < 1:
                 raise InputError(f"{name} is {value}; expected 1 or more")
         if self.patch_folder is not None and not self.patch_folder.is_dir():
@@ -118,7 +119,9 @@ def extract(
         InputError: the output folder cannot be written, or another process writes to it.
     """
     outcomes: list[SlideOutcome] = []
-    with sole_writer(folder.features):
+    # NumPy's own threads would spin for the cores that reading and encoding share.
+    numpy_threads = ThreadpoolController().select(internal_api="openblas")
+    with sole_writer(folder.features), numpy_threads.limit(limits=1):
         progress.phase("slides", len(slides))
         try:
             for outcome in _Extraction(encoder, encoder_key, folder, settings, progress).run(
@@ -151,7 +154,7 @@ class _Extraction:
     def run(self, slides: Sequence[Path]) -> Iterator[SlideOutcome]:
         """Yield the outcome of each slide as it ends."""
         ahead = ReadAhead(
-            slides, self.prepare, self.split, self.read, self.settings.threads, _BATCHES_AHEAD
+            slides, self.prepare, self.split, self.read, self.settings.workers, _BATCHES_AHEAD
         )
         work: _Work | None = None
         failed: Path | None = None

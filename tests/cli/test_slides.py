@@ -1,5 +1,8 @@
 """The commands from slides to bags, as a user gives them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,7 +121,7 @@ def test_extract_says_what_is_no_slide_and_what_is_no_cohort(extract, slides):
         (("--patch-px", "0"), "--patch-px is 0"),
         (("--overlap-px", "128"), "--overlap-px is 128"),
         (("--min-tissue", "50"), "--min-tissue is 50"),
-        (("--readers", "0"), "--readers is 0"),
+        (("--workers", "0"), "--workers is 0"),
         (("--batch-size", "0"), "--batch-size is 0"),
         (("--cohort", "My Cohort"), "lower case"),
         (("--patches", "absent"), "no folder absent"),
@@ -196,6 +199,21 @@ def test_show_refuses_what_does_not_fit(mbench, extract, slides, tmp_path):
     assert "no feature file" in refused(slide, "--out", out, "--bag", tmp_path / "absent.h5")
 
 
+def test_the_patch_encoder_of_the_page_runs(mbench, slides, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "slides.md").read_text()
+    for kind, name in (("python", "encoder.py"), ("yaml", "card.yaml")):
+        (block,) = re.findall(rf"```{kind}\n(.*?)```", page, flags=re.DOTALL)
+        (tmp_path / name).write_text(block)
+    said = mbench("features", "extract", "--slides", slides, "--cohort", "bcnb", "--out",
+                  tmp_path / "bags", "--patch-encoder", tmp_path / "card.yaml")  # fmt: skip
+    assert said.code == 0, said.err
+    (path,) = (tmp_path / "bags").glob("*/features_mean-colour/1.h5")
+    features = read_bag_file(path).features
+    assert features.shape[1] == 3
+    assert 0 < features.min() <= features.max() <= 1
+
+
+@pytest.mark.slow
 def test_from_phantom_slides_to_a_board_of_their_own(mbench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     drawn = mbench("data", "phantom-slides", "bcnb", "--cases", "16", "--mpp", "2", "--out", "bcnb")

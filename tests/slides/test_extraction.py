@@ -152,7 +152,7 @@ def test_a_folder_has_contours_pictures_patches_bags_and_a_report(lab):
     assert (report["mpp"] == 0.5).all()
 
 
-@pytest.mark.parametrize("changes", [{"threads": 3}, {"batch": 7}, {"batch": 1000, "threads": 2}])
+@pytest.mark.parametrize("changes", [{"workers": 3}, {"batch": 7}, {"batch": 1000, "workers": 2}])
 def test_threads_and_batches_do_not_change_a_bag(lab, tmp_path, changes):
     lab.run()
     other = Lab(lab.slides, tmp_path / "other", settings=lab.settings)
@@ -335,9 +335,26 @@ def test_patches_of_another_slide_are_refused(lab, tmp_path, coords, attributes,
 
 @pytest.mark.parametrize(
     ("values", "option"),
-    [({"threads": 0}, "--readers"), ({"batch": 0}, "--batch-size"),
+    [({"workers": 0}, "--workers"), ({"batch": 0}, "--batch-size"),
      ({"patch_folder": Path("/absent")}, "--patches")],
 )  # fmt: skip
 def test_settings_out_of_range_name_the_option(values, option):
     with pytest.raises(InputError, match=option):
         ExtractionSettings(**values)
+
+
+def test_the_real_aperio_slides(aperio, tmp_path):
+    lab = Lab(
+        aperio.parent,
+        tmp_path / "out",
+        settings=ExtractionSettings(patches=PatchSettings(patch_px=224, mpp=0.5)),
+    )
+    outcomes = lab.run()
+    large = outcomes["CMU-1-Small-Region"]
+    assert large.status == "extracted"
+    assert 45 <= large.patches <= 56  # 51 of 117 tiles hold tissue in the trial of its README
+    assert large.mpp == 0.499
+    bag = read_bag_file(lab.folder.bag("CMU-1-Small-Region"))
+    assert (bag.coords % 224 == 0).all()
+    assert bag.features[:, 1].mean() < bag.features[:, 0].mean()  # H&E is pink: less green
+    assert outcomes["small"].status == "empty"  # 16 x 16 pixels

@@ -367,3 +367,30 @@ def test_finding_cards_needs_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# (revision, first six features, mean) of `a_fixed_patch`. When these move, the card needs a new
+# revision: features on disk are known by it.
+PINNED = {
+    "efficientnet-lite0": ("1", [0.0, 0.0, 0.04508, 0.22049, 0.0, 0.04666], 0.168126),
+    "stain-texture": ("1", [0.5, 0.28979, 0.00072, 0.407, 0.28893, 0.20659], 0.406739),
+}
+
+
+def a_fixed_patch():
+    y, x = np.mgrid[:256, :256]
+    return np.stack([(x * 3 + y) % 256, x * y // 64 % 256, 255 - x], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_features_of_a_revision_stay_as_they_are(name):
+    revision, first, mean = PINNED[name]
+    assert SHIPPED[name].card.revision == revision
+    features = load_patch_encoder(SHIPPED[name]).encode(a_fixed_patch()[None])[0]
+    assert features[:6] == pytest.approx(first, abs=2e-4)
+    assert features.mean() == pytest.approx(mean, abs=2e-5)
+
+
+def test_every_embedded_encoder_is_pinned():
+    embedded = {n for n, e in SHIPPED.items() if e.card.weights is None or e.weights_path}
+    assert embedded == set(PINNED)
