@@ -10,8 +10,8 @@ For each patch encoder and number of workers, on the same slides:
               wall time of `extract`; where it is near 1, no order of work could be faster
 
 The named baseline is a loop that makes the same files and reads a batch, then encodes it, in the
-same run (`sequential`). Slides are phantoms (drawn once, kept in --work) or, with --slides, yours. Run it on a machine
-with nothing else to do:
+same run (`sequential`). Slides are phantoms (drawn once, kept in --work) or, with --slides, yours.
+Run it on a machine with nothing else to do:
 
     python benchmarks/extraction_speed.py --work /tmp/extraction-speed
 """

@@ -164,7 +164,7 @@ class Slide:
                 f"{patch_mpp:g} asked for. Ask for {self.known_mpp():g} or more (--patch-mpp), or "
                 "give the right --mpp if the file states a wrong one"
             )
-        level = max(i for i, d in enumerate(self.level_downsamples) if d <= ratio * (1 + 1e-6))
+        level = self._level_of(ratio)
         level_px = max(1, round(patch_px * ratio / self.level_downsamples[level]))
         return ReadPlan(patch_px, max(1, round(patch_px * ratio)), level, level_px)
 
@@ -181,22 +181,31 @@ class Slide:
         return np.asarray(picture)
 
     def thumbnail(self, mpp: float | None = None, longest_px: int | None = None) -> Thumbnail:
-        """Return the whole slide, at most as fine as `mpp` and at most `longest_px` on a side.
+        """Return the whole slide, small.
 
-        Bands of the best level are averaged over whole pixels, so that memory stays small even
-        for a slide of a single level.
+        Whole pixels of a level are averaged, in bands, so that memory stays small even for a slide
+        of a single level.
+
+        Args:
+            mpp: the picture is as fine as this, or up to twice as fine; never finer than the scan.
+            longest_px: no side is longer.
 
         Raises:
             InputError: the mpp of the slide is unknown, or the file is damaged.
         """
-        ratio = 1.0 if mpp is None else max(mpp / self.known_mpp(), 1.0)
-        if longest_px is not None:
-            ratio = max(ratio, max(self.width_px0, self.height_px0) / longest_px)
-        level = max(i for i, d in enumerate(self.level_downsamples) if d <= ratio * (1 + 1e-6))
-        factor = max(1, math.ceil(ratio / self.level_downsamples[level] - 1e-6))
+        fine = 1.0 if mpp is None else max(mpp / self.known_mpp(), 1.0)
+        longest = max(self.width_px0, self.height_px0)
+        coarse = 1.0 if longest_px is None else max(longest / longest_px, 1.0)
+        level = self._level_of(max(fine, coarse))
+        down = self.level_downsamples[level]
+        factor = max(1, math.floor(fine / down + 1e-6), math.ceil(coarse / down - 1e-6))
         rgb = self._reduced(level, factor)
         scale = (self.width_px0 / rgb.shape[1], self.height_px0 / rgb.shape[0])
         return Thumbnail(rgb, self.known_mpp() * scale[0], scale)
+
+    def _level_of(self, ratio: float) -> int:
+        """Return the coarsest level that has at most so many level-0 pixels a pixel."""
+        return max(i for i, d in enumerate(self.level_downsamples) if d <= ratio * (1 + 1e-6))
 
     def _reduced(self, level: int, factor: int) -> NDArray[np.uint8]:
         """Return a whole level, blocks of factor x factor pixels averaged."""

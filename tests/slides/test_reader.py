@@ -168,6 +168,12 @@ def test_a_thumbnail_has_a_longest_side(noisy):
         assert slide.thumbnail(0.1).rgb.shape == (600, 1000, 3)  # never finer than the scan
 
 
+def test_a_thumbnail_is_no_coarser_than_asked_for(noisy):
+    with Slide(noisy[0], mpp=3.48) as slide:
+        assert slide.thumbnail(4.0).mpp == pytest.approx(3.48)
+        assert slide.thumbnail(8.0).mpp == pytest.approx(6.96)
+
+
 def test_one_pixel(tmp_path):
     path = tmp_path / "pixel.tif"
     write_pyramid(path, np.full((1, 1, 3), 200, np.uint8), mpp=0.5, description="")
