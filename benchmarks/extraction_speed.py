@@ -48,27 +48,12 @@ from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.types import Silence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "extraction_speed.json"
 ENCODERS = ("efficientnet-lite0", "stain-texture")
 WORKERS = (1, 2)
 CASES = 12
-
-
-class Quiet:
-    """Progress that says nothing."""
-
-    def phase(self, name: str, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, note: str) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
 
 
 def phantom_slides(work: Path) -> Path:
@@ -77,7 +62,7 @@ def phantom_slides(work: Path) -> Path:
     spec = catalogue.cohorts["bcnb"]
     cohort = PhantomCohort(spec, catalogue.tasks_of("bcnb"))
     done = write_phantom_slides(
-        cohort, spec.columns, CASES, work / "bcnb", Quiet(), workers=os.cpu_count() or 1
+        cohort, spec.columns, CASES, work / "bcnb", Silence(), workers=os.cpu_count() or 1
     )
     return done.slides
 
@@ -150,7 +135,7 @@ def measure(
         spent["encode"].append(timed(encode_alone, batches, encoder)[0])
         for key, one in (("read", nothing), ("extract", encoder)):
             shutil.rmtree(folder.root, ignore_errors=True)
-            seconds, outcomes = timed(extract, slides, one, "speed", folder, settings, Quiet())
+            seconds, outcomes = timed(extract, slides, one, "speed", folder, settings, Silence())
             spent[key].append(seconds)
     patches = sum(outcome.patches for outcome in outcomes)
     assert patches == sum(map(len, batches))

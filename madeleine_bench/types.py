@@ -187,3 +187,19 @@ class Progress(Protocol):
     def say(self, line: str) -> None:
         """Leave a line that stays when the bar moves on."""
         ...
+
+
+class Silence:
+    """Progress that says nothing: of processes that do not speak, of scripts and tests."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, note: str) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def say(self, line: str) -> None:
+        """Say nothing."""

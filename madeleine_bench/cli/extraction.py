@@ -160,14 +160,19 @@ def _say_outcomes(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: s
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     patches = sum(outcome.patches for outcome in outcomes)
     typer.echo(f"{told}; {patches} patches; each slide: {folder.report}")
-    typer.echo(
-        f"bags: {folder.features}\nfor mbench.toml:\n\n[cohorts.{cohort}]\n"
-        f'features = "{folder.features.absolute()}"\nlabels = "YOUR LABEL TABLE"\n'
-        f'patch_encoder = "{folder.patch_encoder}"\n'
-    )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if len(failed) < len(outcomes):
+        _say_how_to_use(folder, cohort)
     if failed:
         lines = [f"{one.slide_id}: {one.message}" for one in failed[:SHOWN_FAILURES]]
         more = len(failed) - len(lines)
         lines += [f"and {more} more; see {folder.report}"] if more else []
         raise CheckFailed(f"{len(failed)} of {len(outcomes)} slides failed\n" + "\n".join(lines))
+
+
+def _say_how_to_use(folder: BagFolder, cohort: str) -> None:
+    typer.echo(
+        f"bags: {folder.features}\nfor mbench.toml:\n\n[cohorts.{cohort}]\n"
+        f'features = "{folder.features.absolute()}"\nlabels = "YOUR LABEL TABLE"\n'
+        f'patch_encoder = "{folder.patch_encoder}"\n'
+    )

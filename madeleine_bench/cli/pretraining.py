@@ -13,7 +13,7 @@ from madeleine_bench.pretrain.recipe import Recipe, load_recipe, shipped_recipes
 from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice, open_cohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.types import CohortData, board_name
+from madeleine_bench.types import CohortData, Silence, board_name
 
 PHANTOM_SUFFIX = "-phantom"
 
@@ -32,22 +32,6 @@ class Wanted:
     config: Path | None
     catalogue: Path | None
     phantom: PhantomChoice
-
-
-class Silence:
-    """Progress of the processes that do not speak."""
-
-    def phase(self, name: str, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, note: str) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
 
 
 def run_pretraining(wanted: Wanted, *, device: str, resume: bool) -> None:

@@ -101,10 +101,11 @@ def valid_keys(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
 
 
 def did_you_mean(word: str, valid: Sequence[str]) -> str:
-    """Return "; did you mean 'x'?" with the closest valid word, or what is valid."""
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    """Return "; did you mean 'x'?" with the closest valid word in any case, or what is valid."""
+    by_lower = {name.lower(): name for name in reversed(valid)}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
     if close:
-        return f"; did you mean '{close[0]}'?"
+        return f"; did you mean '{by_lower[close[0]]}'?"
     shown = ", ".join(list(valid)[:30])
     return f"; valid: {shown}" if shown else ""
 

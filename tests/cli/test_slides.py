@@ -103,6 +103,13 @@ def test_extract_goes_on_past_a_bad_slide_and_exits_with_1(extract, slides, tmp_
     assert bag_path(tmp_path, "2").is_file()
 
 
+def test_extract_does_not_offer_bags_that_are_not_there(extract):
+    said = extract("--patch-mpp", "0.1")
+    assert said.code == 1
+    assert "2 failed" in said.out
+    assert "mbench.toml" not in said.out
+
+
 def test_extract_says_what_is_no_slide_and_what_is_no_cohort(extract, slides):
     Image.fromarray(noise(9, 9)).save(slides / "macro.png")
     said = extract("--cohort", "bncb")
@@ -114,6 +121,7 @@ def test_extract_says_what_is_no_slide_and_what_is_no_cohort(extract, slides):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--patch-encoder", "UNI"), "did you mean 'uni'?"),
         (("--patch-encoder", "efficient-lite0"), "did you mean 'efficientnet-lite0'?"),
         (("--patch-encoder", "absent/card.yaml"), "cannot read absent/card.yaml"),
         (("--patch-mpp", "1", "--magnification", "10"), "say the same"),

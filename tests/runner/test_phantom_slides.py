@@ -16,22 +16,9 @@ from madeleine_bench.runner.phantom_slides import (
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns
+from madeleine_bench.types import Silence
 
 CATALOGUE = load_catalogue()
-
-
-class Quiet:
-    def phase(self, name, total):
-        pass
-
-    def advance(self, note):
-        pass
-
-    def note(self, text):
-        pass
-
-    def say(self, line):
-        pass
 
 
 def phantom(cohort_id, **changes):
@@ -41,7 +28,7 @@ def phantom(cohort_id, **changes):
 
 def write(cohort, out, cases=1, **changes):
     columns = CATALOGUE.cohorts[cohort.cohort_id].columns
-    return write_phantom_slides(cohort, columns, cases, out, Quiet(), mpp=2.0, **changes)
+    return write_phantom_slides(cohort, columns, cases, out, Silence(), mpp=2.0, **changes)
 
 
 def test_a_few_cases_meet_every_stain():

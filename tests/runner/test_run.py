@@ -19,10 +19,11 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request, embeddings_key
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.types import Silence
 from tests.runner.conftest import RUN, contents, files, finish, start
 
 
-class Quiet:
+class Quiet(Silence):
     """Progress that counts."""
 
     def __init__(self):
@@ -30,15 +31,6 @@ class Quiet:
 
     def phase(self, name, total):
         self.jobs[name] = total
-
-    def advance(self, note):
-        pass
-
-    def note(self, text):
-        pass
-
-    def say(self, line):
-        pass
 
 
 @pytest.fixture(scope="module")

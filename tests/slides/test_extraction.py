@@ -21,26 +21,18 @@ from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.pyramid import phantom_description, write_pyramid
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.types import Silence
 
 from .conftest import noise, plain_tiff, section
 
 PATCHES = PatchSettings(patch_px=64, mpp=1.0)
 
 
-class Quiet:
+class Quiet(Silence):
     """Progress that keeps what was said."""
 
     def __init__(self):
         self.said = []
-
-    def phase(self, name, total):
-        pass
-
-    def advance(self, note):
-        pass
-
-    def note(self, text):
-        pass
 
     def say(self, line):
         self.said.append(line)
