@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from madeleine_bench.cli.main import main
 from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+
+# Tests judge what code does; how fast it is, on a machine that is busy or not, benchmarks judge.
+settings.register_profile("mbench", deadline=None)
+settings.load_profile("mbench")
 
 
 @dataclass

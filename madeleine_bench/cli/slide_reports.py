@@ -15,7 +15,7 @@ from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.slides.bag_folder import boxes_on_thumbnail
-from madeleine_bench.slides.choice import choose_patches, segmentation_thumbnail
+from madeleine_bench.slides.choice import choose_patches
 from madeleine_bench.slides.contours import tissue_contours
 from madeleine_bench.slides.folder import PICTURE_SUFFIXES, convert_picture, list_slides
 from madeleine_bench.slides.overlay import (
@@ -26,9 +26,10 @@ from madeleine_bench.slides.overlay import (
 )
 from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.reader import Slide
-from madeleine_bench.slides.tissue import TissueSettings, segment_tissue
+from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.types import Bag
 
+_PICTURE_PX = 1600
 _PANEL_PX = 640  # of a head's heat map; five stand side by side
 
 
@@ -150,15 +151,16 @@ def _bag_of(slide: Slide, path: Path) -> tuple[BagFile, NDArray[np.float64]]:
 
 
 def _tissue_picture(slide: Slide, bag: tuple[BagFile, NDArray[np.float64]] | None) -> bytes:
-    if bag is None:
-        chosen = choose_patches(slide, _showable(slide), TissueSettings())
-        assert chosen.thumbnail is not None
-        thumbnail, boxes = chosen.thumbnail, boxes_on_thumbnail(chosen, chosen.thumbnail.scale)
-    else:
-        thumbnail = segmentation_thumbnail(slide)
-        boxes = bag[1] / np.tile(thumbnail.scale, 2)
-    tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp)
-    return picture_bytes(tissue_overlay(thumbnail.rgb, tissue_contours(tissue.mask), boxes))
+    chosen = choose_patches(slide, _showable(slide), TissueSettings())
+    assert chosen.tissue is not None
+    assert chosen.thumbnail is not None
+    shown = slide.thumbnail(longest_px=_PICTURE_PX)
+    across, down = (a / b for a, b in zip(chosen.thumbnail.scale, shown.scale, strict=True))
+    contours = [one.scaled(across, down) for one in tissue_contours(chosen.tissue.mask)]
+    boxes = (
+        boxes_on_thumbnail(chosen, shown.scale) if bag is None else bag[1] / np.tile(shown.scale, 2)
+    )
+    return picture_bytes(tissue_overlay(shown.rgb, contours, boxes))
 
 
 def _showable(slide: Slide) -> PatchSettings:

@@ -32,6 +32,11 @@ class Contour:
         """The area without the holes, in pixels squared."""
         return abs(_signed_area(self.outline)) - sum(abs(_signed_area(h)) for h in self.holes)
 
+    def scaled(self, x: float, y: float) -> "Contour":
+        """Return the contour in pixels of another picture, x and y times as many."""
+        factors = np.array([x, y])
+        return Contour(self.outline * factors, tuple(hole * factors for hole in self.holes))
+
 
 def tissue_contours(mask: NDArray[np.bool_]) -> tuple[Contour, ...]:
     """Return the outlines of the tissue, the largest first.

@@ -150,3 +150,14 @@ def test_a_speck_that_rounds_away_is_no_ring():
     speck = Contour(np.array([[0.1, 0.1], [0.2, 0.1], [0.2, 0.2], [0.1, 0.1]]), ())
     (feature,) = json.loads(contours_geojson((speck,), (1, 1), {}))["features"]
     assert feature["geometry"]["coordinates"] == []  # an empty Polygon is valid GeoJSON
+
+
+def test_a_scaled_contour_lies_at_the_same_place_of_a_larger_picture():
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[4:16, 5:25] = True
+    mask[8:12, 10:15] = False
+    (contour,) = tissue_contours(mask)
+    larger = contour.scaled(2.0, 3.0)
+    assert larger.area_px == pytest.approx(6 * contour.area_px)
+    assert larger.outline.max(axis=0) == pytest.approx(contour.outline.max(axis=0) * (2, 3))
+    assert len(larger.holes) == 1
