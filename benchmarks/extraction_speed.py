@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.files import write_text
@@ -186,6 +187,8 @@ def main() -> None:
     place = wanted.slides or phantom_slides(wanted.work)
     slides = list_slides(place).slides
     load_before = os.getloadavg()[0]
+    # As `extract` does for itself, so that the parts alone do not count threads that spin.
+    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     rows = []
     for name in ENCODERS:
         for workers in WORKERS:

@@ -13,9 +13,9 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.slides.pyramid import write_pyramid
 from madeleine_bench.slides.reader import checked_mpp
 
+# Not .dcm: a DICOM slide is several files, and each would count as a slide. Name one of them.
 SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm",
-    ".czi",
+    ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu",
 )  # fmt: skip
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -43,7 +43,7 @@ def list_slides(place: Path) -> SlideFolder:
     files = [path for path in sorted(place.rglob("*")) if path.is_file() and path.name[0] != "."]
     slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
     pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
-    # The slices of an MRXS or DICOM slide lie in a folder of its name and are not slides.
+    # The slices of an MRXS slide lie in a folder of its name and are not slides.
     owners = {path.with_suffix("") for path in slides}
     slides = {path: name for path, name in slides.items() if not owners & set(path.parents)}
     _refuse_twins(slides)
