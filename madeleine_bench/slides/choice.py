@@ -80,12 +80,22 @@ def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) ->
     return np.stack([slide.read_patch(int(x), int(y), plan) for x, y in chosen.coords[rows]])
 
 
+def find_patch_file(folder: Path, slide_id: str) -> Path:
+    """Return the patch file of a slide, of TRIDENT (<slide>_patches.h5) or CLAM (<slide>.h5).
+
+    Raises:
+        InputError: there is none.
+    """
+    names = (f"{slide_id}_patches.h5", f"{slide_id}.h5")
+    for path in (folder / name for name in names):
+        if path.is_file():
+            return path
+    raise InputError(f"no patch file {names[0]} or {names[1]} in {folder}")
+
+
 def _from_file(slide: Slide, plan: ReadPlan, folder: Path) -> ChosenPatches:
-    """Return the patches that CLAM (<slide>.h5) or TRIDENT (<slide>_patches.h5) has chosen."""
-    names = (f"{slide.slide_id}_patches.h5", f"{slide.slide_id}.h5")
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"no patch file {names[0]} or {names[1]} in {folder}")
+    """Return the patches that CLAM or TRIDENT has chosen."""
+    path = find_patch_file(folder, slide.slide_id)
     stated = read_patch_file(path)
     size_px0 = stated.size_px0
     if size_px0 is None:

@@ -16,7 +16,12 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import hash_file, hash_json
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.choice import ChosenPatches, choose_patches, read_patches
+from madeleine_bench.slides.choice import (
+    ChosenPatches,
+    choose_patches,
+    find_patch_file,
+    read_patches,
+)
 from madeleine_bench.slides.patch_encoders import PatchEncoder
 from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.read_ahead import Batch, ReadAhead
@@ -198,10 +203,7 @@ class _Extraction:
         wanted = self.settings
         chosen = None
         if wanted.patch_folder is not None:
-            chosen = [
-                hash_file(path)
-                for path in sorted(wanted.patch_folder.glob(f"{slide.slide_id}*.h5"))
-            ]
+            chosen = hash_file(find_patch_file(wanted.patch_folder, slide.slide_id))
         how = [asdict(wanted.patches), asdict(wanted.tissue), slide.mpp, chosen]
         return hash_json([EXTRACTION_VERSION, slide.content, self.encoder_key, how])
 
@@ -219,7 +221,15 @@ class _Extraction:
 
     def encode(self, work: _Work, batch: Batch) -> None:
         """Append the features of a batch that a thread has read."""
-        work.features.append(self.encoder.encode(batch.pixels.result()))
+        pixels = batch.pixels.result()
+        try:
+            work.features.append(self.encoder.encode(pixels))
+        except InputError:
+            raise
+        except Exception as error:  # of a stranger's encoder, or of a GPU that is full
+            raise InputError(
+                f"patch encoder {self.encoder.card.name} raised {type(error).__name__}: {error}"
+            ) from error
         self.progress.note(f"{work.slide.slide_id}: {work.encoded}/{work.patches} patches")
 
     def finish(self, work: _Work, seconds: float) -> SlideOutcome:

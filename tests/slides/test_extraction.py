@@ -248,13 +248,20 @@ def test_a_slide_without_glass_has_all_its_patches(tmp_path):
     assert lab.run()["full"].patches == (768 // 64) * (1024 // 64)
 
 
-def test_an_encoder_that_fails_on_one_slide_does_not_harm_the_next(lab):
-    lab.encoder.trouble = {2: InputError("colour gave NaN")}
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (InputError("colour gave NaN"), "colour gave NaN"),
+        (RuntimeError("out of memory"), "patch encoder colour raised RuntimeError: out of memory"),
+    ],
+)
+def test_an_encoder_that_fails_on_one_slide_does_not_harm_the_next(lab, trouble, message):
+    lab.encoder.trouble = {2: trouble}
     outcomes = lab.run()
     assert [(n, one.status) for n, one in outcomes.items()] == [
         ("a", "failed"), ("b.1", "extracted"), ("c", "extracted"),
     ]  # fmt: skip
-    assert outcomes["a"].message == "colour gave NaN"
+    assert outcomes["a"].message == message
     undisturbed = Lab(lab.slides, lab.out.with_name("undisturbed"), settings=lab.settings)
     undisturbed.run()
     assert {n: b for n, b in undisturbed.bags().items() if n != "a"} == lab.bags()
