@@ -27,5 +27,5 @@ if [ -f madeleine/checkpoint.safetensors ]; then resume=(--resume); fi
 mbench pretrain madeleine --cohort acrobat --set held_out_share=0.25 --set batch_cases=15 --set epochs=12 --set patches=32 --out madeleine "${resume[@]}"
 
 # 4. Scores, and the board. With so few cases they are noise, whatever the encoder: it is the way that counts here.
-mbench run --encoder madeleine/card.yaml --encoder mean-pool --encoder patch-count --task 'bcnb-*' --protocol linear-probe
+mbench run --encoder madeleine/card.yaml --encoder mean-pool --encoder patch-count --task bcnb-er --task bcnb-pr --task bcnb-her2 --task bcnb-aln --protocol linear-probe
 mbench leaderboard show --board phantom-rendered
