@@ -37,14 +37,12 @@ class PatchFile:
             the size of its level is not in the file.
         patch_px: side of a patch in pixels at the resolution it is read at, or None.
         level: pyramid level of CLAM, or None.
-        attributes: all attributes of the coords.
     """
 
     coords: NDArray[np.int32]
     size_px0: int | None
     patch_px: int | None
     level: int | None
-    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def read_patch_file(path: Path) -> PatchFile:
             f"{path}: the attributes of 'coords' do not say how large a patch is; expected "
             "patch_size_level0 (TRIDENT), or patch_size and patch_level (CLAM)"
         )
-    return PatchFile(coords.astype(np.int32), size_px0, patch_px, level, attributes)
+    return PatchFile(coords.astype(np.int32), size_px0, patch_px, level)
 
 
 def _power(mpp: float) -> int | float:

@@ -98,10 +98,11 @@ def convert_picture(
         raise InputError(f"{slide} is there already; --overwrite replaces it")
     if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
         raise InputError(f"--jpeg-quality is {jpeg_quality}; expected 1 to 100")
+    known_mpp = checked_mpp(mpp, "--mpp")  # before a large picture is read for nothing
     write_pyramid(
         slide,
         read_picture(path),
-        mpp=checked_mpp(mpp, "--mpp"),
+        mpp=known_mpp,
         description=f"converted by madeleine-bench from {path.name!a}",
         jpeg_quality=jpeg_quality,
     )
