@@ -1,0 +1,1 @@
+"""Submissions: what a stranger sends, read without running it, and scored again."""
