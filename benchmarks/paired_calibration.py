@@ -16,10 +16,11 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.null_board import NORMAL_95, NULL_BOARD, null_units, shuffled
-from benchmarks.paired_scores import BoardScores, read_board, scored_units
+from benchmarks.paired_scores import BoardScores, read_board
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.files import write_text
 from madeleine_bench.protocols.evaluation import evaluate
+from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.protocols.scoring import RESAMPLES
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for

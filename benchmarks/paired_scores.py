@@ -2,23 +2,17 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.class_scoring import ClassJudge
-from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups, require_columns
+from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.protocols.scoring import RESAMPLES
-from madeleine_bench.protocols.survival_scoring import SurvivalJudge
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
-from madeleine_bench.stats.bootstrap import Weights
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, paired_difference
 
 Cell = tuple[str, str, str]
@@ -92,49 +86,3 @@ def read_board(store: ResultStore, catalogue: Catalogue, name: str) -> BoardScor
     own.sort(key=lambda r: (str(r.provenance.get("created", "")), r.record_id))
     cells = {(r.encoder.name, r.task.id, r.protocol): r for r in own}
     return BoardScores(name, store, catalogue, cells)
-
-
-def scored_units(
-    task: TaskSpec, protocol: ProtocolSpec, predictions: pd.DataFrame, splits: str, where: str
-) -> ScoredUnits:
-    """Return the units of stored predictions, scored under weights as a record's main score is.
-
-    Under weights of one this is the main score; under the record's resamples it gives the record's
-    interval. `splits` names what the encoder had no part in: splits, labels, task and protocol.
-
-    Raises:
-        InputError: a column is missing or empty; the message begins with `where`.
-    """
-    judge: Judge
-    if isinstance(task.labels, ClassLabels):
-        judge = ClassJudge(task, task.labels, predictions, where)
-    else:
-        judge = SurvivalJudge(task, predictions, where)
-    few_shot = isinstance(protocol.method, FewShot)
-    names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
-    require_columns(predictions, names, where)
-    keys, fold_of_row = np.unique(predictions[names].to_numpy(), axis=0, return_inverse=True)
-    folds = [
-        Fold((int(a), int(b)), np.flatnonzero(fold_of_row == i)) for i, (a, b) in enumerate(keys)
-    ]
-    groups = [fold.key[0] if few_shot else 0 for fold in folds]
-    judged = [judge.value(fold) is not None for fold in folds]
-    unit = pd.Index(predictions["unit_id"].to_numpy(dtype=object))
-    first = ~unit.duplicated()
-    row = unit[first].get_indexer(unit)
-    chance = task.metric.chance
-
-    def scores(weights: Weights) -> NDArray[np.float64]:
-        values = np.full((len(folds), weights.shape[1]), chance)
-        for i, fold in enumerate(folds):
-            if judged[i]:
-                values[i] = judge.resampled(fold, weights[row[fold.rows]])
-        return mean_of_groups(values, groups, chance)
-
-    return ScoredUnits(
-        unit=tuple(unit[first]),
-        case=tuple(predictions["case_id"].to_numpy(dtype=object)[first]),
-        stratum=tuple(judge.strata_of_rows[first]),
-        splits=splits,
-        scores=scores,
-    )

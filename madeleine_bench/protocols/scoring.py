@@ -8,12 +8,12 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols import class_scoring, survival_scoring
 from madeleine_bench.protocols.fits import FitReport
-from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups
+from madeleine_bench.protocols.folds import mean_of_groups
+from madeleine_bench.protocols.scored_units import folds_of, judge_of, units_of
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
 
 SCORING_VERSION = 1
@@ -80,24 +80,26 @@ def score(
     Raises:
         InputError: a column is missing, or predictions and fits are not of the same splits.
     """
-    few_shot = isinstance(protocol.method, FewShot)
-    names = ("shots", "draw") if few_shot else ("repeat", "fold")
     where = f"predictions of {task.name} under {protocol.name}"
-    judge: Judge
-    if isinstance(task.labels, ClassLabels):
-        judge = class_scoring.ClassJudge(task, task.labels, predictions, where)
-    else:
-        judge = survival_scoring.SurvivalJudge(task, predictions, where)
-    folds = _folds(predictions, names, fits, where)
-    groups = [fold.key[0] if few_shot else 0 for fold in folds]
+    judge = judge_of(task, predictions, where)
+    folds, groups = folds_of(protocol, predictions, where)
+    if sorted(report.key for report in fits) != [fold.key for fold in folds]:
+        raise InputError(
+            f"{where}: {len(folds)} splits were predicted and {len(fits)} fits reported, or their "
+            "keys differ; run the task again with --resume never"
+        )
     chance = task.metric.chance
     with threadpool_limits(1):
         values = [judge.value(fold) for fold in folds]
         scored = [chance if value is None else value for value in values]
         secondary: dict[str, float | None] = {}
         secondary |= {name: judge.secondary(name, folds, groups) for name in task.secondary}
-        interval = _interval(task, protocol, judge, predictions, folds, groups, values)
-    if few_shot:
+        defined = [value is not None for value in values]
+        units = units_of(judge, folds, groups, defined, predictions, chance)
+        rng = rng_for(task.name, protocol.name, "bootstrap")
+        weights = case_weights(units.case, units.stratum, RESAMPLES, rng)
+        interval = percentile_interval(units.scores(weights))
+    if isinstance(protocol.method, FewShot):
         for shots in sorted(set(groups)):
             chosen = [v for v, group in zip(scored, groups, strict=True) if group == shots]
             secondary[f"{task.metric.name}@k={shots}"] = float(np.mean(chosen))
@@ -124,50 +126,3 @@ def _fold_score(report: FitReport, value: float, flag: str | None) -> FoldScore:
         report.reason,
         flag,
     )
-
-
-def _folds(
-    predictions: pd.DataFrame, names: tuple[str, str], fits: Sequence[FitReport], where: str
-) -> list[Fold]:
-    """Return the rows of each split, sorted by key."""
-    if absent := [name for name in (*names, "case_id") if name not in predictions.columns]:
-        raise InputError(
-            f"{where}: no column {absent}; found {list(predictions.columns)}; "
-            "run the task again with --resume never"
-        )
-    keys = predictions[list(names)].to_numpy(dtype=np.int64)
-    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
-    found = [(int(first), int(second)) for first, second in unique]
-    if sorted(report.key for report in fits) != found:
-        raise InputError(
-            f"{where}: {len(found)} splits were predicted and {len(fits)} fits reported, or their "
-            "keys differ; run the task again with --resume never"
-        )
-    order = np.argsort(inverse, kind="stable")
-    starts = np.searchsorted(inverse[order], np.arange(len(found) + 1))
-    return [Fold(key, order[starts[i] : starts[i + 1]]) for i, key in enumerate(found)]
-
-
-def _interval(
-    task: TaskSpec,
-    protocol: ProtocolSpec,
-    judge: Judge,
-    predictions: pd.DataFrame,
-    folds: list[Fold],
-    groups: list[int],
-    values: list[float | None],
-) -> tuple[float, float]:
-    """Return the 95% interval; a fold scored at chance stays at chance in every resample."""
-    first = ~predictions["unit_id"].duplicated().to_numpy()
-    case = predictions["case_id"].to_numpy(dtype=object)[first].tolist()
-    rng = rng_for(task.name, protocol.name, "bootstrap")
-    weights = case_weights(case, judge.strata_of_rows[first].tolist(), RESAMPLES, rng)
-    units = pd.Index(predictions["unit_id"].to_numpy(dtype=object)[first])
-    unit = units.get_indexer(pd.Index(predictions["unit_id"].to_numpy(dtype=object)))
-    resampled = np.empty((len(folds), RESAMPLES))
-    for i, (fold, value) in enumerate(zip(folds, values, strict=True)):
-        if value is None:
-            resampled[i] = task.metric.chance
-        else:
-            resampled[i] = judge.resampled(fold, weights[unit[fold.rows]])
-    return percentile_interval(mean_of_groups(resampled, groups, task.metric.chance))

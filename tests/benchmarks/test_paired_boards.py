@@ -12,7 +12,7 @@ import pytest
 from benchmarks import phantom_madeleine
 from benchmarks.forest_plot import Difference, forest_svg
 from benchmarks.null_board import NULL_BOARD
-from benchmarks.paired_scores import BoardScores, read_board, scored_units
+from benchmarks.paired_scores import BoardScores, read_board
 from benchmarks.paired_summary import (
     TaskComparison,
     family_means,
@@ -22,6 +22,7 @@ from benchmarks.paired_summary import (
 )
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.protocols.scoring import RESAMPLES, score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.cohorts import PhantomChoice

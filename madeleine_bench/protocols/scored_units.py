@@ -1,0 +1,96 @@
+"""The units of stored predictions, scored under any weights: what every bootstrap works on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from madeleine_bench.protocols.class_scoring import ClassJudge
+from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups, require_columns
+from madeleine_bench.protocols.survival_scoring import SurvivalJudge
+from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.stats.bootstrap import Weights
+from madeleine_bench.stats.paired import ScoredUnits
+
+
+def judge_of(task: TaskSpec, predictions: pd.DataFrame, where: str) -> Judge:
+    """Return what judges the predictions of a task.
+
+    Raises:
+        InputError: a column is missing or empty; the message begins with `where`.
+    """
+    if isinstance(task.labels, ClassLabels):
+        return ClassJudge(task, task.labels, predictions, where)
+    return SurvivalJudge(task, predictions, where)
+
+
+def folds_of(
+    protocol: ProtocolSpec, predictions: pd.DataFrame, where: str
+) -> tuple[list[Fold], list[int]]:
+    """Return the rows of each fit, sorted by key, and the group of each: its number of shots.
+
+    Raises:
+        InputError: a column is missing or empty; the message begins with `where`.
+    """
+    few_shot = isinstance(protocol.method, FewShot)
+    names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
+    require_columns(predictions, names, where)
+    keys, inverse = np.unique(
+        predictions[names].to_numpy(dtype=np.int64), axis=0, return_inverse=True
+    )
+    order = np.argsort(inverse, kind="stable")
+    starts = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
+    folds = [
+        Fold((int(first), int(second)), order[starts[i] : starts[i + 1]])
+        for i, (first, second) in enumerate(keys)
+    ]
+    return folds, [fold.key[0] if few_shot else 0 for fold in folds]
+
+
+def scored_units(
+    task: TaskSpec, protocol: ProtocolSpec, predictions: pd.DataFrame, splits: str, where: str
+) -> ScoredUnits:
+    """Return the units of stored predictions, scored under weights as a record's main score is.
+
+    Under weights of one this is the main score; under the record's resamples it gives the record's
+    interval. `splits` names what the encoder had no part in: splits, labels, task and protocol.
+
+    Raises:
+        InputError: a column is missing or empty; the message begins with `where`.
+    """
+    judge = judge_of(task, predictions, where)
+    folds, groups = folds_of(protocol, predictions, where)
+    defined = [judge.value(fold) is not None for fold in folds]
+    return units_of(judge, folds, groups, defined, predictions, task.metric.chance, splits)
+
+
+def units_of(
+    judge: Judge,
+    folds: Sequence[Fold],
+    groups: Sequence[int],
+    defined: Sequence[bool],
+    predictions: pd.DataFrame,
+    chance: float,
+    splits: str = "",
+) -> ScoredUnits:
+    """Return units scored by a judge; a fold whose metric is undefined stays at chance."""
+    unit = pd.Index(predictions["unit_id"].to_numpy(dtype=object))
+    first = ~unit.duplicated()
+    row = unit[first].get_indexer(unit)
+
+    def scores(weights: Weights) -> NDArray[np.float64]:
+        values = np.full((len(folds), weights.shape[1]), chance)
+        for i, fold in enumerate(folds):
+            if defined[i]:
+                values[i] = judge.resampled(fold, weights[row[fold.rows]])
+        return mean_of_groups(values, groups, chance)
+
+    return ScoredUnits(
+        unit=tuple(unit[first]),
+        case=tuple(predictions["case_id"].to_numpy(dtype=object)[first]),
+        stratum=tuple(judge.strata_of_rows[first]),
+        splits=splits,
+        scores=scores,
+    )
