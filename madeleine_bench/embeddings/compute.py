@@ -1,11 +1,12 @@
 """Running encoders over bags, with the contract checked at the door."""
 
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.embeddings.store import Embeddings
+from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
@@ -14,23 +15,27 @@ from madeleine_bench.types import Bag, CohortData, Units
 
 def embed_slides(
     encoders: Mapping[str, SlideEncoder], data: CohortData, slide_ids: Sequence[str]
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
-    """Return slide x dim float32 for each encoder, and the reason for each encoder that failed.
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, str]]:
+    """Return slide x dim float32 and its cost for each encoder, and why each other one failed.
 
     Each bag is read once and given to every encoder; a failed encoder does not stop the others.
+    The cost is that of encoding: reading the bag is not in it.
 
     Raises:
         InputError: a bag is broken; the message names the file.
     """
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
+    seconds = dict.fromkeys(encoders, 0.0)
     failed: dict[str, str] = {}
     for slide_id in slide_ids:
         bag = data.read_bag(slide_id)
         for name, encoder in encoders.items():
             if name in failed:
                 continue
+            started = time.perf_counter()
             try:
                 rows[name].append(encode_checked(encoder, bag))
+                seconds[name] += time.perf_counter() - started
                 if rows[name][-1].shape != rows[name][0].shape:
                     raise InputError(
                         f"encoder {name}: slide {slide_id} has an embedding of width "
@@ -39,7 +44,11 @@ def embed_slides(
             except InputError as error:
                 failed[name] = str(error)
     done = {name: np.stack(found) for name, found in rows.items() if name not in failed}
-    return done, failed
+    costs = {
+        name: EncodingCost(len(slide_ids), seconds[name], _n_parameters(encoders[name]))
+        for name in done
+    }
+    return done, costs, failed
 
 
 def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
@@ -131,3 +140,8 @@ def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
         )
     if not len(bag.features):
         raise InputError(f"{who}: the bag is empty")
+
+
+def _n_parameters(encoder: SlideEncoder) -> int | None:
+    found = getattr(encoder, "n_parameters", None)
+    return found if isinstance(found, int) else None

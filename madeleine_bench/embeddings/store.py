@@ -1,6 +1,7 @@
 """Embeddings on disk: one safetensors file per encoder and cohort, named by what it came from.
 
     embeddings/<board>/<encoder>/<cohort>.<key>.safetensors         slide x dim, float32
+    embeddings/<board>/<encoder>/<cohort>.<key>.json                what it cost to make
     embeddings/<board>/<encoder>/<cohort>.<key>.parts/<shard>.safetensors   while it is being made
 
 The key hashes the encoder's fingerprint and the content of every bag, so a changed bag, weight or
@@ -10,7 +11,7 @@ line of code leads to another file, and a cut-off run goes on where it stopped.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing
+from madeleine_bench.files import replacing, write_text
 from madeleine_bench.hashing import hash_array
 
 # One key: safetensors writes several in an order that changes from process to process.
@@ -33,6 +34,21 @@ class Embeddings:
     ids: tuple[str, ...]
     matrix: NDArray[np.float32]
     hash: str
+
+
+@dataclass(frozen=True)
+class EncodingCost:
+    """What embeddings cost to make.
+
+    Attributes:
+        slides: how many were encoded.
+        seconds: spent in the encoder, on one thread, without reading bags.
+        parameters: of the encoder's network; None where it does not say.
+    """
+
+    slides: int
+    seconds: float
+    parameters: int | None
 
 
 class EmbeddingStore:
@@ -67,6 +83,22 @@ class EmbeddingStore:
             save_file({"embeddings": np.ascontiguousarray(matrix)}, temporary, metadata)
         return content
 
+    def write_cost(self, path: Path, cost: EncodingCost) -> None:
+        """Write down what a matrix cost, beside it: it differs from run to run, the matrix not.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        write_text(path.with_suffix(".json"), json.dumps(asdict(cost)) + "\n")
+
+    def cost(self, path: Path) -> EncodingCost | None:
+        """Return what a matrix cost, or None where that was not written down."""
+        try:
+            found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            return EncodingCost(**found)
+        except (OSError, ValueError, TypeError):
+            return None
+
     def part(self, path: Path, shard: int) -> Path:
         """Return where one shard of a matrix lies while the matrix is being made."""
         return path.with_suffix(".parts") / f"{shard:05d}.safetensors"
@@ -89,6 +121,10 @@ class EmbeddingStore:
             raise InputError(f"{path}: the encoder made embeddings of different widths {widths}")
         ids = [slide_id for part in parts for slide_id in part.ids]
         content = self.write(path, ids, np.concatenate([part.matrix for part in parts]))
+        costs = [self.cost(self.part(path, shard)) for shard in range(shards)]
+        if known := [cost for cost in costs if cost is not None]:
+            slides, seconds = sum(c.slides for c in known), sum(c.seconds for c in known)
+            self.write_cost(path, EncodingCost(slides, seconds, known[-1].parameters))
         shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
         return content
 

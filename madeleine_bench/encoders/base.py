@@ -51,6 +51,11 @@ class BaseEncoder:
         self.card = card
         self.weights = weights
 
+    @property
+    def n_parameters(self) -> int | None:
+        """How many numbers of a network one embedding is made with; None where it is not said."""
+        return None
+
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the embedding of one slide, shape (dim,)."""
         raise NotImplementedError(f"{type(self).__name__} must implement encode(bag)")
@@ -58,3 +63,12 @@ class BaseEncoder:
     def encode_batch(self, bags: Sequence[Bag]) -> NDArray[np.floating]:
         """Return the embeddings of several slides, slide x dim."""
         return np.stack([self.encode(bag) for bag in bags])
+
+
+class WithoutNetwork(BaseEncoder):
+    """An encoder that has no network."""
+
+    @property
+    def n_parameters(self) -> int:
+        """None at all."""
+        return 0

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.encoders.base import BaseEncoder
+from madeleine_bench.encoders.base import WithoutNetwork
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
 
 
-class RandomProjection(BaseEncoder):
+class RandomProjection(WithoutNetwork):
     """The mean over patches, projected to `dim` random directions (Johnson-Lindenstrauss)."""
 
     def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
@@ -35,7 +35,7 @@ class RandomProjection(BaseEncoder):
         return projected
 
 
-class PatchCount(BaseEncoder):
+class PatchCount(WithoutNetwork):
     """How much tissue there is, and nothing else."""
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
@@ -43,7 +43,7 @@ class PatchCount(BaseEncoder):
         return np.array([np.log(len(bag.features))])
 
 
-class SiteOnly(BaseEncoder):
+class SiteOnly(WithoutNetwork):
     """Where the case was treated, and nothing else; slides without a site share one embedding."""
 
     def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
@@ -55,7 +55,7 @@ class SiteOnly(BaseEncoder):
         return rng_for("site-only", bag.site or "").standard_normal(self.dim)
 
 
-class CaseId(BaseEncoder):
+class CaseId(WithoutNetwork):
     """Which case it is, and nothing else: above chance only where a case crosses folds."""
 
     def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
@@ -67,7 +67,7 @@ class CaseId(BaseEncoder):
         return rng_for("case-id", bag.case_id).standard_normal(self.dim)
 
 
-class Oracle(BaseEncoder):
+class Oracle(WithoutNetwork):
     """The hidden causes of a phantom slide: the ceiling of what any encoder could find."""
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:

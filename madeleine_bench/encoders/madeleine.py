@@ -1,5 +1,6 @@
 """Madeleine as a slide encoder, on the CPU: with trained weights, and with random ones."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,11 @@ class TrainedMadeleine(BaseEncoder):
         model, stain = self._fitting(bag)
         return _attention(model, bag, stain)
 
+    @property
+    def n_parameters(self) -> int:
+        """Of the largest of its models: a bag goes through one of them."""
+        return _largest(model for _, model in self._models.values())
+
     def _fitting(self, bag: Bag) -> "tuple[Madeleine, int | None]":
         """Return the model for a bag, and the index of the bag's stain where it is an input."""
         description, model = self._model_of(bag)
@@ -99,6 +105,11 @@ class UntrainedMadeleine(BaseEncoder):
         """Return the weight of each patch in each head, (patch, head); each head adds up to 1."""
         return _attention(self._model_of(bag), bag, None)
 
+    @property
+    def n_parameters(self) -> int | None:
+        """Of the largest network made so far; None before the first bag."""
+        return _largest(self._models.values()) if self._models else None
+
     def _model_of(self, bag: Bag) -> "Madeleine":
         input_dim = bag.features.shape[1]
         if input_dim not in self._models:
@@ -116,6 +127,10 @@ class UntrainedMadeleine(BaseEncoder):
         model.to_empty(device="cpu")
         initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
         return model
+
+
+def _largest(models: "Iterable[Madeleine]") -> int:
+    return max(sum(part.numel() for part in model.parameters()) for model in models)
 
 
 def _stain_index(description: ModelDescription, bag: Bag) -> int | None:

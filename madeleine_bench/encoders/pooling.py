@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.encoders.base import BaseEncoder
+from madeleine_bench.encoders.base import WithoutNetwork
 from madeleine_bench.types import Bag
 
 
-class MeanPool(BaseEncoder):
+class MeanPool(WithoutNetwork):
     """The mean over patches of each feature: the baseline every slide encoder must beat."""
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
@@ -15,7 +15,7 @@ class MeanPool(BaseEncoder):
         return np.asarray(bag.features.mean(axis=0, dtype=np.float64))
 
 
-class MaxPool(BaseEncoder):
+class MaxPool(WithoutNetwork):
     """The maximum over patches of each feature."""
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:

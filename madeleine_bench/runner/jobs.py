@@ -87,11 +87,12 @@ def run_embed_job(job: EmbedJob) -> Outcome:
             except InputError as error:
                 failed[entry.card.name] = str(error)
         try:
-            done, raised = embed_slides(encoders, job.data, job.slide_ids)
+            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids)
             failed.update(raised)
             for entry, part in job.encoders:
                 if entry.card.name in done:
                     store = EmbeddingStore(part.parent)
+                    store.write_cost(part, costs[entry.card.name])
                     store.write(part, job.slide_ids, done[entry.card.name])
         except InputError as error:
             failed.update({entry.card.name: str(error) for entry, _ in job.encoders})
@@ -135,6 +136,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
                 "predictions": store.write_predictions(*cell, evaluation.predictions),
                 "provenance": {
                     **job.machine,
+                    "encoding": _encoding(job.embeddings),
                     "blas": blas_libraries(),
                     "seconds": round(time.perf_counter() - started, 3),
                     "peak_memory_mb": peak_memory_mb(),
@@ -145,6 +147,15 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
     except InputError as error:
         return Outcome(note, {(name, task.name): str(error)})
     return Outcome(note)
+
+
+def _encoding(embeddings: Path) -> dict[str, float | int | None]:
+    """Return what is known of the cost of embeddings; empty where nothing is."""
+    cost = EmbeddingStore(embeddings.parent).cost(embeddings)
+    if cost is None or not cost.slides:
+        return {}
+    each = float(f"{cost.seconds / cost.slides:.3g}")
+    return {"slides": cost.slides, "seconds_per_slide": each, "parameters": cost.parameters}
 
 
 def _encoder(job: EvaluateJob) -> RecordEncoder:

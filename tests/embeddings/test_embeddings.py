@@ -15,7 +15,12 @@ from madeleine_bench.embeddings.compute import (
     encode_checked,
     unit_embeddings,
 )
-from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
+from madeleine_bench.embeddings.store import (
+    Embeddings,
+    EmbeddingStore,
+    EncodingCost,
+    read_embeddings,
+)
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.types import Bag, Units
@@ -43,6 +48,38 @@ def test_shards_join_in_order_and_leave_nothing(tmp_path):
     assert read_embeddings(path).ids == ("a", "b", "c")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert store.join(path, 2) == store.content_hash(path)
+
+
+def test_what_shards_cost_adds_up_beside_the_matrix(tmp_path):
+    store = EmbeddingStore(tmp_path)
+    path = store.path("phantom", "e", "c", "k" * 64)
+    for shard, ids in enumerate((["a", "b"], ["c"])):
+        part = store.part(path, shard)
+        store.write(part, ids, np.zeros((len(ids), 2), np.float32))
+        store.write_cost(part, EncodingCost(len(ids), 0.5, 7))
+    store.join(path, 2)
+    assert store.cost(path) == EncodingCost(3, 1.0, 7)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"slides": 1}', '{"slides": 1, "other": 2}'])
+def test_an_unreadable_cost_is_an_unknown_one(tmp_path, text):
+    path = tmp_path / "c.key.safetensors"
+    path.with_suffix(".json").write_text(text)
+    assert EmbeddingStore(tmp_path).cost(path) is None
+
+
+def test_encoders_say_how_large_their_network_is():
+    madeleine = load_encoder(find_encoder("madeleine"))
+    largest = max(
+        sum(parameter.numel() for parameter in model.parameters())
+        for _, model in madeleine._models.values()
+    )
+    assert madeleine.n_parameters == largest > 0
+    assert MEAN.n_parameters == 0
+    untrained = load_encoder(find_encoder("untrained"))
+    assert untrained.n_parameters is None
+    untrained.encode(Bag("s", np.zeros((2, 8), np.float32), None))
+    assert untrained.n_parameters > 0
 
 
 def test_shards_of_different_widths_are_refused(tmp_path):
@@ -114,7 +151,7 @@ def test_one_failing_encoder_does_not_stop_the_others():
         def encode(self, bag):
             raise RuntimeError("boom")
 
-    done, failed = embed_slides({"good": MEAN, "bad": Fails()}, Data(), ["s1", "s2"])
+    done, _, failed = embed_slides({"good": MEAN, "bad": Fails()}, Data(), ["s1", "s2"])
     assert done["good"].shape == (2, 2)
     assert "bad" not in done
     assert "s1" in failed["bad"]
