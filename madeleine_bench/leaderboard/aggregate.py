@@ -1,32 +1,67 @@
 """From records to a board: one row per task, one column per encoder, honest about what is missing.
 
 Complete encoders are ranked by the mean over families of their chance-corrected scores. Incomplete
-ones, and ones scored on other data than the rest, stand apart and are never imputed. Controls are
-shown beside the ranks and take none.
+ones, ones scored on other data than the rest, and ones that nobody recomputed stand apart and are
+never imputed. Controls are shown beside the ranks and take none.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
+from madeleine_bench.leaderboard.contamination import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.record import Record, Verification
 from madeleine_bench.specs.task import TaskSpec
+
+# Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
+_LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score on the board, with its 95% interval and where it comes from."""
+    """One score on the board.
 
-    value: float
-    ci95: tuple[float, float]
+    Attributes:
+        record: all that is known of it.
+        corrected: (score - chance) / (1 - chance): 0 is chance, 1 is perfect.
+        comparable: whether it was scored on the data that most encoders were scored on.
+        contamination: whether the encoder was trained on the cohort.
+    """
+
+    record: Record
     corrected: float
-    status: str
-    missing: int
-    task_hash: str
-    record_id: str
-    seconds: float
+    comparable: bool
+    contamination: Contamination
+
+    @property
+    def value(self) -> float:
+        """The main score."""
+        return self.record.scores.main.value
+
+    @property
+    def status(self) -> str:
+        """Whether all, some or none of the fits converged."""
+        return self.record.status
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How an encoder does over some tasks, among those that have all of them.
+
+    Attributes:
+        mean: mean over families of the mean chance-corrected score of the family's tasks.
+        rank: place by `mean`, equal means sharing a place.
+        mean_rank: mean over tasks of its place, 1 the best, equal scores sharing their mean place.
+        win_rate: mean over tasks of the share of the others that it beats, ties counting half;
+            None when it is alone.
+    """
+
+    mean: float
+    rank: int
+    mean_rank: float
+    win_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -39,10 +74,11 @@ class Column:
         cells: its scores by task id.
         families: mean chance-corrected score by family, for families whose core tasks it has all.
         mean: mean over families of those; None when incomplete.
-        rank: place among the ranked by `mean`, equal means sharing a place; None when unranked.
-        mean_rank: mean over core tasks of its place among the ranked.
         coverage: number of core tasks with a score.
+        complete: whether it has every core task, on the data of the rest.
+        verification: the lowest of its cells.
         unranked: why it has no rank; "" when it has one.
+        summary: rank and what goes with it, over the core tasks; None when unranked.
     """
 
     label: str
@@ -51,26 +87,63 @@ class Column:
     cells: Mapping[str, Cell]
     families: Mapping[str, float]
     mean: float | None
-    rank: int | None
-    mean_rank: float | None
     coverage: int
+    complete: bool
+    verification: Verification
     unranked: str
+    summary: Summary | None = None
+
+    @property
+    def rank(self) -> int | None:
+        """Its place among the ranked; None when it has none."""
+        return self.summary.rank if self.summary else None
+
+    @property
+    def mean_rank(self) -> float | None:
+        """Mean over core tasks of its place among the ranked; None when unranked."""
+        return self.summary.mean_rank if self.summary else None
+
+    def has(self, task_ids: Iterable[str]) -> bool:
+        """Return whether it has each of the tasks, scored on the data of the rest."""
+        return all(t in self.cells and self.cells[t].comparable for t in task_ids)
 
 
 @dataclass(frozen=True)
 class Board:
-    """Every column of one board, the ranked ones first, and the tasks that have a score."""
+    """Every column of one board, the ranked ones first, and the tasks that have a score.
+
+    Attributes:
+        name: "local", "phantom", or a phantom variant.
+        protocol: "primary" for each task's first, else the one it is of.
+        tasks: tasks with a score, the core ones first.
+        core_ids: ids of the tasks that encoders are ranked on, scored or not.
+        columns: the encoders.
+    """
 
     name: str
     protocol: str
     tasks: tuple[TaskSpec, ...]
-    core: int
+    core_ids: tuple[str, ...]
     columns: tuple[Column, ...]
 
     @property
     def is_phantom(self) -> bool:
         """Whether the scores are of synthetic data."""
         return self.name.startswith("phantom")
+
+    @property
+    def core(self) -> int:
+        """How many tasks encoders are ranked on."""
+        return len(self.core_ids)
+
+    @property
+    def ranked(self) -> tuple[Column, ...]:
+        """The columns that have a rank, best first."""
+        return tuple(column for column in self.columns if column.summary)
+
+    def protocol_of(self, task: TaskSpec) -> str:
+        """Return the versioned name of the protocol that a task is scored by on this board."""
+        return task.protocols[0] if self.protocol == "primary" else self.protocol
 
 
 def build_boards(
@@ -91,6 +164,47 @@ def build_boards(
     return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
 
 
+def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str, Summary]:
+    """Return by label how encoders do over the tasks, among those that have all of them.
+
+    Controls, and encoders whose scores nobody recomputed (V0), are not among them. On the page the
+    browser computes the same for the tasks that a reader picks.
+    """
+    ids = [task.id for task in tasks]
+    among = [c for c in columns if c.kind != "control" and c.verification != "V0" and c.has(ids)]
+    if not ids:
+        return {}
+    means = {c.label: fmean(family_means(c, tasks).values()) for c in among}
+    found = {}
+    for column in among:
+        places, wins = [], []
+        for task_id in ids:
+            own = column.cells[task_id].value
+            others = [c.cells[task_id].value for c in among if c is not column]
+            above, equal = sum(v > own for v in others), sum(v == own for v in others)
+            places.append(1 + above + equal / 2)
+            wins.append((len(others) - above - equal / 2) / max(1, len(others)))
+        found[column.label] = Summary(
+            mean=means[column.label],
+            rank=1 + sum(mean > means[column.label] for mean in means.values()),
+            mean_rank=fmean(places),
+            win_rate=fmean(wins) if len(among) > 1 else None,
+        )
+    return found
+
+
+def family_means(column: Column, tasks: Iterable[TaskSpec]) -> dict[str, float]:
+    """Return the mean chance-corrected score of each family of which it has all of the tasks."""
+    ids: dict[str, list[str]] = {}
+    for task in tasks:
+        ids.setdefault(task.family, []).append(task.id)
+    return {
+        family: fmean(column.cells[task_id].corrected for task_id in own)
+        for family, own in sorted(ids.items())
+        if all(task_id in column.cells for task_id in own)
+    }
+
+
 def _build_board(
     name: str, records: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
@@ -103,9 +217,10 @@ def _build_board(
         if task.status == "core" and (protocol is None or protocol in task.protocols)
     ]
     reference = _reference_hashes(newest.values())
-    names = Counter(name for name, _ in {(n, revision) for n, revision, _ in newest})
+    encoders = sorted({(encoder, revision) for encoder, revision, _ in newest})
+    names = Counter(encoder for encoder, _ in encoders)
     columns = []
-    for encoder, revision in sorted({(n, revision) for n, revision, _ in newest}):
+    for encoder, revision in encoders:
         own = {t: r for (n, v, t), r in newest.items() if (n, v) == (encoder, revision)}
         label = encoder if names[encoder] == 1 else f"{encoder}@{revision}"
         columns.append(_column(label, own, core, reference))
@@ -114,18 +229,22 @@ def _build_board(
         (catalogue.tasks[task_id] for task_id in scored),
         key=lambda task: (task.status != "core", task.family, task.id),
     )
-    return Board(name, protocol or "primary", tuple(order), len(core), _ranked(columns, core))
+    core_ids = tuple(task.id for task in core)
+    return Board(name, protocol or "primary", tuple(order), core_ids, _ranked(columns, core))
 
 
-def _age(record: Record) -> tuple[str, str]:
-    return str(record.provenance.get("created", "")), record.record_id
+def _age(record: Record) -> tuple[int, str, str]:
+    """Return what the newest record of a cell is last by: a reported one never hides another."""
+    recomputed = record.verification != "V0"
+    return recomputed, str(record.provenance.get("created", "")), record.record_id
 
 
 def _reference_hashes(records: Iterable[Record]) -> dict[str, str]:
     """Return for each task the hash most encoders were scored with (ties: the smallest)."""
     votes: dict[str, Counter[str]] = {}
     for record in records:
-        votes.setdefault(record.task.id, Counter())[record.task.task_hash] += 1
+        if record.verification != "V0":
+            votes.setdefault(record.task.id, Counter())[record.task.task_hash] += 1
     return {
         task_id: min(count, key=lambda value: (-count[value], value))
         for task_id, count in votes.items()
@@ -138,56 +257,48 @@ def _column(
     core: Sequence[TaskSpec],
     reference: Mapping[str, str],
 ) -> Column:
-    first = next(iter(records.values()))
-    cells = {task_id: _cell(record) for task_id, record in sorted(records.items())}
-    have = [task for task in core if task.id in cells]
-    families: dict[str, float] = {}
-    for family in sorted({task.family for task in core}):
-        ids = [task.id for task in core if task.family == family]
-        if all(task_id in cells for task_id in ids):
-            families[family] = fmean(cells[task_id].corrected for task_id in ids)
-    other = [t for t, cell in cells.items() if cell.task_hash != reference[t]]
-    unranked = ""
-    if len(have) < len(core):
-        unranked = f"incomplete: {len(have)} of {len(core)} tasks"
-    elif other:
-        unranked = f"scored on other data than the rest: {', '.join(other)}"
-    elif first.encoder.kind == "control":
-        unranked = "control"
-    complete = len(have) == len(core) and bool(core)
-    return Column(
-        label, first.encoder.kind, first.encoder.title, cells, families,
-        fmean(families.values()) if complete else None, None, None, len(have), unranked,
-    )  # fmt: skip
+    first = next(iter(records.values())).encoder
+    cells = {task_id: _cell(record, reference) for task_id, record in sorted(records.items())}
+    coverage = sum(task.id in cells for task in core)
+    verification = min((r.verification for r in records.values()), key=_LADDER.index)
+    column = Column(
+        label, first.kind, first.title, cells, {}, None, coverage, False, verification, ""
+    )
+    other = [task_id for task_id, cell in cells.items() if not cell.comparable]
+    families = family_means(column, core)
+    return replace(
+        column,
+        families=families,
+        mean=fmean(families.values()) if core and coverage == len(core) else None,
+        complete=bool(core) and coverage == len(core) and not other,
+        unranked=_why_unranked(column, len(core), other),
+    )
 
 
-def _cell(record: Record) -> Cell:
+def _why_unranked(column: Column, core: int, other: Sequence[str]) -> str:
+    if column.coverage < core:
+        return f"incomplete: {column.coverage} of {core} tasks"
+    if other:
+        return f"scored on other data than the rest: {', '.join(other)}"
+    if column.verification == "V0":
+        return "reported, not recomputed (V0)"
+    return "control" if column.kind == "control" else ""
+
+
+def _cell(record: Record, reference: Mapping[str, str]) -> Cell:
     main = record.scores.main
     return Cell(
-        value=main.value,
-        ci95=main.ci95,
+        record,
         corrected=(main.value - main.chance) / (1.0 - main.chance),
-        status=record.status,
-        missing=sum(len(ids) for r, ids in record.inputs.missing.items() if "label" not in r),
-        task_hash=record.task.task_hash,
-        record_id=record.record_id,
-        seconds=float(record.provenance.get("seconds", 0.0)),
+        comparable=record.task.task_hash == reference.get(record.task.id, record.task.task_hash),
+        contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )
 
 
 def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column, ...]:
-    ranked = [column for column in columns if not column.unranked]
-    placed = []
-    for column in columns:
-        if column.unranked or column.mean is None:
-            placed.append(column)
-            continue
-        ranks = [
-            _place(column.cells[t.id].value, [other.cells[t.id].value for other in ranked])
-            for t in core
-        ]
-        rank = 1 + sum(other.mean > column.mean for other in ranked if other.mean is not None)
-        placed.append(Column(**{**vars(column), "rank": rank, "mean_rank": fmean(ranks)}))
+    """Return the columns with their ranks: the ranked by rank, then the others, controls last."""
+    found = summarise([column for column in columns if not column.unranked], core)
+    placed = [replace(column, summary=found.get(column.label)) for column in columns]
     return tuple(
         sorted(
             placed,
@@ -200,10 +311,3 @@ def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column
             ),
         )
     )
-
-
-def _place(value: float, values: Sequence[float]) -> float:
-    """Return the place of a value among the values, 1 the best, ties sharing their mean place."""
-    above = sum(other > value for other in values)
-    equal = sum(other == value for other in values)
-    return above + (equal + 1) / 2

@@ -1,71 +1,45 @@
-"""A board as CSV, JSON or Markdown."""
+"""A board as CSV or Markdown; as JSON see `document`."""
 
 import csv
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Literal
 
-from madeleine_bench.leaderboard.aggregate import Board, Column
+from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 
-Format = Literal["csv", "json", "markdown"]
 _CSV_HEADER = (
-    *("board", "encoder", "kind", "rank", "task", "family", "metric"),
-    *("value", "ci95_low", "ci95_high", "status", "record"),
+    *("data", "board", "encoder", "kind", "rank", "task", "family", "cohort", "protocol", "metric"),
+    *("value", "ci95_low", "ci95_high", "chance_corrected", "n"),
+    *("status", "contamination", "verification", "record"),
 )
 PHANTOM_NOTICE = (
     "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
 )
 
 
-def export_boards(boards: Sequence[Board], form: Format) -> str:
-    """Return the boards as text in one of the formats, ending in a newline."""
-    if form == "csv":
-        return to_csv(boards)
-    if form == "json":
-        return to_json(boards)
-    return "\n".join(to_markdown(board) for board in boards)
-
-
 def to_csv(boards: Sequence[Board]) -> str:
-    """Return one line per board, encoder and task: score, interval, status, record."""
+    """Return one line per board, encoder and task: score, interval, and where it comes from."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_CSV_HEADER)
     for board in boards:
+        data = "PHANTOM" if board.is_phantom else "real"
         for column in board.columns:
+            name, rank = _plain(column.label), "" if column.rank is None else column.rank
             for task in board.tasks:
-                cell = column.cells.get(task.id)
-                if cell is None:
-                    score: list[object] = ["", "", "", "absent", ""]
-                else:
-                    numbers = [repr(cell.value), repr(cell.ci95[0]), repr(cell.ci95[1])]
-                    score = [*numbers, cell.status, cell.record_id]
-                name = _plain(column.label)
-                rank = "" if column.rank is None else column.rank
-                about = [task.id, task.family, task.metric.name]
-                writer.writerow([board.name, name, column.kind, rank, *about, *score])
+                about = [task.id, task.family, task.cohort, board.protocol_of(task)]
+                score = _scores(column.cells.get(task.id))
+                head = [data, board.name, name, column.kind, rank, *about, task.metric.name]
+                writer.writerow([*head, *score])
     return out.getvalue()
 
 
-def to_json(boards: Sequence[Board]) -> str:
-    """Return the boards with every number, as JSON."""
-    content = [
-        {
-            "board": board.name,
-            "phantom": board.is_phantom,
-            "protocol": board.protocol,
-            "core_tasks": board.core,
-            "tasks": [
-                {"id": t.id, "version": t.version, "family": t.family, "metric": t.metric.name}
-                for t in board.tasks
-            ],
-            "columns": [asdict(column) for column in board.columns],
-        }
-        for board in boards
-    ]
-    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+def _scores(cell: Cell | None) -> list[object]:
+    if cell is None:
+        return ["", "", "", "", "", "absent", "", "", ""]
+    main = cell.record.scores.main
+    numbers = [repr(number) for number in (main.value, *main.ci95, cell.corrected)]
+    said = [cell.status, cell.contamination, cell.record.verification, cell.record.record_id]
+    return [*numbers, cell.record.inputs.n, *said]
 
 
 def to_markdown(board: Board) -> str:
@@ -108,6 +82,7 @@ def summary_rows(board: Board) -> list[tuple[str, list[str]]]:
             ],
         ),
         ("mean rank", [number(c.mean_rank, ".1f") for c in columns]),
+        ("win rate", [number(c.summary.win_rate if c.summary else None, ".2f") for c in columns]),
         ("coverage", [f"{c.coverage}/{board.core}" for c in columns]),
     ]
 

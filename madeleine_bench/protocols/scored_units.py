@@ -62,7 +62,8 @@ def scored_units(
     """
     judge = judge_of(task, predictions, where)
     folds, groups = folds_of(protocol, predictions, where)
-    defined = [judge.value(fold) is not None for fold in folds]
+    once = [judge.resampled(fold, np.ones((len(fold.rows), 1))) for fold in folds]
+    defined = [bool(np.isfinite(value[0])) for value in once]
     return units_of(judge, folds, groups, defined, predictions, task.metric.chance, splits)
 
 

@@ -9,6 +9,8 @@ from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.types import board_name
 
+Verification = Literal["none", "V0", "V1", "V2", "V3"]
+
 _NOT_HASHED = {"record_id", "provenance", "verification"}
 
 
@@ -101,7 +103,7 @@ class Record(Spec):
     predictions: RecordPredictions
     provenance: dict[str, Any]
     status: Literal["ok", "partly-failed", "failed"]
-    verification: Literal["none", "V0", "V1", "V2", "V3"] = "none"
+    verification: Verification = "none"
 
     @property
     def board(self) -> str:

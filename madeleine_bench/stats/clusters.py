@@ -124,10 +124,8 @@ def cluster_mean(values: Sequence[float], clusters: Clusters) -> ClusterMean:
     scaled = clusters.weights * (means - value)
     error = float(np.sqrt((np.square(scaled) / clusters.spread).sum()))
     half = float(student.ppf(0.975, df)) * error
-    if error > 0:
-        p_value = float(2.0 * student.sf(abs(value) / error, df))
-    else:
-        p_value = float(value == 0.0)
+    # Clusters that agree to the last bit leave no doubt: they differ from 0, or they are 0.
+    p_value = 2.0 * float(student.sf(abs(value) / error, df)) if error else float(value == 0.0)
     return ClusterMean(value, (value - half, value + half), p_value, df)
 
 

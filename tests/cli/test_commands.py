@@ -102,8 +102,8 @@ def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     assert mbench(*run, "--config", bcnb.config, "--results", results, "--jobs", "1").code == 0
     show = ["leaderboard", "show", "--results", results]
     assert "1/21" in mbench(*show).out
-    assert mbench(*show, "--format", "csv").out.startswith("board,encoder,")
-    assert json.loads(mbench(*show, "--format", "json").out)[0]["phantom"] is False
+    assert mbench(*show, "--format", "csv").out.startswith("data,board,encoder,")
+    assert json.loads(mbench(*show, "--format", "json").out)["boards"][0]["phantom"] is False
     assert "| bcnb-er |" in mbench(*show, "--format", "markdown").out
     out = tmp_path / "board.svg"
     assert mbench(*show, "--format", "svg", "--out", out).code == 0
@@ -111,6 +111,44 @@ def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     assert "http" not in out.read_text().replace("http://www.w3.org", "").split("-->")[1]
     assert mbench(*show, "--board", "phantom").code == 2
     assert mbench(*show, "--protocol", "few-shot").code == 2
+
+
+def test_leaderboard_build_writes_a_site_and_the_numbers_beside_it(mbench, bcnb, tmp_path):
+    results, site = tmp_path / "results", tmp_path / "site"
+    run = ["run", "--encoder", "mean-pool", "--encoder", "max-pool", "--task", "bcnb-er"]
+    run += ["--protocol", "linear-probe", "--protocol", "patho-bench-linprobe"]
+    assert mbench(*run, "--config", bcnb.config, "--results", results, "--jobs", "1").code == 0
+    build = ["leaderboard", "build", "--results", results, "--out", site]
+    build += ["--protocol", "patho-bench-linprobe"]
+    assert mbench(*build).code == 0
+    document = json.loads((site / "leaderboard.json").read_text())
+    assert [b["protocol"] for b in document["boards"]] == ["primary", "patho-bench-linprobe/v1"]
+    value = document["boards"][0]["encoders"][0]["cells"]["bcnb-er"]["value"]
+    assert f"{value:.3f}" in (site / "index.html").read_text()
+    assert repr(value) in (site / "leaderboard.csv").read_text()
+    first = {p: p.read_bytes() for p in site.rglob("*") if p.is_file()}
+    assert mbench(*build).code == 0
+    assert {p: p.read_bytes() for p in site.rglob("*") if p.is_file()} == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("build", "--results", "nowhere"), "no folder nowhere"),
+        (("show", "--results", "nowhere"), "no folder nowhere"),
+        (("build", "--results", "."), "no records in ."),
+        (("build", "--results", ".", "--protocol", "few-shoot"), "few-shot"),
+        (("serve", "nowhere"), "nowhere holds no index.html"),
+        (("serve", ".", "--port", "99999999"), "is no port"),
+    ],
+)
+def test_leaderboard_says_what_is_wrong(mbench, monkeypatch, tmp_path, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "serve" and arguments[1] == ".":
+        (tmp_path / "index.html").write_text("")
+    said = mbench("leaderboard", *arguments)
+    assert said.code == 2
+    assert says in said.err
 
 
 def test_changelog_is_of_this_version():

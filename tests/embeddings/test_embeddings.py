@@ -78,7 +78,7 @@ def test_encoders_say_how_large_their_network_is():
     assert MEAN.n_parameters == 0
     untrained = load_encoder(find_encoder("untrained"))
     assert untrained.n_parameters is None
-    untrained.encode(Bag("s", np.zeros((2, 8), np.float32), None))
+    untrained.encode(Bag("s", "c", np.zeros((2, 8), np.float32)))
     assert untrained.n_parameters > 0
 
 

@@ -1,59 +1,12 @@
 """The board: what is averaged, what is ranked, and what never is."""
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.leaderboard.export import export_boards, to_csv, to_markdown
-from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.record import Record, record_id
-
-CATALOGUE = load_catalogue()
-CORE = CATALOGUE.select(["all"])
-
-
-def make_record(
-    encoder, task, value, kind="encoder", source="phantom", variant="", data="h", **more
-):
-    content = {
-        "resume_key": "k",
-        "source": source,
-        "variant": variant,
-        "encoder": {
-            "name": encoder, "revision": more.get("revision", "1"), "title": encoder, "kind": kind,
-            "fingerprint": "f", "training_cohorts": [],
-        },
-        "task": {
-            "id": task.id, "version": more.get("version", task.version), "task_hash": data,
-            "family": task.family, "cohort": task.cohort,
-        },
-        "protocol": more.get("protocol", task.protocols[0]),
-        "scoring_version": 1,
-        "inputs": {
-            "embeddings": "e", "labels": "l", "splits": "s", "n": 10, "dim": 2, "missing": {},
-        },
-        "scores": {
-            "main": {
-                "metric": task.metric.name, "value": value, "chance": task.metric.chance,
-                "ci95": (value, value), "method": "m",
-            },
-            "secondary": {},
-        },
-        "folds": [],
-        "predictions": {"path": "p", "hash": "h", "rows": 1},
-        "provenance": {"created": more.get("created", "2026-01-01")},
-        "status": "ok",
-    }  # fmt: skip
-    bare = Record.model_construct(**content, record_id="").model_dump(mode="json", warnings=False)
-    full = {"schema_version": 1, "verification": "none", **bare}
-    return Record.model_validate({**full, "record_id": record_id(full)})
-
-
-def full_row(encoder, value, **more):
-    return [make_record(encoder, task, value, **more) for task in CORE]
+from madeleine_bench.leaderboard.aggregate import build_boards, summarise
+from madeleine_bench.leaderboard.export import to_csv, to_markdown
+from tests.leaderboard.records import CATALOGUE, CORE, full_row, make_record, varied_row
 
 
 def columns(records, **more):
@@ -145,19 +98,69 @@ def test_exports_hold_every_number():
     assert len(lines) == 1 + 2 * 21
     assert sum(",absent," in line for line in lines) == 18
     assert not any(",=b" in line for line in lines)
-    content = json.loads(export_boards(boards, "json"))
-    assert content[0]["columns"][0]["cells"][CORE[0].id]["value"] == 0.7
-    assert export_boards(boards, "markdown").count("\n| ") >= 21
+    assert all(line.startswith("PHANTOM,phantom,") for line in lines[1:])
+    assert to_markdown(boards[0]).count("\n| ") >= 21
 
 
-def test_a_record_refuses_nan_and_a_changed_number():
-    with pytest.raises(ValueError, match="NaN"):
-        make_record("a", CORE[0], 0.7).model_validate(
-            {**make_record("a", CORE[0], 0.7).model_dump(mode="json"), "folds": [
-                {"key": {"repeat": 0, "fold": 0}, "value": float("nan"), "n_train": 1, "n_test": 1,
-                 "converged": True}]}
-        )  # fmt: skip
-    content = make_record("a", CORE[0], 0.7).model_dump(mode="json")
-    content["scores"]["main"]["value"] = 0.8
-    with pytest.raises(ValueError, match="altered"):
-        Record.model_validate(content)
+def test_what_nobody_recomputed_is_shown_unranked_and_sets_no_reference():
+    reported = full_row("claims", 0.99, verification="V0", data="other")
+    found = columns(full_row("a", 0.7) + reported + full_row("claims2", 0.9, verification="V0"))
+    assert (found["a"].rank, found["a"].mean_rank) == (1, 1.0)
+    assert "recomputed" in found["claims2"].unranked
+    assert "other data" in found["claims"].unranked
+    mixed = full_row("m", 0.7)
+    mixed[3] = make_record("m", CORE[3], 0.7, verification="V0")
+    assert columns(mixed)["m"].verification == "V0"
+    assert columns(full_row("v", 0.7, verification="V1"))["v"].verification == "V1"
+
+
+def test_a_recomputed_record_is_never_hidden_by_a_reported_one():
+    old = make_record("a", CORE[0], 0.6, created="2025-01-01", verification="V1")
+    claim = make_record("a", CORE[0], 0.9, created="2027-01-01", verification="V0")
+    assert columns([old, claim])["a"].cells[CORE[0].id].value == 0.6
+
+
+def test_contamination_is_by_cohort_and_unknown_is_not_clean():
+    known = columns(full_row("a", 0.7, training_cohorts=["bcnb"]))["a"].cells
+    assert {c.contamination for t, c in known.items() if t.startswith("bcnb")} == {"contaminated"}
+    assert {c.contamination for t, c in known.items() if t.startswith("tcga")} == {"clean"}
+    unknown = columns(full_row("a", 0.7, training_cohorts=None))["a"].cells
+    assert {cell.contamination for cell in unknown.values()} == {"unknown"}
+
+
+def test_win_rate_and_mean_rank_by_hand():
+    found = columns(full_row("a", 0.7) + full_row("b", 0.7) + full_row("c", 0.6))
+    assert found["a"].summary.win_rate == pytest.approx(0.75)
+    assert found["c"].summary.win_rate == 0.0
+    assert (found["a"].mean_rank, found["c"].mean_rank) == (1.5, 3.0)
+    assert columns(full_row("a", 0.7))["a"].summary.win_rate is None
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(0, 20), min_size=1), st.integers(0, 5))
+def test_a_summary_of_some_tasks_is_that_of_its_definition(chosen, seed):
+    records = varied_row("a", 0.7, seed) + varied_row("b", 0.7, seed + 100)
+    records += [r for r in varied_row("c", 0.7, seed + 200) if r.task.id != CORE[0].id]
+    (board,) = build_boards(records, CATALOGUE)
+    tasks = [CORE[i] for i in sorted(chosen)]
+    found = summarise(board.columns, tasks)
+    assert set(found) == {"a", "b"} | ({"c"} if 0 not in chosen else set())
+    cells = {c.label: c.cells for c in board.columns if c.label in found}
+    for label, summary in found.items():
+        families = {t.family: [] for t in tasks}
+        for t in tasks:
+            families[t.family].append(cells[label][t.id].corrected)
+        means = [sum(v) / len(v) for v in families.values()]
+        assert summary.mean == pytest.approx(sum(means) / len(means))
+        wins = sum(
+            cells[label][t.id].value > other[t.id].value
+            for t in tasks
+            for name, other in cells.items()
+            if name != label
+        )
+        assert summary.win_rate == pytest.approx(wins / len(tasks) / (len(found) - 1))
+        assert summary.rank == 1 + sum(o.mean > summary.mean for o in found.values())
+    assert sum(s.mean_rank for s in found.values()) == pytest.approx(
+        len(found) * (len(found) + 1) / 2
+    )
+    assert summarise(board.columns, []) == {}

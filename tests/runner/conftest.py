@@ -43,10 +43,10 @@ def contents(results: Path) -> dict[str, dict]:
 
 
 def files(results: Path) -> dict[str, bytes]:
-    """Every file of a results folder but the clock's: predictions, embeddings, splits."""
+    """Every file of a results folder but the clock's (records, and what embeddings cost)."""
     return {
         path.relative_to(results).as_posix(): path.read_bytes()
         for folder in ("predictions", "embeddings", "splits")
         for path in sorted((results / folder).rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.suffix != ".json"
     }

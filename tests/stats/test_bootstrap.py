@@ -10,6 +10,7 @@ from sksurv.metrics import concordance_index_censored
 
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.stats.bootstrap import (
+    bayesian_case_weights,
     case_weights,
     percentile_interval,
     weighted_auroc,
@@ -158,3 +159,21 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_percentile_interval_of_known_values() -> None:
     assert percentile_interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
     assert percentile_interval(np.full(10, 0.5)) == (0.5, 0.5)
+
+
+def test_bayesian_weights_hang_on_cohort_and_case_alone():
+    plain = bayesian_case_weights("bcnb", ["c1", "c2", "c2", "c3"], 50)
+    fewer = bayesian_case_weights("bcnb", ["c3", "c2"], 50)
+    np.testing.assert_array_equal(fewer, plain[[3, 1]])
+    np.testing.assert_array_equal(plain[1], plain[2])
+    assert not np.array_equal(plain, bayesian_case_weights("aidpath", ["c1", "c2", "c2", "c3"], 50))
+    assert (plain > 0).all()
+    np.testing.assert_array_equal(plain, np.rint(plain))
+
+
+def test_bayesian_weights_scatter_a_mean_as_far_as_its_standard_error():
+    rng = rng_for("bayesian", 1)
+    values = rng.standard_normal(300)
+    weights = bayesian_case_weights("any", [str(i) for i in range(300)], 2000)
+    means = (weights * values[:, None]).sum(axis=0) / weights.sum(axis=0)
+    assert means.std() == pytest.approx(values.std() / np.sqrt(300), rel=0.06)

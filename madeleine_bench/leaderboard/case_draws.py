@@ -1,0 +1,89 @@
+"""Scores under resampling of cases, from stored predictions; the draws are kept in the cache.
+
+    cache/board/<record id>.npy     (resample,) float64
+
+A score of 1,000 resamples takes up to a second and hangs on nothing but the predictions, the
+cohort's case ids and the task, all of which the record's id covers.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes
+from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.record import Record
+from madeleine_bench.stats.bootstrap import bayesian_case_weights
+
+RESAMPLES = 1000
+# Changes whenever the same record would give other draws.
+_VERSION = 1
+
+
+class CaseDraws:
+    """Draws of the scores of records. All records share the weights of a case."""
+
+    def __init__(self, stores: Mapping[str, ResultStore], catalogue: Catalogue) -> None:
+        """Keep where the predictions of each record lie.
+
+        Args:
+            stores: the results folder of each record, by record id.
+            catalogue: the catalogue of the tasks.
+        """
+        self._stores = stores
+        self._catalogue = catalogue
+        self._weights: dict[tuple[str, tuple[str, ...]], NDArray[np.float32]] = {}
+
+    def of(self, record: Record) -> NDArray[np.float64]:
+        """Return the main score in each resample, (resample,).
+
+        Raises:
+            InputError: the predictions are gone, were altered, or do not give the record's score.
+        """
+        store = self._stores[record.record_id]
+        path = store.folder / "cache" / "board" / f"{record.record_id}.v{_VERSION}.npy"
+        found = _read(path)
+        if found is None:
+            found = self._draw(record, store)
+            out = io.BytesIO()
+            np.save(out, found, allow_pickle=False)
+            write_bytes(path, out.getvalue())
+        return found
+
+    def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
+        task = self._catalogue.tasks[record.task.id]
+        protocol = self._catalogue.protocol(record.protocol)
+        where = f"predictions of {record.encoder.name} on {task.name} under {protocol.name}"
+        predictions = store.read_predictions(record)
+        units = scored_units(task, protocol, predictions, record.task.task_hash, where)
+        with threadpool_limits(1):
+            value = float(units.scores(np.ones((len(units.unit), 1), dtype=np.float32))[0])
+            if abs(value - record.scores.main.value) > 1e-6:
+                raise InputError(
+                    f"{where} score {value:.6f}, the record says {record.scores.main.value:.6f}; "
+                    "run the task again with --resume never"
+                )
+            return units.scores(self._weights_of(record.task.cohort, units.case))
+
+    def _weights_of(self, cohort: str, case: tuple[str, ...]) -> NDArray[np.float32]:
+        key = (cohort, case)
+        if key not in self._weights:
+            self._weights[key] = bayesian_case_weights(cohort, case, RESAMPLES)
+        return self._weights[key]
+
+
+def _read(path: Path) -> NDArray[np.float64] | None:
+    """Return draws from the cache; None where they are absent or not what was written."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = found.shape == (RESAMPLES,) and found.dtype == np.float64 and np.isfinite(found).all()
+    return found if sound else None

@@ -1,0 +1,296 @@
+"""Are we sure: intervals of means and ranks, who is better than whom, and who is not told apart.
+
+Two intervals stand beside each mean. One asks what would change with other patients of the same
+cohorts (the paired bootstrap of cases, widened for the training cases among them), one what would
+change on other cohorts (`stats.clusters`). One encoder is marked better than another, on these
+cohorts, where the signed-rank test over tasks and the bootstrap of cases both say so after Holm's
+correction for all pairs; and beyond them, where the signed-rank test and the test over cohorts do.
+docs/leaderboard.md says why, with the measured coverage.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from madeleine_bench.leaderboard.aggregate import Board
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
+from madeleine_bench.stats.clusters import Clusters, cluster_draws, cluster_mean, clusters_of
+from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
+from madeleine_bench.stats.ranks import CriticalDifference, critical_difference
+
+BASELINE = "mean-pool"
+LEAST_TASKS = 6
+ALPHA = 0.05
+RANK_DRAWS = 2000
+Interval = tuple[float, float]
+DrawsOf = Callable[[Record], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over families with its two 95% intervals.
+
+    Attributes:
+        value: on the scale where chance is 0 and the best 1.
+        ci95: for other cohorts, patients and training cases; None with one cohort.
+        ci95_cases: for other patients, training cases included, of the same cohorts.
+    """
+
+    value: float
+    ci95: Interval | None
+    ci95_cases: Interval
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one complete encoder stands.
+
+    Attributes:
+        mean: its mean over families.
+        gain: its mean less that of the baseline, paired; None for the baseline itself.
+        rank_ci95: 95% interval of its rank among the ranked; None when unranked or alone.
+        tie_group: 1 for the leader and who is not marked worse than it, and so on; None when
+            unranked.
+    """
+
+    mean: Estimate
+    gain: Estimate | None
+    rank_ci95: tuple[int, int] | None
+    tie_group: int | None
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """One ranked encoder against another that ranks below it.
+
+    Attributes:
+        across: mean over families, wins, ties, losses and signed-rank test over tasks.
+        p_cases: of the test by resampling cases that the mean difference is 0 on these cohorts.
+        p_cohorts: of the test that it is 0 on other cohorts; None with one cohort.
+        p_holm: the larger of the signed-rank test's p and `p_cases`, adjusted for the pairs.
+        p_holm_beyond: the larger of the signed-rank test's p and `p_cohorts`, adjusted.
+        better: whether the first is marked better on these cohorts.
+        beyond: whether it is marked better on other cohorts too.
+    """
+
+    first: str
+    second: str
+    mean: float
+    across: AcrossTasks
+    p_cases: float
+    p_cohorts: float | None
+    p_holm: float
+    p_holm_beyond: float
+    better: bool
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that can be said of the encoders of a board beside each other.
+
+    Attributes:
+        baseline: label of the encoder that gains are over; None where the board lacks it.
+        standings: by label, of every encoder that has all core tasks.
+        pairs: every pair of ranked encoders, the better ranked first.
+        pairs_note: why nobody is marked better; "" where somebody could be.
+        critical_difference: of the ranked; None for too few.
+    """
+
+    baseline: str | None
+    standings: Mapping[str, Standing]
+    pairs: tuple[PairVerdict, ...]
+    pairs_note: str
+    critical_difference: CriticalDifference | None
+
+
+def compare(board: Board, draws_of: DrawsOf) -> Comparison:
+    """Return the comparison of the encoders of a board over its core tasks.
+
+    Args:
+        board: the board.
+        draws_of: gives the main score of a record in each resample of the cases, the same
+            resamples for all records of a cohort (`case_draws.CaseDraws.of`).
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
+    tasks = [task for task in board.tasks if task.id in board.core_ids]
+    complete = [column for column in board.columns if column.complete]
+    if not complete:
+        return Comparison(None, {}, (), "no encoder has every task", None)
+    ranked = [column for column in board.ranked if column.complete]
+    grid = make_grid(
+        tasks,
+        [column.label for column in complete],
+        np.array([[column.cells[task.id].value for task in tasks] for column in complete]),
+        [[draws_of(column.cells[task.id].record) for task in tasks] for column in complete],
+    )
+    baseline = next((c.label for c in complete if c.label == BASELINE), None)
+    pairs = pair_verdicts(grid, [column.label for column in ranked])
+    groups = _tie_groups([column.label for column in ranked], pairs)
+    ranks = rank_intervals(grid, [column.label for column in ranked])
+    standings = {}
+    for label in grid.labels:
+        gain = None if baseline in (None, label) else grid.estimate(label, baseline)
+        standings[label] = Standing(grid.estimate(label), gain, ranks.get(label), groups.get(label))
+    found = critical_difference({c.label: grid.difference(c.label, None).tolist() for c in ranked})
+    return Comparison(baseline, standings, pairs, _pairs_note(grid, len(ranked)), found)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The chance-corrected scores of encoders that have every task, and their resampled means.
+
+    Attributes:
+        labels: the encoders.
+        weights: (task,) the weight of each task in the mean over families.
+        clusters: the cohorts of the tasks.
+        scores: encoder x task.
+        case_means: encoder x resample, the mean over families in each resample of the cases.
+        widening: how much larger the error of a score is than resampled test cases say, as the
+            training cases vary too.
+    """
+
+    labels: tuple[str, ...]
+    weights: NDArray[np.float64]
+    clusters: Clusters
+    scores: NDArray[np.float64]
+    case_means: NDArray[np.float64]
+    widening: float = TRAINING_WIDENING
+
+    def difference(self, first: str, second: str | None) -> NDArray[np.float64]:
+        """Return (task,) the scores of the first, less those of the second where there is one."""
+        own: NDArray[np.float64] = self.scores[self.labels.index(first)]
+        return own if second is None else own - self.scores[self.labels.index(second)]
+
+    def case_error(self, first: str, second: str | None) -> float:
+        """Return the standard error of a mean, or of a difference of two, on these cohorts."""
+        draws = self.case_means[self.labels.index(first)]
+        if second is not None:
+            draws = draws - self.case_means[self.labels.index(second)]
+        return self.widening * float(draws.std(ddof=1))
+
+    def estimate(self, first: str, second: str | None = None) -> Estimate:
+        """Return the mean over families of an encoder, or of what it is above another."""
+        found = cluster_mean(self.difference(first, second).tolist(), self.clusters)
+        half = float(norm.ppf(0.975)) * self.case_error(first, second)
+        return Estimate(found.value, found.ci95, (found.value - half, found.value + half))
+
+
+def make_grid(
+    tasks: Sequence[TaskSpec],
+    labels: Sequence[str],
+    scores: NDArray[np.float64],
+    draws: Sequence[Sequence[NDArray[np.float64]]],
+) -> Grid:
+    """Return the grid of main scores.
+
+    Args:
+        tasks: the tasks.
+        labels: the encoders.
+        scores: encoder x task, main scores.
+        draws: by encoder and task, the main score in each resample of the cases.
+    """
+    weights = family_weights([task.family for task in tasks])
+    chance = np.array([task.metric.chance for task in tasks])
+    clusters = clusters_of([task.cohort for task in tasks], weights.tolist())
+    corrected = (scores - chance) / (1.0 - chance)
+    means = [
+        weights @ ((np.stack(row) - chance[:, None]) / (1.0 - chance[:, None])) for row in draws
+    ]
+    return Grid(tuple(labels), weights, clusters, corrected, np.stack(means))
+
+
+def family_weights(families: Sequence[str]) -> NDArray[np.float64]:
+    """Return (task,) the weight of each task in the mean over families of the mean of a family.
+
+    Examples:
+        >>> family_weights(["a", "a", "b"]).tolist()
+        [0.25, 0.25, 0.5]
+    """
+    count = {family: families.count(family) for family in families}
+    return np.array([1.0 / (len(count) * count[family]) for family in families])
+
+
+def pair_verdicts(grid: Grid, ranked: Sequence[str]) -> tuple[PairVerdict, ...]:
+    """Return each pair of the ranked, given from the best to the worst.
+
+    The signed-rank test takes tasks for independent; tasks of one cohort are not, as they share
+    its cases. The bootstrap of cases knows that, and takes the fits as they are, which the test
+    over tasks does not. A mark needs both: the larger p-value goes into Holm's correction.
+    """
+    rows = []
+    for first, second in combinations(ranked, 2):
+        differences = grid.difference(first, second)
+        across = across_tasks(differences.tolist())
+        cohorts = cluster_mean(differences.tolist(), grid.clusters)
+        p_cases = _normal_p(cohorts.value, grid.case_error(first, second))
+        rows.append((first, second, cohorts, across, p_cases))
+    here = holm([max(across.p_value, p_cases) for *_, across, p_cases in rows])
+    there = holm([max(across.p_value, _or_one(c.p_value)) for _, _, c, across, _ in rows])
+    enough = len(grid.weights) >= LEAST_TASKS
+    return tuple(
+        PairVerdict(
+            first, second, cohorts.value, across, p_cases, cohorts.p_value, p_here, p_there,
+            better=enough and p_here < ALPHA and cohorts.value > 0,
+            beyond=enough and max(p_here, p_there) < ALPHA and cohorts.value > 0,
+        )
+        for (first, second, cohorts, across, p_cases), p_here, p_there in zip(
+            rows, here, there, strict=True
+        )
+    )  # fmt: skip
+
+
+def _or_one(p_value: float | None) -> float:
+    return 1.0 if p_value is None else p_value
+
+
+def _normal_p(value: float, error: float) -> float:
+    """Return the two-sided p-value of a value with a standard error; 1 for no difference at all.
+
+    The mean of many tasks is normal. The share of draws beyond 0 would stop at 1 in 1,000, too
+    coarse for Holm over many pairs.
+    """
+    return float(2.0 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0.0)
+
+
+def _pairs_note(grid: Grid, ranked: int) -> str:
+    if ranked < 2:
+        return "fewer than two encoders are ranked"
+    if len(grid.weights) < LEAST_TASKS:
+        return f"fewer than {LEAST_TASKS} tasks: no test over tasks can reach {ALPHA}"
+    return ""
+
+
+def _tie_groups(ranked: Sequence[str], pairs: Sequence[PairVerdict]) -> dict[str, int]:
+    """Return the group of each: the first marked worse than a group's leader leads the next."""
+    better = {(pair.first, pair.second) for pair in pairs if pair.better}
+    groups: dict[str, int] = {}
+    leader = None
+    for label in ranked:
+        if leader is None or (leader, label) in better:
+            leader = label
+            groups[label] = max(groups.values(), default=0) + 1
+        else:
+            groups[label] = groups[leader]
+    return groups
+
+
+def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the 95% interval of each rank over draws of cohorts, equal means sharing a place."""
+    if len(ranked) < 2 or len(grid.clusters.names) < 2:
+        return {}
+    rows = [grid.labels.index(label) for label in ranked]
+    rng = rng_for("rank intervals", *grid.clusters.names)
+    draws = cluster_draws(grid.scores[rows], grid.clusters, RANK_DRAWS, rng)
+    places = 1 + (draws[None, :, :] > draws[:, None, :]).sum(axis=1)
+    ends = np.quantile(places, [0.025, 0.975], axis=1, method="inverted_cdf")
+    return {label: (int(ends[0, i]), int(ends[1, i])) for i, label in enumerate(ranked)}

@@ -1,0 +1,44 @@
+"""Where records and their predictions come from: one results folder, or several."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.record import Record
+
+
+class Sources:
+    """The records of several results folders; a record that lies in two counts once.
+
+    Attributes:
+        records: in the order of the folders and of their paths.
+        stores: the results folder of each record, by record id.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Read the records.
+
+        Raises:
+            InputError: a folder is absent, or a record is broken or was altered.
+        """
+        self.stores: dict[str, ResultStore] = {}
+        self.records: list[Record] = []
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(f"no folder {folder}; make one with mbench run --results {folder}")
+            store = ResultStore(folder)
+            for record in store.records():
+                if record.record_id not in self.stores:
+                    self.stores[record.record_id] = store
+                    self.records.append(record)
+
+    def predictions(self, record: Record) -> pd.DataFrame:
+        """Return the predictions a record was scored from.
+
+        Raises:
+            InputError: they are gone or were altered.
+        """
+        return self.stores[record.record_id].read_predictions(record)

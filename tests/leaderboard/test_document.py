@@ -1,0 +1,111 @@
+"""leaderboard.json and the draws behind it, from records that were really made."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import build_boards
+from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
+from madeleine_bench.leaderboard.comparison import compare
+from madeleine_bench.leaderboard.document import Compared, leaderboard_document, slug_of
+from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.run import run
+from madeleine_bench.specs.reference import read_published
+from madeleine_bench.types import Silence
+from tests.leaderboard.records import CATALOGUE
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two encoders and a control on two small phantom tasks."""
+    folder = tmp_path_factory.mktemp("results")
+    names = ("mean-pool", "max-pool", "patch-count")
+    report = run(Request(names, ("aidpath-*",), ("linear-probe",), "phantom", folder), Silence())
+    assert not report.failures
+    return folder
+
+
+@pytest.fixture
+def copy(results, tmp_path):
+    return Sources([shutil.copytree(results, tmp_path / "results")])
+
+
+def document_of(sources):
+    boards = build_boards(sources.records, CATALOGUE)
+    draws = CaseDraws(sources.stores, CATALOGUE)
+    return leaderboard_document(
+        [Compared(board, compare(board, draws.of)) for board in boards],
+        CATALOGUE,
+        sources.predictions,
+        read_published(resource_folder("leaderboard") / "published", CATALOGUE.tasks),
+    )
+
+
+def test_draws_are_kept_and_made_again_where_the_cache_is_broken(copy):
+    record = copy.records[0]
+    first = CaseDraws(copy.stores, CATALOGUE).of(record)
+    (path,) = (copy.stores[record.record_id].folder / "cache" / "board").iterdir()
+    assert first.shape == (RESAMPLES,)
+    low, high = record.scores.main.ci95
+    assert np.quantile(first, [0.025, 0.975]) == pytest.approx((low, high), abs=0.1)
+    for broken in (b"", b"\x93NUMPY", path.read_bytes()[:-8]):
+        path.write_bytes(broken)
+        np.testing.assert_array_equal(CaseDraws(copy.stores, CATALOGUE).of(record), first)
+    kept = path.stat().st_mtime_ns
+    CaseDraws(copy.stores, CATALOGUE).of(record)
+    assert path.stat().st_mtime_ns == kept
+
+
+def test_altered_or_absent_predictions_are_refused_by_file(copy):
+    record = copy.records[0]
+    path = copy.stores[record.record_id].folder / record.predictions.path
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(InputError, match="altered since"):
+        CaseDraws(copy.stores, CATALOGUE).of(record)
+    path.unlink()
+    with pytest.raises(InputError, match="are gone"):
+        CaseDraws(copy.stores, CATALOGUE).of(record)
+
+
+def test_the_document_is_equal_for_equal_records_and_is_plain_json(copy):
+    found = document_of(copy)
+    text = json.dumps(found, allow_nan=False, sort_keys=True)
+    assert json.dumps(document_of(copy), allow_nan=False, sort_keys=True) == text
+    assert json.loads(text) == found
+    (board,) = found["boards"]
+    assert (board["name"], board["phantom"], board["core"]) == ("phantom", True, 21)
+    assert {e["label"] for e in board["encoders"]} == {"mean-pool", "max-pool", "patch-count"}
+    assert len(found["published"]) == 72
+
+
+def test_an_encoder_says_what_it_costs_and_where_it_comes_from(copy):
+    (board,) = document_of(copy)["boards"]
+    encoder = next(e for e in board["encoders"] if e["label"] == "mean-pool")
+    assert encoder["parameters"] == 0
+    assert encoder["seconds_per_slide"] > 0
+    assert encoder["licence"]
+    assert encoder["training_cohorts"] == []
+    cell = encoder["cells"]["aidpath-her2"]
+    record = next(r for r in copy.records if r.record_id == cell["record_id"])
+    assert cell["value"] == record.scores.main.value
+    assert cell["hashes"]["predictions"] == record.predictions.hash
+    assert [f["value"] for f in cell["folds"]] == [f.value for f in record.folds]
+    assert "incomplete: 2 of 21" in encoder["unranked"]
+
+
+def test_a_folder_named_twice_counts_once_and_an_absent_one_is_named(results, tmp_path):
+    assert len(Sources([results, results]).records) == len(Sources([results]).records)
+    with pytest.raises(InputError, match="nowhere"):
+        Sources([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("label", ["a", "A@1", "../x", ".hidden", "x/y", "<b>", "a b", "..", "é"])
+def test_slugs_are_safe_file_names(label):
+    slug = slug_of(label)
+    assert not set(slug) - set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert not slug.startswith(".")

@@ -1,0 +1,111 @@
+"""Means over few cohorts: a plain reference, closed forms, draws, and what must not move."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.stats.clusters import cluster_draws, cluster_mean, clusters_of
+
+COHORTS = ["a", "a", "a", "b", "b", "c", "d", "d"]
+WEIGHTS = [0.1, 0.05, 0.05, 0.2, 0.1, 0.2, 0.2, 0.1]
+SCORES = st.lists(st.floats(-1, 1), min_size=8, max_size=8)
+
+
+def reference(values, cohorts, weights):
+    """The formulae of the module, cohort by cohort."""
+    total = sum(weights)
+    names = sorted(set(cohorts))
+    share = {n: sum(w for w, c in zip(weights, cohorts, strict=True) if c == n) for n in names}
+    mean = {
+        n: sum(v * w for v, w, c in zip(values, weights, cohorts, strict=True) if c == n) / share[n]
+        for n in names
+    }
+    share = {n: w / total for n, w in share.items()}
+    centre = sum(share[n] * mean[n] for n in names)
+    squares = sum(w**2 for w in share.values())
+    variance = sum(
+        share[n] ** 2 * (mean[n] - centre) ** 2 / (1 - 2 * share[n] + squares) for n in names
+    )
+    return centre, variance
+
+
+@given(SCORES)
+def test_mean_and_variance_are_those_of_the_formula(values):
+    clusters = clusters_of(COHORTS, WEIGHTS)
+    found = cluster_mean(values, clusters)
+    centre, variance = reference(values, COHORTS, WEIGHTS)
+    assert found.value == pytest.approx(centre, abs=1e-12)
+    half = stats.t.ppf(0.975, found.degrees_of_freedom) * math.sqrt(variance)
+    assert found.ci95 == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=8))
+def test_equal_clusters_give_the_t_interval_of_a_mean(values):
+    found = cluster_mean(
+        values, clusters_of([f"c{i}" for i in range(len(values))], [1] * len(values))
+    )
+    assert found.degrees_of_freedom == pytest.approx(len(values) - 1)
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    assert found.ci95[1] - found.value == pytest.approx(half, abs=1e-9)
+    if error > 1e-6:
+        assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-9)
+
+
+def test_the_variance_is_unbiased_where_cohorts_are_alike():
+    clusters = clusters_of(COHORTS, WEIGHTS)
+    rng = rng_for("unbiased", 1)
+    drawn = rng.standard_normal((4000, 4))[:, [clusters.names.index(c) for c in COHORTS]]
+    found = [cluster_mean(row, clusters) for row in drawn]
+    quantile = stats.t.ppf(0.975, clusters.degrees_of_freedom)
+    variances = [((f.ci95[1] - f.value) / quantile) ** 2 for f in found]
+    true = float(np.square(clusters.weights).sum())
+    assert np.mean(variances) == pytest.approx(true, rel=0.05)
+    covered = np.mean([f.ci95[0] <= 0 <= f.ci95[1] for f in found])
+    assert 0.93 < covered < 0.975
+    assert np.mean([f.p_value < 0.05 for f in found]) == pytest.approx(1 - covered)
+
+
+@given(SCORES, st.permutations(range(8)), st.floats(0.1, 10))
+def test_order_and_scale_of_weights_do_not_matter(values, order, scale):
+    plain = cluster_mean(values, clusters_of(COHORTS, WEIGHTS))
+    moved = cluster_mean(
+        [values[i] for i in order],
+        clusters_of([COHORTS[i] for i in order], [scale * WEIGHTS[i] for i in order]),
+    )
+    assert moved.value == pytest.approx(plain.value, abs=1e-12)
+    assert moved.ci95 == pytest.approx(plain.ci95, abs=1e-9)
+
+
+def test_no_difference_at_all_is_not_significant_and_one_cohort_knows_nothing():
+    nothing = cluster_mean([0.0] * 8, clusters_of(COHORTS, WEIGHTS))
+    assert (nothing.p_value, nothing.ci95) == (1.0, (0.0, 0.0))
+    alone = cluster_mean([0.1, 0.3], clusters_of(["a", "a"], [1, 1]))
+    assert (alone.value, alone.ci95, alone.p_value) == (pytest.approx(0.2), None, None)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="weight above 0"):
+        clusters_of(["a", "b"], weights)
+
+
+def test_scores_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="finite"):
+        cluster_mean([float("nan")] * 8, clusters_of(COHORTS, WEIGHTS))
+
+
+def test_draws_scatter_as_the_interval_says_and_what_all_share_keeps_their_order():
+    clusters = clusters_of(COHORTS, WEIGHTS)
+    rng = rng_for("draws", 2)
+    one = rng.standard_normal(8)
+    shared = np.array([5.0 * clusters.names.index(c) for c in COHORTS])
+    draws = cluster_draws(np.stack([one, one + shared, one + shared + 0.1]), clusters, 40_000, rng)
+    found = cluster_mean(one, clusters)
+    assert np.quantile(draws[0], [0.025, 0.975]) == pytest.approx(found.ci95, abs=0.08)
+    assert (draws[2] > draws[1]).all()

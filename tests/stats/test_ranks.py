@@ -1,0 +1,52 @@
+"""Friedman and Nemenyi: against the worked example of Demsar (2006) and against plain counting."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import friedmanchisquare
+
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.stats.ranks import critical_difference
+
+
+def board(rng, encoders=4, tasks=14):
+    return {f"e{i}": (rng.random(tasks) + 0.2 * i).tolist() for i in range(encoders)}
+
+
+def test_the_critical_difference_of_demsars_example():
+    # Demsar 2006, section 3.2.4: 4 classifiers, 14 data sets, q = 2.569, CD = 1.25.
+    found = critical_difference(board(rng_for("demsar")))
+    assert found.difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=5e-4)
+
+
+@given(st.integers(0, 1000), st.integers(3, 6), st.integers(6, 12))
+def test_groups_are_the_maximal_runs_closer_than_the_critical_difference(seed, encoders, tasks):
+    scores = board(rng_for("groups", seed), encoders, tasks)
+    found = critical_difference(scores)
+    names = list(found.mean_ranks)
+    assert list(found.mean_ranks.values()) == sorted(found.mean_ranks.values())
+    runs = [
+        tuple(names[a : b + 1])
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+        if found.mean_ranks[names[b]] - found.mean_ranks[names[a]] <= found.difference
+    ]
+    maximal = [r for r in runs if not any(set(r) < set(other) for other in runs)]
+    assert list(found.groups) == maximal
+    expected = friedmanchisquare(*[scores[n] for n in sorted(scores)]).pvalue
+    assert found.friedman_p == pytest.approx(expected)
+
+
+def test_too_few_have_no_diagram_and_equal_ones_are_one_group():
+    rng = rng_for("few")
+    assert critical_difference(board(rng, 2, 20)) is None
+    assert critical_difference(board(rng, 5, 5)) is None
+    assert critical_difference({}) is None
+    same = critical_difference({name: [0.5] * 8 for name in "abc"})
+    assert (same.friedman_p, same.groups) == (1.0, (("a", "b", "c"),))
+
+
+def test_nan_never_reaches_the_test():
+    with pytest.raises(ValueError, match="finite"):
+        critical_difference({"a": [0.1, float("nan")], "b": [0.1, 0.2]})
