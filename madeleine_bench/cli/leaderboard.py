@@ -1,23 +1,31 @@
-"""`mbench leaderboard`: the board in the terminal, and as CSV, JSON, Markdown or a picture."""
+"""`mbench leaderboard`: the board on the screen, in a file, as a site; and what is added to it."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.run import Catalogue, Results
+from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample
 
-app = typer.Typer(help="Show and export the board.", no_args_is_help=True)
+Folders = Annotated[
+    list[Path],
+    typer.Option(
+        "--results", envvar="MBENCH_RESULTS", help="Folder with records; may be repeated."
+    ),
+]
+
+app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Show and export the board."""
+    """Show, export and publish the board."""
 
 
 @app.command()
 def show(
-    results: Results = Path("results"),
+    results: Folders = [Path("results")],  # noqa: B006
     board: Annotated[
         str | None, typer.Option(help="local, phantom, or a variant; all by default.")
     ] = None,
@@ -34,15 +42,65 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.reports import boards_of, show_boards
-    from madeleine_bench.errors import InputError
-    from madeleine_bench.specs.loader import did_you_mean
+    from madeleine_bench.cli.board_reports import show_boards
 
-    found = boards_of(results, catalogue, protocol)
-    if not found:
-        raise InputError(f"no records for this in {results}; make some with mbench run")
-    chosen = [b for b in found if board in (None, b.name)]
-    if not chosen:
-        hint = did_you_mean(str(board), [b.name for b in found])
-        raise InputError(f"no board is called '{board}'{hint}")
-    show_boards(chosen, format, out)
+    show_boards(results, board, protocol, format, out, catalogue)
+
+
+@app.command()
+def build(
+    results: Folders = [Path("results")],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("leaderboard-site"),
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="A board more, of this protocol; repeatable. few-shot takes minutes."),
+    ] = None,
+    catalogue: Catalogue = None,
+) -> None:
+    """Write the leaderboard as a site: index.html opens from disk, without a network.
+
+    Example: mbench leaderboard build --results results --protocol few-shot
+    """
+    from madeleine_bench.cli.board_reports import build_site
+
+    build_site(results, out, protocol or [], catalogue)
+
+
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="The site.")] = Path("leaderboard-site"),
+    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
+) -> None:
+    """Show a built site on http://127.0.0.1, to this machine alone.
+
+    Example: mbench leaderboard serve leaderboard-site
+    """
+    from madeleine_bench.cli.board_reports import serve_site
+
+    serve_site(folder, port)
+
+
+@app.command()
+def add(
+    bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
+    results: Results = Path("results"),
+    level: Level = "V1",
+    reported: Annotated[
+        bool, typer.Option("--reported", help="Keep the claimed scores, unranked, as V0.")
+    ] = False,
+    source: Source = "auto",
+    config: Config = None,
+    catalogue: Catalogue = None,
+    jobs: Jobs = None,
+    allow_code: AllowCode = False,
+    sample: Sample = 16,
+    draw: Draw = None,
+) -> None:
+    """Verify a submission and add its recomputed records to a results folder.
+
+    Example: mbench leaderboard add my-encoder.zip --results results
+    """
+    from madeleine_bench.cli.submission_reports import add_bundle, asked
+
+    request = asked(level, source, config, results, catalogue, jobs, allow_code, sample, draw)
+    add_bundle(bundle, request, reported)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from madeleine_bench.data.config import load_config
+from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import frozen_splits
@@ -119,15 +119,32 @@ def make_plan(request: Request) -> Plan:
     for declared in chosen:
         cohort = cohorts[declared.cohort]
         task = next(task for task in cohort.tasks if task.id == declared.id)
-        units = build_units(task, cohort.data, cohort.where)
-        given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
-        for protocol in _protocols(request, catalogue, task):
-            splits = frozen_splits(
-                request.results / "splits" / board_of(cohort.data), task, protocol, units, given
-            )
-            declared_hash = task_hash(task, protocol, units.hash, splits.hash)
-            assessments.append(Assessment(task, protocol, units, splits, declared_hash))
+        protocols = _protocols(request, catalogue, task)
+        assessments.extend(assess(cohort, task, protocols, config, request.results))
     return Plan(catalogue, encoders, cohorts, tuple(assessments))
+
+
+def assess(
+    cohort: OpenCohort,
+    task: TaskSpec,
+    protocols: Sequence[ProtocolSpec],
+    config: Config,
+    results: Path,
+) -> list[Assessment]:
+    """Return a task of an open cohort under each protocol: its units, and its frozen splits.
+
+    Raises:
+        InputError: labels or splits that cannot be used.
+    """
+    units = build_units(task, cohort.data, cohort.where)
+    given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
+    folder = results / "splits" / board_of(cohort.data)
+    found = []
+    for protocol in protocols:
+        splits = frozen_splits(folder, task, protocol, units, given)
+        declared_hash = task_hash(task, protocol, units.hash, splits.hash)
+        found.append(Assessment(task, protocol, units, splits, declared_hash))
+    return found
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:

@@ -1,0 +1,93 @@
+"""`mbench submit`: scaffold an encoder, pack its results, verify what others packed."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+
+app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
+
+Level = Annotated[
+    Literal["V0", "V1", "V2", "V3"],
+    typer.Option(
+        help="V0: consistent; V1: recomputed; V2: some slides encoded again; V3: all of them."
+    ),
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="V2, V3: RUN the code in the bundle. It can do all that you can; read it first.",
+    ),
+]
+Sample = Annotated[int, typer.Option(min=1, help="V2: slides of each cohort to encode again.")]
+Draw = Annotated[
+    str | None, typer.Option(help="V2: chooses the slides; a new random one by default.")
+]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens.")],
+    folder: Annotated[Path, typer.Option(help="Where the new folder goes.")] = Path("."),
+) -> None:
+    """Write a working encoder to start from: card, class, test, README.
+
+    Example: mbench submit new my-encoder
+    """
+    from madeleine_bench.submissions.scaffold import new_encoder
+
+    made = new_encoder(name, folder)
+    typer.echo(f"wrote {made.folder}\ntry: mbench encoders check {made.card}")
+
+
+@app.command()
+def pack(
+    card: Annotated[str, typer.Argument(help="Path of the card, or name of the encoder.")],
+    results: Results = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="The zip; NAME.zip by default.")] = None,
+    board: Annotated[str | None, typer.Option(help="Which board, where there are several.")] = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="Add implementation and weights, for V2 and V3.")
+    ] = False,
+    catalogue: Catalogue = None,
+) -> None:
+    """Pack card, embeddings and the newest records of an encoder into one zip.
+
+    Example: mbench submit pack my-encoder/card.yaml
+    """
+    from madeleine_bench.cli.submission_reports import print_packed
+    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.submissions.pack import pack as pack_bundle
+
+    packed = pack_bundle(card, results, out, board, load_catalogue(catalogue), with_code=code)
+    print_packed(packed)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The zip.")],
+    level: Level = "V1",
+    source: Source = "auto",
+    results: Results = Path("results"),
+    config: Config = None,
+    catalogue: Catalogue = None,
+    jobs: Jobs = None,
+    allow_code: AllowCode = False,
+    sample: Sample = 16,
+    draw: Draw = None,
+    out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
+) -> None:
+    """Check a submission without running its code: exit 0 verified, 1 a claim is false, 2 refused.
+
+    Example: mbench submit verify my-encoder.zip --out report.md
+    """
+    from madeleine_bench.cli.submission_reports import asked, verify_bundle
+
+    request = asked(
+        level, source, config, results, catalogue, jobs, allow_code, sample, draw
+    )  # fmt: skip
+    verify_bundle(bundle, request, out, json)

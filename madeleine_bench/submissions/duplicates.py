@@ -1,0 +1,123 @@
+"""Is a submission an encoder we know under a new name? Its embeddings against all we have."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
+from madeleine_bench.errors import InputError
+from madeleine_bench.stats.similarity import chance_cka, linear_cka
+
+# Of the 55 pairs of shipped encoders on each phantom cohort, the closest (mean-pool and max-pool on
+# mgh-breast) has .988. A copy that was turned and rounded to bfloat16, or got noise of 1% of its
+# spread, keeps .9999; noise of 3% keeps .999.
+DUPLICATE_CKA = 0.999
+CONTROL_CKA = 0.9
+_MIN_SLIDES = 30
+# White noise this alike says that slides are too few for the widths; CKA then tells nothing.
+_MAX_CHANCE = 0.99
+_SAME_COLUMN = 0.9999
+_SAME_COLUMNS = 0.95
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How a submission's embeddings of a cohort relate to a known encoder's.
+
+    Attributes:
+        cohort: the cohort.
+        encoder: name of the known encoder.
+        slides: shared slides.
+        cka: linear CKA; None where there are too few slides for the widths.
+        relation: "exact copy", "the same columns ...", "equal up to rotation and scale", or "".
+    """
+
+    cohort: str
+    encoder: str
+    slides: int
+    cka: float | None
+    relation: str
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether this is the same encoder for all a benchmark can see."""
+        return bool(self.relation)
+
+
+def likenesses(
+    board: str, name: str, embeddings: Mapping[str, Embeddings], results: Path
+) -> list[Likeness]:
+    """Return the closest file of every other encoder on each cohort, the most alike first."""
+    best: dict[tuple[str, str], Likeness] = {}
+    for cohort, own in sorted(embeddings.items()):
+        for encoder, other in _known(board, name, cohort, results):
+            found = compare(cohort, encoder, own, other)
+            if found is not None:
+                there = best.get((cohort, encoder))
+                if there is None or _closeness(found) > _closeness(there):
+                    best[cohort, encoder] = found
+    return sorted(best.values(), key=_closeness, reverse=True)
+
+
+def compare(cohort: str, encoder: str, own: Embeddings, other: Embeddings) -> Likeness | None:
+    """Return how two sets of embeddings relate on their shared slides; None if these are few."""
+    row_of = {slide_id: row for row, slide_id in enumerate(other.ids)}
+    shared = [(row, row_of[i]) for row, i in enumerate(own.ids) if i in row_of]
+    if len(shared) < _MIN_SLIDES:
+        return None
+    first, second = (
+        matrix[list(rows)].astype(np.float64)
+        for matrix, rows in zip((own.matrix, other.matrix), zip(*shared, strict=True), strict=True)
+    )
+    likely = chance_cka(len(shared), first.shape[1], second.shape[1])
+    cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
+    relation = ""
+    if np.array_equal(first, second):
+        relation = "exact copy"
+    elif _shared_columns(first, second) >= _SAME_COLUMNS:
+        relation = "the same columns, in another order or scale"
+    elif cka is not None and cka > DUPLICATE_CKA:
+        relation = "equal up to rotation and scale"
+    return Likeness(cohort, encoder, len(shared), cka, relation)
+
+
+def _closeness(found: Likeness) -> tuple[bool, float]:
+    return found.duplicate, -1.0 if found.cka is None else found.cka
+
+
+def _known(board: str, name: str, cohort: str, results: Path) -> Iterator[tuple[str, Embeddings]]:
+    folder = EmbeddingStore(results).folder / "embeddings" / board
+    for path in sorted(folder.glob(f"*/{cohort}.*.safetensors")):
+        if path.parent.name == name:
+            continue
+        try:
+            yield path.parent.name, read_embeddings(path)
+        except InputError:
+            continue  # a damaged file of ours is no reason to stop; mbench run makes it again
+
+
+def _shared_columns(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the share of the first's columns that are a column of the second, up to scale."""
+    own, other = _standard(first), _standard(second)
+    if not own.size or not other.size:
+        return 0.0
+    # In blocks: all pairs of columns at once would fill the memory for a wide submission.
+    block = max(1, _BLOCK // other.shape[1])
+    closest = [
+        np.abs(own[:, start : start + block].T @ other).max(axis=1)
+        for start in range(0, own.shape[1], block)
+    ]
+    return float(np.mean(np.concatenate(closest) > _SAME_COLUMN))
+
+
+def _standard(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the columns that vary, with mean 0 and length 1."""
+    centred = matrix - matrix.mean(axis=0)
+    length = np.linalg.norm(centred, axis=0)
+    varying = length > 1e-9 * np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    unit: NDArray[np.float64] = centred[:, varying] / length[varying]
+    return unit
