@@ -1,0 +1,810 @@
+(function () {
+  "use strict";
+  // Everything shown is already in the page; this script sorts, hides, recomputes and explains it.
+  // Text from the data reaches the page through textContent alone.
+
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const boards = data.boards;
+  if (!boards.length) return;
+  const sections = Array.from(document.querySelectorAll("section.board"));
+  const controls = document.getElementById("controls");
+  const statusLine = document.getElementById("status");
+  const drill = document.getElementById("drill");
+  const tip = document.getElementById("tip");
+  const plainTitle = document.title;
+  const DASH = "\u2013";
+  const MOST_PINS = 6;
+  const TEXT_COLUMNS = ["encoder", "kind", "training"];
+  const ONLY_ALL_CORE = ["intervals", "gain", "tie"];
+  const LEVELS = ["none", "V0", "V1", "V2", "V3"];
+  const GROUPS = ["ranked", "incomplete", "reported", "control"];
+  const CELL_PARTS = [["ci", "intervals in cells"], ["marks", "contamination in cells"]];
+  const FILTERS = [
+    ["family", "Family of tasks", []],
+    ["organ", "Organ", []],
+    ["contamination", "Contamination", [["clean", "clean on all shown"], ["contaminated", "contaminated somewhere"], ["unknown", "unknown somewhere"]]],
+    ["verification", "Verification", LEVELS.map((v) => [v, data.wording.verified[v]])],
+    ["complete", "Completeness", [["yes", "complete"], ["no", "incomplete"]]],
+    ["kind", "Kind", ["encoder", "baseline", "control"].map((k) => [k, k])],
+  ];
+
+  const views = boards.map(makeView);
+  let state = blank(0);
+  let inputs = {};
+  let openedFrom = null;
+
+  // ---- small tools -------------------------------------------------------------------------
+
+  function make(name, text, attributes) {
+    const node = document.createElement(name);
+    if (text !== undefined && text !== null) node.textContent = text;
+    for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+    return node;
+  }
+  function draw(name, attributes, text) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    if (text !== undefined) node.textContent = text;
+    return node;
+  }
+  function fixed(value, digits) {
+    if (value === null || value === undefined) return DASH;
+    const text = halfEven(value, digits);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
+  }
+  function halfEven(value, digits) {
+    // Python rounds an exact half to the even digit, toFixed away from zero; both must print alike.
+    const text = value.toFixed(digits);
+    const half = Math.abs(value * 2 ** (digits + 1)) % 2 === 1;
+    if (!half || Number(text.slice(-1)) % 2 === 0) return text;
+    return (value - Math.sign(value) * 10 ** -digits / 4).toFixed(digits);
+  }
+  function span(ends, digits) {
+    return ends ? fixed(ends[0], digits) + " to " + fixed(ends[1], digits) : DASH;
+  }
+  function mean(values) { return values.length ? exactSum(values) / values.length : null; }
+  // The sum rounded once (Shewchuk 1997), as Python's fmean has it: else equal means could differ in
+  // their last digit, and encoders that share a rank there would not share it here.
+  function exactSum(values) {
+    const parts = [];
+    for (let x of values) {
+      let kept = 0;
+      for (let y of parts) {
+        if (Math.abs(x) < Math.abs(y)) [x, y] = [y, x];
+        const high = x + y, low = y - (high - x);
+        if (low) parts[kept++] = low;
+        x = high;
+      }
+      parts.length = kept;
+      parts.push(x);
+    }
+    return roundedOnce(parts);
+  }
+  function roundedOnce(parts) {
+    let n = parts.length, high = parts[--n], low = 0;
+    while (n > 0 && !low) {
+      const x = high, y = parts[--n];
+      high = x + y;
+      low = y - (high - x);
+    }
+    if (n > 0 && low * parts[n - 1] > 0) {
+      const twice = low * 2, next = high + twice;
+      if (twice === next - high) high = next;
+    }
+    return high;
+  }
+  function secondary(name, value) {
+    return name.endsWith("-p") && value !== null && value < 0.001 ? "<0.001" : fixed(value, 3);
+  }
+  function words(name) { return own(data.wording.names, name) || String(name).replaceAll("-", " "); }
+  function same(a, b) { return a.length === b.length && a.every((item) => b.includes(item)); }
+  function board() { return boards[state.board]; }
+  function view() { return views[state.board]; }
+  function own(object, key) { return Object.prototype.hasOwnProperty.call(object, key) ? object[key] : undefined; }
+  function cellOf(encoder, taskId) { return own(encoder.cells, taskId); }
+
+  function makeView(content, index) {
+    const section = sections[index];
+    const rows = { main: [], heat: [] };
+    for (const name of ["main", "heat"]) {
+      for (const row of section.querySelectorAll('[data-table="' + name + '"] tr[data-encoder]')) {
+        const cells = {};
+        for (const cell of row.children) cells[cell.dataset.col] = cell;
+        rows[name][Number(row.dataset.encoder)] = { row: row, cells: cells, kept: keep(cells) };
+      }
+    }
+    return { section: section, rows: rows, core: content.tasks.filter((t) => t.core).map((t) => t.id) };
+  }
+  function keep(cells) {
+    const kept = {};
+    for (const key of Object.keys(cells)) kept[key] = Array.from(cells[key].childNodes);
+    return kept;
+  }
+
+  // ---- state and the address -----------------------------------------------------------------
+
+  function blank(index) {
+    return {
+      board: index, sort: "rank", dir: "ascending", q: "", mix: false, tasks: null, pins: [],
+      family: "", organ: "", contamination: "", verification: "", complete: "", kind: "",
+      hide: hiddenAtFirst(index),
+    };
+  }
+  function hiddenAtFirst(index) {
+    return boards[index].columns.filter((c) => !c.shown).map((c) => c.key);
+  }
+  function address() {
+    const first = blank(state.board);
+    const out = new URLSearchParams({ v: "1" });
+    if (boards.length > 1) out.set("board", board().key);
+    for (const key of ["sort", "dir", "q", "family", "organ", "contamination", "verification", "complete", "kind"]) {
+      if (state[key] !== first[key]) out.set(key, state[key]);
+    }
+    if (state.mix) out.set("mix", "1");
+    if (state.tasks) appendAll(out, "task", state.tasks);
+    if (!same(state.hide, first.hide)) appendAll(out, "hide", state.hide);
+    for (const label of state.pins) out.append("pin", label);
+    const text = out.toString();
+    return text === "v=1" ? "" : "#" + text;
+  }
+  function appendAll(out, key, values) {
+    for (const value of values.length ? values : [""]) out.append(key, value);
+  }
+  function remember() {
+    const where = window.location.href.split("#")[0] + address();
+    try { window.history.replaceState(null, "", where); } catch (refused) { /* the view still works */ }
+  }
+  function restore() {
+    const given = new URLSearchParams(window.location.hash.slice(1));
+    if (given.get("v") !== "1") return boardOfAnchor();
+    const index = boards.findIndex((b) => b.key === given.get("board"));
+    state = blank(Math.max(0, index));
+    for (const key of ["q", "family", "organ", "contamination", "verification", "complete", "kind"]) {
+      state[key] = given.get(key) || "";
+    }
+    if (sortable(given.get("sort"))) state.sort = given.get("sort");
+    if (given.get("dir") === "descending") state.dir = "descending";
+    state.mix = given.get("mix") === "1";
+    const known = board().tasks.map((t) => t.id);
+    if (given.has("task")) setTasks(known.filter((id) => given.getAll("task").includes(id)));
+    if (given.has("hide")) state.hide = given.getAll("hide").filter(Boolean);
+    const labels = board().encoders.map((e) => e.label);
+    state.pins = given.getAll("pin").filter((l, i, all) => labels.includes(l) && all.indexOf(l) === i).slice(0, MOST_PINS);
+    return true;
+  }
+  function boardOfAnchor() {
+    const index = boards.findIndex((b) => "#" + b.id === window.location.hash);
+    if (index >= 0 && index !== state.board) state = blank(index);
+    return index >= 0;
+  }
+  function sortable(key) {
+    if (!key) return false;
+    return board().columns.some((c) => c.key === key) || board().tasks.some((t) => "task:" + t.id === key);
+  }
+  function setTasks(ids) { state.tasks = same(ids, view().core) ? null : ids; }
+  function chosen() { return state.tasks || view().core; }
+
+  // ---- the numbers of a set of tasks, as leaderboard.aggregate has them ------------------------
+
+  function lacks(encoder, ids) {
+    return ids.filter((id) => { const cell = cellOf(encoder, id); return !cell || !cell.comparable; });
+  }
+  function isCandidate(encoder, ids) {
+    return encoder.kind !== "control" && encoder.verification !== "V0" && lacks(encoder, ids).length === 0;
+  }
+  function familyMeans(encoder, ids) {
+    const byFamily = {};
+    for (const task of board().tasks) {
+      if (ids.includes(task.id)) (byFamily["f:" + task.family] ||= []).push(cellOf(encoder, task.id));
+    }
+    const means = {};
+    for (const [family, cells] of Object.entries(byFamily)) {
+      if (cells.every(Boolean)) means[family] = mean(cells.map((cell) => cell.corrected));
+    }
+    return means;
+  }
+  function summarise(ids) {
+    const candidates = ids.length ? board().encoders.filter((e) => isCandidate(e, ids)) : [];
+    const result = new Map();
+    for (const encoder of board().encoders) {
+      const families = familyMeans(encoder, ids);
+      const whole = ids.length && !lacks(encoder, ids).length;
+      result.set(encoder, { families: families, mean: whole ? mean(Object.values(families)) : null, rank: null, mean_rank: null, win_rate: null });
+    }
+    for (const encoder of candidates) Object.assign(result.get(encoder), standing(encoder, candidates, ids, result));
+    return result;
+  }
+  function standing(encoder, candidates, ids, result) {
+    const places = [], wins = [];
+    for (const id of ids) {
+      const value = encoder.cells[id].value;
+      const others = candidates.filter((e) => e !== encoder).map((e) => e.cells[id].value);
+      const above = others.filter((v) => v > value).length;
+      const equal = others.filter((v) => v === value).length;
+      places.push(1 + above + equal / 2);
+      wins.push((others.length - above - equal + equal / 2) / others.length);
+    }
+    const own = result.get(encoder).mean;
+    return {
+      rank: 1 + candidates.filter((e) => result.get(e).mean > own).length,
+      mean_rank: mean(places),
+      win_rate: candidates.length > 1 ? mean(wins) : null,
+    };
+  }
+  function numbers() {
+    if (state.tasks) return summarise(state.tasks);
+    const result = new Map();
+    for (const e of board().encoders) {
+      const families = {};
+      for (const [name, value] of Object.entries(e.families)) families["f:" + name] = value;
+      result.set(e, { families: families, mean: e.mean, rank: e.rank, mean_rank: e.mean_rank, win_rate: e.win_rate });
+    }
+    return result;
+  }
+  function groupOf(encoder, own) {
+    if (own.rank !== null) return "ranked";
+    if (encoder.kind === "control") return "control";
+    return encoder.verification === "V0" ? "reported" : "incomplete";
+  }
+  function whyNot(encoder, own) {
+    if (own.rank !== null) return "";
+    if (!state.tasks) return "Not ranked: " + (encoder.unranked || "no reason given");
+    if (encoder.kind === "control") return "Not ranked: control";
+    if (encoder.verification === "V0") return "Not ranked: V0, reported and not recomputed";
+    if (!state.tasks.length) return "Not ranked: no task is chosen";
+    return "Not ranked: lacks " + lacks(encoder, state.tasks).length + " of " + state.tasks.length + " chosen tasks";
+  }
+
+  // ---- order and filters -----------------------------------------------------------------------
+
+  function shownTasks() {
+    return board().tasks.filter((t) => (!state.family || t.family === state.family) && (!state.organ || t.organ === state.organ) && (!state.tasks || state.tasks.includes(t.id)));
+  }
+  function passes(encoder, own) {
+    const text = [encoder.label, encoder.title, encoder.description, (encoder.training_cohorts || []).join(" ")].join(" ").toLowerCase();
+    return state.q.toLowerCase().split(/\s+/).every((word) => text.includes(word)) &&
+      (!state.kind || encoder.kind === state.kind) &&
+      (!state.verification || encoder.verification === state.verification) &&
+      (!state.complete || encoder.complete === (state.complete === "yes")) &&
+      (!state.contamination || passesContamination(encoder));
+  }
+  function passesContamination(encoder) {
+    const states = shownTasks().map((t) => cellOf(encoder, t.id)).filter(Boolean).map((cell) => cell.contamination);
+    if (state.contamination === "clean") return states.length > 0 && states.every((s) => s === "clean");
+    return states.includes(state.contamination);
+  }
+  function sortValue(encoder, own, key) {
+    if (key.startsWith("task:")) { const cell = cellOf(encoder, key.slice(5)); return cell ? cell.value : null; }
+    if (key.startsWith("family:")) return own.families["f:" + key.slice(7)] ?? null;
+    if (state.tasks && ONLY_ALL_CORE.includes(key) && key !== "intervals") return null;
+    const contaminations = Object.values(encoder.cells).map((cell) => cell.contamination);
+    const simple = {
+      rank: own.rank, encoder: encoder.label, tie: encoder.tie_group, mean: own.mean, intervals: own.mean,
+      gain: encoder.gain && encoder.gain.value, mean_rank: own.mean_rank, win_rate: own.win_rate,
+      coverage: encoder.coverage, verification: LEVELS.indexOf(encoder.verification), kind: encoder.kind,
+      parameters: encoder.parameters, seconds: encoder.seconds_per_slide, dim: encoder.dim,
+      contamination: contaminations.filter((c) => c === "contaminated").length + contaminations.filter((c) => c === "unknown").length / 1000,
+      training: encoder.training_cohorts && encoder.training_cohorts.join(", "),
+    };
+    return simple[key] ?? null;
+  }
+  function compare(a, b) {
+    if (a === null || b === null) return (a === null) - (b === null);  // what is missing comes last, either way
+    const order = typeof a === "string" ? a.localeCompare(b, "en") : a - b;
+    return state.dir === "descending" ? -order : order;
+  }
+  function ordered(all) {
+    const rows = board().encoders.map((encoder, index) => ({ encoder: encoder, index: index, own: all.get(encoder) }));
+    for (const row of rows) {
+      row.group = state.mix ? "ranked" : groupOf(row.encoder, row.own);
+      row.key = sortValue(row.encoder, row.own, state.sort);
+      row.shown = passes(row.encoder, row.own);
+    }
+    return rows.sort((a, b) => GROUPS.indexOf(a.group) - GROUPS.indexOf(b.group) || compare(a.key, b.key) || a.index - b.index);
+  }
+
+  // ---- showing ---------------------------------------------------------------------------------
+
+  function refresh() {
+    showBoard();
+    const all = numbers();
+    const rows = ordered(all);
+    for (const row of rows) fill(row);
+    for (const name of ["main", "heat"]) place(name, rows);
+    brackets(rows);
+    columns();
+    headings();
+    comparison(rows);
+    say(rows);
+  }
+  function showBoard() {
+    sections.forEach((section, index) => { section.hidden = index !== state.board; });
+    for (const link of document.querySelectorAll("[data-board]")) {
+      if (link.tagName !== "A") continue;
+      if (Number(link.dataset.board) === state.board) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+    const stamp = board().phantom ? "PHANTOM: " : "";
+    document.title = boards.length > 1 ? stamp + "Board " + board().key + " | madeleine-bench" : plainTitle;
+    document.body.classList.toggle("phantom", board().phantom);
+  }
+  function put(entry, key, text) {
+    const cell = entry.cells[key];
+    if (!cell) return;
+    cell.classList.toggle("stale", text === DASH);
+    cell.replaceChildren(make("span", text));
+  }
+  function fill(row) {
+    const entry = view().rows.main[row.index];
+    if (!state.tasks) {
+      for (const key of Object.keys(entry.kept)) {
+        entry.cells[key].classList.remove("stale");
+        if (key !== "encoder") entry.cells[key].replaceChildren(...entry.kept[key]);
+      }
+    } else {
+      put(entry, "rank", row.own.rank === null ? DASH : String(row.own.rank));
+      put(entry, "mean", fixed(row.own.mean, 3));
+      put(entry, "mean_rank", fixed(row.own.mean_rank, 2));
+      put(entry, "win_rate", fixed(row.own.win_rate, 2));
+      for (const key of ONLY_ALL_CORE) put(entry, key, DASH);
+      for (const name of board().families) put(entry, "family:" + name, fixed(row.own.families["f:" + name] ?? null, 3));
+    }
+    entry.row.querySelector("[data-why]").textContent = whyNot(row.encoder, row.own);
+    const pin = entry.row.querySelector("button.pin");
+    pin.setAttribute("aria-pressed", String(state.pins.includes(row.encoder.label)));
+  }
+  function place(name, rows) {
+    const table = view().section.querySelector('[data-table="' + name + '"]');
+    for (const body of table.tBodies) {
+      const key = body.dataset.group;
+      const members = rows.filter((row) => row.group === key);
+      for (const row of members) {
+        const line = view().rows[name][row.index].row;
+        line.hidden = !row.shown;
+        body.append(line);
+      }
+      body.hidden = !members.some((row) => row.shown);
+      body.querySelector("tr.group").hidden = state.mix;
+    }
+  }
+  function brackets(rows) {
+    const cells = rows.map((row) => view().rows.main[row.index].cells.tie);
+    for (const cell of cells) delete cell.dataset.edge;
+    if (state.tasks || state.sort !== "rank" || state.dir !== "ascending") return;
+    const tied = rows.filter((row) => row.shown && row.group === "ranked" && row.encoder.tie_group !== null);
+    tied.forEach((row, i) => {
+      const group = (other) => other && other.encoder.tie_group === row.encoder.tie_group;
+      const edge = (group(tied[i - 1]) ? "" : "first") + (group(tied[i + 1]) ? "" : "last");
+      view().rows.main[row.index].cells.tie.dataset.edge = edge === "firstlast" ? "only" : edge || "mid";
+    });
+  }
+  function columns() {
+    const tables = view().section.querySelectorAll("[data-table]");
+    const visible = new Set(shownTasks().map((t) => "task:" + t.id));
+    for (const table of tables) {
+      for (const cell of table.querySelectorAll("[data-col]")) {
+        const key = cell.dataset.col;
+        cell.hidden = key.startsWith("task:") ? !visible.has(key) : state.hide.includes(key);
+      }
+      const shown = table.tHead.querySelectorAll("[data-col]:not([hidden])").length;
+      for (const heading of table.querySelectorAll("tr.group th")) heading.colSpan = Math.max(1, shown);
+    }
+    const heat = view().section.querySelector('[data-table="heat"]');
+    for (const [part] of CELL_PARTS) heat.classList.toggle("no-" + part, state.hide.includes("cell:" + part));
+  }
+  function headings() {
+    let marked = false;
+    for (const th of view().section.querySelectorAll("[data-table] thead [data-col]")) {
+      const active = th.dataset.col === state.sort && !marked;
+      if (active) { th.setAttribute("aria-sort", state.dir); marked = true; } else th.removeAttribute("aria-sort");
+    }
+  }
+  function say(rows) {
+    const shown = rows.filter((row) => row.shown).length;
+    const tasks = shownTasks().length;
+    let text = shown + " of " + rows.length + " encoders shown, " + tasks + " of " + board().tasks.length + " tasks shown. ";
+    if (!shown) text += "No encoder passes these filters. ";
+    if (!state.tasks) text += "Ranks and means are on all " + view().core.length + " core tasks.";
+    else text += "Ranks and means are on the " + state.tasks.length + " chosen tasks; intervals, gains and groups hold for all core tasks only, so they are left out.";
+    statusLine.textContent = text;
+  }
+  function change(part) {
+    Object.assign(state, part);
+    syncControls();
+    refresh();
+    remember();
+  }
+
+  // ---- controls --------------------------------------------------------------------------------
+
+  function buildControls() {
+    controls.replaceChildren();
+    inputs = {};
+    const bar = make("div", null, { class: "bar" });
+    const search = make("input", null, { type: "search", id: "q" });
+    search.addEventListener("input", () => change({ q: search.value }));
+    inputs.q = search;
+    bar.append(labelled("Search encoders", search, "wide"));
+    for (const [key, title, options] of FILTERS) bar.append(labelled(title, selectFor(key, options)));
+    bar.append(tick("Mix the groups", "mix", () => state.mix, (on) => change({ mix: on })));
+    bar.append(button("Download CSV of this view", download), button("Reset", () => { state = blank(state.board); change({}); }));
+    controls.append(bar, columnPicker(), taskPicker());
+    controls.hidden = false;
+    syncControls();
+  }
+  function labelled(text, field, wide) {
+    const box = make("div", null, { class: wide ? "field " + wide : "field" });
+    box.append(make("label", text, { for: field.id }), field);
+    return box;
+  }
+  function button(text, act) {
+    const node = make("button", text, { type: "button" });
+    node.addEventListener("click", act);
+    return node;
+  }
+  function selectFor(key, fixedOptions) {
+    const select = make("select", null, { id: "filter-" + key });
+    const inData = () => Array.from(new Set(board().tasks.map((t) => t[key]))).sort().map((v) => [v, words(v)]);
+    const options = [["", "any"], ...(fixedOptions.length ? fixedOptions : inData())];
+    for (const [value, text] of options) select.append(make("option", text, { value: value }));
+    select.addEventListener("change", () => change({ [key]: select.value }));
+    inputs[key] = select;
+    return select;
+  }
+  function tick(text, key, read, act) {
+    const label = make("label", null, { class: "tick" });
+    const box = make("input", null, { type: "checkbox", "data-tick": key });
+    box.addEventListener("change", () => act(box.checked));
+    box.read = read;
+    label.append(box, make("span", text));
+    return label;
+  }
+  function columnPicker() {
+    const box = make("details", null, { id: "columns" });
+    const picks = make("div", null, { class: "picks" });
+    const flip = (key) => (on) => change({ hide: on ? state.hide.filter((k) => k !== key) : [...state.hide, key] });
+    const pick = (key, text) => picks.append(tick(text, "column:" + key, () => !state.hide.includes(key), flip(key)));
+    for (const column of board().columns) if (column.key !== "encoder") pick(column.key, column.head);
+    for (const [part, text] of CELL_PARTS) pick("cell:" + part, text);
+    box.append(make("summary", "Columns"), picks);
+    return box;
+  }
+  function taskPicker() {
+    const box = make("details", null, { id: "tasks" });
+    box.append(make("summary", "Tasks: choose, and rank on the choice"));
+    const bar = make("div", null, { class: "bar" });
+    bar.append(
+      button("All core tasks", () => change({ tasks: null })),
+      button("No task", () => pickTasks([])),
+      button("Rank on the shown tasks only", () => pickTasks(shownTasks().map((t) => t.id))));
+    const families = make("div", null, { class: "families" });
+    for (const family of board().families) families.append(familyTasks(family));
+    box.append(bar, families);
+    return box;
+  }
+  function familyTasks(family) {
+    const set = make("fieldset");
+    set.append(make("legend", words(family)));
+    const picks = make("div", null, { class: "picks" });
+    const members = board().tasks.filter((t) => t.family === family);
+    for (const task of members) {
+      const flip = (on) => pickTasks(on ? [...chosen(), task.id] : chosen().filter((id) => id !== task.id));
+      picks.append(tick(task.id + (task.core ? "" : " (extra)"), "task:" + task.id, () => chosen().includes(task.id), flip));
+    }
+    set.append(picks);
+    return set;
+  }
+  function pickTasks(ids) {
+    setTasks(board().tasks.map((t) => t.id).filter((id) => ids.includes(id)));
+    change({});
+  }
+  function syncControls() {
+    for (const [key, field] of Object.entries(inputs)) if (field.value !== state[key]) field.value = state[key];
+    for (const box of controls.querySelectorAll("[data-tick]")) box.checked = box.read();
+  }
+
+  // ---- CSV -------------------------------------------------------------------------------------
+
+  function csvField(value) {
+    if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(value);
+    // A spreadsheet runs text that starts like a formula; an apostrophe keeps it text.
+    const safe = /^\s*[=+\-@\t\r\n]/.test(value) ? "'" + value : value;
+    return /[",\n\r]/.test(safe) ? '"' + safe.replaceAll('"', '""') + '"' : safe;
+  }
+  function csvColumns() {
+    const result = [];
+    for (const { key } of board().columns) {
+      if (state.hide.includes(key)) continue;
+      if (key === "intervals") result.push(...ends("mean_ci95_cases", (e) => e.mean_ci95_cases), ...ends("mean_ci95", (e) => e.mean_ci95));
+      else if (key === "gain") result.push(["gain", (e) => state.tasks || !e.gain ? null : e.gain.value], ...ends("gain_ci95", (e) => e.gain && e.gain.ci95));
+      else if (key === "contamination" || key === "verification") result.push([key, (e) => csvState(e, key)]);
+      else if (TEXT_COLUMNS.includes(key) && key !== "encoder") result.push([key, (e, own) => sortValue(e, own, key) ?? "unknown"]);
+      else result.push([key, (e, own) => sortValue(e, own, key)]);
+    }
+    return result;
+  }
+  function ends(name, read) {
+    const at = (i) => (e) => { const pair = state.tasks ? null : read(e); return pair ? pair[i] : null; };
+    return [[name + "_low", at(0)], [name + "_high", at(1)]];
+  }
+  function csvState(encoder, key) {
+    if (key === "verification") return encoder.verification;
+    const states = Object.values(encoder.cells).map((cell) => cell.contamination);
+    return ["contaminated", "unknown", "clean"].map((s) => s + " " + states.filter((x) => x === s).length).join("; ");
+  }
+  function csvText() {
+    const source = board().phantom ? "PHANTOM (synthetic data)" : "real data";
+    const tasks = shownTasks();
+    const head = csvColumns();
+    const names = tasks.flatMap((t) => [t.id, t.id + "_ci95_low", t.id + "_ci95_high", t.id + "_contamination"]);
+    const lines = [["data", "board", "unranked", ...head.map(([name]) => name), ...names]];
+    for (const row of ordered(numbers()).filter((r) => r.shown)) {
+      const scores = tasks.flatMap((t) => {
+        const cell = cellOf(row.encoder, t.id);
+        return cell ? [cell.value, cell.ci95[0], cell.ci95[1], cell.contamination] : [null, null, null, null];
+      });
+      lines.push([source, board().key, whyNot(row.encoder, row.own), ...head.map(([, read]) => read(row.encoder, row.own)), ...scores]);
+    }
+    return lines.map((line) => line.map(csvField).join(",")).join("\r\n") + "\r\n";
+  }
+  function download() {
+    const place = URL.createObjectURL(new Blob([csvText()], { type: "text/csv" }));
+    const name = (board().phantom ? "PHANTOM-" : "") + board().key.replace("/", "-").replace("/", "-") + ".csv";
+    const link = make("a", null, { href: place, download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(place), 1000);
+  }
+
+  // ---- pins and their comparison ---------------------------------------------------------------
+
+  function togglePin(label) {
+    const pins = state.pins.includes(label) ? state.pins.filter((l) => l !== label) : [...state.pins, label];
+    if (pins.length > MOST_PINS) { statusLine.textContent = "At most " + MOST_PINS + " encoders can be compared; unpin one first."; return; }
+    change({ pins: pins });
+  }
+  function comparison(rows) {
+    const box = view().section.querySelector("[data-compare]");
+    box.replaceChildren();
+    const pinned = state.pins.map((label) => rows.find((row) => row.encoder.label === label)).filter(Boolean).map((row) => row.encoder);
+    const tasks = shownTasks();
+    box.hidden = !pinned.length;
+    if (!pinned.length) return;
+    box.append(make("h3", "Pinned: " + pinned.map((e) => e.label).join(", ")));
+    box.append(button("Unpin all", () => change({ pins: [] })));
+    const region = make("div", null, { class: "scroll", role: "region", tabindex: "0", "aria-label": "Comparison of pinned encoders" });
+    if (tasks.length) region.append(comparisonChart(pinned, tasks), comparisonTable(pinned, tasks));
+    box.append(region);
+  }
+  const SHAPES = [
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z", "M-4-4H4V4H-4Z", "M0-5L5 4H-5Z",
+    "M0-5L5 0L0 5L-5 0Z", "M0 5L5-4H-5Z", "M-5-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
+  ];
+  function comparisonChart(pinned, tasks) {
+    const gap = 9 * pinned.length + 12, left = 190, width = 760, top = 22 + 18 * Math.ceil(pinned.length / 3);
+    const values = tasks.flatMap((t) => pinned.map((e) => cellOf(e, t.id)).filter(Boolean).flatMap((c) => [...c.ci95, c.value, c.chance]));
+    const low = Math.min(0, ...values), high = Math.max(1, ...values);
+    const x = (v) => left + (v - low) / (high - low) * (width - left - 20);
+    const height = top + gap * tasks.length + 26;
+    const stamp = board().phantom ? "PHANTOM, synthetic data. " : "";
+    const svg = draw("svg", { viewBox: "0 0 " + width + " " + height, width: width, height: height, role: "img", class: "figure" });
+    svg.append(draw("title", {}, stamp + "Scores with 95% intervals of " + pinned.map((e) => e.label).join(", ")));
+    if (board().phantom) svg.append(draw("text", { x: width / 2, y: height / 2, "text-anchor": "middle", "font-size": 90, class: "stamp" }, "PHANTOM"));
+    for (let i = 0; i <= 10; i += 2) axisTick(svg, x, i / 10, top, height - 22);
+    pinned.forEach((encoder, i) => key(svg, encoder.label, i, 10 + (i % 3) * 250, 12 + 18 * Math.floor(i / 3)));
+    tasks.forEach((task, i) => taskRow(svg, task, pinned, x, top + gap * i, gap));
+    return svg;
+  }
+  function axisTick(svg, x, value, top, bottom) {
+    svg.append(draw("line", { x1: x(value), x2: x(value), y1: top, y2: bottom, class: "grid" }));
+    svg.append(draw("text", { x: x(value), y: bottom + 14, "text-anchor": "middle", class: "tick" }, value.toFixed(1)));
+  }
+  function key(svg, label, i, x, y) {
+    const group = draw("g", { class: "p" + i });
+    group.append(draw("path", { d: SHAPES[i], transform: "translate(" + x + " " + y + ")" }));
+    svg.append(group, draw("text", { x: x + 12, y: y + 4 }, label.length > 30 ? label.slice(0, 29) + "\u2026" : label));
+  }
+  function taskRow(svg, task, pinned, x, top, gap) {
+    svg.append(draw("line", { x1: 0, x2: 760, y1: top, y2: top, class: "grid" }));
+    svg.append(draw("text", { x: 180, y: top + gap / 2 + 4, "text-anchor": "end" }, task.id));
+    svg.append(draw("line", { x1: x(task.chance), x2: x(task.chance), y1: top, y2: top + gap, class: "baseline" }));
+    pinned.forEach((encoder, i) => {
+      const cell = cellOf(encoder, task.id);
+      if (!cell) return;
+      const y = top + 10 + 9 * i;
+      const group = draw("g", { class: "p" + i });
+      group.append(draw("line", { x1: x(cell.ci95[0]), x2: x(cell.ci95[1]), y1: y, y2: y }));
+      group.append(draw("path", { d: SHAPES[i], transform: "translate(" + x(cell.value) + " " + y + ")" }));
+      svg.append(group);
+    });
+  }
+  function comparisonTable(pinned, tasks) {
+    const table = make("table");
+    table.append(make("caption", (board().phantom ? "PHANTOM. " : "") + "Scores of the pinned encoders, with 95% intervals"));
+    const head = table.createTHead().insertRow();
+    head.append(make("th", "Task", { scope: "col" }));
+    for (const encoder of pinned) head.append(make("th", encoder.label, { scope: "col" }));
+    const body = table.createTBody();
+    for (const task of tasks) {
+      const row = body.insertRow();
+      row.append(make("th", task.id, { scope: "row" }));
+      for (const encoder of pinned) {
+        const cell = cellOf(encoder, task.id);
+        row.append(make("td", cell ? fixed(cell.value, 3) + " (" + span(cell.ci95, 3) + ")" : "absent"));
+      }
+    }
+    return table;
+  }
+
+  // ---- one score in full -----------------------------------------------------------------------
+
+  function openDrill(encoder, task, from) {
+    const cell = cellOf(encoder, task.id);
+    openedFrom = from;
+    const head = make("header");
+    head.append(make("h2", (board().phantom ? "PHANTOM: " : "") + encoder.label + " on " + task.id, { id: "drill-title" }));
+    const close = button("Close", () => drill.close());
+    close.autofocus = true;
+    head.append(close);
+    const pair = make("div", null, { class: "pair" });
+    pair.append(sheet(scoreFacts(encoder, task, cell)));
+    const curve = curveOf(encoder, task);
+    if (curve) pair.append(curve);
+    drill.replaceChildren(head, make("p", task.title, { class: "lead" }), pair);
+    drill.append(make("h3", "Folds"), foldTable(cell), make("h3", "Where it comes from"));
+    drill.append(sheet([...Object.entries(cell.hashes), ["record", cell.record_id]]));
+    drill.append(make("pre", JSON.stringify(cell.provenance, null, 1), { tabindex: "0", "aria-label": "Provenance" }));
+    drill.append(...recordBox(encoder, task, cell));
+    drill.showModal();
+    drill.scrollTop = 0;
+  }
+  function scoreFacts(encoder, task, cell) {
+    const missing = Object.entries(cell.missing).map(([reason, n]) => n + " " + reason).join("; ") || "none";
+    const others = Object.entries(cell.secondary).map(([name, v]) => words(name) + " " + secondary(name, v)).join("; ") || "none";
+    return [
+      [words(task.metric), fixed(cell.value, 3)], ["95% interval", span(cell.ci95, 3)], ["Interval by", cell.method],
+      ["Chance-corrected", fixed(cell.corrected, 3) + " (chance " + fixed(cell.chance, 2) + ")"], ["n", String(cell.n)],
+      ["Missing", missing], ["Status", words(cell.status) + (cell.comparable ? "" : "; scored on other data than the rest")],
+      ["Secondary metrics", others], ["Protocol", cell.protocol], ["Dimension", String(cell.dim)],
+      ["Contamination", own(data.wording.marks, cell.contamination) || cell.contamination],
+      ["Verification", own(data.wording.verified, cell.verification) || cell.verification],
+    ];
+  }
+  function sheet(pairs) {
+    const list = make("dl", null, { class: "sheet" });
+    for (const [name, value] of pairs) list.append(make("dt", name), make("dd", value));
+    return list;
+  }
+  function curveOf(encoder, task) {
+    const index = board().encoders.indexOf(encoder);
+    for (const box of view().section.querySelectorAll("[data-curves]")) {
+      if (box.dataset.curves === task.id) {
+        const figure = box.querySelector('[data-curve="' + index + '"]');
+        return figure ? figure.cloneNode(true) : null;
+      }
+    }
+    return null;
+  }
+  function foldTable(cell) {
+    const region = make("div", null, { class: "scroll", role: "region", tabindex: "0", "aria-label": "Folds" });
+    const table = make("table", null, { class: "folds" });
+    const head = table.createTHead().insertRow();
+    for (const name of ["Fold", "Score", "Train", "Test", "Converged", "Remark"]) head.append(make("th", name, { scope: "col" }));
+    const body = table.createTBody();
+    for (const fold of cell.folds) {
+      const row = body.insertRow();
+      row.append(make("th", Object.entries(fold.key).map(([k, v]) => k + " " + v).join(", "), { scope: "row" }));
+      const texts = [fixed(fold.value, 3), fold.n_train, fold.n_test, fold.converged ? "yes" : "no", [fold.reason, fold.flag].filter(Boolean).join("; ")];
+      for (const text of texts) row.append(make("td", text));
+    }
+    region.append(table);
+    return region;
+  }
+  function recordBox(encoder, task, cell) {
+    const record = { board: board().key, phantom: board().phantom, encoder: encoder.label, task: task.id, ...cell };
+    const text = make("textarea", JSON.stringify(record, null, 1), { readonly: "", id: "record-json", "aria-label": "The record as JSON" });
+    const said = make("span", "", { role: "status" });
+    const copy = button("Copy the record", () => {
+      copyText(text).then((done) => { said.textContent = done ? " Copied." : " Select the text and copy it."; });
+    });
+    const line = make("p");
+    line.append(copy, said);
+    return [make("h3", "The record as JSON"), text, line];
+  }
+  async function copyText(field) {
+    try { await navigator.clipboard.writeText(field.value); return true; } catch (refused) {
+      field.select();
+      return document.execCommand("copy");
+    }
+  }
+
+  // ---- what a heading means --------------------------------------------------------------------
+
+  function showTip(th) {
+    const target = document.getElementById(th.dataset.about);
+    if (!target) return;
+    tip.textContent = target.tagName === "TR" ? taskSaid(target) : target.textContent;
+    tip.hidden = false;
+    const place = th.getBoundingClientRect();
+    const left = Math.min(Math.max(8, place.left), window.innerWidth - tip.offsetWidth - 8);
+    const above = place.top - tip.offsetHeight - 4;
+    tip.style.left = Math.max(8, left) + "px";
+    tip.style.top = (above > 0 ? above : place.bottom + 4) + "px";
+  }
+  function taskSaid(row) {
+    return Array.from(row.cells).slice(1).map((cell) => cell.textContent).join("; ");
+  }
+  function hideTip() { tip.hidden = true; }
+  function explain(th) {
+    th.addEventListener("mouseenter", () => showTip(th));
+    th.addEventListener("mouseleave", hideTip);
+    th.addEventListener("focusin", () => showTip(th));
+    th.addEventListener("focusout", hideTip);
+  }
+
+  // ---- start -----------------------------------------------------------------------------------
+
+  function sortBy(key) {
+    const text = TEXT_COLUMNS.includes(key);
+    const lowFirst = text || ["rank", "tie", "mean_rank", "parameters", "seconds", "dim", "contamination"].includes(key);
+    const first = lowFirst ? "ascending" : "descending";
+    const other = first === "ascending" ? "descending" : "ascending";
+    change({ sort: key, dir: state.sort === key && state.dir === first ? other : first });
+  }
+  function wireHeadings(section) {
+    for (const th of section.querySelectorAll("[data-table] thead [data-col]")) {
+      const label = th.querySelector(".label");
+      const sort = make("button", label.textContent, { type: "button", class: "sort", "aria-describedby": th.dataset.about });
+      sort.addEventListener("click", () => sortBy(th.dataset.col));
+      label.replaceChildren(sort);
+      explain(th);
+    }
+  }
+  function wireRows(index) {
+    const content = boards[index];
+    for (const { row } of views[index].rows.main) {
+      const encoder = content.encoders[Number(row.dataset.encoder)];
+      const pin = button("pin", () => togglePin(encoder.label));
+      pin.className = "pin";
+      pin.setAttribute("aria-label", "Pin " + encoder.label + " to compare");
+      row.querySelector("th").prepend(pin);
+    }
+    for (const { row } of views[index].rows.heat) {
+      const encoder = content.encoders[Number(row.dataset.encoder)];
+      for (const link of row.querySelectorAll("a.cell")) wireCell(link, encoder, content.tasks[Number(link.closest("td").dataset.task)]);
+    }
+  }
+  function wireCell(link, encoder, task) {
+    const open = make("button", null, { type: "button", class: "cell", "aria-haspopup": "dialog", "aria-label": link.textContent + ", " + encoder.label + " on " + task.id + ", details" });
+    open.append(...link.childNodes);
+    open.addEventListener("click", () => openDrill(encoder, task, open));
+    link.replaceWith(open);
+  }
+  function wireBoards() {
+    for (const link of document.querySelectorAll("a[data-board]")) {
+      link.addEventListener("click", (event) => {
+        event.preventDefault();
+        const pins = state.pins;
+        state = blank(Number(link.dataset.board));
+        state.pins = pins.filter((label) => board().encoders.some((e) => e.label === label));
+        buildControls();
+        change({});
+      });
+    }
+  }
+  function begin() {
+    restore();
+    sections.forEach(wireHeadings);
+    boards.forEach((_, index) => wireRows(index));
+    wireBoards();
+    buildControls();
+    refresh();
+    drill.addEventListener("close", () => { drill.replaceChildren(); if (openedFrom) openedFrom.focus(); openedFrom = null; });
+    drill.addEventListener("click", (event) => { if (event.target === drill) drill.close(); });
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+    window.addEventListener("scroll", hideTip, { passive: true });
+    window.addEventListener("hashchange", () => { if (restore()) { buildControls(); refresh(); } });
+    for (const box of document.querySelectorAll("details.tasks")) box.open = false;
+  }
+  begin();
+})();

@@ -1,0 +1,151 @@
+"""Numbers and states as a reader sees them; one place, so every page says them alike."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+NONE, MINUS = "\u2013", "\u2212"
+MARKS = {"clean": "\u25cb clean", "contaminated": "\u25b2 contaminated", "unknown": "? unknown"}
+VERIFIED = {
+    "none": "made here",
+    "V0": "V0 reported only",
+    "V1": "V1 recomputed",
+    "V2": "V2 spot re-encoded",
+    "V3": "V3 reproduced",
+}
+
+# Names of the vocabulary that plain words would spell wrong.
+NAMES = {
+    "auroc": "AUROC",
+    "harrell-c": "Harrell's C",
+    "uno-c": "Uno's C",
+    "td-auc": "time-dependent AUC",
+    "logrank-p": "log-rank p",
+    "macro-f1": "macro F1",
+    "quadratic-kappa": "quadratic kappa",
+    "ihc-quantification": "IHC quantification",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with a true minus sign; a dash where there is none.
+
+    Examples:
+        >>> number(0.8125), number(None), number(2, 1)
+        ('0.812', '–', '2.0')
+    """
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("-")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Return a difference with its sign.
+
+    Examples:
+        >>> signed(0.06), signed(-0.0001)
+        ('+0.060', '0.000')
+    """
+    if value is None:
+        return NONE
+    text = number(value, digits)
+    return f"+{text}" if float(f"{value:.{digits}f}") > 0 else text
+
+
+def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
+    """Return an interval as text, low end first.
+
+    Examples:
+        >>> interval([0.1, 0.25])
+        '0.100 to 0.250'
+    """
+    if ends is None:
+        return NONE
+    return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+
+
+def whole_range(ends: Sequence[float] | None) -> str:
+    """Return a range of ranks: 1 to 3, or 2 where both ends agree."""
+    if ends is None:
+        return NONE
+    low, high = round(ends[0]), round(ends[1])
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p value to three digits, never as zero.
+
+    Examples:
+        >>> p_value(0.00001), p_value(0.0312)
+        ('<0.001', '0.031')
+    """
+    if value is None:
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def metric(value: float | None, name: str) -> str:
+    """Return a secondary metric's value; one named as a p value never reads zero."""
+    return p_value(value) if name.endswith("-p") else number(value)
+
+
+def count(value: float | None) -> str:
+    """Return a count with thin groups of thousands; "unknown" where nobody said."""
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def short_count(value: float | None) -> str:
+    """Return a number of parameters as 5.0 M; "unknown" where nobody said."""
+    if value is None:
+        return "unknown"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return seconds to three significant digits; "unknown" where nobody measured."""
+    return "unknown" if value is None else f"{value:.3g} s"
+
+
+def mark(state: str) -> str:
+    """Return a contamination as a mark and a word, so that neither colour nor shape is alone."""
+    return MARKS.get(state, f"? {state}")
+
+
+def verified(level: str) -> str:
+    """Return a verification level in words."""
+    return VERIFIED.get(level, level)
+
+
+def tally(states: Iterable[str]) -> list[str]:
+    """Return how often each contamination occurs, the worst first."""
+    found = Counter(states)
+    return [f"{mark(s)}: {found[s]}" for s in ("contaminated", "unknown", "clean") if found[s]]
+
+
+def letter(group: int | None) -> str:
+    """Return a tie group as a letter: 1 is A.
+
+    Examples:
+        >>> letter(1), letter(27), letter(None)
+        ('A', 'AA', '–')
+    """
+    if group is None:
+        return NONE
+    text = ""
+    while group > 0:
+        group, rest = divmod(group - 1, 26)
+        text = chr(65 + rest) + text
+    return text
+
+
+def words(name: object) -> str:
+    """Return a name of the vocabulary as words: molecular-status -> molecular status."""
+    return NAMES.get(str(name), str(name).replace("-", " "))
+
+
+def plural(amount: int, noun: str) -> str:
+    """Return a count with its noun."""
+    return f"{amount} {noun}" + ("" if amount == 1 else "s")

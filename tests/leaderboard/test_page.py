@@ -1,0 +1,555 @@
+"""The leaderboard's pages without a browser: what they say and escape, how they are served."""
+
+import copy
+import html
+import http.client
+import json
+import re
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.page import open_server, page_files, serve, write_site
+from madeleine_bench.leaderboard.page.duels import win_matrix
+from madeleine_bench.leaderboard.page.safety import csp_hash
+from madeleine_bench.leaderboard.page.serve import address, file_behind
+from madeleine_bench.leaderboard.page.wording import interval, number, signed
+from tests.leaderboard.board_document import ENCODERS, TASKS, board_document, make_board
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>\u2028\u2029\'"&'
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return board_document()
+
+
+@pytest.fixture(scope="module")
+def pages(document) -> dict[str, str]:
+    return page_files(document)
+
+
+def without_data(page: str) -> str:
+    """The page as a reader without JavaScript has it."""
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def reversed_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [reversed_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def small(**parts: Any) -> dict[str, Any]:
+    """A document of one real board with two encoders: enough to break in one place."""
+    return board_document(boards=[make_board("local", encoders=ENCODERS[:2])], **parts)
+
+
+# ---- what is written ----------------------------------------------------------------------------
+
+
+def test_one_page_for_the_index_each_task_and_each_encoder(document, pages):
+    expected = {"index.html"}
+    for board in document["boards"]:
+        where = f"{board['name']}/{board['protocol'].replace('/', '-')}"
+        expected |= {f"tasks/{where}/{task['id']}.html" for task in board["tasks"]}
+        expected |= {f"encoders/{where}/{e['slug']}.html" for e in board["encoders"]}
+    assert set(pages) == expected
+
+
+def test_equal_documents_give_equal_bytes_whatever_the_order_of_their_keys(document, pages):
+    assert list(page_files(reversed_keys(document)).items()) == list(pages.items())
+
+
+def test_the_document_is_left_as_it_was(document):
+    before = copy.deepcopy(document)
+    page_files(document)
+    assert document == before
+
+
+def test_what_is_written_is_what_is_returned(tmp_path):
+    pages = page_files(small())
+    written = write_site(small(), tmp_path)
+    assert written[0] == tmp_path / "index.html"
+    assert {p.relative_to(tmp_path).as_posix(): p.read_text("utf-8") for p in written} == pages
+
+
+def test_relative_links_of_a_site_lead_to_its_own_pages(pages):
+    for name, page in pages.items():
+        for link in re.findall(r'href="([^"]+)"', without_data(page)):
+            target = link.split("#")[0]
+            if not target or target.startswith(("https://", "data:")):
+                continue
+            parts = [*name.split("/")[:-1]]
+            for part in target.split("/"):
+                parts = parts[:-1] if part == ".." else [*parts, part]
+            path = "/".join(parts)
+            assert path in pages or path in ("leaderboard.json", "leaderboard.csv"), (name, link)
+
+
+def test_an_anchor_that_a_page_links_to_is_there(pages):
+    for name, page in pages.items():
+        for anchor in re.findall(r'href="#([^"]+)"', without_data(page)):
+            assert f'id="{anchor}"' in page, (name, anchor)
+
+
+# ---- everything can be read without JavaScript --------------------------------------------------
+
+
+def test_every_number_of_every_encoder_is_on_the_index_without_javascript(document, pages):
+    text = html.unescape(without_data(pages["index.html"]))
+    for board in document["boards"]:
+        for encoder in board["encoders"]:
+            texts = [number(encoder["mean"]), interval(encoder["mean_ci95"])]
+            texts += [interval(encoder["mean_ci95_cases"]), number(encoder["mean_rank"], 2)]
+            texts += [number(value) for value in encoder["families"].values()]
+            if encoder["gain"]:
+                gain = encoder["gain"]
+                texts += [
+                    signed(gain["value"]),
+                    interval(gain["ci95"]),
+                    interval(gain["ci95_cases"]),
+                ]
+            for cell in encoder["cells"].values():
+                texts += [number(cell["value"]), interval(cell["ci95"])]
+            if encoder["unranked"]:
+                texts.append(encoder["unranked"])
+            assert [t for t in texts if t not in text] == [], encoder["label"]
+
+
+def test_every_pair_is_on_the_index_with_its_numbers(document, pages):
+    text = without_data(pages["index.html"])
+    for board in document["boards"]:
+        for pair in board["pairs"]:
+            assert f"{pair['wins']}-{pair['ties']}-{pair['losses']}" in text
+            assert f"{pair['losses']}-{pair['ties']}-{pair['wins']}" in text
+            assert signed(pair["mean"]) in text
+            assert signed(-pair["mean"]) in text
+            assert f"<td>{'better' if pair['better'] else 'not parted'}" in text
+    assert "<td>0.006</td><td>0.032</td>" in text
+    assert "<td>better, on other cohorts too</td>" in text
+
+
+def test_the_win_matrix_marks_both_sides_and_doubles_what_holds_beyond():
+    pair = {"first": "a", "second": "b", "mean": 0.25, "wins": 5, "ties": 1, "losses": 2}
+    encoders = [{"label": label, "rank": rank} for label, rank in (("a", 1), ("b", 2), ("c", None))]
+    for better, beyond, arrows in ((True, True, "▲▲"), (True, False, "▲"), (False, False, "")):
+        own = {**pair, "better": better, "beyond": beyond}
+        (row, cells), (other, back) = win_matrix({"encoders": encoders, "pairs": [own]})
+        assert (row, other) == ("a", "b")
+        assert cells[0] is None
+        assert back[1] is None
+        assert (cells[1]["mean"], cells[1]["wins"], cells[1]["losses"]) == (0.25, 5, 2)
+        assert (back[0]["mean"], back[0]["wins"], back[0]["losses"]) == (-0.25, 2, 5)
+        assert cells[1]["arrows"] == arrows
+        assert back[0]["arrows"] == arrows.replace("▲", "▼")
+        assert cells[1]["marked"] == ("better" if better else "")
+        assert back[0]["marked"] == ("worse" if better else "")
+
+
+def test_a_risk_group_without_anybody_has_no_curve():
+    document = board_document(boards=[make_board("local")])
+    curves = document["boards"][0]["survival"]["tcga-os"]["madeleine"]
+    curves.update(low=None, logrank_p=None, hazard_ratio=None, hazard_ratio_ci95=None)
+    text = page_files(document)["encoders/local/primary/madeleine.html"]
+    assert "Low risk: nobody; high risk: 40 events in 500; log-rank p –; hazard ratio –." in text
+    assert text.count('class="curve high"') == 2
+    assert 'class="curve low"' not in text
+
+
+def test_a_case_without_a_label_is_counted_but_not_held_against_the_encoder(pages):
+    text = html.unescape(pages["encoders/local/primary/stranger.html"])
+    assert "<td>3 missing</td>" in text
+    assert "43 missing" not in text
+    assert "3 no features; 40 no label: empty" in text
+
+
+def test_who_has_no_number_is_listed_as_unknown_and_nobody_else(pages):
+    text = without_data(pages["index.html"]).split('<section class="board phantom"')[0]
+    said = re.findall(r"<b>Unknown number of parameters</b>: ([^.]*)\.", text)
+    assert said == ["stranger, case-id"]
+    zero = re.findall(r"<b>None, so not on a log scale</b>: ([^.]*)\.", text)
+    assert zero == ["mean-pool, max-pool, random-projection"]
+
+
+def test_an_encoder_page_has_its_folds_hashes_and_provenance(document, pages):
+    encoder = document["boards"][0]["encoders"][0]
+    text = html.unescape(pages[f"encoders/local/primary/{encoder['slug']}.html"])
+    for cell in encoder["cells"].values():
+        for fold in cell["folds"]:
+            assert f"<td>{number(fold['value'])}</td>" in text
+        assert all(digest in text for digest in cell["hashes"].values())
+        assert cell["record_id"] in text
+    assert '"cpu": "made up"' in text
+
+
+def test_a_task_page_has_every_score_and_the_published_numbers(document, pages):
+    text = without_data(pages["tasks/local/primary/bcnb-er.html"])
+    for encoder in document["boards"][0]["encoders"]:
+        assert number(encoder["cells"]["bcnb-er"]["value"]) in text
+        assert number(encoder["cells"]["bcnb-er"]["secondary"]["balanced-accuracy"]) in text
+    assert "not recomputed" in text
+    assert "0.818" in text
+    other = without_data(pages["tasks/local/primary/tcga-os.html"])
+    assert "None for this task" in other
+    assert "Low risk: 40 events in 500; high risk: 40 events in 500" in other
+    assert "log-rank p 0.012; hazard ratio 2.10 (95% 1.50 to 3.00)" in other
+
+
+def test_contamination_is_said_in_every_cell_and_unknown_is_said_as_unknown(document, pages):
+    text = without_data(pages["index.html"])
+    said = {"clean": 0, "contaminated": 0, "unknown": 0}
+    for board in document["boards"]:
+        for encoder in board["encoders"]:
+            for cell in encoder["cells"].values():
+                said[cell["contamination"]] += 1
+    for state, times in said.items():
+        assert times > 0
+        assert text.count(f'<span class="mark {state}">') == times
+
+
+def test_unranked_rows_stand_in_groups_of_their_own_with_their_reason(pages):
+    text = without_data(pages["index.html"])
+    table = text[text.index('data-table="main"') : text.index('data-table="heat"')]
+    groups = dict(re.findall(r'<tbody data-group="(\w+)"[^>]*>(.*?)</tbody>', table, re.DOTALL))
+    where = {
+        label: key for key, body in groups.items()
+        for label in re.findall(r'<a href="[^"]+">([^<]+)</a>', body)
+    }  # fmt: skip
+    assert where == {
+        "madeleine": "ranked", "intra-ssl": "ranked", "stranger": "ranked", "mean-pool": "ranked",
+        "max-pool": "ranked", "half-done": "incomplete", "said-so": "reported",
+        "random-projection": "control", "case-id": "control",
+    }  # fmt: skip
+    assert "Not ranked: incomplete: 6 of 7 tasks" in groups["incomplete"]
+    assert "Not ranked: V0: not recomputed" in groups["reported"]
+
+
+def test_brackets_span_the_tie_groups(pages):
+    text = without_data(pages["index.html"]).split('data-table="heat"')[0]
+    found = re.findall(r'<td data-col="tie"(?: data-edge="(\w+)")?><span>([^<]+)', text)
+    assert found == [
+        *(("first", "A"), ("last", "A"), ("first", "B"), ("last", "B"), ("only", "C")),
+        *[("", "–")] * 4,
+    ]
+
+
+def test_published_rows_and_decisions_have_sections_of_their_own(pages):
+    text = without_data(pages["index.html"])
+    section = text[text.index('id="published"') : text.index('id="adjudications"')]
+    assert "Published, not recomputed" in section
+    assert "0.664" in section
+    assert '<a href="https://example.org/paper"' in section
+    assert "Not accepted." in text[text.index('id="adjudications"') : text.index('id="legend"')]
+    assert "None so far" in page_files(small(adjudications=[]))["index.html"]
+
+
+def test_every_column_is_explained_in_the_legend(pages):
+    text = without_data(pages["index.html"])
+    about = set(re.findall(r'data-about="([^"]+)"', text))
+    assert len(about) > 15
+    for anchor in about:
+        assert f'id="{anchor}"' in text
+
+
+# ---- PHANTOM ------------------------------------------------------------------------------------
+
+
+def test_a_phantom_says_so_in_titles_figures_captions_and_banner(pages):
+    for name, page in pages.items():
+        if "/phantom/" not in name:
+            continue
+        assert "<title>PHANTOM" in page
+        assert page.count('<aside class="banner"') == 1
+        assert '<body class="phantom">' in page
+        figures = re.findall(r'<svg[^>]*role="img"[^>]*><title>([^<]*)', page)
+        assert all(title.startswith("PHANTOM") for title in figures)
+    forest = pages["tasks/phantom/few-shot-v1/bcnb-er.html"]
+    assert 'class="stamp">PHANTOM</text>' in forest
+
+
+def test_a_phantom_section_of_the_index_says_so_and_a_real_one_does_not(pages):
+    text = without_data(pages["index.html"])
+    real, phantom = text.split('<section class="board phantom"')
+    phantom = phantom.split('<section class="plain"')[0]
+    real = real[real.index('<section class="board"') :]
+    figures = r'<svg[^>]*role="img"[^>]*><title>([^<]*)'
+    assert len(re.findall(figures, real)) > 5
+    assert "PHANTOM" not in real
+    assert len(re.findall(figures, phantom)) > 5
+    assert all(title.startswith("PHANTOM") for title in re.findall(figures, phantom))
+    assert all("PHANTOM" in c for c in re.findall(r"<caption>(.*?)</caption>", phantom))
+    assert "PHANTOM: synthetic data." in phantom
+    assert "real and PHANTOM boards" in text.split("</title>")[0]
+
+
+def test_the_title_of_an_all_phantom_index_starts_with_the_word():
+    document = board_document(boards=[make_board("phantom", encoders=ENCODERS[:2])])
+    assert "<title>PHANTOM" in page_files(document)["index.html"]
+    assert "PHANTOM" not in page_files(small())["index.html"].split("</title>")[0]
+
+
+# ---- hostile text -------------------------------------------------------------------------------
+
+
+def hostile_document() -> dict[str, Any]:
+    document = small()
+    board = document["boards"][0]
+    for encoder in board["encoders"]:
+        for key in ("title", "description", "citation", "licence", "device", "revision"):
+            encoder[key] = HOSTILE
+        for cell in encoder["cells"].values():
+            cell["method"] = cell["status"] = HOSTILE
+            cell["provenance"] = {HOSTILE: HOSTILE}
+            cell["missing"] = {HOSTILE: 1}
+    for task in board["tasks"]:
+        task["title"], task["stains"], task["citation"] = HOSTILE, [HOSTILE], "javascript:alert(1)"
+    document["published"][0]["citation"] = f"javascript:alert(1) {HOSTILE}"
+    document["published"][0]["encoder"] = HOSTILE
+    document["adjudications"][0]["reason"] = HOSTILE
+    return document
+
+
+def test_hostile_text_is_escaped_everywhere():
+    for name, page in page_files(hostile_document()).items():
+        outside = re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+        assert "<img" not in outside, name
+        assert "alert(&#34;x&#34;)" in outside or "alert(\\&#34;x" in outside, name
+        assert not re.search(r"""(href|src)\s*=\s*["']?\s*javascript""", page, re.IGNORECASE), name
+        assert page.count("<script>") == (2 if name == "index.html" else 1), name
+
+
+def test_the_data_block_cannot_be_left_and_is_still_the_data():
+    page = page_files(hostile_document())["index.html"]
+    block = page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(block)
+    board = json.loads(block)["boards"][0]
+    assert board["encoders"][0]["title"] == HOSTILE
+    assert board["tasks"][0]["stains"] == [HOSTILE]
+
+
+def test_the_policy_lets_through_exactly_the_texts_of_the_page(pages):
+    for name, page in pages.items():
+        policy = html.unescape(
+            re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[0]
+        )
+        texts = re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", page, re.DOTALL)
+        assert sorted(re.findall(r"'sha256-[^']+'", policy)) == sorted(map(csp_hash, texts)), name
+        assert policy.startswith("default-src 'none';")
+        assert "unsafe" not in policy
+        assert not re.search(r'<[^>]+ (style|on\w+)="', without_data(page)), name
+
+
+def test_nothing_in_a_page_names_another_host(pages):
+    for name, page in pages.items():
+        for tag in re.findall(r"<(?:link|script|img|iframe|source|use|object)\b[^>]*>", page):
+            assert "http" not in tag.replace("http://www.w3.org/2000/svg", ""), name
+        assert "url(" not in page.replace('url("data:', "").replace("url(data:", ""), name
+
+
+@pytest.mark.parametrize(
+    "slug", ["../up", "a/b", "", ".hidden", "A", "a b", "a\0", "ä", "x" * 121, "a\n", None]
+)
+def test_a_slug_that_cannot_name_a_file_is_refused(slug):
+    document = small()
+    document["boards"][0]["encoders"][0]["slug"] = slug
+    with pytest.raises(InputError, match="cannot name a page"):
+        page_files(document)
+
+
+@pytest.mark.parametrize(("where", "name"), [("name", "../x"), ("protocol", "../../etc")])
+def test_a_board_that_would_write_elsewhere_is_refused(where, name):
+    document = small()
+    document["boards"][0][where] = name
+    with pytest.raises(InputError, match="cannot name a page"):
+        page_files(document)
+
+
+def test_a_task_id_that_cannot_name_a_file_is_refused():
+    document = small()
+    document["boards"][0]["tasks"][0]["id"] = "../index"
+    with pytest.raises(InputError, match="task id"):
+        page_files(document)
+
+
+def test_two_encoders_with_one_slug_are_refused():
+    document = small()
+    for encoder in document["boards"][0]["encoders"]:
+        encoder["slug"] = "same"
+    with pytest.raises(InputError, match="share the name"):
+        page_files(document)
+
+
+@pytest.mark.parametrize("change", [{"schema_version": 2}, {"package": float("nan")}])
+def test_another_kind_of_document_is_refused(change):
+    with pytest.raises(InputError, match="board document"):
+        page_files(board_document(**change))
+
+
+# ---- documents with little in them --------------------------------------------------------------
+
+THIN = {
+    "no board": [],
+    "one encoder": [make_board("local", encoders=ENCODERS[:1])],
+    "nobody ranked": [make_board("local", encoders=ENCODERS[5:])],
+    "controls alone": [make_board("phantom", encoders=ENCODERS[7:])],
+    "no encoder": [make_board("local", encoders=[])],
+    "no survival": [make_board("local", tasks=TASKS[:4])],
+}
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_a_document_with_little_in_it_still_gives_its_pages(name):
+    document = board_document(boards=THIN[name], published=[], adjudications=[])
+    pages = page_files(document)
+    encoders = sum(len(board["encoders"]) for board in THIN[name])
+    tasks = sum(len(board["tasks"]) for board in THIN[name])
+    assert len(pages) == 1 + encoders + tasks
+    assert "None so far" in pages["index.html"]
+
+
+def test_one_board_needs_no_switcher(pages):
+    assert 'aria-label="Boards"' in pages["index.html"]
+    assert 'aria-label="Boards"' not in page_files(small())["index.html"]
+
+
+def test_a_control_beyond_the_axis_is_an_arrow_at_its_edge(pages):
+    strips = re.findall(r'<svg[^>]*class="strip">.*?</svg>', pages["index.html"])
+    assert sum('class="arrow"' in strip for strip in strips) >= 2
+    for strip in strips:
+        for x in re.findall(r'x1="([-\d.]+)"', strip):
+            assert 0 <= float(x) <= 210
+
+
+# ---- serving ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path):
+    folder = tmp_path / "site"
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "index.html").write_text("the index")
+    (folder / "tasks" / "a.html").write_text("a task")
+    (folder / ".secret").write_text("hidden")
+    (tmp_path / "outside.txt").write_text("outside")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    return folder
+
+
+@pytest.fixture
+def server(site):
+    with open_server(site, 0) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def ask(server, path: str, method: str = "GET", host: str | None = None) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer, body
+
+
+def test_serves_the_index_and_pages_with_headers_that_keep_them_apart(server):
+    answer, body = ask(server, "/")
+    assert (answer.status, body) == (200, "the index")
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert "Python" not in answer.headers["Server"]
+    assert ask(server, "/tasks/a.html?x=1")[1] == "a task"
+    answer, body = ask(server, "/index.html", "HEAD")
+    assert (answer.status, answer.headers["Content-Length"], body) == (200, "9", "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/../outside.txt",
+            "/%2e%2e/outside.txt",
+            "/tasks/../../outside.txt",
+            "/..%2foutside.txt",
+        ),
+        *("/link.txt", "/.secret", "/tasks/", "/tasks", "//etc/passwd", "/%00", "/a%5c..%5cb"),
+        *("/nothing.html", "/" + "x" * 300),
+    ],
+)
+def test_serves_nothing_outside_the_folder_no_listing_and_no_hidden_file(server, path):
+    answer, body = ask(server, path)
+    assert answer.status == 404
+    assert "outside" not in body
+    assert answer.headers["X-Frame-Options"] == "DENY"
+
+
+def test_other_methods_and_other_hosts_are_refused(server):
+    assert ask(server, "/", "POST")[0].status == 501
+    assert ask(server, "/", host="evil.example")[0].status == 421
+    assert ask(server, "/", host=f"localhost:{server.server_port}")[0].status == 200
+
+
+def test_binds_to_this_machine_only(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+    assert address(server) == f"http://127.0.0.1:{server.server_port}/"
+
+
+def test_a_port_that_is_taken_is_said(site):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match=f"port {taken.getsockname()[1]} cannot be used"):
+            open_server(site, taken.getsockname()[1])
+
+
+def test_a_folder_without_pages_and_a_number_that_is_no_port_are_said(tmp_path, site):
+    with pytest.raises(InputError, match="build the pages"):
+        open_server(tmp_path, 0)
+    with pytest.raises(InputError, match="no port"):
+        open_server(site, 70000)
+
+
+def test_serving_ends_quietly_when_interrupted(site):
+    said: list[str] = []
+
+    def ready(url: str) -> None:
+        said.append(url)
+        raise KeyboardInterrupt
+
+    serve(site, 0, ready)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", said[0])
+
+
+def test_the_file_behind_a_request_is_found_under_the_folder(site):
+    assert file_behind(site, "/") == (site / "index.html").resolve()
+    assert file_behind(site, "/tasks/a.html#x") == (site / "tasks" / "a.html").resolve()
+    assert file_behind(Path(site), "/tasks") is None
+
+
+def test_a_page_of_who_left_does_not_stay_and_other_folders_are_let_alone(tmp_path):
+    site = tmp_path / "site"
+    before = write_site(small(), site)
+    gone = next(p for p in before if p.parent.parent.parent.name == "encoders")
+    stale = gone.with_name("left-the-board.html")
+    stale.write_text("old")
+    assert write_site(small(), site) == before
+    assert not stale.exists()
+    assert all(path.is_file() for path in before)
+    (tmp_path / "mine" / "tasks").mkdir(parents=True)
+    (tmp_path / "mine" / "tasks" / "a.html").write_text("mine")
+    (tmp_path / "mine" / "index.html").write_text("<p>somebody's page</p>")
+    with pytest.raises(InputError, match="no leaderboard"):
+        write_site(small(), tmp_path / "mine")
+    assert (tmp_path / "mine" / "tasks" / "a.html").read_text() == "mine"
