@@ -14,8 +14,10 @@ from madeleine_bench.cli import (
     features,
     leaderboard,
     pretrain,
+    regress,
     run,
     slides,
+    submit,
     tasks,
 )
 from madeleine_bench.errors import MbenchError
@@ -31,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("regress")(regress.regress)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(data.app, name="data")
@@ -38,6 +41,7 @@ app.add_typer(slides.app, name="slides")
 app.add_typer(features.app, name="features")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(submit.app, name="submit")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,203 @@
+"""Golden values of every protocol: fixed inputs, and no changed scorer slips by."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard import golden_scores
+from madeleine_bench.leaderboard.golden_problems import golden_problem
+from madeleine_bench.leaderboard.golden_scores import (
+    SCORERS_FILE,
+    TOLERANCE,
+    golden_case,
+    golden_cases,
+    golden_text,
+    judge_scorers,
+    read_golden,
+)
+from madeleine_bench.protocols import logistic, scoring
+from madeleine_bench.protocols.class_scoring import METRICS
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.specs.catalogue import load_catalogue
+
+CATALOGUE = load_catalogue()
+CASES = [(p.name, labels) for p in CATALOGUE.protocols.values() for labels in p.labels]
+COMMITTED = resource_folder("leaderboard") / "regression" / "baseline" / SCORERS_FILE
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return golden_cases(CATALOGUE)
+
+
+def with_method(name, **changes):
+    """The protocol with other parameters and the same version."""
+    protocol = CATALOGUE.protocol(name)
+    method = protocol.method
+    if method.kind != "cox":
+        changes = {"model": method.model.model_copy(update=changes)}
+    return protocol.model_copy(update={"method": method.model_copy(update=changes)})
+
+
+def tolerance_of(name):
+    method = CATALOGUE.protocol(name).method
+    return method.tol if method.kind == "cox" else method.model.tol
+
+
+def farthest(one, other):
+    return max(
+        np.abs(np.subtract(one.predictions[n], other.predictions[n])).max() for n in one.predictions
+    )
+
+
+def test_the_committed_values_are_those_of_this_tree(golden):
+    found = judge_scorers(read_golden(COMMITTED), golden)
+    assert [f.why for f in found if f.verdict != "same"] == []
+    assert {(f.subject, f.case.split(" ")[0]) for f in found} == set(CASES)
+
+
+def test_the_file_gives_back_what_was_written(golden, tmp_path):
+    path = tmp_path / "scorers.json"
+    path.write_text(golden_text(golden))
+    assert read_golden(path) == golden
+    assert golden_text(read_golden(path)) == path.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}x", '{"a b": {"x": 1}}', '{"a": {}}'])
+def test_a_broken_file_is_named(tmp_path, text):
+    path = tmp_path / "scorers.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"scorers\.json"):
+        read_golden(path)
+
+
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_a_looser_tolerance_moves_predictions(golden, name, labels):
+    """1e-8 to 1e-4, as in a careless edit. Golden inputs that hid it would guard nothing."""
+    loose = golden_case(with_method(name, tol=tolerance_of(name) * 1e4), labels)
+    assert farthest(golden[name, labels], loose) > 5 * TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_rounding_moves_nothing(golden, name, labels, monkeypatch):
+    """What another machine's linear algebra does to the last digits is far below the tolerance."""
+    rng = np.random.default_rng(0)
+
+    def shaken(protocol, kind):
+        problem = golden_problem(protocol, kind)
+        dust = 1.0 + 1e-13 * rng.standard_normal(problem.embeddings.shape)
+        return replace(problem, embeddings=problem.embeddings * dust)
+
+    monkeypatch.setattr(golden_scores, "golden_problem", shaken)
+    case = golden_case(CATALOGUE.protocol(name), labels)
+    assert farthest(golden[name, labels], case) < TOLERANCE / 50
+    (found,) = judge_scorers({(name, labels): golden[name, labels]}, {(name, labels): case})
+    assert found.verdict == "same"
+
+
+@pytest.mark.parametrize(("name", "labels"), CASES)
+def test_inputs_are_fixed_and_are_no_toy(name, labels):
+    protocol = CATALOGUE.protocol(name)
+    one, other = golden_problem(protocol, labels), golden_problem(protocol, labels)
+    assert one.digest == other.digest
+    assert (one.embeddings * 4096 == np.round(one.embeddings * 4096)).all()
+    assert len(one.task.secondary) == (4 if labels == "survival" else len(METRICS) - 1)
+
+
+def test_scores_are_neither_at_chance_nor_perfect(golden):
+    for (_, labels), case in golden.items():
+        chance = 0.0 if labels == "ordered" else 0.5
+        assert chance + 0.05 < case.scores["main"] < 0.95
+        assert all(fit == "True" for fit in case.fits)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "change", "said"),
+    [
+        ("linear-probe/v1", "binary", {"tol": 1e-7}, "model.tol was 1e-08 and is 1e-07"),
+        ("linear-probe/v1", "ordered", {"C": 2.0}, "model.C was 1.0 and is 2.0"),
+        ("linear-probe/v1", "binary", {"max_iter": 9000}, "model.max_iter was 10000 and is 9000"),
+        ("few-shot/v1", "multiclass", {"class_weight": "balanced"}, "model.class_weight was None"),
+        ("cox/v1", "survival", {"tol": 1e-8}, "tol was 1e-09 and is 1e-08"),
+        ("cox/v1", "survival", {"ties": "efron"}, "ties was breslow and is efron"),
+        ("patho-bench-coxnet/v1", "survival", {"l1_ratio": 0.4}, "l1_ratio was 0.5 and is 0.4"),
+    ],
+)
+def test_a_parameter_changed_under_its_version_is_named(golden, name, labels, change, said):
+    case = golden_case(with_method(name, **change), labels)
+    (found,) = judge_scorers({(name, labels): golden[name, labels]}, {(name, labels): case})
+    assert found.verdict == "scorer-changed"
+    assert said in found.why
+    assert not found.passes
+
+
+def test_a_parameter_that_moves_no_number_is_named_all_the_same(golden):
+    case = golden_case(with_method("linear-probe/v1", max_iter=9000), "binary")
+    assert case.predictions == golden["linear-probe/v1", "binary"].predictions
+
+
+def changed(golden):
+    """The verdicts of the tree as it is now, but for what is the same."""
+    found = judge_scorers(golden, golden_cases(CATALOGUE))
+    return {f.subject: f for f in found if f.verdict != "same"}
+
+
+def test_code_that_calls_the_solver_with_another_tolerance_is_seen(golden, monkeypatch):
+    """The YAML says 1e-8; the code does otherwise."""
+    fit = logistic._fit
+    monkeypatch.setattr(
+        logistic,
+        "_fit",
+        lambda model, train, label: fit(model.model_copy(update={"tol": 1e-4}), train, label),
+    )
+    found = changed(golden)
+    assert set(found) == {"few-shot/v1", "linear-probe/v1"}  # the others say 1e-4 themselves
+    for finding in found.values():
+        assert finding.verdict == "scorer-changed"
+        assert "predictions moved by up to" in finding.why
+        assert " was " not in finding.why
+
+
+def test_a_cox_solver_that_stops_early_is_seen(golden, monkeypatch):
+    import sksurv.linear_model
+
+    class Hasty(sksurv.linear_model.CoxPHSurvivalAnalysis):
+        def __init__(self, alpha=0, *, ties="breslow", n_iter=100, tol=1e-9, verbose=0):
+            super().__init__(alpha, ties=ties, n_iter=n_iter, tol=1e-5, verbose=verbose)
+
+    monkeypatch.setattr(sksurv.linear_model, "CoxPHSurvivalAnalysis", Hasty)
+    assert set(changed(golden)) == {"cox/v1"}
+
+
+def test_a_changed_metric_is_seen_where_no_prediction_moved(golden, monkeypatch):
+    monkeypatch.setitem(METRICS, "brier", lambda label, probability: 0.25)
+    found = changed(golden)
+    assert "cox/v1" not in found
+    assert found["linear-probe/v1"].why == "scores moved: brier; without a new version"
+
+
+def test_a_new_scoring_version_is_a_new_version(golden, monkeypatch):
+    monkeypatch.setattr(golden_scores, "SCORING_VERSION", scoring.SCORING_VERSION + 1)
+    monkeypatch.setitem(METRICS, "brier", lambda label, probability: 0.25)
+    found = changed(golden)["linear-probe/v1"]
+    assert (found.verdict, found.passes) == ("new-version", True)
+
+
+def test_protocols_that_come_and_go(golden):
+    key, other = ("linear-probe/v1", "binary"), ("linear-probe/v2", "binary")
+    case = golden[key]
+    assert [f.verdict for f in judge_scorers({}, {key: case})] == ["new"]
+    assert [f.verdict for f in judge_scorers({key: case}, {})] == ["missing"]
+    replaced = judge_scorers({key: case}, {other: case})
+    assert [f.verdict for f in replaced] == ["new-version", "new"]
+    moved = replace(case, input="x")
+    assert [f.verdict for f in judge_scorers({key: case}, {key: moved})] == ["incomparable"]
+
+
+def test_the_golden_file_is_small_and_names_no_place():
+    text = Path(COMMITTED).read_text()
+    assert len(text) < 120_000
+    assert str(Path.home()) not in text
