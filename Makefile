@@ -9,7 +9,7 @@ PARALLEL ?= -n auto --maxprocesses 8
 ENCODERS := madeleine madeleine-se intra-ssl mean-pool max-pool \
             random-projection untrained patch-count site-only case-id oracle
 
-.PHONY: bench test slow lint types check-lock clean
+.PHONY: bench test slow lint types check-lock regress clean
 
 bench: $(STAMP)  ## the main job: every shipped encoder and control on the 21 tasks, on phantoms
 	$(BIN)/mbench run $(ENCODERS:%=--encoder %) --task all --source phantom
@@ -30,6 +30,9 @@ types: $(STAMP)
 
 check-lock: $(STAMP)  ## no score moved without a new task version
 	$(BIN)/mbench tasks lock --check
+
+regress: $(STAMP)  ## no score moved against the committed baseline
+	$(BIN)/mbench regress --json results/regress.json --junit results/regress.xml
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard import noise
+from madeleine_bench.leaderboard.regression import noise
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.protocols.scoring import RESAMPLES

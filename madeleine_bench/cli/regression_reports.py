@@ -11,17 +11,27 @@ import typer
 from madeleine_bench.cli.console import LiveProgress, print_table
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.baseline import check_renewable, has_baseline, listed_cells, renew
-from madeleine_bench.leaderboard.golden_scores import (
+from madeleine_bench.leaderboard.regression.baseline import (
+    check_renewable,
+    has_baseline,
+    listed_cells,
+    renew,
+)
+from madeleine_bench.leaderboard.regression.compare import Comparison, compare, explain, stale
+from madeleine_bench.leaderboard.regression.golden_scores import (
     SCORERS_FILE,
     golden_cases,
     judge_scorers,
     read_golden,
 )
-from madeleine_bench.leaderboard.junit import to_json, to_junit
-from madeleine_bench.leaderboard.regress import Comparison, compare, explain, stale
-from madeleine_bench.leaderboard.suite import Cell, cells_of
-from madeleine_bench.leaderboard.verdicts import EXPLAINABLE, Finding, count_words, in_order
+from madeleine_bench.leaderboard.regression.junit import to_json, to_junit
+from madeleine_bench.leaderboard.regression.suite import Cell, cells_of
+from madeleine_bench.leaderboard.regression.verdicts import (
+    EXPLAINABLE,
+    Finding,
+    count_words,
+    in_order,
+)
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request

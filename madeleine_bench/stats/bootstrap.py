@@ -23,8 +23,9 @@ Weights = NDArray[np.floating[Any]]
 _EXACT_FLOAT32 = 2**24
 # A cross-validated score varies with its training cases too, which the folds share. Nadeau and
 # Bengio's correction makes its variance 1 + J n_test / n_train times that of its test cases: 9/4
-# for five folds. Measured on phantoms without signal it is 1.7 to 2.1 (docs/comparison.md);
-# few-shot scores, for which there is no such formula, have 1.2 to 1.7.
+# for five folds, so its deviation 1.5 times. Measured on phantoms without signal that is 1.2 to 1.4
+# (docs/comparison.md); for few-shot scores, which have no such formula, 1.1 to 1.3, and 1.6 for
+# those of 25 slides (docs/regression.md).
 TRAINING_WIDENING = 1.5
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from madeleine_bench.cli import regression_reports
 from madeleine_bench.hashing import hash_file
-from madeleine_bench.leaderboard.golden_scores import golden_cases
+from madeleine_bench.leaderboard.regression.golden_scores import golden_cases
 from madeleine_bench.protocols import logistic
 from madeleine_bench.resources import resource_folder
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from madeleine_bench.leaderboard.regress import Comparison, compare
-from madeleine_bench.leaderboard.suite import Cell
-from madeleine_bench.leaderboard.verdicts import Finding
+from madeleine_bench.leaderboard.regression.compare import Comparison, compare
+from madeleine_bench.leaderboard.regression.suite import Cell
+from madeleine_bench.leaderboard.regression.verdicts import Finding
 from madeleine_bench.protocols.fits import FitReport
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.results.store import ResultStore

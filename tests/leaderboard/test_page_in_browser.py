@@ -1,115 +1,31 @@
-"""The leaderboard's pages in a real browser: sorting, choosing, explaining, and asking nobody."""
+"""The leaderboard's pages in a real browser: sorting, choosing, comparing, explaining."""
 
-import copy
-import csv
-import io
 import json
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from madeleine_bench.leaderboard.aggregate import build_boards
+from madeleine_bench.leaderboard.aggregate import summarise as summaries
+from madeleine_bench.leaderboard.comparison import compare
+from madeleine_bench.leaderboard.document import Compared, leaderboard_document
 from madeleine_bench.leaderboard.page import write_site
 from madeleine_bench.leaderboard.page.wording import interval, number
 from tests.leaderboard.board_document import board_document, make_board, summarise
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = next(
-    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+from tests.leaderboard.browser import (
+    HEAT,
+    MAIN,
+    NEEDS_BROWSER,
+    column,
+    encoders,
+    labels,
+    saved_csv,
+    sort_button,
 )
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
-]
-MAIN, HEAT = "section.board:not([hidden]) [data-table=main]", "[data-table=heat]"
-AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+from tests.leaderboard.records import CATALOGUE, draws_of, varied_row
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    # Chromium refuses its sandbox to root, as in many containers.
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with playwright_api.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
-    return board_document()
-
-
-@pytest.fixture(scope="module")
-def site(document, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    write_site(document, folder)
-    return folder
-
-
-class Opened:
-    """A page, with what it asked for and what it complained about."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.requests: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
-
-
-@pytest.fixture
-def look(browser, site) -> Iterator[Callable[..., Opened]]:
-    """Open a page of the site, by default its index; at the end it must not have complained."""
-    contexts, opened = [], []
-
-    def call(
-        name: str = "index.html", folder: Path = site, hash: str = "", **options: Any
-    ) -> Opened:
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
-        contexts.append(context)
-        found = Opened(context.new_page())
-        opened.append(found)
-        found.page.set_default_timeout(20_000)
-        found.page.goto((folder / name).as_uri() + hash)
-        return found
-
-    yield call
-    for context in contexts:
-        context.close()
-    assert [c for found in opened for c in found.complaints] == []
-
-
-def labels(page: Any, table: str = MAIN, group: str = "") -> list[str]:
-    """The encoders a table shows, top to bottom."""
-    body = f"tbody[data-group={group}]" if group else "tbody"
-    rows = page.locator(f"{table} {body} tr[data-encoder]:visible th a")
-    return [text.strip() for text in rows.all_text_contents()]
-
-
-def column(page: Any, key: str) -> dict[str, str]:
-    """One column of the main table by encoder, the first line of each cell."""
-    rows = page.locator(f"{MAIN} tbody tr[data-encoder]:visible").all()
-    found = {}
-    for row in rows:
-        cell = row.locator(f'td[data-col="{key}"] > span')
-        found[row.locator("th a").inner_text()] = cell.first.text_content() if cell.count() else ""
-    return found
-
-
-def sort_button(page: Any, key: str, table: str = MAIN) -> Any:
-    return page.locator(f'{table} thead [data-col="{key}"] button.sort').first
-
-
-def encoders(document: dict[str, Any], board: int = 0) -> dict[str, dict[str, Any]]:
-    return {e["label"]: e for e in document["boards"][board]["encoders"]}
+pytestmark = NEEDS_BROWSER
 
 
 # ---- sorting, filters, search ------------------------------------------------------------------
@@ -379,13 +295,6 @@ def test_switching_boards_by_link_and_by_address(look):
     assert by_anchor.locator("section.board:visible").get_attribute("data-board") == "1"
 
 
-def saved_csv(page: Any) -> tuple[str, list[dict[str, str]]]:
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download CSV").click()
-    text = Path(waiting.value.path()).read_text(encoding="utf-8")
-    return waiting.value.suggested_filename, list(csv.DictReader(io.StringIO(text)))
-
-
 def test_the_csv_is_this_view_with_full_precision(look, document):
     page = look().page
     page.get_by_role("combobox", name="Kind").select_option("baseline")
@@ -510,258 +419,29 @@ def test_headings_explain_themselves_to_keyboard_and_pointer(look):
     assert "Share of duels" in tip.inner_text()
 
 
-# ---- colours, small screens, no script, no network ----------------------------------------------
+def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
+    records = [
+        *varied_row("mean-pool", 0.7, 1, kind="baseline"),
+        *varied_row("b", 0.72, 2),
+        *varied_row("c", 0.72, 3),
+        *[r for r in varied_row("d", 0.74, 4) if r.task.id != "bcnb-er"],
+    ]
+    (board,) = build_boards(records, CATALOGUE)
+    compared = Compared(board, compare(board, draws_of))
+    write_site(leaderboard_document([compared], CATALOGUE, survival_predictions), tmp_path)
+    for chosen in (["bcnb-er", "mgh-breast-er-quant"], ["tcga-breast-os", "bcnb-pr", "bcnb-aln"]):
+        page = look(folder=tmp_path).page
+        page.locator("#tasks summary").click()
+        page.get_by_role("button", name="No task").click()
+        for task in chosen:
+            page.locator(f'[data-tick="task:{task}"]').check()
+        found = summaries(board.columns, [CATALOGUE.tasks[task] for task in chosen])
+        assert ("d" in found) == ("bcnb-er" not in chosen)
+        same_numbers(page, {label: vars(summary) for label, summary in found.items()})
 
 
-def test_dark_follows_the_system_and_the_button_overrides_it(look):
-    paper = "getComputedStyle(document.body).backgroundColor"
-    light, dark = look().page, look(color_scheme="dark").page
-    assert light.evaluate(paper) != dark.evaluate(paper)
-    wanted = dark.evaluate(paper)
-    light.get_by_role("button", name="Dark colours").click()
-    assert light.evaluate(paper) == wanted
-    light.reload()
-    assert light.evaluate(paper) == wanted
-    light.get_by_role("button", name="Light colours").click()
-    assert light.evaluate(paper) != wanted
-
-
-def test_a_browser_that_refuses_storage_still_works(look):
-    opened = look()
-    opened.page.add_init_script(
-        "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no'); }})"
-    )
-    opened.page.reload()
-    opened.page.get_by_role("button", name="Dark colours").click()
-    assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert len(labels(opened.page)) == 9
-
-
-PAGES = (
-    "index.html",
-    "tasks/phantom/few-shot-v1/tcga-os.html",
-    "encoders/phantom/few-shot-v1/madeleine.html",
-)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_phone_never_scrolls_sideways(look, name):
-    page = look(name, viewport={"width": 375, "height": 700}).page
-    for details in page.locator("details").all():
-        details.evaluate("node => { node.open = true; }")
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
-    if name == "index.html":
-        page.get_by_role("button", name="Pin madeleine to compare").locator("visible=true").click()
-        page.locator("section.board:not([hidden]) button.cell").first.click()
-        assert page.evaluate("document.documentElement.scrollWidth") == 375
-
-
-def test_the_first_column_stays_when_a_table_is_scrolled(look):
-    page = look(viewport={"width": 375, "height": 700}).page
-    region = page.locator("section.board:not([hidden]) .scroll").first
-    name = page.locator(f"{MAIN} tbody tr[data-encoder] th").first
-    region.evaluate("node => { node.scrollLeft = 400; }")
-    assert abs(name.bounding_box()["x"] - region.bounding_box()["x"]) < 2
-    assert region.get_attribute("tabindex") == "0"
-
-
-def test_without_javascript_the_numbers_are_there_and_the_controls_are_not(look, document):
-    page = look(java_script_enabled=False).page
-    text = page.locator("body").inner_text()
-    for board in document["boards"]:
-        for encoder in board["encoders"]:
-            for cell in encoder["cells"].values():
-                assert number(cell["value"]) in text
-                assert interval(cell["ci95"]) in text
-    assert page.locator("section.board:visible").count() == 2
-    assert page.locator("button:visible, input:visible, select:visible").count() == 0
-    page.locator(f"{HEAT} a.cell").first.click()
-    assert page.url.endswith("encoders/local/primary/madeleine.html#score-bcnb-er")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_asked_of_anybody(look, site, name):
-    opened = look(name)
-    if name == "index.html":
-        saved_csv(opened.page)
-        opened.page.locator("section.board:not([hidden]) button.cell").first.click()
-    opened.page.wait_for_load_state("networkidle")
-    page_itself = (site / name).as_uri()
-    outside = [u for u in opened.requests if not u.startswith(("data:", "blob:"))]
-    assert outside == [page_itself]
-
-
-def test_a_print_has_no_controls_and_every_row(look):
-    page = look(color_scheme="dark").page
-    page.emulate_media(media="print", color_scheme="dark")
-    assert not page.locator("#controls").is_visible()
-    assert len(labels(page)) == 9
-    assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
-
-
-def test_motion_is_not_forced_on_who_asked_for_none(look):
-    page = look(reduced_motion="reduce").page
-    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-
-
-# ---- everyone can use it -----------------------------------------------------------------------
-
-
-def serious(page: Any) -> list[str]:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    found = axe.Axe().run(page, options=AXE).response["violations"]
-    return [
-        f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary']}"
-        for v in found if v["impact"] in ("serious", "critical")
-    ]  # fmt: skip
-
-
-VIEWS = {
-    "light": {},
-    "dark": {"color_scheme": "dark"},
-    "phone": {"viewport": {"width": 375, "height": 700}},
-}
-
-
-@pytest.mark.parametrize("scheme", VIEWS)
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("index.html", "index.html#b1"),
-        *("tasks/local/primary/tcga-os.html", "encoders/local/primary/intra-ssl.html"),
-        "tasks/phantom/few-shot-v1/tcga-os.html",
-    ],
-)
-def test_axe_finds_nothing_serious(look, name, scheme):
-    file, _, anchor = name.partition("#")
-    page = look(file, hash=f"#{anchor}" if anchor else "", **VIEWS[scheme]).page
-    for details in page.locator("details").all():
-        details.evaluate("node => { node.open = true; }")
-    assert serious(page) == []
-
-
-@pytest.mark.parametrize("scheme", VIEWS)
-def test_axe_finds_nothing_serious_in_the_dialog_and_the_comparison(look, scheme):
-    page = look(**VIEWS[scheme]).page
-    for label in ("madeleine", "mean-pool"):
-        page.get_by_role("button", name=f"Pin {label} to compare").locator("visible=true").click()
-    assert serious(page) == []
-    page.get_by_role("button", name="madeleine on tcga-os, details").locator("visible=true").click()
-    assert serious(page) == []
-
-
-def test_the_keyboard_reaches_every_control_and_shows_where_it_is(look):
-    page = look().page
-    for details in page.locator("section.board:not([hidden]) details, #controls details").all():
-        details.evaluate("node => { node.open = true; }")
-    wanted = page.evaluate(
-        """() => {
-          const all = document.querySelectorAll('a[href], button, input, select, summary, .scroll');
-          const seen = Array.from(all).filter((node) => node.offsetParent !== null);
-          seen.forEach((node, i) => { node.dataset.walk = i; });
-          return seen.length;
-        }"""
-    )
-    reached, unmarked = set(), []
-    for _ in range(wanted + 20):
-        page.keyboard.press("Tab")
-        at, style = page.evaluate(
-            "() => [document.activeElement.dataset.walk,"
-            " getComputedStyle(document.activeElement).outlineStyle]"
-        )
-        if at is not None and style == "none":
-            unmarked.append(at)
-        reached.add(at)
-        if len(reached - {None}) == wanted:
-            break
-    assert wanted > 100
-    assert len(reached - {None}) == wanted
-    assert unmarked == []
-
-
-def test_the_skip_link_is_first_and_leads_to_the_content(look):
-    page = look().page
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'main'")
-
-
-def test_tables_and_results_are_announced(look):
-    page = look().page
-    shown = page.locator("section.board:not([hidden]) table:visible")
-    for table in shown.all():
-        assert table.locator("caption").count() == 1
-        assert table.locator("th:not([scope])").count() == 0
-    assert page.locator("#status").get_attribute("aria-live") == "polite"
-
-
-# ---- hostile documents ---------------------------------------------------------------------------
-
-ATTACK = (
-    "</script><script>window.hit=1;alert('x')</script><img src=x onerror=\"window.hit=1;alert(1)\">"
-    "'\"><svg onload=alert(1)>\u2028\u2029`${alert(1)}` javascript:alert(1)"
-)
-
-
-def attacked(value: Any, kept: set[str]) -> Any:
-    """The document with every text replaced or led by an attack, but for names that are checked."""
-    if isinstance(value, dict):
-        return {k: v if k in kept else attacked(v, kept) for k, v in value.items()}
-    if isinstance(value, list):
-        return [attacked(item, kept) for item in value]
-    return f"{ATTACK}{value}" if isinstance(value, str) else value
-
-
-def hostile_document() -> dict[str, Any]:
-    kept = {"name", "slug", "protocol", "id", "kind", "verification", "boards", "survival", "pairs"}
-    kept |= {"baseline", "families", "family", "task", "critical_difference", "label"}
-    source = board_document()
-    document = attacked(source, kept)
-    for board in source["boards"]:
-        new = attacked(copy.deepcopy(board), kept)
-        old = board["encoders"][0]["label"]
-        text = json.dumps(new).replace(json.dumps(old), json.dumps(ATTACK))
-        board.clear()
-        board.update(json.loads(text))
-        leader = next(e for e in board["encoders"] if e["label"] == ATTACK)
-        leader["slug"] = "leader"
-    document["boards"] = source["boards"]
-    return document
-
-
-def test_a_hostile_document_runs_nothing_and_leads_nowhere(look, tmp_path):
-    write_site(hostile_document(), tmp_path)
-    opened = look(folder=tmp_path)
-    page = opened.page
-    assert labels(page)[0] == ATTACK.strip()
-    for name in page.locator("section.board:not([hidden]) button.sort").all()[:4]:
-        name.click()
-    page.locator(f"{MAIN} button.pin").first.click()
-    page.locator("section.board:not([hidden]) button.cell").first.click()
-    assert ATTACK in page.get_by_label("The record as JSON").input_value().replace('\\"', '"')
-    page.keyboard.press("Escape")
-    saved_csv(page)
-    for path in sorted(p for p in tmp_path.rglob("*.html") if "leader" in p.name or "os" in p.name):
-        page.goto(path.as_uri())
-        safe_page(page)
-    page.goto((tmp_path / "index.html").as_uri())
-    safe_page(page)
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.requests)
-
-
-def safe_page(page: Any) -> None:
-    assert page.evaluate("window.hit") is None
-    assert page.locator("img, iframe, object, [onerror], [onload]").count() == 0
-    schemes = page.evaluate("Array.from(document.links, (a) => a.protocol)")
-    assert set(schemes) <= {"file:", "https:", "http:"}
-
-
-def test_the_policy_stops_a_script_that_got_in(look, site, tmp_path):
-    text = (site / "index.html").read_text(encoding="utf-8")
-    broken = text.replace("</main>", "<script>window.hit = 1;</script></main>")
-    (tmp_path / "index.html").write_text(broken, encoding="utf-8")
-    opened = look(folder=tmp_path)
-    assert opened.page.evaluate("window.hit") is None
-    assert any(re.search("Content Security Policy", c) for c in opened.complaints)
-    opened.complaints.clear()
+def survival_predictions(record: Any) -> pd.DataFrame:
+    days = [100.0, 200.0, 300.0, 400.0]
+    high = [True, True, False, False]
+    event = [True, False, True, False]
+    return pd.DataFrame({"repeat": 0, "time_days": days, "event": event, "high_risk": high})

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.leaderboard.junit import to_json, to_junit
-from madeleine_bench.leaderboard.verdicts import VERDICTS, Finding, count_words, in_order
+from madeleine_bench.leaderboard.regression.junit import to_json, to_junit
+from madeleine_bench.leaderboard.regression.verdicts import VERDICTS, Finding, count_words, in_order
 
 FINDINGS = (
     Finding("encoders", "a", "bcnb-er linear-probe/v1", "same", "equal predictions", 0.8, 0.8),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard import golden_scores
-from madeleine_bench.leaderboard.golden_problems import golden_problem
-from madeleine_bench.leaderboard.golden_scores import (
+from madeleine_bench.leaderboard.regression import golden_scores
+from madeleine_bench.leaderboard.regression.golden_problems import golden_problem
+from madeleine_bench.leaderboard.regression.golden_scores import (
     SCORERS_FILE,
     TOLERANCE,
     golden_case,

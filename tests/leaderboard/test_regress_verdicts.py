@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard import noise
-from madeleine_bench.leaderboard.baseline import check_renewable, has_baseline, listed_cells, renew
-from madeleine_bench.leaderboard.regress import compare, explain, stale
-from madeleine_bench.leaderboard.suite import Cell, cells_of, newest_records
-from madeleine_bench.leaderboard.verdicts import EXPLAINABLE, PASSING, VERDICTS, Finding
+from madeleine_bench.leaderboard.regression import noise
+from madeleine_bench.leaderboard.regression.baseline import (
+    check_renewable,
+    has_baseline,
+    listed_cells,
+    renew,
+)
+from madeleine_bench.leaderboard.regression.compare import compare, explain, stale
+from madeleine_bench.leaderboard.regression.suite import Cell, cells_of, newest_records
+from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, PASSING, VERDICTS, Finding
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.regression import (
     Explanations,

@@ -14,8 +14,8 @@ import numpy as np
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
-from madeleine_bench.leaderboard.golden_problems import golden_problem
-from madeleine_bench.leaderboard.verdicts import Finding, Verdict
+from madeleine_bench.leaderboard.regression.golden_problems import golden_problem
+from madeleine_bench.leaderboard.regression.verdicts import Finding, Verdict
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
 from madeleine_bench.specs.catalogue import Catalogue

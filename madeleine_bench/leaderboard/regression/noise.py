@@ -2,10 +2,10 @@
 
 Two guards (docs/regression.md):
 
-- WIDENING. The bootstrap resamples test cases and keeps the fits, so it is too narrow: differences
-  of encoders that differ by their seed alone deviated up to 1.56 times as far as it says. Each
-  resampled difference is moved 1.5 times as far from the difference itself before interval and
-  p-value are read off.
+- TRAINING_WIDENING (`stats.bootstrap`). The bootstrap resamples test cases and keeps the fits, so
+  it is too narrow: differences of encoders that differ by their seed alone deviated up to 1.56
+  times as far as it says. Each resampled difference is moved that much farther from the difference
+  itself before interval and p-value are read off.
 - SMALLEST. Two nearly equal sets of predictions have a nearly empty interval, so a difference of
   no consequence can be significant. Below .005 a change counts as noise whatever its p-value.
 """
@@ -16,10 +16,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
+from madeleine_bench.stats.bootstrap import (
+    TRAINING_WIDENING,
+    case_weights,
+    percentile_interval,
+)
 from madeleine_bench.stats.paired import ScoredUnits, two_sided_p
 
-WIDENING = 1.5
 SMALLEST = 0.005
 ALPHA = 0.05
 _FEWEST_RESAMPLES = 1000
@@ -53,7 +56,7 @@ def change(
     """Return the change of the score with its widened interval.
 
     With d the difference and d_r those of the resampled cases (`stats.paired.paired_difference`),
-    interval and p-value are those of d + WIDENING (d_r - d).
+    interval and p-value are those of d + TRAINING_WIDENING (d_r - d).
 
     Raises:
         InputError: the two are not of the same units.
@@ -68,7 +71,7 @@ def change(
         weights = case_weights(current.case, current.stratum, n_resamples, rng)
         resampled = current.scores(weights) - baseline.scores(weights)
     difference = plain_score(current) - plain_score(baseline)
-    wide = difference + WIDENING * (resampled - difference)
+    wide = difference + TRAINING_WIDENING * (resampled - difference)
     return Change(difference, percentile_interval(wide), two_sided_p(wide))
 
 

@@ -6,9 +6,9 @@ Pure: records and stored predictions in, findings out. Nothing is run here.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from madeleine_bench.leaderboard import noise
-from madeleine_bench.leaderboard.suite import Cell, newest_records, successor
-from madeleine_bench.leaderboard.verdicts import EXPLAINABLE, Finding, Verdict
+from madeleine_bench.leaderboard.regression import noise
+from madeleine_bench.leaderboard.regression.suite import Cell, newest_records, successor
+from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, Finding, Verdict
 from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.golden_scores import (
+from madeleine_bench.leaderboard.regression.golden_scores import (
     SCORERS_FILE,
     Golden,
     GoldenCase,
     GoldenKey,
     golden_text,
 )
-from madeleine_bench.leaderboard.suite import Cell, newest_records
-from madeleine_bench.leaderboard.verdicts import EXPLAINABLE, Finding
+from madeleine_bench.leaderboard.regression.suite import Cell, newest_records
+from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, Finding
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.record import Record
 

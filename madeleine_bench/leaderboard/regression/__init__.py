@@ -1,0 +1,1 @@
+"""The regression gate: what is compared, with what, and what the verdicts mean."""
