@@ -130,6 +130,7 @@ def _document(boards: Sequence[Board], sources: Sources, catalogue: Catalogue) -
         compared,
         catalogue,
         sources.predictions,
+        sources.card,
         read_published(folder / "published", catalogue.tasks),
         read_adjudications(folder / "adjudications.yaml"),
     )

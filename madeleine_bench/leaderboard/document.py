@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 
 from madeleine_bench import __version__
-from madeleine_bench.encoders.registry import find_encoder
-from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import Comparison, Estimate, PairVerdict, Standing
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
@@ -28,6 +26,7 @@ from madeleine_bench.types import Survival
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
 PredictionsOf = Callable[[Record], pd.DataFrame]
+CardOf = Callable[[Record], EncoderCard | None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ def leaderboard_document(
     compared: Sequence[Compared],
     catalogue: Catalogue,
     predictions_of: PredictionsOf,
+    card_of: CardOf,
     published: Iterable[PublishedScores] = (),
     adjudications: Iterable[Adjudication] = (),
 ) -> Json:
@@ -53,7 +53,7 @@ def leaderboard_document(
     return {
         "schema_version": SCHEMA_VERSION,
         "package": f"madeleine-bench {__version__}",
-        "boards": [_board(one, catalogue, predictions_of) for one in compared],
+        "boards": [_board(one, catalogue, predictions_of, card_of) for one in compared],
         "published": [row for scores in published for row in _published(scores)],
         "adjudications": [entry.model_dump(mode="json") for entry in adjudications],
     }
@@ -80,7 +80,9 @@ def _slugs(board: Board) -> list[str]:
     return names
 
 
-def _board(one: Compared, catalogue: Catalogue, predictions_of: PredictionsOf) -> Json:
+def _board(
+    one: Compared, catalogue: Catalogue, predictions_of: PredictionsOf, card_of: CardOf
+) -> Json:
     board, comparison = one.board, one.comparison
     return {
         "name": board.name,
@@ -92,7 +94,7 @@ def _board(one: Compared, catalogue: Catalogue, predictions_of: PredictionsOf) -
         "families": sorted({task.family for task in board.tasks}),
         "tasks": [_task(task, board, catalogue) for task in board.tasks],
         "encoders": [
-            {**_encoder(column, comparison.standings.get(column.label)), "slug": slug}
+            {**_encoder(column, comparison.standings.get(column.label), card_of), "slug": slug}
             for column, slug in zip(board.columns, _slugs(board), strict=True)
         ],
         "pairs": [_pair(pair) for pair in comparison.pairs],
@@ -136,11 +138,11 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue) -> Json:
     }
 
 
-def _encoder(column: Column, standing: Standing | None) -> Json:
+def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json:
     cells = list(column.cells.values())
     newest = max((c.record for c in cells), key=lambda r: str(r.provenance.get("created", "")))
     encoder = newest.encoder
-    card = _card(encoder.name, encoder.revision)
+    card = card_of(newest)
     cost = [r.provenance.get("encoding") or {} for r in (c.record for c in cells)]
     summary = column.summary
     return {
@@ -287,15 +289,6 @@ def _published(scores: PublishedScores) -> list[Json]:
         for task, by_shots in row.scores.items()
         for shots, value in sorted(by_shots.items())
     ]
-
-
-def _card(name: str, revision: str) -> EncoderCard | None:
-    """Return the card of an encoder that ships here; None for any other."""
-    try:
-        card = find_encoder(name).card
-    except InputError:
-        return None
-    return card if (card.name, card.revision) == (name, revision) else None
 
 
 def _gain(gain: Estimate) -> Json:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 
 
@@ -42,3 +45,20 @@ class Sources:
             InputError: they are gone or were altered.
         """
         return self.stores[record.record_id].read_predictions(record)
+
+    def card(self, record: Record) -> EncoderCard | None:
+        """Return the card of a record's encoder: one that ships, or one that was submitted.
+
+        Raises:
+            InputError: a submitted card is broken.
+        """
+        name, revision = record.encoder.name, record.encoder.revision
+        path = self.stores[record.record_id].folder / "cards" / record.board
+        path /= f"{name}@{revision}.yaml"
+        if path.is_file():
+            return parse_spec(EncoderCard, read_yaml(path), path)
+        try:
+            shipped = find_encoder(name).card
+        except InputError:
+            return None
+        return shipped if shipped.revision == revision else None

@@ -15,6 +15,7 @@ from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
+from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.reference import read_published
 from madeleine_bench.types import Silence
 from tests.leaderboard.records import CATALOGUE
@@ -42,6 +43,7 @@ def document_of(sources):
         [Compared(board, compare(board, draws.of)) for board in boards],
         CATALOGUE,
         sources.predictions,
+        sources.card,
         read_published(resource_folder("leaderboard") / "published", CATALOGUE.tasks),
     )
 
@@ -96,6 +98,20 @@ def test_an_encoder_says_what_it_costs_and_where_it_comes_from(copy):
     assert cell["hashes"]["predictions"] == record.predictions.hash
     assert [f["value"] for f in cell["folds"]] == [f.value for f in record.folds]
     assert "incomplete: 2 of 21" in encoder["unranked"]
+
+
+def test_the_card_of_a_submission_says_what_ours_would(copy):
+    record = next(r for r in copy.records if r.encoder.name == "mean-pool")
+    shipped = copy.card(record)
+    folder = copy.stores[record.record_id].folder / "cards" / "phantom"
+    folder.mkdir(parents=True)
+    submitted = shipped.model_copy(update={"licence": "CC0-1.0"})
+    (folder / f"mean-pool@{shipped.revision}.yaml").write_text(card_text(submitted))
+    assert copy.card(record).licence == "CC0-1.0"
+    stranger = record.model_copy(
+        update={"encoder": record.encoder.model_copy(update={"revision": "99"})}
+    )
+    assert copy.card(stranger) is None
 
 
 def test_a_folder_named_twice_counts_once_and_an_absent_one_is_named(results, tmp_path):

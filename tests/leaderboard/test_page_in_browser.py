@@ -428,7 +428,8 @@ def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
     ]
     (board,) = build_boards(records, CATALOGUE)
     compared = Compared(board, compare(board, draws_of))
-    write_site(leaderboard_document([compared], CATALOGUE, survival_predictions), tmp_path)
+    found = leaderboard_document([compared], CATALOGUE, survival_predictions, lambda _: None)
+    write_site(found, tmp_path)
     for chosen in (["bcnb-er", "mgh-breast-er-quant"], ["tcga-breast-os", "bcnb-pr", "bcnb-aln"]):
         page = look(folder=tmp_path).page
         page.locator("#tasks summary").click()
