@@ -66,7 +66,7 @@ def slug_of(label: str) -> str:
         >>> slug_of("madeleine@2+cu 12")
         'madeleine_2_cu_12'
     """
-    return re.sub(r"[^a-z0-9.-]", "_", label.lower()).lstrip(".")
+    return re.sub(r"[^a-z0-9.-]", "_", label.lower()).lstrip(".")[:100] or "encoder"
 
 
 def _slugs(board: Board) -> list[str]:
