@@ -205,6 +205,46 @@ def _share(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 4)
 
 
+def coverage_table(worlds: Sequence[dict[str, Any]]) -> str:
+    """Return docs/leaderboard.md's table of how many intervals of gains hold the truth."""
+    columns = ("gain, these cohorts", "gain, other cohorts", "gain, cohorts then cases")
+    lines = ["| probes | encoders | effect | these cohorts | other cohorts | cohorts, then cases |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    lines += [
+        _line(world, [_percent(world["coverage"].get(name)) for name in columns])
+        for world in worlds
+    ]
+    return "\n".join(lines)
+
+
+def marks_table(worlds: Sequence[dict[str, Any]]) -> str:
+    """Return docs/leaderboard.md's table of false marks, and of true differences found."""
+    false, true = "boards_with_a_false_mark", "true_differences_marked"
+    columns = (
+        (false, "these cohorts"), (false, "other cohorts"), (false, "signed rank alone"),
+        (true, "these cohorts"), (true, "other cohorts"),
+    )  # fmt: skip
+    lines = [
+        "| probes | encoders | effect | false: better | false: beyond | false: signed ranks alone "
+        "| found: better | found: beyond |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        _line(world, [_percent(world[group][name]) for group, name in columns]) for world in worlds
+    ]
+    return "\n".join(lines)
+
+
+def _line(world: dict[str, Any], cells: Sequence[str]) -> str:
+    encoders = "equal" if len(set(world["skill"])) == 1 else "a ladder"
+    probes = "cross-validated" if world["fitted"] == "folds" else "fitted once"
+    return f"| {probes} | {encoders} | {world['cohort_effect']:g} | " + " | ".join(cells) + " |"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
 def main() -> None:
     """Draw the boards of every world, print and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)

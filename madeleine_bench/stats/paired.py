@@ -184,12 +184,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p-values lie in [0, 1], found {list(p_values)}")
-    if not p.size:
-        return ()
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted = multipletests(p, method="holm")[1]
-    return tuple(float(value) for value in adjusted)
+    order = np.argsort(p, kind="stable")
+    stepped = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(stepped)
+    return tuple(adjusted.tolist())
 
 
 def _check_same(first: ScoredUnits, second: ScoredUnits) -> None:

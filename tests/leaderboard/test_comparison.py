@@ -28,7 +28,7 @@ def by_pair(found):
     return {frozenset((p.first, p.second)): p for p in found.pairs}
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 100), st.randoms())
 def test_the_order_of_records_does_not_matter(seed, random):
     records = three(seed)
@@ -37,7 +37,7 @@ def test_the_order_of_records_does_not_matter(seed, random):
     assert compared(shuffled) == compared(records)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 100))
 def test_a_copy_ties_with_its_original(seed):
     found = compared([*three(seed), *varied_row("copy", 0.75, seed + 1)])
@@ -50,7 +50,7 @@ def test_a_copy_ties_with_its_original(seed):
     assert found.critical_difference.mean_ranks["b"] == found.critical_difference.mean_ranks["copy"]
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 100), st.floats(0.5, 0.9))
 def test_one_encoder_more_moves_no_mean_and_no_paired_test(seed, level):
     before, after = (
@@ -67,7 +67,7 @@ def test_one_encoder_more_moves_no_mean_and_no_paired_test(seed, level):
         assert later[key].p_holm >= pair.p_holm
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 100), st.integers(0, 20))
 def test_a_missing_task_is_never_averaged_away(seed, missing):
     records = [r for r in three(seed) if (r.encoder.name, r.task.id) != ("b", CORE[missing].id)]

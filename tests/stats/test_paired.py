@@ -283,6 +283,15 @@ def test_holm_of_known_values() -> None:
     assert holm([0.03, 0.001, 0.9, 0.02]) == pytest.approx((0.06, 0.004, 0.9, 0.06))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_holm_is_that_of_statsmodels(seed: int) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.random.default_rng(seed).uniform(size=7) ** 3
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(p_values.tolist()) == pytest.approx(tuple(expected), abs=1e-15)
+
+
 @given(p_values=P_VALUES, seed=st.integers(0, 99))
 def test_holm_follows_the_order_given(p_values: list[float], seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(p_values))
