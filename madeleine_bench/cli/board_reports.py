@@ -18,7 +18,7 @@ from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import Compared, leaderboard_document
 from madeleine_bench.leaderboard.export import to_csv, to_markdown
 from madeleine_bench.leaderboard.page.serve import serve
-from madeleine_bench.leaderboard.page.site import write_site
+from madeleine_bench.leaderboard.page.site import check_site_folder, write_site
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
@@ -70,8 +70,10 @@ def build_site(
     """Write index.html, a page for each task and encoder, leaderboard.json and leaderboard.csv.
 
     Raises:
-        InputError: there are no records, or records, predictions or the catalogue are broken.
+        InputError: there are no records, or records, predictions or the catalogue are broken, or
+            the folder holds something else.
     """
+    check_site_folder(out)
     declared, sources = load_catalogue(catalogue), Sources(results)
     boards = _boards(sources, declared, None)
     for protocol in protocols:

@@ -43,10 +43,7 @@ def write_site(document: dict[str, Any], folder: Path) -> list[Path]:
         InputError: a name in the document cannot name a file, the document is of another kind, or
             the folder holds something else.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not _is_site(folder):
-        raise InputError(
-            f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
-        )
+    check_site_folder(folder)
     written = []
     for name, text in page_files(document).items():
         write_text(folder / name, text)
@@ -57,6 +54,20 @@ def write_site(document: dict[str, Any], folder: Path) -> list[Path]:
             if path not in written:
                 path.unlink()
     return written
+
+
+def check_site_folder(folder: Path) -> None:
+    """Check that a site can be written to a folder: it is absent, empty, or holds an older site.
+
+    Raises:
+        InputError: it holds something else, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --out wants a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_site(folder):
+        raise InputError(
+            f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
+        )
 
 
 def _is_site(folder: Path) -> bool:
