@@ -13,7 +13,7 @@ from statistics import fmean
 from madeleine_bench.leaderboard.contamination import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record, Verification
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import TaskSpec, chance_corrected
 
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
@@ -289,7 +289,7 @@ def _cell(record: Record, reference: Mapping[str, str]) -> Cell:
     main = record.scores.main
     return Cell(
         record,
-        corrected=(main.value - main.chance) / (1.0 - main.chance),
+        corrected=chance_corrected(main.metric, main.value),
         comparable=record.task.task_hash == reference.get(record.task.id, record.task.task_hash),
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )

@@ -195,6 +195,19 @@ class TaskSpec(Spec):
         return self
 
 
+def chance_corrected(metric: str, value: float) -> float:
+    """Return a score on the scale where chance is 0 and perfect 1.
+
+    What chance is, the metric says and never a record: a claimed record may say anything.
+
+    Examples:
+        >>> chance_corrected("auroc", 0.75), chance_corrected("quadratic-kappa", 0.4)
+        (0.5, 0.4)
+    """
+    chance = CHANCE.get(metric, 0.0)
+    return (value - chance) / (1.0 - chance)
+
+
 def canonical_word(value: Any) -> str:
     """Return a table cell or a YAML scalar as the word it is compared by.
 

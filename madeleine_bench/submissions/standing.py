@@ -6,7 +6,7 @@ from statistics import fmean
 
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import CHANCE
+from madeleine_bench.specs.task import chance_corrected
 from madeleine_bench.submissions.recompute import Cell
 
 
@@ -30,12 +30,8 @@ class Standing:
 
 
 def corrected(record: Record) -> float:
-    """Return the main score with chance at 0 and perfect at 1.
-
-    Chance is ours, not the record's: a claimed record may say anything.
-    """
-    chance = CHANCE.get(record.scores.main.metric, 0.0)
-    return (record.scores.main.value - chance) / (1.0 - chance)
+    """Return the main score with chance at 0 and perfect at 1."""
+    return chance_corrected(record.scores.main.metric, record.scores.main.value)
 
 
 def primary_cells(records: Mapping[Cell, Record], catalogue: Catalogue) -> dict[Cell, Record]:

@@ -32,7 +32,8 @@ def make_record(
         },
         "scores": {
             "main": {
-                "metric": task.metric.name, "value": value, "chance": task.metric.chance,
+                "metric": task.metric.name, "value": value,
+                "chance": more.get("chance", task.metric.chance),
                 "ci95": (value, value), "method": "m",
             },
             "secondary": {},

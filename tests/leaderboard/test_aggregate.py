@@ -114,6 +114,11 @@ def test_what_nobody_recomputed_is_shown_unranked_and_sets_no_reference():
     assert columns(full_row("v", 0.7, verification="V1"))["v"].verification == "V1"
 
 
+def test_a_claimed_chance_level_is_not_believed():
+    found = columns(full_row("a", 0.7) + full_row("b", 0.7, chance=1.0, verification="V0"))
+    assert found["b"].mean == found["a"].mean
+
+
 def test_a_recomputed_record_is_never_hidden_by_a_reported_one():
     old = make_record("a", CORE[0], 0.6, created="2025-01-01", verification="V1")
     claim = make_record("a", CORE[0], 0.9, created="2027-01-01", verification="V0")

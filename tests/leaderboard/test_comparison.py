@@ -122,6 +122,17 @@ def test_controls_are_measured_and_never_paired():
     assert not any("oracle" in (p.first, p.second) for p in found.pairs)
 
 
+def test_what_nobody_recomputed_is_never_resampled():
+    claims = varied_row("claims", 0.9, 9, verification="V0")
+    (board,) = build_boards(three(1) + claims, CATALOGUE)
+
+    def draws(record):
+        assert record.verification != "V0"
+        return draws_of(record)
+
+    assert set(compare(board, draws).standings) == {"mean-pool", "b", "c"}
+
+
 def test_few_tasks_give_no_marks_and_say_so(tmp_path):
     kidney = [t for t in CORE if t.cohort == "bwh-kidney"]
     catalogue = type(CATALOGUE)({t.id: t for t in kidney}, CATALOGUE.cohorts, CATALOGUE.protocols)
