@@ -83,6 +83,6 @@ def read_board(store: ResultStore, catalogue: Catalogue, name: str) -> BoardScor
     versions = {task.id: task.version for task in catalogue.tasks.values()}
     own = [r for r in store.records() if r.board == name]
     own = [r for r in own if versions.get(r.task.id) == r.task.version]
-    own.sort(key=lambda r: (str(r.provenance.get("created", "")), r.record_id))
+    own.sort(key=lambda r: r.age)
     cells = {(r.encoder.name, r.task.id, r.protocol): r for r in own}
     return BoardScores(name, store, catalogue, cells)

@@ -91,18 +91,16 @@ def of_pairs(results: Path, task: str, protocol: str, pairs: int) -> dict[str, A
 def of_noise(results: Path, task: str, protocol: str, draws: int = 5) -> dict[str, float]:
     """Return for each size of noise the largest change of the score over some draws."""
     _, matrix, scored = open_cell(results, task, protocol)
-    before, deviation = noise.plain_score(scored(matrix)), matrix.std(axis=0)
+    before, deviation = scored(matrix).score, matrix.std(axis=0)
     largest = {}
     for share in NOISE:
         moved = [
-            noise.plain_score(
-                scored(
-                    matrix
-                    + share
-                    * deviation
-                    * rng_for("noise", task, share, draw).standard_normal(matrix.shape)
-                )
-            )
+            scored(
+                matrix
+                + share
+                * deviation
+                * rng_for("noise", task, share, draw).standard_normal(matrix.shape)
+            ).score
             for draw in range(draws)
         ]
         largest[f"noise of {share:g}"] = max(abs(score - before) for score in moved)

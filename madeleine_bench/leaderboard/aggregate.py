@@ -235,8 +235,7 @@ def _build_board(
 
 def _age(record: Record) -> tuple[int, str, str]:
     """Return what the newest record of a cell is last by: a reported one never hides another."""
-    recomputed = record.verification != "V0"
-    return recomputed, str(record.provenance.get("created", "")), record.record_id
+    return record.verification != "V0", *record.age
 
 
 def _reference_hashes(records: Iterable[Record]) -> dict[str, str]:

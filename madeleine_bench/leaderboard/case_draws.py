@@ -64,7 +64,7 @@ class CaseDraws:
         predictions = store.read_predictions(record)
         units = scored_units(task, protocol, predictions, record.task.task_hash, where)
         with threadpool_limits(1):
-            value = float(units.scores(np.ones((len(units.unit), 1), dtype=np.float32))[0])
+            value = units.score
             if abs(value - record.scores.main.value) > 1e-6:
                 raise InputError(
                     f"{where} score {value:.6f}, the record says {record.scores.main.value:.6f}; "

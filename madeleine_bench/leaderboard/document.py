@@ -140,7 +140,7 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue) -> Json:
 
 def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json:
     cells = list(column.cells.values())
-    newest = max((c.record for c in cells), key=lambda r: str(r.provenance.get("created", "")))
+    newest = max((c.record for c in cells), key=lambda r: r.made)
     encoder = newest.encoder
     card = card_of(newest)
     cost = [r.provenance.get("encoding") or {} for r in (c.record for c in cells)]

@@ -110,6 +110,16 @@ class Record(Spec):
         """The board it belongs to: "local", "phantom", or a phantom variant of its own."""
         return board_name(self.source, self.variant)
 
+    @property
+    def made(self) -> str:
+        """When it was made, as ISO 8601 text; "" where it does not say."""
+        return str(self.provenance.get("created", ""))
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """What the newest of several records is last by; equal times fall back on the id."""
+        return self.made, self.record_id
+
     @model_validator(mode="after")
     def _content_agrees(self) -> Self:
         main = self.scores.main

@@ -57,6 +57,11 @@ class ScoredUnits:
         if not self.unit or not len(self.unit) == len(self.case) == len(self.stratum):
             raise ValueError("unit, case and stratum must be of one length and not empty")
 
+    @property
+    def score(self) -> float:
+        """The score of the units as they are: the main score of their record."""
+        return float(self.scores(np.ones((len(self.unit), 1), dtype=np.float32))[0])
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -115,9 +120,8 @@ def paired_difference(
     if n_resamples < 1:
         raise ValueError(f"at least one resample is needed, found {n_resamples}")
     weights = case_weights(first.case, first.stratum, n_resamples, rng)
-    once = np.ones((len(first.unit), 1), dtype=weights.dtype)
     differences = first.scores(weights) - second.scores(weights)
-    difference = float((first.scores(once) - second.scores(once))[0])
+    difference = first.score - second.score
     if differences.shape != (n_resamples,) or not np.isfinite([difference, *differences]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
     return PairedDifference(

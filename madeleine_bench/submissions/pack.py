@@ -123,17 +123,13 @@ def _records(
     if chosen not in boards:
         raise InputError(f"no records on board '{chosen}'{did_you_mean(chosen, boards)}")
     newest: dict[tuple[str, str], Record] = {}
-    for record in sorted(own, key=_age):
+    for record in sorted(own, key=lambda record: record.age):
         task = catalogue.tasks.get(record.task.id)
         if record.board == chosen and task is not None and task.version == record.task.version:
             newest[record.task.id, record.protocol] = record
     if not newest:
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
     return [record for _, record in sorted(newest.items())]
-
-
-def _age(record: Record) -> tuple[str, str]:
-    return str(record.provenance.get("created", "")), record.record_id
 
 
 def _embeddings(results: Path, records: Iterable[Record]) -> bytes:

@@ -49,7 +49,7 @@ def known_encoders(
 ) -> list[KnownEncoder]:
     """Return the other encoders of a board, by label. What is only reported (V0) is left out."""
     newest: dict[tuple[str, str], dict[Cell, Record]] = {}
-    for record in sorted(records, key=lambda r: (str(r.provenance.get("created")), r.record_id)):
+    for record in sorted(records, key=lambda r: r.age):
         who = (record.encoder.name, record.encoder.revision)
         if record.board == board and who != (name, revision) and record.verification != "V0":
             newest.setdefault(who, {})[record.task.id, record.protocol] = record

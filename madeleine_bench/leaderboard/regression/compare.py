@@ -217,7 +217,7 @@ def _scored(asked: Comparison, store: ResultStore, record: Record) -> ScoredUnit
 
 def _rescored(record: Record, units: ScoredUnits) -> str | None:
     """Return what is odd if stored predictions no longer give the score of their record."""
-    value = noise.plain_score(units)
+    value = units.score
     if abs(value - record.scores.main.value) <= TOLERANCE:
         return None
     return (

@@ -70,11 +70,6 @@ def change(
     with threadpool_limits(1):
         weights = case_weights(current.case, current.stratum, n_resamples, rng)
         resampled = current.scores(weights) - baseline.scores(weights)
-    difference = plain_score(current) - plain_score(baseline)
+    difference = current.score - baseline.score
     wide = difference + TRAINING_WIDENING * (resampled - difference)
     return Change(difference, percentile_interval(wide), two_sided_p(wide))
-
-
-def plain_score(units: ScoredUnits) -> float:
-    """Return the score of the units as they are: the main score of their record."""
-    return float(units.scores(np.ones((len(units.unit), 1)))[0])

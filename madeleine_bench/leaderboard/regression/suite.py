@@ -54,22 +54,17 @@ def newest_records(
     Raises:
         InputError: a record is broken or was altered.
     """
-    own = [r for r in store.records() if r.board == board and made(r) >= since]
+    own = [r for r in store.records() if r.board == board and r.made >= since]
     if catalogue is not None:
         versions = {task.id: task.version for task in catalogue.tasks.values()}
         own = [r for r in own if versions.get(r.task.id) == r.task.version]
-    own.sort(key=lambda record: (made(record), record.record_id))
+    own.sort(key=lambda record: record.age)
     return {cell_of(record): record for record in own}
 
 
 def cell_of(record: Record) -> Cell:
     """Return the cell a record belongs to, whatever the versions of encoder and task."""
     return Cell(record.encoder.name, record.task.id, record.protocol)
-
-
-def made(record: Record) -> str:
-    """Return when a record was made, as ISO 8601 text; "" where it does not say."""
-    return str(record.provenance.get("created", ""))
 
 
 def successor(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
