@@ -23,6 +23,7 @@ from madeleine_bench.cli import (
 from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mbench",
@@ -66,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MbenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's answer to Ctrl-C outside a progress bar is silence
+            typer.echo("interrupted; the same command goes on from there", err=True)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

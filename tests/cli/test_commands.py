@@ -23,6 +23,16 @@ def test_help_imports_nothing_heavy():
         assert group in done.stdout
 
 
+def test_an_interrupt_before_the_work_begins_is_said(mbench, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("madeleine_bench.specs.catalogue.load_catalogue", interrupted)
+    said = mbench("tasks", "list")
+    assert said.code == 130
+    assert said.err == "interrupted; the same command goes on from there\n"
+
+
 def test_version(mbench):
     assert mbench("--version").out == f"mbench {__version__}\n"
 
