@@ -19,7 +19,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.seeds import rng_for, seed_for
-from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.protocol import ProtocolSpec, ShotPlan
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
@@ -52,7 +52,7 @@ def frozen_splits(
         InputError: there are too few cases, sites or units of a class; or the file is broken or
             leaks; the message names file, case and units.
     """
-    few_shot = protocol.method if isinstance(protocol.method, FewShot) else None
+    few_shot = protocol.shot_plan
     key_names = SHOT_KEYS if few_shot else FOLD_KEYS
     scheme: Scheme = "few-shot" if few_shot else task.splits.scheme
     if given is not None and _key_names(given) == key_names:
@@ -64,13 +64,13 @@ def frozen_splits(
     return _read(path, key_names, units, scheme, missing_allowed=False)
 
 
-def _plan_name(task: TaskSpec, few_shot: FewShot | None) -> str:
+def _plan_name(task: TaskSpec, few_shot: ShotPlan | None) -> str:
     if few_shot is None:
         return f"{task.splits.scheme}-{task.splits.repeats}x{task.splits.folds}"
     return f"few-shot-{'-'.join(map(str, _shots(task, few_shot)))}x{few_shot.draws}"
 
 
-def _shots(task: TaskSpec, few_shot: FewShot) -> tuple[int, ...]:
+def _shots(task: TaskSpec, few_shot: ShotPlan) -> tuple[int, ...]:
     return tuple(sorted(set(task.shots or few_shot.shots)))
 
 
@@ -143,7 +143,7 @@ def _check_foldable(task: TaskSpec, outcome: NDArray[Any], groups: NDArray[Any])
             )
 
 
-def _draw_shots(task: TaskSpec, few_shot: FewShot, units: Units) -> Iterator[Row]:
+def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Row]:
     """Yield (shots, draw, unit id) of every unit trained on."""
     if "label" not in units.table:
         raise InputError(f"{task.id}: few-shot draws need classes; its labels are survival times")

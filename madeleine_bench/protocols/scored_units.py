@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from madeleine_bench.protocols.class_scoring import ClassJudge
 from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups, require_columns
 from madeleine_bench.protocols.survival_scoring import SurvivalJudge
-from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import Weights
 from madeleine_bench.stats.paired import ScoredUnits
@@ -34,7 +34,7 @@ def folds_of(
     Raises:
         InputError: a column is missing or empty; the message begins with `where`.
     """
-    few_shot = isinstance(protocol.method, FewShot)
+    few_shot = protocol.shot_plan is not None
     names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
     require_columns(predictions, names, where)
     keys, inverse = np.unique(

@@ -12,7 +12,7 @@ from madeleine_bench.protocols.fits import FitReport
 from madeleine_bench.protocols.folds import mean_of_groups
 from madeleine_bench.protocols.scored_units import folds_of, judge_of, units_of
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
 
@@ -99,7 +99,7 @@ def score(
         rng = rng_for(task.name, protocol.name, "bootstrap")
         weights = case_weights(units.case, units.stratum, RESAMPLES, rng)
         interval = percentile_interval(units.scores(weights))
-    if isinstance(protocol.method, FewShot):
+    if protocol.shot_plan:
         for shots in sorted(set(groups)):
             chosen = [v for v, group in zip(scored, groups, strict=True) if group == shots]
             secondary[f"{task.metric.name}@k={shots}"] = float(np.mean(chosen))

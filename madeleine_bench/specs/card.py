@@ -42,11 +42,16 @@ class EncoderCard(Card):
         weights: weights file, read by the implementation; None when there is nothing learned.
         patch_encoder: patch encoder whose features it expects; None accepts any.
         input_dim: width of the patch features it expects; None accepts any.
+        magnification: objective power of the patches it expects, such as 20; None accepts any.
+        patch_size: side of the patches it expects, in pixels at that magnification; None accepts
+            any.
         dim: width of its embeddings; None means the width of the patch features.
         training_cohorts: ids of cohorts it was trained on; [] = none, null = unknown.
         licence: licence of weights and code.
         deterministic: whether the same bag gives the same embedding, bit for bit.
         phantom_only: whether it reads what only a phantom has.
+        supervised: whether it is trained on the labels of each task, so that it has no embedding
+            of its own and only the finetune protocols score it.
     """
 
     kind: Literal["encoder", "baseline", "control"] = "encoder"
@@ -55,11 +60,14 @@ class EncoderCard(Card):
     weights: Weights | None = None
     patch_encoder: str | None = None
     input_dim: int | None = Field(None, gt=0)
+    magnification: float | None = Field(default=None, gt=0)
+    patch_size: int | None = Field(default=None, gt=0)
     dim: int | None = Field(None, gt=0)
     training_cohorts: tuple[str, ...] | None
     licence: str
     deterministic: bool = True
     phantom_only: bool = False
+    supervised: bool = False
     description: str
     citation: str | None = None
 

@@ -11,7 +11,7 @@ from madeleine_bench.hashing import hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, line_of, parse_spec, read_yaml
-from madeleine_bench.specs.protocol import FewShot, ProtocolSpec
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 
 _SCORED_KEYS = {"id", "version", "cohort", "unit", "stains", "labels", "splits", "metric", "shots"}
@@ -95,6 +95,8 @@ def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) 
     """
     scored = {k: v for k, v in task.model_dump(mode="json").items() if k in _SCORED_KEYS}
     fit = protocol.model_dump(mode="json", include={"id", "version", "method"})
+    if protocol.fusion != "late":
+        fit["fusion"] = protocol.fusion
     return hash_json({"task": scored, "protocol": fit, "labels": labels, "splits": splits})
 
 
@@ -162,9 +164,9 @@ def misfit(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
             f"protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
             f"those of {task.id} are {task.labels.type}"
         )
-    if isinstance(protocol.method, FewShot) and task.expected.classes:
+    if protocol.shot_plan and task.expected.classes:
         smallest = min(task.expected.classes.values())
-        if (most := max(task.shots or protocol.method.shots)) >= smallest:
+        if (most := max(task.shots or protocol.shot_plan.shots)) >= smallest:
             return (
                 f"{most} shots a class, but the smallest class of {task.id} is expected "
                 f"to have {smallest}; give the task smaller 'shots'"

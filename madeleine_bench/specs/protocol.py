@@ -1,5 +1,6 @@
 """Protocols: how embeddings and labels become predictions."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,6 +9,7 @@ from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.task import Identifier
 
 LabelType = Literal["binary", "multiclass", "ordered", "survival"]
+Fusion = Literal["late", "early", "per-stain"]
 
 
 class LogisticRegression(Spec):
@@ -76,14 +78,105 @@ class Cox(Spec):
         return self
 
 
+class Retrieval(Spec):
+    """Search by likeness: each test unit asks for the most similar training units.
+
+    Attributes:
+        scale: as in LogisticRegression.
+        similarity: "cosine", of the scaled embeddings.
+        top: numbers of neighbours k at which a hit is counted: one of them is of the query's class.
+        vote: neighbours whose majority is the predicted class; of equal votes the class of the
+            most similar unit wins. Their shares are the predicted probabilities.
+    """
+
+    kind: Literal["retrieval"]
+    scale: Literal["z-score", "none"]
+    similarity: Literal["cosine"]
+    top: tuple[int, ...] = Field(min_length=1)
+    vote: int = Field(ge=1)
+
+
+class FineTune(Spec):
+    """The network of an encoder and a head, trained together on the bags of each training fold.
+
+    Attributes:
+        start: "weights" goes on from those of the encoder's card, where it has some; "scratch"
+            draws all anew.
+        seeds: times each fold is trained, each from another seed; every one counts as a repeat.
+        epochs: passes over the training units at most.
+        batch: units of a step.
+        patches: patches of a unit seen in a step, drawn anew each time; all where it has fewer.
+        learning_rate: of AdamW, after warm-up; a cosine leads it to zero.
+        weight_decay: of AdamW.
+        warmup_epochs: epochs over which the rate rises from zero.
+        class_weight: None, or "balanced": each class weighs the same in the loss.
+        validation: share of the training units (whole cases, stratified) kept to stop early;
+            0 trains all epochs on all of them.
+        patience: epochs without a lower validation loss after which training stops; the weights
+            of the lowest are used.
+        precision: of matrix products on a GPU; a CPU always computes in float32.
+        ordered: loss of ordered classes: "cross-entropy", or "conditional" (CORN: one probability
+            for each level to be exceeded, given that the one below is).
+        survival: loss of survival: "cox" (partial likelihood over the units of a step) or
+            "discrete-time" (likelihood of the hazards in `bins` intervals).
+        bins: intervals between the quantiles of the training events; only for discrete-time.
+        shots: labelled cases a class, as in FewShot; None trains on the folds of the task.
+        draws: draws for each number of shots.
+    """
+
+    kind: Literal["finetune"]
+    start: Literal["weights", "scratch"]
+    seeds: int = Field(ge=1, le=20)
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    patches: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup_epochs: int = Field(ge=0)
+    class_weight: Literal["balanced"] | None = None
+    validation: float = Field(ge=0.0, le=0.5)
+    patience: int = Field(ge=1)
+    precision: Literal["float32", "bfloat16"]
+    ordered: Literal["cross-entropy", "conditional"]
+    survival: Literal["cox", "discrete-time"]
+    bins: int | None = Field(default=None, ge=2)
+    shots: tuple[int, ...] | None = Field(default=None, min_length=1)
+    draws: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if (self.survival == "discrete-time") != (self.bins is not None):
+            raise ValueError("'bins' belongs to survival: discrete-time, which needs it")
+        if (self.shots is None) != (self.draws is None):
+            raise ValueError("'shots' and 'draws' belong together")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("'warmup_epochs' must be less than 'epochs'")
+        return self
+
+
+@dataclass(frozen=True)
+class ShotPlan:
+    """How many labelled cases a class are trained on, each number several times."""
+
+    shots: tuple[int, ...]
+    draws: int
+
+
 class ProtocolSpec(Spec):
-    """One protocol, found by its versioned name such as linear-probe/v1."""
+    """One protocol, found by its versioned name such as linear-probe/v1.
+
+    `fusion` says how the slides of a case become one: "late" averages their embeddings, "early"
+    embeds their patches as one bag, "per-stain" averages within each stain, then over stains.
+    """
 
     id: Identifier
     version: int = Field(ge=1)
     title: str
     labels: tuple[LabelType, ...] = Field(min_length=1)
-    method: Annotated[LinearProbe | FewShot | Cox, Field(discriminator="kind")]
+    method: Annotated[
+        LinearProbe | FewShot | Cox | Retrieval | FineTune, Field(discriminator="kind")
+    ]
+    fusion: Fusion = "late"
     description: str
     citation: str
 
@@ -92,8 +185,29 @@ class ProtocolSpec(Spec):
         """The versioned name, such as linear-probe/v1."""
         return f"{self.id}/v{self.version}"
 
+    @property
+    def shot_plan(self) -> ShotPlan | None:
+        """The shots it draws; None where it uses the folds of the task."""
+        method = self.method
+        if isinstance(method, FewShot):
+            return ShotPlan(method.shots, method.draws)
+        if isinstance(method, FineTune) and method.shots and method.draws:
+            return ShotPlan(method.shots, method.draws)
+        return None
+
+    @property
+    def trains_networks(self) -> bool:
+        """Whether it trains an encoder on bags, so that no embedding is made first."""
+        return isinstance(self.method, FineTune)
+
     @model_validator(mode="after")
     def _labels_fit(self) -> Self:
+        if isinstance(self.method, FineTune):
+            if self.method.shots and "survival" in self.labels:
+                raise ValueError("shots are drawn by class; survival labels have none")
+            if self.fusion != "early":
+                raise ValueError("a finetune protocol needs fusion: early, as a case is one bag")
+            return self
         survival = self.method.kind == "cox"
         if any((label == "survival") != survival for label in self.labels):
             raise ValueError(f"a {self.method.kind} protocol cannot score these label types")

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.hashing import hash_array, hash_json
-from madeleine_bench.specs.protocol import FewShot, LabelType, ProtocolSpec
+from madeleine_bench.specs.protocol import LabelType, ProtocolSpec
 from madeleine_bench.specs.task import CHANCE, FACTS, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
@@ -54,7 +54,7 @@ def golden_problem(protocol: ProtocolSpec, labels: LabelType) -> GoldenProblem:
     ids = [f"unit-{number:02d}" for number in range(_UNITS)]
     outcome, stratum = _outcome(labels, latent)
     table = pd.DataFrame({"unit_id": ids, "case_id": ids, "site": "", **outcome})
-    splits = _splits(labels, stratum, isinstance(protocol.method, FewShot))
+    splits = _splits(labels, stratum, protocol.shot_plan is not None)
     listed = {name: column.tolist() for name, column in outcome.items()}
     places = [[*s.key, s.train.tolist(), s.test.tolist()] for s in splits]
     digest = hash_json([hash_array(ids, embeddings), listed, places])
