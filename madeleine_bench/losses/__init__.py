@@ -1,1 +1,1 @@
-"""The losses of cross-stain pretraining as pure functions: contrast and graph transport."""
+"""Loss functions: of pretraining across stains, and of networks trained on the labels of a task."""
