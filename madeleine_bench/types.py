@@ -34,6 +34,9 @@ class Bag:
         site: where the case was treated, or None.
         patch_encoder: name of the model that made the features, or None (unknown).
         organ: "breast" or "kidney", the organ of the cohort, or None (unknown).
+        magnification: objective power of the patches, such as 20, or None (not stated).
+        patch_size: side of a patch in pixels at that magnification, or None (not stated).
+        patch_size_level0: side of a patch in level-0 pixels, or None (not stated).
         latents: the hidden causes of a phantom slide; None for a real one.
     """
 
@@ -45,6 +48,9 @@ class Bag:
     site: str | None = None
     patch_encoder: str | None = None
     organ: str | None = None
+    magnification: float | None = None
+    patch_size: int | None = None
+    patch_size_level0: int | None = None
     latents: Mapping[str, float] | None = field(default=None, repr=False)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from madeleine_bench.cli.console import print_pairs, print_table
 from madeleine_bench.encoders.registry import EncoderEntry
+from madeleine_bench.encoders.trident import needs, weights_page
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.files import write_text
 from madeleine_bench.resources import resource_folder
@@ -72,7 +73,10 @@ def describe_encoder(entry: EncoderEntry) -> None:
     cohorts = entry.card.training_cohorts
     trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
     pairs = [(key, str(value)) for key, value in card.items() if value not in (None, {}, "")]
-    print_pairs([*pairs, ("training cohorts", trained), ("card", str(entry.path))])
+    pairs += [("training cohorts", trained)]
+    if needed := needs(entry.card):
+        pairs += [("needs", f"{needed}: {weights_page(entry.card)}")]
+    print_pairs([*pairs, ("card", str(entry.path))])
 
 
 def write_lock(folder: Path | None) -> None:

@@ -17,16 +17,23 @@ class Published(StrEnum):
 
 @app.command("list")
 def list_encoders() -> None:
-    """List the encoders that ship here and those that other packages offer."""
+    """List the encoders that ship here, those of others, and those that other packages offer."""
     from madeleine_bench.cli.console import print_table
-    from madeleine_bench.encoders.registry import plugged_encoders, shipped_encoders
+    from madeleine_bench.encoders.registry import (
+        external_encoders,
+        plugged_encoders,
+        shipped_encoders,
+    )
+    from madeleine_bench.encoders.trident import needs
 
     rows = [
-        [e.card.name, e.card.revision, e.card.kind, e.card.title]
-        for e in shipped_encoders().values()
+        [e.card.name, e.card.revision, e.card.kind, e.card.title, needs(e.card)]
+        for e in (*shipped_encoders().values(), *external_encoders().values())
     ]
-    rows += [[name, "", "entry point", point.value] for name, point in plugged_encoders().items()]
-    print_table(f"{len(rows)} encoders", ["encoder", "revision", "kind", "title"], rows)
+    rows += [
+        [name, "", "entry point", point.value, ""] for name, point in plugged_encoders().items()
+    ]
+    print_table(f"{len(rows)} encoders", ["encoder", "revision", "kind", "title", "needs"], rows)
 
 
 @app.command()

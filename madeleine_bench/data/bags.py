@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing
 from madeleine_bench.specs.loader import did_you_mean
@@ -60,6 +61,11 @@ class BagHeader:
         kind = self.attributes.get(PHANTOM_ATTRIBUTE)
         return None if kind is None else str(kind)
 
+    @property
+    def geometry(self) -> PatchGeometry:
+        """Magnification and size of its patches, as far as the file states them."""
+        return stated_geometry(self.attributes)
+
 
 @dataclass(frozen=True)
 class BagFile:
@@ -78,6 +84,11 @@ class BagFile:
     coords_unit: CoordsUnit | None = None
     patch_encoder: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def geometry(self) -> PatchGeometry:
+        """Magnification and size of its patches, as far as the file states them."""
+        return stated_geometry(self.attributes)
 
 
 def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:

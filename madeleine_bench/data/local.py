@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -79,13 +80,13 @@ class LocalCohort:
         Raises:
             InputError: a file is damaged, or two files differ in width or patch encoder.
         """
-        empty = {slide_id for slide_id, facts in self._facts.items() if facts.patches == 0}
+        empty = {slide_id for slide_id, facts in self.facts.items() if facts.patches == 0}
         return frozenset(set(self._rows) - set(self.files) | empty)
 
     @cached_property
     def width(self) -> int | None:
         """The number of dimensions of the patch features; None when every bag is empty."""
-        return next((facts.width for facts in self._facts.values() if facts.patches), None)
+        return next((facts.width for facts in self.facts.values() if facts.patches), None)
 
     def read_bag(self, slide_id: str) -> Bag:
         """Return the bag of one slide.
@@ -106,6 +107,7 @@ class LocalCohort:
             site=site or None,
             patch_encoder=self.entry.patch_encoder or file.patch_encoder,
             organ=self.organ,
+            **asdict(file.geometry),
         )
 
     def read_file(self, slide_id: str) -> BagFile:
@@ -154,7 +156,12 @@ class LocalCohort:
         return None
 
     @cached_property
-    def _facts(self) -> Mapping[str, FileFacts]:
+    def facts(self) -> Mapping[str, FileFacts]:
+        """What the header of each slide's feature file states, by slide id.
+
+        Raises:
+            InputError: a file is damaged, or two files differ in width or patch encoder.
+        """
         facts: dict[str, FileFacts] = {}
         first: tuple[Path, FileFacts] | None = None
         for slide_id, path in sorted(self.files.items()):

@@ -13,12 +13,15 @@ from madeleine_bench.hashing import hash_file
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Shape and origin of a bag file, as its header states them."""
+    """Shape, origin and patches of a bag file, as its header states them; None is not stated."""
 
     patches: int
     width: int
     patch_encoder: str | None
     phantom: str | None = None
+    magnification: float | None = None
+    patch_size: int | None = None
+    patch_size_level0: int | None = None
 
 
 class FileMemory:
@@ -55,11 +58,18 @@ class FileMemory:
         Raises:
             InputError: the file is not a bag file.
         """
-        key = _key(path, f"facts:{encoder or ''}")
+        # The number counts the kinds of facts there have been: lines of fewer facts are left alone.
+        key = _key(path, f"facts-2:{encoder or ''}")
         known = self._recall(key)
         if not isinstance(known, dict):
             header = read_bag_header(path, encoder)
-            facts = FileFacts(header.patches, header.width, header.patch_encoder, header.phantom)
+            facts = FileFacts(
+                header.patches,
+                header.width,
+                header.patch_encoder,
+                header.phantom,
+                **asdict(header.geometry),
+            )
             self._keep(key, asdict(facts))
             return facts
         return FileFacts(**known)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from madeleine_bench.encoders.base import SlideEncoder
+from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Bag
 
@@ -22,20 +23,17 @@ class ContractCheck:
 def check_contract(encoder: SlideEncoder) -> list[ContractCheck]:
     """Return the verdict of each contract check.
 
-    The checks: a finite float vector of the width the card says; the same twice (where the card
+    Those of a supervised encoder are of its network (see `_check_network`). The checks of all
+    others: a finite float vector of the width the card says; the same twice (where the card
     says deterministic); the same for patches in another order (to 1e-4 relative); a bag of one
     patch works; the width does not depend on the number of patches; the bag is left as it was.
     """
+    if encoder.card.kind == "supervised":
+        return _check_network(encoder)
     width = encoder.card.input_dim or 512
     bag = example_bag(width, 37)
-    checks: list[ContractCheck] = []
-
-    def check(name: str, ask: Callable[[], tuple[bool, str]]) -> None:
-        try:
-            passed, seen = ask()
-        except Exception as error:  # noqa: BLE001  (a stranger's encoder may raise anything)
-            passed, seen = False, f"raised {type(error).__name__}: {error}"
-        checks.append(ContractCheck(name, bool(passed), seen))
+    checks = _Checks()
+    check = checks.ask
 
     def vector() -> tuple[bool, str]:
         out = np.asarray(encoder.encode(bag))
@@ -68,7 +66,78 @@ def check_contract(encoder: SlideEncoder) -> list[ContractCheck]:
     check("does not depend on the order of patches", order)
     check("takes a bag of one patch", one_patch)
     check("leaves the bag as it was", untouched)
-    return checks
+    return checks.made
+
+
+class _Checks:
+    """The checks made so far; one that raises has failed."""
+
+    def __init__(self) -> None:
+        self.made: list[ContractCheck] = []
+
+    def ask(self, name: str, ask: Callable[[], tuple[bool, str]]) -> None:
+        try:
+            passed, seen = ask()
+        except Exception as error:  # noqa: BLE001  (a stranger's encoder may raise anything)
+            passed, seen = False, f"raised {type(error).__name__}: {error}"
+        self.made.append(ContractCheck(name, bool(passed), seen))
+
+
+def _check_network(encoder: SlideEncoder) -> list[ContractCheck]:
+    """Return the verdict of each check of a network that labels are to train.
+
+    The checks: finite outputs, as many as asked for, for each bag; the same network from the same
+    seed and another from another; no bag changes what is said of another (to 1e-5); a bag of one
+    patch works; a loss reaches the parameters.
+    """
+    import torch
+
+    width = encoder.card.input_dim or 512
+    bags = [torch.from_numpy(example_bag(width, n).features) for n in (37, 9)]
+    packed, lengths = torch.cat(bags), [len(bag) for bag in bags]
+    checks = _Checks()
+
+    def network(seed: int = 1) -> Any:
+        assert isinstance(encoder, TrainableEncoder), "no method network(...)"
+        with torch.random.fork_rng(devices=[]):
+            return encoder.network(
+                input_dim=width, outputs=3, organ="breast", seed=seed, from_weights=False
+            ).eval()
+
+    def logits(made: Any, patches: Any, counts: list[int]) -> Any:
+        with torch.inference_mode():
+            return made(patches, counts).logits
+
+    def outputs() -> tuple[bool, str]:
+        found = logits(network(), packed, lengths)
+        return tuple(found.shape) == (2, 3) and bool(found.isfinite().all()), f"{found.shape}"
+
+    def seeded() -> tuple[bool, str]:
+        first, again, other = (logits(network(s), packed, lengths) for s in (1, 1, 2))
+        same, differs = torch.equal(first, again), not torch.equal(first, other)
+        return same and differs, f"same seed {'equal' if same else 'differs'}"
+
+    def alone() -> tuple[bool, str]:
+        made = network()
+        gap = (logits(made, packed, lengths)[1] - logits(made, bags[1], lengths[1:])[0]).abs().max()
+        return float(gap) < 1e-5, f"largest difference {float(gap):.1e}"
+
+    def one_patch() -> tuple[bool, str]:
+        found = logits(network(), bags[0][:1], [1])
+        return bool(found.isfinite().all()), f"{found.shape}"
+
+    def trainable() -> tuple[bool, str]:
+        made = network().train()
+        made(packed, lengths).logits.square().sum().backward()
+        reached = [p for p in made.parameters() if p.grad is not None and p.grad.abs().max() > 0]
+        return bool(reached), f"{len(reached)} of {len(list(made.parameters()))} parameters reached"
+
+    checks.ask("returns finite outputs, as many as asked for", outputs)
+    checks.ask("is the same from the same seed, another from another", seeded)
+    checks.ask("no bag changes what is said of another", alone)
+    checks.ask("takes a bag of one patch", one_patch)
+    checks.ask("a loss reaches its parameters", trainable)
+    return checks.made
 
 
 def example_bag(width: int, patches: int, order: np.ndarray | None = None) -> Bag:
@@ -84,5 +153,6 @@ def example_bag(width: int, patches: int, order: np.ndarray | None = None) -> Ba
         coords=coords[rows],
         site="example",
         organ="breast",
+        patch_size_level0=256,
         latents=latents,
     )

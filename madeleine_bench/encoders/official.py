@@ -1,7 +1,9 @@
 """Import of the weights that the authors of Madeleine published: model.pt and model_config.json.
 
 References:
-    https://huggingface.co/MahmoodLab/madeleine (gated; CC BY-NC-ND 4.0).
+    https://huggingface.co/MahmoodLab/madeleine (gated; CC BY-NC-ND 4.0). Its patches are at 10x
+    ("trained on 10X breast samples", README of github.com/mahmoodlab/MADELEINE) and of 256 px
+    (table of slide encoders, README of github.com/mahmoodlab/TRIDENT).
 """
 
 import json
@@ -228,6 +230,8 @@ def _card(target: Target, description: ModelDescription) -> EncoderCard:
         weights=Weights(path=target.weights.name, sha256=sha256),
         patch_encoder="conch_v1",
         input_dim=description.input_dim,
+        magnification=10,
+        patch_size=256,
         dim=description.width,
         training_cohorts=(target.cohort,),
         licence="CC BY-NC-ND 4.0",

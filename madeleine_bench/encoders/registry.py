@@ -15,6 +15,7 @@ from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read
 
 ENTRY_POINT_GROUP = "madeleine_bench.encoders"
 _OWN_FOLDERS = ("baselines", "encoders")
+_EXTERNAL = ("encoders", "external")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -34,20 +35,22 @@ class EncoderEntry:
 
 
 def shipped_encoders() -> dict[str, EncoderEntry]:
-    """Return the encoders whose cards ship with the package, by name, sorted.
+    """Return the encoders that ship with the package and run with nothing else, by name, sorted.
 
     Raises:
         InputError: a card is broken or two cards have the same name.
     """
-    found: dict[str, EncoderEntry] = {}
-    for folder in _OWN_FOLDERS:
-        for path in sorted(resource_folder(folder).glob("*.yaml")):
-            entry = read_card(path, origin="madeleine-bench")
-            if entry.card.name in found:
-                other = found[entry.card.name].path
-                raise InputError(f"{path}: '{entry.card.name}' is declared already in {other}")
-            found[entry.card.name] = entry
-    return dict(sorted(found.items()))
+    return _cards(*(resource_folder(folder) for folder in _OWN_FOLDERS))
+
+
+def external_encoders() -> dict[str, EncoderEntry]:
+    """Return the encoders of which the card alone ships, by name, sorted; see encoders.trident.
+
+    Raises:
+        InputError: a card is broken or two cards have the same name.
+    """
+    folder, inside = _EXTERNAL
+    return _cards(resource_folder(folder) / inside)
 
 
 def plugged_encoders() -> Mapping[str, importlib.metadata.EntryPoint]:
@@ -77,7 +80,7 @@ def find_encoder(name: str) -> EncoderEntry:
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return read_card(Path(name), origin=name)
-    own, plugged = shipped_encoders(), plugged_encoders()
+    own, plugged = {**shipped_encoders(), **external_encoders()}, plugged_encoders()
     if name in own and name in plugged:
         raise InputError(
             f"encoder '{name}' is ours and is also offered by {plugged[name].value}; "
@@ -147,6 +150,18 @@ def load_encoder(entry: EncoderEntry) -> SlideEncoder:
             "method encode(bag); see madeleine_bench.encoders.BaseEncoder"
         )
     return encoder
+
+
+def _cards(*folders: Path) -> dict[str, EncoderEntry]:
+    found: dict[str, EncoderEntry] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.yaml")):
+            entry = read_card(path, origin="madeleine-bench")
+            if entry.card.name in found:
+                other = found[entry.card.name].path
+                raise InputError(f"{path}: '{entry.card.name}' is declared already in {other}")
+            found[entry.card.name] = entry
+    return dict(sorted(found.items()))
 
 
 def _plugged_entry(point: importlib.metadata.EntryPoint) -> EncoderEntry:

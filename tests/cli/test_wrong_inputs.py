@@ -4,6 +4,7 @@ The faults, by name, are the functions below that start with `fault_`; each prep
 returns the arguments of `mbench`, the exit code and words that must be in the message.
 """
 
+import importlib.util
 import inspect
 import json
 import shutil
@@ -64,6 +65,11 @@ class Workshop:
         text = self.bcnb.labels.read_text()
         assert old in text
         self.bcnb.labels.write_text(text.replace(old, new))
+
+    def state(self, **attributes):
+        for number in range(1, 41):
+            with h5py.File(self.bcnb.bag(number), "a") as handle:
+                handle.attrs.update(attributes)
 
     def add_config(self, text):
         self.bcnb.config.write_text(self.bcnb.config.read_text() + text)
@@ -235,6 +241,29 @@ def fault_width_the_encoder_does_not_take(w):
 def fault_features_of_another_patch_encoder(w):
     w.add_config('patch_encoder = "uni"\n')
     return w.run(encoder=w.stranger(extra="patch_encoder: conch_v1")), 2, ["conch_v1", "uni"]
+
+
+def fault_patches_of_another_magnification(w):
+    w.state(target_magnification=20, patch_size=256)
+    extra = "magnification: 10\npatch_size: 256"
+    return w.run(encoder=w.stranger(extra=extra)), 2, ["stranger", "10x", "20x", "extract"]
+
+
+def fault_patches_of_another_size(w):
+    w.state(target_magnification=10, patch_size=512)
+    extra = "magnification: 10\npatch_size: 256"
+    return w.run(encoder=w.stranger(extra=extra)), 2, ["stranger", "256 px", "512 px", "extract"]
+
+
+def fault_features_named_by_their_files(w):
+    w.state(patch_encoder="uni_v1")
+    return w.run(encoder=w.stranger(extra="patch_encoder: conch_v15")), 2, ["conch_v15", "uni_v1"]
+
+
+def fault_encoder_that_does_not_ship(w):
+    if importlib.util.find_spec("trident") is not None:
+        pytest.skip("TRIDENT is installed here")
+    return ["encoders", "check", "titan"], 2, ["github.com/mahmoodlab/TRIDENT", "ask for access"]
 
 
 def fault_pickled_bag(w):

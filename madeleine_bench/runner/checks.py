@@ -1,0 +1,107 @@
+"""What encoders expect against what feature files state, before anything is embedded."""
+
+from collections.abc import Sequence
+
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.memory import FileFacts
+from madeleine_bench.embeddings.compute import misfit
+from madeleine_bench.encoders.trident import NO_LEVEL0_SIZE, needs_level0_size
+from madeleine_bench.errors import InputError
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.types import CohortData
+
+
+def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> None:
+    """Check the header of every feature file of a cohort against every card.
+
+    Headers are remembered between runs, so this opens no file twice. A generated phantom has no
+    files and passes; its bags are checked as they are encoded.
+
+    Args:
+        cards: of the encoders that are to embed the cohort.
+        data: the cohort.
+        where: what names the cohort's slides, such as the path of its label table.
+
+    Raises:
+        InputError: an encoder does not take a bag. It names the first such file, what the card
+            expects, what the file states, what to do, how many files there are like it, and the
+            other encoders that do not fit.
+    """
+    if not isinstance(data, LocalCohort):
+        return
+    full = _full(data)
+    refused: list[tuple[EncoderCard, list[tuple[str, str]]]] = []
+    for card in cards:
+        reasons = [(slide, _reason(card, data, facts)) for slide, facts in full.items()]
+        if wrong := [(slide, reason) for slide, reason in reasons if reason is not None]:
+            refused.append((card, wrong))
+    if not refused:
+        return
+    card, wrong = refused[0]
+    slide_id, reason = wrong[0]
+    others = ", ".join(other.name for other, _ in refused[1:])
+    raise InputError(
+        f"{data.files[slide_id]}: encoder {card.name} cannot take it: {reason}. So it is with "
+        f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
+        + (f"; other encoders that do not fit: {others}" if others else "")
+    )
+
+
+def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
+    """Return one line for each encoder that expects what feature files of a cohort do not state.
+
+    Such files are taken to be what the card expects; nothing can be checked.
+    """
+    if not isinstance(data, LocalCohort):
+        return []
+    full = _full(data)
+    lines = []
+    for card in cards:
+        asked = {
+            f"patch encoder {card.patch_encoder}": card.patch_encoder
+            and [_encoder(data, facts) for facts in full.values()],
+            f"magnification {card.magnification or 0:g}x": card.magnification
+            and [facts.magnification for facts in full.values()],
+            f"patch size {card.patch_size} px": card.patch_size
+            and [_sized(card, facts) for facts in full.values()],
+        }
+        unknown = [
+            f"{what} ({found.count(None)} of {len(full)})"
+            for what, found in asked.items()
+            if isinstance(found, list) and None in found
+        ]
+        if unknown:
+            lines.append(
+                f"{card.name} on {data.cohort_id}: feature files do not state what it expects, "
+                f"taken as so: {', '.join(unknown)}"
+            )
+    return lines
+
+
+def _reason(card: EncoderCard, data: LocalCohort, facts: FileFacts) -> str | None:
+    reason = misfit(
+        card,
+        patch_encoder=_encoder(data, facts),
+        width=facts.width,
+        magnification=facts.magnification,
+        patch_size=facts.patch_size,
+    )
+    if reason is None and needs_level0_size(card) and facts.patch_size_level0 is None:
+        return NO_LEVEL0_SIZE
+    return reason
+
+
+def _full(data: LocalCohort) -> dict[str, FileFacts]:
+    """Return the facts of the bags that have a patch, sorted by slide id."""
+    return {slide: facts for slide, facts in sorted(data.facts.items()) if facts.patches}
+
+
+def _encoder(data: LocalCohort, facts: FileFacts) -> str | None:
+    """Return what made the features: what mbench.toml says, as for a bag, or else the file."""
+    return data.entry.patch_encoder or facts.patch_encoder
+
+
+def _sized(card: EncoderCard, facts: FileFacts) -> int | None:
+    """Return the patch size where `misfit` holds it against the card."""
+    beside = card.magnification is None or facts.magnification is not None
+    return facts.patch_size if beside else None
