@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from madeleine_bench.pretrain.curves import styled_svg
+from madeleine_bench.figures import styled_svg
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")

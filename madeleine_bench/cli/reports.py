@@ -20,9 +20,12 @@ def finish_run(request: Request) -> None:
     """
     with LiveProgress() as progress:
         report = run(request, progress)
-    for board in build_boards(ResultStore(request.results).records(), report.catalogue):
-        if board.name in report.boards:
-            print_board(board)
+    records = list(ResultStore(request.results).records())
+    asked: list[str | None] = [report.catalogue.protocol(name).name for name in request.protocols]
+    for protocol in asked or [None]:
+        for board in build_boards(records, report.catalogue, protocol):
+            if board.name in report.boards:
+                print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {request.results / 'records'}",

@@ -52,6 +52,10 @@ def run(
     catalogue: Catalogue = None,
     phantom_signal: Signal = None,
     phantom_seed: Seed = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where networks are trained; auto: the GPU where there is one."),
+    ] = "auto",
 ) -> None:
     """Score encoders on tasks, keep the records, and show the board.
 
@@ -67,6 +71,6 @@ def run(
     phantom = PhantomChoice(phantom_signal, phantom_seed)
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
-        config, catalogue, phantom,
+        config, catalogue, phantom, device,
     )  # fmt: skip
     finish_run(request)

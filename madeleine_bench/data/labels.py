@@ -16,6 +16,7 @@ from madeleine_bench.types import CohortData, Units
 
 NO_FILE = "no feature file"
 SOME_FILES = "no feature file, case scored from its other slides"
+NO_STAIN = "no slide of stain {}, case scored from its other stains"
 
 Label = str | tuple[float, bool]
 
@@ -35,7 +36,8 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
     """Return what a task scores of a cohort: the slides or cases with a label and a bag.
 
     A case takes the label its labelled slides agree on and is scored from all its slides of the
-    task's stains. Slides of other stains are no part of the task and are not counted.
+    task's stains; those that lack one of these stains are named. Slides of other stains are no
+    part of the task and are not counted.
 
     Args:
         task: the task, with the user's label words.
@@ -62,6 +64,7 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
     rows: list[tuple[str, str, str, Label]] = []
     bags: dict[str, tuple[str, ...]] = {}
     missing: dict[str, list[str]] = defaultdict(list)
+    stain_of = dict(zip(chosen["slide_id"], chosen["stain"], strict=True))
     for unit_id, members in sorted(groups.items()):
         label = _agreed(unit_id, members, where)
         present = tuple(m.slide_id for m in members if m.slide_id not in data.no_bag)
@@ -72,6 +75,10 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
         else:
             absent = [m.slide_id for m in members if m.slide_id in data.no_bag]
             missing[SOME_FILES].extend(absent)
+            if task.unit == "case":
+                covered = {stain_of[slide_id] for slide_id in present}
+                for stain in sorted(set(task.stains) - covered):
+                    missing[NO_STAIN.format(stain)].append(unit_id)
             rows.append((unit_id, members[0].case_id, members[0].site, label))
             bags[unit_id] = present
     named = {reason: tuple(ids) for reason, ids in sorted(missing.items()) if ids}

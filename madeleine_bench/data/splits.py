@@ -84,8 +84,9 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     _check_foldable(task, outcome, groups)
     ids = units.table["unit_id"].to_numpy()
     single = len(set(groups)) == len(groups)
+    drawn_as = task.splits.like or task.id
     for repeat in range(task.splits.repeats):
-        seed = seed_for(task.id, task.version, task.splits.scheme, folds, repeat) % 2**32
+        seed = seed_for(drawn_as, task.version, task.splits.scheme, folds, repeat) % 2**32
         options = {"n_splits": folds, "shuffle": True, "random_state": seed}
         if single:
             parts = StratifiedKFold(**options).split(ids, outcome)
@@ -153,7 +154,8 @@ def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Ro
     for shots in _shots(task, few_shot):
         _check_drawable(task, labels, cases, shots)
         for draw in range(few_shot.draws):
-            rng = rng_for(task.id, task.version, "few-shot", shots, draw)
+            drawn_as = task.splits.like or task.id
+            rng = rng_for(drawn_as, task.version, "few-shot", shots, draw)
             rows = _draw(task, labels, cases, shots, rng)
             yield from ((shots, draw, str(ids[row])) for row in sorted(rows))
 
@@ -260,7 +262,9 @@ def _members(
 ) -> dict[tuple[int, int], set[int]]:
     """Return the rows of the unit table that a file lists under each key."""
     position = {unit_id: row for row, unit_id in enumerate(units.table["unit_id"])}
-    left_out = {i for ids in units.missing.values() for i in ids} if missing_allowed else set()
+    left_out: set[str] = set()
+    if missing_allowed:
+        left_out = {i for ids in units.missing.values() for i in ids} - set(position)
     members: dict[tuple[int, int], set[int]] = defaultdict(set)
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != 3 or not (cells[0].isdecimal() and cells[1].isdecimal()):

@@ -1,16 +1,21 @@
 """Running encoders over bags, with the contract checked at the door."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
+
+# Scanners of "40x" differ by some per cent, so 19.9x from micrometres a pixel is 20x.
+_SAME_POWER = 0.05
 
 
 def embed_slides(
@@ -110,8 +115,44 @@ def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
     return weights
 
 
-def unit_embeddings(embeddings: Embeddings, units: Units) -> NDArray[np.float64]:
+def misfit(
+    card: EncoderCard,
+    *,
+    patch_encoder: str | None,
+    width: int,
+    magnification: float | None,
+    patch_size: int | None,
+) -> str | None:
+    """Return why a bag is not what a card expects, and what to do; None where it may be.
+
+    What the card leaves open and what the bag does not state (None) fits. A size in pixels says
+    something only beside its magnification, so a card that names both is not held against a bag
+    that states the size alone.
+    """
+    again = "; extract the features again or choose another encoder"
+    if card.patch_encoder and patch_encoder and card.patch_encoder != patch_encoder:
+        return f"it expects features of {card.patch_encoder}, these are of {patch_encoder}{again}"
+    if card.input_dim is not None and width != card.input_dim:
+        return f"it expects patch features of width {card.input_dim}, found {width}{again}"
+    if card.magnification is not None:
+        if magnification is None:
+            return None
+        if not math.isclose(magnification, card.magnification, rel_tol=_SAME_POWER):
+            return (
+                f"it expects patches at {card.magnification:g}x, the file states "
+                f"{magnification:.3g}x{again}"
+            )
+    if card.patch_size is not None and patch_size not in (None, card.patch_size):
+        return f"it expects patches of {card.patch_size} px, the file states {patch_size} px{again}"
+    return None
+
+
+def unit_embeddings(
+    embeddings: Embeddings, units: Units, groups: Groups | None = None
+) -> NDArray[np.float64]:
     """Return unit x dim float64 in the order of the unit table: the mean over a unit's slides.
+
+    With `groups`, the mean over the groups of a unit of the mean over the slides of each.
 
     Raises:
         InputError: a slide of a unit has no embedding.
@@ -119,25 +160,29 @@ def unit_embeddings(embeddings: Embeddings, units: Units) -> NDArray[np.float64]
     row_of = {slide_id: row for row, slide_id in enumerate(embeddings.ids)}
     means = np.empty((len(units.table), embeddings.matrix.shape[1]))
     for position, unit_id in enumerate(units.table["unit_id"]):
-        slides = units.slides[unit_id]
-        if absent := [slide_id for slide_id in slides if slide_id not in row_of]:
+        own = (units.slides[unit_id],) if groups is None else groups[unit_id]
+        if absent := [slide_id for group in own for slide_id in group if slide_id not in row_of]:
             raise InputError(f"unit {unit_id}: no embedding of slide {absent[0]}")
-        rows = [row_of[slide_id] for slide_id in slides]
-        means[position] = embeddings.matrix[rows].mean(axis=0, dtype=np.float64)
+        each = [
+            embeddings.matrix[[row_of[slide_id] for slide_id in group]].mean(
+                axis=0, dtype=np.float64
+            )
+            for group in own
+        ]
+        means[position] = each[0] if len(each) == 1 else np.mean(each, axis=0)
     return means
 
 
 def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
-    if card.patch_encoder and bag.patch_encoder and card.patch_encoder != bag.patch_encoder:
-        raise InputError(
-            f"{who}: it expects features of {card.patch_encoder}, these are of "
-            f"{bag.patch_encoder}; extract the features again or choose another encoder"
-        )
-    width = bag.features.shape[1]
-    if card.input_dim is not None and width != card.input_dim:
-        raise InputError(
-            f"{who}: it expects patch features of width {card.input_dim}, found {width}"
-        )
+    reason = misfit(
+        card,
+        patch_encoder=bag.patch_encoder,
+        width=bag.features.shape[1],
+        magnification=bag.magnification,
+        patch_size=bag.patch_size,
+    )
+    if reason is not None:
+        raise InputError(f"{who}: {reason}")
     if not len(bag.features):
         raise InputError(f"{who}: the bag is empty")
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
+
+if TYPE_CHECKING:
+    from madeleine_bench.models.mil.output import BagNetwork
 
 
 @runtime_checkable
@@ -36,6 +39,28 @@ class AttentiveEncoder(SlideEncoder, Protocol):
 
     def attention(self, bag: Bag) -> NDArray[np.floating]:
         """Return the weight of each patch in each head, patch x head; each head adds up to 1."""
+        ...
+
+
+@runtime_checkable
+class TrainableEncoder(SlideEncoder, Protocol):
+    """A slide encoder whose network can be trained further, or anew, on the labels of a task."""
+
+    def network(
+        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
+    ) -> "BagNetwork":
+        """Return a network from bags to `outputs` numbers each: the encoder with a new head.
+
+        Args:
+            input_dim: width of the patch features.
+            outputs: numbers that the head gives for a bag.
+            organ: of the bags; weights may hold a network for each.
+            seed: of whatever is drawn: the head, and without weights all of it.
+            from_weights: whether to go on from the weights of the card.
+
+        Raises:
+            InputError: the weights do not fit the patches or the organ.
+        """
         ...
 
 

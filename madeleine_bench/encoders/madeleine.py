@@ -1,6 +1,6 @@
 """Madeleine as a slide encoder, on the CPU: with trained weights, and with random ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from madeleine_bench.models.madeleine import Madeleine
+    from madeleine_bench.models.mil.output import BagNetwork
 
 
 class TrainedMadeleine(BaseEncoder):
@@ -59,6 +60,35 @@ class TrainedMadeleine(BaseEncoder):
         model, stain = self._fitting(bag)
         return _attention(model, bag, stain)
 
+    def network(
+        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
+    ) -> "BagNetwork":
+        """Return the model of an organ with a linear head; without weights, one of its size.
+
+        Raises:
+            InputError: no model is of the organ or takes patches of this width, or the stain of a
+                slide is an input, which a bag of several stains does not have.
+        """
+        description, model = self._model_for(organ)
+        if description.stain_encoding:
+            raise InputError(
+                "the stain of a slide is an input of this model, and fine-tuning makes one bag of "
+                "all slides of a case; fine-tune a model without stain encodings (madeleine)"
+            )
+        if from_weights and input_dim != description.input_dim:
+            raise InputError(
+                f"the weights take patch features of width {description.input_dim}, the bags have "
+                f"{input_dim}; another protocol may start from scratch (finetune-scratch)"
+            )
+        return _with_head(
+            input_dim,
+            description.width,
+            description.heads,
+            outputs,
+            seed,
+            model.state_dict() if from_weights else None,
+        )
+
     @property
     def n_parameters(self) -> int:
         """Of the largest of its models: a bag goes through one of them."""
@@ -66,7 +96,7 @@ class TrainedMadeleine(BaseEncoder):
 
     def _fitting(self, bag: Bag) -> "tuple[Madeleine, int | None]":
         """Return the model for a bag, and the index of the bag's stain where it is an input."""
-        description, model = self._model_of(bag)
+        description, model = self._model_for(bag.organ)
         if bag.features.shape[1] != description.input_dim:
             raise InputError(
                 f"the model takes patch features of width {description.input_dim}, "
@@ -74,17 +104,17 @@ class TrainedMadeleine(BaseEncoder):
             )
         return model, _stain_index(description, bag)
 
-    def _model_of(self, bag: Bag) -> "tuple[ModelDescription, Madeleine]":
+    def _model_for(self, organ: str | None) -> "tuple[ModelDescription, Madeleine]":
         if len(self._models) == 1:
             return next(iter(self._models.values()))
-        if bag.organ not in self._models:
+        if organ not in self._models:
             known = ", ".join(sorted(self._models))
-            of = "of unknown organ" if bag.organ is None else f"of organ '{bag.organ}'"
+            of = "of unknown organ" if organ is None else f"of organ '{organ}'"
             raise InputError(
                 f"the slide is {of}; the weights have models for: {known}. The organ of a slide "
                 "is that of its cohort (tasks/cohorts)"
             )
-        return self._models[bag.organ]
+        return self._models[organ]
 
 
 class UntrainedMadeleine(BaseEncoder):
@@ -104,6 +134,12 @@ class UntrainedMadeleine(BaseEncoder):
     def attention(self, bag: Bag) -> NDArray[np.floating]:
         """Return the weight of each patch in each head, (patch, head); each head adds up to 1."""
         return _attention(self._model_of(bag), bag, None)
+
+    def network(
+        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
+    ) -> "BagNetwork":
+        """Return the architecture with a linear head, all of it drawn from the seed."""
+        return _with_head(input_dim, self.width, self.heads, outputs, seed, None)
 
     @property
     def n_parameters(self) -> int | None:
@@ -127,6 +163,27 @@ class UntrainedMadeleine(BaseEncoder):
         model.to_empty(device="cpu")
         initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
         return model
+
+
+def _with_head(
+    input_dim: int,
+    width: int,
+    heads: int,
+    outputs: int,
+    seed: int,
+    state: "Mapping[str, Tensor] | None",
+) -> "BagNetwork":
+    """Return the model with a linear head; parameters are drawn where no state gives them."""
+    from madeleine_bench.models.madeleine import Madeleine
+    from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MadeleineEmbedder
+    from madeleine_bench.models.mil.start import initialise_network
+
+    model = Madeleine(input_dim, width, heads)
+    network = EmbedderWithHead(MadeleineEmbedder(model), width, outputs)
+    initialise_network(network, seed)
+    if state is not None:
+        model.load_state_dict(state)
+    return network
 
 
 def _largest(models: "Iterable[Madeleine]") -> int:

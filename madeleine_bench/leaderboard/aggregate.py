@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from madeleine_bench.leaderboard.contamination import Contamination, contamination
-from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, Verification
 from madeleine_bench.specs.task import TaskSpec, chance_corrected
 
+Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
 
@@ -151,15 +153,19 @@ def build_boards(
 ) -> list[Board]:
     """Return a board for each source, real data first; phantom and real never share one.
 
-    `protocol` is a versioned name; None takes each task's first. Records of another version of a
-    task, or of a task the catalogue does not have, are left out.
+    `protocol` is a versioned name; None takes each task's first, and for supervised encoders, which
+    have no embedding to probe, fine-tuning on the same folds. Records of another version of a task,
+    or of a task the catalogue does not have, are left out.
     """
     by_board: dict[str, list[Record]] = {}
     for record in records:
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
             continue
-        if record.protocol == (protocol or task.protocols[0]):
+        supervised = record.encoder.kind == "supervised"
+        if record.protocol == (
+            protocol or (SUPERVISED_PROTOCOL if supervised else task.protocols[0])
+        ):
             by_board.setdefault(record.board, []).append(record)
     return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
 
@@ -214,9 +220,10 @@ def _build_board(
     core = [
         task
         for task in catalogue.tasks.values()
-        if task.status == "core" and (protocol is None or protocol in task.protocols)
+        if task.status == "core"
+        and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
-    reference = _reference_hashes(newest.values())
+    reference = _reference_data(newest.values())
     encoders = sorted({(encoder, revision) for encoder, revision, _ in newest})
     names = Counter(encoder for encoder, _ in encoders)
     columns = []
@@ -238,15 +245,28 @@ def _age(record: Record) -> tuple[int, str, str]:
     return record.verification != "V0", *record.age
 
 
-def _reference_hashes(records: Iterable[Record]) -> dict[str, str]:
-    """Return for each task the hash most encoders were scored with (ties: the smallest)."""
-    votes: dict[str, Counter[str]] = {}
+def _reference_data(records: Iterable[Record]) -> Reference:
+    """Return what most encoders were scored with, ties going to the smallest.
+
+    By (task id, protocol) the task hash, which covers all that moves a score; by (task id, "") the
+    labels and splits, which encoders scored by different protocols must share.
+    """
+    votes: dict[tuple[str, str], Counter[str]] = {}
     for record in records:
         if record.verification != "V0":
-            votes.setdefault(record.task.id, Counter())[record.task.task_hash] += 1
+            for place, value in _data_of(record).items():
+                votes.setdefault(place, Counter())[value] += 1
     return {
-        task_id: min(count, key=lambda value: (-count[value], value))
-        for task_id, count in votes.items()
+        place: min(count, key=lambda value: (-count[value], value))
+        for place, count in votes.items()
+    }
+
+
+def _data_of(record: Record) -> Reference:
+    task_id = record.task.id
+    return {
+        (task_id, record.protocol): record.task.task_hash,
+        (task_id, ""): f"{record.inputs.labels} {record.inputs.splits}",
     }
 
 
@@ -254,7 +274,7 @@ def _column(
     label: str,
     records: Mapping[str, Record],
     core: Sequence[TaskSpec],
-    reference: Mapping[str, str],
+    reference: Reference,
 ) -> Column:
     first = next(iter(records.values())).encoder
     cells = {task_id: _cell(record, reference) for task_id, record in sorted(records.items())}
@@ -284,12 +304,12 @@ def _why_unranked(column: Column, core: int, other: Sequence[str]) -> str:
     return "control" if column.kind == "control" else ""
 
 
-def _cell(record: Record, reference: Mapping[str, str]) -> Cell:
+def _cell(record: Record, reference: Reference) -> Cell:
     main = record.scores.main
     return Cell(
         record,
         corrected=chance_corrected(main.metric, main.value),
-        comparable=record.task.task_hash == reference.get(record.task.id, record.task.task_hash),
+        comparable=all(reference.get(p, value) == value for p, value in _data_of(record).items()),
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )
 

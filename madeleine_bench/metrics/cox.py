@@ -118,6 +118,21 @@ def fit_coxnet(
     return CoxFit(np.asarray(model.coef_[:, -1], dtype=np.float64), days, hazard)
 
 
+def breslow_hazard(
+    survival: Survival, risk: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return days and cumulative baseline hazard of units with the given log hazard ratios.
+
+    References:
+        Breslow, discussion of Cox, JRSS B 34 (1972) 216-217.
+    """
+    from sksurv.linear_model.coxph import BreslowEstimator
+
+    clipped = np.clip(risk, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
+    step = BreslowEstimator().fit(clipped, survival.event, survival.time_days).cum_baseline_hazard_
+    return np.asarray(step.x, dtype=np.float64), np.asarray(step.y, dtype=np.float64)
+
+
 def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str | None:
     """Fit in place and return why it failed, or None."""
     from scipy.linalg import LinAlgWarning

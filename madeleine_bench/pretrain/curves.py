@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.figures import COLOURS, GREY, INK, styled_svg
 from madeleine_bench.files import write_text
 
 # Columns that are neither a loss term nor measured on held-out cases.
@@ -30,10 +31,6 @@ _TERMS = {
     "local": "Loss: transport of tokens (local)",
     "intra": "Loss: contrast of two views (intra)",
 }
-# Okabe and Ito's palette: told apart by readers with any kind of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_INK, _GREY, _PALE = "#222222", "#6B6B6B", "#E4E4E4"
-_FONT = "Helvetica, Arial, sans-serif"
 _WIDTH, _HEIGHT = 360, 110
 _GAPS = {"row": 78, "column": 64}
 _MOST_TICKS = 9
@@ -135,7 +132,7 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     ]
     heading = alt.Title(
         re.sub("phantom", "PHANTOM", title, flags=re.IGNORECASE), anchor="start", fontSize=15,
-        fontWeight=600, color=_INK, offset=20,
+        fontWeight=600, color=INK, offset=20,
     )  # fmt: skip
     chart = alt.concat(
         *[_draw(log, panel) for panel in panels], columns=2, title=heading, padding=16,
@@ -144,20 +141,6 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     )  # fmt: skip
     chart = chart.resolve_scale(color="independent", strokeDash="independent")
     return styled_svg(chart)
-
-
-def styled_svg(chart: Any) -> str:
-    """Return an Altair chart as SVG, in the fonts and greys that all figures here share."""
-    import altair as alt
-    import vl_convert
-
-    chart = chart.configure(font=_FONT).configure_view(stroke=None).configure_axis(
-        labelColor=_GREY, labelFontSize=11, titleColor=_GREY, titleFontSize=11,
-        titleFontWeight="normal", domainColor=_PALE, tickColor=_PALE, gridColor=_PALE,
-    )  # fmt: skip
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    svg: str = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version)
-    return svg
 
 
 @dataclass(frozen=True)
@@ -214,13 +197,13 @@ def _draw(log: pd.DataFrame, panel: _Panel) -> Any:
     long = long.melt("epoch", var_name="curve").dropna()
     # Chance is a line to compare with, not a result: grey and dashed.
     colours = [
-        _GREY if name == _CHANCE else colour for name, colour in zip(names, _COLOURS, strict=False)
+        GREY if name == _CHANCE else colour for name, colour in zip(names, COLOURS, strict=False)
     ]
     dashes = [[4, 3] if name == _CHANCE else [1, 0] for name in names]
     legend = None
     if len(names) > 1:
         legend = alt.Legend(
-            title=None, orient="top", labelColor=_INK, labelFontSize=11, symbolType="stroke",
+            title=None, orient="top", labelColor=INK, labelFontSize=11, symbolType="stroke",
             symbolSize=220, symbolStrokeWidth=2, offset=4, columnPadding=16,
         )  # fmt: skip
     reach = [*long["value"], *(end for end in (panel.low, panel.high) if end is not None)]
@@ -252,7 +235,7 @@ def _epoch_ticks(epochs: pd.Series) -> list[int]:
 def _panel_title(text: str) -> Any:
     import altair as alt
 
-    return alt.Title(text, anchor="start", fontSize=12, fontWeight="normal", color=_INK, offset=6)
+    return alt.Title(text, anchor="start", fontSize=12, fontWeight="normal", color=INK, offset=6)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
-"""The two kinds of job. Each stands alone: it reads files, writes its own file atomically, ends."""
+"""The kinds of job. Each stands alone: it reads files, writes its own file atomically, ends."""
 
+import json
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -8,11 +9,23 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from madeleine_bench.data.feature_store import FeatureStore, open_store
 from madeleine_bench.embeddings.compute import embed_slides, unit_embeddings
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_text
+from madeleine_bench.finetuning.evaluation import (
+    Device,
+    FitRequest,
+    collect,
+    fit,
+    seeded_splits,
+    torch_device,
+)
+from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
+from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
 from madeleine_bench.provenance import blas_libraries, peak_memory_mb
@@ -50,8 +63,25 @@ class EmbedJob:
 
 
 @dataclass(frozen=True)
+class FitJob:
+    """Train the network of one encoder on one split of a task, and keep what it predicts."""
+
+    entry: EncoderEntry
+    assessment: Assessment
+    key: tuple[int, int]
+    folder: Path
+    features: Path
+    organ: str
+    device: Device
+
+
+@dataclass(frozen=True)
 class EvaluateJob:
-    """Score the embeddings of one encoder on one task under one protocol."""
+    """Score one encoder on one task under one protocol.
+
+    `embeddings` is the file of its embeddings, or the folder of its fits where the protocol trains
+    networks; `embeddings_hash` says what is in it.
+    """
 
     results: Path
     entry: EncoderEntry
@@ -72,8 +102,8 @@ class EvaluateJob:
     @property
     def cost(self) -> float:
         """A rough cost, so that long jobs start first."""
-        weight = {"cox": 100.0, "few-shot": 3.0, "linear-probe": 1.0}
-        return weight[self.assessment.protocol.method.kind] * len(self.assessment.units.table)
+        weight = {"cox": 100.0, "few-shot": 3.0}.get(self.assessment.protocol.method.kind, 1.0)
+        return weight * len(self.assessment.units.table)
 
 
 def run_embed_job(job: EmbedJob) -> Outcome:
@@ -100,6 +130,35 @@ def run_embed_job(job: EmbedJob) -> Outcome:
     return Outcome(note, {(name, job.cohort_id): reason for name, reason in failed.items()})
 
 
+def run_fit_job(job: FitJob) -> Outcome:
+    """Train, predict, and write the fit; say what failed."""
+    import torch
+
+    started = time.perf_counter()
+    task, protocol = job.assessment.task, job.assessment.protocol
+    name = job.entry.card.name
+    note = f"{name} {task.id} {job.key[0]}/{job.key[1]}"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            splits = seeded_splits(protocol, job.assessment.splits)
+            split = next(split for split in splits if split.key == job.key)
+            bags = UnitBags(_opened(str(job.features)), job.assessment.units)
+            request = FitRequest(task, protocol, job.assessment.units, split, job.organ)
+            made = fit(_loaded(job.entry), bags, request, job.device)
+            path = fit_path(job.folder, job.key)
+            seconds = round(time.perf_counter() - started, 3)
+            device = torch_device(job.device).type
+            write_text(path.with_suffix(".json"), json.dumps([seconds, device]) + "\n")
+            write_fit(path, made)
+    except InputError as error:
+        return Outcome(note, {(name, f"{task.name} {protocol.name}"): str(error)})
+    finally:
+        torch.set_num_threads(threads)
+    return Outcome(note)
+
+
 def run_evaluate_job(job: EvaluateJob) -> Outcome:
     """Fit, predict, score, and write predictions and record; say what failed."""
     started = time.perf_counter()
@@ -107,8 +166,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
     name = job.entry.card.name
     note = f"{name} {task.id} {protocol.name}"
     try:
-        matrix = unit_embeddings(read_embeddings(job.embeddings), units)
-        evaluation = evaluate(task, protocol, matrix, units, job.assessment.splits)
+        evaluation, dim, cost = _evaluated(job)
         scores = score(task, protocol, evaluation.predictions, evaluation.fits)
         store = ResultStore(job.results)
         cell = (job.board, name, task.name, protocol.name, job.resume_key)
@@ -127,8 +185,8 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
                     embeddings=job.embeddings_hash,
                     labels=units.hash,
                     splits=job.assessment.splits.hash,
-                    n=len(matrix),
-                    dim=matrix.shape[1],
+                    n=len(units.table),
+                    dim=dim,
                     missing={reason: tuple(ids) for reason, ids in sorted(units.missing.items())},
                 ),
                 "scores": _scores(scores, task),
@@ -136,7 +194,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
                 "predictions": store.write_predictions(*cell, evaluation.predictions),
                 "provenance": {
                     **job.machine,
-                    "encoding": _encoding(job.embeddings),
+                    **cost,
                     "blas": blas_libraries(),
                     "seconds": round(time.perf_counter() - started, 3),
                     "peak_memory_mb": peak_memory_mb(),
@@ -147,6 +205,32 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
     except InputError as error:
         return Outcome(note, {(name, task.name): str(error)})
     return Outcome(note)
+
+
+def _evaluated(job: EvaluateJob) -> tuple[Evaluation, int, dict[str, Any]]:
+    """Return the evaluation, the width of what it started from, and what that had cost."""
+    task, protocol, units = job.assessment.task, job.assessment.protocol, job.assessment.units
+    if protocol.trains_networks:
+        evaluation = collect(job.embeddings, task, protocol, units, job.assessment.splits)
+        paths = [fit_path(job.embeddings, report.key) for report in evaluation.fits]
+        first = read_fit(paths[0])
+        assert first is not None  # it was collected
+        return evaluation, len(first.scale["centre"]), {"training": _training(paths)}
+    matrix = unit_embeddings(read_embeddings(job.embeddings), units, job.assessment.groups)
+    evaluation = evaluate(task, protocol, matrix, units, job.assessment.splits)
+    return evaluation, matrix.shape[1], {"encoding": _encoding(job.embeddings)}
+
+
+def _training(paths: list[Path]) -> dict[str, Any]:
+    """Return what fits cost: seconds in all, and on which devices; empty where nothing is known."""
+    try:
+        known = [
+            json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) for path in paths
+        ]
+        seconds, devices = zip(*known, strict=True)
+        return {"seconds": round(sum(seconds), 3), "devices": sorted(set(devices))}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _encoding(embeddings: Path) -> dict[str, float | int | None]:
@@ -210,6 +294,11 @@ def _folds(
         )
         for fold in scores.folds
     )
+
+
+@lru_cache(maxsize=2)
+def _opened(path: str) -> FeatureStore:
+    return open_store(Path(path))
 
 
 @lru_cache(maxsize=32)

@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_json
+from madeleine_bench.finetuning.evaluation import Device
+from madeleine_bench.hashing import hash_files, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
+from madeleine_bench.runner.checks import check_bags, unstated
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit, task_hash
-from madeleine_bench.specs.protocol import ProtocolSpec
+from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
@@ -38,6 +43,7 @@ class Request:
         config: path of mbench.toml; None takes the one of the working folder.
         catalogue: folder of tasks; None takes the shipped one.
         phantom: signal and seed of phantoms.
+        device: where networks are trained; "auto" takes the GPU where there is one.
     """
 
     encoders: tuple[str, ...]
@@ -50,17 +56,42 @@ class Request:
     config: Path | None = None
     catalogue: Path | None = None
     phantom: PhantomChoice = field(default_factory=PhantomChoice)
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """One task under one protocol, with its units and frozen splits: all but the encoder."""
+    """One task under one protocol, with its units and frozen splits: all but the encoder.
+
+    `groups` says which embeddings of a unit are averaged, as the protocol fuses slides.
+    """
 
     task: TaskSpec
     protocol: ProtocolSpec
     units: Units
     splits: Splits
     task_hash: str
+    groups: Groups
+
+    @property
+    def cases_as_bags(self) -> bool:
+        """Whether an embedding is made of all slides of a case at once."""
+        early = self.protocol.fusion == "early" and not self.protocol.trains_networks
+        return early and self.task.unit == "case"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One record to come: an encoder, its fingerprint, and what it is assessed by."""
+
+    entry: EncoderEntry
+    fingerprint: str
+    assessment: Assessment
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Encoder, and task with protocol."""
+        return self.entry.card.name, f"{self.assessment.task.name} {self.assessment.protocol.name}"
 
 
 @dataclass(frozen=True)
@@ -69,15 +100,15 @@ class Plan:
 
     Attributes:
         catalogue: the catalogue the tasks are of.
-        encoders: entry and fingerprint of each encoder, in the order asked for.
         cohorts: the cohorts in use, by id.
-        assessments: every task under every protocol, sorted.
+        cells: every record that was asked for: tasks sorted, then protocols, then encoders.
+        notes: what the user should know of the bags, a line each.
     """
 
     catalogue: Catalogue
-    encoders: tuple[tuple[EncoderEntry, str], ...]
     cohorts: dict[str, OpenCohort]
-    assessments: tuple[Assessment, ...]
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def boards(self) -> list[str]:
@@ -115,13 +146,23 @@ def make_plan(request: Request) -> Plan:
         for cohort_id in sorted({task.cohort for task in chosen})
     }
     _refuse_phantom_only(encoders, cohorts)
-    assessments: list[Assessment] = []
+    for cohort in cohorts.values():
+        check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
+    cells: list[Cell] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
         task = next(task for task in cohort.tasks if task.id == declared.id)
-        protocols = _protocols(request, catalogue, task)
-        assessments.extend(assess(cohort, task, protocols, config, request.results))
-    return Plan(catalogue, encoders, cohorts, tuple(assessments))
+        wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
+        protocols = {p.name: p for own in wanted.values() for p in own}
+        for assessment in assess(cohort, task, list(protocols.values()), config, request.results):
+            cells.extend(
+                Cell(entry, print_, assessment)
+                for entry, print_ in encoders
+                if assessment.protocol in wanted[entry.card.name]
+            )
+    cards = [entry.card for entry, _ in encoders]
+    notes = tuple(line for c in cohorts.values() for line in unstated(cards, c.data))
+    return Plan(catalogue, cohorts, tuple(cells), notes)
 
 
 def assess(
@@ -139,11 +180,15 @@ def assess(
     units = build_units(task, cohort.data, cohort.where)
     given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
     folder = results / "splits" / board_of(cohort.data)
+    slides = cohort.data.slides
+    stain_of = dict(zip(slides["slide_id"], slides["stain"], strict=True))
     found = []
     for protocol in protocols:
         splits = frozen_splits(folder, task, protocol, units, given)
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
-        found.append(Assessment(task, protocol, units, splits, declared_hash))
+        fusion = protocol.fusion if task.unit == "case" else "late"
+        groups = slide_groups(units, fusion, stain_of)
+        found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
     return found
 
 
@@ -159,9 +204,36 @@ def embeddings_key(encoder_fingerprint: str, data: CohortData, slide_ids: Sequen
     return hash_json([encoder_fingerprint, [[*known[s], data.content_key(s)] for s in slide_ids]])
 
 
+def fits_key(encoder_fingerprint: str, data: CohortData, assessment: Assessment) -> str:
+    """Return the hash of all that trained networks are made from: bags, labels, splits and code."""
+    slides = sorted({slide for ids in assessment.units.slides.values() for slide in ids})
+    bags = embeddings_key(encoder_fingerprint, data, slides)
+    return hash_json([bags, assessment.task_hash, assessment.protocol.name, _training_code()])
+
+
+def bags_to_embed(assessment: Assessment, data: CohortData) -> tuple[str, CohortData]:
+    """Return name and bags of what an assessment's embeddings are made from.
+
+    The cohort itself, or its cases as bags of all their slides of the task's stains.
+    """
+    if not assessment.cases_as_bags:
+        return assessment.task.cohort, data
+    stains = assessment.task.stains
+    words = "-".join("".join(c for c in stain.lower() if c.isalnum()) for stain in sorted(stains))
+    return f"{assessment.task.cohort}-cases-{words}", CaseBags(data, stains)
+
+
 def slides_with_bags(data: CohortData) -> list[str]:
     """Return the slide ids that have a bag, sorted."""
     return [slide for slide in data.slides["slide_id"] if slide not in data.no_bag]
+
+
+@cache
+def _training_code() -> str:
+    """Return the hash of the code that trains networks."""
+    package = Path(__file__).resolve().parents[1]
+    folders = (package / "finetuning", package / "models" / "mil", package / "losses")
+    return hash_files(path for folder in folders for path in folder.glob("*.py"))
 
 
 def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]:
@@ -179,10 +251,22 @@ def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]
     return tuple((entry, fingerprint(entry)) for entry in found.values())
 
 
-def _protocols(request: Request, catalogue: Catalogue, task: TaskSpec) -> list[ProtocolSpec]:
+def _protocols(
+    request: Request, catalogue: Catalogue, task: TaskSpec, card: EncoderCard
+) -> list[ProtocolSpec]:
+    """Return what an encoder is scored by on a task."""
     if not request.protocols:
-        return [catalogue.protocols[name] for name in task.protocols]
+        names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
+        return [catalogue.protocol(name) for name in names]
     asked = [catalogue.protocol(name) for name in request.protocols]
+    if card.kind == "supervised":
+        if not any(protocol.trains_networks for protocol in asked):
+            raise InputError(
+                f"--protocol: {card.name} is supervised, so that {asked[0].name} finds no "
+                f"embedding to score; leave the encoder out, or add --protocol "
+                f"{SUPERVISED_PROTOCOL}"
+            )
+        asked = [protocol for protocol in asked if protocol.trains_networks]
     fitting = [protocol for protocol in asked if task.labels.type in protocol.labels]
     for protocol in fitting or asked:
         if fault := misfit(task, protocol):

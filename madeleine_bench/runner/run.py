@@ -1,33 +1,25 @@
-"""One run, top to bottom: plan, embed, evaluate, report. Interrupt it anywhere and run it again."""
+"""One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from madeleine_bench.embeddings.store import EmbeddingStore
-from madeleine_bench.errors import InputError
+from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.jobs import (
-    EmbedJob,
-    EvaluateJob,
-    run_embed_job,
-    run_evaluate_job,
-)
+from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
+from madeleine_bench.runner.jobs import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.plan import (
     Plan,
     Request,
+    bags_to_embed,
     board_of,
-    embeddings_key,
     make_plan,
     resume_key,
-    slides_with_bags,
 )
+from madeleine_bench.runner.training import train_networks
 from madeleine_bench.runner.workers import in_parallel
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.types import Progress
-
-SHARD_SLIDES = 64
+from madeleine_bench.types import CohortData, Progress
 
 
 @dataclass
@@ -57,106 +49,77 @@ def run(request: Request, progress: Progress) -> RunReport:
     """
     plan = make_plan(request)
     report = RunReport(plan.catalogue, plan.boards)
-    embeddings = _embed(plan, request, progress, report)
-    _evaluate(plan, request, embeddings, progress, report)
+    for note in plan.notes:
+        progress.say(note)
+    embedded, failed = embed(
+        to_embed(plan), request.results, request.jobs, request.resume, progress
+    )
+    report.failures += [
+        (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
+    ]
+    trained, failed = train_networks(plan, request, progress)
+    report.failures += [(" ".join(name), reason) for name, reason in failed.items()]
+    _evaluate(plan, request, embedded | trained, progress, report)
     return report
 
 
-def _embed(
-    plan: Plan, request: Request, progress: Progress, report: RunReport
-) -> dict[tuple[str, str], tuple[Path, str]]:
-    """Return path and content hash of the embeddings of each (encoder, cohort) that has them."""
-    store = EmbeddingStore(request.results)
-    ready: dict[tuple[str, str], tuple[Path, str]] = {}
-    missing: dict[tuple[str, str], tuple[Path, int]] = {}
-    jobs: list[EmbedJob] = []
-    for cohort_id, cohort in plan.cohorts.items():
-        slide_ids = slides_with_bags(cohort.data)
-        shards = [
-            slide_ids[start : start + SHARD_SLIDES]
-            for start in range(0, len(slide_ids), SHARD_SLIDES)
-        ]
-        wanted: list[tuple[Any, Path]] = []
-        for entry, print_ in plan.encoders:
-            key = embeddings_key(print_, cohort.data, slide_ids)
-            path = store.path(board_of(cohort.data), entry.card.name, cohort_id, key)
-            content = None if request.resume == "never" else store.content_hash(path)
-            if content is not None:
-                ready[entry.card.name, cohort_id] = (path, content)
-            elif request.resume == "always":
-                report.failures.append(
-                    (f"{entry.card.name} on {cohort_id}", "not embedded yet, and --resume always")
-                )
-            else:
-                missing[entry.card.name, cohort_id] = (path, len(shards))
-                wanted.append((entry, path))
-        for shard, ids in enumerate(shards):
-            parts = [(entry, store.part(path, shard)) for entry, path in wanted]
-            todo = tuple(
-                (entry, part)
-                for entry, part in parts
-                if request.resume == "never" or not part.is_file()
-            )
-            if todo:
-                jobs.append(EmbedJob(cohort_id, cohort.data, tuple(ids), todo))
-    failed: dict[tuple[str, str], str] = {}
-    progress.phase("embed", len(jobs))
-    for outcome in in_parallel(run_embed_job, jobs, request.jobs):
-        failed.update(outcome.failed)
-        progress.advance(outcome.note)
-    for (encoder, cohort_id), (path, shards_made) in missing.items():
-        reason = failed.get((encoder, cohort_id))
-        if reason is None:
-            try:
-                ready[encoder, cohort_id] = (path, store.join(path, shards_made))
-            except InputError as error:
-                reason = str(error)
-        if reason is not None:
-            report.failures.append((f"{encoder} on {cohort_id}", reason))
-    return ready
+def to_embed(plan: Plan) -> list[ToEmbed]:
+    """Return what is to be embedded, and by which encoders."""
+    data: dict[str, CohortData] = {}
+    encoders: dict[str, dict[str, tuple[EncoderEntry, str]]] = {}
+    for cell in plan.cells:
+        if not cell.assessment.protocol.trains_networks:
+            cohort = plan.cohorts[cell.assessment.task.cohort].data
+            name, bags = bags_to_embed(cell.assessment, cohort)
+            data.setdefault(name, bags)
+            own = encoders.setdefault(name, {})
+            own[cell.entry.card.name] = (cell.entry, cell.fingerprint)
+    return [ToEmbed(name, bags, tuple(encoders[name].values())) for name, bags in data.items()]
 
 
 def _evaluate(
     plan: Plan,
     request: Request,
-    embeddings: dict[tuple[str, str], tuple[Path, str]],
+    ready: Ready,
     progress: Progress,
     report: RunReport,
 ) -> None:
-    """Make the record of every cell whose embeddings are there and whose record is not."""
+    """Make the record of every cell that can be scored and whose record is not there."""
     results = ResultStore(request.results)
     machine: dict[str, Any] | None = None
     jobs: list[EvaluateJob] = []
-    for assessment in plan.assessments:
+    for cell in plan.cells:
+        assessment, entry = cell.assessment, cell.entry
         data = plan.cohorts[assessment.task.cohort].data
         board = board_of(data)
-        for entry, print_ in plan.encoders:
-            found = embeddings.get((entry.card.name, assessment.task.cohort))
-            if found is None:
-                continue
-            path, content = found
-            key = resume_key(content, assessment)
-            cell = (board, entry.card.name, assessment.task.name, assessment.protocol.name)
-            if request.resume != "never" and results.find(*cell, key) is not None:
-                report.reused += 1
-            elif request.resume == "always":
-                report.failures.append((" ".join(cell), "no record yet, and --resume always"))
-            else:
-                machine = machine or machine_provenance()
-                jobs.append(
-                    EvaluateJob(
-                        results=results.folder,
-                        entry=entry,
-                        fingerprint=print_,
-                        assessment=assessment,
-                        embeddings=path,
-                        embeddings_hash=content,
-                        resume_key=key,
-                        source=data.source,
-                        variant=data.variant,
-                        machine=machine,
-                    )
+        trains = assessment.protocol.trains_networks
+        bags = (entry.card.name, bags_to_embed(assessment, data)[0])
+        found = ready.get(cell.name if trains else bags)
+        if found is None:
+            continue
+        path, content = found
+        key = resume_key(content, assessment)
+        place = (board, entry.card.name, assessment.task.name, assessment.protocol.name)
+        if request.resume != "never" and results.find(*place, key) is not None:
+            report.reused += 1
+        elif request.resume == "always":
+            report.failures.append((" ".join(place), "no record yet, and --resume always"))
+        else:
+            machine = machine or machine_provenance()
+            jobs.append(
+                EvaluateJob(
+                    results=results.folder,
+                    entry=entry,
+                    fingerprint=cell.fingerprint,
+                    assessment=assessment,
+                    embeddings=path,
+                    embeddings_hash=content,
+                    resume_key=key,
+                    source=data.source,
+                    variant=data.variant,
+                    machine=machine,
                 )
+            )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))
     for outcome in in_parallel(run_evaluate_job, jobs, request.jobs):

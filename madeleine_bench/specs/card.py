@@ -17,6 +17,7 @@ class Weights(Spec):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Kind = Literal["encoder", "baseline", "supervised", "control"]
 Revision = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")]
 ImplementationName = Annotated[str, Field(pattern=r"^[^:\s]+:[A-Za-z_][A-Za-z0-9_]*$")]
 
@@ -36,7 +37,9 @@ class EncoderCard(Card):
         name: the name it is called by.
         revision: changes whenever its embeddings do.
         title: one line for tables.
-        kind: "encoder", "baseline", or "control" (a row that tests the benchmark, not pathology).
+        kind: "encoder", "baseline", "supervised" (trained on the labels of each task: it has no
+            embedding of its own and only the finetune protocols score it), or "control" (a row
+            that tests the benchmark, not pathology).
         implementation: "package.module:Class", or "file.py:Class" beside the card.
         parameters: keyword arguments for the class.
         weights: weights file, read by the implementation; None when there is nothing learned.
@@ -50,11 +53,9 @@ class EncoderCard(Card):
         licence: licence of weights and code.
         deterministic: whether the same bag gives the same embedding, bit for bit.
         phantom_only: whether it reads what only a phantom has.
-        supervised: whether it is trained on the labels of each task, so that it has no embedding
-            of its own and only the finetune protocols score it.
     """
 
-    kind: Literal["encoder", "baseline", "control"] = "encoder"
+    kind: Kind = "encoder"
     implementation: ImplementationName
     parameters: dict[str, Any] = Field(default_factory=dict)
     weights: Weights | None = None
@@ -67,7 +68,6 @@ class EncoderCard(Card):
     licence: str
     deterministic: bool = True
     phantom_only: bool = False
-    supervised: bool = False
     description: str
     citation: str | None = None
 

@@ -94,6 +94,8 @@ def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) 
     Titles, sources and licences are left out; `labels` and `splits` are content hashes.
     """
     scored = {k: v for k, v in task.model_dump(mode="json").items() if k in _SCORED_KEYS}
+    if scored["splits"]["like"] is None:
+        del scored["splits"]["like"]
     fit = protocol.model_dump(mode="json", include={"id", "version", "method"})
     if protocol.fusion != "late":
         fit["fusion"] = protocol.fusion

@@ -9,6 +9,8 @@ from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.task import Identifier
 
 LabelType = Literal["binary", "multiclass", "ordered", "survival"]
+# What a supervised encoder is scored by where no protocol is asked for, and on the primary board.
+SUPERVISED_PROTOCOL = "finetune/v1"
 Fusion = Literal["late", "early", "per-stain"]
 
 
@@ -104,6 +106,8 @@ class FineTune(Spec):
             draws all anew.
         seeds: times each fold is trained, each from another seed; every one counts as a repeat.
         epochs: passes over the training units at most.
+        min_steps: steps at least where nothing stops training early: few units are passed over
+            more often, and warm-up and patience grow with the number of passes.
         batch: units of a step.
         patches: patches of a unit seen in a step, drawn anew each time; all where it has fewer.
         learning_rate: of AdamW, after warm-up; a cosine leads it to zero.
@@ -128,6 +132,7 @@ class FineTune(Spec):
     start: Literal["weights", "scratch"]
     seeds: int = Field(ge=1, le=20)
     epochs: int = Field(ge=1)
+    min_steps: int = Field(ge=0)
     batch: int = Field(ge=1)
     patches: int = Field(ge=1)
     learning_rate: float = Field(gt=0)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.card import Kind
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.types import board_name
 
@@ -20,7 +21,7 @@ class RecordEncoder(Spec):
     name: str
     revision: str
     title: str
-    kind: Literal["encoder", "baseline", "control"]
+    kind: Kind
     fingerprint: str
     training_cohorts: tuple[str, ...] | None
 

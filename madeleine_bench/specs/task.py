@@ -107,11 +107,16 @@ Labels = Annotated[ClassLabels | SurvivalLabels, Field(discriminator="type")]
 
 
 class SplitScheme(Spec):
-    """How units are divided. Cases never cross folds; with site-preserved, sites do not either."""
+    """How units are divided. Cases never cross folds; with site-preserved, sites do not either.
+
+    `like` names a task whose draws are taken, so that two tasks on the same cases and labels have
+    the same folds and can be compared case by case.
+    """
 
     scheme: Literal["case-stratified", "site-preserved"]
     folds: int = Field(5, ge=2, le=50)
     repeats: int = Field(1, ge=1, le=100)
+    like: Identifier | None = None
 
 
 class Metric(Spec):

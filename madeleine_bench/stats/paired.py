@@ -98,7 +98,11 @@ class AcrossTasks:
 
 
 def paired_difference(
-    first: ScoredUnits, second: ScoredUnits, n_resamples: int, rng: np.random.Generator
+    first: ScoredUnits,
+    second: ScoredUnits,
+    n_resamples: int,
+    rng: np.random.Generator,
+    widening: float = 1.0,
 ) -> PairedDifference:
     """Return the difference of two encoders on one task with its paired-bootstrap interval.
 
@@ -110,7 +114,8 @@ def paired_difference(
         p = min(1, 2 (min(#{d_r <= 0}, #{d_r >= 0}) + 1) / (n_resamples + 1))
 
     so equal predictions have difference 0 and p = 1. The interval covers the choice of test cases,
-    not that of training cases (see the top of the module).
+    not that of training cases (see the top of the module); with `widening` the d_r are spread about
+    the difference by that factor, as `bootstrap.TRAINING_WIDENING` does for training cases.
 
     Raises:
         InputError: the two are not of the same units, outcomes and splits.
@@ -124,6 +129,7 @@ def paired_difference(
     difference = first.score - second.score
     if differences.shape != (n_resamples,) or not np.isfinite([difference, *differences]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
+    differences = difference + widening * (differences - difference)
     return PairedDifference(
         difference, percentile_interval(differences), two_sided_p(differences), n_resamples
     )

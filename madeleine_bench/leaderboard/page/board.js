@@ -25,7 +25,7 @@
     ["contamination", "Contamination", [["clean", "clean on all shown"], ["contaminated", "contaminated somewhere"], ["unknown", "unknown somewhere"]]],
     ["verification", "Verification", LEVELS.map((v) => [v, data.wording.verified[v]])],
     ["complete", "Completeness", [["yes", "complete"], ["no", "incomplete"]]],
-    ["kind", "Kind", ["encoder", "baseline", "control"].map((k) => [k, k])],
+    ["kind", "Kind", ["encoder", "baseline", "supervised", "control"].map((k) => [k, k])],
   ];
 
   const views = boards.map(makeView);

@@ -63,7 +63,7 @@ def golden_cases(catalogue: Catalogue) -> dict[GoldenKey, GoldenCase]:
     """Return the case of every protocol of a catalogue on every type of labels it scores.
 
     Protocols that train networks are left out: what a network learns differs in the last digits
-    from one processor to the next. Keys are versioned name and type of labels. Some seconds of work.
+    from one processor to the next. Keys are versioned name and type of labels. It takes seconds.
     """
     return {
         (protocol.name, labels): golden_case(protocol, labels)

@@ -1,0 +1,212 @@
+"""Fine-tuning as a protocol: each fold times each seed is a fit, all fits are one evaluation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
+from madeleine_bench.errors import InputError
+from madeleine_bench.finetuning.fit_files import Fit, fit_path, read_fit
+from madeleine_bench.finetuning.objectives import (
+    CoxObjective,
+    Objective,
+    class_objective,
+    survival_objective,
+)
+from madeleine_bench.finetuning.training import Trained, predict, train
+from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
+from madeleine_bench.finetuning.validation_split import keep_for_validation
+from madeleine_bench.protocols.cox import evaluation_days
+from madeleine_bench.protocols.evaluation import class_index, prediction_table, survival_of
+from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.seeds import rng_for, seed_for
+from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.types import Split, Splits, Units
+
+if TYPE_CHECKING:
+    from madeleine_bench.models.mil.output import BagNetwork
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """One split to train and test on, once.
+
+    Attributes:
+        task: the task; its name seeds the draws.
+        protocol: a finetune protocol.
+        units: the units of the task, sorted.
+        split: key, training and test positions; the key counts seeds as repeats.
+        organ: of the cohort.
+    """
+
+    task: TaskSpec
+    protocol: ProtocolSpec
+    units: Units
+    split: Split
+    organ: str
+
+
+def method_of(protocol: ProtocolSpec) -> FineTune:
+    """Return the finetune method of a protocol that is one."""
+    assert isinstance(protocol.method, FineTune)
+    return protocol.method
+
+
+def seeded_splits(protocol: ProtocolSpec, splits: Splits) -> Splits:
+    """Return the splits with every seed as a repeat of its own.
+
+    With S seeds, seed s of (repeat r, fold f) is (r S + s, f); of (k shots, draw d), (k, d S + s).
+    """
+    seeds = method_of(protocol).seeds
+    few_shot = protocol.shot_plan is not None
+    found = []
+    for split in splits:
+        first, second = split.key
+        for seed in range(seeds):
+            key = (first, second * seeds + seed) if few_shot else (first * seeds + seed, second)
+            found.append(Split(key, np.sort(split.train), np.sort(split.test)))
+    return Splits(splits.key_names, tuple(sorted(found, key=lambda split: split.key)), splits.hash)
+
+
+def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Device) -> Fit:
+    """Return a trained network with its predictions; a training that fails predicts a constant.
+
+    Patches of a network that starts from scratch are z-scored by the training units; those of one
+    that goes on from weights stay as these weights have learnt them.
+
+    Raises:
+        InputError: the encoder has no network, its network does not take these patches, or a GPU
+            was asked for and there is none.
+    """
+    method, split = method_of(request.protocol), request.split
+    if not isinstance(encoder, TrainableEncoder):
+        raise InputError(
+            f"encoder {encoder.card.name} has no network to fine-tune: it needs the method "
+            "network(...), see madeleine_bench.encoders.base.TrainableEncoder"
+        )
+    target = torch_device(device)
+    seed = seed_for(request.task.name, request.protocol.name, *split.key)
+    table = request.units.table
+    stratum = table["label" if "label" in table else "event"].to_numpy(dtype=object)
+    units = keep_for_validation(
+        split.train,
+        table["case_id"].to_numpy(dtype=object),
+        stratum,
+        method.validation,
+        rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
+    )
+    objective = _objective(request, units.train)
+    from_weights = method.start == "weights" and encoder.card.weights is not None
+    with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
+        network = encoder.network(
+            input_dim=bags.dim,
+            outputs=objective.outputs,
+            organ=request.organ,
+            seed=seed,
+            from_weights=from_weights,
+        )
+    scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
+    fault = _fault(request, units.train)
+    if fault is None:
+        trained = train(network, bags, scale, objective, units, method, seed, target)
+    else:
+        trained = Trained(0, 0, 0.0, None, fault)
+    if trained.reason is None:
+        known = predict(network, bags, scale, split.train, method, target)
+        logits = predict(network, bags, scale, split.test, method, target)
+    else:
+        known = torch.zeros(len(split.train), objective.outputs)
+        logits = torch.zeros(len(split.test), objective.outputs)
+    columns = objective.columns(known, logits, split.train)
+    report = _report(request, trained, len(units.validation))
+    state = _state(network) if trained.reason is None else {}
+    return Fit(
+        FoldPrediction(report, columns), state, {"centre": scale.centre, "factor": scale.factor}
+    )
+
+
+def collect(
+    folder: Path, task: TaskSpec, protocol: ProtocolSpec, units: Units, splits: Splits
+) -> Evaluation:
+    """Return the evaluation that the fits of a folder make up.
+
+    Raises:
+        InputError: a fit is absent or damaged.
+    """
+    seeded = seeded_splits(protocol, splits)
+    folds = []
+    for split in seeded:
+        found = read_fit(fit_path(folder, split.key))
+        if found is None:
+            raise InputError(
+                f"{fit_path(folder, split.key)}: the fit is gone or damaged; run again"
+            )
+        folds.append(found.prediction)
+    shown = ["label"] if isinstance(task.labels, ClassLabels) else ["time_days", "event"]
+    predictions = prediction_table(units.table, list(seeded), folds, seeded.key_names, shown)
+    return Evaluation(predictions, tuple(fold.report for fold in folds))
+
+
+def torch_device(device: Device) -> torch.device:
+    """Return the device to compute on; "auto" is the GPU where there is one.
+
+    Raises:
+        InputError: "cuda" was asked for and there is none.
+    """
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise InputError("--device cuda: torch sees no GPU here; leave the option out, or say cpu")
+    return torch.device("cuda" if there and device != "cpu" else "cpu")
+
+
+def _objective(request: FitRequest, train: NDArray[np.intp]) -> Objective:
+    task, method, table = request.task, method_of(request.protocol), request.units.table
+    where = f"task {task.name}, protocol {request.protocol.name}"
+    if isinstance(task.labels, ClassLabels):
+        label = class_index(table, task.labels.classes, where)
+        ordered = task.labels.type == "ordered"
+        return class_objective(method, label, task.labels.classes, train, ordered=ordered)
+    survival = survival_of(table, where)
+    days = evaluation_days(survival)
+    if not survival.event[train].any():
+        return CoxObjective(survival, days)  # the baseline alone; intervals need events
+    return survival_objective(method, survival, days, train)
+
+
+def _fault(request: FitRequest, train: NDArray[np.intp]) -> str | None:
+    """Return why there is nothing to learn from the training units, or None."""
+    table = request.units.table
+    if "label" in table:
+        held = table["label"].to_numpy(dtype=object)[train]
+        return "one class in train" if len(set(held)) < 2 else None
+    return None if table["event"].to_numpy()[train].any() else "no events in train"
+
+
+def _report(request: FitRequest, trained: Trained, validated: int) -> FitReport:
+    diagnostics = {
+        "best_epoch": float(trained.best_epoch),
+        "train_loss": trained.train_loss,
+        "validation_units": float(validated),
+    }
+    if trained.validation_loss is not None:
+        diagnostics["validation_loss"] = trained.validation_loss
+    return FitReport(
+        key=request.split.key,
+        n_train=len(request.split.train),
+        n_test=len(request.split.test),
+        converged=trained.reason is None,
+        reason=trained.reason,
+        n_iter=trained.epochs,
+        diagnostics=diagnostics,
+    )
+
+
+def _state(network: "BagNetwork") -> dict[str, NDArray[np.generic]]:
+    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}

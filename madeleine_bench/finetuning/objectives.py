@@ -1,0 +1,195 @@
+"""What a network is trained to say of a unit, and how its outputs become predictions.
+
+There is an objective for classes, for ordered levels by conditional probabilities, and two for
+survival. Each knows the labels of all units of a task; a loss is asked of some of them.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from madeleine_bench.losses.class_loss import balanced_weights, class_loss
+from madeleine_bench.losses.discrete_time import (
+    alive_beyond,
+    discrete_time_loss,
+    interval_edges,
+    interval_of,
+    survival_risk,
+)
+from madeleine_bench.losses.ordered_levels import level_probabilities, ordered_levels_loss
+from madeleine_bench.losses.partial_likelihood import partial_likelihood_loss
+from madeleine_bench.metrics.cox import CoxFit, breslow_hazard
+from madeleine_bench.specs.protocol import FineTune
+from madeleine_bench.types import Survival
+
+Columns = dict[str, NDArray[np.float64] | NDArray[np.bool_]]
+
+
+class Objective(Protocol):
+    """The loss of a task and the predictions it leads to.
+
+    Attributes:
+        outputs: number of outputs of the network.
+        class_index: (unit,) class of each unit; None where an output is not one of a class.
+    """
+
+    outputs: int
+    class_index: NDArray[np.intp] | None
+
+    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
+        """Return the loss of logits (unit, outputs) of the named units."""
+        ...
+
+    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
+        """Return the columns of predictions from the logits of the training and the test units."""
+        ...
+
+
+class ClassObjective:
+    """Cross-entropy over the classes; columns prob_<class>."""
+
+    def __init__(
+        self,
+        label: NDArray[np.intp],
+        classes: Sequence[str],
+        train_units: NDArray[np.intp],
+        class_weight: str | None,
+    ) -> None:
+        self.outputs = len(classes)
+        self.class_index: NDArray[np.intp] | None = label
+        self._label = torch.from_numpy(label.astype(np.int64))
+        self._classes = classes
+        self._weights = None
+        if class_weight == "balanced":
+            # A class that no training unit has weighs nothing, as it never enters the loss.
+            present, index = np.unique(label[train_units], return_inverse=True)
+            self._weights = torch.zeros(len(classes), dtype=torch.float64)
+            self._weights[present] = balanced_weights(torch.from_numpy(index), len(present))
+
+    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
+        """Return the cross-entropy of logits (unit, classes) of the named units."""
+        label = self._label[list(units)].to(logits.device)
+        weights = None if self._weights is None else self._weights.to(logits.device)
+        return class_loss(logits, label, weights)
+
+    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
+        """Return prob_<class> of the test units."""
+        probability = test.double().softmax(dim=1).numpy()
+        return {f"prob_{name}": probability[:, c] for c, name in enumerate(self._classes)}
+
+
+class LevelObjective:
+    """Ordered levels by the probability to exceed each, given the one below (CORN)."""
+
+    def __init__(self, label: NDArray[np.intp], classes: Sequence[str]) -> None:
+        self.outputs = len(classes) - 1
+        self.class_index: NDArray[np.intp] | None = None
+        self._label = torch.from_numpy(label.astype(np.int64))
+        self._classes = classes
+
+    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
+        """Return the loss of logits (unit, levels - 1) of the named units."""
+        return ordered_levels_loss(logits, self._label[list(units)].to(logits.device))
+
+    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
+        """Return prob_<class> of the test units."""
+        probability = level_probabilities(test.double()).numpy()
+        return {f"prob_{name}": probability[:, c] for c, name in enumerate(self._classes)}
+
+
+class CoxObjective:
+    """Partial likelihood of log risks; survival by Breslow's baseline of the training units."""
+
+    outputs = 1
+
+    def __init__(self, survival: Survival, days: Sequence[int]) -> None:
+        self.class_index: NDArray[np.intp] | None = None
+        self._survival = survival
+        self._days = days
+        self._time = torch.from_numpy(survival.time_days)
+        self._event = torch.from_numpy(survival.event)
+
+    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
+        """Return the loss of log risks (unit, 1) over the risk sets of the named units."""
+        rows, device = list(units), logits.device
+        return partial_likelihood_loss(
+            logits[:, 0], self._time[rows].to(device), self._event[rows].to(device)
+        )
+
+    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
+        """Return risk, high_risk and surv@<days> of the test units."""
+        known, risk = train[:, 0].double().numpy(), test[:, 0].double().numpy()
+        centre = known.mean()
+        known, risk = known - centre, risk - centre
+        days, hazard = breslow_hazard(self._survival.take(train_units), known)
+        fit = CoxFit(np.zeros(0), days, hazard)
+        return _survival_columns(risk, known, fit.alive(risk, self._days), self._days)
+
+
+class DiscreteTimeObjective:
+    """Likelihood of the hazards in intervals between quantiles of the training events."""
+
+    def __init__(
+        self, survival: Survival, days: Sequence[int], train_units: NDArray[np.intp], bins: int
+    ) -> None:
+        train = survival.take(train_units)
+        self._edges = interval_edges(train.time_days, train.event, bins)
+        self.outputs = len(self._edges) - 1
+        self.class_index: NDArray[np.intp] | None = None
+        self._interval = torch.from_numpy(
+            interval_of(survival.time_days, self._edges).astype(np.int64)
+        )
+        self._event = torch.from_numpy(survival.event)
+        self._days = days
+
+    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
+        """Return the loss of the hazards' logits (unit, intervals) of the named units."""
+        rows, device = list(units), logits.device
+        return discrete_time_loss(
+            logits, self._interval[rows].to(device), self._event[rows].to(device)
+        )
+
+    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
+        """Return risk, high_risk and surv@<days> of the test units."""
+        known = survival_risk(train.double()).numpy()
+        risk = survival_risk(test.double()).numpy()
+        alive = alive_beyond(test.double(), self._edges, self._days)
+        return _survival_columns(risk, known, alive, self._days)
+
+
+def survival_objective(
+    method: FineTune, survival: Survival, days: Sequence[int], train_units: NDArray[np.intp]
+) -> Objective:
+    """Return the declared survival objective."""
+    if method.survival == "cox":
+        return CoxObjective(survival, days)
+    assert method.bins is not None  # the spec demands it
+    return DiscreteTimeObjective(survival, days, train_units, method.bins)
+
+
+def class_objective(
+    method: FineTune,
+    label: NDArray[np.intp],
+    classes: Sequence[str],
+    train_units: NDArray[np.intp],
+    *,
+    ordered: bool,
+) -> Objective:
+    """Return the declared objective of classes."""
+    if ordered and method.ordered == "conditional":
+        return LevelObjective(label, classes)
+    return ClassObjective(label, classes, train_units, method.class_weight)
+
+
+def _survival_columns(
+    risk: NDArray[np.float64],
+    train_risk: NDArray[np.float64],
+    alive: NDArray[np.float64],
+    days: Sequence[int],
+) -> Columns:
+    columns: Columns = {"risk": risk, "high_risk": risk > np.median(train_risk)}
+    return columns | {f"surv@{day}": alive[:, i] for i, day in enumerate(days)}

@@ -1,0 +1,101 @@
+"""The patches of each unit of a task, sampled or whole, scaled by those of the training units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.errors import InputError
+from madeleine_bench.types import Units
+
+# A dimension whose deviation is below this share of its size varies by rounding to float16 only.
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class PatchScale:
+    """Centre and factor of each dimension of a patch, each (dim,) float32."""
+
+    centre: NDArray[np.float32]
+    factor: NDArray[np.float32]
+
+    @classmethod
+    def identity(cls, dim: int) -> "PatchScale":
+        """Return the scale that leaves patches as they are."""
+        return cls(np.zeros(dim, dtype=np.float32), np.ones(dim, dtype=np.float32))
+
+    def apply(self, patches: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the patches (patch x dim), centred and scaled, in float32."""
+        scaled: NDArray[np.float32] = (patches.astype(np.float32) - self.centre) * self.factor
+        return scaled
+
+
+class UnitBags:
+    """The bag of each unit: the patches of its slides, one slide after the other.
+
+    A case of several slides, of whatever stains, is one bag (early fusion).
+    """
+
+    def __init__(self, store: FeatureStore, units: Units) -> None:
+        """Find the rows of every unit.
+
+        Raises:
+            InputError: a slide of a unit is not in the store.
+        """
+        index = {slide_id: i for i, slide_id in enumerate(store.slide_ids)}
+        self._features = store.features
+        self._rows: list[list[slice]] = []
+        for unit_id in units.table["unit_id"]:
+            slides = units.slides[unit_id]
+            if absent := [slide for slide in slides if slide not in index]:
+                raise InputError(
+                    f"{store.path}: slide '{absent[0]}' is not in the feature store; remove the "
+                    "file to have it packed again"
+                )
+            self._rows.append([store.rows(index[slide]) for slide in slides])
+        self.lengths = np.array([sum(r.stop - r.start for r in rows) for rows in self._rows])
+
+    @property
+    def dim(self) -> int:
+        """Width of a patch."""
+        return int(self._features.shape[1])
+
+    def whole(self, unit: int) -> NDArray[np.float16]:
+        """Return all patches of a unit, patch x dim."""
+        return np.concatenate([self._features[rows] for rows in self._rows[unit]])
+
+    def sample(self, unit: int, patches: int, rng: np.random.Generator) -> NDArray[np.float16]:
+        """Return at most `patches` patches of a unit, drawn without replacement, in their order.
+
+        A unit that has no more comes back whole.
+        """
+        if self.lengths[unit] <= patches:
+            return self.whole(unit)
+        chosen = np.sort(rng.choice(self.lengths[unit], patches, replace=False))
+        sizes = [rows.stop - rows.start for rows in self._rows[unit]]
+        starts = np.cumsum([0, *sizes])
+        parts = [
+            self._features[chosen[(chosen >= low) & (chosen < high)] - low + rows.start]
+            for rows, low, high in zip(self._rows[unit], starts[:-1], starts[1:], strict=True)
+        ]
+        return np.concatenate(parts)
+
+    def scale(self, units: Sequence[int]) -> PatchScale:
+        """Return the z-score scale of all patches of some units, each unit weighing the same.
+
+        A dimension that is constant over them becomes 0 everywhere, so that it cannot count.
+        """
+        total, square = np.zeros(self.dim), np.zeros(self.dim)
+        largest = np.zeros(self.dim)
+        for unit in units:
+            patches = self.whole(unit).astype(np.float64)
+            total += patches.mean(axis=0)
+            square += np.square(patches).mean(axis=0)
+            largest = np.maximum(largest, np.abs(patches).max(axis=0))
+        centre = total / len(units)
+        deviation = np.sqrt(np.maximum(square / len(units) - np.square(centre), 0.0))
+        varies = deviation > _ROUNDING * largest
+        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
+        return PatchScale(centre.astype(np.float32), factor.astype(np.float32))

@@ -1,0 +1,79 @@
+"""Networks trained on tasks: those that are there are kept, the others are trained."""
+
+from pathlib import Path
+
+from madeleine_bench.data.feature_store import pack_cohort
+from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
+from madeleine_bench.finetuning.fit_files import fit_path, read_fit
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.embedding import Failures, Ready
+from madeleine_bench.runner.jobs import FitJob, run_fit_job
+from madeleine_bench.runner.plan import (
+    Cell,
+    Plan,
+    Request,
+    board_of,
+    fits_key,
+    resume_key,
+    slides_with_bags,
+)
+from madeleine_bench.runner.workers import in_parallel
+from madeleine_bench.types import Progress
+
+
+def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Ready, Failures]:
+    """Return folder and key of the fits of each cell that trains networks, and what failed.
+
+    The bags of a cohort are packed first, as networks read them many times. Every fit is a file of
+    its own, so a run that was cut off goes on with the fits that are not there.
+
+    Raises:
+        InputError: there is no GPU and one was asked for, or bags cannot be packed.
+    """
+    ready: Ready = {}
+    failed: Failures = {}
+    jobs: list[FitJob] = []
+    for cell in plan.cells:
+        if not cell.assessment.protocol.trains_networks:
+            continue
+        folder, key, todo = _missing(plan, cell, request)
+        if todo and request.resume == "always":
+            failed[cell.name] = f"{len(todo)} fits are missing, and --resume always"
+            continue
+        ready[cell.name] = (folder, key)
+        cohort_id = cell.assessment.task.cohort
+        board = board_of(plan.cohorts[cohort_id].data)
+        features = request.results / "features" / board / f"{cohort_id}.h5"
+        organ = plan.catalogue.cohorts[cohort_id].organ
+        jobs += [
+            FitJob(cell.entry, cell.assessment, split, folder, features, organ, request.device)
+            for split in todo
+        ]
+    if jobs:
+        torch_device(request.device)  # a wrong --device is said before anything is packed
+        for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
+            data = plan.cohorts[cohort_id].data
+            progress.phase(f"pack {cohort_id}", len(slides_with_bags(data)))
+            pack_cohort(data, path, progress.advance)
+    jobs.sort(key=lambda job: -len(job.assessment.units.table))
+    progress.phase("train", len(jobs))
+    for outcome in in_parallel(run_fit_job, jobs, request.jobs):
+        failed.update(outcome.failed)
+        progress.advance(outcome.note)
+    return {name: found for name, found in ready.items() if name not in failed}, failed
+
+
+def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[tuple[int, int]]]:
+    """Return where the fits of a cell lie, the key they are of, and which are to be made."""
+    assessment, data = cell.assessment, plan.cohorts[cell.assessment.task.cohort].data
+    key = fits_key(cell.fingerprint, data, assessment)
+    place = (board_of(data), cell.entry.card.name, assessment.task.name)
+    slug = assessment.protocol.name.replace("/", "-")
+    folder = request.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
+    splits = [split.key for split in seeded_splits(assessment.protocol, assessment.splits)]
+    if request.resume == "never":
+        return folder, key, splits
+    record_key = resume_key(key, assessment)
+    if ResultStore(request.results).find(*place, assessment.protocol.name, record_key):
+        return folder, key, []
+    return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]
