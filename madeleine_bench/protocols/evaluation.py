@@ -9,8 +9,9 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.cox import cox
 from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.probe import probe
+from madeleine_bench.protocols.retrieval import retrieval
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.protocol import Cox, ProtocolSpec
+from madeleine_bench.specs.protocol import Cox, FineTune, ProtocolSpec, Retrieval
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.types import Split, Splits, Survival, Units
 
@@ -38,22 +39,34 @@ def evaluate(
 
     Raises:
         InputError: the embeddings are not finite or do not match the units, a label is unknown,
-            a split does not fit the units, or the protocol does not fit the task.
+            a split does not fit the units, the protocol does not fit the task, or it trains
+            networks and so does not start from embeddings.
     """
     where = f"task {task.name}, protocol {protocol.name}"
     matrix, table, ordered = _canonical(embeddings, units, splits, where)
     _require_labels(task, protocol, where)
+    method = protocol.method
+    if isinstance(method, FineTune):
+        raise InputError(
+            f"{where}: the protocol trains a network on bags, it does not start from embeddings; "
+            "name a protocol that does (linear-probe, few-shot, retrieval, cox), or train with "
+            "mbench run"
+        )
     with threadpool_limits(1):
-        if isinstance(protocol.method, Cox):
-            survival = _survival(table, where)
-            folds = list(cox(protocol.method, matrix, survival, ordered))
+        if isinstance(method, Cox):
+            survival = survival_of(table, where)
+            folds = list(cox(method, matrix, survival, ordered))
             shown = ["time_days", "event"]
         else:
             assert isinstance(task.labels, ClassLabels)
-            label = _class_index(table, task.labels.classes, where)
-            folds = list(probe(protocol.method, matrix, label, task.labels.classes, ordered))
+            label = class_index(table, task.labels.classes, where)
+            classes = task.labels.classes
+            if isinstance(method, Retrieval):
+                folds = list(retrieval(method, matrix, label, classes, ordered))
+            else:
+                folds = list(probe(method, matrix, label, classes, ordered))
             shown = ["label"]
-    predictions = _predictions(table, ordered, folds, splits.key_names, shown)
+    predictions = prediction_table(table, ordered, folds, splits.key_names, shown)
     return Evaluation(predictions, tuple(fold.report for fold in folds))
 
 
@@ -108,7 +121,12 @@ def _require_labels(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:
         )
 
 
-def _class_index(table: pd.DataFrame, classes: tuple[str, ...], where: str) -> NDArray[np.intp]:
+def class_index(table: pd.DataFrame, classes: tuple[str, ...], where: str) -> NDArray[np.intp]:
+    """Return the index of each unit's label among the classes, (unit,).
+
+    Raises:
+        InputError: a label is no class; the message begins with `where`.
+    """
     labels = table["label"].to_numpy(dtype=object)
     index = {name: position for position, name in enumerate(classes)}
     for name, unit in zip(labels, table["unit_id"], strict=True):
@@ -120,7 +138,12 @@ def _class_index(table: pd.DataFrame, classes: tuple[str, ...], where: str) -> N
     return np.array([index[name] for name in labels], dtype=np.intp)
 
 
-def _survival(table: pd.DataFrame, where: str) -> Survival:
+def survival_of(table: pd.DataFrame, where: str) -> Survival:
+    """Return the follow-up of the units of a table.
+
+    Raises:
+        InputError: a time is negative or not finite; the message begins with `where`.
+    """
     try:
         return Survival(
             table["time_days"].to_numpy(dtype=np.float64), table["event"].to_numpy(dtype=np.bool_)
@@ -129,14 +152,22 @@ def _survival(table: pd.DataFrame, where: str) -> Survival:
         raise InputError(f"{where}: {error}") from error
 
 
-def _predictions(
+def prediction_table(
     table: pd.DataFrame,
     splits: list[Split],
     folds: list[FoldPrediction],
     key_names: tuple[str, str],
     shown: list[str],
 ) -> pd.DataFrame:
-    """Return the table of predictions; positions are sorted, so rows come out sorted."""
+    """Return the table of predictions; positions are sorted, so rows come out sorted.
+
+    Args:
+        table: the unit table.
+        splits: sorted by key; each tests on sorted positions into `table`.
+        folds: what was predicted for each split.
+        key_names: the names of the two parts of a key.
+        shown: label columns to show beside the predictions.
+    """
     test = np.concatenate([split.test for split in splits])
     sizes = [len(split.test) for split in splits]
     columns: dict[str, NDArray[np.generic]] = {

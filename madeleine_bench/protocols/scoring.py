@@ -10,10 +10,11 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.fits import FitReport
 from madeleine_bench.protocols.folds import mean_of_groups
+from madeleine_bench.protocols.retrieval import retrieval_scores
 from madeleine_bench.protocols.scored_units import folds_of, judge_of, units_of
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.protocol import ProtocolSpec
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.protocol import ProtocolSpec, Retrieval
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
 
 SCORING_VERSION = 1
@@ -52,7 +53,8 @@ class Scores:
         ci95: lower and upper end of its 95% interval.
         ci_method: how the interval was made, in words.
         secondary: the other metrics by name, None where undefined; for few-shot also the main
-            metric at each number of shots, "<metric>@k=<k>".
+            metric at each number of shots, "<metric>@k=<k>"; for retrieval also the accuracies
+            and the mean average precision of `retrieval_scores`.
         folds: one score for each fit, sorted by key.
     """
 
@@ -103,6 +105,9 @@ def score(
         for shots in sorted(set(groups)):
             chosen = [v for v, group in zip(scored, groups, strict=True) if group == shots]
             secondary[f"{task.metric.name}@k={shots}"] = float(np.mean(chosen))
+    if isinstance(protocol.method, Retrieval) and isinstance(task.labels, ClassLabels):
+        classes = task.labels.classes
+        secondary |= retrieval_scores(protocol.method, classes, predictions, folds, where)
     reports = {report.key: report for report in fits}
     return Scores(
         value=float(mean_of_groups(np.array(scored)[:, None], groups, chance)[0]),

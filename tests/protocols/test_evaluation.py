@@ -10,7 +10,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.evaluation import Evaluation
-from madeleine_bench.resources import resource_folder
+from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Split, Splits, Units
 
 CLASS_PROTOCOLS = [
@@ -18,6 +18,7 @@ CLASS_PROTOCOLS = [
     "few-shot/v1",
     "madeleine-fewshot/v1",
     "patho-bench-linprobe/v1",
+    "retrieval/v1",
 ]
 COX_PROTOCOLS = ["cox/v1", "patho-bench-coxnet/v1"]
 
@@ -35,8 +36,16 @@ def as_bytes(evaluation: Evaluation) -> bytes:
 
 
 def test_every_shipped_protocol_is_tested_here() -> None:
-    shipped = {p.stem for p in (resource_folder("tasks") / "protocols").glob("*.yaml")}
-    assert shipped == {name.replace("/", "-") for name in CLASS_PROTOCOLS + COX_PROTOCOLS}
+    """But for those that train networks (tests/finetuning), and those that fuse slides otherwise
+    before a protocol sees them (tests/data/test_case_bags.py)."""
+    shipped = {p.name for p in load_catalogue().protocols.values() if p.fusion == "late"}
+    assert shipped == {*CLASS_PROTOCOLS, *COX_PROTOCOLS}
+
+
+def test_a_protocol_that_trains_networks_takes_no_embeddings(problem: Any) -> None:
+    trained = problem.but(protocol=load_catalogue().protocol("finetune"))
+    with pytest.raises(InputError, match="trains a network on bags"):
+        trained.evaluate()
 
 
 def test_predictions_hold_each_test_unit_of_each_split_once_and_sorted(problem: Any) -> None:

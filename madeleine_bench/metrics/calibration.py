@@ -1,0 +1,228 @@
+"""Does predicted survival come true: groups, slope, observed over expected, calibration index.
+
+All of it is judged at one day, on predictions of units that the model was not fitted on.
+D-calibration (Haider et al. 2020) is not here: it needs each unit's whole predicted curve, and
+stored predictions hold nine days of it.
+
+References:
+    Royston and Altman, BMC Medical Research Methodology 13 (2013) 33.
+    Austin, Harrell and van Klaveren, Statistics in Medicine 39 (2020) 2714-2742.
+    McLernon et al., Annals of Internal Medicine 176 (2023) 105-114.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from madeleine_bench.types import Survival
+
+MOST_GROUPS = 5
+# Fewer units in a group would give it an interval that says nothing.
+LEAST_IN_GROUP = 20
+# Predictions of exactly 0 or 1 have no log-log; nobody is that sure.
+_LEAST, _MOST = 1e-300, 1.0 - 1e-10
+_KNOTS = (0.1, 0.5, 0.9)
+Interval = tuple[float, float]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationGroup:
+    """Units of alike predicted survival.
+
+    Attributes:
+        n: units; `events` of them had the event until the day.
+        predicted: mean predicted probability to live beyond the day.
+        observed: Kaplan-Meier probability; None where follow-up ends before the day.
+        ci95: its 95% interval (log-log); None where nobody or everybody had the event.
+    """
+
+    n: int
+    events: int
+    predicted: float
+    observed: float | None
+    ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How predicted survival compares with what happened.
+
+    Attributes:
+        day: the day it is judged at.
+        groups: from the lowest predicted survival to the highest; one where all are equal.
+        slope: of a Cox regression on log(-log predicted survival): 1 is right, below 1 the
+            predictions are too extreme, above 1 too timid, 0 they say nothing. None where it is
+            undefined.
+        slope_ci95: its 95% interval (Wald).
+        observed_over_expected: share with the event until the day (Kaplan-Meier) over the mean
+            predicted share: 1 is right, above 1 more happens than predicted.
+        observed_over_expected_ci95: its 95% interval, the predictions taken as they are.
+        integrated_index: mean distance between predicted and observed probability along a smooth
+            curve (`curve`), 0 is right, in [0, 1]. None where the curve is undefined.
+        curve: predicted and smoothed observed survival at quantiles of the predictions.
+    """
+
+    day: int
+    groups: tuple[CalibrationGroup, ...]
+    slope: float | None
+    slope_ci95: Interval | None
+    observed_over_expected: float | None
+    observed_over_expected_ci95: Interval | None
+    integrated_index: float | None
+    curve: tuple[tuple[float, float], ...]
+
+
+def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
+    """Return the calibration of predicted survival at a day.
+
+    The slope is that of Royston and Altman's regression on the prognostic index, with log(-log S)
+    as the index: it holds the baseline of each fold, so that units of several folds stand on one
+    scale. The whole follow-up counts. Index and curve are Austin et al.'s: a Cox regression on
+    a restricted cubic spline of log(-log S), read at the day.
+
+    Args:
+        survival: follow-up of the units.
+        alive: (unit,) predicted probability to live beyond the day, in [0, 1].
+        day: the day, above 0.
+
+    Raises:
+        ValueError: there is no unit, a probability is outside [0, 1], or the day is not above 0.
+    """
+    if not len(survival) or alive.shape != (len(survival),) or day <= 0:
+        raise ValueError(f"{len(survival)} units, {alive.shape} predictions, day {day}")
+    if not ((alive >= 0) & (alive <= 1)).all():
+        raise ValueError("predicted probabilities lie in [0, 1]")
+    index = _log_log(alive)
+    slope = _slope(survival, index)
+    ratio = _observed_over_expected(survival, alive, day)
+    smooth = _smooth_observed(survival, index, day)
+    return Calibration(
+        day=day,
+        groups=_groups(survival, alive, day),
+        slope=slope[0] if slope else None,
+        slope_ci95=slope[1] if slope else None,
+        observed_over_expected=ratio[0] if ratio else None,
+        observed_over_expected_ci95=ratio[1] if ratio else None,
+        integrated_index=None if smooth is None else float(np.mean(np.abs(alive - smooth))),
+        curve=() if smooth is None else _read_curve(alive, smooth),
+    )
+
+
+def _log_log(alive: Floats) -> Floats:
+    found: Floats = np.log(-np.log(np.clip(alive, _LEAST, _MOST)))
+    return found
+
+
+def _groups(survival: Survival, alive: Floats, day: int) -> tuple[CalibrationGroup, ...]:
+    """Return groups between the quantiles of the predictions; equal predictions stay together."""
+    wanted = min(MOST_GROUPS, max(1, len(alive) // LEAST_IN_GROUP))
+    ends = np.quantile(alive, np.arange(1, wanted) / wanted, method="inverted_cdf")
+    place = np.searchsorted(np.unique(ends), alive, side="left")
+    found = []
+    for group in np.unique(place):
+        rows = np.flatnonzero(place == group)
+        own = survival.take(rows)
+        observed, ends_of = _observed(own, day)
+        events = int((own.event & (own.time_days <= day)).sum())
+        mean = float(alive[rows].mean())
+        found.append(CalibrationGroup(len(rows), events, mean, observed, ends_of))
+    return tuple(found)
+
+
+def _observed(survival: Survival, day: int) -> tuple[float | None, Interval | None]:
+    """Return the Kaplan-Meier probability to live beyond a day and its log-log interval."""
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    times, alive, ends = kaplan_meier_estimator(
+        survival.event, survival.time_days, conf_type="log-log"
+    )
+    place = int(np.searchsorted(times, day, side="right")) - 1
+    if place < 0:
+        return 1.0, None
+    observed = float(alive[place])
+    if times[-1] < day and observed > 0:
+        return None, None
+    low, high = float(ends[0][place]), float(ends[1][place])
+    sure = not (np.isfinite([low, high]).all() and 0.0 < observed < 1.0)
+    return observed, None if sure else (low, high)
+
+
+def _observed_over_expected(
+    survival: Survival, alive: Floats, day: int
+) -> tuple[float, Interval | None] | None:
+    observed, ends = _observed(survival, day)
+    expected = float(np.mean(1.0 - alive))
+    if observed is None or expected <= 0:
+        return None
+    interval = ((1.0 - ends[1]) / expected, (1.0 - ends[0]) / expected) if ends else None
+    return (1.0 - observed) / expected, interval
+
+
+def _slope(survival: Survival, index: Floats) -> tuple[float, Interval] | None:
+    fit = _cox(survival, index[:, None])
+    if fit is None:
+        return None
+    row = fit.summary.iloc[0]
+    value, low, high = (float(row[n]) for n in ("coef", "coef lower 95%", "coef upper 95%"))
+    return (value, (low, high)) if np.isfinite([value, low, high]).all() else None
+
+
+def _smooth_observed(survival: Survival, index: Floats, day: int) -> Floats | None:
+    """Return by unit the probability to live beyond a day that units predicted alike have."""
+    if survival.time_days.max() < day:
+        return None
+    columns = _spline(index)
+    fit = _cox(survival, columns)
+    if fit is None:
+        return None
+    table = pd.DataFrame(columns, columns=_names(columns))
+    found: Floats = fit.predict_survival_function(table, times=[day]).to_numpy()[0]
+    return found if np.isfinite(found).all() else None
+
+
+def _spline(index: Floats) -> Floats:
+    """Return unit x 2: the index, and its restricted cubic term between three knots.
+
+    The term is linear beyond the outer knots (Harrell, Regression Modeling Strategies, 2.4.5). It
+    is left out where knots coincide.
+    """
+    low, middle, high = np.quantile(index, _KNOTS)
+    if not low < middle < high:
+        return index[:, None]
+    cube = [np.maximum(index - knot, 0.0) ** 3 for knot in (low, middle, high)]
+    bend = cube[0] - cube[1] * (high - low) / (high - middle)
+    bend += cube[2] * (middle - low) / (high - middle)
+    return np.column_stack([index, bend / (high - low) ** 2])
+
+
+def _cox(survival: Survival, columns: Floats) -> Any:
+    """Return lifelines' Cox fit; None where there is nothing to fit or it does not converge."""
+    from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
+
+    if not survival.event.any() or np.ptp(columns[:, 0]) < 1e-9:
+        return None
+    table = pd.DataFrame(columns, columns=_names(columns)).assign(
+        days=survival.time_days, event=survival.event.astype(np.int64)
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a poor fit is judged by what it gives
+            return CoxPHFitter().fit(table, "days", "event")
+    except (ConvergenceError, np.linalg.LinAlgError):
+        return None
+
+
+def _names(columns: Floats) -> list[str]:
+    return [f"x{i}" for i in range(columns.shape[1])]
+
+
+def _read_curve(alive: Floats, smooth: Floats) -> tuple[tuple[float, float], ...]:
+    order = np.argsort(alive, kind="stable")
+    kept = order[np.unique(np.linspace(0, len(order) - 1, 41).round().astype(np.intp))]
+    return tuple((float(alive[i]), float(smooth[i])) for i in kept)

@@ -1,0 +1,160 @@
+"""Nearest neighbours: exact, in one order, whatever the blocks; and with faiss as with none."""
+
+import sys
+from math import sqrt
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from madeleine_bench.metrics import nearest
+from madeleine_bench.metrics.nearest import ranked_neighbours, unit_rows
+
+WHOLE = st.integers(-2, 2)
+
+
+def table(rows: int, dim: int) -> st.SearchStrategy[NDArray[np.float64]]:
+    row = st.lists(WHOLE, min_size=dim, max_size=dim)
+    return st.lists(row, min_size=rows, max_size=rows).map(lambda r: np.array(r, np.float64))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows of few whole numbers: ties, repeated rows and zeros are the rule."""
+    dim = draw(st.integers(1, 4))
+    return draw(table(draw(st.integers(1, 6)), dim)), draw(table(draw(st.integers(1, 9)), dim))
+
+
+def slow(queries: NDArray[np.float64], gallery: NDArray[np.float64], k: int) -> list[list[int]]:
+    """Return the neighbours by plain loops: cosine, then the place in the gallery."""
+    found = []
+    for query in queries.tolist():
+        scored = []
+        for place, row in enumerate(gallery.tolist()):
+            length = sqrt(sum(a * a for a in query)) * sqrt(sum(b * b for b in row))
+            product = sum(a * b for a, b in zip(query, row, strict=True))
+            scored.append((-round(product / length if length else 0.0, 9), place))
+        found.append([place for _, place in sorted(scored)[:k]])
+    return found
+
+
+@given(problems(), st.integers(1, 10))
+@settings(max_examples=150)
+def test_it_equals_plain_loops_with_ties_in_the_order_of_the_gallery(problem, k):
+    queries, gallery = problem
+    found = ranked_neighbours(queries, gallery, k)
+    assert found.indices.tolist() == slow(queries, gallery, k)
+    cosine = unit_rows(queries) @ unit_rows(gallery).T
+    assert found.similarity == pytest.approx(np.take_along_axis(cosine, found.indices, 1))
+
+
+@pytest.mark.parametrize("dim", [1, 7, 64, 513])
+def test_the_size_of_blocks_moves_no_bit(dim):
+    rng = np.random.default_rng(dim)
+    queries, gallery = rng.normal(size=(23, dim)), rng.normal(size=(31, dim))
+    gallery[17], queries[5] = gallery[3], gallery[3]
+    whole = ranked_neighbours(queries, gallery, 31)
+    for block in (1, 31, 62, 31 * 5, 31 * 22):
+        again = ranked_neighbours(queries, gallery, 31, block_values=block)
+        assert again.indices.tobytes() == whole.indices.tobytes()
+        assert again.similarity.tobytes() == whole.similarity.tobytes()
+    alone = [ranked_neighbours(queries[i : i + 1], gallery, 31) for i in range(23)]
+    assert np.vstack([a.similarity for a in alone]).tobytes() == whole.similarity.tobytes()
+
+
+def test_equal_rows_tie_and_the_first_comes_first():
+    rng = np.random.default_rng(0)
+    row = rng.normal(size=512)
+    gallery = np.tile(row, (40, 1)) * rng.uniform(0.1, 10.0, (40, 1))
+    found = ranked_neighbours(rng.normal(size=(9, 512)), gallery, 40)
+    assert (found.indices == np.arange(40)).all()
+    assert (found.similarity == found.similarity[:, :1]).all()
+
+
+def test_neither_scale_nor_width_of_the_numbers_matters():
+    rng = np.random.default_rng(1)
+    queries, gallery = rng.normal(size=(5, 8)), rng.normal(size=(12, 8))
+    usual = ranked_neighbours(queries, gallery, 12)
+    for factor in (1e-300, 1e300):
+        assert (ranked_neighbours(queries, gallery * factor, 12).indices == usual.indices).all()
+    single = ranked_neighbours(queries.astype(np.float32), gallery.astype(np.float32), 12)
+    assert (single.indices == usual.indices).all()
+    assert single.similarity.dtype == np.float64
+
+
+def test_a_row_of_zeros_is_unlike_and_like_nothing():
+    found = ranked_neighbours(np.zeros((1, 3)), np.eye(3), 3)
+    assert (found.indices.tolist(), found.similarity.tolist()) == ([[0, 1, 2]], [[0.0, 0.0, 0.0]])
+    found = ranked_neighbours(np.array([[-1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 0.0]]), 2)
+    assert found.indices.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("queries", "gallery", "k"),
+    [(np.eye(2), np.eye(2), 0), (np.eye(2), np.eye(3), 1), (np.eye(2), np.empty((0, 2)), 1)],
+)
+def test_wrong_shapes_are_refused(queries, gallery, k):
+    with pytest.raises(ValueError, match="found k"):
+        ranked_neighbours(queries, gallery, k)
+
+
+class FakeIndex:
+    """What faiss.IndexFlatIP does, in float32, and how often it was asked."""
+
+    searches = 0
+
+    def __init__(self, dim: int) -> None:
+        self.rows = np.empty((0, dim), np.float32)
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        assert rows.dtype == np.float32
+        self.rows = rows
+
+    def search(self, queries, k):
+        type(self).searches += 1
+        scores = queries @ self.rows.T
+        # Of ties it proposes the last rows, as the real one may.
+        order = len(self.rows) - 1 - np.argsort(-scores[:, ::-1], axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, 1), order
+
+
+@pytest.fixture
+def faiss(monkeypatch):
+    module = ModuleType("faiss")
+    module.IndexFlatIP = FakeIndex  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "faiss", module)
+    monkeypatch.setattr(nearest, "FAISS_FROM", 100)
+    monkeypatch.setattr(FakeIndex, "searches", 0)
+    return module
+
+
+def test_with_faiss_the_answer_is_the_same_to_the_last_bit(faiss, monkeypatch):
+    rng = np.random.default_rng(2)
+    queries, gallery = rng.normal(size=(30, 16)), rng.normal(size=(400, 16))
+    gallery[200:230] = gallery[0]  # a tie of 31 rows, fewer than the spare candidates
+    queries[0] = gallery[0]
+    proposed = ranked_neighbours(queries, gallery, 5)
+    assert FakeIndex.searches == 1
+    monkeypatch.setitem(sys.modules, "faiss", None)  # as where it is not installed
+    exact = ranked_neighbours(queries, gallery, 5)
+    assert FakeIndex.searches == 1
+    assert proposed.indices.tobytes() == exact.indices.tobytes()
+    assert proposed.similarity.tobytes() == exact.similarity.tobytes()
+    assert proposed.indices[0].tolist() == [0, 200, 201, 202, 203]
+
+
+def test_where_ties_fill_the_candidates_the_whole_gallery_is_searched(faiss):
+    gallery = np.tile(np.arange(1.0, 9.0), (300, 1))
+    found = ranked_neighbours(np.ones((2, 8)), gallery, 5)
+    assert FakeIndex.searches == 1
+    assert found.indices.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_faiss_is_asked_only_of_large_galleries_and_few_neighbours(faiss):
+    rng = np.random.default_rng(3)
+    ranked_neighbours(rng.normal(size=(2, 4)), rng.normal(size=(99, 4)), 5)
+    ranked_neighbours(rng.normal(size=(2, 4)), rng.normal(size=(120, 4)), 120)
+    assert FakeIndex.searches == 0
