@@ -15,8 +15,12 @@ from madeleine_bench.cli import (
     leaderboard,
     pretrain,
     regress,
+    retrieval,
     run,
+    sensitivity,
     slides,
+    stains,
+    stratify,
     submit,
     tasks,
 )
@@ -34,7 +38,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("cross-stain")(retrieval.cross_stain)
 app.command("regress")(regress.regress)
+app.command("sensitivity")(sensitivity.sensitivity)
+app.command("stains")(stains.stains)
+app.command("stratify")(stratify.stratify)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(data.app, name="data")

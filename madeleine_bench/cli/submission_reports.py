@@ -38,6 +38,11 @@ def print_packed(packed: Packed) -> None:
             f"{len(packed.missing)} of {packed.core} core tasks have no record, so it will not be "
             f"ranked: {', '.join(packed.missing)}"
         )
+    if packed.left_out:
+        typer.echo(
+            f"left out: records of {', '.join(packed.left_out)}, which nobody can recompute from "
+            "embeddings of slides"
+        )
     typer.echo(f"try: mbench submit verify {packed.path}")
 
 

@@ -15,7 +15,10 @@ from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import Comparison, Estimate, PairVerdict, Standing
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.leaderboard.stratification import calibration_day
+from madeleine_bench.metrics.calibration import calibration
 from madeleine_bench.metrics.risk_groups import Curve, risk_groups
+from madeleine_bench.protocols.cox import survival_days
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
@@ -251,18 +254,23 @@ def _critical_difference(comparison: Comparison) -> Json | None:
 
 
 def _survival(predictions: pd.DataFrame) -> Json:
-    """Return the risk groups over the test units of the first repeat: each unit once."""
+    """Return risk groups and calibration over the test units of the first repeat, each once."""
     first = predictions[predictions["repeat"] == predictions["repeat"].min()]
     survival = Survival(
         first["time_days"].to_numpy(dtype=np.float64), first["event"].to_numpy(dtype=np.bool_)
     )
     groups = risk_groups(survival, first["high_risk"].to_numpy(dtype=np.bool_))
+    day = calibration_day(survival_days(list(first.columns)))
+    judged = None
+    if day is not None:
+        judged = asdict(calibration(survival, first[f"surv@{day}"].to_numpy(np.float64), day))
     return {
         "low": _curve(groups.low),
         "high": _curve(groups.high),
         "logrank_p": groups.logrank_p,
         "hazard_ratio": groups.hazard_ratio,
         "hazard_ratio_ci95": _ends(groups.hazard_ratio_ci95),
+        "calibration": judged,
     }
 
 

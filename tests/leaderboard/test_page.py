@@ -156,6 +156,28 @@ def test_a_risk_group_without_anybody_has_no_curve():
     assert 'class="curve low"' not in text
 
 
+def test_calibration_stands_beside_the_curves_where_survival_was_predicted():
+    document = board_document(boards=[make_board("local")])
+    curves = document["boards"][0]["survival"]["tcga-os"]["madeleine"]
+    groups = [
+        {"n": 50, "events": 9, "predicted": 0.8, "observed": 0.82, "ci95": [0.7, 0.9]},
+        {"n": 50, "events": 0, "predicted": 0.9, "observed": 1.0, "ci95": None},
+        {"n": 50, "events": 4, "predicted": 0.95, "observed": None, "ci95": None},
+    ]
+    curves["calibration"] = {
+        "day": 730, "groups": groups, "slope": 0.75, "slope_ci95": [0.5, 1.0],
+        "observed_over_expected": 1.1, "observed_over_expected_ci95": None,
+    }  # fmt: skip
+    text = page_files(document)["encoders/local/primary/madeleine.html"]
+    said = "Calibration slope 0.75 (95% 0.50 to 1.00); observed over expected events 1.10;"
+    assert text.count(said) == 2  # the caption, and the drawing's own text
+    drawing = re.search(r"<svg[^>]*><title>Calibration of madeleine.*?</svg>", text, re.DOTALL)
+    assert drawing.group().count("<circle") == 2
+    assert "at 2.0 years" in drawing.group()
+    other = page_files(document)["encoders/local/primary/intra-ssl.html"]
+    assert "Calibration" not in other
+
+
 def test_a_case_without_a_label_is_counted_but_not_held_against_the_encoder(pages):
     text = html.unescape(pages["encoders/local/primary/stranger.html"])
     assert "<td>3 missing</td>" in text

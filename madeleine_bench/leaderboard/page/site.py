@@ -13,6 +13,10 @@ from markupsafe import Markup
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.leaderboard.page import wording
+from madeleine_bench.leaderboard.page.calibration_figure import (
+    calibration_plot,
+    calibration_summary,
+)
 from madeleine_bench.leaderboard.page.columns import columns_of, legend
 from madeleine_bench.leaderboard.page.curve_figure import kaplan_meier
 from madeleine_bench.leaderboard.page.curve_figure import summary as curve_summary
@@ -148,7 +152,9 @@ def _curves(board: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {
         task["id"]: [
             {"label": label, "index": order.index(label), "summary": curve_summary(curves[label]),
-             "drawing": kaplan_meier(curves[label], label, bool(board["phantom"]))}
+             "drawing": kaplan_meier(curves[label], label, bool(board["phantom"])),
+             "calibration": calibration_plot(curves[label], label, bool(board["phantom"])),
+             "calibration_summary": calibration_summary(curves[label])}
             for label in order if label in curves
         ]
         for task in board["tasks"] if (curves := board["survival"].get(task["id"]))

@@ -62,13 +62,14 @@ Golden = Mapping[GoldenKey, GoldenCase]
 def golden_cases(catalogue: Catalogue) -> dict[GoldenKey, GoldenCase]:
     """Return the case of every protocol of a catalogue on every type of labels it scores.
 
-    Protocols that train networks are left out: what a network learns differs in the last digits
-    from one processor to the next. Keys are versioned name and type of labels. It takes seconds.
+    Left out are protocols that train networks, as what a network learns differs in the last digits
+    from one processor to the next, and those that fuse otherwise than late, as that is done before
+    a protocol sees embeddings. Keys are versioned name and type of labels. It takes seconds.
     """
     return {
         (protocol.name, labels): golden_case(protocol, labels)
         for protocol in catalogue.protocols.values()
-        if not protocol.trains_networks
+        if protocol.fusion == "late"
         for labels in protocol.labels
     }
 

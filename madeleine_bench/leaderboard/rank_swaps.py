@@ -1,0 +1,74 @@
+"""Which encoders change places between two protocols, and whether either tells them apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.stats.paired import across_tasks, holm
+from madeleine_bench.stats.rank_agreement import mean_over_families
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Two encoders in one order under one protocol and in the other under another.
+
+    Attributes:
+        ahead: who is ahead under the first protocol of the pair.
+        behind: who is ahead under the second.
+        separated_by: the protocols under which the signed-rank test over tasks tells them apart,
+            after Holm's correction for all pairs of encoders. The board's mark asks for a second
+            test beside this one: over the same tasks it separates no more.
+    """
+
+    ahead: str
+    behind: str
+    separated_by: tuple[str, ...]
+
+
+def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:
+    """Return by encoder the mean over families of its scores, encoder x task."""
+    once = np.ones((1, len(tasks)))
+    means: list[float] = mean_over_families(scores, [t.family for t in tasks], once)[0].tolist()
+    return means
+
+
+def swaps_between(
+    names: tuple[str, str], tasks: Sequence[TaskSpec], first: NDArray[np.float64],
+    second: NDArray[np.float64], labels: Sequence[str],
+) -> tuple[Swap, ...]:  # fmt: skip
+    """Return the encoders whose order under two protocols is strictly opposite.
+
+    Args:
+        names: the protocols.
+        tasks: the tasks that both score.
+        first: encoder x task, chance-corrected scores under the first protocol.
+        second: the same under the second.
+        labels: the encoders.
+    """
+    means = [means_of(scores, tasks) for scores in (first, second)]
+    swapped = []
+    for i, j in combinations(range(len(labels)), 2):
+        before, after = (own[i] - own[j] for own in means)
+        if before * after < 0:
+            swapped.append((i, j) if before > 0 else (j, i))
+    if not swapped:
+        return ()
+    apart = dict(zip(names, (_separated(scores) for scores in (first, second)), strict=True))
+    return tuple(
+        Swap(labels[i], labels[j], tuple(name for name in names if {i, j} in apart[name]))
+        for i, j in swapped
+    )
+
+
+def _separated(scores: NDArray[np.float64]) -> list[set[int]]:
+    """Return the pairs of encoders that the signed-rank test over tasks tells apart."""
+    if scores.shape[1] < LEAST_TASKS:
+        return []
+    pairs = list(combinations(range(len(scores)), 2))
+    p_values = holm([across_tasks((scores[i] - scores[j]).tolist()).p_value for i, j in pairs])
+    return [set(pair) for pair, p in zip(pairs, p_values, strict=True) if p < ALPHA]

@@ -1,0 +1,229 @@
+"""Patients by predicted risk: curves, numbers at risk and calibration of survival records."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import build_boards
+from madeleine_bench.metrics.calibration import Calibration, calibration
+from madeleine_bench.metrics.risk_groups import RiskGroups, risk_groups
+from madeleine_bench.protocols.cox import survival_days
+from madeleine_bench.protocols.folds import require_columns
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
+from madeleine_bench.types import Survival
+
+DAYS_A_YEAR = 365.25
+_MOST_TICKS = 8
+
+
+@dataclass(frozen=True)
+class AtRisk:
+    """How many units of each group are still watched.
+
+    Attributes:
+        years: the times.
+        low: units of low risk with follow-up to each time or beyond; `high` accordingly.
+    """
+
+    years: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stratification:
+    """What the predictions of one record say of its patients.
+
+    Attributes:
+        label: the encoder, with its revision where the board holds several.
+        kind: encoder, baseline, supervised or control.
+        record: the record.
+        repeats: how often the folds were drawn; what follows is of the first, each unit once.
+        groups: the curves of low and high risk, log-rank test and hazard ratio.
+        at_risk: numbers at risk beneath the curves.
+        calibration: of predicted survival at a day; None where none was predicted.
+        notes: what a reader must know: a group without units or events, fits at chance.
+    """
+
+    label: str
+    kind: str
+    record: Record
+    repeats: int
+    groups: RiskGroups
+    at_risk: AtRisk
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+
+
+def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSpec]:
+    """Return the survival tasks that are named; all of them where no name is given.
+
+    Raises:
+        InputError: a name is of no task, or of one that is not of survival.
+    """
+    every = [t for t in catalogue.tasks.values() if isinstance(t.labels, SurvivalLabels)]
+    named = catalogue.select(patterns) if patterns else every
+    chosen = [task for task in named if task in every]
+    if not chosen:
+        found = ", ".join(f"{task.id} is {task.labels.type}" for task in named[:5])
+        valid = ", ".join(task.id for task in every) or "none"
+        raise InputError(f"--task: no survival task named ({found}); survival tasks: {valid}")
+    return chosen
+
+
+def survival_records(
+    records: Sequence[Record],
+    catalogue: Catalogue,
+    task: TaskSpec,
+    encoders: Sequence[str] = (),
+    protocol: str | None = None,
+) -> dict[str, list[tuple[str, Record]]]:
+    """Return by board the label and the newest record of each encoder on a task, best first.
+
+    Records that nobody recomputed (V0) have no predictions and are left out.
+
+    Args:
+        records: all there are.
+        catalogue: the catalogue of the task.
+        task: a survival task.
+        encoders: names; empty takes all.
+        protocol: versioned name; None takes the task's first, and fine-tuning for supervised ones.
+
+    Raises:
+        InputError: there is no such record, or none of an encoder that was named.
+    """
+    found: dict[str, list[tuple[str, Record]]] = {}
+    for board in build_boards(records, catalogue, protocol):
+        for column in board.columns:
+            cell = column.cells.get(task.id)
+            if cell is not None and cell.record.verification != "V0":
+                found.setdefault(board.name, []).append((column.label, cell.record))
+    names = {record.encoder.name for rows in found.values() for _, record in rows}
+    if not names:
+        under = f" under {protocol}" if protocol else ""
+        raise InputError(
+            f"no record of {task.id}{under} that can be read; make one with "
+            f"mbench run --task {task.id}" + (f" --protocol {protocol}" if protocol else "")
+        )
+    for name in encoders:
+        if name not in names:
+            hint = did_you_mean(name, sorted(names))
+            raise InputError(f"no record of {task.id} is of encoder '{name}'{hint}")
+    chosen = {
+        board: [row for row in rows if not encoders or row[1].encoder.name in encoders]
+        for board, rows in found.items()
+    }
+    return {
+        board: sorted(rows, key=lambda row: (-row[1].scores.main.value, row[0]))
+        for board, rows in chosen.items()
+        if rows
+    }
+
+
+def stratify(
+    label: str,
+    record: Record,
+    predictions_of: Callable[[Record], pd.DataFrame],
+    day: int | None = None,
+) -> Stratification:
+    """Return curves and calibration of a survival record, over the first repeat of its folds.
+
+    The test units of all folds of a repeat are all units, each once, each predicted by a model that
+    did not see it. The groups come with the predictions: above or below the median risk of the
+    training units of the fold.
+
+    Args:
+        label: the name of the encoder.
+        record: a survival record.
+        predictions_of: gives the predictions of a record.
+        day: at which calibration is judged; None takes the predicted day nearest to their median.
+
+    Raises:
+        InputError: the predictions are gone, were altered or lack a column, or the day is not one
+            that survival was predicted at.
+    """
+    predictions = predictions_of(record)
+    where = f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
+    require_columns(predictions, ["repeat", "time_days", "event", "high_risk"], where)
+    days = survival_days(list(predictions.columns))
+    chosen = _day(days, day, where)
+    require_columns(predictions, [f"surv@{d}" for d in days], where)
+    repeats = sorted(set(predictions["repeat"]))
+    first = predictions[predictions["repeat"] == repeats[0]]
+    try:
+        survival = Survival(
+            first["time_days"].to_numpy(dtype=np.float64), first["event"].to_numpy(dtype=np.bool_)
+        )
+        judged = None
+        if chosen is not None:
+            alive = first[f"surv@{chosen}"].to_numpy(dtype=np.float64)
+            judged = calibration(survival, alive, chosen)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    high = first["high_risk"].to_numpy(dtype=np.bool_)
+    groups = risk_groups(survival, high)
+    return Stratification(
+        label,
+        record.encoder.kind,
+        record,
+        len(repeats),
+        groups,
+        _at_risk(survival, high),
+        judged,
+        _notes(record, groups, judged),
+    )
+
+
+def calibration_day(days: Sequence[int]) -> int | None:
+    """Return the day nearest to the median of the days, the earlier of two; None without any.
+
+    Examples:
+        >>> calibration_day([100, 200, 900]), calibration_day([100, 200]), calibration_day([])
+        (200, 100, None)
+    """
+    middle = float(np.median(days)) if days else 0.0
+    return min(days, key=lambda day: (abs(day - middle), day), default=None)
+
+
+def _day(days: Sequence[int], wanted: int | None, where: str) -> int | None:
+    if wanted is not None and wanted not in days:
+        valid = ", ".join(map(str, days)) or "none"
+        raise InputError(f"--day {wanted}: {where} are at the days {valid}")
+    return calibration_day(days) if wanted is None else wanted
+
+
+def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
+    last = int(survival.time_days.max() / DAYS_A_YEAR)
+    step = next(s for s in (1, 2, 5, 10, 20, 50) if last // s < _MOST_TICKS)
+    years = tuple(range(0, last + 1, step))
+    low, up = (
+        tuple(int((survival.time_days[high == side] >= year * DAYS_A_YEAR).sum()) for year in years)
+        for side in (False, True)
+    )
+    return AtRisk(years, low, up)
+
+
+def _notes(record: Record, groups: RiskGroups, judged: Calibration | None) -> tuple[str, ...]:
+    said = []
+    for name, curve in (("low", groups.low), ("high", groups.high)):
+        if curve is None:
+            said.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
+        elif not curve.events:
+            said.append(f"no event among those of {name} risk: no hazard ratio")
+    if judged is None:
+        said.append("no predicted survival: no calibration")
+    elif judged.slope is None:
+        said.append(
+            "predicted survival is the same for everybody, or nobody has an event: no slope"
+        )
+    constant = sum(fold.flag == "constant predictions" for fold in record.folds)
+    if constant:
+        said.append(f"constant risk in {constant} of {len(record.folds)} folds")
+    return tuple(said)

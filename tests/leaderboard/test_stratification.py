@@ -1,0 +1,177 @@
+"""Risk groups, numbers at risk and calibration of survival records, and what a reader is told."""
+
+import numpy as np
+import pytest
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.stratification import stratify, survival_records, survival_tasks
+from madeleine_bench.leaderboard.stratification_figure import (
+    calibration_line,
+    comparison_chart,
+    groups_line,
+    stratification_chart,
+)
+from madeleine_bench.metrics.calibration import calibration
+from madeleine_bench.metrics.risk_groups import risk_groups
+from madeleine_bench.types import Survival
+from tests.leaderboard.records import CATALOGUE, make_record
+from tests.leaderboard.survival_records import DAYS, OS, predictions
+
+
+def strata(table, day=None, **more):
+    return stratify("one", make_record("one", OS, 0.6, **more), lambda _: table, day)
+
+
+def survival_of(table):
+    return Survival(table["time_days"].to_numpy(), table["event"].to_numpy())
+
+
+def test_all_folds_of_the_first_repeat_are_the_cohort():
+    table = predictions(repeats=3)
+    first = table[table["repeat"] == 0]
+    found = strata(table)
+    assert found.repeats == 3
+    assert found.groups == risk_groups(survival_of(first), first["high_risk"].to_numpy())
+    assert found.groups.low.n + found.groups.high.n == len(first) == 120
+    day = DAYS[1]
+    assert found.calibration == calibration(
+        survival_of(first), first[f"surv@{day}"].to_numpy(), day
+    )
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(None, 600), (300, 300), (900, 900)])
+def test_the_day_is_the_middle_one_unless_another_is_asked_for(wanted, found):
+    assert strata(predictions(), wanted).calibration.day == found
+
+
+def test_of_two_middle_days_the_earlier_is_taken():
+    table = predictions().drop(columns="surv@900")
+    assert strata(table).calibration.day == 300
+
+
+def test_a_day_that_nothing_was_predicted_at_is_refused():
+    with pytest.raises(InputError, match=r"--day 365: .* the days 300, 600, 900"):
+        strata(predictions(), 365)
+
+
+def test_numbers_at_risk_are_those_still_watched():
+    table = predictions()
+    found = strata(table).at_risk
+    assert found.years[0] == 0
+    years = table["time_days"] / 365.25
+    for year, low, high in zip(found.years, found.low, found.high, strict=True):
+        assert low == int(((years >= year) & ~table["high_risk"]).sum())
+        assert high == int(((years >= year) & table["high_risk"]).sum())
+    long = table.assign(time_days=table["time_days"] * 20)
+    assert len(strata(long).at_risk.years) <= 8
+
+
+def test_a_group_without_units_or_events_is_said():
+    table = predictions()
+    found = strata(table.assign(high_risk=False))
+    assert found.groups.high is None
+    assert found.notes == ("nobody is of high risk: no hazard ratio, no log-rank test",)
+    assert set(found.at_risk.high) == {0}
+    quiet = table.assign(event=table["event"] & table["high_risk"])
+    assert strata(quiet).notes == ("no event among those of low risk: no hazard ratio",)
+    assert strata(quiet).groups.hazard_ratio is None
+
+
+def test_equal_predictions_have_no_slope_and_records_without_days_no_calibration():
+    table = predictions()
+    same = table.assign(**{f"surv@{day}": 0.7 for day in DAYS})
+    assert "the same for everybody" in strata(same).notes[0]
+    none = strata(table.drop(columns=[f"surv@{day}" for day in DAYS]))
+    assert none.calibration is None
+    assert none.notes == ("no predicted survival: no calibration",)
+
+
+def test_folds_of_constant_risk_are_counted():
+    record = make_record("one", OS, 0.5)
+    fold = {"key": {"repeat": 0, "fold": 0}, "value": 0.5, "n_train": 8, "n_test": 2,
+            "converged": True}  # fmt: skip
+    flagged = record.model_copy(update={"folds": tuple(
+        type(record).model_fields["folds"].annotation.__args__[0](**fold, flag=flag)
+        for flag in ("constant predictions", None))})  # fmt: skip
+    found = stratify("one", flagged, lambda _: predictions())
+    assert found.notes == ("constant risk in 1 of 2 folds",)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (lambda t: t.drop(columns="high_risk"), "no column"),
+        (lambda t: t.assign(**{"surv@600": np.nan}), "column 'surv@600' is empty or NaN"),
+        (lambda t: t.assign(**{"surv@600": 1.5}), r"lie in \[0, 1\]"),
+        (lambda t: t.assign(time_days=-1.0), "not negative"),
+        (lambda t: t.head(0), "no rows"),
+    ],
+)
+def test_broken_predictions_are_refused_by_name(broken, says):
+    with pytest.raises(InputError, match=says) as caught:
+        strata(broken(predictions()))
+    assert "predictions of one on tcga-breast-os under cox/v1" in str(caught.value)
+
+
+def test_records_are_the_newest_of_each_encoder_best_first():
+    records = [
+        make_record("a", OS, 0.6, created="2026-01-01"),
+        make_record("a", OS, 0.7, created="2026-02-01"),
+        make_record("b", OS, 0.8),
+        make_record("c", OS, 0.9, verification="V0"),
+        make_record("d", OS, 0.65, protocol="finetune/v1", kind="supervised"),
+        make_record("a", OS, 0.5, source="local"),
+    ]
+    found = survival_records(records, CATALOGUE, OS)
+    assert [(label, r.scores.main.value) for label, r in found["phantom"]] == [
+        ("b", 0.8), ("a", 0.7), ("d", 0.65)
+    ]  # fmt: skip
+    assert [label for label, _ in found["local"]] == ["a"]
+    tuned = survival_records(records, CATALOGUE, OS, (), "finetune/v1")
+    assert [label for label, _ in tuned["phantom"]] == ["d"]
+    assert list(survival_records(records, CATALOGUE, OS, ["b"])) == ["phantom"]
+
+
+@pytest.mark.parametrize(
+    ("encoders", "protocol", "says"),
+    [
+        (["mean-pol"], None, "no record of tcga-breast-os is of encoder 'mean-pol'; did you mean "
+                             "'mean-pool'"),
+        ([], "finetune/v1", "no record of tcga-breast-os under finetune/v1"),
+    ],
+)  # fmt: skip
+def test_records_that_are_not_there_are_refused(encoders, protocol, says):
+    with pytest.raises(InputError) as caught:
+        survival_records([make_record("mean-pool", OS, 0.6)], CATALOGUE, OS, encoders, protocol)
+    assert says in str(caught.value)
+
+
+def test_only_survival_tasks_are_taken():
+    assert survival_tasks(CATALOGUE, []) == [OS]
+    assert survival_tasks(CATALOGUE, ["tcga-breast-*"]) == [OS]
+    with pytest.raises(InputError, match="bcnb-er is binary\\); survival tasks: tcga-breast-os"):
+        survival_tasks(CATALOGUE, ["bcnb-er"])
+
+
+def test_figures_say_phantom_for_phantoms_alone_and_bear_an_empty_group():
+    table = predictions()
+    phantom, real = strata(table), strata(table, source="local")
+    assert "PHANTOM" in stratification_chart(phantom, "os").title.text
+    assert "PHANTOM" not in stratification_chart(real, "os").title.text
+    assert "PHANTOM" in comparison_chart([phantom, phantom], "os").title.text
+    stratification_chart(strata(table.assign(high_risk=True)), "os").to_dict()
+    bare = table.drop(columns=[f"surv@{day}" for day in DAYS])
+    stratification_chart(strata(bare), "os").to_dict()
+    same = strata(table.assign(**{f"surv@{day}": 0.7 for day in DAYS}))
+    stratification_chart(same, "os").to_dict()
+
+
+def test_lines_leave_out_what_is_undefined():
+    found = strata(predictions())
+    assert groups_line(found).startswith("C 0.600 (0.600 to 0.600), hazard ratio ")
+    assert "log-rank p" in groups_line(found)
+    assert calibration_line(found.calibration).startswith("slope ")
+    empty = strata(predictions().assign(high_risk=True, **{f"surv@{d}": 1.0 for d in DAYS}))
+    assert groups_line(empty) == "C 0.600 (0.600 to 0.600)"
+    assert calibration_line(empty.calibration) == "undefined"
