@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from madeleine_bench.cli.main import main as mbench
-from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.figures import styled_svg
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch_encoder

@@ -35,7 +35,7 @@ from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
 from madeleine_bench.stats.paired import ScoredUnits, paired_difference
 
 OUT = Path(__file__).parent / "results" / "supervised_baselines.json"
-NETWORKS = ("abmil", "clam-sb", "dsmil", "ilra", "mean-mlp", "transmil")
+NETWORKS = ("abmil", "clam-sb", "dsmil", "mean-mlp", "transmil")
 OF_EACH_KIND = (
     "bcnb-er",
     "bwh-kidney-amr",
@@ -152,6 +152,70 @@ def _mean(values: Sequence[int]) -> float:
     return round(sum(values) / len(values), 2)
 
 
+def ucsb_rows(content: dict[str, Any]) -> list[str]:
+    """Return rows of Markdown: real UCSB bags, best first, beside the probe of mean-pool."""
+    found = [r for r in content["records"] if r["task"] == "ucsb-breast-malignancy"]
+    head = ["encoder", "protocol", "AUROC (95%)", "above mean-pool's probe (95%)", "epochs"]
+    rows = [_line(head), _line(["---"] * len(head))]
+    for r in sorted(found, key=lambda r: (-r["value"], r["encoder"])):
+        epochs = "-" if r["epochs"] is None else f"{r['epochs']:.0f}"
+        rows.append(_line([r["encoder"], r["protocol"], _with_interval(r), _gain(r), epochs]))
+    return rows
+
+
+def board_rows(content: dict[str, Any]) -> list[str]:
+    """Return rows of Markdown: the phantom's 21 tasks, ABMIL beside probes of three encoders."""
+    cells = {
+        (r["task"], r["encoder"]): r
+        for r in content["records"]
+        if r["board"] == "phantom"
+        and (r["protocol"] in ("linear-probe/v1", "cox/v1") or r["encoder"] == "abmil")
+        and r["protocol"] not in ("finetune-ordinal/v1", "finetune-discrete-time/v1")
+    }
+    encoders = ("mean-pool", "intra-ssl", "madeleine", "abmil")
+    head = ["PHANTOM", "metric", *encoders, "abmil above mean-pool (95%)"]
+    rows = [_line(head), _line(["---"] * len(head))]
+    for task in sorted({task for task, _ in cells}):
+        own = [cells.get((task, name)) for name in encoders]
+        if all(own):
+            values = [f"{each['value']:.3f}" for each in own if each]
+            last = own[-1]
+            assert last is not None
+            rows.append(_line([task, last["metric"], *values, _gain(last)]))
+    return rows
+
+
+def finetuned_rows(content: dict[str, Any]) -> list[str]:
+    """Return rows of Markdown: encoders under every protocol that trains networks, on phantoms."""
+    chosen = [
+        r
+        for r in content["records"]
+        if r["board"] == "phantom" and r["task"] in OF_EACH_KIND
+        and (r["protocol"].startswith("finetune") or r["encoder"] != "abmil")
+    ]  # fmt: skip
+    head = ["PHANTOM", "encoder", "protocol", "score (95%)", "above mean-pool's probe (95%)"]
+    rows = [_line(head), _line(["---"] * len(head))]
+    for r in sorted(chosen, key=lambda r: (r["task"], r["encoder"], r["protocol"])):
+        rows.append(_line([r["task"], r["encoder"], r["protocol"], _with_interval(r), _gain(r)]))
+    return rows
+
+
+def _with_interval(row: dict[str, Any]) -> str:
+    low, high = row["ci95"]
+    return f"{row['value']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _gain(row: dict[str, Any]) -> str:
+    if "difference" not in row:
+        return "-"
+    low, high = row["difference_ci95"]
+    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Run what was asked for, then write down all that is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,6 +235,8 @@ def main() -> None:
         "provenance": machine_provenance(),
     }
     write_text(OUT, json.dumps(content, indent=1) + "\n")
+    for table in (ucsb_rows(content), board_rows(content), finetuned_rows(content)):
+        print("\n".join([*table, ""]))
 
 
 if __name__ == "__main__":

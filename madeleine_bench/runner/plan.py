@@ -149,20 +149,27 @@ def make_plan(request: Request) -> Plan:
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
     cells: list[Cell] = []
+    unfit: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
         task = next(task for task in cohort.tasks if task.id == declared.id)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
+        unfit += _left_out(task, [catalogue.protocol(name) for name in request.protocols])
         for assessment in assess(cohort, task, list(protocols.values()), config, request.results):
             cells.extend(
                 Cell(entry, print_, assessment)
                 for entry, print_ in encoders
                 if assessment.protocol in wanted[entry.card.name]
             )
+    if not cells:
+        raise InputError(f"--protocol: {unfit[0]}")
     cards = [entry.card for entry, _ in encoders]
-    notes = tuple(line for c in cohorts.values() for line in unstated(cards, c.data))
-    return Plan(catalogue, cohorts, tuple(cells), notes)
+    notes = [f"left out: {fault}" for fault in unfit]
+    notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
+    used = {cell.assessment.task.cohort for cell in cells}
+    kept = {cohort_id: cohort for cohort_id, cohort in cohorts.items() if cohort_id in used}
+    return Plan(catalogue, kept, tuple(cells), tuple(notes))
 
 
 def assess(
@@ -254,7 +261,7 @@ def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]
 def _protocols(
     request: Request, catalogue: Catalogue, task: TaskSpec, card: EncoderCard
 ) -> list[ProtocolSpec]:
-    """Return what an encoder is scored by on a task."""
+    """Return what an encoder is scored by on a task; empty where nothing asked for fits."""
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
         return [catalogue.protocol(name) for name in names]
@@ -267,11 +274,17 @@ def _protocols(
                 f"{SUPERVISED_PROTOCOL}"
             )
         asked = [protocol for protocol in asked if protocol.trains_networks]
-    fitting = [protocol for protocol in asked if task.labels.type in protocol.labels]
-    for protocol in fitting or asked:
-        if fault := misfit(task, protocol):
-            raise InputError(f"--protocol: {fault}")
-    return fitting
+    return [protocol for protocol in asked if misfit(task, protocol) is None]
+
+
+def _left_out(task: TaskSpec, asked: Sequence[ProtocolSpec]) -> list[str]:
+    """Return why asked protocols do not score a task; one of labels of another type is no news.
+
+    Unless it is the only kind that was asked for.
+    """
+    faults = [(protocol, misfit(task, protocol)) for protocol in asked]
+    for_labels = [(p, fault) for p, fault in faults if task.labels.type in p.labels]
+    return [fault for _, fault in for_labels or faults[:1] if fault]
 
 
 def _refuse_phantom_only(

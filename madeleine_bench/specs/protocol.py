@@ -205,6 +205,11 @@ class ProtocolSpec(Spec):
         """Whether it trains an encoder on bags, so that no embedding is made first."""
         return isinstance(self.method, FineTune)
 
+    @property
+    def from_slides(self) -> bool:
+        """Whether it starts from the embeddings of slides, so that these can be submitted."""
+        return not self.trains_networks and self.fusion != "early"
+
     @model_validator(mode="after")
     def _labels_fit(self) -> Self:
         if isinstance(self.method, FineTune):

@@ -39,7 +39,7 @@ def usable_task(record: Record, catalogue: Catalogue) -> TaskSpec | None:
     protocol = catalogue.protocols.get(record.protocol)
     if task is None or protocol is None or task.cohort != record.task.cohort:
         return None
-    return None if misfit(task, protocol) else task
+    return None if misfit(task, protocol) or not protocol.from_slides else task
 
 
 def _differs(where: str, field: str, claimed: object, found: object, advice: str = "") -> Finding:
@@ -121,6 +121,11 @@ def _check_task(claim: Claim, catalogue: Catalogue) -> Iterator[Finding]:
         yield _differs(where, "protocol", record.protocol, f"no such protocol{hint}")
     elif fault := misfit(task, protocol):
         yield _differs(where, "protocol", record.protocol, fault)
+    elif not protocol.from_slides:
+        yield _differs(
+            where, "protocol", record.protocol, "scores nothing from the embeddings of slides",
+            "such records cannot be recomputed from a submission",
+        )  # fmt: skip
     main = record.scores.main
     for field, claimed, found in (
         ("cohort", record.task.cohort, task.cohort),

@@ -29,7 +29,10 @@ _PLAIN_FILE = 0o100644 << 16
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed: where, for which board, and which core tasks have no record."""
+    """What was packed: where, for which board, and which core tasks have no record.
+
+    `left_out` names protocols whose records cannot be recomputed from embeddings of slides.
+    """
 
     path: Path
     board: str
@@ -37,6 +40,7 @@ class Packed:
     cohorts: tuple[str, ...]
     missing: tuple[str, ...]
     core: int
+    left_out: tuple[str, ...] = ()
 
 
 def pack(
@@ -63,7 +67,14 @@ def pack(
             the folder, or a file cannot be read or written.
     """
     entry = find_encoder(encoder)
-    records = _records(entry, ResultStore(results), results, board, catalogue)
+    newest = _records(entry, ResultStore(results), results, board, catalogue)
+    records = [r for r in newest if catalogue.protocol(r.protocol).from_slides]
+    left_out = tuple(sorted({r.protocol for r in newest} - {r.protocol for r in records}))
+    if not records:
+        raise InputError(
+            f"all records of {entry.card.name} are of {', '.join(left_out)}, which score nothing "
+            "from the embeddings of slides: there is nothing in them that others could recompute"
+        )
     chosen = records[0].board
     members = {"card.yaml": card_text(entry.card).encode()}
     cohorts = sorted({record.task.cohort for record in records})
@@ -81,7 +92,7 @@ def pack(
         _check(temporary, path, catalogue)
     core = [task.id for task in catalogue.tasks.values() if task.status == "core"]
     missing = tuple(sorted(set(core) - {record.task.id for record in records}))
-    return Packed(path, chosen, len(records), tuple(cohorts), missing, len(core))
+    return Packed(path, chosen, len(records), tuple(cohorts), missing, len(core), left_out)
 
 
 def _check(written: Path, path: Path, catalogue: Catalogue) -> None:

@@ -200,3 +200,21 @@ def test_fusions_of_slides_run_to_records(protocol, request_of, tmp_path):
         for path in (tmp_path / "records").rglob("*.json")
     }
     assert len(scores) == 1
+
+
+def test_tasks_that_no_asked_protocol_scores_are_left_out_and_named(request_of, tmp_path):
+    tasks = ("aidpath-her2", "tcga-breast-os")
+    plan = make_plan(request_of(tmp_path, tasks=tasks, protocols=("retrieval",),
+                                encoders=("mean-pool",)))  # fmt: skip
+    assert {cell.assessment.task.id for cell in plan.cells} == {"aidpath-her2"}
+    assert list(plan.cohorts) == ["aidpath"]
+    (note,) = plan.notes
+    assert note.startswith("left out: protocol retrieval/v1 scores binary")
+    assert "those of tcga-breast-os are survival" in note
+    with pytest.raises(InputError, match="--protocol: protocol retrieval/v1 scores binary"):
+        make_plan(request_of(tmp_path, tasks=tasks[1:], protocols=("retrieval",),
+                             encoders=("mean-pool",)))  # fmt: skip
+    both = make_plan(request_of(tmp_path, tasks=tasks, protocols=("retrieval", "cox"),
+                                encoders=("mean-pool",)))  # fmt: skip
+    assert len(both.cells) == 2
+    assert not both.notes

@@ -10,8 +10,9 @@ from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.submissions.bundle import read_bundle
+from madeleine_bench.submissions.claims import check_claims
 from madeleine_bench.submissions.pack import pack
-from tests.submissions.conftest import members_of
+from tests.submissions.conftest import altered_record, members_of
 
 
 def test_equal_results_pack_to_equal_bytes(first, catalogue, tmp_path):
@@ -92,3 +93,28 @@ def test_a_zip_says_nothing_of_the_machine_but_what_records_say(first):
     manifest = json.loads(members["submission.json"])
     assert set(manifest) == {"schema_version", "encoder", "board", "mbench", "files"}
     assert not any(str(first.results).encode() in data for data in members.values())
+
+
+def test_records_that_no_embedding_gives_are_left_out_and_named(submitted, catalogue, tmp_path):
+    store = ResultStore(submitted.results)
+    own = [r for r in store.records() if r.encoder.name == "stranger"]
+    content = own[0].model_dump(mode="json", exclude={"record_id"})
+    content["protocol"] = "finetune/v1"
+    store.write_record(content)
+    card, out = str(submitted.card), tmp_path / "a.zip"
+    packed = pack(card, submitted.results, out, None, catalogue)
+    assert packed.records == len(own)
+    assert packed.left_out == ("finetune/v1",)
+    for path in (submitted.results / "records" / "local" / "stranger").rglob("linear-probe*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"all records of stranger are of finetune/v1"):
+        pack(card, submitted.results, tmp_path / "b.zip", None, catalogue)
+
+
+def test_a_claim_that_no_embedding_gives_is_refused(first, altered, catalogue):
+    member = next(name for name in members_of(first.bundle) if name.startswith("records/"))
+    renamed = member.replace("linear-probe-v1", "finetune-v1")
+    record = altered_record(first.bundle, member, lambda r: r.update(protocol="finetune/v1"))
+    bundle = read_bundle(altered({member: None, renamed: record}))
+    said = [finding.line for finding in check_claims(bundle, catalogue)]
+    assert any("cannot be recomputed from a submission" in line for line in said), said
