@@ -10,9 +10,10 @@
 3. Phantom bcnb-er: the other supervised networks.
 4. Phantom, one task of each kind: mean-pool, intra-ssl and madeleine fine-tuned, and from scratch.
 
-Each part is resumed where it was cut off. `--only` names parts. The numbers of all records that are
-there go to benchmarks/results/supervised_baselines.json; the differences from mean-pool's probe are
-paired on cases, with intervals widened for training cases. Nothing is tuned here.
+On a machine with a GPU: `--device cuda --jobs 4` (this has not been run yet). Each part is resumed
+where it was cut off. `--only` names parts. The numbers of all records that are there go to
+benchmarks/results/supervised_baselines.json; the differences from mean-pool's probe are paired on
+cases, with intervals widened for training cases. Nothing is tuned here.
 """
 
 import argparse
@@ -78,10 +79,11 @@ def parts(ucsb: Path | None) -> dict[str, list[list[str]]]:
     return found
 
 
-def run_part(arguments: Sequence[str], results: Path, jobs: int) -> None:
+def run_part(arguments: Sequence[str], results: Path, jobs: int, device: str) -> None:
     """Run mbench in this process; it exits where something fails."""
+    how = ["--results", str(results), "--jobs", str(jobs), "--device", device]
     try:
-        mbench(["run", *arguments, "--results", str(results), "--jobs", str(jobs)])
+        mbench(["run", *arguments, *how])
     except SystemExit as end:
         if end.code:
             raise
@@ -223,10 +225,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="results folder")
     parser.add_argument("--only", action="append", help="ucsb, board, networks, finetuned")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     given = parser.parse_args()
     for name, runs in parts(given.ucsb).items():
         for arguments in runs if name in (given.only or [name]) else []:
-            run_part(arguments, given.work, given.jobs)
+            run_part(arguments, given.work, given.jobs, given.device)
     content = {
         "what": "supervised baselines and fine-tuning; boards named phantom are synthetic",
         "interval": f"differences: 95%, {RESAMPLES} paired resamples of cases, widened "
