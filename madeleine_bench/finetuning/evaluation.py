@@ -19,7 +19,7 @@ from madeleine_bench.finetuning.objectives import (
 )
 from madeleine_bench.finetuning.training import Trained, predict, train
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
-from madeleine_bench.finetuning.validation_split import keep_for_validation
+from madeleine_bench.finetuning.validation_split import TrainingUnits, keep_for_validation
 from madeleine_bench.protocols.cox import evaluation_days
 from madeleine_bench.protocols.evaluation import class_index, prediction_table, survival_of
 from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
@@ -103,6 +103,35 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
         rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
     )
     objective = _objective(request, units.train)
+    try:
+        network, scale, trained = _trained(encoder, bags, request, objective, units, seed, target)
+        known, unseen = _logits(network, bags, scale, trained, request, objective.outputs, target)
+    except InputError:
+        raise
+    except Exception as error:  # a stranger's network may raise anything; so may a full GPU
+        raise InputError(
+            f"encoder {encoder.card.name}: its network raised {type(error).__name__} on "
+            f"{request.task.id}: {error}"
+        ) from error
+    columns = objective.columns(known, unseen, split.train)
+    report = _report(request, trained, len(units.validation))
+    state = _state(network) if trained.reason is None else {}
+    return Fit(
+        FoldPrediction(report, columns), state, {"centre": scale.centre, "factor": scale.factor}
+    )
+
+
+def _trained(
+    encoder: TrainableEncoder,
+    bags: UnitBags,
+    request: FitRequest,
+    objective: Objective,
+    units: TrainingUnits,
+    seed: int,
+    device: torch.device,
+) -> "tuple[BagNetwork, PatchScale, Trained]":
+    """Return a trained network, the scale of its patches, and how the training went."""
+    method = method_of(request.protocol)
     from_weights = method.start == "weights" and encoder.card.weights is not None
     with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
         network = encoder.network(
@@ -113,23 +142,29 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
             from_weights=from_weights,
         )
     scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
-    fault = _fault(request, units.train)
-    if fault is None:
-        trained = train(network, bags, scale, objective, units, method, seed, target)
-    else:
-        trained = Trained(0, 0, 0.0, None, fault)
-    if trained.reason is None:
-        known = predict(network, bags, scale, split.train, method, target)
-        logits = predict(network, bags, scale, split.test, method, target)
-    else:
-        known = torch.zeros(len(split.train), objective.outputs)
-        logits = torch.zeros(len(split.test), objective.outputs)
-    columns = objective.columns(known, logits, split.train)
-    report = _report(request, trained, len(units.validation))
-    state = _state(network) if trained.reason is None else {}
-    return Fit(
-        FoldPrediction(report, columns), state, {"centre": scale.centre, "factor": scale.factor}
-    )
+    if fault := _fault(request, units.train):
+        return network, scale, Trained(0, 0, 0.0, None, fault)
+    return network, scale, train(network, bags, scale, objective, units, method, seed, device)
+
+
+def _logits(
+    network: "BagNetwork",
+    bags: UnitBags,
+    scale: PatchScale,
+    trained: Trained,
+    request: FitRequest,
+    outputs: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of the training and of the test units; zeros where training failed."""
+    both = request.split.train, request.split.test
+    if trained.reason is not None:
+        return torch.zeros(len(both[0]), outputs), torch.zeros(len(both[1]), outputs)
+    method = method_of(request.protocol)
+    known, unseen = (predict(network, bags, scale, rows, method, device) for rows in both)
+    if not (known.isfinite().all() and unseen.isfinite().all()):
+        raise ValueError("its outputs are not finite, though its loss was")
+    return known, unseen
 
 
 def collect(

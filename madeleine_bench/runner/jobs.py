@@ -144,7 +144,8 @@ def run_fit_job(job: FitJob) -> Outcome:
         with threadpool_limits(1):
             splits = seeded_splits(protocol, job.assessment.splits)
             split = next(split for split in splits if split.key == job.key)
-            bags = UnitBags(_opened(str(job.features)), job.assessment.units)
+            packed = _opened(str(job.features), job.features.stat().st_mtime_ns)
+            bags = UnitBags(packed, job.assessment.units)
             request = FitRequest(task, protocol, job.assessment.units, split, job.organ)
             made = fit(_loaded(job.entry), bags, request, job.device)
             path = fit_path(job.folder, job.key)
@@ -297,7 +298,8 @@ def _folds(
 
 
 @lru_cache(maxsize=2)
-def _opened(path: str) -> FeatureStore:
+def _opened(path: str, changed: int) -> FeatureStore:
+    """Return a feature store, opened once for each process until the file changes."""
     return open_store(Path(path))
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from madeleine_bench.data.feature_store import pack_cohort
+from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit
 from madeleine_bench.results.store import ResultStore
@@ -28,7 +29,7 @@ def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Re
     its own, so a run that was cut off goes on with the fits that are not there.
 
     Raises:
-        InputError: there is no GPU and one was asked for, or bags cannot be packed.
+        InputError: there is no GPU and one was asked for.
     """
     ready: Ready = {}
     failed: Failures = {}
@@ -51,10 +52,18 @@ def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Re
         ]
     if jobs:
         torch_device(request.device)  # a wrong --device is said before anything is packed
-        for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
-            data = plan.cohorts[cohort_id].data
-            progress.phase(f"pack {cohort_id}", len(slides_with_bags(data)))
+    unpacked: dict[str, str] = {}
+    for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
+        data = plan.cohorts[cohort_id].data
+        progress.phase(f"pack {cohort_id}", len(slides_with_bags(data)))
+        try:
             pack_cohort(data, path, progress.advance)
+        except InputError as error:
+            unpacked[cohort_id] = str(error)
+    for cell in plan.cells:
+        if cell.name in ready and cell.assessment.task.cohort in unpacked:
+            failed[cell.name] = unpacked[cell.assessment.task.cohort]
+    jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
     jobs.sort(key=lambda job: -len(job.assessment.units.table))
     progress.phase("train", len(jobs))
     for outcome in in_parallel(run_fit_job, jobs, request.jobs):

@@ -11,6 +11,7 @@ from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.metrics.classification import auroc
 from madeleine_bench.metrics.ordinal import quadratic_kappa
 from madeleine_bench.metrics.survival import harrell_c
+from madeleine_bench.models.mil.output import BagOutput
 from madeleine_bench.types import Split, Splits, Survival
 from tests.finetuning.conftest import CATALOGUE
 
@@ -175,6 +176,46 @@ def test_an_encoder_without_a_network_is_refused(classes, encoder):
     request = classes.request("bcnb-er", "finetune")
     with pytest.raises(InputError, match="patch-count has no network to fine-tune"):
         fit(encoder("patch-count"), classes.bags, request, "cpu")
+
+
+class Stranger:
+    """An encoder whose network does as it is told."""
+
+    def __init__(self, card, forward):
+        self.card, self.forward = card, forward
+
+    def encode(self, bag):
+        raise NotImplementedError
+
+    def network(self, **_):
+        class Network(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        Network.forward = lambda network, patches, lengths: self.forward(network, lengths)
+        return Network()
+
+
+def not_finite(network, lengths):
+    outputs = torch.zeros(len(lengths), 2) + network.weight
+    return BagOutput(outputs if network.training else outputs / 0.0)
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda *_: 1 / 0, "its network raised ZeroDivisionError on bcnb-er"),
+        (lambda *_: None, "its network raised AttributeError"),
+        (lambda n, lengths: BagOutput(torch.zeros(len(lengths), 9) + n.weight), "raised"),
+        (not_finite, "its outputs are not finite"),
+    ],
+)
+def test_a_strangers_network_that_fails_is_named(forward, words, classes, encoder):
+    stranger = Stranger(encoder("abmil").card, forward)
+    request = classes.request("bcnb-er", "finetune", validation=0.0, epochs=2, min_steps=0)
+    with pytest.raises(InputError, match=words):
+        fit(stranger, classes.bags, request, "cpu")
 
 
 def test_one_class_in_train_is_a_failed_fit_with_its_reason(classes, encoder):

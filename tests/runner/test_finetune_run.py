@@ -179,6 +179,21 @@ def test_the_primary_board_holds_supervised_encoders_beside_the_others(
     assert probed.core == 20
 
 
+def test_bags_that_cannot_be_packed_fail_their_cohort_alone(request_of, tmp_path, monkeypatch):
+    def too_large(*_):
+        raise InputError("slide 'x': its largest feature is 1e+06")
+
+    monkeypatch.setattr("madeleine_bench.runner.training.pack_cohort", too_large)
+    report = run(
+        request_of(tmp_path, encoders=("mean-pool",), protocols=("finetune", "linear-probe")),
+        Silence(),
+    )
+    assert report.computed == 1
+    assert report.failures == [
+        ("mean-pool aidpath-her2@1 finetune/v1", "slide 'x': its largest feature is 1e+06")
+    ]
+
+
 def test_a_changed_protocol_trains_anew(undisturbed, request_of, catalogue, tmp_path):
     folder = tmp_path / "tasks"
     shutil.copytree(catalogue, folder)
