@@ -19,6 +19,7 @@ from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.sensitivity import (
+    LEAST_ENCODERS,
     ProtocolPair,
     Sensitivity,
     fitting_protocols,
@@ -95,6 +96,13 @@ def _score(
     """Score the encoders on the tasks each protocol fits; return the boards and what failed."""
     if not request.encoders:
         raise InputError("no encoder given: --encoder NAME (mbench encoders list), or --no-run")
+    kinds = {name: find_encoder(name).card.kind for name in request.encoders}
+    ranked = [n for n, kind in kinds.items() if request.rank_controls or kind != "control"]
+    if len(ranked) < LEAST_ENCODERS:
+        raise InputError(
+            f"tau of fewer than {LEAST_ENCODERS} encoders is a coin; to be ranked are "
+            f"{', '.join(ranked) or 'none'}; name more with --encoder, or --rank-controls"
+        )
     fitting: dict[tuple[str, ...], list[str]] = {}
     for name in protocols:
         own = tuple(t.id for t in tasks if misfit(t, catalogue.protocols[name]) is None)

@@ -113,12 +113,15 @@ def test_wrong_requests_are_refused(mbench, results, more, says):
     assert "Traceback" not in said.err
 
 
+THREE = ("--encoder", "mean-pool", "--encoder", "max-pool", "--encoder", "intra-ssl")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         ((), "no encoder given"),
         (("--encoder", "mean-pol"), "did you mean 'mean-pool'"),
-        (("--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "cox"), "fits none of the"),
+        ((*THREE, "--task", "bcnb-er", "--protocol", "cox"), "fits none of the"),
     ],
 )
 def test_wrong_runs_are_refused_before_anything_is_made(mbench, tmp_path, more, says):
@@ -126,3 +129,13 @@ def test_wrong_runs_are_refused_before_anything_is_made(mbench, tmp_path, more, 
     said = mbench("sensitivity", "--source", "phantom", "--results", folder, *more)
     assert (said.code, says in said.err) == (2, True), said.err
     assert not (folder / "records").exists()
+
+
+def test_two_encoders_are_refused_before_anything_is_scored(mbench, tmp_path):
+    said = mbench(
+        "sensitivity", "--encoder", "mean-pool", "--encoder", "max-pool", "--encoder", "case-id",
+        "--task", "aidpath-*", "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert said.code == 2
+    assert "a coin; to be ranked are mean-pool, max-pool; name more" in said.err
+    assert not (tmp_path / "r").exists()
