@@ -149,15 +149,20 @@ def misfit(
 
 def unit_embeddings(
     embeddings: Embeddings, units: Units, groups: Groups | None = None
-) -> NDArray[np.float64]:
-    """Return unit x dim float64 in the order of the unit table: the mean over a unit's slides.
+) -> NDArray[np.floating]:
+    """Return unit x dim in the order of the unit table: the mean over a unit's slides.
 
-    With `groups`, the mean over the groups of a unit of the mean over the slides of each.
+    With `groups`, the mean over the groups of a unit of the mean over the slides of each. Means
+    are float64; where every unit is one slide, the rows are as they were stored, float32.
 
     Raises:
         InputError: a slide of a unit has no embedding.
     """
     row_of = {slide_id: row for row, slide_id in enumerate(embeddings.ids)}
+    if groups is None or all(len(own) == 1 for own in groups.values()):
+        alone = [units.slides[unit_id] for unit_id in units.table["unit_id"]]
+        if all(len(own) == 1 and own[0] in row_of for own in alone):
+            return embeddings.matrix[[row_of[slide_id] for (slide_id,) in alone]]
     means = np.empty((len(units.table), embeddings.matrix.shape[1]))
     for position, unit_id in enumerate(units.table["unit_id"]):
         own = (units.slides[unit_id],) if groups is None else groups[unit_id]

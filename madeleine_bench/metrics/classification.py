@@ -22,11 +22,9 @@ def auroc(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | 
     References:
         Hanley and McNeil, Radiology 143 (1982) 29-36.
     """
-    from sklearn.metrics import roc_auc_score
-
     if _lacks_a_class(label, probability):
         return None
-    return _mean_over_classes(roc_auc_score, label, probability)
+    return _mean_over_classes(_area, label, probability)
 
 
 def average_precision(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
@@ -47,12 +45,10 @@ def balanced_accuracy(label: NDArray[np.intp], probability: NDArray[np.float64])
 
     The predicted class is the one of largest probability. A blind guess scores 1 / classes.
     """
-    from sklearn.metrics import recall_score
-
     if _lacks_a_class(label, probability):
         return None
-    predicted = probability.argmax(axis=1)
-    return float(recall_score(label, predicted, average="macro", zero_division=0.0))
+    confusion = _confusion(label, probability)
+    return float(np.mean(np.diag(confusion) / confusion.sum(axis=1)))
 
 
 def macro_f1(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
@@ -60,12 +56,11 @@ def macro_f1(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float
 
     The predicted class is the one of largest probability; a class never predicted has F1 0.
     """
-    from sklearn.metrics import f1_score
-
     if _lacks_a_class(label, probability):
         return None
-    predicted = probability.argmax(axis=1)
-    return float(f1_score(label, predicted, average="macro", zero_division=0.0))
+    confusion = _confusion(label, probability)
+    either = confusion.sum(axis=0) + confusion.sum(axis=1)  # positive for a class that has units
+    return float(np.mean(2 * np.diag(confusion) / either))
 
 
 def log_loss(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | None:
@@ -97,6 +92,29 @@ def brier(label: NDArray[np.intp], probability: NDArray[np.float64]) -> float | 
 
 def _lacks_a_class(label: NDArray[np.intp], probability: NDArray[np.float64]) -> bool:
     return bool(len(np.unique(label)) < probability.shape[1])
+
+
+def _area(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """Return the area under one ROC curve, by the ranks of the positive units.
+
+    Twice the ranks are whole numbers, so the order of units does not move the last bit, as it does
+    where the area is summed along the curve.
+    """
+    from scipy.stats import rankdata
+
+    n_positive = int(positive.sum())
+    beaten = rankdata(score)[positive].sum() - n_positive * (n_positive + 1) / 2.0
+    return float(beaten / (n_positive * (len(positive) - n_positive)))
+
+
+def _confusion(label: NDArray[np.intp], probability: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the number of units of each class, in rows, that are taken for each, in columns.
+
+    By hand, as scikit-learn checks its input for longer than it counts, in every fold again.
+    """
+    n_classes = probability.shape[1]
+    cell = label * n_classes + probability.argmax(axis=1)
+    return np.bincount(cell, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _mean_over_classes(

@@ -21,7 +21,7 @@ __all__ = ["Evaluation", "FitReport", "evaluate"]
 def evaluate(
     task: TaskSpec,
     protocol: ProtocolSpec,
-    embeddings: NDArray[np.float64],
+    embeddings: NDArray[np.floating],
     units: Units,
     splits: Splits,
 ) -> Evaluation:
@@ -33,7 +33,7 @@ def evaluate(
     Args:
         task: the task.
         protocol: a protocol that scores the task's type of labels.
-        embeddings: unit x dim, in the order of `units.table`.
+        embeddings: unit x dim, in the order of `units.table`; computed with in float64.
         units: the labelled units.
         splits: what to train and test on.
 
@@ -55,14 +55,15 @@ def evaluate(
     with threadpool_limits(1):
         if isinstance(method, Cox):
             survival = survival_of(table, where)
-            folds = list(cox(method, matrix, survival, ordered))
+            folds = list(cox(method, matrix.astype(np.float64, copy=False), survival, ordered))
             shown = ["time_days", "event"]
         else:
             assert isinstance(task.labels, ClassLabels)
             label = class_index(table, task.labels.classes, where)
             classes = task.labels.classes
             if isinstance(method, Retrieval):
-                folds = list(retrieval(method, matrix, label, classes, ordered))
+                exact = matrix.astype(np.float64, copy=False)
+                folds = list(retrieval(method, exact, label, classes, ordered))
             else:
                 folds = list(probe(method, matrix, label, classes, ordered))
             shown = ["label"]
@@ -71,10 +72,12 @@ def evaluate(
 
 
 def _canonical(
-    embeddings: NDArray[np.float64], units: Units, splits: Splits, where: str
-) -> tuple[NDArray[np.float64], pd.DataFrame, list[Split]]:
+    embeddings: NDArray[np.floating], units: Units, splits: Splits, where: str
+) -> tuple[NDArray[np.floating], pd.DataFrame, list[Split]]:
     """Return matrix, table and splits in the order of unit_id, checked."""
-    matrix = np.asarray(embeddings, dtype=np.float64)
+    matrix = np.asarray(embeddings)
+    if matrix.dtype != np.float32:  # which float64 holds exactly, and is the half of
+        matrix = matrix.astype(np.float64, copy=False)
     n_units = len(units.table)
     if matrix.ndim != 2 or len(matrix) != n_units or not matrix.size:
         raise InputError(
@@ -82,7 +85,9 @@ def _canonical(
             "row for each unit of the task; embed the cohort again (mbench run --resume never)"
         )
     ids = units.table["unit_id"].to_numpy(dtype=object)
-    if (broken := ~np.isfinite(matrix).all(axis=1)).any():
+    # NaN is the least and the largest of a row that holds it.
+    ends = np.stack([matrix.min(axis=1), matrix.max(axis=1)])
+    if (broken := ~np.isfinite(ends).all(axis=0)).any():
         row = int(np.flatnonzero(broken)[0])
         raise InputError(
             f"{where}: {int(broken.sum())} of {n_units} embeddings hold NaN or infinity, the first "
@@ -97,7 +102,9 @@ def _canonical(
     place = np.empty(n_units, dtype=np.intp)
     place[order] = np.arange(n_units)
     ordered = [_placed(split, place, where) for split in splits]
-    return matrix[order], units.table.iloc[order], sorted(ordered, key=lambda split: split.key)
+    if (order != np.arange(n_units)).any():
+        matrix = matrix[order]
+    return matrix, units.table.iloc[order], sorted(ordered, key=lambda split: split.key)
 
 
 def _placed(split: Split, place: NDArray[np.intp], where: str) -> Split:
@@ -178,4 +185,4 @@ def prediction_table(
         columns[name] = table[name].to_numpy()[test]
     for name in folds[0].columns:
         columns[name] = np.concatenate([fold.columns[name] for fold in folds])
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)

@@ -13,7 +13,7 @@ from madeleine_bench.types import Split
 
 def probe(
     method: LinearProbe | FewShot,
-    embeddings: NDArray[np.float64],
+    embeddings: NDArray[np.floating],
     label: NDArray[np.intp],
     classes: tuple[str, ...],
     splits: list[Split],
@@ -27,9 +27,8 @@ def probe(
         classes: class names in order.
         splits: positions to train and to test on.
     """
-    for split in splits:
-        train, test = embeddings[split.train], embeddings[split.test]
-        fit = fit_and_predict(method.model, train, label[split.train], test, classes)
+    fits = fit_and_predict(method.model, embeddings, label, classes, splits)
+    for split, fit in zip(splits, fits, strict=True):
         diagnostics = {} if fit.residual is None else {"residual": fit.residual}
         report = FitReport(
             key=split.key,

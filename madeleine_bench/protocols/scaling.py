@@ -1,5 +1,6 @@
 """Centring and scaling learned on the training rows alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 # A dimension whose deviation is below this share of its size varies by rounding only.
 _ROUNDING = 1e-12
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,18 @@ class Scaler:
         """Whether no dimension varies over the training rows."""
         return not self.factor.any()
 
-    def apply(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the rows, centred and scaled."""
-        return (rows - self.centre) * self.factor
+    def apply(
+        self, rows: NDArray[np.float64], out: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the rows, centred and scaled; in `out`, which may be the rows themselves."""
+        scaled: NDArray[np.float64] = np.subtract(rows, self.centre, out=out)
+        scaled *= self.factor
+        return scaled
+
+
+def _columns(rows: NDArray[np.float64]) -> Iterator[slice]:
+    """Yield a few dimensions at a time: the deviation takes a copy of what it looks at."""
+    yield from (slice(first, first + _AT_ONCE) for first in range(0, rows.shape[1], _AT_ONCE))
 
 
 def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) -> Scaler:
@@ -40,8 +51,8 @@ def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) ->
     be learned from it, so what it does on the test rows must not count.
     """
     centre = train.mean(axis=0)
-    deviation = train.std(axis=0)
-    varies = deviation > _ROUNDING * np.abs(train).max(axis=0)
+    deviation = np.concatenate([train[:, part].std(axis=0) for part in _columns(train)])
+    varies = deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
     factor = np.zeros_like(deviation)
     np.divide(1.0, deviation, out=factor, where=varies)
     return Scaler(centre, factor if scale == "z-score" else varies.astype(np.float64))

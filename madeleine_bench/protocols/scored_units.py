@@ -11,7 +11,7 @@ from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups, require
 from madeleine_bench.protocols.survival_scoring import SurvivalJudge
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
-from madeleine_bench.stats.bootstrap import Weights
+from madeleine_bench.stats.bootstrap import Weights, resample_blocks
 from madeleine_bench.stats.paired import ScoredUnits
 
 
@@ -37,14 +37,11 @@ def folds_of(
     few_shot = protocol.shot_plan is not None
     names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
     require_columns(predictions, names, where)
-    keys, inverse = np.unique(
-        predictions[names].to_numpy(dtype=np.int64), axis=0, return_inverse=True
-    )
-    order = np.argsort(inverse, kind="stable")
-    starts = np.searchsorted(inverse[order], np.arange(len(keys) + 1))
+    major, minor = (predictions[name].to_numpy(dtype=np.int64) for name in names)
+    order = np.lexsort((minor, major))
+    changes = np.flatnonzero(np.diff(major[order]) | np.diff(minor[order])) + 1
     folds = [
-        Fold((int(first), int(second)), order[starts[i] : starts[i + 1]])
-        for i, (first, second) in enumerate(keys)
+        Fold((int(major[rows[0]]), int(minor[rows[0]])), rows) for rows in np.split(order, changes)
     ]
     return folds, [fold.key[0] if few_shot else 0 for fold in folds]
 
@@ -83,9 +80,11 @@ def units_of(
 
     def scores(weights: Weights) -> NDArray[np.float64]:
         values = np.full((len(folds), weights.shape[1]), chance)
-        for i, fold in enumerate(folds):
-            if defined[i]:
-                values[i] = judge.resampled(fold, weights[row[fold.rows]])
+        for part in resample_blocks(*weights.shape):
+            block = weights[:, part]
+            for i, fold in enumerate(folds):
+                if defined[i]:
+                    values[i, part] = judge.resampled(fold, block[row[fold.rows]])
         return mean_of_groups(values, groups, chance)
 
     return ScoredUnits(

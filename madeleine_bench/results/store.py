@@ -23,6 +23,7 @@ from madeleine_bench.specs.loader import explain
 from madeleine_bench.specs.record import Record, RecordPredictions, record_id
 
 _SHORT = 16
+_ROW_GROUP = 2**16  # rows
 
 
 class ResultStore:
@@ -60,12 +61,11 @@ class ResultStore:
         Raises:
             InputError: the folder cannot be written.
         """
-        buffer = io.BytesIO()
-        predictions.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
-        content = hash_bytes(buffer.getvalue())
+        data = _parquet(predictions)
+        content = hash_bytes(data)
         name = f"{_slug(protocol)}.{resume_key[:_SHORT]}.{content[:_SHORT]}.parquet"
         relative = Path("predictions", board, encoder, task, name)
-        write_bytes(self.folder / relative, buffer.getvalue())
+        write_bytes(self.folder / relative, data)
         return RecordPredictions(path=relative.as_posix(), hash=content, rows=len(predictions))
 
     def write_record(self, content: dict[str, Any]) -> Record:
@@ -134,6 +134,20 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(content)
     except ValidationError as error:
         raise InputError(explain(error, Record, path)) from error
+
+
+def _parquet(predictions: pd.DataFrame) -> bytes:
+    """Return a table as a parquet file, made a part at a time, as its text takes room."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    buffer = io.BytesIO()
+    schema = pa.Schema.from_pandas(predictions.iloc[:1], preserve_index=False)
+    with ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for start in range(0, len(predictions), _ROW_GROUP):
+            part = predictions.iloc[start : start + _ROW_GROUP]
+            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
+    return buffer.getvalue()
 
 
 def _slug(protocol: str) -> str:

@@ -170,7 +170,7 @@ def curve(scores: Sequence[SubsetScore], way: Way) -> list[tuple[int, float, flo
 
 def _fused(
     assessment: Assessment, embeddings: Embeddings, units: Units, stain_of: Mapping[str, str]
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
     return unit_embeddings(
         embeddings, units, slide_groups(units, assessment.protocol.fusion, stain_of)
     )
@@ -200,7 +200,7 @@ def _restrict(splits: Splits, rows: NDArray[np.intp]) -> Splits:
 
 
 def _predictions(
-    assessment: Assessment, matrix: NDArray[np.float64], units: Units, splits: Splits
+    assessment: Assessment, matrix: NDArray[np.floating], units: Units, splits: Splits
 ) -> pd.DataFrame:
     task, protocol = assessment.task, assessment.protocol
     return evaluate(task, protocol, matrix, units, splits).predictions
@@ -208,8 +208,8 @@ def _predictions(
 
 def _dropped(
     assessment: Assessment,
-    whole: NDArray[np.float64],
-    reduced: NDArray[np.float64],
+    whole: NDArray[np.floating],
+    reduced: NDArray[np.floating],
     rows: NDArray[np.intp],
 ) -> pd.DataFrame:
     """Return predictions for reduced cases by fits on whole ones.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression as Estimator
 from sklearn.preprocessing import StandardScaler
 
-from madeleine_bench.protocols.logistic import fit_and_predict
+from madeleine_bench.protocols.logistic import LogisticFit, fit_and_predict
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.specs.protocol import LogisticRegression
 from madeleine_bench.types import Split, Splits
@@ -22,6 +22,20 @@ GRADES = ("low", "middle", "high")
 def model(**changes: Any) -> LogisticRegression:
     settings_ = {"scale": "z-score", "C": 1.0, "tol": 1e-8, "max_iter": 10_000}
     return LogisticRegression.model_validate({**settings_, **changes})
+
+
+def fitted(
+    spec: LogisticRegression,
+    train: NDArray[np.float64],
+    label: NDArray[np.intp],
+    test: NDArray[np.float64],
+    classes: tuple[str, ...],
+) -> LogisticFit:
+    rows = np.concatenate([train, test])
+    labels = np.concatenate([label, np.zeros(len(test), dtype=np.intp)])
+    split = Split((0, 0), np.arange(len(train)), np.arange(len(train), len(rows)))
+    (fit,) = fit_and_predict(spec, rows, labels, classes, [split])
+    return fit
 
 
 def data(n_classes: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
@@ -38,7 +52,7 @@ def test_probabilities_equal_scikit_learns(
 ) -> None:
     rows, label = data(n_classes)
     label[:20] = 0
-    fit = fit_and_predict(
+    fit = fitted(
         model(scale=scale, class_weight=class_weight, C=0.5),
         rows[:60],
         label[:60],
@@ -99,8 +113,8 @@ def test_a_constant_dimension_counts_for_nothing_even_where_it_moves_in_test() -
     rows, label = data(2)
     extra = np.hstack([rows, np.full((80, 1), 0.1 + 0.2)])
     extra[60:, -1] = 1e9
-    straight = fit_and_predict(model(), rows[:60], label[:60], rows[60:], GRADES[:2])
-    padded = fit_and_predict(model(), extra[:60], label[:60], extra[60:], GRADES[:2])
+    straight = fitted(model(), rows[:60], label[:60], rows[60:], GRADES[:2])
+    padded = fitted(model(), extra[:60], label[:60], extra[60:], GRADES[:2])
     assert padded.probability == pytest.approx(straight.probability, abs=1e-6)
 
 
@@ -138,7 +152,7 @@ def test_one_class_in_train_is_scored_at_chance_with_its_reason(
 def test_a_class_absent_from_train_has_probability_zero() -> None:
     rows, label = data(3)
     kept = np.flatnonzero(label != 1)
-    fit = fit_and_predict(model(), rows[kept], label[kept], rows, GRADES)
+    fit = fitted(model(), rows[kept], label[kept], rows, GRADES)
     assert fit.converged
     assert fit.reason == "absent from train: middle"
     assert (fit.probability[:, 1] == 0).all()
@@ -147,7 +161,7 @@ def test_a_class_absent_from_train_has_probability_zero() -> None:
 
 def test_reaching_max_iter_is_a_failure_at_chance() -> None:
     rows, label = data(3)
-    fit = fit_and_predict(model(max_iter=2), rows[:60], label[:60], rows[60:], GRADES)
+    fit = fitted(model(max_iter=2), rows[:60], label[:60], rows[60:], GRADES)
     assert not fit.converged
     assert "iteration" in str(fit.reason)
     assert (fit.probability == 1 / 3).all()
