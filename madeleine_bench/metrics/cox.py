@@ -1,17 +1,19 @@
-"""Proportional-hazards fits by scikit-survival, with what happened as data."""
+"""Proportional-hazards fits, with what happened as data."""
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.metrics.cox_newton import RiskSets, minimise
 from madeleine_bench.types import Survival
 
 # exp of it is finite; beyond it survival is 0 or 1 to the last digit anyway.
 _LARGEST_LOG_RATIO = 500.0
+_NO_STEPS = (np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class CoxFit:
         hazard: cumulative baseline hazard (Breslow) from each of these days on.
         reason: why the fit failed; None where it converged.
         n_iter: iterations, None where the library does not tell.
-        residual: largest component of the gradient of the objective, None where not computed.
+        residual: largest component of the gradient of the objective, divided by the number of
+            units; None where not computed.
     """
 
     coefficients: NDArray[np.float64]
@@ -64,29 +67,31 @@ def fit_ridge_cox(
 ) -> CoxFit:
     """Return the Cox model that minimises -log partial likelihood + alpha / 2 |coefficients|^2.
 
-    scikit-survival divides both terms by the number of units, so alpha is the penalty on the
-    summed (not the mean) log likelihood: the inverse prior variance of a coefficient. `features`
-    (unit x dim) should be centred. A warning of the optimiser or an exception is a failed fit.
+    alpha is the penalty on the summed (not the mean) log likelihood: the inverse prior variance of
+    a coefficient. scikit-survival's `CoxPHSurvivalAnalysis` divides both terms by the number of
+    units, so its alpha is this one. Solved by Newton's method (`cox_newton`), which says when it
+    has converged.
+
+    Args:
+        features: unit x dim, centred.
+        survival: follow-up of the units.
+        alpha: penalty, at least 0.
+        ties: how tied event times enter; the baseline hazard is Breslow's either way.
+        tol: largest component of the gradient, divided by the number of units.
+        max_iter: Newton steps.
 
     References:
         Cox, JRSS B 34 (1972) 187-220; Verweij and van Houwelingen, Statistics in Medicine 13
         (1994) 2427-2436.
     """
-    from sksurv.linear_model import CoxPHSurvivalAnalysis
-
-    model = CoxPHSurvivalAnalysis(alpha=alpha, ties=ties, tol=tol, n_iter=max_iter)
-    reason = _fit(model, features, survival)
-    if reason is not None:
-        return _failed(features.shape[1], reason)
-    days, hazard = _baseline(model, features.shape[1])
-    coefficients = np.asarray(model.coef_, dtype=np.float64)
-    fit = CoxFit(coefficients, days, hazard)
-    if ties != "breslow":
-        return fit
-    expected = np.exp(fit.risk(features)) * _steps_at(days, hazard, survival.time_days)
-    gradient = features.T @ (expected - survival.event) + alpha * coefficients
-    residual = float(np.abs(gradient).max(initial=0.0)) / len(survival)
-    return CoxFit(coefficients, days, hazard, residual=residual)
+    if fault := _fault(features, survival, alpha):
+        return _failed(features.shape[1], fault)
+    found = minimise(features, survival, alpha=alpha, ties=ties, tol=tol, max_iter=max_iter)
+    if found.reason is not None:
+        return replace(_failed(features.shape[1], found.reason), n_iter=found.n_iter)
+    bare = CoxFit(found.coefficients, *_NO_STEPS, n_iter=found.n_iter, residual=found.residual)
+    days, hazard = breslow_hazard(survival, bare.risk(features))
+    return replace(bare, hazard_days=days, hazard=hazard)
 
 
 def fit_coxnet(
@@ -121,16 +126,26 @@ def fit_coxnet(
 def breslow_hazard(
     survival: Survival, risk: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return days and cumulative baseline hazard of units with the given log hazard ratios.
+    """Return the event days, ascending, and the cumulative baseline hazard from each of them on.
 
     References:
         Breslow, discussion of Cox, JRSS B 34 (1972) 216-217.
     """
-    from sksurv.linear_model.coxph import BreslowEstimator
+    if not survival.event.any():
+        return _NO_STEPS
+    sets = RiskSets.of(survival)
+    clipped = np.clip(risk[sets.order], -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
+    hazard = (sets.count / sets.sums(np.exp(clipped)))[::-1].cumsum()
+    return sets.days[::-1], hazard
 
-    clipped = np.clip(risk, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
-    step = BreslowEstimator().fit(clipped, survival.event, survival.time_days).cum_baseline_hazard_
-    return np.asarray(step.x, dtype=np.float64), np.asarray(step.y, dtype=np.float64)
+
+def _fault(features: NDArray[np.float64], survival: Survival, alpha: float) -> str | None:
+    """Return why there is nothing to fit, or None."""
+    if not survival.event.any():
+        return "no events"
+    if not np.isfinite(features).all():
+        return "the features are not finite"
+    return None if alpha >= 0 else f"alpha {alpha:g} is below 0"
 
 
 def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str | None:
@@ -164,12 +179,5 @@ def _baseline(model: Any, dim: int) -> tuple[NDArray[np.float64], NDArray[np.flo
     return np.asarray(step.x, dtype=np.float64), np.asarray(step.a * step.y, dtype=np.float64)
 
 
-def _steps_at(
-    days: NDArray[np.float64], hazard: NDArray[np.float64], at: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.concatenate([[0.0], hazard])[np.searchsorted(days, at, side="right")]
-
-
 def _failed(dim: int, reason: str) -> CoxFit:
-    empty = np.zeros(0)
-    return CoxFit(np.zeros(dim), empty, empty, reason)
+    return CoxFit(np.zeros(dim), *_NO_STEPS, reason)

@@ -122,31 +122,26 @@ def fit_at_penalty(
             tol=method.tol,
             max_iter=method.max_iter,
         )
-    basis = row_space(train)
+    basis = row_space(train) if len(train) < train.shape[1] else None
     fit = fit_ridge_cox(
-        train @ basis,
+        train if basis is None else train @ basis,
         survival,
         alpha=alpha,
         ties=method.ties,
         tol=method.tol,
         max_iter=method.max_iter,
     )
-    return replace(fit, coefficients=basis @ fit.coefficients)
+    return fit if basis is None else replace(fit, coefficients=basis @ fit.coefficients)
 
 
 def row_space(train: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an orthonormal basis of the row space of the training rows, dim x rank.
+    """Return orthonormal columns that span the training rows, dim x unit.
 
     The ridge penalty is the same in every orthonormal basis and its solution lies in the row
     space, so fitting in `train @ row_space(train)` changes no risk; it is cheaper where there are
-    fewer rows than dimensions, or dimensions that repeat each other. A matrix of zeros keeps one
-    direction, so that there is something to fit.
+    fewer rows than dimensions.
     """
-    _, size, basis = np.linalg.svd(train, full_matrices=False)
-    floor = size[0] * max(train.shape) * np.finfo(np.float64).eps
-    rank = max(1, int((size > floor).sum()))
-    kept: NDArray[np.float64] = basis[:rank].T
-    return kept
+    return np.linalg.qr(train.T).Q
 
 
 def survival_days(columns: Sequence[str]) -> tuple[int, ...]:

@@ -16,6 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Imported here and not where they are called: a BLAS that loads while threads are pinned is not.
+from scipy.linalg.lapack import dposv, dpotrf, dpotri
+from scipy.special import expit
+
 Array = NDArray[np.float64]
 
 _ENOUGH_STEPS = 50
@@ -125,8 +129,6 @@ class _Problem:
     def probability(self, margin: Array) -> Array:
         """Return the probability of each vector's class, fit x vector x unit."""
         if margin.shape[1] == 1:
-            from scipy.special import expit
-
             logistic: Array = expit(margin)
             return logistic
         relative = np.exp(margin - margin.max(axis=1, keepdims=True))
@@ -248,8 +250,6 @@ def _multinomial_aim(
 
 def _solve(matrices: Array, sides: Array) -> Array:
     """Return the solution of each positive definite system; NaN where a matrix is not."""
-    from scipy.linalg.lapack import dposv
-
     solved = np.full(sides.shape, np.nan)
     for i, (matrix, side) in enumerate(zip(matrices, sides, strict=True)):
         _, found, failed = dposv(matrix, side, lower=1)
@@ -268,8 +268,6 @@ def _solve_small(matrices: Array, sides: Array) -> Array:
 
 def _inverse(matrices: Array) -> Array:
     """Return the inverse of each positive definite unit x unit matrix; NaN where it is not."""
-    from scipy.linalg.lapack import dpotrf, dpotri
-
     flat = matrices.reshape(-1, *matrices.shape[-2:])
     inverse = np.full(flat.shape, np.nan)
     above = np.triu_indices(flat.shape[-1], 1)

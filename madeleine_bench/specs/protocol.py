@@ -15,13 +15,14 @@ Fusion = Literal["late", "early", "per-stain"]
 
 
 class LogisticRegression(Spec):
-    """L2-penalised logistic regression by L-BFGS (scikit-learn), multinomial when over 2 classes.
+    """L2-penalised logistic regression, multinomial when over 2 classes.
 
     Attributes:
         scale: z-score each dimension with mean and deviation of the training rows, or not.
         C: inverse penalty.
         class_weight: None or "balanced".
-        tol: stop when the largest component of the gradient is below.
+        tol: stop when the largest component of the gradient is below; above 1e-6 the solver is
+            scikit-learn's L-BFGS, as where it stops is then part of the method.
         max_iter: iterations after which the fit counts as not converged.
     """
 
@@ -55,12 +56,13 @@ class Cox(Spec):
     """Proportional hazards on each training fold of the task.
 
     Attributes:
-        model: "ridge" (scikit-survival CoxPHSurvivalAnalysis) or "coxnet" (elastic net).
+        model: "ridge" (Newton's method) or "coxnet" (elastic net, by scikit-survival).
         scale: as in LogisticRegression.
         alphas: penalties, tried in order until a fit converges: the fallback ladder.
         l1_ratio: share of L1 in the elastic net; only for coxnet.
         ties: how tied event times enter the partial likelihood.
-        tol: relative change of the objective below which the fit has converged.
+        tol: ridge: largest component of the gradient, divided by the number of units, below which
+            the fit has converged; coxnet: scikit-survival's own.
         max_iter: iterations after which the fit counts as not converged.
     """
 

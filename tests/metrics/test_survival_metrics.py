@@ -1,5 +1,6 @@
 """Survival metrics against scikit-survival's and lifelines' own data, loops and closed forms."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -243,3 +244,22 @@ def test_what_is_undefined_is_none() -> None:
 def test_kaplan_meier_of_uncensored_units_is_the_share_alive() -> None:
     survival = Survival(np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4, dtype=bool))
     assert kaplan_meier_at(survival, [0.5, 1.0, 2.5, 9.0]).tolist() == [1.0, 0.75, 0.5, 0.0]
+
+
+def test_no_metric_holds_a_matrix_of_all_pairs() -> None:
+    survival, risk = sample(9, 2000)
+    days = [50.0, 200.0, 400.0]
+    alive = np.exp(-np.outer(np.exp(risk), np.array(days) / 400))
+    for metric in (
+        lambda: harrell_c(survival, risk),
+        lambda: uno_c(survival, survival, risk, 400.0),
+        lambda: time_dependent_auc(survival, survival, risk, days),
+        lambda: integrated_brier(survival, survival, alive, days),
+        lambda: logrank_p(survival, risk > 0),
+    ):
+        metric()  # what is imported on the way does not count
+        tracemalloc.start()
+        assert metric() is not None
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2000**2  # bytes: a matrix of booleans
