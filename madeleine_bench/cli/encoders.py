@@ -6,6 +6,12 @@ from typing import Annotated
 
 import typer
 
+from madeleine_bench.cli.completion import cohort_names, encoder_names
+
+Encoder = Annotated[
+    str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
+]
+
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
 
 
@@ -17,7 +23,10 @@ class Published(StrEnum):
 
 @app.command("list")
 def list_encoders() -> None:
-    """List the encoders that ship here, those of others, and those that other packages offer."""
+    """List the encoders that ship here, those of others, and those that other packages offer.
+
+    Example: mbench encoders list
+    """
     from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.registry import (
         external_encoders,
@@ -37,8 +46,11 @@ def list_encoders() -> None:
 
 
 @app.command()
-def show(encoder: Annotated[str, typer.Argument(help="Name, or path of a card.")]) -> None:
-    """Show the card of an encoder."""
+def show(encoder: Encoder) -> None:
+    """Show the card of an encoder.
+
+    Example: mbench encoders show madeleine
+    """
     from madeleine_bench.cli.descriptions import describe_encoder
     from madeleine_bench.encoders.registry import find_encoder
 
@@ -46,8 +58,11 @@ def show(encoder: Annotated[str, typer.Argument(help="Name, or path of a card.")
 
 
 @app.command()
-def check(encoder: Annotated[str, typer.Argument(help="Name, or path of a card.")]) -> None:
-    """Run the contract checks of an encoder on made-up bags; exit 1 where one fails."""
+def check(encoder: Encoder) -> None:
+    """Run the contract checks of an encoder on made-up bags; exit 1 where one fails.
+
+    Example: mbench encoders check my-encoder/card.yaml
+    """
     from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.contract import check_contract
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
@@ -67,10 +82,15 @@ def import_weights(
     config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
     name: Annotated[str, typer.Option(help="What to call the encoder.")] = Published.MADELEINE,
     out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
-    cohort: Annotated[str, typer.Option(help="Cohort it was trained on.")] = "acrobat",
+    cohort: Annotated[
+        str, typer.Option(help="Cohort it was trained on.", autocompletion=cohort_names)
+    ] = "acrobat",
     force: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
 ) -> None:
-    """Turn published weights into safetensors and a card; no code in the file is run."""
+    """Turn published weights into safetensors and a card; no code in the file is run.
+
+    Example: mbench encoders import madeleine-official --weights model.pt --config model_config.json
+    """
     from madeleine_bench.encoders.official import Target, import_official
 
     done = import_official(weights, config, Target(out, name, cohort, force))

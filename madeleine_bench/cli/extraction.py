@@ -11,18 +11,21 @@ from typing import Literal
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
+from madeleine_bench.data.config import load_config
 from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.runner.executors import ExecutorChoice, open_executor
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, SlideOutcome, extract
 from madeleine_bench.slides.folder import SlideFolder, list_slides
 from madeleine_bench.slides.patch_encoders import (
     find_patch_encoder,
-    load_patch_encoder,
     patch_fingerprint,
     shipped_patch_encoders,
 )
 from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.slide_jobs import EncoderChoice, extract_by_jobs
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.executor import threads_in_a_worker
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.patch_card import PatchEncoderCard
 
@@ -52,6 +55,9 @@ class WantedBags:
     workers: int | None
     overwrite: bool
     catalogue: Path | None
+    executor: ExecutorChoice
+    jobs: int | None
+    config: Path | None
 
 
 def extract_bags(wanted: WantedBags) -> None:
@@ -61,6 +67,9 @@ def extract_bags(wanted: WantedBags) -> None:
         InputError: an option, the slides or the patch encoder cannot be used.
         CheckFailed: a slide failed.
     """
+    config = load_config(wanted.config)
+    section = wanted.executor.section(config)
+    threads = default_workers() if section is None else threads_in_a_worker(section)
     settings = ExtractionSettings(
         patches=PatchSettings(
             wanted.patch_px, _patch_mpp(wanted), wanted.overlap_px, wanted.min_tissue
@@ -68,7 +77,7 @@ def extract_bags(wanted: WantedBags) -> None:
         slide_mpp=wanted.mpp,
         patch_folder=wanted.patches,
         overwrite=wanted.overwrite,
-        workers=wanted.workers if wanted.workers is not None else default_workers(),
+        workers=wanted.workers if wanted.workers is not None else threads,
         batch=wanted.batch_size,
     )
     _check_name(wanted)
@@ -76,16 +85,24 @@ def extract_bags(wanted: WantedBags) -> None:
     found = list_slides(wanted.slides)
     _say_what_is_left_out(found)
     _say_where_resolution_differs(entry.card, settings.patches)
-    import torch
-
-    torch.set_num_threads(settings.workers)
-    encoder = load_patch_encoder(entry, wanted.device, wanted.precision, wanted.weights)
     folder = BagFolder(
         wanted.out or Path("bags") / wanted.cohort, settings.patches, entry.card.name
     )
     key = patch_fingerprint(entry, wanted.weights)
-    with LiveProgress() as progress:
-        outcomes = extract(found.slides, encoder, key, folder, settings, progress)
+    choice = EncoderChoice(entry, wanted.device, wanted.precision, wanted.weights)
+    if section is None:
+        encoder = choice.load(settings.workers)
+        with LiveProgress() as progress:
+            outcomes = extract(found.slides, encoder, key, folder, settings, progress)
+    else:
+        jobs = wanted.jobs or os.cpu_count() or 1
+        with (
+            LiveProgress() as progress,
+            open_executor(wanted.executor, config, jobs, folder.features, progress) as executor,
+        ):
+            outcomes = extract_by_jobs(
+                found.slides, choice, key, folder, settings, progress, executor.run
+            )
     _say_outcomes(outcomes, folder, wanted.cohort)
 
 

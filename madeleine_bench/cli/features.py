@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
+from madeleine_bench.cli.run import Catalogue, Config, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
 app = typer.Typer(help="Patch features.", no_args_is_help=True)
@@ -14,9 +15,15 @@ app = typer.Typer(help="Patch features.", no_args_is_help=True)
 @app.command()
 def extract(
     slides: Annotated[Path, typer.Option(help="Folder of slides, or one slide.")],
-    cohort: Annotated[str, typer.Option(help="Cohort that the slides are of.")],
+    cohort: Annotated[
+        str, typer.Option(help="Cohort that the slides are of.", autocompletion=cohort_names)
+    ],
     patch_encoder: Annotated[
-        str, typer.Option(help="Name, or path of a card (mbench features encoders).")
+        str,
+        typer.Option(
+            help="Name, or path of a card (mbench features encoders).",
+            autocompletion=patch_encoder_names,
+        ),
     ] = "efficientnet-lite0",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the bags; bags/<cohort> by default.")
@@ -46,11 +53,18 @@ def extract(
     batch_size: Annotated[int, typer.Option(help="Patches encoded at once.")] = 32,
     workers: Annotated[
         int | None,
-        typer.Option(help="Threads that read, and on a CPU as many that encode; one for a core."),
+        typer.Option(help="Threads that read, and on a CPU as many that encode, in each process."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace bags made with other settings.")
     ] = False,
+    executor: ExecutorName = "local",
+    scheduler: Scheduler = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --executor dask: workers here; one for a core by default."),
+    ] = None,
+    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
@@ -61,17 +75,22 @@ def extract(
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
     from madeleine_bench.cli.extraction import WantedBags, extract_bags
+    from madeleine_bench.runner.executors import ExecutorChoice
 
     extract_bags(
         WantedBags(slides, cohort, patch_encoder, out, patch_px, patch_mpp, magnification,
                    overlap_px, min_tissue, patches, mpp, weights, device, precision, batch_size,
-                   workers, overwrite, catalogue)
+                   workers, overwrite, catalogue, ExecutorChoice(executor, scheduler), jobs,
+                   config)
     )  # fmt: skip
 
 
 @app.command("encoders")
 def list_encoders() -> None:
-    """List the patch encoders, and which need weights or packages that do not ship."""
+    """List the patch encoders, and which need weights or packages that do not ship.
+
+    Example: mbench features encoders
+    """
     from madeleine_bench.cli.extraction import print_patch_encoders
 
     print_patch_encoders()

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import protocol_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample
 
@@ -30,7 +31,8 @@ def show(
         str | None, typer.Option(help="local, phantom, or a variant; all by default.")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Instead of each task's first protocol.")
+        str | None,
+        typer.Option(help="Instead of each task's first protocol.", autocompletion=protocol_names),
     ] = None,
     format: Annotated[
         Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
@@ -53,7 +55,10 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("leaderboard-site"),
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="A board more, of this protocol; repeatable. few-shot takes minutes."),
+        typer.Option(
+            help="A board more, of this protocol; repeatable. few-shot takes minutes.",
+            autocompletion=protocol_names,
+        ),
     ] = None,
     catalogue: Catalogue = None,
 ) -> None:

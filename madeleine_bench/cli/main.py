@@ -1,15 +1,17 @@
 """The command `mbench`: its groups, and what happens to an error."""
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from madeleine_bench import __version__
 from madeleine_bench.cli import (
     data,
+    doctor,
     encoders,
     features,
     leaderboard,
@@ -36,9 +38,11 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 app.command("run")(run.run)
 app.command("cross-stain")(retrieval.cross_stain)
+app.command("doctor")(doctor.doctor)
 app.command("regress")(regress.regress)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("stains")(stains.stains)
@@ -68,10 +72,26 @@ def _root(
     """Is my slide encoder better, on which task, and are we sure?"""
 
 
+def command() -> Callable[..., Any]:
+    """Return the whole command line, each example last in its help and on one line.
+
+    Help is wrapped at spaces and hyphens, and a wrapped example cannot be copied.
+    """
+    whole = typer.main.get_command(app)
+    waiting: list[Any] = [whole]
+    while waiting:
+        one = waiting.pop()
+        said, mark, example = inspect.cleandoc(one.help or "").partition("Example: ")
+        if mark:
+            one.help = f"{said.rstrip()}\n\n\b\n{mark}{' '.join(example.split())}"
+        waiting += getattr(one, "commands", {}).values()
+    return whole
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 wrong input, 130 interrupted."""
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments))
+        command()(args=list(sys.argv[1:] if arguments is None else arguments))
     except MbenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -5,15 +5,23 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import cohort_names, recipe_names
 from madeleine_bench.cli.run import Catalogue, Config, Results, Seed, Signal, Source
 
 
 def pretrain(
     encoder: Annotated[
-        str, typer.Argument(help="madeleine, madeleine-se or intra-ssl; or the path of a recipe.")
+        str,
+        typer.Argument(
+            help="madeleine, madeleine-se or intra-ssl; or the path of a recipe.",
+            autocompletion=recipe_names,
+        ),
     ],
     cohort: Annotated[
-        str | None, typer.Option(help="Pretraining cohort, instead of the recipe's.")
+        str | None,
+        typer.Option(
+            help="Pretraining cohort, instead of the recipe's.", autocompletion=cohort_names
+        ),
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -21,6 +29,10 @@ def pretrain(
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for checkpoint, log, curves, weights and card.")
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the packed store of the bags, made where it is not there."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
@@ -48,7 +60,7 @@ def pretrain(
 
     phantom = PhantomChoice(phantom_signal, phantom_seed)
     run_pretraining(
-        Wanted(encoder, cohort, tuple(change or ()), out, name, source, results, config, catalogue,
-               phantom),
+        Wanted(encoder, cohort, tuple(change or ()), out, features, name, source, results, config,
+               catalogue, phantom),
         device=device, resume=resume,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from madeleine_bench.cli.console import LiveProgress, console
 from madeleine_bench.data.config import load_config
+from madeleine_bench.data.local import packed_folder
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.loop import pretrain
 from madeleine_bench.pretrain.recipe import Recipe, load_recipe, shipped_recipes, with_changes
@@ -26,6 +27,7 @@ class Wanted:
     cohort: str | None
     changes: tuple[str, ...]
     out: Path | None
+    features: Path | None
     name: str | None
     source: SourceChoice
     results: Path
@@ -43,7 +45,7 @@ def run_pretraining(wanted: Wanted, *, device: str, resume: bool) -> None:
     recipe, data, organ = _recipe_and_data(wanted)
     board = board_name(data.source, data.variant)
     out = wanted.out or wanted.results / "pretrain" / board / f"{recipe.name}-{recipe.cohort}"
-    features = wanted.results / "features" / board / f"{recipe.cohort}.h5"
+    features = wanted.features or packed_folder(data, wanted.results)
     speaks = os.environ.get("RANK", "0") == "0"
     with LiveProgress() if speaks else nullcontext(Silence()) as progress:
         card = pretrain(

@@ -1,15 +1,18 @@
 """What a run says at its end: the boards it belongs to, and what failed."""
 
+from collections.abc import Sequence
+
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_board
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.determinism import check_determinism
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 
-SHOWN_FAILURES = 20
+SHOWN_FAILURES = 20  # and as many differences
 
 
 def finish_run(request: Request) -> None:
@@ -32,7 +35,25 @@ def finish_run(request: Request) -> None:
         err=True,
     )
     if report.failures:
-        lines = [f"  {what}: {why}" for what, why in report.failures[:SHOWN_FAILURES]]
-        if (more := len(report.failures) - SHOWN_FAILURES) > 0:
-            lines.append(f"  and {more} more")
-        raise InputError("not everything could be scored:\n" + "\n".join(lines))
+        lines = [f"{what}: {why}" for what, why in report.failures]
+        raise InputError(f"not everything could be scored:\n{_listed(lines)}")
+
+
+def finish_determinism(request: Request) -> None:
+    """Make the cells of a finished run again, and say whether they are the same to the byte.
+
+    Raises:
+        CheckFailed: something differs.
+    """
+    with LiveProgress() as progress:
+        found = check_determinism(request, progress)
+    if found.differences:
+        raise CheckFailed(f"not the same when made again:\n{_listed(found.differences)}")
+    typer.echo(f"made again, the same to the byte: {found.compared} files", err=True)
+
+
+def _listed(lines: Sequence[str]) -> str:
+    shown = [f"  {line}" for line in lines[:SHOWN_FAILURES]]
+    if (more := len(lines) - SHOWN_FAILURES) > 0:
+        shown.append(f"  and {more} more")
+    return "\n".join(shown)

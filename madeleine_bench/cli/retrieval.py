@@ -5,14 +5,25 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import cohort_names, encoder_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 
 def cross_stain(
     encoder: Annotated[
-        list[str], typer.Option("--encoder", help="Name, or path of a card; may be repeated.")
+        list[str],
+        typer.Option(
+            "--encoder",
+            help="Name, or path of a card; may be repeated.",
+            autocompletion=encoder_names,
+        ),
     ],
-    cohort: Annotated[str, typer.Option(help="Cohort of several stains, such as bwh-kidney.")],
+    cohort: Annotated[
+        str,
+        typer.Option(
+            help="Cohort of several stains, such as bwh-kidney.", autocompletion=cohort_names
+        ),
+    ],
     query: Annotated[str, typer.Option(help="The stain that asks; all others are searched.")] = (
         "H&E"
     ),

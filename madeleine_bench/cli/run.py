@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
+
 Results = Annotated[
     Path, typer.Option("--results", envvar="MBENCH_RESULTS", help="Folder for all that is made.")
 ]
@@ -22,6 +24,13 @@ Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; as many as CPUs by default.")
 ]
+ExecutorName = Annotated[
+    Literal["local", "dask"],
+    typer.Option("--executor", help="dask: workers of [executor] in mbench.toml, or --jobs here."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="With --executor dask: its scheduler, such as tcp://node1:8786.")
+]
 Source = Annotated[
     Literal["auto", "phantom", "local"],
     typer.Option(help="auto: your files where configured, phantoms elsewhere."),
@@ -30,14 +39,28 @@ Source = Annotated[
 
 def run(
     encoder: Annotated[
-        list[str], typer.Option("--encoder", help="Name, or path of a card; may be repeated.")
+        list[str],
+        typer.Option(
+            "--encoder",
+            help="Name, or path of a card; may be repeated.",
+            autocompletion=encoder_names,
+        ),
     ],
     task: Annotated[
-        list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
+        list[str],
+        typer.Option(
+            "--task",
+            help="Id, glob such as 'bcnb-*', or all; repeatable.",
+            autocompletion=task_names,
+        ),
     ],
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", help="Instead of those a task declares; repeatable."),
+        typer.Option(
+            "--protocol",
+            help="Instead of those a task declares; repeatable.",
+            autocompletion=protocol_names,
+        ),
     ] = None,
     source: Source = "auto",
     jobs: Jobs = None,
@@ -56,6 +79,19 @@ def run(
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where networks are trained; auto: the GPU where there is one."),
     ] = "auto",
+    executor: ExecutorName = "local",
+    scheduler: Scheduler = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="An encoder fails that takes longer for one slide."),
+    ] = None,
+    determinism: Annotated[
+        bool,
+        typer.Option(
+            "--check-determinism",
+            help="Make all again, with other workers, threads and order; exit 1 if a byte differs.",
+        ),
+    ] = False,
 ) -> None:
     """Score encoders on tasks, keep the records, and show the board.
 
@@ -63,14 +99,17 @@ def run(
     """
     import os
 
-    from madeleine_bench.cli.reports import finish_run
+    from madeleine_bench.cli.reports import finish_determinism, finish_run
     from madeleine_bench.runner.cohorts import PhantomChoice
+    from madeleine_bench.runner.executors import ExecutorChoice
     from madeleine_bench.runner.plan import Request
 
     workers = jobs or os.cpu_count() or 1
     phantom = PhantomChoice(phantom_signal, phantom_seed)
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
-        config, catalogue, phantom, device,
+        config, catalogue, phantom, device, ExecutorChoice(executor, scheduler), time_limit,
     )  # fmt: skip
     finish_run(request)
+    if determinism:
+        finish_determinism(request)

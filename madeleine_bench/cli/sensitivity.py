@@ -5,20 +5,34 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 
 def sensitivity(
     encoder: Annotated[
         list[str] | None,
-        typer.Option("--encoder", help="Name, or path of a card; repeatable, three at least."),
+        typer.Option(
+            "--encoder",
+            help="Name, or path of a card; repeatable, three at least.",
+            autocompletion=encoder_names,
+        ),
     ] = None,
     task: Annotated[
-        list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
+        list[str],
+        typer.Option(
+            "--task",
+            help="Id, glob such as 'bcnb-*', or all; repeatable.",
+            autocompletion=task_names,
+        ),
     ] = ["all"],  # noqa: B006
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", help="Instead of all that start from embeddings; repeatable."),
+        typer.Option(
+            "--protocol",
+            help="Instead of all that start from embeddings; repeatable.",
+            autocompletion=protocol_names,
+        ),
     ] = None,
     source: Source = "auto",
     jobs: Jobs = None,

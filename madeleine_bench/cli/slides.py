@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names
+
 app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
 
 Mpp = Annotated[
@@ -56,7 +58,10 @@ def show(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Slide encoder (name or card) whose attention is shown, per head."),
+        typer.Option(
+            help="Slide encoder (name or card) whose attention is shown, per head.",
+            autocompletion=encoder_names,
+        ),
     ] = None,
     stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",
     organ: Annotated[

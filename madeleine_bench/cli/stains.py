@@ -5,18 +5,33 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 
 def stains(
     encoder: Annotated[
-        list[str], typer.Option("--encoder", help="Name, or path of a card; may be repeated.")
+        list[str],
+        typer.Option(
+            "--encoder",
+            help="Name, or path of a card; may be repeated.",
+            autocompletion=encoder_names,
+        ),
     ],
     task: Annotated[
-        list[str], typer.Option("--task", help="Task by case, or glob such as 'bwh-kidney-*'.")
+        list[str],
+        typer.Option(
+            "--task",
+            help="Task by case, or glob such as 'bwh-kidney-*'.",
+            autocompletion=task_names,
+        ),
     ],
     protocol: Annotated[
-        str, typer.Option(help="That starts from embeddings; its other fusions are compared.")
+        str,
+        typer.Option(
+            help="That starts from embeddings; its other fusions are compared.",
+            autocompletion=protocol_names,
+        ),
     ] = "linear-probe",
     alone: Annotated[str, typer.Option(help="The stain that all are held against.")] = "H&E",
     source: Source = "auto",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
 from madeleine_bench.cli.leaderboard import Folders
 from madeleine_bench.cli.run import Catalogue
 
@@ -13,14 +14,24 @@ def stratify(
     results: Folders = [Path("results")],  # noqa: B006
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", help="Id or glob; all survival tasks by default; repeatable."),
+        typer.Option(
+            "--task",
+            help="Id or glob; all survival tasks by default; repeatable.",
+            autocompletion=task_names,
+        ),
     ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option("--encoder", help="Name; all by default; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--encoder", help="Name; all by default; repeatable.", autocompletion=encoder_names
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
+        typer.Option(
+            help="Instead of the task's first (fine-tuning for supervised encoders).",
+            autocompletion=protocol_names,
+        ),
     ] = None,
     day: Annotated[
         int | None,

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import task_names
 from madeleine_bench.cli.run import Catalogue
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
@@ -12,10 +13,16 @@ app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
 @app.command("list")
 def list_tasks(
-    pattern: Annotated[str, typer.Argument(help="Id or glob; every task by default.")] = "*",
+    pattern: Annotated[
+        str,
+        typer.Argument(help="Id or glob; every task by default.", autocompletion=task_names),
+    ] = "*",
     catalogue: Catalogue = None,
 ) -> None:
-    """List tasks with their cohort, labels, size, metric and protocols."""
+    """List tasks with their cohort, labels, size, metric and protocols.
+
+    Example: mbench tasks list 'bcnb-*'
+    """
     from madeleine_bench.cli.console import print_table
     from madeleine_bench.specs.catalogue import load_catalogue
 
@@ -30,9 +37,13 @@ def list_tasks(
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="Id of a task.")], catalogue: Catalogue = None
+    task: Annotated[str, typer.Argument(help="Id of a task.", autocompletion=task_names)],
+    catalogue: Catalogue = None,
 ) -> None:
-    """Show one task, each fact with whether it is attested or reconstructed."""
+    """Show one task, each fact with whether it is attested or reconstructed.
+
+    Example: mbench tasks show bcnb-er
+    """
     from madeleine_bench.cli.descriptions import describe_task
     from madeleine_bench.specs.catalogue import load_catalogue
 
@@ -46,7 +57,10 @@ def validate(
         typer.Argument(help="Folder laid out as tasks/ is; the shipped one by default."),
     ] = None,
 ) -> None:
-    """Check every task, cohort and protocol of a catalogue, and each against the others."""
+    """Check every task, cohort and protocol of a catalogue, and each against the others.
+
+    Example: mbench tasks validate my-catalogue
+    """
     from madeleine_bench.specs.catalogue import load_catalogue
 
     found = load_catalogue(path)
@@ -65,7 +79,10 @@ def lock(
     ] = False,
     catalogue: Catalogue = None,
 ) -> None:
-    """Write tasks.lock, or check it: a task whose hash changed needs a new version."""
+    """Write tasks.lock, or check it: a task whose hash changed needs a new version.
+
+    Example: mbench tasks lock --check
+    """
     from madeleine_bench.cli.descriptions import check_lock, write_lock
 
     (check_lock if check else write_lock)(catalogue)
@@ -79,7 +96,29 @@ def schema(
     ] = "task",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:
-    """Print the JSON Schema of a YAML file, for editors."""
+    """Print the JSON Schema of a YAML file, for editors.
+
+    Example: mbench tasks schema task --out task.json
+    """
     from madeleine_bench.cli.descriptions import write_schema
 
     write_schema(kind, out)
+
+
+@app.command()
+def cards(
+    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("cards"),
+    catalogue: Catalogue = None,
+) -> None:
+    """Write a Markdown page for each task, cohort and protocol: all that its YAML says.
+
+    Example: mbench tasks cards --catalogue my-catalogue --out cards
+    """
+    from madeleine_bench.files import write_text
+    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.pages import catalogue_pages
+
+    pages = catalogue_pages(load_catalogue(catalogue))
+    for name, text in pages.items():
+        write_text(out / name, text)
+    typer.echo(f"{len(pages)} pages in {out}")

@@ -1,4 +1,4 @@
-"""`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
+"""`mbench.toml`: which cohorts the user has, where, what their label words mean; and workers."""
 
 import re
 import tomllib
@@ -10,6 +10,13 @@ from pydantic import Field, ValidationError, field_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
+from madeleine_bench.specs.executor import (
+    QUEUES,
+    ExecutorSection,
+    LocalCluster,
+    QueueCluster,
+    RunningCluster,
+)
 from madeleine_bench.specs.loader import Spec, did_you_mean, valid_keys
 from madeleine_bench.specs.task import ClassLabels, Labels, TaskSpec, canonical_word
 
@@ -17,6 +24,11 @@ DEFAULT_NAME = "mbench.toml"
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*[^\s=]+)*)\s*=")
 _PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
+_EXECUTORS: dict[str, type[Spec]] = {
+    "local": LocalCluster,
+    "address": RunningCluster,
+    **dict.fromkeys(QUEUES, QueueCluster),
+}
 
 
 class ColumnsEntry(Columns):
@@ -45,7 +57,8 @@ class CohortEntry(Spec):
     """One cohort of the user.
 
     Attributes:
-        features: folder of bag files, or "phantom": made-up features for the slides of `labels`.
+        features: folder of bag files or of a packed store, or "phantom": made-up features for the
+            slides of `labels`.
         labels: the label table.
         patch_encoder: which patch encoder made the features.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
@@ -72,6 +85,7 @@ class Config(Spec):
     """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file."""
 
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
+    executor: ExecutorSection | None = None
     path: Path | None = Field(default=None, exclude=True)
 
     def check(self, known_cohorts: Iterable[str], known_tasks: Mapping[str, TaskSpec]) -> None:
@@ -161,7 +175,9 @@ def load_config(path: Path | None = None) -> Config:
         where = line.group(1) if line else str(text.count("\n") + 1)
         raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
     if "path" in data:
-        raise InputError(f"{path}:{_line_of(text, ('path',))}: unknown key 'path'; valid: cohorts")
+        raise InputError(
+            f"{path}:{_line_of(text, ('path',))}: unknown key 'path'; valid: cohorts, executor"
+        )
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -184,7 +200,7 @@ def _anchored(config: Config, path: Path) -> Config:
         if isinstance(entry.features, Path):
             update["features"] = folder / entry.features.expanduser()
         cohorts[cohort_id] = entry.model_copy(update=update)
-    return Config(cohorts=cohorts, path=path)
+    return config.model_copy(update={"cohorts": cohorts, "path": path})
 
 
 def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,14 +217,20 @@ def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(error: ValidationError, path: Path, text: str) -> str:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
+        if fault["type"].startswith("union_tag"):
+            lines.append(_explain_kind(fault["input"], path, text))
+            continue
         # A union adds its branch to the place; the key ends where the file has no such name.
         place = tuple(
             str(part) for part in fault["loc"] if part not in ("literal['phantom']", "path")
         )
+        model = _model_at(place)
+        if place[0] == "executor":
+            place = (place[0], *place[2:])
         where = f"{path}:{_line_of(text, place)}"
         key = ".".join(place)
         if fault["type"] == "extra_forbidden":
-            valid = [name for name in valid_keys(_model_at(place), ()) if name != "path"]
+            valid = [name for name in valid_keys(model, ()) if name != "path"]
             lines.append(f"{where}: unknown key '{key}'{did_you_mean(place[-1], valid)}")
         elif fault["type"] == "missing":
             lines.append(f"{where}: missing key '{key}'")
@@ -217,10 +239,21 @@ def _explain(error: ValidationError, path: Path, text: str) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
+def _explain_kind(section: Any, path: Path, text: str) -> str:
+    """Return what is wrong with the key that says of which kind the section [executor] is."""
+    where = f"{path}:{_line_of(text, ('executor', 'kind'))}"
+    if "kind" not in section:
+        return f"{where}: missing key 'executor.kind'; valid: {', '.join(_EXECUTORS)}"
+    word = str(section["kind"])
+    return f"{where}: 'executor.kind' is '{word}'{did_you_mean(word, list(_EXECUTORS))}"
+
+
 def _model_at(place: Sequence[str]) -> type[Spec]:
     """Return the model that the parent of a place is read into."""
     if len(place) <= 1:
         return Config
+    if place[0] == "executor":
+        return _EXECUTORS[place[1]]
     if len(place) <= 3:
         return CohortEntry
     return ColumnsEntry if place[2] == "columns" else TaskEntry

@@ -1,4 +1,4 @@
-"""A cohort of the user's own files: a label table matched with a folder of bags."""
+"""A cohort of the user's own files: a label table matched with a folder of bags, packed or not."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from madeleine_bench.data.bags import BagFile, feature_files, read_bag_file
+from madeleine_bench.data.bag_sources import BagSource, PackedBags, open_bags
+from madeleine_bench.data.bags import BagFile
 from madeleine_bench.data.config import CohortEntry
-from madeleine_bench.data.memory import FileFacts, FileMemory
+from madeleine_bench.data.memory import FileFacts
+from madeleine_bench.data.packed import differences
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.types import Bag, Source
+from madeleine_bench.types import Bag, CohortData, Source, board_name
 
 _SHOWN = 3
 
@@ -24,13 +26,14 @@ class LocalCohort:
 
     Attributes:
         cohort_id: id of the cohort.
-        source: "local", or "phantom" where the files say that their slides were drawn.
+        source: "local", or "phantom" where the files say that their slides are made up.
         variant: "", or the kind of phantom, such as "rendered", which has a board of its own.
         organ: of the cohort.
         entry: what mbench.toml says of the cohort.
         slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
-        files: feature file of each slide that has one.
-        extra_files: feature files that no row of the table names.
+        files: file of each slide that has a bag: its own, or one of a packed store.
+        bags: where they are read from.
+        extra: bags that no row of the table names, by name, with their file.
     """
 
     source: Source
@@ -46,7 +49,8 @@ class LocalCohort:
 
         Raises:
             InputError: the table or the folder cannot be used, a file matches a slide in two
-                ways, a stain is not of the cohort, or no slide has a file at all.
+                ways, a stain is not of the cohort, no slide has a file at all, or a packed store
+                is of another cohort.
         """
         if not isinstance(entry.features, Path):
             raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
@@ -57,13 +61,15 @@ class LocalCohort:
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
         self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
         _check_stains(self.slides, cohort, entry.labels)
-        found = feature_files(self.folder)
-        self.files = _match(list(self.slides["slide_id"]), found)
-        used = set(self.files.values())
-        self.extra_files = tuple(path for path in found.values() if path not in used)
+        self.bags = open_bags(self.folder, self.encoder_in_files, cache)
+        _check_cohort(self.bags, cohort.id)
+        found = self.bags.found
+        self._names = _match(list(self.slides["slide_id"]), found)
+        self.files = {slide_id: found[name] for slide_id, name in self._names.items()}
+        used = set(self._names.values())
+        self.extra = {name: path for name, path in found.items() if name not in used}
         if not self.files:
             raise InputError(_nothing_matches(self.slides, found, self.folder, entry.labels))
-        self._memory = FileMemory(cache / "files.jsonl")
         self._rows = {
             slide_id: (case_id, stain, site)
             for slide_id, case_id, stain, site in self.slides[
@@ -116,16 +122,13 @@ class LocalCohort:
         Raises:
             InputError: as `read_bag`.
         """
-        path = self._path(slide_id)
-        file = read_bag_file(path, self.encoder_in_files)
-        self.check_patch_encoder(path, file.patch_encoder)
+        file = self.bags.read(self._name(slide_id))
+        self.check_patch_encoder(self.files[slide_id], file.patch_encoder)
         return file
 
     def content_key(self, slide_id: str) -> str:
-        """Return the SHA-256 of the slide's feature file, remembered until the file changes."""
-        digest = self._memory.sha256(self._path(slide_id))
-        # Which of several encoders is read from the file is part of what the bag is.
-        return f"{digest}:{self.encoder_in_files}" if self.encoder_in_files else digest
+        """Return the hash of the slide's bag: of its file, as it is or as it was when packed."""
+        return self.bags.content_key(self._name(slide_id))
 
     @property
     def encoder_in_files(self) -> str | None:
@@ -139,7 +142,9 @@ class LocalCohort:
             InputError: they differ.
         """
         declared = self.encoder_in_files
-        if stated is not None and declared is not None and stated != declared:
+        # A packed store knows the encoder by the name that mbench.toml gives it.
+        names = (None, declared, self.entry.patch_encoder)
+        if declared is not None and stated not in names:
             raise InputError(
                 f"{path} was made by the patch encoder '{stated}', but mbench.toml says "
                 f"'{declared}'. If both are names of one encoder, add "
@@ -148,9 +153,9 @@ class LocalCohort:
 
     def _phantom(self) -> str | None:
         """Return what the first sound file says; that all agree is checked with the other facts."""
-        for _, path in sorted(self.files.items()):
+        for _, name in sorted(self._names.items()):
             try:
-                return self._memory.facts(path, self.encoder_in_files).phantom
+                return self.bags.facts(name).phantom
             except InputError:
                 continue  # it is named, with all others, where the bags are listed
         return None
@@ -165,7 +170,7 @@ class LocalCohort:
         facts: dict[str, FileFacts] = {}
         first: tuple[Path, FileFacts] | None = None
         for slide_id, path in sorted(self.files.items()):
-            facts[slide_id] = now = self._memory.facts(path, self.encoder_in_files)
+            facts[slide_id] = now = self.bags.facts(self._names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
             self._check_origin(path, now)
             if now.patches == 0:
@@ -186,15 +191,39 @@ class LocalCohort:
                 "two never share a board. Point 'features' to a folder of one kind"
             )
 
-    def _path(self, slide_id: str) -> Path:
-        path = self.files.get(slide_id)
-        if path is None:
+    def _name(self, slide_id: str) -> str:
+        name = self._names.get(slide_id)
+        if name is None:
             raise InputError(f"slide '{slide_id}' has no feature file under {self.folder}")
-        return path
+        return name
 
 
-def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the file of each slide: of the same stem, else of the one stem that goes on by a dot.
+def packed_folder(data: CohortData, results: Path) -> Path:
+    """Return the folder of the packed store of a cohort, which may not be there yet.
+
+    The store that the cohort is read from, if it has exactly the slides of the cohort's table;
+    else the one among the results.
+
+    Args:
+        data: the cohort.
+        results: folder of the results.
+    """
+    bags = data.bags if isinstance(data, LocalCohort) else None
+    if isinstance(bags, PackedBags) and not any(differences(bags.index, data)):
+        return bags.path
+    return results / "features" / board_name(data.source, data.variant) / data.cohort_id
+
+
+def _check_cohort(bags: BagSource, cohort_id: str) -> None:
+    if isinstance(bags, PackedBags) and bags.index.head.cohort_id != cohort_id:
+        raise InputError(
+            f"{bags.path} is the packed store of cohort {bags.index.head.cohort_id}, and "
+            f"mbench.toml names it as the features of {cohort_id}"
+        )
+
+
+def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
+    """Return the bag of each slide: of the same name, else of the one that goes on by a dot.
 
     So the id TCGA-A1-A0SB-01Z-00-DX1 finds TCGA-A1-A0SB-01Z-00-DX1.<uuid>.h5.
     """
@@ -203,7 +232,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, Path]:
     for stem in found:
         if stem not in exact and "." in stem:
             longer[stem.split(".", 1)[0]].append(stem)
-    files: dict[str, Path] = {}
+    names: dict[str, str] = {}
     for slide_id in slide_ids:
         stems = [slide_id] if slide_id in found else longer.get(slide_id, [])
         if len(stems) > 1:
@@ -212,8 +241,8 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, Path]:
                 f"slide '{slide_id}' could be {paths}; write the whole name in the label table"
             )
         if stems:
-            files[slide_id] = found[stems[0]]
-    return files
+            names[slide_id] = stems[0]
+    return names
 
 
 def _check_same(first: Path, known: FileFacts, path: Path, now: FileFacts) -> None:

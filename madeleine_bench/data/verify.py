@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
@@ -44,7 +43,7 @@ def verify_cohort(
 ) -> list[Finding]:
     """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
 
-    Every file is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
+    Every bag is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
     bags, the same content under two ids, slides without a file, files without a slide.
 
     Args:
@@ -63,8 +62,9 @@ def verify_cohort(
     for slide_id in data.slides["slide_id"]:
         if slide_id not in data.files:
             findings.append(Finding("warning", slide_id, None, "no feature file; left out"))
-    for path in data.extra_files:
-        findings.append(Finding("warning", "", path, "no row of the label table; not used"))
+    for name, path in data.extra.items():
+        which = "" if path.stem == name else f"slide '{name}': "
+        findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
     return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 
@@ -73,8 +73,7 @@ def _look(
 ) -> None:
     """Read one file, and note it as seen or what is wrong with it."""
     try:
-        file = read_bag_file(path, data.encoder_in_files)
-        data.check_patch_encoder(path, file.patch_encoder)
+        file = data.read_file(slide_id)
     except InputError as error:
         message = str(error).removeprefix(str(path)).lstrip(": ")
         findings.append(Finding("error", slide_id, path, message))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
+from madeleine_bench.embeddings.time_limit import time_limit
 from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
@@ -19,12 +20,21 @@ _SAME_POWER = 0.05
 
 
 def embed_slides(
-    encoders: Mapping[str, SlideEncoder], data: CohortData, slide_ids: Sequence[str]
+    encoders: Mapping[str, SlideEncoder],
+    data: CohortData,
+    slide_ids: Sequence[str],
+    time_limit_s: float | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, str]]:
     """Return slide x dim float32 and its cost for each encoder, and why each other one failed.
 
     Each bag is read once and given to every encoder; a failed encoder does not stop the others.
     The cost is that of encoding: reading the bag is not in it.
+
+    Args:
+        encoders: by name.
+        data: the cohort.
+        slide_ids: what to embed, in the order of the rows.
+        time_limit_s: the most an encoder may take for one slide; see `time_limit`.
 
     Raises:
         InputError: a bag is broken; the message names the file.
@@ -39,7 +49,8 @@ def embed_slides(
                 continue
             started = time.perf_counter()
             try:
-                rows[name].append(encode_checked(encoder, bag))
+                with time_limit(time_limit_s, f"encoder {name}, slide {slide_id}: encode"):
+                    rows[name].append(encode_checked(encoder, bag))
                 seconds[name] += time.perf_counter() - started
                 if rows[name][-1].shape != rows[name][0].shape:
                     raise InputError(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.types import Units
 
-# A dimension whose deviation is below this share of its size varies by rounding to float16 only.
-_ROUNDING = 1e-3
+# A dimension whose deviation is below this share of its size varies by rounding in the store only.
+_ROUNDING = {"float16": 1e-3, "bfloat16": 8e-3}
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,29 @@ class UnitBags:
             InputError: a slide of a unit is not in the store.
         """
         index = {slide_id: i for i, slide_id in enumerate(store.slide_ids)}
-        self._features = store.features
-        self._rows: list[list[slice]] = []
+        self._store = store
+        self._slides: list[list[int]] = []
         for unit_id in units.table["unit_id"]:
             slides = units.slides[unit_id]
             if absent := [slide for slide in slides if slide not in index]:
                 raise InputError(
-                    f"{store.path}: slide '{absent[0]}' is not in the feature store; remove the "
-                    "file to have it packed again"
+                    f"{store.path}: slide '{absent[0]}' is not in the packed store; remove the "
+                    "folder to have it packed again"
                 )
-            self._rows.append([store.rows(index[slide]) for slide in slides])
-        self.lengths = np.array([sum(r.stop - r.start for r in rows) for rows in self._rows])
+            self._slides.append([index[slide] for slide in slides])
+        self.lengths = np.array([store.lengths[slides].sum() for slides in self._slides])
 
     @property
     def dim(self) -> int:
         """Width of a patch."""
-        return int(self._features.shape[1])
+        return self._store.dim
 
-    def whole(self, unit: int) -> NDArray[np.float16]:
+    def whole(self, unit: int) -> NDArray[np.floating]:
         """Return all patches of a unit, patch x dim."""
-        return np.concatenate([self._features[rows] for rows in self._rows[unit]])
+        bags = [self._store.bag(slide) for slide in self._slides[unit]]
+        return self._store.numbers(np.concatenate(bags))
 
-    def sample(self, unit: int, patches: int, rng: np.random.Generator) -> NDArray[np.float16]:
+    def sample(self, unit: int, patches: int, rng: np.random.Generator) -> NDArray[np.floating]:
         """Return at most `patches` patches of a unit, drawn without replacement, in their order.
 
         A unit that has no more comes back whole.
@@ -74,13 +75,13 @@ class UnitBags:
         if self.lengths[unit] <= patches:
             return self.whole(unit)
         chosen = np.sort(rng.choice(self.lengths[unit], patches, replace=False))
-        sizes = [rows.stop - rows.start for rows in self._rows[unit]]
-        starts = np.cumsum([0, *sizes])
+        slides = self._slides[unit]
+        starts = np.cumsum([0, *self._store.lengths[slides]])
         parts = [
-            self._features[chosen[(chosen >= low) & (chosen < high)] - low + rows.start]
-            for rows, low, high in zip(self._rows[unit], starts[:-1], starts[1:], strict=True)
+            self._store.bag(slide)[chosen[(chosen >= low) & (chosen < high)] - low]
+            for slide, low, high in zip(slides, starts[:-1], starts[1:], strict=True)
         ]
-        return np.concatenate(parts)
+        return self._store.numbers(np.concatenate(parts))
 
     def scale(self, units: Sequence[int]) -> PatchScale:
         """Return the z-score scale of all patches of some units, each unit weighing the same.
@@ -96,6 +97,6 @@ class UnitBags:
             largest = np.maximum(largest, np.abs(patches).max(axis=0))
         centre = total / len(units)
         deviation = np.sqrt(np.maximum(square / len(units) - np.square(centre), 0.0))
-        varies = deviation > _ROUNDING * largest
+        varies = deviation > _ROUNDING[self._store.dtype] * largest
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         return PatchScale(centre.astype(np.float32), factor.astype(np.float32))

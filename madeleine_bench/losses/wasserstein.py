@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from madeleine_bench.losses.cosine import at_least_float32, without_autocast
-from madeleine_bench.losses.ipot import Iterations, iterate, parts, pull_back
+from madeleine_bench.losses.ipot import iterate, parts, pull_back
 
 Gradient = Literal["unrolled", "envelope"]
 WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS = 0.5, 30
@@ -157,7 +157,7 @@ class _Outer:
 
     plan: Tensor
     half: Tensor
-    trace: Iterations
+    trace: Any
 
 
 def _linearise(x: Tensor, y: Tensor) -> tuple[list[_Outer], Tensor]:

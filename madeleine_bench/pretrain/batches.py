@@ -15,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.cases import CaseTable
-from madeleine_bench.seeds import rng_for
+from madeleine_bench.pretrain.row_draw import draw_rows
+from madeleine_bench.seeds import rng_for, seed_for
 
 Item = TypeVar("Item")
 Positions = NDArray[np.int64]
+Name = tuple[str | int, ...]
 _LEAST_CASES = 2
 _RESIDENT_SHARE = 0.8
 _BLOCK_PATCHES = 1 << 16
@@ -59,20 +61,24 @@ class PatchSource(Protocol):
 
     store: FeatureStore
 
-    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
-        """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
+    def draw(
+        self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Return patch x dim, slide after slide, and the number of patches of each slide.
+
+        Args:
+            choices: slides of which one is drawn, each time.
+            names: what each of these draws is for, from which its seed is made.
+            patches: the most to take of a slide, without replacement, in random order.
+        """
         ...
 
 
-def on_device(index: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
-    if device.type != "cuda":
-        return index.to(device)
-    return index.pin_memory().to(device, non_blocking=True)
-
-
 class HostSource:
-    """Patches gathered from the memory-mapped store, slide by slide; implements `PatchSource`."""
+    """Patches gathered from the memory-mapped store, slide by slide; implements `PatchSource`.
+
+    NumPy draws, so the same draw on a GPU, by `DeviceSource`, takes other rows.
+    """
 
     def __init__(
         self,
@@ -85,12 +91,27 @@ class HostSource:
         Args:
             store: the packed cohort.
             device: where batches go.
-            dtype: of a batch; None means float32 on the CPU, and float16, as stored, elsewhere.
+            dtype: of a batch; None means float32 on the CPU, and that of the store elsewhere.
         """
         self.store = store
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self.dtype = dtype or (torch.float32 if on_cpu else torch.float16)
+        self.dtype = dtype or (torch.float32 if on_cpu else _dtype_of(store))
+
+    def draw(
+        self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Return patch x dim, slide after slide, and the number of patches of each slide."""
+        lengths = self.store.lengths
+        slides: list[int] = []
+        rows: list[Positions] = []
+        for choice, name in zip(choices, names, strict=True):
+            rng = rng_for(*name)
+            slide = choice[int(rng.integers(len(choice)))]
+            count = int(lengths[slide])
+            slides.append(slide)
+            rows.append(rng.choice(count, min(patches, count), replace=False))
+        return self.gather(slides, rows), tuple(map(len, rows))
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
@@ -100,45 +121,57 @@ class HostSource:
         batch = torch.empty(shape, dtype=self.dtype, pin_memory=pinned)
         # A slide is gathered where it stays in cache and converted from there: the batch, which
         # does not, is written once and read never.
-        scratch = np.empty((max(counts, default=0), self.store.dim), np.float16)
+        longest = max(counts, default=0)
+        scratch = np.empty((longest, self.store.dim), self.store.shards[0].dtype)
         for slide, chosen, target in zip(slides, rows, torch.split(batch, counts), strict=True):
-            bag = self.store.features[self.store.rows(slide)]
             sample = scratch[: len(chosen)]
             # "clip" spares numpy a buffered copy; the rows are within the bag by construction.
-            np.take(bag, chosen, axis=0, out=sample, mode="clip")
-            target.copy_(torch.from_numpy(sample))
+            np.take(self.store.bag(slide), chosen, axis=0, out=sample, mode="clip")
+            target.copy_(self.store.tensor(sample))
         return batch.to(self.device, non_blocking=pinned)
 
 
 class DeviceSource:
-    """All patches of the store resident on a device; implements `PatchSource`."""
+    """All patches of the store resident on a device, and drawn there; implements `PatchSource`.
+
+    A batch takes one sort and no index from the host; see `draw_rows`.
+    """
 
     def __init__(
         self,
         store: FeatureStore,
         device: torch.device | str,
-        dtype: torch.dtype = torch.float16,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Copy the whole store to the device, a block at a time.
 
         Args:
             store: the packed cohort.
             device: such as "cuda:0".
-            dtype: of the resident patches and of batches: float16 or bfloat16 take 2 bytes.
+            dtype: of the resident patches and of batches; None means that of the store.
         """
         self.store = store
         self.device = torch.device(device)
-        self.patches = torch.empty(store.features.shape, dtype=dtype, device=self.device)
-        for start in range(0, len(store.features), _BLOCK_PATCHES):
-            block = np.array(store.features[start : start + _BLOCK_PATCHES])
-            self.patches[start : start + len(block)] = torch.from_numpy(block)
+        shape = (store.patches, store.dim)
+        self.patches = torch.empty(shape, dtype=dtype or _dtype_of(store), device=self.device)
+        row = 0
+        for shard in store.shards:
+            for start in range(0, len(shard), _BLOCK_PATCHES):
+                block = np.array(shard[start : start + _BLOCK_PATCHES])
+                self.patches[row : row + len(block)] = store.tensor(block)
+                row += len(block)
 
-    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
-        """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
-        begins = self.store.offsets[list(slides)]
-        where = [begin + chosen for begin, chosen in zip(begins, rows, strict=True)]
-        index = torch.from_numpy(np.concatenate(where))
-        return self.patches.index_select(0, on_device(index, self.device))
+    def draw(
+        self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        """Return patch x dim, slide after slide, and the number of patches of each slide."""
+        keys = [seed_for(*name) for name in names]
+        chosen = [choice[key % len(choice)] for choice, key in zip(choices, keys, strict=True)]
+        slides = np.array(chosen, np.int64)
+        begins = self.store.offsets[slides]
+        counts = self.store.offsets[slides + 1] - begins
+        rows = draw_rows(keys, begins, counts, patches, self.device)
+        return self.patches.index_select(0, rows), tuple(np.minimum(counts, patches).tolist())
 
 
 def choose_source(
@@ -159,9 +192,13 @@ def choose_source(
         return HostSource(store, device)
     if free_bytes is None:
         free_bytes = torch.cuda.mem_get_info(device)[0]
-    if store.features.nbytes <= _RESIDENT_SHARE * free_bytes:
+    if store.nbytes <= _RESIDENT_SHARE * free_bytes:
         return DeviceSource(store, device)
     return HostSource(store, device)
+
+
+def _dtype_of(store: FeatureStore) -> torch.dtype:
+    return torch.float16 if store.dtype == "float16" else torch.bfloat16
 
 
 def plan_epoch(
@@ -219,24 +256,22 @@ def draw_batch(
         cases: the batch's number of cases, where it is to exceed the positions given: processes
             with one case less count one that has no slides, so that all have the same shape.
     """
-    lengths = source.store.lengths
-    case, stain, slides = [], [], []
-    rows: list[Positions] = []
+    case, stain = [], []
+    choices: list[tuple[int, ...]] = []
+    names: list[Name] = []
     for number, position in enumerate(positions):
         for kind, choice in enumerate(table.slides[position]):
             if not choice:
                 continue
-            name = (table.case_ids[position], table.stains[kind])
-            rng = rng_for("pretrain-sample", seed, epoch, *name)
-            slide = choice[int(rng.integers(len(choice)))]
-            count = int(lengths[slide])
-            rows.append(rng.choice(count, min(patches, count), replace=False))
+            of = (table.case_ids[position], table.stains[kind])
+            names.append(("pretrain-sample", seed, epoch, *of))
+            choices.append(choice)
             case.append(number)
             stain.append(kind)
-            slides.append(slide)
+    drawn, lengths = source.draw(choices, names, patches)
     return CaseBatch(
-        source.gather(slides, rows),
-        tuple(len(chosen) for chosen in rows),
+        drawn,
+        lengths,
         torch.tensor(case, dtype=torch.int64),
         torch.tensor(stain, dtype=torch.int64),
         cases or len(positions),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.recipe import EncoderKind, Unusable
 from madeleine_bench.seeds import seed_for

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from madeleine_bench.data.feature_store import FeatureStore, open_store, pack_cohort
+from madeleine_bench.data.packed import FeatureStore, open_store, pack_cohort
 from madeleine_bench.errors import InputError, Interrupted
 from madeleine_bench.files import sole_writer
 from madeleine_bench.pretrain.interrupt import listening
@@ -41,7 +41,7 @@ def pretrain(
     Args:
         recipe: what to train and how.
         data: the pretraining cohort; of its table only slide, case and stain are read.
-        features: where its bags are, or will be, packed in one file.
+        features: folder of the packed store of its bags, made where it is not there.
         out: folder for checkpoint, log, curves, weights and card.
         progress: told of every step.
         organ: of the cohort, "breast" or "kidney"; the weights are filed under it.
@@ -120,16 +120,7 @@ def _check_request(recipe: Recipe, out: Path, group: Group, *, resume: bool) -> 
 
 def _packed(data: CohortData, path: Path, group: Group, progress: Progress) -> FeatureStore:
     """Return the packed bags of a cohort; the first process packs them, the others wait."""
-    packed = 0
-
-    def advance(note: str) -> None:
-        nonlocal packed
-        if packed == 0:
-            progress.phase("pack", len(data.slides) - len(data.no_bag))
-        packed += 1
-        progress.advance(note)
-
-    if group.is_first:
-        pack_cohort(data, path, advance)
+    # The first process has checked every slide, if only in an earlier run; the others need not.
+    store = pack_cohort(data, path, progress, dtype=None) if group.is_first else None
     barrier(group)
-    return open_store(path)
+    return store or open_store(path, verify=False)

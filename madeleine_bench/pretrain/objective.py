@@ -22,9 +22,10 @@ from madeleine_bench.losses.transport import (
     graph_transport,
 )
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
-from madeleine_bench.pretrain.batches import CaseBatch, on_device
+from madeleine_bench.pretrain.batches import CaseBatch
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
+from madeleine_bench.pretrain.row_draw import on_device
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def embed(model: Madeleine, batch: CaseBatch, stains: int, *, published: bool = 
         if published:
             order = published_stain_order(batch.cases, stains)
             codes = order[batch.case * stains + batch.stain]
-        codes = codes.repeat_interleave(torch.tensor(batch.lengths)).to(batch.patches.device)
+        codes = codes.repeat_interleave(torch.tensor(batch.lengths))
+        codes = on_device(codes, batch.patches.device)
     patches = batch.patches
     if not torch.is_autocast_enabled(patches.device.type):
         patches = patches.to(model.projector.weight.dtype)
@@ -252,7 +254,9 @@ def _published_transport(
     for stain in used:
         count = min(counts[stain], PUBLISHED_TOKENS)
         he, other = (
-            model.project_tokens(made.tokens[made.token_rows(s, count).to(made.tokens.device)])
+            model.project_tokens(
+                made.tokens[on_device(made.token_rows(s, count), made.tokens.device)]
+            )
             for s in made.pairs(stain)
         )
         cost = graph_transport(he, other, options=options)

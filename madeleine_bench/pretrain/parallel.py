@@ -3,18 +3,25 @@
 Every process computes the contrastive loss of the whole batch, in which only its own embeddings
 carry gradient, and the transport loss of its own pairs over the number of all pairs. The sum of
 the gradients over the processes is then the gradient of one process with the whole batch.
+
+The processes may be on several machines: torchrun tells each of them its place in the environment.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
+
+_RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE = timedelta(days=2)  # packing a large cohort outlasts the half hour that gloo waits
 
 
 @dataclass(frozen=True)
@@ -25,15 +32,17 @@ class Group:
         rank: number of this process, from 0.
         size: number of processes.
         device: where this process computes.
+        patient: the same processes in a group that waits for as long as packing takes.
     """
 
     rank: int
     size: int
     device: torch.device
+    patient: Any = field(default=None, repr=False)
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is, of all machines, the process that writes files and speaks."""
         return self.rank == 0
 
 
@@ -41,23 +50,39 @@ class Group:
 def process_group(device: str) -> Iterator[Group]:
     """Yield the group that torchrun describes in the environment; alone without torchrun.
 
+    LOCAL_RANK, the number of a process on its own machine, chooses its GPU.
+
     Args:
         device: "cpu", "cuda" or "auto" (cuda where there is one).
 
     Raises:
-        InputError: there is no GPU for `device` "cuda".
+        InputError: there is no GPU for `device` "cuda", or fewer than processes on this machine;
+            the environment is not one that torchrun makes, or the processes do not find together.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    size = _number("WORLD_SIZE", 1)
+    chosen = _choose_device(device, _number("LOCAL_RANK", 0))
     if size == 1:
         yield Group(0, 1, chosen)
         return
+    absent = [name for name in _RENDEZVOUS if name not in os.environ]
+    if absent:
+        raise InputError(
+            f"WORLD_SIZE is {size}, and {', '.join(absent)} is not in the environment; start all "
+            "processes by torchrun (docs/scale.md), or unset WORLD_SIZE"
+        )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Group(rank, size, chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{size} processes do not find together at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}; look whether all were "
+            "started, and whether that machine and port can be reached from here"
+        ) from error
+    try:
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        yield Group(_number("RANK", 0), size, chosen, patient)
     finally:
         dist.destroy_process_group()
 
@@ -104,9 +129,9 @@ def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
 
 
 def barrier(group: Group) -> None:
-    """Wait until every process is here."""
+    """Wait until every process is here, for hours if need be."""
     if group.size > 1:
-        dist.barrier()
+        dist.barrier(group.patient)
 
 
 def any_of(group: Group, flag: bool) -> bool:
@@ -118,6 +143,14 @@ def any_of(group: Group, flag: bool) -> bool:
     return bool(count.item() > 0)
 
 
+def _number(name: str, default: int) -> int:
+    """Return a number from the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"{name} in the environment is '{text}'; expected a number from torchrun")
+    return int(text)
+
+
 def _choose_device(device: str, local_rank: int) -> torch.device:
     there = torch.cuda.is_available()
     if device == "auto":
@@ -126,5 +159,10 @@ def _choose_device(device: str, local_rank: int) -> torch.device:
         raise InputError(
             "--device cuda: PyTorch sees no GPU here (torch.cuda.is_available() is false); use "
             "--device cpu, or install a CUDA build of torch and check the driver with nvidia-smi"
+        )
+    if device == "cuda" and local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local_rank} (from 0) of this machine has no GPU of its own: there are "
+            f"{torch.cuda.device_count()}; give torchrun as many --nproc-per-node"
         )
     return torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.encoders.weights import CITATION, ModelDescription, write_weights
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
@@ -71,7 +71,7 @@ def publish(trained: Trained, out: Path, name: str) -> Path:
     recipe, store = trained.recipe, trained.store
     path = out / f"{name}.safetensors"
     description = ModelDescription(
-        input_dim=int(store.features.shape[1]),
+        input_dim=store.dim,
         width=recipe.model.width,
         heads=recipe.model.heads,
         stains=trained.stains,

@@ -108,6 +108,8 @@ class Recipe(Spec):
         epochs: passes over the training cases.
         optimiser: AdamW and its learning rate.
         precision: of the model's arithmetic; losses are float32 either way.
+        compile: whether torch.compile makes the layers before the pooling, in training. The same
+            numbers to rounding, but for dropout, whose draws differ.
         held_out_share: share (0-0.5) of the cases kept from training, to choose the epoch by.
         validate_every: epochs from one look at the held-out cases to the next.
         unusable: what to do with cases without H&E and with bags below `min_patches`: stop with
@@ -126,6 +128,7 @@ class Recipe(Spec):
     epochs: int = Field(default=120, ge=1)
     optimiser: OptimiserRecipe = OptimiserRecipe()
     precision: Literal["bf16", "fp32"] = "bf16"
+    compile: bool = False
     held_out_share: float = Field(default=0.1, gt=0.0, le=0.5)
     validate_every: int = Field(default=1, ge=1)
     unusable: Unusable = "refuse"

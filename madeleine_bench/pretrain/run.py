@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.files import write_text
 from madeleine_bench.models.madeleine import Madeleine, initialise
@@ -32,16 +32,18 @@ from madeleine_bench.pretrain.checkpoint import (
     optimiser_moments,
     read_checkpoint,
     restore_moments,
-    write_checkpoint,
 )
+from madeleine_bench.pretrain.checkpoint_writer import CheckpointWriter
+from madeleine_bench.pretrain.compiled import compile_layers
 from madeleine_bench.pretrain.curves import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
-from madeleine_bench.pretrain.objective import Loss, cross_stain_loss, view_loss
+from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import (
     Group,
     sum_gradients,
     sum_over,
 )
+from madeleine_bench.pretrain.reading import Reading
 from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.pretrain.schedule import learning_rate_at
 from madeleine_bench.seeds import seed_for
@@ -69,7 +71,8 @@ class Run:
     best: dict[str, Tensor]
     average: dict[str, Tensor]
     log: TrainingLog
-    pending: Loss | None = None
+    writer: CheckpointWriter
+    pending: Reading | None = None
     drawn_s: float = float("-inf")
     smooth_rank: float | None = None
 
@@ -84,7 +87,7 @@ class Run:
         )
         cases, held_out = split_cases(table, recipe.held_out_share, recipe.seed)
         model = Madeleine(
-            store.features.shape[1],
+            store.dim,
             recipe.model.width,
             recipe.model.heads,
             stains=len(table.stains) if recipe.model.stain_encoding else 0,
@@ -93,10 +96,14 @@ class Run:
         )
         initialise(model, seed_for("pretrain", recipe.seed))
         model.to(group.device)
+        if recipe.compile:
+            compile_layers(model)
+        on_gpu = group.device.type == "cuda"
         optimiser = torch.optim.AdamW(
             model.parameters(),
             lr=recipe.optimiser.learning_rate,
             weight_decay=recipe.optimiser.weight_decay,
+            fused=True if on_gpu else None,  # one launch for all parameters
         )
         state, best, average = RunState(), {}, {}
         found = (out / CHECKPOINT).is_file()
@@ -104,12 +111,15 @@ class Run:
             checkpoint = read_checkpoint(out / CHECKPOINT, _inputs(recipe, store, group), model)
             model.load_state_dict(checkpoint.model)
             restore_moments(model, optimiser, checkpoint.moments)
+            for moments in optimiser.state.values() if on_gpu else ():
+                moments["step"] = moments["step"].to(group.device)  # where the fused one counts
             state, best, average = checkpoint.state, checkpoint.best, checkpoint.average
         log = TrainingLog(out / LOG, resume_epoch=state.epoch if found else None)
         source = choose_source(store, group.device)
         return cls(
             recipe, store, out, group, cases, held_out, source, model, optimiser, state, best,
             {name: value.to(group.device) for name, value in average.items()}, log,
+            CheckpointWriter(out / CHECKPOINT, behind=on_gpu),
         )  # fmt: skip
 
     @cached_property
@@ -137,7 +147,8 @@ class Run:
     def step(self, batch: CaseBatch) -> None:
         """Take one step of the optimiser down the gradient of a batch.
 
-        The loss is read one step later, so that a GPU is never waited for while it has work.
+        The loss is copied to the host as soon as it is there and read one step later, so that a
+        GPU is never waited for while it has work.
         """
         started = time.perf_counter()
         recipe, state = self.recipe, self.state
@@ -153,6 +164,7 @@ class Run:
             loss = objective(
                 self.model, batch, len(self.cases.stains), recipe.objective, self.group
             )
+        reading = Reading(loss.terms)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.group, self.model.parameters())
@@ -161,16 +173,18 @@ class Run:
         self.optimiser.step()
         self._update_average()
         self._settle()
-        self.pending = loss
+        self.pending = reading
         state.step += 1
         state.patches += sum(batch.lengths)
         state.seconds += time.perf_counter() - started
 
     def end_epoch(self) -> str:
         """Return a line about the epoch that has ended; log, curves and checkpoint are written."""
+        state, recipe = self.state, self.recipe
+        started = time.perf_counter()
         self._settle()
         self._refuse_unless_finite()
-        state, recipe = self.state, self.recipe
+        state.seconds += time.perf_counter() - started  # a GPU may have been behind
         last = state.epoch + 1 == recipe.epochs
         due = last or (state.epoch + 1) % recipe.validate_every == 0
         held_out = self._validate() if due else None
@@ -184,7 +198,7 @@ class Run:
         state.sums, state.seconds = {}, 0.0
         if self.group.is_first:
             self._write_log(row, draw=last)
-        self.save()
+        self.save(last=last)
         return self._describe(row)
 
     def describe_step(self) -> str:
@@ -200,8 +214,11 @@ class Run:
         """Return the weights to judge and to keep: the moving average where there is one."""
         return self.average or self.model.state_dict()
 
-    def save(self) -> None:
-        """Write the checkpoint; in a group, the first process does."""
+    def save(self, *, last: bool = True) -> None:
+        """Write the checkpoint; in a group, the first process does.
+
+        Unless it is the `last` of this process, a GPU is given work while it is written.
+        """
         self._settle()
         self._refuse_unless_finite()
         if not self.group.is_first:
@@ -214,7 +231,7 @@ class Run:
             average=self.average,
             inputs=_inputs(self.recipe, self.store, self.group),
         )
-        write_checkpoint(self.out / CHECKPOINT, checkpoint)
+        self.writer.write(checkpoint, last=last)
 
     def _row(self, held_out: HeldOut | None) -> dict[str, float]:
         """Return the epoch's row of the log."""
@@ -289,12 +306,13 @@ class Run:
         if self.average:
             current = {name: value.clone() for name, value in current.items()}
             self.model.load_state_dict(self.average)
-        found = evaluate_held_out(
-            self.model,
-            prefetch(batches),
-            len(self.cases.stains),
-            views=self.recipe.encoder == "intra-ssl",
-        )
+        with _products(self.recipe, self.group.device):
+            found = evaluate_held_out(
+                self.model,
+                prefetch(batches),
+                len(self.cases.stains),
+                views=self.recipe.encoder == "intra-ssl",
+            )
         if self.average:
             self.model.load_state_dict(current)
         return found
@@ -310,18 +328,21 @@ class Run:
 
     def _settle(self) -> None:
         """Read the loss of the step before, and refuse to go on when it is not a number."""
-        loss, self.pending = self.pending, None
-        if loss is None:
+        reading, self.pending = self.pending, None
+        if reading is None:
             return
-        terms = {name: float(value) for name, value in loss.terms.items()}
+        terms = reading.values()
         if not all(np.isfinite(value) for value in terms.values()):
             raise self._diverged(", ".join(f"{name} {value:g}" for name, value in terms.items()))
         for name, value in terms.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 
     def _refuse_unless_finite(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+        named = dict(self.model.named_parameters())
+        # One question for all of them: each answer would be waited for.
+        finite = torch.stack([torch.isfinite(value).all() for value in named.values()])
+        for name, good in zip(named, finite.tolist(), strict=True):
+            if not good:
                 raise self._diverged(f"in the weights {name}")
 
     def _diverged(self, what: str) -> CheckFailed:
@@ -337,10 +358,11 @@ class Run:
 def _inputs(recipe: Recipe, store: FeatureStore, group: Group) -> dict[str, Any]:
     """Return what the weights depend on, for the checkpoint to compare when a run goes on."""
     return {
-        "recipe": recipe.model_dump(mode="json"),
+        # Compiled layers compute the same, to rounding, as another device does.
+        "recipe": recipe.model_dump(mode="json", exclude={"compile"}),
         "data": store.content,
         "processes": group.size,
-        "input_dim": int(store.features.shape[1]),
+        "input_dim": store.dim,
     }
 
 
@@ -348,3 +370,15 @@ def _precision(recipe: Recipe, device: torch.device) -> Any:
     if recipe.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def _products(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Let products of float32 matrices on a GPU be of 10 bits where training makes do with 7."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda" and recipe.precision == "bf16":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,15 +1,15 @@
 """Embeddings of cohorts by encoders: those that are there are kept, the others are made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.jobs import EmbedJob, run_embed_job
+from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
 from madeleine_bench.runner.plan import Resume, board_of, embeddings_key, slides_with_bags
-from madeleine_bench.runner.workers import in_parallel
+from madeleine_bench.runner.workers import Executor, LocalWorkers
 from madeleine_bench.types import CohortData, Progress
 
 SHARD_SLIDES = 64
@@ -31,13 +31,29 @@ class ToEmbed:
 
 
 def embed(
-    wanted: Sequence[ToEmbed], results: Path, workers: int, resume: Resume, progress: Progress
+    wanted: Sequence[ToEmbed],
+    results: Path,
+    workers: int,
+    resume: Resume,
+    progress: Progress,
+    executor: Executor | None = None,
+    time_limit_s: float | None = None,
 ) -> tuple[Ready, Failures]:
     """Return which embeddings there are now, and why the others are missing.
 
     Slides are embedded in shards, each bag read once for all encoders; a run that was cut off goes
     on with the shards that are not there.
+
+    Args:
+        wanted: bags and encoders.
+        results: the results folder.
+        workers: processes of this machine, where there is no executor.
+        resume: what to do with embeddings that are there.
+        progress: told of each shard.
+        executor: where the shards are embedded.
+        time_limit_s: the most that an encoder may take for one slide; None sets no limit.
     """
+    executor = executor or LocalWorkers(workers, apart=time_limit_s is not None)
     store = EmbeddingStore(results)
     ready: Ready = {}
     failed: Failures = {}
@@ -65,11 +81,22 @@ def embed(
         for shard, ids in enumerate(shards):
             parts = [(entry, store.part(path, shard)) for entry, path in lacking]
             if todo := tuple((e, p) for e, p in parts if resume == "never" or not p.is_file()):
-                jobs.append(EmbedJob(each.name, each.data, ids, todo))
+                jobs.append(EmbedJob(each.name, each.data, ids, todo, time_limit_s))
     progress.phase("embed", len(jobs))
-    for outcome in in_parallel(run_embed_job, jobs, workers):
+    alone: list[EmbedJob] = []
+
+    def set_apart(job: EmbedJob, reason: str) -> Outcome:
+        # One of its encoders ended the worker; each alone shows which, and the others are kept.
+        if len(job.encoders) == 1:
+            return _lost(job, reason)
+        alone.extend(replace(job, encoders=(one,)) for one in job.encoders)
+        return Outcome(f"{job.cohort_id}: each encoder alone")
+
+    for outcome in executor.run(run_embed_job, jobs, set_apart):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
+    for outcome in executor.run(run_embed_job, alone, _lost):
+        failed.update(outcome.failed)
     for place, (path, shards_made) in missing.items():
         if place not in failed:
             try:
@@ -77,3 +104,11 @@ def embed(
             except InputError as error:
                 failed[place] = str(error)
     return ready, failed
+
+
+def _lost(job: EmbedJob, reason: str) -> Outcome:
+    where = f"slides {job.slide_ids[0]} to {job.slide_ids[-1]}: {reason}"
+    if job.time_limit_s is not None:
+        where += f"; or it hung, and did not end after --time-limit {job.time_limit_s:g}"
+    failed = {(entry.card.name, job.cohort_id): where for entry, _ in job.encoders}
+    return Outcome(f"{job.cohort_id} {job.slide_ids[-1]}", failed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.data.feature_store import FeatureStore, open_store
+from madeleine_bench.data.packed import INDEX, FeatureStore, open_store
 from madeleine_bench.embeddings.compute import embed_slides, unit_embeddings
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.base import SlideEncoder
@@ -54,12 +54,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """Embed some slides of a cohort with every encoder that lacks them."""
+    """Embed some slides of a cohort with every encoder that lacks them.
+
+    `time_limit_s` is the most that an encoder may take for one slide; None sets no limit.
+    """
 
     cohort_id: str
     data: CohortData
     slide_ids: tuple[str, ...]
     encoders: tuple[tuple[EncoderEntry, Path], ...]
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def run_embed_job(job: EmbedJob) -> Outcome:
             except InputError as error:
                 failed[entry.card.name] = str(error)
         try:
-            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids)
+            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
             failed.update(raised)
             for entry, part in job.encoders:
                 if entry.card.name in done:
@@ -144,7 +148,9 @@ def run_fit_job(job: FitJob) -> Outcome:
         with threadpool_limits(1):
             splits = seeded_splits(protocol, job.assessment.splits)
             split = next(split for split in splits if split.key == job.key)
-            packed = _opened(str(job.features), job.features.stat().st_mtime_ns)
+            index = job.features / INDEX
+            changed = index.stat().st_mtime_ns if index.is_file() else 0
+            packed = _opened(str(job.features), changed)
             bags = UnitBags(packed, job.assessment.units)
             request = FitRequest(task, protocol, job.assessment.units, split, job.organ)
             made = fit(_loaded(job.entry), bags, request, job.device)
@@ -299,8 +305,11 @@ def _folds(
 
 @lru_cache(maxsize=2)
 def _opened(path: str, changed: int) -> FeatureStore:
-    """Return a feature store, opened once for each process until the file changes."""
-    return open_store(Path(path))
+    """Return a packed store, opened once for each process until its index changes.
+
+    Every slide of it has been checked before the jobs were given out.
+    """
+    return open_store(Path(path), verify=False)
 
 
 @lru_cache(maxsize=32)

@@ -1,5 +1,6 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ from madeleine_bench.hashing import hash_files, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_bags, unstated
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.executors import ExecutorChoice
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit, task_hash
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
@@ -44,6 +46,8 @@ class Request:
         catalogue: folder of tasks; None takes the shipped one.
         phantom: signal and seed of phantoms.
         device: where networks are trained; "auto" takes the GPU where there is one.
+        executor: where jobs run: in processes of this machine, or on a cluster.
+        time_limit_s: the most that an encoder may take for one slide; None sets no limit.
     """
 
     encoders: tuple[str, ...]
@@ -57,6 +61,8 @@ class Request:
     catalogue: Path | None = None
     phantom: PhantomChoice = field(default_factory=PhantomChoice)
     device: Device = "auto"
+    executor: ExecutorChoice = field(default_factory=ExecutorChoice)
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,8 @@ def make_plan(request: Request) -> Plan:
     """
     if request.jobs < 1:
         raise InputError(f"--jobs must be at least 1, found {request.jobs}")
+    if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
+        raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
     catalogue = load_catalogue(request.catalogue)
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)

@@ -1,13 +1,16 @@
 """One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from madeleine_bench.data.config import load_config
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
-from madeleine_bench.runner.jobs import EvaluateJob, run_evaluate_job
+from madeleine_bench.runner.executors import open_executor
+from madeleine_bench.runner.jobs import EvaluateJob, Outcome, run_evaluate_job
 from madeleine_bench.runner.plan import (
     Plan,
     Request,
@@ -17,7 +20,7 @@ from madeleine_bench.runner.plan import (
     resume_key,
 )
 from madeleine_bench.runner.training import train_networks
-from madeleine_bench.runner.workers import in_parallel
+from madeleine_bench.runner.workers import Executor
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.types import CohortData, Progress
 
@@ -41,25 +44,45 @@ class RunReport:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def run(request: Request, progress: Progress) -> RunReport:
+def run(request: Request, progress: Progress, executor: Executor | None = None) -> RunReport:
     """Return the report of a run; its records lie in the results folder.
+
+    Args:
+        request: what is asked for.
+        progress: told of each job.
+        executor: where jobs run, in place of the one that the request chooses.
 
     Raises:
         InputError: the request cannot be carried out. Nothing has been computed then.
     """
+    config = load_config(request.config)
+    request.executor.section(config)  # said now, not when a long plan is made
+    # A worker may stand in another folder.
+    request = replace(request, results=request.results.absolute())
     plan = make_plan(request)
     report = RunReport(plan.catalogue, plan.boards)
     for note in plan.notes:
         progress.say(note)
-    embedded, failed = embed(
-        to_embed(plan), request.results, request.jobs, request.resume, progress
+    limit_s = request.time_limit_s
+    chosen = open_executor(
+        request.executor, config, request.jobs, request.results, progress, apart=limit_s is not None
     )
-    report.failures += [
-        (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
-    ]
-    trained, failed = train_networks(plan, request, progress)
-    report.failures += [(" ".join(name), reason) for name, reason in failed.items()]
-    _evaluate(plan, request, embedded | trained, progress, report)
+    with chosen if executor is None else nullcontext(executor) as workers:
+        embedded, failed = embed(
+            to_embed(plan),
+            request.results,
+            request.jobs,
+            request.resume,
+            progress,
+            workers,
+            limit_s,
+        )
+        report.failures += [
+            (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
+        ]
+        trained, failed = train_networks(plan, request, workers, progress)
+        report.failures += [(" ".join(name), reason) for name, reason in failed.items()]
+        _evaluate(plan, request, embedded | trained, workers, progress, report)
     return report
 
 
@@ -81,6 +104,7 @@ def _evaluate(
     plan: Plan,
     request: Request,
     ready: Ready,
+    executor: Executor,
     progress: Progress,
     report: RunReport,
 ) -> None:
@@ -122,7 +146,13 @@ def _evaluate(
             )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))
-    for outcome in in_parallel(run_evaluate_job, jobs, request.jobs):
+    for outcome in executor.run(run_evaluate_job, jobs, _lost):
         report.failures.extend((f"{e} on {t}", reason) for (e, t), reason in outcome.failed.items())
         report.computed += not outcome.failed
         progress.advance(outcome.note)
+
+
+def _lost(job: EvaluateJob, reason: str) -> Outcome:
+    name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
+    note = f"{name} {task.id} {protocol.name}"
+    return Outcome(note, {(name, task.name): f"{protocol.name}: {reason}"})

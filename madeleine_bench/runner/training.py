@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from madeleine_bench.data.feature_store import pack_cohort
+from madeleine_bench.data.local import packed_folder
+from madeleine_bench.data.packed import pack_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready
-from madeleine_bench.runner.jobs import FitJob, run_fit_job
+from madeleine_bench.runner.jobs import FitJob, Outcome, run_fit_job
 from madeleine_bench.runner.plan import (
     Cell,
     Plan,
@@ -16,13 +17,14 @@ from madeleine_bench.runner.plan import (
     board_of,
     fits_key,
     resume_key,
-    slides_with_bags,
 )
-from madeleine_bench.runner.workers import in_parallel
+from madeleine_bench.runner.workers import Executor
 from madeleine_bench.types import Progress
 
 
-def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Ready, Failures]:
+def train_networks(
+    plan: Plan, request: Request, executor: Executor, progress: Progress
+) -> tuple[Ready, Failures]:
     """Return folder and key of the fits of each cell that trains networks, and what failed.
 
     The bags of a cohort are packed first, as networks read them many times. Every fit is a file of
@@ -34,6 +36,7 @@ def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Re
     ready: Ready = {}
     failed: Failures = {}
     jobs: list[FitJob] = []
+    stores: dict[str, Path] = {}
     for cell in plan.cells:
         if not cell.assessment.protocol.trains_networks:
             continue
@@ -43,21 +46,22 @@ def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Re
             continue
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
-        board = board_of(plan.cohorts[cohort_id].data)
-        features = request.results / "features" / board / f"{cohort_id}.h5"
+        if cohort_id not in stores:
+            stores[cohort_id] = packed_folder(plan.cohorts[cohort_id].data, request.results)
         organ = plan.catalogue.cohorts[cohort_id].organ
         jobs += [
-            FitJob(cell.entry, cell.assessment, split, folder, features, organ, request.device)
+            FitJob(
+                cell.entry, cell.assessment, split, folder, stores[cohort_id], organ, request.device
+            )
             for split in todo
         ]
-    if jobs:
+    if jobs and not executor.elsewhere:
         torch_device(request.device)  # a wrong --device is said before anything is packed
     unpacked: dict[str, str] = {}
     for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
         data = plan.cohorts[cohort_id].data
-        progress.phase(f"pack {cohort_id}", len(slides_with_bags(data)))
         try:
-            pack_cohort(data, path, progress.advance)
+            pack_cohort(data, path, progress)
         except InputError as error:
             unpacked[cohort_id] = str(error)
     for cell in plan.cells:
@@ -66,10 +70,17 @@ def train_networks(plan: Plan, request: Request, progress: Progress) -> tuple[Re
     jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
     jobs.sort(key=lambda job: -len(job.assessment.units.table))
     progress.phase("train", len(jobs))
-    for outcome in in_parallel(run_fit_job, jobs, request.jobs):
+    for outcome in executor.run(run_fit_job, jobs, _lost, gpu=request.device != "cpu"):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
     return {name: found for name, found in ready.items() if name not in failed}, failed
+
+
+def _lost(job: FitJob, reason: str) -> Outcome:
+    name, assessment = job.entry.card.name, job.assessment
+    place = (name, f"{assessment.task.name} {assessment.protocol.name}")
+    split = f"{job.key[0]}/{job.key[1]}"
+    return Outcome(f"{name} {assessment.task.id} {split}", {place: f"split {split}: {reason}"})
 
 
 def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[tuple[int, int]]]:

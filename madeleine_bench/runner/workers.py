@@ -1,15 +1,155 @@
 """Worker processes: jobs in, outcomes out, and nobody left behind when the run is killed."""
 
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from madeleine_bench.errors import InputError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _LOOK_EVERY_S = 1.0
+_IDLE_S = 300.0  # a worker that has had nothing to do for so long ends
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Executor(Protocol):
+    """Where jobs run: processes of this machine, or a cluster."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether jobs may run on other machines, which may have a GPU where this one has none."""
+        ...
+
+    def run(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        lost: Callable[[Job, str], Result],
+        *,
+        gpu: bool = False,
+    ) -> Iterator[Result]:
+        """Yield the result of each job as it ends, in any order.
+
+        Args:
+            work: does a job and returns its result; a function of a module.
+            jobs: do not depend on each other, and may be done twice.
+            lost: makes the result of a job that ended its worker each time, from the reason.
+            gpu: whether a job computes on a GPU where its worker has one.
+
+        Raises:
+            InputError: there is no worker. An error of a job is raised too.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalWorkers:
+    """Processes of this machine; with one, jobs are done in this process and in order.
+
+    The system ends a worker that takes too much memory, and compiled code may crash. Jobs that
+    were with a worker then are tried once more when all others have ended, alone; one that ends
+    its worker again is lost.
+
+    Attributes:
+        number: of processes.
+        apart: whether jobs are never done in this process, so that one which hangs can be ended.
+        threads: of libraries that compute, in each process; None shares the CPUs out.
+    """
+
+    number: int
+    apart: bool = False
+    threads: int | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Never."""
+        return False
+
+    def run(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        lost: Callable[[Job, str], Result],
+        *,
+        gpu: bool = False,
+    ) -> Iterator[Result]:
+        """Yield the result of each job as it ends; see `Executor`."""
+        queue = list(jobs)
+        if not queue:
+            return
+        if not self.apart and (self.number == 1 or len(queue) == 1):
+            yield from map(work, queue)
+            return
+        suspects: list[Job] = []
+        # Two for each worker, so that none waits for this process; few are blamed for a death.
+        for job, death, result in self._spread(work, queue, 2 * self.number):
+            if death is None:
+                yield result
+            else:
+                suspects.append(job)
+        for job, death, result in self._spread(work, suspects, 1):
+            if death is None:
+                yield result
+            else:
+                yield lost(
+                    job,
+                    f"its worker process died when it was tried again alone ({death}): out of "
+                    "memory, or a crash of compiled code; fewer --jobs leave more memory to each",
+                )
+
+    def _spread(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int
+    ) -> Iterator[tuple[Job, str | None, Any]]:
+        """Yield each job with its result, or with how a worker died while the job was out."""
+        from joblib.externals.loky.process_executor import BrokenProcessPool
+
+        waiting, running = deque(jobs), dict[Any, Job]()
+        try:
+            while waiting or running:
+                pool = self._pool()
+                try:
+                    while waiting and len(running) < at_once:
+                        future = pool.submit(work, waiting[0])
+                        running[future] = waiting.popleft()
+                except BrokenProcessPool:
+                    pass  # the jobs that are out tell of it; this one goes to the next pool
+                ended = wait(running, return_when=FIRST_COMPLETED).done if running else ()
+                for future in ended:
+                    job = running.pop(future)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool as error:
+                        yield job, _how(error), None
+                    else:
+                        yield job, None, result
+        except BaseException:
+            if running:  # an error of a job, an interrupt, or nobody wants the rest
+                for future in running:
+                    future.cancel()
+                self._pool().shutdown(wait=False, kill_workers=True)
+            raise
+
+    def _pool(self) -> Any:
+        """Return the processes; new ones where the last have died."""
+        from joblib.externals.loky import get_reusable_executor
+
+        each = self.threads or max((os.cpu_count() or 1) // self.number, 1)
+        chosen = {} if self.threads else os.environ
+        return get_reusable_executor(
+            max_workers=self.number,
+            timeout=_IDLE_S,
+            initializer=_end_with,
+            initargs=(os.getpid(),),
+            env={name: chosen.get(name, str(each)) for name in _THREADS},
+        )
 
 
 def in_parallel(
@@ -18,20 +158,21 @@ def in_parallel(
     """Yield the result of each job as it ends; with one worker, in this process and in order.
 
     Jobs must not depend on each other. An error of a job is raised here.
-    """
-    queue = list(jobs)
-    if workers == 1 or len(queue) <= 1:
-        yield from map(work, queue)
-        return
-    from joblib import Parallel, delayed
 
-    parallel = Parallel(
-        n_jobs=min(workers, len(queue)),
-        return_as="generator_unordered",
-        initializer=_end_with,
-        initargs=(os.getpid(),),
-    )
-    yield from parallel(delayed(work)(job) for job in queue)
+    Raises:
+        InputError: a job has ended its worker twice.
+    """
+
+    def lost(job: Job, reason: str) -> Result:
+        raise InputError(f"a job could not be done: {reason}")
+
+    return LocalWorkers(workers).run(work, jobs, lost)
+
+
+def _how(error: Exception) -> str:
+    """Return how workers ended, such as "SIGKILL(-9)", from what their pool says."""
+    found = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    return found.group(1) if found else type(error).__name__
 
 
 def _end_with(parent: int) -> None:

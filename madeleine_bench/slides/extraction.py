@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -123,15 +123,40 @@ def extract(
     Raises:
         InputError: the output folder cannot be written, or another process writes to it.
     """
-    outcomes: list[SlideOutcome] = []
+    made = extracted(slides, encoder, encoder_key, folder, settings, progress)
+    return follow(made, len(slides), folder, progress)
+
+
+def extracted(
+    slides: Sequence[Path],
+    encoder: PatchEncoder,
+    encoder_key: str,
+    folder: BagFolder,
+    settings: ExtractionSettings,
+    progress: Progress,
+) -> Iterator[SlideOutcome]:
+    """Yield what became of each slide, in their order, once its bag is written.
+
+    Arguments are those of `extract`; whoever calls holds the folder against other runs.
+    """
     # NumPy's own threads would spin for the cores that reading and encoding share.
-    numpy_threads = ThreadpoolController().select(internal_api="openblas")
-    with sole_writer(folder.features), numpy_threads.limit(limits=1):
-        progress.phase("slides", len(slides))
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+        yield from _Extraction(encoder, encoder_key, folder, settings, progress).run(slides)
+
+
+def follow(
+    made: Iterable[SlideOutcome], slides: int, folder: BagFolder, progress: Progress
+) -> list[SlideOutcome]:
+    """Return outcomes as they came; progress is told of each, and the table of all is written.
+
+    Raises:
+        InputError: the output folder cannot be written, or another process writes to it.
+    """
+    outcomes: list[SlideOutcome] = []
+    with sole_writer(folder.features):
+        progress.phase("slides", slides)
         try:
-            for outcome in _Extraction(encoder, encoder_key, folder, settings, progress).run(
-                slides
-            ):
+            for outcome in made:
                 outcomes.append(outcome)
                 if outcome.status == "failed":
                     progress.say(f"{outcome.slide_id} failed: {outcome.message}")

@@ -63,7 +63,7 @@ def test_the_whole_script_at_toy_size(tmp_path):
     main(["--toy", "--out", str(tmp_path), *few])
     report = json.loads((tmp_path / "pretrain_speed.json").read_text())
     sections = report["sections"]
-    assert list(sections) == ["steps", "plain", "full", "precision"]
+    assert list(sections) == ["steps", "transport", "plain", "full", "precision"]
     assert not any({"failed", "skipped"} & section.keys() for section in sections.values())
     assert report["toy"]
     assert report["commit"] == "abc"
@@ -77,6 +77,12 @@ def test_the_whole_script_at_toy_size(tmp_path):
     assert steps["patches_per_step"] == pytest.approx(16 * steps["slides_per_step"], abs=1)
     assert steps["floor"] is None
     assert steps["per_step"]["operators"] > 1000
+    assert 0 < steps["transport_share"] < 1
+    assert steps["transport_by"] == "torch: the kernels are for a GPU"
+    by_torch = sections["transport"]["torch"]
+    assert by_torch["ms_per_step"]["steps"] == 2
+    assert 0 < by_torch["transport_share"] < 1
+    assert sections["transport"]["triton"] == {"left_out": "the kernels are for a GPU"}
     assert sections["plain"]["cases"] == 8
     assert sections["plain"]["times_ours_by_the_case"] > 0
     assert sections["full"]["epochs_done"] == 2
@@ -143,7 +149,7 @@ def test_the_made_up_cohort_is_as_large_as_acrobat():
     assert store.lengths.max() <= 12000
     assert store.lengths.mean() == pytest.approx(6000, abs=2)
     assert len(set(store.lengths.tolist())) > 1000
-    assert store.features.shape == (store.offsets[-1], 512)
+    assert store.shards[0].shape == (store.offsets[-1], 512)
 
 
 @pytest.mark.parametrize("mean", [5.0, 80.0, 1000.0])
@@ -197,6 +203,7 @@ def test_what_a_section_needs_follows_from_the_steps_measured():
     amounts = replace(AT_TOY_SIZE, epochs=120, compare_epochs=4)
     assert needs_s("full", amounts, found) == 60.0
     assert needs_s("precision", amounts, found) == pytest.approx(22.0)
+    assert needs_s("compile", amounts, found) == 60.0
     assert needs_s("plain", amounts, found) == needs_s("full", amounts, {}) == 0.0
 
 

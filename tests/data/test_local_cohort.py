@@ -38,7 +38,7 @@ def test_missing_empty_and_extra_files(small_cohort: Make, write_bag: Write) -> 
     extra = write_bag("other")
     cohort = small_cohort()
     assert cohort.no_bag == {"b", "c"}
-    assert cohort.extra_files == (extra,)
+    assert cohort.extra == {"other": extra}
     with pytest.raises(InputError, match="slide 'c' has no feature file under"):
         cohort.read_bag("c")
 

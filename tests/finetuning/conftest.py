@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.finetuning.evaluation import FitRequest
 from madeleine_bench.finetuning.unit_bags import UnitBags
@@ -34,8 +34,8 @@ def make_store(bags: list[np.ndarray], slide_ids: list[str]) -> FeatureStore:
     lengths = [len(bag) for bag in bags]
     n = len(bags)
     return FeatureStore(
-        path=Path("store.h5"),
-        features=np.concatenate(bags).astype(np.float16),
+        path=Path("store"),
+        shards=(np.concatenate(bags).astype(np.float16),),
         offsets=np.cumsum([0, *lengths]),
         slide_ids=tuple(slide_ids),
         case_ids=tuple(slide_ids),

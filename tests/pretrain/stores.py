@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from madeleine_bench.data.feature_store import FeatureStore
+from madeleine_bench.data.packed import FeatureStore
 
 DIM = 3
 Slide = tuple[str, str, str, int]
@@ -20,7 +20,7 @@ def make_store(slides: Sequence[Slide]) -> FeatureStore:
     features[:, 1] = np.repeat(np.arange(len(rows)), lengths)
     return FeatureStore(
         path=Path("made-up"),
-        features=features,
+        shards=(features,),
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         slide_ids=tuple(row[0] for row in rows),
         case_ids=tuple(row[1] for row in rows),

@@ -18,6 +18,7 @@ from madeleine_bench.pretrain.batches import (
     rank_share,
 )
 from madeleine_bench.pretrain.cases import CaseTable, build_cases
+from madeleine_bench.seeds import rng_for
 from tests.pretrain.stores import DIM, make_breast, make_store
 
 STORE = make_breast(12)
@@ -27,6 +28,12 @@ TABLE = build_cases(STORE, min_patches=2, unusable="refuse", encoder="madeleine"
 def draw(positions, source=None, table=TABLE, **options):
     options = {"patches": 14, "seed": 0, "epoch": 0, **options}
     return draw_batch(source or HostSource(STORE), table, positions, **options)
+
+
+@pytest.fixture(params=["host", "device"])
+def source(request):
+    """The store drawn from by NumPy, and as on a GPU."""
+    return HostSource(STORE) if request.param == "host" else DeviceSource(STORE, "cpu")
 
 
 def slides_of(batch) -> dict[tuple[int, int], list[float]]:
@@ -52,62 +59,85 @@ def test_a_batch_is_packed_by_case_then_stain() -> None:
     assert batch.case.dtype == batch.stain.dtype == torch.int64
 
 
-def test_patches_are_of_the_slide_and_none_comes_twice() -> None:
-    for (number, stain), rows in slides_of(draw([4, 1, 6])).items():
+def test_patches_are_of_the_slide_and_none_comes_twice(source) -> None:
+    for (number, stain), rows in slides_of(draw([4, 1, 6], source)).items():
         slide = TABLE.slides[[4, 1, 6][number]][stain][0]
         assert len(set(rows)) == len(rows)
         assert set(rows) <= set(range(STORE.rows(slide).start, STORE.rows(slide).stop))
         assert rows != sorted(rows)
 
 
-def test_a_small_bag_is_taken_whole() -> None:
-    rows = slides_of(draw([1]))[0, 0]
+def test_a_small_bag_is_taken_whole(source) -> None:
+    rows = slides_of(draw([1], source))[0, 0]
     slide = STORE.rows(TABLE.slides[1][0][0])
     assert sorted(rows) == list(range(slide.start, slide.stop))
 
 
-def test_a_sample_depends_on_nothing_but_case_stain_epoch_and_seed() -> None:
-    together, alone = slides_of(draw([4, 1, 6])), slides_of(draw([6]))
+def test_a_sample_depends_on_nothing_but_case_stain_epoch_and_seed(source) -> None:
+    together, alone = slides_of(draw([4, 1, 6], source)), slides_of(draw([6], source))
     assert alone[0, 0] == together[2, 0]
     assert alone[0, 1] == together[2, 1]
     # Other cases of the table play no part either.
-    assert slides_of(draw([1], table=TABLE.take([4, 6])))[0, 1] == together[2, 1]
-    assert alone[0, 0] != slides_of(draw([6], epoch=1))[0, 0]
-    assert alone[0, 0] != slides_of(draw([6], seed=1))[0, 0]
+    assert slides_of(draw([1], source, table=TABLE.take([4, 6])))[0, 1] == together[2, 1]
+    assert alone[0, 0] != slides_of(draw([6], source, epoch=1))[0, 0]
+    assert alone[0, 0] != slides_of(draw([6], source, seed=1))[0, 0]
     first, second = alone[0, 0], alone[0, 1]
     assert [row - min(first) for row in first] != [row - min(second) for row in second]
 
 
-def test_every_patch_is_drawn_alike() -> None:
-    table, store = TABLE, HostSource(STORE)
-    start = STORE.rows(table.slides[9][0][0]).start
+def test_every_patch_is_drawn_alike(source) -> None:
+    start = STORE.rows(TABLE.slides[9][0][0]).start
     counts = np.zeros(20)
     for epoch in range(300):
-        rows = slides_of(draw([9], store, patches=5, epoch=epoch))[0, 0]
+        rows = slides_of(draw([9], source, patches=5, epoch=epoch))[0, 0]
         counts[np.array(rows, int) - start] += 1
     # 75 draws of each of the 20 patches on average, 7.5 in standard deviation.
     assert abs(counts - 75).max() < 5 * 7.5
 
 
-def test_one_of_several_slides_is_drawn() -> None:
+@pytest.mark.parametrize("kind", [HostSource, lambda store: DeviceSource(store, "cpu")])
+def test_one_of_several_slides_is_drawn(kind) -> None:
     slides = [("a", "c1", "H&E", 5), ("b", "c1", "ER", 5), ("c", "c1", "ER", 6)]
     store = make_store(slides)
     table = build_cases(store, min_patches=2, unusable="refuse", encoder="madeleine")
-    seen = {draw([0], HostSource(store), table, epoch=epoch).lengths for epoch in range(20)}
+    seen = {draw([0], kind(store), table, epoch=epoch).lengths for epoch in range(20)}
     assert seen == {(5, 5), (5, 6)}
 
 
+def test_on_a_cpu_numpy_draws() -> None:
+    """The shipped weights were trained on these very rows."""
+    for (number, stain), rows in slides_of(draw([4, 1, 6], epoch=3)).items():
+        case = [4, 1, 6][number]
+        (slide,) = TABLE.slides[case][stain]
+        name = (TABLE.case_ids[case], TABLE.stains[stain])
+        rng = rng_for("pretrain-sample", 0, 3, *name)
+        assert rng.integers(1) == 0
+        count = int(STORE.lengths[slide])
+        expected = rng.choice(count, min(14, count), replace=False) + STORE.rows(slide).start
+        assert rows == expected.tolist()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_sources_agree(dtype: torch.dtype) -> None:
-    host = draw([3, 8, 5], HostSource(STORE, dtype=dtype)).patches
-    resident = draw([3, 8, 5], DeviceSource(STORE, "cpu", dtype)).patches
-    assert host.dtype == resident.dtype == dtype
-    assert torch.equal(host, resident)
+def test_sources_draw_from_the_same_patches(dtype: torch.dtype) -> None:
+    host, resident = (
+        draw([3, 8, 5], source)
+        for source in (HostSource(STORE, dtype=dtype), DeviceSource(STORE, "cpu", dtype))
+    )
+    assert host.patches.dtype == resident.patches.dtype == dtype
+    assert host.lengths == resident.lengths
+    for name in ("case", "stain", "cases"):
+        assert np.array_equal(getattr(host, name), getattr(resident, name))
+    # A slide of fewer patches than asked for is taken whole by both.
+    first, second = (
+        slides_of(draw([1], source))[0, 1]
+        for source in (HostSource(STORE), DeviceSource(STORE, "cpu"))
+    )
+    assert sorted(first) == sorted(second)
 
 
 def test_choice_of_source(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(choose_source(STORE, "cpu"), HostSource)
-    bytes_needed = STORE.features.nbytes
+    bytes_needed = STORE.nbytes
     # "meta" stands in for a device that is not the CPU: shapes without memory.
     for free, kind in ((bytes_needed / 0.79, DeviceSource), (bytes_needed / 0.81, HostSource)):
         assert type(choose_source(STORE, "meta", int(free))) is kind
@@ -115,12 +145,13 @@ def test_choice_of_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_sources_agree_on_a_gpu() -> None:
-    on_cpu = draw([3, 8, 5], HostSource(STORE, dtype=torch.float16)).patches
-    for source in (HostSource(STORE, "cuda"), DeviceSource(STORE, "cuda")):
-        patches = draw([3, 8, 5], source).patches
-        assert patches.device.type == "cuda"
-        assert torch.equal(patches.cpu(), on_cpu)
+@pytest.mark.parametrize("kind", [HostSource, DeviceSource])
+def test_a_gpu_has_the_patches_of_a_cpu(kind) -> None:
+    here, there = (
+        draw([3, 8, 5], kind(STORE, device, torch.float16)).patches for device in ("cpu", "cuda")
+    )
+    assert there.device.type == "cuda"
+    assert torch.equal(here, there.cpu())
 
 
 @given(

@@ -1,0 +1,144 @@
+"""What the doctor finds of the shipped encoders: the values that its thresholds were set on.
+
+    python benchmarks/doctor_phantom.py
+    mbench data fetch ucsb-breast --into data
+    python benchmarks/doctor_phantom.py --ucsb data/ucsb-breast/mbench.toml
+
+The first writes benchmarks/results/doctor_phantom.json (PHANTOM cohorts), the second
+benchmarks/results/doctor_ucsb.json (58 real H&E images). No label is read.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from madeleine_bench.embeddings.doctor.readout import read_word
+from madeleine_bench.embeddings.doctor.sample import Rows
+from madeleine_bench.encoders.registry import shipped_encoders
+from madeleine_bench.files import write_text
+from madeleine_bench.runner.doctor import DoctorRequest, examine
+from madeleine_bench.types import Silence
+
+OUT = Path(__file__).resolve().parent / "results"
+COHORTS = ("tcga-breast", "bwh-kidney")
+SLIDES, MANY_SLIDES = 64, 512
+# The rest is trained on labels, and has no embedding.
+ENCODERS = tuple(n for n, e in shipped_encoders().items() if e.card.kind != "supervised")
+POOLING = ("mean-pool", "max-pool")
+SHOWN = (
+    "mean cosine",
+    "effective rank",
+    "half of the patches",
+    "norm at half the patches",
+    "patch count",
+)
+READ_OUT = ("site", "stain")
+
+
+def row(request: DoctorRequest) -> dict[str, Any]:
+    """Return what is found of one encoder on one cohort: verdict, number and words by check."""
+    report = examine(request, Silence())
+    (cohort,) = report.cohorts
+    found = cohort.examination
+    rows = found.rows
+    assert rows is not None
+    checks = {
+        f.check: {
+            "verdict": f.verdict,
+            "number": None if f.number is None else float(f"{f.number:.4g}"),
+            "found": f.found,
+        }
+        for f in found.findings
+    }
+    return {
+        "cohort": request.cohorts[0],
+        "slides": len(rows.slides),
+        "encoder": report.entry.card.name,
+        "kind": report.entry.card.kind,
+        "revision": report.entry.card.revision,
+        "dim": rows.matrix.shape[1],
+        "checks": checks,
+        "readout": {
+            "site": _readout(rows, [slide.site for slide in rows.slides]),
+            "stain": _readout(rows, [slide.stain for slide in rows.slides]),
+        },
+    }
+
+
+def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line of a table for each row; a bold number warned, a bold one with ! failed."""
+    for each in rows:
+        checks = each["checks"]
+        cells = [_cell(checks[name]) for name in SHOWN]
+        cells += [_read(each["readout"][name], checks[name]["verdict"]) for name in READ_OUT]
+        other = [
+            f"**{name}{'!' if found['verdict'] == 'fail' else ''}**"
+            for name, found in checks.items()
+            if name not in (*SHOWN, *READ_OUT) and found["verdict"] in ("warn", "fail")
+        ]
+        start = [each["cohort"], str(each["slides"]), f"`{each['encoder']}`"]
+        yield "| " + " | ".join([*start, *cells, ", ".join(other)]) + " |"
+
+
+def _readout(rows: Rows, words: Sequence[str]) -> dict[str, float] | None:
+    """Return balanced accuracy, chance and p of a word; None where it was not tried."""
+    found = read_word(rows.matrix, words, [slide.case_id for slide in rows.slides])
+    if isinstance(found, str):
+        return None
+    numbers = {"accuracy": found.accuracy, "chance": 1 / found.words, "p": found.p_value}
+    return {name: round(value, 4) for name, value in numbers.items()}
+
+
+def _read(found: Mapping[str, float] | None, verdict: str) -> str:
+    if found is None:
+        return "-"
+    text = f"{found['accuracy']:.2f} of {found['chance']:.2f}"
+    return f"**{text}**" if verdict == "warn" else text
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    if found["verdict"] == "skipped" or found["number"] is None:
+        return "-"
+    text = f"{found['number']:.3g}"
+    return {"warn": f"**{text}**", "fail": f"**{text}!**"}.get(found["verdict"], text)
+
+
+def document(requests: Sequence[DoctorRequest], about: str) -> dict[str, Any]:
+    """Return the rows of some requests, each printed as it is made."""
+    rows = []
+    for request in requests:
+        rows.append(row(request))
+        print(next(markdown_rows(rows[-1:])), flush=True)
+    return {"about": about, "rows": rows}
+
+
+def main() -> None:
+    """Compute, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ucsb", type=Path, help="mbench.toml of the fetched ucsb-breast")
+    config = parser.parse_args().ucsb
+    with TemporaryDirectory() as scratch:
+        results = Path(scratch)
+        if config is not None:
+            requests = [
+                DoctorRequest(name, ("ucsb-breast",), SLIDES, "local", results, config)
+                for name in POOLING
+            ]
+            about, path = "58 real H&E images, hand-made patch features", OUT / "doctor_ucsb.json"
+        else:
+            asked = [(cohort, SLIDES, name) for cohort in COHORTS for name in ENCODERS]
+            asked += [("tcga-breast", MANY_SLIDES, name) for name in POOLING]
+            requests = [
+                DoctorRequest(name, (cohort,), slides, "phantom", results)
+                for cohort, slides, name in asked
+            ]
+            about, path = "PHANTOM. mbench doctor", OUT / "doctor_phantom.json"
+        found = document(requests, about)
+    write_text(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""`mbench doctor`: is this environment sound, and is this encoder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from madeleine_bench.cli.run import Catalogue, Config, Results, Source
+
+
+def doctor(
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="Name, or path of a card; without one: the environment."),
+    ] = None,
+    cohort: Annotated[
+        list[str] | None,
+        typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
+    ] = None,
+    slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
+    source: Source = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for doctor.json, doctor.md and a figure.")
+    ] = None,
+    results: Results = Path("results"),
+    config: Config = None,
+    catalogue: Catalogue = None,
+) -> None:
+    """Check the environment, or an encoder on a sample of slides; exit 1 where a check fails.
+
+    No label is read. Example: mbench doctor --encoder madeleine --cohort tcga-breast --out doctor
+    """
+    from madeleine_bench.cli.doctor_reports import report_encoder, report_environment
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.runner.doctor import DoctorRequest
+
+    if encoder is None:
+        if cohort:
+            raise InputError("--cohort goes with --encoder: whose embeddings are to be checked?")
+        report_environment(results, out)
+    else:
+        request = DoctorRequest(
+            encoder, tuple(cohort or ()), slides, source, results, config, catalogue
+        )
+        report_encoder(request, out)

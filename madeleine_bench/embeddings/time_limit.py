@@ -1,0 +1,63 @@
+"""A time limit on code of others: an encoder that hangs fails by name, and the rest goes on."""
+
+import faulthandler
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from madeleine_bench.errors import InputError
+
+GRACE_S = 3.0
+
+
+class _OutOfTime(BaseException):
+    """Raised in code that took too long; no Exception, so that `except Exception` lets it by."""
+
+
+@contextmanager
+def time_limit(seconds: float | None, what: str) -> Iterator[None]:
+    """End the block after some seconds; None sets no limit.
+
+    Python code is interrupted by a signal. Compiled code does not see it, nor is a thread other
+    than the main one interrupted; then the whole process ends, with exit code 1, where the grace
+    of 3 s passes too. So a block with a limit runs in a worker that may be lost.
+
+    Args:
+        seconds: of wall time, above 0.
+        what: begins the message.
+
+    Raises:
+        InputError: the block took longer.
+    """
+    if seconds is None:
+        yield
+        return
+    interruptible = hasattr(signal, "setitimer") and (
+        threading.current_thread() is threading.main_thread()
+    )
+    with open(os.devnull, "w") as silent:
+        # Its watch is a thread of C, which needs no lock of the interpreter to end the process.
+        grace_s = GRACE_S if interruptible else 0.0
+        faulthandler.dump_traceback_later(seconds + grace_s, exit=True, file=silent)
+        before = signal.signal(signal.SIGALRM, _raise) if interruptible else None
+        try:
+            if interruptible:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+            yield
+        except _OutOfTime as error:
+            raise InputError(
+                f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
+                "leave it out"
+            ) from error
+        finally:
+            if interruptible:
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+                signal.signal(signal.SIGALRM, before)
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _OutOfTime

@@ -1,0 +1,134 @@
+"""Is a run the same whenever it is made? Its cells made again otherwise, and bytes compared."""
+
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from madeleine_bench.embeddings.store import read_embeddings
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.executors import ExecutorChoice
+from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.run import run
+from madeleine_bench.runner.workers import Executor, Job, LocalWorkers, Result
+from madeleine_bench.specs.record import Record
+from madeleine_bench.types import Progress
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of making the cells of a request again.
+
+    Attributes:
+        compared: files of embeddings and of predictions that were compared.
+        differences: a line for each that is not the same to the byte, or could not be made again.
+    """
+
+    compared: int
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """An executor that hands the jobs out in another order."""
+
+    inner: Executor
+    seed: int
+
+    @property
+    def elsewhere(self) -> bool:
+        """As of the executor within."""
+        return self.inner.elsewhere
+
+    def run(
+        self,
+        work: Callable[[Job], Result],
+        jobs: Iterable[Job],
+        lost: Callable[[Job, str], Result],
+        *,
+        gpu: bool = False,
+    ) -> Iterator[Result]:
+        """Yield the result of each job as it ends; see `Executor`."""
+        queue = list(jobs)
+        random.Random(self.seed).shuffle(queue)
+        return self.inner.run(work, queue, lost, gpu=gpu)
+
+
+def check_determinism(request: Request, progress: Progress) -> Comparison:
+    """Return how a finished run differs from itself, made again in a folder of its own.
+
+    Everything is made again: with one worker more, one thread more for each, the jobs in another
+    order, and in new processes of this machine, whatever the executor was.
+
+    Args:
+        request: of the run, whose results are there.
+        progress: told of each job.
+
+    Raises:
+        InputError: the request cannot be carried out.
+    """
+    workers = request.jobs + 1
+    threads = max((os.cpu_count() or 1) // request.jobs, 1) + 1
+    with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
+        again = replace(
+            request, results=Path(folder), jobs=workers, resume="never", executor=ExecutorChoice()
+        )
+        executor = Shuffled(LocalWorkers(workers, apart=True, threads=threads), seed=workers)
+        report = run(again, progress, executor)
+        lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
+        embeddings = list(_embeddings(request.results, again.results))
+        predictions = list(_predictions(request.results, again.results))
+    found = [*embeddings, *predictions]
+    return Comparison(len(found), (*lines, *(line for line in found if line is not None)))
+
+
+def _embeddings(first: Path, again: Path) -> Iterator[str | None]:
+    """Yield for each file of embeddings how it differs, or None."""
+    for path in sorted((again / "embeddings").rglob("*.safetensors")):
+        relative = path.relative_to(again)
+        before = first / relative
+        what = f"embeddings of {path.parent.name} on {path.name.split('.')[0]}"
+        if not before.is_file():
+            yield f"{what}: the run left none ({before})"
+        elif before.read_bytes() == path.read_bytes():
+            yield None
+        else:
+            one, other = read_embeddings(before).matrix, read_embeddings(path).matrix
+            if one.shape != other.shape:
+                yield f"{what}: shape {one.shape}, made again {other.shape}"
+            else:
+                gap = np.abs(one.astype(np.float64) - other).max(axis=1)
+                yield (
+                    f"{what}: {int((gap > 0).sum())} of {len(gap)} slides differ, "
+                    f"by at most {gap.max():.3g} ({before})"
+                )
+
+
+def _predictions(first: Path, again: Path) -> Iterator[str | None]:
+    """Yield for each record made again how its predictions differ, or None."""
+    before: dict[tuple[str, ...], list[Record]] = {}
+    for record in ResultStore(first).records():
+        before.setdefault(_cell(record), []).append(record)
+    for record in ResultStore(again).records():
+        known = before.get(_cell(record), [])
+        what = f"predictions of {record.encoder.name} on {record.task.id}, {record.protocol}"
+        if any(one.predictions.hash == record.predictions.hash for one in known):
+            yield None
+        elif not known:
+            yield f"{what}: the run left none"
+        else:
+            newest = max(known, key=lambda one: one.age)
+            yield (
+                f"{what}: not the same bytes; {record.scores.main.metric} "
+                f"{newest.scores.main.value:.6g}, made again {record.scores.main.value:.6g}"
+            )
+
+
+def _cell(record: Record) -> tuple[str, ...]:
+    """Return what tells a record from others by what it was asked of, not by what came out."""
+    encoder, task = record.encoder, record.task
+    return (record.board, encoder.name, encoder.fingerprint, task.task_hash, record.protocol)

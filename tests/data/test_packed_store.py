@@ -1,0 +1,474 @@
+"""A packed store: what it holds, what it refuses, and that damage is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from madeleine_bench.data.packed import (
+    DamagedStore,
+    FeatureStore,
+    checking,
+    content_hash,
+    open_store,
+    pack_cohort,
+)
+from madeleine_bench.data.packed.index import read_index, write_index
+from madeleine_bench.errors import InputError
+from tests.data.made_cohort import (
+    DIM,
+    STAINS,
+    Change,
+    Told,
+    changing,
+    files,
+    flip,
+    make_cohort,
+    poking,
+    with_coords,
+)
+
+WHOLE = ["checked.json", "features-0000.bin", "index.parquet"]
+ROW = 2 * DIM
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """The folder of a packed store with coords."""
+    pack_cohort(make_cohort(change=with_coords), tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+def rows_of(store: FeatureStore) -> list[list[float]]:
+    return [row for slide in range(len(store)) for row in store.numbers(store.bag(slide)).tolist()]
+
+
+def test_a_store_holds_every_bag(tmp_path: Path) -> None:
+    told, data = Told(), make_cohort()
+    store = pack_cohort(data, tmp_path / "new" / "toy", told)
+    assert store.slide_ids == ("s0", "s1", "s2", "s3")
+    assert store.case_ids == ("c0", "c0", "c1", "c1")
+    assert store.stains == STAINS
+    assert (store.cohort_id, store.source, store.variant) == ("toy", "local", "")
+    assert store.patch_encoder == "conch_v1"
+    assert store.missing == ()
+    assert store.lengths.tolist() == [3, 4, 5, 6]
+    assert (len(store), store.dim, store.patches, store.nbytes) == (4, DIM, 18, 18 * ROW)
+    assert data.read == list(store.slide_ids)
+    for index, slide_id in enumerate(store.slide_ids):
+        expected = data.read_bag(slide_id).features.astype(np.float16)
+        np.testing.assert_array_equal(store.bag(index), expected)
+        np.testing.assert_array_equal(store.shards[0][store.rows(index)], expected)
+    assert told.phases == {"pack toy": list(store.slide_ids), "check toy": list(store.slide_ids)}
+    assert files(tmp_path / "new" / "toy") == WHOLE
+    with pytest.raises(ValueError, match="read-only"):
+        store.bag(0)[0] = 0
+
+
+def test_the_file_is_nothing_but_rows(tmp_path: Path) -> None:
+    store = pack_cohort(make_cohort(), tmp_path / "toy")
+    raw = np.fromfile(tmp_path / "toy" / "features-0000.bin", np.float16)
+    np.testing.assert_array_equal(raw.reshape(-1, DIM), store.shards[0])
+
+
+def test_bfloat16_is_rounded_as_torch_rounds(tmp_path: Path) -> None:
+    data = make_cohort()
+    store = pack_cohort(data, tmp_path / "toy", dtype="bfloat16")
+    assert store.shards[0].dtype == np.uint16
+    for index, slide_id in enumerate(store.slide_ids):
+        expected = torch.from_numpy(data.read_bag(slide_id).features).bfloat16()
+        assert torch.equal(store.tensor(store.bag(index).copy()), expected)
+        np.testing.assert_array_equal(store.numbers(store.bag(index)), expected.float().numpy())
+    assert store.content != content_hash(data)
+
+
+@pytest.mark.parametrize("largest", [4 * ROW, 6 * ROW, 9 * ROW, 18 * ROW])
+def test_shards_hold_whole_slides_and_no_more_than_allowed(tmp_path: Path, largest: int) -> None:
+    one = pack_cohort(make_cohort(change=with_coords), tmp_path / "one")
+    if largest == 4 * ROW:
+        with pytest.raises(InputError, match=r"slide 's2' takes 50 bytes.*40.*--shard-gb"):
+            pack_cohort(make_cohort(), tmp_path / "many", shard_bytes=largest)
+        return
+    store = pack_cohort(make_cohort(change=with_coords), tmp_path / "many", shard_bytes=largest)
+    assert len(store.shards) == {6: 4, 9: 3, 18: 1}[largest // ROW]
+    assert max(shard.nbytes for shard in store.shards) <= largest
+    assert rows_of(store) == rows_of(one)
+    assert store.content == one.content
+    np.testing.assert_array_equal(np.concatenate(store.shards), one.shards[0])
+
+
+def test_shards_lie_in_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disks = [tmp_path / "disk-a", tmp_path / "disk-b"]
+    free = {"disk-a": 9 * ROW, "disk-b": 100 * ROW}
+
+    def room(folder: Path) -> int:
+        disk = folder.relative_to(tmp_path).parts[0]
+        used = sum(file.stat().st_size for file in (tmp_path / disk).rglob("*.bin"))
+        return free.get(disk, 10**6) - used
+
+    monkeypatch.setattr("madeleine_bench.data.packed.shards._free", room)
+    store = pack_cohort(make_cohort(), tmp_path / "toy", shard_bytes=9 * ROW, shard_folders=disks)
+    assert files(disks[0] / "toy") == ["features-0000.bin"]
+    assert files(disks[1] / "toy") == ["features-0001.bin", "features-0002.bin"]
+    assert files(tmp_path / "toy") == ["checked.json", "index.parquet"]
+    assert rows_of(store) == rows_of(pack_cohort(make_cohort(), tmp_path / "whole"))
+    with pytest.raises(InputError, match=r"disk-a/toy/features-0000\.bin is there already"):
+        pack_cohort(make_cohort(), tmp_path / "more" / "toy", shard_folders=disks[:1])
+
+
+def test_equal_bags_are_not_packed_again(tmp_path: Path) -> None:
+    path = tmp_path / "toy"
+    first = pack_cohort(make_cohort(), path)
+    again, told = make_cohort(), Told()
+    assert pack_cohort(again, path, told).content == first.content == content_hash(again)
+    assert (again.read, told.phases) == ([], {})
+    other = make_cohort(variant="seed-3")
+    assert pack_cohort(other, path).variant == "seed-3"
+    assert other.read == list(first.slide_ids)
+    # What was mapped before the files were replaced stays readable, and they are gone.
+    assert np.isfinite(first.shards[0]).all()
+    assert len([name for name in files(path) if name.endswith(".bin")]) == 1
+
+
+def test_another_dtype_is_packed_again_unless_any_will_do(tmp_path: Path) -> None:
+    first = pack_cohort(make_cohort(), tmp_path / "toy", dtype="bfloat16")
+    assert pack_cohort(make_cohort(), tmp_path / "toy", dtype=None).content == first.content
+    assert pack_cohort(make_cohort(), tmp_path / "toy").dtype == "float16"
+    assert pack_cohort(make_cohort(), tmp_path / "new", dtype=None).dtype == "float16"
+
+
+@pytest.mark.parametrize("column", ["slide_id", "case_id", "stain"])
+def test_content_changes_with_the_table(column: str) -> None:
+    data = make_cohort()
+    before = content_hash(data)
+    data.slides.loc[3, column] += "x"
+    assert content_hash(data) != before
+
+
+def test_slides_without_a_bag_are_left_out_and_named(tmp_path: Path) -> None:
+    data = make_cohort(no_bag=frozenset({"s1"}))
+    store = pack_cohort(data, tmp_path / "toy")
+    assert store.slide_ids == ("s0", "s2", "s3")
+    assert store.missing == ("s1",)
+    assert store.content != content_hash(make_cohort())
+    none = make_cohort(no_bag=frozenset(data.slides["slide_id"]))
+    with pytest.raises(InputError, match="no slide of cohort toy has a bag"):
+        pack_cohort(none, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            changing("s2", features=np.zeros((4, 7), np.float32)),
+            "'s2' has patches of 7 dimensions, slide 's0' of 5",
+        ),
+        (changing("s2", patch_encoder="uni"), "'s2' was made by .* 'uni', slide 's0' by 'conch_v1"),
+        (changing("s2", patch_encoder=None), "'s2' was made by patch encoder 'None'"),
+        (changing("s2", features=np.zeros((0, DIM), np.float32)), "'s2': its bag is empty"),
+        (poking("s2", np.nan), "'s2': its features hold NaN or infinity"),
+        (poking("s2", -np.inf), "'s2': its features hold NaN or infinity"),
+        (poking("s2", 65520.0), "largest feature is 65520 in size, outside the range"),
+        (poking("s2", -1e6), r"largest feature is 1e\+06 in size, outside the range"),
+        (
+            changing("s2", features=np.full((4, DIM), 1e-6, np.float32)),
+            "largest feature is 1e-06 in size, outside the range",
+        ),
+    ],
+)
+def test_bags_that_cannot_be_packed(tmp_path: Path, change: Change, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pack_cohort(make_cohort(change=change), tmp_path / "toy")
+    assert files(tmp_path / "toy") == ["features-0000.bin", "packing.jsonl"]
+    with pytest.raises(InputError, match=r"packing has not ended"):
+        open_store(tmp_path / "toy")
+    # What was good is kept, and a mended bag goes into the same store.
+    mended = make_cohort()
+    store = pack_cohort(mended, tmp_path / "toy")
+    assert mended.read == ["s2", "s3"]
+    assert files(tmp_path / "toy") == WHOLE
+    assert rows_of(store) == rows_of(pack_cohort(make_cohort(), tmp_path / "other"))
+
+
+def test_the_first_bag_leaves_nothing_when_it_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'s0': its features hold NaN"):
+        pack_cohort(make_cohort(change=poking("s0", np.nan)), tmp_path / "toy")
+    assert files(tmp_path / "toy") == []
+
+
+def test_nan_in_float16_is_seen(tmp_path: Path) -> None:
+    features = np.ones((4, DIM), np.float16)
+    features[3, 1] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        pack_cohort(make_cohort(change=changing("s2", features=features)), tmp_path / "toy")
+
+
+def test_the_largest_and_smallest_float16_fit(tmp_path: Path) -> None:
+    features = np.zeros((4, DIM), np.float32)
+    features[0, :2] = (65504.0, -65504.0)
+    store = pack_cohort(make_cohort(change=changing("s2", features=features)), tmp_path / "toy")
+    np.testing.assert_array_equal(store.bag(2), features)
+
+
+def test_bfloat16_has_a_range_of_its_own(tmp_path: Path) -> None:
+    wide = make_cohort(change=poking("s2", 1e30))
+    assert pack_cohort(wide, tmp_path / "toy", dtype="bfloat16").numbers is not None
+    past = make_cohort(change=poking("s2", 3.4e38))
+    with pytest.raises(InputError, match="outside the range of the store's bfloat16"):
+        pack_cohort(past, tmp_path / "past", dtype="bfloat16")
+
+
+def test_a_failed_packing_keeps_the_store_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "toy"
+    first = pack_cohort(make_cohort(), path)
+    broken = make_cohort(variant="seed-3", change=poking("s2", np.nan))
+    with pytest.raises(InputError, match="NaN"):
+        pack_cohort(broken, path)
+    assert open_store(path).content == first.content
+    # Back to the first: nothing to do. On to the second: only what is missing, the first is gone.
+    assert pack_cohort(make_cohort(), path).content == first.content
+    second = make_cohort(variant="seed-3")
+    assert pack_cohort(second, path).variant == "seed-3"
+    assert second.read == ["s2", "s3"]
+    assert len(files(path)) == 3
+
+
+def test_a_cohort_that_changes_while_it_is_packed(tmp_path: Path) -> None:
+    data = make_cohort()
+
+    def write(slide_id: str, bag: dict) -> None:
+        if slide_id == "s3":
+            data.keys["s1"] = "another"
+
+    data.change = write
+    with pytest.raises(InputError, match="changed while it was packed: slide 's1': its bag has"):
+        pack_cohort(data, tmp_path / "toy")
+    data.read.clear()
+    assert pack_cohort(data, tmp_path / "toy").content == content_hash(data)
+    assert data.read == ["s0", "s1", "s2", "s3"]
+
+
+def test_a_store_cannot_be_put_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        pack_cohort(make_cohort(), tmp_path / "file" / "toy")
+    with pytest.raises(InputError, match=r"cannot write to .*file: it is a file"):
+        pack_cohort(make_cohort(), tmp_path / "file")
+    with pytest.raises(InputError, match="a packed store is a folder"):
+        open_store(tmp_path / "file")
+
+
+def test_a_full_disk_is_said_and_what_is_packed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("madeleine_bench.data.packed.shards._settle", full)
+        with pytest.raises(InputError, match=r"No space left.*--shard-folder adds a disk"):
+            pack_cohort(make_cohort(), tmp_path / "toy", shard_bytes=9 * ROW)
+    data = make_cohort()
+    assert len(pack_cohort(data, tmp_path / "toy", shard_bytes=9 * ROW).shards) == 3
+    assert data.read == ["s2", "s3"]
+
+
+def test_a_flipped_byte_is_named_with_slide_file_and_command(toy: Path) -> None:
+    flip(toy / "features-0000.bin", (3 + 4) * ROW + 1)  # the first row of s2
+    message = r"features-0000\.bin: slide 's2': bytes 70 to 120 are not what was packed.*data pack"
+    with pytest.raises(DamagedStore, match=message):
+        open_store(toy)
+    open_store(toy, verify=False)
+    told, data = Told(), make_cohort(change=with_coords)
+    store = pack_cohort(data, toy, told)
+    assert data.read == ["s2"]
+    assert "slide 's2'" in told.said[0]
+    assert store.content == content_hash(data)
+    open_store(toy, verify=True)
+    assert files(toy) == ["checked.json", "coords-0000.bin", "features-0000.bin", "index.parquet"]
+
+
+def test_a_flipped_byte_of_the_coords(toy: Path) -> None:
+    flip(toy / "coords-0000.bin", 0)
+    with pytest.raises(DamagedStore, match=r"coords-0000\.bin: slide 's0'"):
+        open_store(toy)
+    data = make_cohort(change=with_coords)
+    pack_cohort(data, toy)
+    assert data.read == ["s0"]
+    open_store(toy, verify=True)
+
+
+@pytest.mark.parametrize("name", ["features-0000.bin", "coords-0000.bin"])
+@pytest.mark.parametrize("size", [0, 1, 100, -1, 1000])
+def test_a_file_of_another_size(toy: Path, name: str, size: int) -> None:
+    path = toy / name
+    whole = path.read_bytes()
+    path.write_bytes((whole + b"x" * 1000)[: size if size >= 0 else len(whole) + size])
+    with pytest.raises(DamagedStore, match=rf"{name} is (cut short|longer)"):
+        open_store(toy, verify=False)
+    pack_cohort(make_cohort(change=with_coords), toy)
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_is_gone(toy: Path) -> None:
+    whole = (toy / "features-0000.bin").read_bytes()
+    (toy / "features-0000.bin").unlink()
+    with pytest.raises(DamagedStore, match=r"features-0000\.bin: No such file"):
+        open_store(toy)
+    pack_cohort(make_cohort(change=with_coords), toy)
+    assert (toy / "features-0000.bin").read_bytes() == whole
+
+
+def test_files_of_another_store(toy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    pack_cohort(make_cohort(change=changing("s1", features=np.ones((4, DIM), np.float16))), other)
+    mine = (toy / "features-0000.bin").read_bytes()
+    (toy / "features-0000.bin").write_bytes((other / "features-0000.bin").read_bytes())
+    with pytest.raises(DamagedStore, match="slide 's1'"):
+        open_store(toy)
+    (toy / "features-0000.bin").write_bytes(mine)
+    open_store(toy)
+    # An index that belongs to other files is found out by the same hashes.
+    (toy / "index.parquet").write_bytes((other / "index.parquet").read_bytes())
+    with pytest.raises(DamagedStore, match="slide 's1'"):
+        open_store(toy)
+
+
+def test_damage_that_packing_cannot_mend_is_said(toy: Path) -> None:
+    flip(toy / "features-0000.bin", 0)
+    data = make_cohort(change=changing("s0", features=np.ones((3, DIM), np.float32)))
+    with pytest.raises(InputError, match="'s0': its bag is not the one that was packed"):
+        pack_cohort(data, toy)
+
+
+def test_a_sound_store_is_not_read_again_until_something_touches_it(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the rows were read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "_sha256", forbidden)
+        open_store(toy)
+        with pytest.raises(AssertionError):
+            open_store(toy, verify=True)
+        os.utime(toy / "features-0000.bin")
+        with pytest.raises(AssertionError):
+            open_store(toy)
+    told = Told()
+    open_store(toy, progress=told)
+    assert told.phases == {"check toy": ["s0", "s1", "s2", "s3"]}
+    (toy / "checked.json").write_text("{")
+    open_store(toy)
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "_sha256", forbidden)
+        open_store(toy)
+
+
+def test_same_size_and_time_do_not_hide_a_change(toy: Path) -> None:
+    path = toy / "features-0000.bin"
+    before = path.stat()
+    flip(path, 3)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DamagedStore, match="slide 's0'"):
+        open_store(toy)
+
+
+def test_a_folder_one_cannot_write_is_checked_each_time(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object) -> None:
+        raise InputError("cannot write")
+
+    (toy / "checked.json").unlink()
+    monkeypatch.setattr(checking, "write_text", read_only)
+    for _ in range(2):
+        told = Told()
+        open_store(toy, progress=told)
+        assert len(told.phases["check toy"]) == 4
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_an_index_cut_short(toy: Path, share: float) -> None:
+    path = toy / "index.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match=r"index\.parquet is damaged or no index"):
+        open_store(toy)
+    with pytest.raises(InputError, match=r"Remove .*toy, or choose another place"):
+        pack_cohort(make_cohort(change=with_coords), toy)
+
+
+def test_no_byte_of_the_index_changes_unseen(toy: Path) -> None:
+    path = toy / "index.parquet"
+    data, whole = path.read_bytes(), read_index(toy)
+    for position in range(0, len(data), 41):
+        path.write_bytes(data)
+        flip(path, position)
+        try:
+            found = read_index(toy)
+        except InputError:
+            continue
+        # A byte that says nothing, such as padding or statistics.
+        assert found.head == whole.head
+        assert found.slides.equals(whole.slides)
+
+
+def rewritten(folder: Path, column: str, values: list) -> None:
+    """Write an index that is wrong and has the right hash."""
+    index = read_index(folder)
+    place = index.slides.column_names.index(column)
+    slides = index.slides.set_column(
+        place, index.slides.schema.field(column), pa.array(values, index.slides.schema[place].type)
+    )
+    write_index(folder, type(index)(index.head, slides))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("offset", [0, 3, 8, 12]),
+        ("count", [3, 4, 5, 5]),
+        ("count", [3, 0, 9, 6]),
+        ("shard", [0, 0, 0, 1]),
+        ("slide_id", ["s0", "s2", "s1", "s3"]),
+        ("slide_id", ["s0", "s1", "s1", "s3"]),
+    ],
+)
+def test_an_index_whose_parts_do_not_fit(toy: Path, column: str, values: list) -> None:
+    rewritten(toy, column, values)
+    with pytest.raises(InputError, match="its parts do not fit one another"):
+        open_store(toy)
+
+
+def test_other_parquet_files_are_no_index(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "index.parquet")
+    with pytest.raises(InputError, match="is no index of a packed store"):
+        open_store(tmp_path)
+    with pytest.raises(InputError, match=r"no packed store .*absent"):
+        open_store(tmp_path / "absent")
+
+
+def test_another_version_is_said(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("madeleine_bench.data.packed.index.VERSION", 2)
+    with pytest.raises(InputError, match="of version 1; this release reads version 2"):
+        open_store(toy)
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.h5").write_bytes(b"features")
+    with pytest.raises(InputError, match=r"no packed store, it holds mine\.h5\. Remove it"):
+        pack_cohort(make_cohort(), tmp_path)
+    assert files(tmp_path) == ["mine.h5"]
+    (tmp_path / "packing.jsonl").write_text("hello\n")
+    with pytest.raises(InputError, match="is no journal of a packing"):
+        pack_cohort(make_cohort(), tmp_path)
+
+
+def test_a_store_of_another_cohort_is_not_replaced(toy: Path) -> None:
+    with pytest.raises(InputError, match="is the packed store of cohort toy, not of other"):
+        pack_cohort(make_cohort(cohort_id="other"), toy)

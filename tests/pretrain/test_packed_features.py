@@ -1,0 +1,59 @@
+"""Pretraining from a packed store that is there already: as from the files, bit for bit."""
+
+import shutil
+
+import torch
+from safetensors.torch import load_file
+
+from madeleine_bench.data.packed import open_store
+
+SHORT = ("--set", "epochs=1", "--set", "optimiser.warmup_epochs=0")
+
+
+def weights_of(folder):
+    (path,) = (p for p in folder.glob("*.safetensors") if p.name != "checkpoint.safetensors")
+    return load_file(path)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_weights_from_a_store_are_those_from_the_files(acrobat, mbench):
+    config, results = acrobat.folder / "mbench.toml", acrobat.folder / "results"
+    out, again = acrobat.folder / "from-files", acrobat.folder / "from-store"
+    assert mbench(*acrobat.arguments(*SHORT, "--out", out)).code == 0
+    shutil.rmtree(results / "features")
+    packing = ("data", "pack", "acrobat", "--config", config, "--results", results)
+    assert mbench(*packing, "--out", acrobat.folder / "store").code == 0
+    shutil.rmtree(acrobat.features)
+    config.write_text('[cohorts.acrobat]\nfeatures = "store"\nlabels = "labels.csv"\n')
+    said = mbench(*acrobat.arguments(*SHORT, "--out", again))
+    assert said.code == 0, said.err
+    assert same(weights_of(out), weights_of(again))
+    # It was read where it lies, without another copy.
+    assert not (results / "features").exists()
+
+
+def test_a_bfloat16_store_is_trained_from_as_it_is(acrobat, mbench):
+    store = acrobat.folder / "store"
+    options = ("--config", acrobat.folder / "mbench.toml", "--results", acrobat.folder / "results")
+    assert (
+        mbench("data", "pack", "acrobat", *options, "--out", store, "--dtype", "bfloat16").code == 0
+    )
+    said = mbench(*acrobat.arguments("--features", store, *SHORT))
+    assert said.code == 0, said.err
+    assert open_store(store).dtype == "bfloat16"
+
+
+def test_a_damaged_store_is_mended_before_training(acrobat, mbench):
+    store = acrobat.folder / "store"
+    assert mbench(*acrobat.arguments("--features", store, *SHORT)).code == 0
+    path = store / "features-0000.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    out = acrobat.folder / "again"
+    said = mbench(*acrobat.arguments("--features", store, *SHORT, "--out", out))
+    assert said.code == 0
+    assert "features-0000.bin is cut short" in said.err
+    assert path.read_bytes() == whole
