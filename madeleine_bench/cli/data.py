@@ -97,6 +97,42 @@ def pack(
 
 
 @app.command()
+def split(
+    labels: Annotated[Path, typer.Option(help="A label table: .csv, .tsv or .parquet.")],
+    slide: Annotated[str, typer.Option(help="Column of slide ids, one a row.")] = "slide_id",
+    case: Annotated[str, typer.Option(help="Column of case ids.")] = "case_id",
+    site: Annotated[
+        str | None, typer.Option(help="Column of sites; without it only cases are kept whole.")
+    ] = None,
+    stain: Annotated[
+        str | None, typer.Option(help="Column of stains, where there is one; it plays no part.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of classes.")] = None,
+    time: Annotated[str | None, typer.Option(help="Of survival: column of the follow-up.")] = None,
+    event: Annotated[str | None, typer.Option(help="Of survival: column of the event.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Word that means no label; repeatable.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="How many.")] = 5,
+    unit: Annotated[
+        Literal["slide", "case"], typer.Option(help="What the task scores, and the file lists.")
+    ] = "case",
+    out: Annotated[Path, typer.Option(help="The split file.")] = Path("splits.csv"),
+) -> None:
+    """Make folds that keep sites and cases whole, each class as near to proportional as can be.
+
+    Says how near that is, and what is proved to be out of reach.
+
+    Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
+    """
+    from madeleine_bench.cli.fold_reports import split_table
+    from madeleine_bench.data.table_folds import FoldColumns
+
+    columns = FoldColumns(slide, case, site, stain, label, time, event)
+    split_table(labels, columns, folds, unit, tuple(missing or ()), out)
+
+
+@app.command()
 def fetch(
     cohort: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),

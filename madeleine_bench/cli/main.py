@@ -10,6 +10,7 @@ import typer
 
 from madeleine_bench import __version__
 from madeleine_bench.cli import (
+    audit,
     data,
     doctor,
     encoders,
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 app.command("run")(run.run)
+app.command("audit")(audit.audit)
 app.command("cross-stain")(retrieval.cross_stain)
 app.command("doctor")(doctor.doctor)
 app.command("regress")(regress.regress)

@@ -1,6 +1,6 @@
 """What can be wrong with splits: leaks between train and test, and folds that cannot be scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,36 +10,76 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.types import Split, Splits, Units
 
-Scheme = Literal["case-stratified", "site-preserved", "few-shot"]
-_SHOWN = 3
+Scheme = Literal["case-stratified", "site-preserved", "site-preserved-optimal", "few-shot"]
+Level = Literal["error", "warning", "note"]
+Kind = Literal[
+    "case-leak",
+    "site-leak",
+    "duplicate",
+    "coverage",
+    "shots",
+    "lacking-class",
+    "label-conflict",
+    "prevalence",
+    "few-units",
+    "balance",
+    "changed",
+    "lock",
+    "unusable",
+]
+SITES_WHOLE: tuple[Scheme, ...] = ("site-preserved", "site-preserved-optimal")
+SHOWN = 3
+
+_ADVICE: dict[Kind, str] = {
+    "case-leak": "put all units of a case into one fold",
+    "site-leak": "put all cases of a site into one fold (mbench data split does)",
+    "coverage": "list each unit once in each repeat",
+    "shots": "list as many units of each class as the draw has shots",
+    "lacking-class": "use fewer folds, or folds stratified by class (mbench data split)",
+}
 
 
 @dataclass(frozen=True)
-class SplitFinding:
-    """One thing found: an error makes the scores wrong, a warning leaves a fold unscorable."""
+class AuditFinding:
+    """One thing found.
 
-    level: Literal["error", "warning"]
+    Attributes:
+        level: an error makes scores wrong, a warning makes them doubtful, a note is to be known.
+        kind: what sort of thing it is (docs/audit.md).
+        message: what was found, with its place.
+        advice: what to do.
+        fold: the split it was found in, such as "repeat 0, fold 1", or "".
+        case_id: the first case concerned, or "".
+        slide_ids: units or slides concerned, of leaks one on each side.
+    """
+
+    level: Level
+    kind: Kind
     message: str
+    advice: str = ""
+    fold: str = ""
+    case_id: str = ""
+    slide_ids: tuple[str, ...] = ()
 
 
-def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[SplitFinding]:
+def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
     """Return what is wrong with splits of some units; an empty list when nothing is.
 
     Errors: a case, or with site-preserved folds a site, on both sides; a unit on both sides; a
     unit tested twice or never in a repeat; few-shot draws of unequal classes. Warnings: a side of
     a fold lacks a class or an event.
     """
-    findings: list[SplitFinding] = []
+    findings: list[AuditFinding] = []
     cases = _codes(units, "case_id")
-    sites = _codes(units, "site") if scheme == "site-preserved" else None
+    sites = _codes(units, "site") if scheme in SITES_WHOLE else None
+    outcome = _Outcome(units)
     for split in splits:
-        at = _at(splits, split)
-        findings += _leaks(split, cases, "case", units, at)
+        findings += _leaks(split, cases, "case", units, fold_name(splits, split))
         if sites is not None:
-            findings += _leaks(split, sites, "site", units, at)
-        findings += _outcomes(split, units, at)
+            findings += _leaks(split, sites, "site", units, fold_name(splits, split))
+        findings += outcome.lacking(split, fold_name(splits, split))
     if scheme == "few-shot":
-        findings += _shots(splits, units)
+        findings += outcome.shots(splits)
     else:
         findings += _coverage(splits, units)
     return findings
@@ -51,25 +91,55 @@ def require_clean(splits: Splits, units: Units, scheme: Scheme, where: str) -> N
     Raises:
         InputError: there is an error; the message lists the first ones.
     """
-    errors = [f.message for f in audit_splits(splits, units, scheme) if f.level == "error"]
+    refuse_errors(audit_splits(splits, units, scheme), where)
+
+
+def refuse_errors(findings: Iterable[AuditFinding], where: str, hint: str = "") -> None:
+    """Check that there is no error among findings.
+
+    Raises:
+        InputError: there is one; the message lists the first ones.
+    """
+    errors = [finding.message for finding in findings if finding.level == "error"]
     if errors:
-        more = f" (and {len(errors) - _SHOWN} more)" if len(errors) > _SHOWN else ""
-        raise InputError(f"{where}: {'; '.join(errors[:_SHOWN])}{more}")
+        more = f" (and {len(errors) - SHOWN} more)" if len(errors) > SHOWN else ""
+        raise InputError(f"{where}: {'; '.join(errors[:SHOWN])}{more}{hint}")
+
+
+def outcome_of(units: Units) -> NDArray[Any]:
+    """Return what folds are balanced by: the class of each unit, or whether its event was seen."""
+    column = "label" if "label" in units.table else "event"
+    return units.table[column].to_numpy().astype(str)
+
+
+def fold_name(splits: Splits, split: Split) -> str:
+    """Return the name of a split in messages, such as "repeat 0, fold 1"."""
+    return ", ".join(f"{n} {k}" for n, k in zip(splits.key_names, split.key, strict=True))
+
+
+def some(ids: Sequence[str] | NDArray[Any]) -> str:
+    """Return the first few ids, and dots where there are more."""
+    shown = ", ".join(str(i) for i in ids[:SHOWN])
+    return f"{shown}, ..." if len(ids) > SHOWN else shown
+
+
+def on_both_sides(split: Split, groups: NDArray[Any], count: int) -> NDArray[np.intp]:
+    """Return the groups with a unit to train on and one to test on, in order."""
+    train, test = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    train[groups[split.train]] = True
+    test[groups[split.test]] = True
+    return np.flatnonzero(train & test)
 
 
 def _codes(units: Units, column: str) -> NDArray[Any]:
     return np.unique(units.table[column].to_numpy(dtype=str), return_inverse=True)[1]
 
 
-def _at(splits: Splits, split: Split) -> str:
-    return ", ".join(f"{n} {k}" for n, k in zip(splits.key_names, split.key, strict=True))
-
-
 def _leaks(
-    split: Split, groups: NDArray[Any], what: str, units: Units, at: str
-) -> list[SplitFinding]:
+    split: Split, groups: NDArray[Any], what: Literal["case", "site"], units: Units, at: str
+) -> list[AuditFinding]:
     """Return the groups that are on both sides of a split."""
-    both = np.intersect1d(groups[split.train], groups[split.test])
+    both = on_both_sides(split, groups, len(groups))
     if not len(both):
         return []
     ids = units.table["unit_id"].to_numpy()
@@ -77,57 +147,72 @@ def _leaks(
     in_train = split.train[groups[split.train] == both[0]]
     in_test = split.test[groups[split.test] == both[0]]
     message = (
-        f"{at}: {what} '{names[in_test[0]]}' is in train ({_some(ids[in_train])}) and in test "
-        f"({_some(ids[in_test])})"
+        f"{at}: {what} '{names[in_test[0]]}' is in train ({some(ids[in_train])}) and in test "
+        f"({some(ids[in_test])})"
     )
     if len(both) > 1:
         message += f", as are {len(both) - 1} other {what}s"
-    return [SplitFinding("error", message)]
+    kind: Kind = "case-leak" if what == "case" else "site-leak"
+    case_id = str(units.table["case_id"].iloc[in_test[0]])
+    first = (str(ids[in_train[0]]), str(ids[in_test[0]]))
+    return [AuditFinding("error", kind, message, _ADVICE[kind], at, case_id, first)]
 
 
-def _outcomes(split: Split, units: Units, at: str) -> list[SplitFinding]:
-    """Return which classes, or events, a side of a split lacks."""
-    column = "label" if "label" in units.table else "event"
-    values = units.table[column].to_numpy()
-    wanted = sorted(set(values)) if column == "label" else [True]
-    findings = []
-    for side, rows in (("train", split.train), ("test", split.test)):
-        lacking = [value for value in wanted if not (values[rows] == value).any()]
-        for value in lacking:
-            what = f"no unit of class '{value}'" if column == "label" else "no event"
-            findings.append(SplitFinding("warning", f"{at}: {what} in {side}"))
-    return findings
+class _Outcome:
+    """Classes or events of units, counted in splits."""
+
+    def __init__(self, units: Units) -> None:
+        self.of_class = "label" in units.table
+        names, self.codes = np.unique(outcome_of(units), return_inverse=True)
+        self.names = [str(name) for name in names]
+        # Of survival only events must be there; without any the column is all "False".
+        self.wanted = self.names if self.of_class else ["True"]
+
+    def counts(self, rows: NDArray[np.intp]) -> dict[str, int]:
+        """Return how many units of each class, or with an event, there are among rows."""
+        found = np.bincount(self.codes[rows], minlength=len(self.names))
+        known = dict(zip(self.names, map(int, found), strict=True))
+        return {name: known.get(name, 0) for name in self.wanted}
+
+    def lacking(self, split: Split, at: str) -> list[AuditFinding]:
+        """Return which classes, or events, a side of a split lacks."""
+        findings = []
+        for side, rows in (("train", split.train), ("test", split.test)):
+            for name in (name for name, count in self.counts(rows).items() if not count):
+                what = f"no unit of class '{name}'" if self.of_class else "no event"
+                message = f"{at}: {what} in {side}"
+                advice = _ADVICE["lacking-class"]
+                findings.append(AuditFinding("warning", "lacking-class", message, advice, at))
+        return findings
+
+    def shots(self, splits: Splits) -> list[AuditFinding]:
+        """Return the draws that do not train on the same number of units of each class."""
+        findings = []
+        for split in splits:
+            at = fold_name(splits, split)
+            for name, count in self.counts(split.train).items():
+                if count != split.key[0]:
+                    message = f"{at}: trains on {count} unit(s) of class '{name}'"
+                    findings.append(AuditFinding("error", "shots", message, _ADVICE["shots"], at))
+        return findings
 
 
-def _coverage(splits: Splits, units: Units) -> list[SplitFinding]:
+def _coverage(splits: Splits, units: Units) -> list[AuditFinding]:
     """Return the units that a repeat tests twice or never."""
     ids = units.table["unit_id"].to_numpy()
-    findings = []
-    for repeat in sorted({split.key[0] for split in splits}):
-        tested = np.zeros(len(ids), dtype=int)
-        for split in splits:
-            if split.key[0] == repeat:
-                np.add.at(tested, split.test, 1)
-        for what, rows in (("never", ids[tested == 0]), ("more than once", ids[tested > 1])):
-            if len(rows):
-                message = f"repeat {repeat}: {len(rows)} unit(s) tested {what} ({_some(rows)})"
-                findings.append(SplitFinding("error", message))
-    return findings
-
-
-def _shots(splits: Splits, units: Units) -> list[SplitFinding]:
-    """Return the draws that do not train on the same number of units of each class."""
-    labels = units.table["label"].to_numpy()
-    findings = []
+    tested: dict[int, NDArray[np.intp]] = {}
     for split in splits:
-        for name in sorted(set(labels)):
-            count = int((labels[split.train] == name).sum())
-            if count != split.key[0]:
-                message = f"{_at(splits, split)}: trains on {count} unit(s) of class '{name}'"
-                findings.append(SplitFinding("error", message))
+        counts = tested.setdefault(split.key[0], np.zeros(len(ids), dtype=np.intp))
+        np.add.at(counts, split.test, 1)
+    findings = []
+    for repeat, counts in sorted(tested.items()):
+        for what, rows in (("never", ids[counts == 0]), ("more than once", ids[counts > 1])):
+            if len(rows):
+                message = f"repeat {repeat}: {len(rows)} unit(s) tested {what} ({some(rows)})"
+                at, first = f"repeat {repeat}", tuple(map(str, rows))
+                findings.append(
+                    AuditFinding(
+                        "error", "coverage", message, _ADVICE["coverage"], at, slide_ids=first
+                    )
+                )
     return findings
-
-
-def _some(ids: Sequence[str] | NDArray[Any]) -> str:
-    shown = ", ".join(str(i) for i in ids[:_SHOWN])
-    return f"{shown}, ..." if len(ids) > _SHOWN else shown

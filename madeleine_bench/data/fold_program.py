@@ -154,7 +154,7 @@ class _Program:
         return deal_of(self.kinds, groups.reshape(-1, self.folds)), least
 
     def _solve(self, aim: NDArray[np.float64], bounds: Bounds) -> Any:
-        options = {"node_limit": _NODES, "mip_rel_gap": 0.0, "parallel": False}
+        options: Any = {"node_limit": _NODES, "mip_rel_gap": 0.0, "parallel": False}
         with warnings.catch_warnings():
             # scipy passes on "parallel" and says that it does not know it.
             warnings.filterwarnings("ignore", message="Unrecognized options detected")

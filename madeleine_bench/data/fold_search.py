@@ -144,8 +144,9 @@ def _best_step(kinds: Counts, deal: Deal) -> Deal | None:
         place = int(cost.argmin())
         if cost.flat[place] < best:
             best = int(cost.flat[place])
-            one, other = np.unravel_index(place, cost.shape)
-            found = giver, taker, int(given[one]), int(taken[other]) if other < len(taken) else -1
+            row, column = divmod(place, cost.shape[1])
+            back = int(taken[column]) if column < len(taken) else -1
+            found = giver, taker, int(given[row]), back
     if found is None:
         return None
     giver, taker, one, other = found

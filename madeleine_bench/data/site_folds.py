@@ -98,7 +98,7 @@ class FoldReport:
         folds = len(self.counts)
         return tuple(
             f"{self.what} '{each.group}' has {each.units} of the {sums[each.label]} units of "
-            f"'{each.label}'; a fold should have {sums[each.label] / folds:.1f}"
+            f"{_named(each.label)}; a fold should have {sums[each.label] / folds:.1f}"
             for each in self.oversized
         )
 
@@ -169,13 +169,19 @@ def balanced_folds(
     return found, _report(found, outcome, groups, folds, proof)
 
 
-def fold_deviation(outcome: NDArray[Any], fold: NDArray[np.intp], folds: int) -> tuple[float, float]:
+def fold_deviation(
+    outcome: NDArray[Any], fold: NDArray[np.intp], folds: int
+) -> tuple[float, float]:
     """Return the largest |n_fc - N_c / K| of given folds and the sum, in units."""
     labels, label = np.unique(outcome.astype(str), return_inverse=True)
     counts = np.zeros((folds, len(labels)), dtype=np.int64)
     np.add.at(counts, (fold, label), 1)
     apart = np.abs(folds * counts - counts.sum(axis=0))
     return int(apart.max()) / folds, int(apart.sum()) / folds
+
+
+def _named(label: str) -> str:
+    return {"True": "the event", "False": "no event"}.get(label, f"'{label}'")
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -192,8 +198,8 @@ def _check_enough(table: NDArray[np.int64], labels: NDArray[Any], what: str, fol
     for label, count in zip(labels, table.sum(axis=0), strict=True):
         if count < folds:
             raise InputError(
-                f"{count} unit(s) of '{label}' cannot fill {folds} folds; ask for fewer folds, or "
-                "add slides"
+                f"{count} unit(s) of {_named(str(label))} cannot fill {folds} folds; ask for fewer "
+                "folds, or add slides"
             )
 
 

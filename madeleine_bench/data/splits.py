@@ -4,29 +4,50 @@ Folds: columns repeat, fold, unit_id: which units are tested. Few-shot: columns 
 unit_id: which units are trained on; tested are all units of all other cases.
 """
 
-import csv
-import io
-from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.audit import Scheme, require_clean
+from madeleine_bench.data.audit import Scheme, outcome_of, require_clean
+from madeleine_bench.data.site_folds import balanced_folds, linked_groups
+from madeleine_bench.data.split_files import (
+    FOLD_KEYS,
+    SHOT_KEYS,
+    Row,
+    key_names_of,
+    parse_splits,
+    read_frozen,
+    read_split_file,
+    split_csv,
+    write_frozen,
+)
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_bytes
-from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import ProtocolSpec, ShotPlan
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.types import Split, Splits, Units
+from madeleine_bench.types import Splits, Units
 
-FOLD_KEYS = ("repeat", "fold")
-SHOT_KEYS = ("shots", "draw")
+SplitState = Literal["given", "frozen", "changed", "new"]
 
-Row = tuple[int, int, str]
+
+@dataclass(frozen=True)
+class FoundSplits:
+    """The splits that a run would use, as they are: not audited.
+
+    Attributes:
+        splits: the splits.
+        path: their file, which is not there yet where `state` is "new".
+        state: "given" by the user; "frozen" and as they would be drawn today; frozen and "changed"
+            since; or "new".
+    """
+
+    splits: Splits
+    path: Path
+    state: SplitState
 
 
 def frozen_splits(
@@ -52,16 +73,73 @@ def frozen_splits(
         InputError: there are too few cases, sites or units of a class; or the file is broken or
             leaks; the message names file, case and units.
     """
-    few_shot = protocol.shot_plan
-    key_names = SHOT_KEYS if few_shot else FOLD_KEYS
-    scheme: Scheme = "few-shot" if few_shot else task.splits.scheme
-    if given is not None and _key_names(given) == key_names:
-        return _read(given, key_names, units, scheme, missing_allowed=True)
-    path = folder / f"{task.name}-{_plan_name(task, few_shot)}-{units.hash[:12]}.csv"
-    if not path.is_file():
-        rows = _draw_shots(task, few_shot, units) if few_shot else _draw_folds(task, units)
-        write_bytes(path, _as_csv(key_names, rows))
-    return _read(path, key_names, units, scheme, missing_allowed=False)
+    scheme = scheme_of(task, protocol)
+    path = given
+    if path is None or not _is_of(path, scheme):
+        path = _frozen_path(folder, task, protocol, units)
+        if not path.is_file():
+            write_frozen(path, _drawn(task, protocol, units))
+    data = read_split_file(path) if path == given else read_frozen(path)
+    splits = _parsed(path, data, scheme, units, given)
+    advice = "" if path == given else " was changed; remove it to have it made again"
+    require_clean(splits, units, scheme, f"{path}{advice}")
+    return splits
+
+
+def find_splits(
+    folder: Path,
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    units: Units,
+    given: Path | None = None,
+) -> FoundSplits:
+    """Return what `frozen_splits` would use, whatever is wrong with it; nothing is written.
+
+    Raises:
+        InputError: as `frozen_splits`, but for leaks.
+    """
+    scheme = scheme_of(task, protocol)
+    if given is not None and _is_of(given, scheme):
+        data = read_split_file(given)
+        return FoundSplits(_parsed(given, data, scheme, units, given), given, "given")
+    path = _frozen_path(folder, task, protocol, units)
+    there = path.is_file()
+    drawn = _drawn(task, protocol, units)
+    data = read_split_file(path) if there else drawn
+    splits = _parsed(path, data, scheme, units, given)
+    state: SplitState = "new" if not there else "frozen" if data == drawn else "changed"
+    return FoundSplits(splits, path, state)
+
+
+def scheme_of(task: TaskSpec, protocol: ProtocolSpec) -> Scheme:
+    """Return how a protocol divides the units of a task."""
+    return "few-shot" if protocol.shot_plan else task.splits.scheme
+
+
+def _key_names(scheme: Scheme) -> tuple[str, str]:
+    return SHOT_KEYS if scheme == "few-shot" else FOLD_KEYS
+
+
+def _is_of(given: Path, scheme: Scheme) -> bool:
+    """Return whether a given file has the columns that a protocol needs."""
+    return key_names_of(given) == _key_names(scheme)
+
+
+def _parsed(path: Path, data: bytes, scheme: Scheme, units: Units, given: Path | None) -> Splits:
+    return parse_splits(path, data, _key_names(scheme), units, missing_allowed=path == given)
+
+
+def _frozen_path(folder: Path, task: TaskSpec, protocol: ProtocolSpec, units: Units) -> Path:
+    return folder / f"{task.name}-{_plan_name(task, protocol.shot_plan)}-{units.hash[:12]}.csv"
+
+
+def _drawn(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> bytes:
+    """Return the bytes of the split file of a task."""
+    if protocol.shot_plan:
+        return split_csv(SHOT_KEYS, _draw_shots(task, protocol.shot_plan, units))
+    if task.splits.scheme == "site-preserved-optimal":
+        return split_csv(FOLD_KEYS, _optimal_folds(task, units))
+    return split_csv(FOLD_KEYS, _draw_folds(task, units))
 
 
 def _plan_name(task: TaskSpec, few_shot: ShotPlan | None) -> str:
@@ -78,7 +156,7 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     """Yield (repeat, fold, unit id) of every unit in every repeat."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    outcome = _outcome(units)
+    outcome = outcome_of(units)
     groups = _groups(task, units)
     folds = task.splits.folds
     _check_foldable(task, outcome, groups)
@@ -101,10 +179,20 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
             yield from ((repeat, fold, str(unit_id)) for unit_id in ids[np.sort(test)])
 
 
-def _outcome(units: Units) -> NDArray[Any]:
-    """Return what folds are stratified by: the class, or whether the event was seen."""
-    column = "label" if "label" in units.table else "event"
-    return units.table[column].to_numpy().astype(str)
+def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
+    """Yield (0, fold, unit id) of every unit, sites kept whole and classes nearest to their share.
+
+    Sites that a case has slides in are kept together.
+    """
+    sites = _groups(task, units)
+    groups = linked_groups(units.table["case_id"].to_numpy(dtype=str), sites)
+    ids = units.table["unit_id"].to_numpy(dtype=str)
+    try:
+        found, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
+    except InputError as error:
+        raise InputError(f"{task.id}: {error}") from error
+    for fold, unit_id in zip(found, ids, strict=True):
+        yield 0, int(fold), str(unit_id)
 
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
@@ -197,91 +285,3 @@ def _check_drawable(task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], s
                 "to test on. Give the task smaller 'shots', or run another protocol (--protocol "
                 "linear-probe/v1)"
             )
-
-
-def _as_csv(key_names: tuple[str, str], rows: Iterator[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*key_names, "unit_id"))
-    writer.writerows(sorted(rows))
-    return text.getvalue().encode()
-
-
-def _key_names(path: Path) -> tuple[str, str]:
-    """Return the kind of a given split file by its header."""
-    header = _lines(path)[1][0]
-    for names in (FOLD_KEYS, SHOT_KEYS):
-        if header == [*names, "unit_id"]:
-            return names
-    raise InputError(
-        f"{path}: row 1 is {','.join(header)}; expected repeat,fold,unit_id (which units are "
-        "tested) or shots,draw,unit_id (which units are trained on)"
-    )
-
-
-def _lines(path: Path) -> tuple[bytes, list[list[str]]]:
-    try:
-        data = path.read_bytes()
-        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-    except OSError as error:
-        raise InputError(f"cannot read the split file {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a split file: {error}") from error
-    if len(lines) < 2:
-        raise InputError(f"{path}: no splits in the file; expected a header and rows")
-    return data, lines
-
-
-def _read(
-    path: Path, key_names: tuple[str, str], units: Units, scheme: Scheme, *, missing_allowed: bool
-) -> Splits:
-    """Return the splits of a file, checked."""
-    data, lines = _lines(path)
-    if lines[0] != [*key_names, "unit_id"]:
-        expected = ",".join((*key_names, "unit_id"))
-        raise InputError(f"{path}: row 1 is {','.join(lines[0])}; expected {expected}")
-    members = _members(path, lines, units, missing_allowed=missing_allowed)
-    cases = units.table["case_id"].to_numpy(dtype=str)
-    splits = []
-    for key, rows in sorted(members.items()):
-        listed = np.array(sorted(rows), dtype=np.intp)
-        if scheme == "few-shot":
-            others = np.flatnonzero(~np.isin(cases, cases[listed]))
-            splits.append(Split(key, listed, others.astype(np.intp)))
-        else:
-            others = np.setdiff1d(np.arange(len(cases)), listed)
-            splits.append(Split(key, others.astype(np.intp), listed))
-    result = Splits(key_names, tuple(splits), hash_bytes(data))
-    advice = "" if missing_allowed else " was changed; remove it to have it made again"
-    require_clean(result, units, scheme, f"{path}{advice}")
-    return result
-
-
-def _members(
-    path: Path, lines: list[list[str]], units: Units, *, missing_allowed: bool
-) -> dict[tuple[int, int], set[int]]:
-    """Return the rows of the unit table that a file lists under each key."""
-    position = {unit_id: row for row, unit_id in enumerate(units.table["unit_id"])}
-    left_out: set[str] = set()
-    if missing_allowed:
-        left_out = {i for ids in units.missing.values() for i in ids} - set(position)
-    members: dict[tuple[int, int], set[int]] = defaultdict(set)
-    for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) != 3 or not (cells[0].isdecimal() and cells[1].isdecimal()):
-            raise InputError(
-                f"{path}: row {number} is '{','.join(cells)}'; expected two whole numbers and a "
-                "unit id"
-            )
-        key, unit_id = (int(cells[0]), int(cells[1])), cells[2]
-        if unit_id in left_out:
-            members[key]  # The split stays, should all its units be left out.
-        elif unit_id not in position:
-            raise InputError(
-                f"{path}: row {number}: no unit is called '{unit_id}'; units look like "
-                f"'{units.table['unit_id'].iloc[0]}'"
-            )
-        elif position[unit_id] in members[key]:
-            raise InputError(f"{path}: row {number}: '{unit_id}' stands twice in one split")
-        else:
-            members[key].add(position[unit_id])
-    return members

@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from madeleine_bench.data.audit_cohort import require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.data.splits import frozen_splits, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import Device
@@ -190,7 +191,7 @@ def assess(
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
 
     Raises:
-        InputError: labels or splits that cannot be used.
+        InputError: labels or splits that cannot be used, or slides of two cases that are equal.
     """
     units = build_units(task, cohort.data, cohort.where)
     given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
@@ -204,6 +205,8 @@ def assess(
         fusion = protocol.fusion if task.unit == "case" else "late"
         groups = slide_groups(units, fusion, stain_of)
         found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
+    divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
+    require_sound(task, cohort.data, units, divided)
     return found
 
 

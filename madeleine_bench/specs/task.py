@@ -109,14 +109,26 @@ Labels = Annotated[ClassLabels | SurvivalLabels, Field(discriminator="type")]
 class SplitScheme(Spec):
     """How units are divided. Cases never cross folds; with site-preserved, sites do not either.
 
+    `site-preserved` draws folds at random and stratified. `site-preserved-optimal` takes those
+    whose classes are nearest to proportional (docs/audit.md); they are the same for all tasks on
+    the same units and labels, so that it has one repeat and no `like`.
+
     `like` names a task whose draws are taken, so that two tasks on the same cases and labels have
     the same folds and can be compared case by case.
     """
 
-    scheme: Literal["case-stratified", "site-preserved"]
+    scheme: Literal["case-stratified", "site-preserved", "site-preserved-optimal"]
     folds: int = Field(5, ge=2, le=50)
     repeats: int = Field(1, ge=1, le=100)
     like: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _optimum_is_one(self) -> Self:
+        if self.scheme == "site-preserved-optimal" and (self.repeats > 1 or self.like is not None):
+            raise ValueError(
+                "site-preserved-optimal folds are not drawn: leave out 'repeats' and 'like'"
+            )
+        return self
 
 
 class Metric(Spec):

@@ -178,10 +178,14 @@ def test_frozen_once_and_read_back(
     units = make_units("PN" * 30)
     task, protocol = make_task("bcnb-er", repeats=2), catalogue.protocols["linear-probe/v1"]
     first = frozen_splits(tmp_path, task, protocol, units)
-    (path,) = tmp_path.iterdir()
+    path, noted = sorted(tmp_path.iterdir())
     assert path.name == "bcnb-er@1-case-stratified-2x5-0123456789ab.csv"
     assert first.hash == hash_file(path)
+    assert noted.read_text() == f"{first.hash}  {path.name}\n"
     path.write_text("".join(path.read_text().replace("0,0,", "0,9,")))
+    with pytest.raises(InputError, match=r"was changed; remove it .* not that in .*\.csv\.sha256"):
+        frozen_splits(tmp_path, task, protocol, units)
+    noted.unlink()  # as earlier releases left it
     changed = frozen_splits(tmp_path, task, protocol, units)
     assert changed.splits[4].key == (0, 9), "an existing file is read, not made again"
     assert changed.hash != first.hash
@@ -212,7 +216,7 @@ for name in ("linear-probe/v1", "few-shot/v1"):
     subprocess.run([sys.executable, "-c", code], check=True)
     here = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
     there = {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()}
-    assert len(here) == 2
+    assert len(here) == 4  # each with its SHA-256
     assert here == there
 
 
@@ -376,7 +380,8 @@ def test_frozen_file_tampered_with_is_refused(
 ) -> None:
     units, task = make_units("PN" * 10), make_task("bcnb-er")
     frozen_splits(tmp_path, task, catalogue.protocols["linear-probe/v1"], units)
-    (path,) = tmp_path.iterdir()
+    path, noted = sorted(tmp_path.iterdir())
+    noted.unlink()
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(InputError, match=r"was changed; remove it to have it made again: repeat 0"):

@@ -1,0 +1,194 @@
+"""What units alone do not show: slides of equal content, and cases of two labels or sites."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.data.audit import (
+    SHOWN,
+    SITES_WHOLE,
+    AuditFinding,
+    Scheme,
+    fold_name,
+    on_both_sides,
+    refuse_errors,
+    some,
+)
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.types import CohortData, Splits, Units
+
+Divided = tuple[Splits, Scheme]
+
+
+def require_sound(
+    task: TaskSpec, data: CohortData, units: Units, divided: Sequence[Divided]
+) -> None:
+    """Check a task of local files before anything is computed; phantoms pass.
+
+    Leaks of cases and sites by unit are checked where splits are read; here are those that only
+    slides and files show.
+
+    Raises:
+        InputError: there is an error; the message names task, case and slides.
+    """
+    if not isinstance(data, LocalCohort):
+        return
+    findings = [*audit_contents(data, units, divided), *audit_slide_sites(data, units, divided)]
+    refuse_errors(findings, task.name, f". mbench audit --task {task.id} lists all")
+
+
+def audit_contents(
+    data: LocalCohort, units: Units, divided: Sequence[Divided]
+) -> list[AuditFinding]:
+    """Return the slides whose files are equal, byte for byte.
+
+    Of two cases: an error, as one of them is mislabelled, and a leak where one is trained on and
+    the other tested. Of one case: a warning, as the slide counts twice. Only files of equal size
+    are hashed, and hashes are remembered between runs.
+    """
+    of_slide = {slide: row for row, ids in enumerate(units.slides.values()) for slide in ids}
+    cases = dict(zip(units.table["unit_id"], units.table["case_id"], strict=True))
+    case_of = {slide: cases[unit] for unit, ids in units.slides.items() for slide in ids}
+    findings = []
+    for slides in _equal(data, of_slide):
+        own = list(dict.fromkeys(case_of[slide] for slide in slides))
+        if len(own) == 1:
+            message = f"slides {some(slides)} of case '{own[0]}' have the same content"
+            advice = "keep one of them in the label table"
+            findings.append(
+                AuditFinding("warning", "duplicate", message, advice, "", own[0], tuple(slides))
+            )
+            continue
+        other = next(slide for slide in slides if case_of[slide] != own[0])
+        fold = _leaks_in([of_slide[slide] for slide in slides], divided)
+        message = (
+            f"slide '{slides[0]}' of case '{own[0]}' and slide '{other}' of case '{own[1]}' have "
+            "the same content"
+            + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
+            + (f", in train and in test of {fold}" if fold else "")
+        )
+        advice = "find out whose slide it is, and take the other row out of the label table"
+        findings.append(
+            AuditFinding("error", "duplicate", message, advice, fold, own[0], tuple(slides))
+        )
+    return findings
+
+
+def audit_slide_sites(
+    data: CohortData, units: Units, divided: Sequence[Divided]
+) -> list[AuditFinding]:
+    """Return the sites on both sides of folds that keep sites whole, by slide and not by unit.
+
+    A case with slides of two sites counts as of the first in the table of units; the other site
+    may then be trained on.
+    """
+    site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
+    pairs = [
+        (row, site_of[slide]) for row, ids in enumerate(units.slides.values()) for slide in ids
+    ]
+    own = units.table["site"].tolist()
+    if all(own[row] == site for row, site in pairs):
+        return []
+    names, codes = np.unique([site for _, site in pairs], return_inverse=True)
+    rows = np.array([row for row, _ in pairs])
+    findings = []
+    for splits, scheme in divided:
+        if scheme not in SITES_WHOLE:
+            continue
+        for split in splits:
+            sides = [np.flatnonzero(np.isin(rows, side)) for side in (split.train, split.test)]
+            by_slide = type(split)(split.key, sides[0], sides[1])
+            for code in on_both_sides(by_slide, codes, len(names)):
+                at = fold_name(splits, split)
+                findings.append(_site_leak(str(names[code]), codes == code, rows, units, at))
+    return findings
+
+
+def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
+    """Return the cases whose slides have different labels.
+
+    For a task by case that is an error, as its label is then unknown; for one by slide a warning.
+
+    Args:
+        slides: the slides of the task, with their labels.
+        by_case: whether the task is by case.
+    """
+    table = slides.table
+    columns = [name for name in table.columns if name not in ("unit_id", "site")]
+    different = table.drop_duplicates(columns)
+    counts = different["case_id"].value_counts()
+    rows = different[different["case_id"].isin(counts.index[counts > 1])]
+    findings = []
+    for case_id, members in sorted(rows.groupby("case_id"), key=lambda item: str(item[0])):
+        shown = " and ".join(
+            f"{_label(row)} (slide '{row['unit_id']}')"
+            for row in members.head(SHOWN).to_dict("records")
+        )
+        findings.append(
+            AuditFinding(
+                "error" if by_case else "warning",
+                "label-conflict",
+                f"case '{case_id}' has two labels: {shown}",
+                "check the label table; a task by case needs one label a case",
+                case_id=str(case_id),
+                slide_ids=tuple(map(str, members["unit_id"])),
+            )
+        )
+    return findings
+
+
+def _label(row: dict[object, object]) -> str:
+    if "label" in row:
+        return f"'{row['label']}'"
+    return f"'{row['time_days']:g} days, {'event' if row['event'] else 'censored'}'"
+
+
+def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
+    """Return the slides that have the same content, in groups of two or more, sorted."""
+    sized: dict[int, list[str]] = defaultdict(list)
+    for slide in sorted(slides):
+        sized[_size(data.files[slide])].append(slide)
+    same: dict[str, list[str]] = defaultdict(list)
+    for members in sized.values():
+        for slide in members if len(members) > 1 else ():
+            same[data.content_key(slide)].append(slide)
+    return sorted(members for members in same.values() if len(members) > 1)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; of one that is gone 0, for its hash to say what is wrong."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
+    """Return the first split that trains on one of some units and tests another; or ""."""
+    for splits, _ in divided:
+        for split in splits:
+            if np.isin(rows, split.train).any() and np.isin(rows, split.test).any():
+                return fold_name(splits, split)
+    return ""
+
+
+def _site_leak(
+    site: str, at_site: NDArray[np.bool_], rows: NDArray[np.intp], units: Units, at: str
+) -> AuditFinding:
+    members = units.table.iloc[np.unique(rows[at_site])]
+    moved = members[members["site"] != site]
+    case_id = str(moved["case_id"].iloc[0]) if len(moved) else str(members["case_id"].iloc[0])
+    return AuditFinding(
+        "error",
+        "site-leak",
+        f"{at}: site '{site}' is in train and in test, by the slides of case '{case_id}', which "
+        "is of several sites",
+        "keep such sites together: mbench data split does",
+        at,
+        case_id,
+        tuple(map(str, members["unit_id"])),
+    )
