@@ -9,7 +9,7 @@ PARALLEL ?= -n auto --maxprocesses 8
 ENCODERS := madeleine madeleine-se intra-ssl mean-pool max-pool \
             random-projection untrained patch-count site-only case-id oracle
 
-.PHONY: bench test slow lint types check-lock regress clean
+.PHONY: bench test slow lint types check-lock regress benchmarks docs clean
 
 bench: $(STAMP)  ## the main job: every shipped encoder and control on the 21 tasks, on phantoms
 	$(BIN)/mbench run $(ENCODERS:%=--encoder %) --task all --source phantom
@@ -34,10 +34,16 @@ check-lock: $(STAMP)  ## no score moved without a new task version
 regress: $(STAMP)  ## no score moved against the committed baseline
 	$(BIN)/mbench regress --json results/regress.json --junit results/regress.xml
 
+docs: $(STAMP)  ## the documentation as a site, in site/; a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+benchmarks: $(STAMP)  ## every benchmark as a ratio to its baseline, and the tables of docs/speed.md
+	$(BIN)/python -m benchmarks.every
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) results site

@@ -1,12 +1,12 @@
-"""Every benchmark, one after the other, then the table of docs/speed.md from their results.
+"""Every benchmark, one after the other, then the tables of docs/speed.md from their results.
 
 Each is a ratio against a named baseline in the same run. Times of one machine say little about
 another; ratios say more. Run it on a machine with nothing else to do (`make benchmarks`):
 
-    python -m benchmarks.every [--quick] [--only few_shot_speed ...] [--table]
+    python -m benchmarks.every [--quick] [--only few_shot_speed ...] [--tables]
 
-`--table` runs nothing and writes the table anew. A benchmark that fails is named and the others go
-on; the exit status is then 1.
+`--tables` runs nothing and writes the tables anew. A benchmark that fails is named and the others
+go on; the exit status is then 1.
 """
 
 import argparse
@@ -20,12 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth import markdown_rows
 from madeleine_bench.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "speed.md"
-BEGIN, END = "<!-- table of benchmarks/every.py -->", "<!-- end of table -->"
+BEGIN, END = "<!-- {name}: written by benchmarks/every.py -->", "<!-- end of {name} -->"
+_GROWTH_HEADER = (
+    "| of what | sizes | seconds | slope | between the two largest | peak memory | ratio |",
+    "|---|---|---|---|---|---|---|",
+)
 Found = Mapping[str, Any]
 
 
@@ -160,16 +165,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small numbers, results thrown away")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in BENCHMARKS])
-    parser.add_argument("--table", action="store_true", help="run nothing, write the table")
+    parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
     wanted = parser.parse_args()
     failed = []
-    if not wanted.table:
+    if not wanted.tables:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) if wanted.quick else RESULTS
             chosen = [b for b in BENCHMARKS if not wanted.only or b.name in wanted.only]
             failed = [each.name for each in chosen if not _run(each, out, quick=wanted.quick)]
     if not wanted.quick:
-        write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), table()))
+        write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
@@ -184,11 +189,16 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def with_table(page: str, rows: str) -> str:
-    """Return a page with the table between its marks replaced."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{rows}\n\n{END}{after}"
+def with_tables(page: str) -> str:
+    """Return a page with what stands between its marks replaced by the committed results."""
+    curves = json.loads((RESULTS / "growth.json").read_text(encoding="utf-8"))["curves"]
+    growth = "\n".join([*_GROWTH_HEADER, *markdown_rows(curves)])
+    for name, rows in (("ratios", table()), ("growth", growth)):
+        begin, end = BEGIN.format(name=name), END.format(name=name)
+        before, rest = page.split(begin)
+        _, after = rest.split(end)
+        page = f"{before}{begin}\n\n{rows}\n\n{end}{after}"
+    return page
 
 
 def _run(each: Benchmark, out: Path, *, quick: bool) -> bool:

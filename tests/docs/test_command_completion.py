@@ -1,0 +1,87 @@
+"""Tab completes names, in a real shell's way and without anything heavy."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
+from madeleine_bench.pretrain.recipe import shipped_recipes
+from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
+from madeleine_bench.specs.catalogue import load_catalogue
+
+CATALOGUE = load_catalogue()
+# What bash is offered, and which modules were imported for it.
+ASK = """
+import json, os, sys
+from madeleine_bench.cli.main import main
+sys.argv = ["mbench"]
+try:
+    main([])
+except SystemExit:
+    pass
+heavy = {"torch", "numpy", "pandas", "sklearn", "h5py", "scipy"} & set(sys.modules)
+print("\\n" + json.dumps(sorted(heavy)))
+"""
+
+
+def offered(line: str, folder: Path | None = None) -> list[str]:
+    """What Tab offers at the end of a line."""
+    words = line.split(" ")
+    env = {**os.environ, "_MBENCH_COMPLETE": "complete_bash", "COMP_WORDS": line}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], capture_output=True, text=True, cwd=folder,
+        env={**env, "COMP_CWORD": str(len(words) - 1)}, check=True,
+    )  # fmt: skip
+    *names, heavy = done.stdout.strip().splitlines()
+    assert json.loads(heavy) == []
+    return [name for name in names if name]
+
+
+def beginning(start: str, names) -> list[str]:
+    return sorted(name for name in names if name.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("mbench run --encoder m", beginning("m", {**shipped_encoders(), **external_encoders()})),
+        ("mbench run --task bcnb-", beginning("bcnb-", CATALOGUE.tasks)),
+        ("mbench run --task al", ["all"]),
+        ("mbench run --protocol f", beginning("f", CATALOGUE.protocols)),
+        ("mbench data status b", beginning("b", CATALOGUE.cohorts)),
+        ("mbench features extract --patch-encoder u", beginning("u", shipped_patch_encoders())),
+        ("mbench pretrain ", beginning("", shipped_recipes())),
+        ("mbench encoders show nobody", []),
+    ],
+)  # fmt: skip
+def test_names_are_those_of_the_catalogue(line, expected):
+    assert offered(line) == expected
+
+
+def test_cards_are_offered_by_path_where_no_name_begins_so(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("card.yaml", "encoder.py"):
+        (tmp_path / "mine" / name).touch()
+    assert offered("mbench run --encoder mi", tmp_path) == ["mine/"]
+    assert offered("mbench run --encoder mine/", tmp_path) == ["mine/card.yaml"]
+    assert offered("mbench run --encoder ./mine/c", tmp_path) == ["./mine/card.yaml"]
+    assert offered("mbench run --encoder nowhere/c", tmp_path) == []
+
+
+def test_another_catalogue_on_the_line_is_asked(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "ours-er.yaml").touch()
+    assert offered(f"mbench tasks list --catalogue {tmp_path}/tasks o") == ["ours-er"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script(shell):
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], capture_output=True, text=True,
+        env={**os.environ, "_MBENCH_COMPLETE": f"source_{shell}"}, check=True,
+    )  # fmt: skip
+    assert f"complete_{shell}" in done.stdout

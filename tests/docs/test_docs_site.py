@@ -1,0 +1,115 @@
+"""The site as built: no warning, nothing asked of the network, readable by everybody."""
+
+import re
+
+import pytest
+
+from tests.docs.site_pages import generated_pages
+from tests.leaderboard.browser import CHROMIUM, Opened
+
+pytestmark = pytest.mark.slow
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+PAGES = (
+    "index.html", "statistics.html", "architecture.html", "faq.html", "bring-your-data.html",
+    "new-user.html", "retrieval.html", "tasks/bcnb-er.html", "commands/run.html", "api/stats.html",
+)  # fmt: skip
+AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
+
+
+@pytest.fixture
+def look(chromium, built_site):
+    contexts = []
+
+    def call(name, scheme="light", size=DESKTOP):
+        contexts.append(chromium.new_context(viewport=size, color_scheme=scheme))
+        opened = Opened(contexts[-1].new_page())
+        opened.page.set_default_timeout(20_000)
+        opened.page.goto((built_site / name).as_uri())
+        opened.page.wait_for_load_state("networkidle")
+        return opened
+
+    yield call
+    for context in contexts:
+        context.close()
+
+
+def test_every_page_is_built(built_site):
+    for name in generated_pages():
+        assert (built_site / name).with_suffix(".html").is_file(), name
+
+
+def test_no_page_loads_anything_from_elsewhere(built_site):
+    """What a page loads by itself: scripts, styles, pictures, frames. Links are the reader's."""
+    loads = re.compile(
+        r"""<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc=["']?(https?:)?//"""
+    )
+    styles = re.compile(
+        r"""<link\b[^>]*\brel=["']?(?:stylesheet|preconnect|preload|prefetch)[^>]*"""
+    )
+    found = list(built_site.rglob("*.html"))
+    assert len(found) > 100
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        assert not loads.search(text), path
+        assert not [link for link in styles.findall(text) if "//" in link], path
+    for path in built_site.rglob("*.css"):
+        remote = re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text(encoding="utf-8"))
+        assert remote is None, path
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_asks_nobody_and_complains_of_nothing(look, name, scheme):
+    opened = look(name, scheme)
+    outside = [u for u in opened.requests if not u.startswith(("file:", "data:", "blob:"))]
+    assert outside == []
+    assert opened.complaints == []
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing(look, name, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(look(name, scheme).page, options=AXE)
+    told = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found.response["violations"]]
+    assert told == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_never_scrolls_sideways(look, name):
+    page = look(name, size=PHONE).page
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+@needs_browser
+def test_dark_follows_the_system_and_the_button_overrides_it(look):
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light, dark = look("index.html").page, look("index.html", "dark").page
+    assert light.evaluate(paper) != dark.evaluate(paper)
+    wanted = dark.evaluate(paper)
+    light.get_by_title("Dark colours").locator("visible=true").click()
+    light.wait_for_function(f"{paper} === '{wanted}'")
+
+
+@needs_browser
+def test_search_works_from_disk(look):
+    opened = look("index.html")
+    opened.page.locator("[data-md-component=search-query]").click()
+    opened.page.keyboard.type("bayesian bootstrap", delay=40)
+    first = opened.page.locator(".md-search-result__item a").first
+    first.wait_for()
+    first.click()
+    opened.page.wait_for_url(re.compile(r"\.html"))
+    assert "ootstrap" in opened.page.locator("article").inner_text()
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.requests)
+
+
+@needs_browser
+def test_the_imports_are_drawn(look):
+    page = look("architecture.html").page
+    assert page.locator("svg.layers text").count() > 20
+    assert page.locator("svg.layers").bounding_box()["width"] > 500
