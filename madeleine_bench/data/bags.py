@@ -13,6 +13,7 @@ others         `patch_embeddings`          `coords`                          `pa
 =============  ==========================  ================================  =====================
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.data.h5_heaps import check_heaps
 from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing
@@ -110,7 +112,7 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
         _check_header(handle[name], path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
         coords = read_coords(handle, path, len(features))
-        attributes = _attributes(handle, name)
+        attributes = read_attributes(handle, name)
     unit = None if coords is None else _coords_unit(name, attributes)
     encoder_name = _patch_encoder(name, attributes)
     return BagFile(_finite(features, path), coords, unit, encoder_name, attributes)
@@ -129,7 +131,7 @@ def read_bag_header(path: Path, encoder: str | None = None) -> BagHeader:
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         rows, width = _check_header(handle[name], path, name)
-        attributes = _attributes(handle, name)
+        attributes = read_attributes(handle, name)
         encoder_name = _patch_encoder(name, attributes)
         return BagHeader(rows, width, str(handle[name].dtype), encoder_name, attributes)
 
@@ -167,7 +169,7 @@ def write_bag_file(
     if layout == "stamp" and coords is not None and mpp is None:
         raise InputError(f"cannot write {path}: the STAMP layout stores micrometres; give mpp")
     names = {"stamp": "feats", "atlaspatch": f"features/{patch_encoder}"}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
+    with writing(path) as handle:
         data = handle.create_dataset(names.get(layout, "features"), data=features)
         if coords is not None:
             # Only AtlasPatch has five columns: size of the region read and its level come after.
@@ -220,6 +222,24 @@ def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> ND
         rest = np.zeros((len(coords), 3), np.int32)
         return np.hstack([np.asarray(coords, np.int32), rest])
     return np.asarray(coords, np.int32)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Any]:
+    """Open a new HDF5 file, which takes the place of `path` on a clean exit.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as handle:
+                yield handle
+        except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
+            reason = re.search(r"error message = '([^']*)'", str(error))
+            raise InputError(
+                f"cannot write {path}: {reason.group(1) if reason else error}"
+            ) from error
 
 
 @contextmanager
@@ -330,12 +350,29 @@ def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
     return coords[:, :2]
 
 
-def _attributes(handle: Any, name: str) -> dict[str, Any]:
+def read_attributes(handle: Any, name: str) -> dict[str, Any]:
+    """Return the attributes of the coords, of a dataset and of an open file, in one mapping.
+
+    Raises:
+        InputError: they are damaged in a way that HDF5 does not end on.
+    """
     found: dict[str, Any] = {}
-    owners = [handle.get("coords"), handle[name], handle]
-    for attrs in (owner.attrs for owner in owners if owner is not None):
+    owners = [owner for owner in (handle.get("coords"), handle[name], handle) if owner is not None]
+    if any(_has_texts(owner.attrs) for owner in owners):
+        begin = handle[name].id.get_offset() or 0  # None where it lies in chunks
+        check_heaps(Path(handle.filename), begin, begin + handle[name].nbytes if begin else 0)
+    for attrs in (owner.attrs for owner in owners):
         found.update({key: _plain(attrs[key]) for key in attrs})
     return found
+
+
+def _has_texts(attrs: Any) -> bool:
+    """Return whether an attribute is of variable length, and so lies in a heap."""
+    return any(
+        isinstance(kind := attrs.get_id(name).get_type(), h5py.h5t.TypeVlenID)
+        or (isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str())
+        for name in attrs
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -372,9 +409,8 @@ def _load_pt(path: Path) -> NDArray[Any]:
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(
-            f"{path} cannot be read as a .pt file of one tensor: {str(error).splitlines()[0][:200]}"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path} cannot be read as a .pt file of one tensor: {reason}") from error
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{path} holds a {type(tensor).__name__}; expected one tensor")
     if not tensor.is_floating_point():

@@ -8,7 +8,7 @@ from typing import Any
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_file
+from madeleine_bench.hashing import hash_file, hash_json
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class FileFacts:
 class FileMemory:
     """An append-only file of JSON lines: one fact of one file a line, the last one counts.
 
-    Any number of processes may append at once: each line is one write, and a line that a crash
-    cut short is passed over, which costs reading that file again and nothing else.
+    Any number of processes may append at once: each line is one write. A line carries a check of
+    its own; one that was cut short or changed is passed over, which costs reading that file again
+    and nothing else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +83,7 @@ class FileMemory:
     def _keep(self, key: str, value: Any) -> None:
         if self._known is not None:
             self._known[key] = value
-        line = json.dumps([key, value], ensure_ascii=False) + "\n"
+        line = json.dumps([key, value, _check(key, value)], ensure_ascii=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             target = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -107,6 +108,10 @@ def _key(path: Path, what: str) -> str:
     return f"{what}|{stat.st_size}|{stat.st_mtime_ns}|{path.absolute()}"
 
 
+def _check(key: str, value: Any) -> str:
+    return hash_json([key, value])[:12]
+
+
 def _read_lines(path: Path) -> dict[str, Any]:
     known: dict[str, Any] = {}
     try:
@@ -117,9 +122,9 @@ def _read_lines(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     for line in lines:
         try:
-            key, value = json.loads(line)
-        except (ValueError, TypeError):
+            key, value, check = json.loads(line)
+            if isinstance(key, str) and check == _check(key, value):
+                known[key] = value
+        except (ValueError, TypeError, RecursionError):
             continue
-        if isinstance(key, str):
-            known[key] = value
     return known

@@ -22,9 +22,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.bags import opened, read_coords
+from madeleine_bench.data.bags import opened, read_attributes, read_coords, writing
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def write_patch_file(path: Path, coords: NDArray[np.int32], attributes: Mapping[
     Raises:
         InputError: the folder cannot be written.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
+    with writing(path) as handle:
         handle.create_dataset("coords", data=coords).attrs.update(attributes)
 
 
@@ -122,7 +121,7 @@ def read_patch_file(path: Path) -> PatchFile:
             raise InputError(f"{path}: no dataset 'coords'; the file holds {inside}")
         rows = handle["coords"].shape[0] if handle["coords"].ndim else 0
         coords = read_coords(handle, path, rows)
-        attributes = dict(handle["coords"].attrs)
+        attributes = read_attributes(handle, "coords")
     if coords is None:
         coords = np.empty((0, 2), dtype=np.int32)
     size_px0 = _whole(attributes, "patch_size_level0", path)

@@ -80,12 +80,11 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     features = np.ascontiguousarray(bag.features, dtype=np.float32)
     fields = {name: getattr(bag, name) for name in bag.__dataclass_fields__}
     try:
-        raw = encoder.encode(Bag(**{**fields, "features": features}))
+        embedding = np.asarray(encoder.encode(Bag(**{**fields, "features": features})))
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as if it were done
         raise InputError(f"{who}: encode raised {type(error).__name__}: {error}") from error
-    embedding = np.asarray(raw)
     if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating):
         raise InputError(
             f"{who}: encode must return a vector of floats, found shape {embedding.shape} "
@@ -173,7 +172,9 @@ def unit_embeddings(
     if groups is None or all(len(own) == 1 for own in groups.values()):
         alone = [units.slides[unit_id] for unit_id in units.table["unit_id"]]
         if all(len(own) == 1 and own[0] in row_of for own in alone):
-            return embeddings.matrix[[row_of[slide_id] for (slide_id,) in alone]]
+            rows = [row_of[slide_id] for (slide_id,) in alone]
+            whole = rows == list(range(len(embeddings.matrix)))
+            return embeddings.matrix if whole else embeddings.matrix[rows]
     means = np.empty((len(units.table), embeddings.matrix.shape[1]))
     for position, unit_id in enumerate(units.table["unit_id"]):
         own = (units.slides[unit_id],) if groups is None else groups[unit_id]

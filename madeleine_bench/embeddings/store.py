@@ -68,7 +68,7 @@ class EmbeddingStore:
         try:
             with safe_open(path, framework="numpy") as handle:
                 return str(json.loads(handle.metadata()[_KEY])["hash"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
             return None
 
     def write(self, path: Path, ids: Sequence[str], matrix: NDArray[np.float32]) -> str:
@@ -125,8 +125,12 @@ class EmbeddingStore:
         if known := [cost for cost in costs if cost is not None]:
             slides, seconds = sum(c.slides for c in known), sum(c.seconds for c in known)
             self.write_cost(path, EncodingCost(slides, seconds, known[-1].parameters))
-        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+        self.drop_parts(path)
         return content
+
+    def drop_parts(self, path: Path) -> None:
+        """Delete the shards of a matrix that is whole; a run may have been killed before that."""
+        shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
 
 
 def read_embeddings(path: Path) -> Embeddings:
@@ -143,7 +147,7 @@ def read_embeddings(path: Path) -> Embeddings:
         content = hash_array(ids, matrix)
         if content != metadata["hash"] or matrix.shape[0] != len(ids):
             raise ValueError("its content does not match its hash")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not readable embeddings ({error}); delete the file and run again"
         ) from error

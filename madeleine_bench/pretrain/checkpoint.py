@@ -1,6 +1,11 @@
-"""Checkpoints: everything a run needs to go on, in one safetensors file, written atomically."""
+"""Checkpoints: everything a run needs to go on, in one safetensors file, written atomically.
 
+A hash over the content tells a damaged file, from which training would go on to other weights.
+"""
+
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import canonical_json
 
-FORMAT = 1
+FORMAT = 2  # 1 had no hash
 _KEY = "mbench-checkpoint"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -65,7 +70,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in sorted(getattr(checkpoint, part).items()):
             tensors[f"{part}/{name}"] = value.detach().cpu().contiguous()
     about = {"format": FORMAT, "state": vars(checkpoint.state), "inputs": checkpoint.inputs}
-    write_bytes(path, save(tensors, metadata={_KEY: canonical_json(about)}))
+    said = canonical_json({**about, "hash": _hash(about, tensors)})
+    write_bytes(path, save(tensors, metadata={_KEY: said}))
 
 
 def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Checkpoint:
@@ -85,10 +91,14 @@ def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Che
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        stated = about.pop("hash", None) if isinstance(about, dict) else None
+        intact = stated == _hash(about, tensors)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this version of mbench; {remedy}")
+    if not intact:
+        raise InputError(f"{path}: damaged: it is not what was written; {remedy}")
     if differing := _differences(about["inputs"], inputs):
         raise InputError(
             f"{path}: it was written with other settings: {'; '.join(differing)}. "
@@ -122,6 +132,14 @@ def restore_moments(
         state["step"] = moments[f"step/{name}"].clone()
         for key in _MOMENTS:
             state[key] = moments[f"{key}/{name}"].to(parameter.device).clone()
+
+
+def _hash(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(canonical_json(about).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(canonical_json([name, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _differences(old: Any, new: Any, place: str = "") -> list[str]:

@@ -74,11 +74,13 @@ class TrainingLog:
         try:
             target = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
-                os.write(target, line.encode())
+                written = os.write(target, line.encode())
             finally:
                 os.close(target)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+        if written < len(line.encode()):
+            raise InputError(f"cannot write {self.path}: the disk has no room for a whole row")
 
     def _begin(self, columns: list[str]) -> list[str]:
         """Write the header and the rows that are kept; return the columns."""
@@ -262,8 +264,10 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     header = rows.pop(0) if rows else []
     if "epoch" not in header:
         raise InputError(f"{path}:1: no training log: it has no column 'epoch'")
+    epoch = header.index("epoch")
     for number, row in enumerate(rows, start=2):
-        if len(row) != len(header) or not all(_is_number(cell) for cell in row):
+        sound = len(row) == len(header) and all(_is_number(cell) for cell in row)
+        if not sound or not row[epoch].isdecimal():
             raise InputError(
                 f"{path}:{number}: expected {len(header)} numbers, found {','.join(row)[:80]}; "
                 "remove the row"

@@ -232,7 +232,7 @@ def _known_key(key: str, change: str) -> str:
 def _value(text: str, change: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"--set {change}: '{text}' is not a YAML value") from error
 
 

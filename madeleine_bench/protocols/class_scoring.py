@@ -51,7 +51,8 @@ class ClassJudge:
                 f"{where}: the label '{word}' is no class of the task"
                 f"{did_you_mean(word, list(labels.classes))}"
             )
-        self._probability = predictions[columns].to_numpy(dtype=np.float64)
+        # A table of all folds is large; its columns are taken as they lie, a fold at a time.
+        self._columns = [predictions[name].to_numpy(dtype=np.float64) for name in columns]
         self._metric = task.metric.name
 
     def value(self, fold: Fold) -> float | None:
@@ -60,7 +61,7 @@ class ClassJudge:
 
     def resampled(self, fold: Fold, weights: NDArray[Any]) -> NDArray[np.float64]:
         """Return the main metric of each resample (weights: row x resample), NaN if undefined."""
-        label, probability = self._label[fold.rows], self._probability[fold.rows]
+        label, probability = self._label[fold.rows], self._probability(fold)
         n_classes = probability.shape[1]
         if self._metric == "quadratic-kappa":
             predicted = probability.argmax(axis=1)
@@ -74,8 +75,8 @@ class ClassJudge:
         """Return why a fold is at chance, or None; `undefined` if its metric is."""
         if undefined:
             held = len(np.unique(self._label[fold.rows]))
-            return f"{held} of {self._probability.shape[1]} classes in test"
-        probability = self._probability[fold.rows]
+            return f"{held} of {len(self._columns)} classes in test"
+        probability = self._probability(fold)
         return "constant predictions" if (probability == probability[0]).all() else None
 
     def secondary(self, name: str, folds: list[Fold], groups: list[int]) -> float | None:
@@ -85,4 +86,7 @@ class ClassJudge:
         return mean_of_defined([self._score(name, fold) for fold in folds], groups)
 
     def _score(self, name: str, fold: Fold) -> float | None:
-        return METRICS[name](self._label[fold.rows], self._probability[fold.rows])
+        return METRICS[name](self._label[fold.rows], self._probability(fold))
+
+    def _probability(self, fold: Fold) -> NDArray[np.float64]:
+        return np.stack([column[fold.rows] for column in self._columns], axis=1)

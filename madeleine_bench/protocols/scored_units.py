@@ -74,9 +74,9 @@ def units_of(
     splits: str = "",
 ) -> ScoredUnits:
     """Return units scored by a judge; a fold whose metric is undefined stays at chance."""
-    unit = pd.Index(predictions["unit_id"].to_numpy(dtype=object))
-    first = ~unit.duplicated()
-    row = unit[first].get_indexer(unit)
+    row, names = pd.factorize(predictions["unit_id"].to_numpy(dtype=object))
+    first = np.empty(len(names), dtype=np.intp)
+    first[row[::-1]] = np.arange(len(row))[::-1]
 
     def scores(weights: Weights) -> NDArray[np.float64]:
         values = np.full((len(folds), weights.shape[1]), chance)
@@ -88,7 +88,7 @@ def units_of(
         return mean_of_groups(values, groups, chance)
 
     return ScoredUnits(
-        unit=tuple(unit[first]),
+        unit=tuple(names),
         case=tuple(predictions["case_id"].to_numpy(dtype=object)[first]),
         stratum=tuple(judge.strata_of_rows[first]),
         splits=splits,

@@ -119,7 +119,7 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not a readable record ({error}); delete it and run again"
         ) from error
@@ -147,6 +147,7 @@ def _parquet(predictions: pd.DataFrame) -> bytes:
         for start in range(0, len(predictions), _ROW_GROUP):
             part = predictions.iloc[start : start + _ROW_GROUP]
             writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
+    pa.default_memory_pool().release_unused()  # or it stays with this process
     return buffer.getvalue()
 
 

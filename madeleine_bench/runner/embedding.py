@@ -72,6 +72,7 @@ def embed(
             content = None if resume == "never" else store.content_hash(path)
             place = (entry.card.name, each.name)
             if content is not None:
+                store.drop_parts(path)
                 ready[place] = (path, content)
             elif resume == "always":
                 failed[place] = "not embedded yet, and --resume always"

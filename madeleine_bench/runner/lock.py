@@ -53,7 +53,7 @@ def read_lock(path: Path) -> Lock:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable lock ({error}); mbench tasks lock") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a lock: expected an object; mbench tasks lock")

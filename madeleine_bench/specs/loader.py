@@ -13,6 +13,9 @@ from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from madeleine_bench.errors import InputError
 
+# What making values raises: a day that there is not, 4,301 digits, a tag !!bool on another word.
+_BAD_VALUES = (ValueError, TypeError, KeyError, ArithmeticError, AttributeError)
+
 
 class Spec(BaseModel):
     """Base of every declared thing: frozen, and closed to unknown keys."""
@@ -44,8 +47,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: not valid YAML: brackets within brackets, too deep") from error
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from error
+    except _BAD_VALUES as error:
+        raise InputError(
+            f"{path}: not valid YAML: a value is not what it is written as, such as a date or a "
+            f"number ({str(error)[:100]})"
+        ) from error
     if not isinstance(data, dict):
         raise InputError(f"{path}:1: expected keys and values, found {type(data).__name__}")
     return data
@@ -114,7 +124,7 @@ def line_of(path: Path, place: Sequence[Any]) -> int:
     """Return the line (from 1) of a key path in a YAML file; of the deepest part that exists."""
     try:
         node: Node | None = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
-    except (OSError, YAMLError, UnicodeDecodeError):
+    except (OSError, YAMLError, RecursionError, *_BAD_VALUES):
         return 1
     line = 1
     for part in place:

@@ -68,10 +68,15 @@ def check_site_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; --out wants a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_site(folder):
+    if folder.is_dir() and any(map(_is_kept, folder.iterdir())) and not _is_site(folder):
         raise InputError(
             f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
         )
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether a file is somebody's, and not what a build that was killed left."""
+    return not (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _is_site(folder: Path) -> bool:

@@ -1,0 +1,99 @@
+"""`mbench run --check-determinism`: what is made again is the same to the byte, or exit 1."""
+
+import pytest
+
+from madeleine_bench.runner import determinism, jobs
+from madeleine_bench.runner.determinism import Shuffled, check_determinism
+from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.run import run
+from madeleine_bench.runner.workers import LocalWorkers
+from madeleine_bench.types import Silence
+from tests.faults.scenarios import CARD, ENCODER
+
+MEAN = "return bag.features.mean(axis=0)"
+NOISE = "return bag.features.mean(axis=0) + 1e-3 * np.random.default_rng().standard_normal(8)"
+THREADS = (
+    "import os; return bag.features.mean(axis=0) + float(os.environ['OMP_NUM_THREADS'] == '1')"
+)
+
+
+@pytest.fixture
+def arguments(bcnb, tmp_path):
+    """The command with an encoder of the given body."""
+
+    def make(body):
+        (tmp_path / "encoder.py").write_text(ENCODER.format(body=body))
+        (tmp_path / "card.yaml").write_text(CARD.format(name="given"))
+        return [
+            "run", "--encoder", tmp_path / "card.yaml", "--task", "bcnb-er", "--protocol",
+            "linear-probe", "--jobs", "1", "--config", bcnb.config, "--results", tmp_path / "r",
+        ]  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Workers that are this process: what differs is not theirs."""
+    monkeypatch.setattr(determinism, "LocalWorkers", lambda *given, **more: LocalWorkers(1))
+
+
+def test_an_encoder_that_is_the_same_again(mbench, arguments, here):
+    said = mbench(*arguments(MEAN), "--check-determinism")
+    assert said.code == 0
+    assert "made again, the same to the byte: 2 files" in said.err
+
+
+def test_an_encoder_that_changes_is_named_with_how_far(mbench, arguments, here, tmp_path):
+    said = mbench(*arguments(NOISE), "--check-determinism")
+    assert said.code == 1
+    assert "embeddings of given on bcnb: 40 of 40 slides differ, by at most 0.00" in said.err
+    assert "predictions of given on bcnb-er, linear-probe/v1: not the same bytes; auroc" in said.err
+    assert len(list((tmp_path / "r" / "records").rglob("*.json"))) == 1
+
+
+def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, bcnb, tmp_path):
+    arguments(MEAN)
+    request = Request(
+        (str(tmp_path / "card.yaml"),), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r",
+        config=bcnb.config,
+    )  # fmt: skip
+    run(request, Silence())
+    for folder in ("embeddings", "records"):
+        for path in (tmp_path / "r" / folder).rglob("*.*"):
+            path.unlink() if path.is_file() else None
+    found = check_determinism(request, Silence())
+    assert [line.split(" (")[0] for line in found.differences] == [
+        "embeddings of given on bcnb: the run left none",
+        "predictions of given on bcnb-er, linear-probe/v1: the run left none",
+    ]
+    (tmp_path / "encoder.py").write_text(ENCODER.format(body="raise RuntimeError('no more')"))
+    jobs._loaded_by_path.cache_clear()  # as a new process begins
+    found = check_determinism(request, Silence())
+    assert found.compared == 0
+    assert "failed when it was made again" in found.differences[0]
+
+
+def test_jobs_are_handed_out_in_another_order():
+    done = list(Shuffled(LocalWorkers(1), 1).run(abs, range(50), lambda job, reason: job))
+    assert done != list(range(50)) == sorted(done)
+
+
+@pytest.mark.slow
+def test_an_encoder_that_depends_on_threads_is_found(mbench, arguments, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    said = mbench(*arguments(THREADS), "--check-determinism")
+    assert said.code == 1
+    assert "40 of 40 slides differ, by at most 1 " in said.err
+
+
+@pytest.mark.slow
+def test_in_other_processes_it_is_the_same(mbench, arguments):
+    assert mbench(*arguments(MEAN), "--check-determinism", "--time-limit", "60").code == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_time_limit_that_is_none(mbench, arguments, seconds):
+    said = mbench(*arguments(MEAN), "--time-limit", seconds)
+    assert said.code == 2
+    assert "--time-limit must be above 0 seconds" in said.err
