@@ -14,6 +14,7 @@ import pandas as pd
 from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import Comparison, Estimate, PairVerdict, Standing
+from madeleine_bench.leaderboard.control_flags import controls_ahead
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.stratification import calibration_day
 from madeleine_bench.metrics.calibration import calibration
@@ -95,7 +96,7 @@ def _board(
         "core": board.core,
         "baseline": comparison.baseline,
         "families": sorted({task.family for task in board.tasks}),
-        "tasks": [_task(task, board, catalogue) for task in board.tasks],
+        "tasks": [_task(task, board, catalogue, card_of) for task in board.tasks],
         "encoders": [
             {**_encoder(column, comparison.standings.get(column.label), card_of), "slug": slug}
             for column, slug in zip(board.columns, _slugs(board), strict=True)
@@ -115,7 +116,11 @@ def _board(
     }
 
 
-def _task(task: TaskSpec, board: Board, catalogue: Catalogue) -> Json:
+def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -> Json:
+    def reads_the_answer(column: Column) -> bool:
+        card = card_of(_newest(column))
+        return card is not None and card.phantom_only
+
     cohort = catalogue.cohorts[task.cohort]
     labels = task.labels
     counts = [c.cells[task.id].record.inputs.n for c in board.columns if task.id in c.cells]
@@ -137,13 +142,14 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue) -> Json:
         "n": max(counts),
         "citation": task.citation,
         "licence": task.licence,
+        "controls_ahead": [asdict(c) for c in controls_ahead(board, task, reads_the_answer)],
         "attested": {fact: known.status for fact, known in sorted(task.provenance.items())},
     }
 
 
 def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json:
     cells = list(column.cells.values())
-    newest = max((c.record for c in cells), key=lambda r: r.made)
+    newest = _newest(column)
     encoder = newest.encoder
     card = card_of(newest)
     cost = [r.provenance.get("encoding") or {} for r in (c.record for c in cells)]
@@ -178,6 +184,11 @@ def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json
         "families": dict(column.families),
         "cells": {task_id: _cell(cell) for task_id, cell in sorted(column.cells.items())},
     }
+
+
+def _newest(column: Column) -> Record:
+    """Return the record of a column that was made last: what it says of the encoder holds."""
+    return max((cell.record for cell in column.cells.values()), key=lambda record: record.made)
 
 
 def _cell(cell: Cell) -> Json:

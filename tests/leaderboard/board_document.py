@@ -93,6 +93,7 @@ def make_task(
         "classes": ["negative", "positive"] if labels == "binary" else None, "metric": metric,
         "chance": chance, "core": core, "protocol": "linear-probe/v1", "n": 1058,
         "citation": "Someone et al. (2020), https://example.org/data", "licence": "CC-BY-NC-4.0",
+        "controls_ahead": [],
         "attested": {"labels": "attested", "splits": "reconstructed"},
     }  # fmt: skip
 
