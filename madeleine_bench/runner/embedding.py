@@ -99,7 +99,12 @@ def embed(
     for outcome in executor.run(run_embed_job, alone, _lost):
         failed.update(outcome.failed)
     for place, (path, shards_made) in missing.items():
-        if place not in failed:
+        if place in failed and resume != "never":
+            # Another process that made the same has ended, and cleared away what was half done.
+            if (content := store.content_hash(path)) is not None:
+                ready[place] = (path, content)
+                del failed[place]
+        elif place not in failed:
             try:
                 ready[place] = (path, store.join(path, shards_made))
             except InputError as error:

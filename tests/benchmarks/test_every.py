@@ -39,7 +39,7 @@ def test_a_benchmark_that_fails_is_named_and_the_others_go_on(monkeypatch, capsy
 
     def run(command, **options):
         ran.append(command[2])
-        return subprocess.CompletedProcess(command, command[2] == "benchmarks.cox_speed")
+        return subprocess.CompletedProcess(command, int(command[2] == "benchmarks.cox_speed"))
 
     monkeypatch.setattr(every.subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["every.py", "--quick"])

@@ -1,12 +1,15 @@
 """What a user can get wrong in pretraining: one clear message each, and nothing lost."""
 
 import inspect
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from madeleine_bench.pretrain.checkpoint import _hash as checkpoint_hash
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -93,7 +96,11 @@ def fault_checkpoint_whose_tensors_have_another_width(bench):
         metadata = file.metadata()
     tensors = load_file(path)
     tensors["model/projector.weight"] = torch.zeros(3, 3)
-    save_file(tensors, path, metadata)
+    ((key, said),) = metadata.items()
+    about = json.loads(said)
+    del about["hash"]
+    said = json.dumps({**about, "hash": checkpoint_hash(about, tensors)})
+    save_file(tensors, path, {key: said})
     return bench.resume(), 2, [CHECKPOINT, "projector.weight", "(3, 3)"]
 
 
