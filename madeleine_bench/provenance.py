@@ -28,7 +28,7 @@ def machine_provenance() -> dict[str, Any]:
     """
     commit = _git("rev-parse", "HEAD")
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(terse=True),

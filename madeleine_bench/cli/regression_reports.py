@@ -124,7 +124,7 @@ def _score(
     """
     if not gate.run:
         return "", {}
-    since = datetime.now(UTC).isoformat(timespec="seconds")
+    since = datetime.now(UTC).isoformat(timespec="microseconds")
     failed: dict[str, str] = {}
     with LiveProgress() as progress:
         for part in suite.runs:
