@@ -264,10 +264,12 @@ def test_killed_at_20_random_moments_each_followed_by_a_rerun(undisturbed, tmp_p
 
 def test_interrupt_says_so_and_the_rerun_completes(undisturbed, tmp_path):
     process = start(tmp_path)
-    time.sleep(2.5)
+    while not (tmp_path / "embeddings").exists() and process.poll() is None:
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
-    assert process.returncode in (0, 130), said
+    # On a busy machine it may have said all it had to say before the signal came.
+    assert process.returncode == 130 or "8 computed" in said
     if process.returncode == 130:
         assert "goes on from there" in said
         assert "Traceback" not in said
