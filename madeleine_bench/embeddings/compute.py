@@ -157,6 +157,17 @@ def misfit(
     return None
 
 
+def bag_misfit(card: EncoderCard, bag: Bag) -> str | None:
+    """Return `misfit` of what a bag is and states."""
+    return misfit(
+        card,
+        patch_encoder=bag.patch_encoder,
+        width=bag.features.shape[1],
+        magnification=bag.magnification,
+        patch_size=bag.patch_size,
+    )
+
+
 def unit_embeddings(
     embeddings: Embeddings, units: Units, groups: Groups | None = None
 ) -> NDArray[np.floating]:
@@ -191,13 +202,7 @@ def unit_embeddings(
 
 
 def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
-    reason = misfit(
-        card,
-        patch_encoder=bag.patch_encoder,
-        width=bag.features.shape[1],
-        magnification=bag.magnification,
-        patch_size=bag.patch_size,
-    )
+    reason = bag_misfit(card, bag)
     if reason is not None:
         raise InputError(f"{who}: {reason}")
     if not len(bag.features):

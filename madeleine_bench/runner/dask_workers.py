@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -24,7 +25,7 @@ from typing import Any, Self
 from madeleine_bench import __version__
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.dask_clusters import GPU, Connection, connected, describe
-from madeleine_bench.runner.workers import Job, Result
+from madeleine_bench.runner.workers import Job, Result, suspects_alone
 from madeleine_bench.specs.executor import ExecutorSection, LocalCluster
 
 _LOOK_EVERY_S = 1.0
@@ -106,17 +107,11 @@ class DaskWorkers:
             return
         gpu = gpu and getattr(self.section, "gpus_per_worker", 0) > 0
         self._ready(gpu)
-        suspects: list[Job] = []
-        for job, death, result in self._spread(work, queue, _TASKS_AHEAD, gpu):
-            if death is None:
-                yield result
-            else:
-                suspects.append(job)
-        for job, death, result in self._spread(work, suspects, 1, gpu):
-            yield result if death is None else lost(job, death)
+        spread = partial(self._spread, work, gpu)
+        yield from suspects_alone(spread, queue, _TASKS_AHEAD, lost)
 
     def _spread(
-        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
+        self, work: Callable[[Job], Result], gpu: bool, jobs: Sequence[Job], at_once: int
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with why its workers are thought to have died."""
         ended: SimpleQueue[Any] = SimpleQueue()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from madeleine_bench.errors import InputError
@@ -50,6 +51,31 @@ class Executor(Protocol):
         ...
 
 
+def suspects_alone(
+    spread: Callable[[Sequence[Job], int], Iterator[tuple[Job, str | None, Any]]],
+    jobs: Sequence[Job],
+    at_once: int,
+    lost: Callable[[Job, str], Result],
+) -> Iterator[Result]:
+    """Yield the result of each job; those whose worker died are tried again at the end, alone.
+
+    Args:
+        spread: yields each job with its result, or with how a worker died while it was out, given
+            jobs and how many may be out at once.
+        jobs: what is to be done.
+        at_once: how many jobs may be out.
+        lost: makes the result of a job whose worker died again, from how.
+    """
+    suspects: list[Job] = []
+    for job, death, result in spread(jobs, at_once):
+        if death is None:
+            yield result
+        else:
+            suspects.append(job)
+    for job, death, result in spread(suspects, 1):
+        yield result if death is None else lost(job, death)
+
+
 @dataclass(frozen=True)
 class LocalWorkers:
     """Processes of this machine; with one, jobs are done in this process and in order.
@@ -88,22 +114,17 @@ class LocalWorkers:
         if not self.apart and (self.number == 1 or len(queue) == 1):
             yield from map(work, queue)
             return
-        suspects: list[Job] = []
+
+        def lost_here(job: Job, death: str) -> Result:
+            return lost(
+                job,
+                f"its worker process died when it was tried again alone ({death}): out of "
+                "memory, or a crash of compiled code; fewer --jobs leave more memory to each",
+            )
+
         # Two for each worker, so that none waits for this process; few are blamed for a death.
-        for job, death, result in self._spread(work, queue, 2 * self.number):
-            if death is None:
-                yield result
-            else:
-                suspects.append(job)
-        for job, death, result in self._spread(work, suspects, 1):
-            if death is None:
-                yield result
-            else:
-                yield lost(
-                    job,
-                    f"its worker process died when it was tried again alone ({death}): out of "
-                    "memory, or a crash of compiled code; fewer --jobs leave more memory to each",
-                )
+        spread = partial(self._spread, work)
+        yield from suspects_alone(spread, queue, 2 * self.number, lost_here)
 
     def _spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int

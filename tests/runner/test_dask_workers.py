@@ -30,6 +30,8 @@ from tests.runner.dask_jobs import (
 @pytest.fixture(scope="module")
 def cluster():
     before = dict(os.environ)
+    # First, as what it adds to the configuration would end with the setting below.
+    pytest.importorskip("distributed")
     dask_config = pytest.importorskip("dask").config
     with (
         dask_config.set({"distributed.scheduler.allowed-failures": 1}),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.embeddings.compute import misfit
+from madeleine_bench.embeddings.compute import bag_misfit
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
@@ -184,12 +184,6 @@ def _require_fit(card: EncoderCard, bag: Bag) -> None:
     who = f"encoder {card.name}, slide {bag.slide_id}"
     if not len(bag.features):
         raise InputError(f"{who}: the bag is empty; leave the slide out of the cohort")
-    reason = misfit(
-        card,
-        patch_encoder=bag.patch_encoder,
-        width=bag.features.shape[1],
-        magnification=bag.magnification,
-        patch_size=bag.patch_size,
-    )
+    reason = bag_misfit(card, bag)
     if reason is not None:
         raise InputError(f"{who}: {reason}")
