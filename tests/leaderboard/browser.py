@@ -48,6 +48,14 @@ def column(page: Any, key: str) -> dict[str, str]:
     return found
 
 
+def view_of(page: Any) -> str:
+    """Return the view in the address, as the page has it.
+
+    `page.url` is a copy that follows the page a moment later, not a place to read it.
+    """
+    return page.evaluate("location.hash")
+
+
 def sort_button(page: Any, key: str, table: str = MAIN) -> Any:
     return page.locator(f'{table} thead [data-col="{key}"] button.sort').first
 

@@ -88,7 +88,7 @@ def test_without_javascript_the_numbers_are_there_and_the_controls_are_not(look,
     assert page.locator("section.board:visible").count() == 2
     assert page.locator("button:visible, input:visible, select:visible").count() == 0
     page.locator(f"{HEAT} a.cell").first.click()
-    assert page.url.endswith("encoders/local/primary/madeleine.html#score-bcnb-er")
+    page.wait_for_url("**/encoders/local/primary/madeleine.html#score-bcnb-er")
 
 
 @pytest.mark.parametrize("name", PAGES)
