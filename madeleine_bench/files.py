@@ -3,15 +3,20 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from madeleine_bench.errors import InputError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, named: Callable[[Path], str] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`.
+
+    Args:
+        path: the file to write.
+        named: gives the name the file ends with, instead of that of `path`, from what was written:
+            for a file whose name holds the hash of its content.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -35,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, path.with_name(named(temporary)) if named else path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

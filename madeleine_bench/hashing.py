@@ -51,5 +51,5 @@ def hash_array(ids: Iterable[str], matrix: NDArray[Any]) -> str:
     """Return the hash of a matrix together with the ids of its rows, its dtype and its shape."""
     digest = hashlib.sha256()
     digest.update(canonical_json([list(ids), str(matrix.dtype), list(matrix.shape)]).encode())
-    digest.update(np.ascontiguousarray(matrix).tobytes())
+    digest.update(np.ascontiguousarray(matrix).data)
     return digest.hexdigest()

@@ -52,16 +52,6 @@ def blas_libraries() -> list[dict[str, str]]:
     return sorted(found, key=lambda library: sorted(library.items()))
 
 
-def peak_memory_mb() -> float | None:
-    """Return the largest resident memory of this process so far in MB; None where unknown."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024**2 if platform.system() == "Darwin" else 1024), 1)
-
-
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -8,9 +8,10 @@ The key hashes the encoder's fingerprint and the content of every bag, so a chan
 line of code leads to another file, and a cut-off run goes on where it stopped.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -111,16 +112,24 @@ class EmbeddingStore:
         Raises:
             InputError: the shards are of different widths, or the folder cannot be written.
         """
+        parts = [self.part(path, shard) for shard in range(shards)]
         try:
-            parts = [read_embeddings(self.part(path, shard)) for shard in range(shards)]
+            shapes = [_shape(part) for part in parts]
+            if len(widths := {width for _, width in shapes}) > 1:
+                raise InputError(
+                    f"{path}: the encoder made embeddings of different widths {widths}"
+                )
+            ids: list[str] = []
+            matrix = np.empty((sum(rows for rows, _ in shapes), *widths), dtype=np.float32)
+            for part in parts:  # one at a time: the whole is held once
+                read = read_embeddings(part)
+                matrix[len(ids) : len(ids) + len(read.ids)] = read.matrix
+                ids.extend(read.ids)
         except InputError:
             if (done := self.content_hash(path)) is not None:
                 return done
             raise
-        if len(widths := {part.matrix.shape[1] for part in parts}) > 1:
-            raise InputError(f"{path}: the encoder made embeddings of different widths {widths}")
-        ids = [slide_id for part in parts for slide_id in part.ids]
-        content = self.write(path, ids, np.concatenate([part.matrix for part in parts]))
+        content = self.write(path, ids, matrix)
         costs = [self.cost(self.part(path, shard)) for shard in range(shards)]
         if known := [cost for cost in costs if cost is not None]:
             slides, seconds = sum(c.slides for c in known), sum(c.seconds for c in known)
@@ -133,13 +142,31 @@ class EmbeddingStore:
         shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
 
 
+def _shape(path: Path) -> tuple[int, int]:
+    """Return rows and width of a safetensors file, of which the header is read."""
+    with _readable(path), safe_open(path, framework="numpy") as handle:
+        rows, width = handle.get_slice("embeddings").get_shape()
+        return int(rows), int(width)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say of what cannot be read in a block which file it is."""
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: not readable embeddings ({error}); delete the file and run again"
+        ) from error
+
+
 def read_embeddings(path: Path) -> Embeddings:
     """Return the embeddings of a safetensors file, checked against the hash it carries.
 
     Raises:
         InputError: the file is absent, truncated, of another format, or was altered.
     """
-    try:
+    with _readable(path):
         with safe_open(path, framework="numpy") as handle:
             metadata = json.loads(handle.metadata()[_KEY])
             matrix = handle.get_tensor("embeddings")
@@ -147,8 +174,4 @@ def read_embeddings(path: Path) -> Embeddings:
         content = hash_array(ids, matrix)
         if content != metadata["hash"] or matrix.shape[0] != len(ids):
             raise ValueError("its content does not match its hash")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not readable embeddings ({error}); delete the file and run again"
-        ) from error
     return Embeddings(ids, matrix, content)

@@ -21,7 +21,7 @@ from madeleine_bench.finetuning.training import Trained, predict, train
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.finetuning.validation_split import TrainingUnits, keep_for_validation
 from madeleine_bench.protocols.cox import evaluation_days
-from madeleine_bench.protocols.evaluation import class_index, prediction_table, survival_of
+from madeleine_bench.protocols.evaluation import class_index, collected, survival_of
 from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
@@ -185,8 +185,7 @@ def collect(
             )
         folds.append(found.prediction)
     shown = ["label"] if isinstance(task.labels, ClassLabels) else ["time_days", "event"]
-    predictions = prediction_table(units.table, list(seeded), folds, seeded.key_names, shown)
-    return Evaluation(predictions, tuple(fold.report for fold in folds))
+    return collected(units.table, seeded.splits, folds, seeded.key_names, shown)
 
 
 def torch_device(device: Device) -> torch.device:

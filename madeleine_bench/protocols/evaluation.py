@@ -1,5 +1,8 @@
 """One door: embeddings, units and splits in; predictions and fit reports out."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -52,10 +55,11 @@ def evaluate(
             "name a protocol that does (linear-probe, few-shot, retrieval, cox), or train with "
             "mbench run"
         )
+    folds: Iterator[FoldPrediction]
     with threadpool_limits(1):
         if isinstance(method, Cox):
             survival = survival_of(table, where)
-            folds = list(cox(method, matrix.astype(np.float64, copy=False), survival, ordered))
+            folds = cox(method, matrix.astype(np.float64, copy=False), survival, ordered)
             shown = ["time_days", "event"]
         else:
             assert isinstance(task.labels, ClassLabels)
@@ -63,12 +67,11 @@ def evaluate(
             classes = task.labels.classes
             if isinstance(method, Retrieval):
                 exact = matrix.astype(np.float64, copy=False)
-                folds = list(retrieval(method, exact, label, classes, ordered))
+                folds = retrieval(method, exact, label, classes, ordered)
             else:
-                folds = list(probe(method, matrix, label, classes, ordered))
+                folds = probe(method, matrix, label, classes, ordered)
             shown = ["label"]
-    predictions = prediction_table(table, ordered, folds, splits.key_names, shown)
-    return Evaluation(predictions, tuple(fold.report for fold in folds))
+        return collected(table, ordered, folds, splits.key_names, shown)
 
 
 def _canonical(
@@ -159,30 +162,42 @@ def survival_of(table: pd.DataFrame, where: str) -> Survival:
         raise InputError(f"{where}: {error}") from error
 
 
-def prediction_table(
+def collected(
     table: pd.DataFrame,
-    splits: list[Split],
-    folds: list[FoldPrediction],
+    splits: Sequence[Split],
+    folds: Iterable[FoldPrediction],
     key_names: tuple[str, str],
     shown: list[str],
-) -> pd.DataFrame:
-    """Return the table of predictions; positions are sorted, so rows come out sorted.
+) -> Evaluation:
+    """Return what was predicted for all splits as one table, and the report of each fit.
+
+    Positions are sorted, so rows come out sorted. Each fold is put in its place as it comes: the
+    table of many fits of a large cohort is large, and no part of it is there twice.
 
     Args:
         table: the unit table.
-        splits: sorted by key; each tests on sorted positions into `table`.
+        splits: sorted by key, at least one; each tests on sorted positions into `table`.
         folds: what was predicted for each split.
         key_names: the names of the two parts of a key.
         shown: label columns to show beside the predictions.
     """
-    test = np.concatenate([split.test for split in splits])
-    sizes = [len(split.test) for split in splits]
-    columns: dict[str, NDArray[np.generic]] = {
-        name: np.repeat(np.array([split.key[i] for split in splits], dtype=np.int64), sizes)
-        for i, name in enumerate(key_names)
-    }
-    for name in ["unit_id", "case_id", *shown]:
-        columns[name] = table[name].to_numpy()[test]
-    for name in folds[0].columns:
-        columns[name] = np.concatenate([fold.columns[name] for fold in folds])
-    return pd.DataFrame(columns, copy=False)
+    n_rows = sum(len(split.test) for split in splits)
+    known = {name: table[name].to_numpy() for name in ["unit_id", "case_id", *shown]}
+    columns: dict[str, NDArray[Any]] = {name: np.empty(n_rows, np.int64) for name in key_names}
+    columns |= {name: np.empty(n_rows, values.dtype) for name, values in known.items()}
+    reports: list[FitReport] = []
+    predicted: list[str] = []
+    start = 0
+    for split, fold in zip(splits, folds, strict=True):
+        rows = slice(start, start := start + len(split.test))
+        for name, part in zip(key_names, split.key, strict=True):
+            columns[name][rows] = part
+        for name, values in known.items():
+            columns[name][rows] = values[split.test]
+        if not reports:
+            predicted = list(fold.columns)
+            columns |= {name: np.empty(n_rows, fold.columns[name].dtype) for name in predicted}
+        for name in predicted:
+            columns[name][rows] = fold.columns[name]
+        reports.append(fold.report)
+    return Evaluation(pd.DataFrame(columns, copy=False), tuple(reports))

@@ -6,7 +6,6 @@
 Several processes may write the same folder: equal inputs give equal bytes under equal names.
 """
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.hashing import hash_bytes, hash_file
+from madeleine_bench.files import replacing, write_text
+from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.loader import explain
 from madeleine_bench.specs.record import Record, RecordPredictions, record_id
 
@@ -61,12 +60,19 @@ class ResultStore:
         Raises:
             InputError: the folder cannot be written.
         """
-        data = _parquet(predictions)
-        content = hash_bytes(data)
-        name = f"{_slug(protocol)}.{resume_key[:_SHORT]}.{content[:_SHORT]}.parquet"
-        relative = Path("predictions", board, encoder, task, name)
-        write_bytes(self.folder / relative, data)
-        return RecordPredictions(path=relative.as_posix(), hash=content, rows=len(predictions))
+        folder = Path("predictions", board, encoder, task)
+        stem = f"{_slug(protocol)}.{resume_key[:_SHORT]}"
+        content = ""
+
+        def name(written: Path) -> str:
+            nonlocal content
+            content = hash_file(written)
+            return f"{stem}.{content[:_SHORT]}.parquet"
+
+        with replacing(self.folder / folder / stem, name) as temporary:
+            _write_parquet(temporary, predictions)
+        path = folder / f"{stem}.{content[:_SHORT]}.parquet"
+        return RecordPredictions(path=path.as_posix(), hash=content, rows=len(predictions))
 
     def write_record(self, content: dict[str, Any]) -> Record:
         """Add the record id to the content, check it, write it, and return the record.
@@ -136,19 +142,17 @@ def read_record(path: Path) -> Record:
         raise InputError(explain(error, Record, path)) from error
 
 
-def _parquet(predictions: pd.DataFrame) -> bytes:
-    """Return a table as a parquet file, made a part at a time, as its text takes room."""
+def _write_parquet(path: Path, predictions: pd.DataFrame) -> None:
+    """Write a table as a parquet file, made a part at a time, as its text takes room."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    buffer = io.BytesIO()
     schema = pa.Schema.from_pandas(predictions.iloc[:1], preserve_index=False)
-    with ParquetWriter(buffer, schema, compression="zstd") as writer:
+    with ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(predictions), _ROW_GROUP):
             part = predictions.iloc[start : start + _ROW_GROUP]
-            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
-    pa.default_memory_pool().release_unused()  # or it stays with this process
-    return buffer.getvalue()
+            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False, nthreads=1))
+            pa.default_memory_pool().release_unused()  # or it stays with this process
 
 
 def _slug(protocol: str) -> str:

@@ -26,9 +26,10 @@ from madeleine_bench.finetuning.evaluation import (
 )
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.finetuning.unit_bags import UnitBags
+from madeleine_bench.process_memory import peak_memory_mb, return_freed_memory
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
-from madeleine_bench.provenance import blas_libraries, peak_memory_mb
+from madeleine_bench.provenance import blas_libraries
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.specs.card import EncoderCard
@@ -173,8 +174,11 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
     name = job.entry.card.name
     note = f"{name} {task.id} {protocol.name}"
     try:
+        return_freed_memory()
         evaluation, dim, cost = _evaluated(job)
+        return_freed_memory()
         scores = score(task, protocol, evaluation.predictions, evaluation.fits)
+        return_freed_memory()
         store = ResultStore(job.results)
         cell = (job.board, name, task.name, protocol.name, job.resume_key)
         folds = _folds(scores, evaluation, job.assessment.splits.key_names)
