@@ -174,6 +174,26 @@ class CohortData(Protocol):
         """Return a hash that changes when the bag of the slide changes."""
         ...
 
+    def part(self, slide_ids: Sequence[str]) -> "CohortData":
+        """Return the cohort with some of its slides alone: small, to be sent to a worker."""
+        ...
+
+
+def rows_of(slides: pd.DataFrame, slide_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some slides of a table that is sorted by slide_id.
+
+    The time it takes hardly grows with the table.
+
+    Raises:
+        KeyError: the table has no such slide, or is not sorted.
+    """
+    wanted = np.array(sorted(slide_ids), dtype=object)
+    ids = slides["slide_id"].to_numpy(dtype=object)
+    places = np.minimum(ids.searchsorted(wanted), len(ids) - 1)
+    if (absent := ids[places] != wanted).any():
+        raise KeyError(str(wanted[absent][0]))
+    return slides.iloc[places]
+
 
 class Progress(Protocol):
     """Told what is going on; the terminal draws it, tests ignore it."""

@@ -1,7 +1,8 @@
 """Where the bags of a local cohort lie: a folder of feature files, or a packed store."""
 
+import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,10 @@ class BagSource(Protocol):
         """
         ...
 
+    def part(self, names: Iterable[str]) -> "BagSource":
+        """Return a source of some of the bags, which takes little to send to another process."""
+        ...
+
 
 class FolderBags:
     """A folder with one feature file a slide; implements `BagSource`."""
@@ -96,6 +101,13 @@ class FolderBags:
         digest = self._memory.sha256(self.found[name])
         # Which of several encoders is read from the file is part of what the bag is.
         return f"{digest}:{self._encoder}" if self._encoder else digest
+
+    def part(self, names: Iterable[str]) -> "FolderBags":
+        """Return a source of some of the files."""
+        own = copy.copy(self)
+        own.found = {name: self.found[name] for name in names}
+        own._memory = FileMemory(self._memory.path)  # without what is known of all the others
+        return own
 
 
 class PackedBags:
@@ -161,6 +173,10 @@ class PackedBags:
         """Return the content key of the bag that was packed; another where it was rounded."""
         opened = self._opened
         return opened.index.content_keys[opened.positions[name]]
+
+    def part(self, names: Iterable[str]) -> "PackedBags":
+        """Return the source itself, which is sent as a path."""
+        return self
 
     def _checked(self, piece: Piece) -> NDArray[np.uint8]:
         """Return the bytes of a piece."""

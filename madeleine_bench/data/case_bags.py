@@ -1,5 +1,6 @@
 """Several slides as one: how slides are grouped before they are averaged, and cases as one bag."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ import pandas as pd
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.protocol import Fusion
-from madeleine_bench.types import Bag, CohortData, Source, Units
+from madeleine_bench.types import Bag, CohortData, Source, Units, rows_of
 
 Groups = Mapping[str, tuple[tuple[str, ...], ...]]
 
@@ -47,15 +48,16 @@ class CaseBags:
         self.variant: str = data.variant
         self._data = data
         chosen = data.slides[data.slides["stain"].isin(stains)]
-        self._members: dict[str, list[str]] = defaultdict(list)
+        members: dict[str, list[str]] = defaultdict(list)
         stain_of: dict[str, set[str]] = defaultdict(set)
         site_of: dict[str, str] = {}
         rows = chosen[["slide_id", "case_id", "stain", "site"]].itertuples(index=False)
         for slide_id, case_id, stain, site in sorted(rows):
             if slide_id not in data.no_bag:
-                self._members[case_id].append(slide_id)
+                members[case_id].append(slide_id)
             stain_of[case_id].add(stain)
             site_of.setdefault(case_id, site)
+        self._members = dict(members)
         cases = sorted(stain_of)
         self.slides = pd.DataFrame(
             {
@@ -106,3 +108,12 @@ class CaseBags:
         """Return a hash that changes when any bag of the case does."""
         members = self._members[slide_id]
         return hash_json([[member, self._data.content_key(member)] for member in members])
+
+    def part(self, slide_ids: Sequence[str]) -> "CaseBags":
+        """Return the cohort with some of its cases alone: small, to be sent to a worker."""
+        own = copy.copy(self)
+        own.slides = rows_of(self.slides, slide_ids)
+        own._members = {case: self._members[case] for case in slide_ids if case in self._members}
+        members = [member for slides in own._members.values() for member in slides]
+        own._data = self._data.part(members)
+        return own

@@ -1,7 +1,8 @@
 """A cohort of the user's own files: a label table matched with a folder of bags, packed or not."""
 
+import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from madeleine_bench.data.packed import differences
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.types import Bag, CohortData, Source, board_name
+from madeleine_bench.types import Bag, CohortData, Source, board_name, rows_of
 
 _SHOWN = 3
 
@@ -129,6 +130,19 @@ class LocalCohort:
     def content_key(self, slide_id: str) -> str:
         """Return the hash of the slide's bag: of its file, as it is or as it was when packed."""
         return self.bags.content_key(self._name(slide_id))
+
+    def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
+        """Return the cohort with some of its slides alone: small, to be sent to a worker."""
+        own = copy.copy(self)
+        for name in ("no_bag", "width", "facts"):  # of all slides
+            own.__dict__.pop(name, None)
+        own.slides = rows_of(self.slides, slide_ids)
+        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        own._names = {one: self._names[one] for one in slide_ids if one in self._names}
+        own.files = {one: self.files[one] for one in own._names}
+        own.extra = {}
+        own.bags = self.bags.part(own._names.values())
+        return own
 
     @property
     def encoder_in_files(self) -> str | None:

@@ -1,5 +1,6 @@
 """The phantom of a cohort: the slides table, and bags made on the fly."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
-from madeleine_bench.types import Bag, Source
+from madeleine_bench.types import Bag, Source, rows_of
 
 
 class PhantomCohort:
@@ -131,6 +132,13 @@ class PhantomCohort:
         drawn = [self.cohort_id, self.seed, self.signal, spec.organ, list(spec.patches)]
         row = [slide_id, *self.row(slide_id)]
         return hash_json([self._fingerprint, *drawn, spec.nuisance_case_share, row])
+
+    def part(self, slide_ids: Sequence[str]) -> "PhantomCohort":
+        """Return the cohort with some of its slides alone: small, to be sent to a worker."""
+        own = copy.copy(self)
+        own.slides = rows_of(self.slides, slide_ids)
+        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        return own
 
     def latents(self, case_id: str) -> Mapping[str, float]:
         """Return the hidden causes of a case, by name."""

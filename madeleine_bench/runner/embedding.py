@@ -82,7 +82,7 @@ def embed(
         for shard, ids in enumerate(shards):
             parts = [(entry, store.part(path, shard)) for entry, path in lacking]
             if todo := tuple((e, p) for e, p in parts if resume == "never" or not p.is_file()):
-                jobs.append(EmbedJob(each.name, each.data, ids, todo, time_limit_s))
+                jobs.append(EmbedJob(each.name, each.data.part(ids), ids, todo, time_limit_s))
     progress.phase("embed", len(jobs))
     alone: list[EmbedJob] = []
 
