@@ -5,17 +5,26 @@ from typing import Annotated
 
 import typer
 
+from madeleine_bench.cli.completion import cohort_names, encoder_names
 from madeleine_bench.cli.run import Catalogue, Config, Results, Source
 
 
 def doctor(
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help="Name, or path of a card; without one: the environment."),
+        typer.Option(
+            "--encoder",
+            help="Name, or path of a card; without one: the environment.",
+            autocompletion=encoder_names,
+        ),
     ] = None,
     cohort: Annotated[
         list[str] | None,
-        typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
+        typer.Option(
+            "--cohort",
+            help="Whose slides; repeatable. Yours, or phantom tcga-breast.",
+            autocompletion=cohort_names,
+        ),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
     source: Source = "auto",

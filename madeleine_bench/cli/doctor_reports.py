@@ -19,7 +19,7 @@ from madeleine_bench.embeddings.doctor.report import (
     verdict_counts,
 )
 from madeleine_bench.embeddings.doctor.sample import LEAST_SLIDES
-from madeleine_bench.errors import CheckFailed
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.figures import styled_svg
 from madeleine_bench.files import write_text
 from madeleine_bench.runner.doctor import DoctorReport, DoctorRequest, examine
@@ -30,8 +30,10 @@ def report_environment(results: Path, out: Path | None) -> None:
 
     Raises:
         CheckFailed: a check failed.
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or there is a file where results are to go.
     """
+    if results.exists() and not results.is_dir():
+        raise InputError(f"--results {results} is a file; name a folder, which need not be there")
     findings = examine_environment(results)
     _print(f"Environment: {verdict_counts(findings)}", findings)
     if out is not None:

@@ -7,7 +7,7 @@ import typer
 
 from madeleine_bench.cli.completion import protocol_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
-from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample
+from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 Folders = Annotated[
     list[Path],
@@ -100,6 +100,7 @@ def add(
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
+    time_limit: TimeLimit = 3600.0,
 ) -> None:
     """Verify a submission and add its recomputed records to a results folder.
 
@@ -107,5 +108,7 @@ def add(
     """
     from madeleine_bench.cli.submission_reports import add_bundle, asked
 
-    request = asked(level, source, config, results, catalogue, jobs, allow_code, sample, draw)
+    request = asked(
+        level, source, config, results, catalogue, jobs, allow_code, sample, draw, time_limit
+    )  # fmt: skip
     add_bundle(bundle, request, reported)

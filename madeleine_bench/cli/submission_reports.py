@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from madeleine_bench.runner.cohorts import SourceChoice
 from madeleine_bench.submissions.add import add_submission
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest
+from madeleine_bench.submissions.deadline import Steps, deadline
 from madeleine_bench.submissions.findings import MEANING, Level
 from madeleine_bench.submissions.markdown import review_markdown
 from madeleine_bench.submissions.pack import Packed
@@ -56,11 +57,12 @@ def asked(
     allow_code: bool,
     sample: int,
     draw: str | None,
+    time_limit: float,
 ) -> VerifyRequest:
     """Return how to verify; without a draw, one that no submitter can know beforehand."""
     return VerifyRequest(
         level, source, config, results, catalogue, jobs or os.cpu_count() or 1, allow_code, sample,
-        draw or secrets.token_hex(4),
+        draw or secrets.token_hex(4), time_limit,
     )  # fmt: skip
 
 
@@ -69,15 +71,18 @@ def verify_bundle(path: Path, request: VerifyRequest, out: Path | None, json: Pa
 
     Raises:
         InputError: the bundle is refused, or cannot be verified here.
-        CheckFailed: a claim is false.
+        CheckFailed: a claim is false, or time ran out.
     """
-    with _verified(path, request) as (verification, _):
+    _clear_reports(path, [report for report in (out, json) if report is not None])
+    with tempfile.TemporaryDirectory(prefix="mbench-") as scratch, _limited(path, request) as steps:
+        verification = _verified(path, request, Path(scratch), steps)
+        steps.phase("compare with known encoders", 0)
         found = review(verification, request.results)
+    _print_review(found)
     if out is not None:
         write_text(out, review_markdown(found))
     if json is not None:
         write_text(json, review_json(found))
-    _print_review(found)
     _require_verified(verification)
 
 
@@ -87,19 +92,26 @@ def add_bundle(path: Path, request: VerifyRequest, reported: bool) -> None:
     With `reported` the claimed records are written as they are, as V0.
 
     Raises:
-        InputError: the bundle is refused, or V0 was asked for without --reported.
-        CheckFailed: a claim is false; nothing is written then.
+        InputError: the bundle is refused, V0 was asked for without --reported, or more with it.
+        CheckFailed: a claim is false, or time ran out; nothing is written then.
     """
     if reported:
+        if request.level in ("V2", "V3"):
+            raise InputError(
+                f"--reported keeps the claimed scores as V0, and --level {request.level} verifies "
+                "them; leave one of them out"
+            )
         request = replace(request, level="V0")
     elif request.level == "V0":
         raise InputError(
             "at V0 the scores are the submitter's word, which no board ranks; add --reported to "
             "keep them as such, or leave out --level to recompute them"
         )
-    with _verified(path, request) as (verification, scratch):
+    with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
+        with _limited(path, request) as steps:
+            verification = _verified(path, request, Path(scratch), steps)
         _require_verified(verification)
-        added = add_submission(verification, scratch, request.results)
+        added = add_submission(verification, Path(scratch), request.results)
     card = verification.bundle.card
     typer.echo(
         f"{card.name} {card.revision}: {added.written} records added as {verification.reached}, "
@@ -108,16 +120,37 @@ def add_bundle(path: Path, request: VerifyRequest, reported: bool) -> None:
     typer.echo(f"see: mbench leaderboard show --results {request.results}")
 
 
+def _clear_reports(bundle: Path, reports: Sequence[Path]) -> None:
+    """Remove the reports of an earlier try: where this one ends early, they would pass for its own.
+
+    Raises:
+        InputError: two of bundle and reports are one file, or a report cannot be written there.
+    """
+    places = [path.resolve() for path in (bundle, *reports)]
+    if len(set(places)) < len(places):
+        raise InputError("the bundle, --out and --json must be different files")
+    for report in reports:
+        try:
+            report.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {report}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
-def _verified(path: Path, request: VerifyRequest) -> Iterator[tuple[Verification, Path]]:
-    """Yield the verification of a bundle and the folder with what was recomputed."""
+def _limited(path: Path, request: VerifyRequest) -> Iterator[Steps]:
+    """Yield the progress of a verification that ends when its time is out."""
+    with LiveProgress() as progress:
+        steps = Steps(progress)
+        with deadline(request.time_limit_s, path, steps):
+            yield steps
+
+
+def _verified(path: Path, request: VerifyRequest, scratch: Path, steps: Steps) -> Verification:
+    """Return the verification of a bundle; what was recomputed lies in the scratch folder."""
     bundle = read_bundle(path)
     if request.allow_code and request.level in ("V2", "V3"):
-        typer.echo("--allow-code: running code that came with the submission", err=True)
-    with tempfile.TemporaryDirectory(prefix="mbench-") as name:
-        with LiveProgress() as progress:
-            verification = verify(bundle, request, Path(name), progress)
-        yield verification, Path(name)
+        steps.say("--allow-code: running code that came with the submission")
+    return verify(bundle, request, scratch, steps)
 
 
 def _require_verified(verification: Verification) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.completion import encoder_names
 from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
 
 app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
@@ -26,6 +27,9 @@ Sample = Annotated[int, typer.Option(min=1, help="V2: slides of each cohort to e
 Draw = Annotated[
     str | None, typer.Option(help="V2: chooses the slides; a new random one by default.")
 ]
+TimeLimit = Annotated[
+    float, typer.Option(metavar="SECONDS", help="The most that all of it may take; exit 1 then.")
+]
 
 
 @app.command()
@@ -45,7 +49,12 @@ def new(
 
 @app.command()
 def pack(
-    card: Annotated[str, typer.Argument(help="Path of the card, or name of the encoder.")],
+    card: Annotated[
+        str,
+        typer.Argument(
+            help="Path of the card, or name of the encoder.", autocompletion=encoder_names
+        ),
+    ],
     results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option(help="The zip; NAME.zip by default.")] = None,
     board: Annotated[str | None, typer.Option(help="Which board, where there are several.")] = None,
@@ -78,6 +87,7 @@ def verify(
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
+    time_limit: TimeLimit = 3600.0,
     out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
 ) -> None:
@@ -88,6 +98,6 @@ def verify(
     from madeleine_bench.cli.submission_reports import asked, verify_bundle
 
     request = asked(
-        level, source, config, results, catalogue, jobs, allow_code, sample, draw
+        level, source, config, results, catalogue, jobs, allow_code, sample, draw, time_limit
     )  # fmt: skip
     verify_bundle(bundle, request, out, json)

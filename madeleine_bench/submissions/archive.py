@@ -110,7 +110,8 @@ def kind_of(name: str, limits: Limits = LIMITS) -> str | None:
 def _read(path: Path, most: int) -> bytes:
     try:
         if not path.is_file():
-            raise InputError(f"{path}: no such file; name the zip that mbench submit pack made")
+            what = "not a file" if path.exists() else "no such file"
+            raise InputError(f"{path}: {what}; name the zip that mbench submit pack made")
         with path.open("rb") as handle:
             data = handle.read(most + 1)
     except OSError as error:

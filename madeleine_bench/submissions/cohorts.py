@@ -33,6 +33,7 @@ class VerifyRequest:
         allow_code: run the encoder's code although it is not part of madeleine-bench.
         sample: slides of each cohort that V2 encodes again.
         draw: what the choice of those slides hangs on; the submitter must not know it before.
+        time_limit_s: the most that all of it may take.
     """
 
     level: Level = "V1"
@@ -44,6 +45,7 @@ class VerifyRequest:
     allow_code: bool = False
     sample: int = 16
     draw: str = "0"
+    time_limit_s: float = 3600.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Is a submission an encoder we know under a new name? Its embeddings against all we have."""
+"""How a submission's embeddings relate to those of every encoder we know."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,22 @@ from numpy.typing import NDArray
 
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
+from madeleine_bench.stats.procrustes import procrustes_residual
 from madeleine_bench.stats.similarity import chance_cka, linear_cka
 
-# Of the 55 pairs of shipped encoders on each phantom cohort, the closest (mean-pool and max-pool on
-# mgh-breast) has .988. A copy that was turned and rounded to bfloat16, or got noise of 1% of its
-# spread, keeps .9999; noise of 3% keeps .999.
-DUPLICATE_CKA = 0.999
+# Where the best rotation leaves 1e-4 of the variance, CKA is above .999; it is the cheaper one, and
+# asked first. Alone it does not tell: mean-pool with the patches' deviations beside it has .9999.
+NEAR_CKA = 0.999
+# Noise of 1% of each column's spread leaves 1e-4 at most. The closest honest relative of mean-pool
+# on the phantom cohorts, a mean without the outer tenths, leaves more (encoder_relatives.py).
+SAME_RESIDUAL = 1e-4
 CONTROL_CKA = 0.9
 _MIN_SLIDES = 30
 # White noise this alike says that slides are too few for the widths; CKA then tells nothing.
 _MAX_CHANCE = 0.99
 _SAME_COLUMN = 0.9999
 _SAME_COLUMNS = 0.95
+_PART = "some of its columns, in another order or scale"
 _BLOCK = 4_000_000
 
 
@@ -33,19 +37,23 @@ class Likeness:
         encoder: name of the known encoder.
         slides: shared slides.
         cka: linear CKA; None where there are too few slides for the widths.
-        relation: "exact copy", "the same columns ...", "equal up to rotation and scale", or "".
+        residual: share of the variance that the best rotation, shift and scale leave over; None
+            where CKA is too low for it to be small.
+        relation: "equal", "the same columns ...", "equal up to rotation and scale",
+            "some of its columns ...", or "".
     """
 
     cohort: str
     encoder: str
     slides: int
     cka: float | None
+    residual: float | None
     relation: str
 
     @property
     def duplicate(self) -> bool:
         """Whether this is the same encoder for all a benchmark can see."""
-        return bool(self.relation)
+        return self.relation not in ("", _PART)
 
 
 def likenesses(
@@ -75,14 +83,23 @@ def compare(cohort: str, encoder: str, own: Embeddings, other: Embeddings) -> Li
     )
     likely = chance_cka(len(shared), first.shape[1], second.shape[1])
     cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
-    relation = ""
+    near = cka is not None and cka > NEAR_CKA
+    residual = procrustes_residual(first, second) if near else None
+    relation = _relation(first, second, residual)
+    return Likeness(cohort, encoder, len(shared), cka, residual, relation)
+
+
+def _relation(
+    first: NDArray[np.float64], second: NDArray[np.float64], residual: float | None
+) -> str:
     if np.array_equal(first, second):
-        relation = "exact copy"
-    elif _shared_columns(first, second) >= _SAME_COLUMNS:
-        relation = "the same columns, in another order or scale"
-    elif cka is not None and cka > DUPLICATE_CKA:
-        relation = "equal up to rotation and scale"
-    return Likeness(cohort, encoder, len(shared), cka, relation)
+        return "equal"
+    there = _shared_columns(first, second) >= _SAME_COLUMNS
+    if there and _shared_columns(second, first) >= _SAME_COLUMNS:
+        return "the same columns, in another order or scale"
+    if residual is not None and residual <= SAME_RESIDUAL:
+        return "equal up to rotation and scale"
+    return _PART if there else ""
 
 
 def _closeness(found: Likeness) -> tuple[bool, float]:

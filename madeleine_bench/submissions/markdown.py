@@ -130,6 +130,7 @@ def _suspicions(found: Review) -> Iterator[str]:
         yield ""
         for rule in sorted({hit.rule for hit in found.suspicions}):
             yield f"- {rule}: {RULES[rule]}."
+        yield "\nNo rule is a verdict: an honest encoder may hit one."
     phantom = found.verification.bundle.manifest.board.startswith("phantom")
     if phantom and not any(other.label.startswith("oracle ") for other in found.known):
         yield "\nNo record of the oracle was at hand, so no score was held against the ceiling."

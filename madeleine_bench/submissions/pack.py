@@ -67,7 +67,8 @@ def pack(
             the folder, or a file cannot be read or written.
     """
     entry = find_encoder(encoder)
-    newest = _records(entry, ResultStore(results), results, board, catalogue)
+    again = f"mbench run --encoder {encoder} --task all --results {results}"
+    newest = _records(entry, ResultStore(results), results, board, catalogue, again)
     records = [r for r in newest if catalogue.protocol(r.protocol).from_slides]
     left_out = tuple(sorted({r.protocol for r in newest} - {r.protocol for r in records}))
     if not records:
@@ -113,10 +114,10 @@ def _records(
     results: Path,
     board: str | None,
     catalogue: Catalogue,
+    again: str,
 ) -> list[Record]:
     """Return the newest record of each task and protocol of the current versions, in order."""
     name = entry.card.name
-    again = f"mbench run --encoder {entry.origin} --task all --results {results}"
     named = [record for record in store.records() if record.encoder.name == name]
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")

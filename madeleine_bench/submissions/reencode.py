@@ -17,9 +17,9 @@ from madeleine_bench.encoders.registry import EncoderEntry, fingerprint, shipped
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import hash_bytes, hash_json
-from madeleine_bench.runner.jobs import EmbedJob, run_embed_job
+from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
 from madeleine_bench.runner.plan import slides_with_bags
-from madeleine_bench.runner.workers import in_parallel
+from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.submissions.bundle import Bundle, ClaimedEmbeddings
 from madeleine_bench.submissions.cohorts import OwnCohorts, VerifyRequest
@@ -76,8 +76,7 @@ def reencode(
 ) -> Reencoded:
     """Return rows encoded again: of some slides for V2, of every slide for V3.
 
-    Raises:
-        InputError: a worker could not write.
+    The encoder runs in workers alone: it may hang, die, or reach into the process that judges it.
     """
     level: Level = "V3" if request.level == "V3" else "V2"
     done = Reencoded({}, [], list(_check_fingerprint(bundle, entry)))
@@ -93,7 +92,7 @@ def reencode(
     ]
     progress.phase("encode", len(jobs))
     failed: dict[str, str] = {}
-    for outcome in in_parallel(run_embed_job, jobs, request.jobs):
+    for outcome in LocalWorkers(request.jobs, apart=True).run(run_embed_job, jobs, _lost):
         failed.update({cohort: reason for (_, cohort), reason in outcome.failed.items()})
         progress.advance(outcome.note)
     for cohort_id, slides in chosen.items():
@@ -114,6 +113,11 @@ def reencode(
         done.notes.append(note)
         done.findings.extend([finding] if finding else [])
     return done
+
+
+def _lost(job: EmbedJob, reason: str) -> Outcome:
+    failed = {(entry.card.name, job.cohort_id): reason for entry, _ in job.encoders}
+    return Outcome(f"{job.cohort_id} {job.slide_ids[-1]}", failed)
 
 
 def _chosen(

@@ -74,6 +74,7 @@ def verify(
     entry = None
     if request.level in ("V2", "V3"):
         entry = runnable_encoder(bundle, request.allow_code, scratch / "encoder")
+    progress.phase("open cohorts", 0)
     own = open_own_cohorts(bundle, request, catalogue)
     findings += check_ids(bundle, own)
     done = recompute(bundle, own, catalogue, request, scratch / "results", progress)

@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from madeleine_bench.cli.main import command
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.pretrain.recipe import shipped_recipes
 from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 from madeleine_bench.specs.catalogue import load_catalogue
 
 CATALOGUE = load_catalogue()
+# What an option or argument is called whose values are names: --task, --patch-encoder, CARD.
+NAMES = {"task", "pattern", "encoder", "card", "cohort", "protocol"}
 # What bash is offered, and which modules were imported for it.
 ASK = """
 import json, os, sys
@@ -55,11 +59,37 @@ def beginning(start: str, names) -> list[str]:
         ("mbench data status b", beginning("b", CATALOGUE.cohorts)),
         ("mbench features extract --patch-encoder u", beginning("u", shipped_patch_encoders())),
         ("mbench pretrain ", beginning("", shipped_recipes())),
+        ("mbench doctor --encoder mean-", ["mean-mlp", "mean-pool"]),
+        ("mbench doctor --cohort b", beginning("b", CATALOGUE.cohorts)),
+        ("mbench submit pack mean-p", ["mean-pool"]),
         ("mbench encoders show nobody", []),
     ],
 )  # fmt: skip
 def test_names_are_those_of_the_catalogue(line, expected):
     assert offered(line) == expected
+
+
+def parameters(one, path=("mbench",)):
+    """Every option and argument of the command tree, with the words that lead to it."""
+    for name, inner in getattr(one, "commands", {}).items():
+        yield from parameters(inner, (*path, name))
+    yield from ((" ".join(path), parameter) for parameter in one.params)
+
+
+def test_every_option_that_takes_names_offers_them():
+    whole = command()
+    named = [
+        (path, parameter)
+        for path, parameter in parameters(whole)
+        if parameter.name.split("_")[-1] in NAMES
+    ]
+    assert {path for path, _ in named} >= {"mbench run", "mbench doctor", "mbench submit pack"}
+    silent = [
+        f"{path} {parameter.name}"
+        for path, parameter in named
+        if not parameter.shell_complete(typer.Context(whole), "")
+    ]
+    assert silent == []
 
 
 def test_cards_are_offered_by_path_where_no_name_begins_so(tmp_path):

@@ -149,6 +149,9 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(mbench, tmp_path):
     said = mbench("doctor", "--results", tmp_path, "--out", tmp_path / "file" / "out")
     assert said.code == 2
     assert "cannot write" in said.err
+    said = mbench("doctor", "--results", tmp_path / "file")
+    assert said.code == 2
+    assert "is a file; name a folder" in said.err
 
 
 def test_the_sample_is_the_same_each_time(small):

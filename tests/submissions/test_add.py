@@ -81,6 +81,9 @@ def test_reported_scores_are_stored_as_the_submitters_word(first, altered, add, 
     said = add(path, "--level", "V0")
     assert said.code == 2
     assert "--reported" in said.err
+    said = add(path, "--reported", "--level", "V2")
+    assert said.code == 2
+    assert "leave one of them out" in said.err
     said = add(path, "--reported")
     assert said.code == 0, said.err
     record = stored(add.results)["bcnb-er"]

@@ -14,7 +14,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest
-from madeleine_bench.submissions.duplicates import compare, likenesses
+from madeleine_bench.submissions.duplicates import SAME_RESIDUAL, compare, likenesses
 from madeleine_bench.submissions.markdown import review_markdown
 from madeleine_bench.submissions.readable import (
     best_column,
@@ -58,12 +58,13 @@ def rotation(width):
 @pytest.mark.parametrize(
     ("matrix", "relation"),
     [
-        (BASE, "exact copy"),
+        (BASE, "equal"),
         (BASE[:, ::-1], "the same columns, in another order or scale"),
         (BASE * np.linspace(-3, 9, 12), "the same columns, in another order or scale"),
-        (BASE[:, 2:7] * 2 + 1, "the same columns, in another order or scale"),
+        (BASE[:, 2:7] * 2 + 1, "some of its columns, in another order or scale"),
         (BASE @ rotation(12) * 7 + 3, "equal up to rotation and scale"),
         (BASE @ rotation(12) + 0.01 * noise(60, 12, seed=9), "equal up to rotation and scale"),
+        (BASE @ rotation(12) + 0.02 * noise(60, 12, seed=9), ""),
         (BASE + 0.5 * noise(60, 12, seed=9), ""),
         (noise(60, 12, seed=4), ""),
         (np.zeros((60, 3)), ""),
@@ -75,12 +76,55 @@ def test_a_copy_is_found_however_it_was_dressed(matrix, relation):
     assert found.relation == relation
 
 
+# Bags of 40 patches for each slide: what honest encoders that know of one another make of them.
+BAGS = 3.0 * BASE[:, None] + noise(60, 40, 12, seed=6)
+MEAN = BAGS.mean(axis=1)
+INNER = np.sort(BAGS, axis=1)[:, 4:-4].mean(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "relation"),
+    [
+        (np.hstack([MEAN, BAGS.std(axis=1)]), ""),
+        (BAGS[:, ::2].mean(axis=1), ""),
+        (INNER, ""),
+        (MEAN[:, :6], "some of its columns, in another order or scale"),
+    ],
+    ids=["mean and deviation", "other patches", "without the outer tenths", "half of the columns"],
+)
+def test_an_honest_relative_is_no_duplicate(matrix, relation):
+    found = compare("bcnb", "mean-pool", embeddings(matrix), embeddings(MEAN))
+    assert found is not None
+    assert found.relation == relation
+    assert not found.duplicate
+    assert suspicious_likeness([found]) == []
+
+
+def test_cka_alone_would_call_the_mean_beside_a_deviation_a_duplicate():
+    beside = embeddings(np.hstack([MEAN, BAGS.std(axis=1)]))
+    found = compare("bcnb", "mean-pool", beside, embeddings(MEAN))
+    assert found is not None
+    assert found.cka > 0.999
+    assert found.residual > 5 * SAME_RESIDUAL
+
+
+@given(st.sampled_from([0.0, 1e-4, 1e-3, 5e-3]), st.floats(1e-3, 1e3), st.integers(0, 9))
+def test_a_copy_turned_scaled_and_blurred_is_found(share, scale, seed):
+    turned = MEAN.astype(float) @ rotation(12)
+    blurred = scale * (turned + share * turned.std(axis=0) * noise(60, 12, seed=seed))
+    found = compare("bcnb", "mean-pool", embeddings(blurred), embeddings(MEAN))
+    assert found is not None
+    assert found.relation == "equal up to rotation and scale"
+    (hit,) = suspicious_likeness([found])
+    assert "of the variance apart" in hit.seen
+
+
 def test_slides_in_another_order_and_a_part_of_them_are_matched_by_id():
     order = rng_for("order").permutation(60)[:40]
     part = embeddings(BASE[order], [IDS[i] for i in order])
     found = compare("bcnb", "known", part, embeddings(BASE))
     assert found is not None
-    assert (found.relation, found.slides) == ("exact copy", 40)
+    assert (found.relation, found.slides) == ("equal", 40)
     assert compare("bcnb", "known", embeddings(BASE[:20], IDS[:20]), embeddings(BASE)) is None
 
 
