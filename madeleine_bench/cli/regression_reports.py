@@ -139,7 +139,8 @@ def _score(
                 config=gate.config,
                 catalogue=gate.catalogue,
             )
-            failed.update(run(request, progress).failures)
+            report = run(request, progress)
+            failed.update((what, str(why)) for what, why in report.failures)
     failures = {}
     for cell in cells:
         task = catalogue.tasks[cell.task]

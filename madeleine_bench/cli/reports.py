@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_board
-from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.errors import CheckFailed
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.determinism import check_determinism
+from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 
@@ -19,7 +20,8 @@ def finish_run(request: Request) -> None:
     """Run, print the boards the run belongs to, and say what failed.
 
     Raises:
-        InputError: the request cannot be carried out, or part of it failed.
+        InputError: the request cannot be carried out, or part of it, all for wrong input.
+        CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
     with LiveProgress() as progress:
         report = run(request, progress)
@@ -36,7 +38,7 @@ def finish_run(request: Request) -> None:
     )
     if report.failures:
         lines = [f"{what}: {why}" for what, why in report.failures]
-        raise InputError(f"not everything could be scored:\n{_listed(lines)}")
+        raise ending(f"not everything could be scored:\n{_listed(lines)}", report.failures)
 
 
 def finish_determinism(request: Request) -> None:

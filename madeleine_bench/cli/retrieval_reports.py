@@ -7,7 +7,6 @@ from typing import Any, Literal
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
-from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.leaderboard.contamination import contamination
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
@@ -18,6 +17,7 @@ from madeleine_bench.runner.cross_stain import (
     EncoderSearch,
     cross_stain,
 )
+from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.runner.stain_search import RESAMPLES, StainSearch
 
@@ -57,7 +57,7 @@ def report_cross_stain(request: CrossStainRequest, form: Form) -> None:
         typer.echo(f"numbers in {path}", err=True)
     if report.failures:
         lines = "\n".join(f"  {name}: {why}" for name, why in report.failures)
-        raise InputError(f"not every encoder could be used:\n{lines}")
+        raise ending(f"not every encoder could be used:\n{lines}", report.failures)
 
 
 def document(report: CrossStainReport) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from madeleine_bench.leaderboard.sensitivity import (
 from madeleine_bench.leaderboard.sensitivity_figure import sensitivity_chart
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
+from madeleine_bench.runner.failures import Failure, ending
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit
@@ -84,7 +85,11 @@ def report_sensitivity(
         for report in reports:
             _print(report)
     if failures:
-        raise InputError("not everything could be scored:\n" + "\n".join(failures))
+        lines = [f"  {what}: {why}" for what, why in failures[:_SHOWN_FAILURES]]
+        if (more := len(failures) - _SHOWN_FAILURES) > 0:
+            lines.append(f"  and {more} more")
+        text = "not everything could be scored:\n" + "\n".join(lines)
+        raise ending(text, failures)
 
 
 def _score(
@@ -92,7 +97,7 @@ def _score(
     catalogue: Catalogue,
     tasks: Sequence[TaskSpec],
     protocols: Sequence[str],
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[tuple[str, Failure]]]:
     """Score the encoders on the tasks each protocol fits; return the boards and what failed."""
     if not request.encoders:
         raise InputError("no encoder given: --encoder NAME (mbench encoders list), or --no-run")
@@ -110,7 +115,7 @@ def _score(
             raise InputError(f"protocol {name} fits none of the tasks; leave it out")
         fitting.setdefault(own, []).append(name)
     boards: set[str] = set()
-    failures: list[str] = []
+    failures: list[tuple[str, Failure]] = []
     with LiveProgress() as progress:
         for ids, names in fitting.items():
             report = run(
@@ -122,9 +127,7 @@ def _score(
                 progress,
             )  # fmt: skip
             boards |= set(report.boards)
-            failures += [f"  {what}: {why}" for what, why in report.failures]
-    if (more := len(failures) - _SHOWN_FAILURES) > 0:
-        failures = [*failures[:_SHOWN_FAILURES], f"  and {more} more"]
+            failures += report.failures
     return sorted(boards), failures
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
-from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.provenance import machine_provenance
+from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.multistain import (
     MultistainReport,
     MultistainRequest,
@@ -43,7 +43,7 @@ def report_stains(request: MultistainRequest, form: Literal["table", "json"]) ->
             _write(report, own, folder / cohort, form)
     if report.failures:
         lines = "\n".join(f"  {name}: {why}" for name, why in report.failures)
-        raise InputError(f"not every encoder could be used:\n{lines}")
+        raise ending(f"not every encoder could be used:\n{lines}", report.failures)
 
 
 def document(report: MultistainReport, found: Sequence[TaskByStains]) -> dict[str, Any]:

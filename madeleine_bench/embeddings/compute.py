@@ -11,7 +11,7 @@ from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.embeddings.time_limit import time_limit
 from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
 
@@ -24,8 +24,8 @@ def embed_slides(
     data: CohortData,
     slide_ids: Sequence[str],
     time_limit_s: float | None = None,
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, str]]:
-    """Return slide x dim float32 and its cost for each encoder, and why each other one failed.
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, MbenchError]]:
+    """Return slide x dim float32 and its cost for each encoder, and the error of each other one.
 
     Each bag is read once and given to every encoder; a failed encoder does not stop the others.
     The cost is that of encoding: reading the bag is not in it.
@@ -41,7 +41,7 @@ def embed_slides(
     """
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
     seconds = dict.fromkeys(encoders, 0.0)
-    failed: dict[str, str] = {}
+    failed: dict[str, MbenchError] = {}
     for slide_id in slide_ids:
         bag = data.read_bag(slide_id)
         for name, encoder in encoders.items():
@@ -53,12 +53,12 @@ def embed_slides(
                     rows[name].append(encode_checked(encoder, bag))
                 seconds[name] += time.perf_counter() - started
                 if rows[name][-1].shape != rows[name][0].shape:
-                    raise InputError(
+                    raise CheckFailed(
                         f"encoder {name}: slide {slide_id} has an embedding of width "
                         f"{len(rows[name][-1])}, others have {len(rows[name][0])}"
                     )
-            except InputError as error:
-                failed[name] = str(error)
+            except MbenchError as error:
+                failed[name] = error.with_traceback(None)  # which holds on to the bag
     done = {name: np.stack(found) for name, found in rows.items() if name not in failed}
     costs = {
         name: EncodingCost(len(slide_ids), seconds[name], _n_parameters(encoders[name]))
@@ -71,8 +71,9 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     """Return the embedding of one bag as float32, shape (dim,), checked against the card.
 
     Raises:
-        InputError: the bag is not what the card expects; the encoder raises; the embedding has the
-            wrong shape or dtype, or holds NaN or infinity.
+        InputError: the bag is not what the card expects, or the encoder says so of it.
+        CheckFailed: the encoder raises; the embedding has the wrong shape or dtype, or holds NaN or
+            infinity.
     """
     card = encoder.card
     who = f"encoder {card.name}, slide {bag.slide_id}"
@@ -84,21 +85,21 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
     except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as if it were done
-        raise InputError(f"{who}: encode raised {type(error).__name__}: {error}") from error
+        raise CheckFailed(f"{who}: encode raised {type(error).__name__}: {error}") from error
     if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating):
-        raise InputError(
+        raise CheckFailed(
             f"{who}: encode must return a vector of floats, found shape {embedding.shape} "
             f"of {embedding.dtype}"
         )
     if card.dim is not None and len(embedding) != card.dim:
-        raise InputError(f"{who}: the card says dim {card.dim}, encode returned {len(embedding)}")
+        raise CheckFailed(f"{who}: the card says dim {card.dim}, encode returned {len(embedding)}")
     if not len(embedding):
-        raise InputError(f"{who}: encode returned an empty vector")
+        raise CheckFailed(f"{who}: encode returned an empty vector")
     with np.errstate(over="ignore"):
         single = embedding.astype(np.float32)
     if not np.isfinite(single).all():
         bad = int(np.flatnonzero(~np.isfinite(single))[0])
-        raise InputError(f"{who}: component {bad} of the embedding is {embedding[bad]}")
+        raise CheckFailed(f"{who}: component {bad} of the embedding is {embedding[bad]}")
     return single
 
 

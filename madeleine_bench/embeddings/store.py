@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import replacing, write_text
 from madeleine_bench.hashing import hash_array
 
@@ -110,13 +110,14 @@ class EmbeddingStore:
         Another process may do the same at the same time: both write equal bytes.
 
         Raises:
-            InputError: the shards are of different widths, or the folder cannot be written.
+            CheckFailed: the shards are of different widths.
+            InputError: a shard cannot be read, or the folder cannot be written.
         """
         parts = [self.part(path, shard) for shard in range(shards)]
         try:
             shapes = [_shape(part) for part in parts]
             if len(widths := {width for _, width in shapes}) > 1:
-                raise InputError(
+                raise CheckFailed(
                     f"{path}: the encoder made embeddings of different widths {widths}"
                 )
             ids: list[str] = []

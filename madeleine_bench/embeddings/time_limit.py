@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed
 
 GRACE_S = 3.0
 
@@ -30,7 +30,7 @@ def time_limit(seconds: float | None, what: str) -> Iterator[None]:
         what: begins the message.
 
     Raises:
-        InputError: the block took longer.
+        CheckFailed: the block took longer.
     """
     if seconds is None:
         yield
@@ -48,7 +48,7 @@ def time_limit(seconds: float | None, what: str) -> Iterator[None]:
                 signal.setitimer(signal.ITIMER_REAL, seconds)
             yield
         except _OutOfTime as error:
-            raise InputError(
+            raise CheckFailed(
                 f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
                 "leave it out"
             ) from error

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.finetuning.fit_files import Fit, fit_path, read_fit
 from madeleine_bench.finetuning.objectives import (
     CoxObjective,
@@ -109,7 +109,7 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
     except InputError:
         raise
     except Exception as error:  # a stranger's network may raise anything; so may a full GPU
-        raise InputError(
+        raise CheckFailed(
             f"encoder {encoder.card.name}: its network raised {type(error).__name__} on "
             f"{request.task.id}: {error}"
         ) from error

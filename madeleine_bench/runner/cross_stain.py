@@ -18,6 +18,7 @@ from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, finger
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
 from madeleine_bench.runner.embedding import ToEmbed, embed
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.runner.stain_search import StainSearch, search_stains
 from madeleine_bench.specs.catalogue import load_catalogue
@@ -64,7 +65,7 @@ class CrossStainReport:
     data: CohortData
     query: str
     encoders: tuple[EncoderSearch, ...]
-    failures: tuple[tuple[str, str], ...]
+    failures: tuple[tuple[str, Failure], ...]
 
 
 def cross_stain(request: CrossStainRequest, progress: Progress) -> CrossStainReport:
@@ -121,7 +122,7 @@ def searched_stains(cohort: OpenCohort, spec: CohortSpec, query: str) -> tuple[s
 
 def embed_cohort(
     entries: Sequence[EncoderEntry], data: CohortData, results: Path, jobs: int, progress: Progress
-) -> tuple[dict[str, Embeddings], list[tuple[str, str]]]:
+) -> tuple[dict[str, Embeddings], list[tuple[str, Failure]]]:
     """Return the embeddings of all slides of a cohort by encoder, and why the others have none.
 
     They lie where `mbench run` keeps them, so either makes what the other finds.
@@ -129,7 +130,9 @@ def embed_cohort(
     wanted = ToEmbed(data.cohort_id, data, tuple((e, fingerprint(e)) for e in entries))
     ready, failed = embed([wanted], results, jobs, "only-missing", progress)
     found = {name: read_embeddings(path) for (name, _), (path, _) in ready.items()}
-    return found, sorted((name, reason) for (name, _), reason in failed.items())
+    return found, sorted(
+        ((name, why) for (name, _), why in failed.items()), key=lambda each: each[0]
+    )
 
 
 def _usable(name: str) -> EncoderEntry:

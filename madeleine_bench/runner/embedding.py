@@ -6,7 +6,8 @@ from pathlib import Path
 
 from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import EncoderEntry
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import MbenchError
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
 from madeleine_bench.runner.plan import Resume, board_of, embeddings_key, slides_with_bags
 from madeleine_bench.runner.workers import Executor, LocalWorkers
@@ -15,7 +16,7 @@ from madeleine_bench.types import CohortData, Progress
 SHARD_SLIDES = 64
 # By (encoder, name of what was embedded): path and content hash, or the reason why there is none.
 Ready = dict[tuple[str, str], tuple[Path, str]]
-Failures = dict[tuple[str, str], str]
+Failures = dict[tuple[str, str], Failure]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def embed(
                 store.drop_parts(path)
                 ready[place] = (path, content)
             elif resume == "always":
-                failed[place] = "not embedded yet, and --resume always"
+                failed[place] = Failure("not embedded yet, and --resume always", of_input=True)
             else:
                 missing[place] = (path, len(shards))
                 lacking.append((entry, path))
@@ -107,8 +108,8 @@ def embed(
         elif place not in failed:
             try:
                 ready[place] = (path, store.join(path, shards_made))
-            except InputError as error:
-                failed[place] = str(error)
+            except MbenchError as error:
+                failed[place] = Failure.of(error)
     return ready, failed
 
 
@@ -116,5 +117,5 @@ def _lost(job: EmbedJob, reason: str) -> Outcome:
     where = f"slides {job.slide_ids[0]} to {job.slide_ids[-1]}: {reason}"
     if job.time_limit_s is not None:
         where += f"; or it hung, and did not end after --time-limit {job.time_limit_s:g}"
-    failed = {(entry.card.name, job.cohort_id): where for entry, _ in job.encoders}
+    failed = {(entry.card.name, job.cohort_id): Failure(where) for entry, _ in job.encoders}
     return Outcome(f"{job.cohort_id} {job.slide_ids[-1]}", failed)

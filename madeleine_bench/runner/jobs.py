@@ -14,7 +14,7 @@ from madeleine_bench.embeddings.compute import embed_slides, unit_embeddings
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import MbenchError
 from madeleine_bench.files import write_text
 from madeleine_bench.finetuning.evaluation import (
     Device,
@@ -31,6 +31,7 @@ from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
 from madeleine_bench.provenance import blas_libraries
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.record import (
@@ -47,10 +48,10 @@ from madeleine_bench.types import CohortData, Source, board_name
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: a note for the screen, and the reason of what failed by (encoder, where)."""
+    """How a job ended: a note for the screen, and what failed by (encoder, where)."""
 
     note: str
-    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    failed: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,23 +115,23 @@ class EvaluateJob:
 def run_embed_job(job: EmbedJob) -> Outcome:
     """Write the embeddings of some slides, one part file an encoder, and say what failed."""
     with threadpool_limits(1):
-        failed: dict[str, str] = {}
+        failed: dict[str, Failure] = {}
         encoders: dict[str, SlideEncoder] = {}
         for entry, _ in job.encoders:
             try:
                 encoders[entry.card.name] = _loaded(entry)
-            except InputError as error:
-                failed[entry.card.name] = str(error)
+            except MbenchError as error:
+                failed[entry.card.name] = Failure.of(error)
         try:
             done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
-            failed.update(raised)
+            failed.update({name: Failure.of(error) for name, error in raised.items()})
             for entry, part in job.encoders:
                 if entry.card.name in done:
                     store = EmbeddingStore(part.parent)
                     store.write_cost(part, costs[entry.card.name])
                     store.write(part, job.slide_ids, done[entry.card.name])
-        except InputError as error:
-            failed.update({entry.card.name: str(error) for entry, _ in job.encoders})
+        except MbenchError as error:
+            failed.update({entry.card.name: Failure.of(error) for entry, _ in job.encoders})
     note = f"{job.cohort_id} {job.slide_ids[-1]}"
     return Outcome(note, {(name, job.cohort_id): reason for name, reason in failed.items()})
 
@@ -160,8 +161,8 @@ def run_fit_job(job: FitJob) -> Outcome:
             device = torch_device(job.device).type
             write_text(path.with_suffix(".json"), json.dumps([seconds, device]) + "\n")
             write_fit(path, made)
-    except InputError as error:
-        return Outcome(note, {(name, f"{task.name} {protocol.name}"): str(error)})
+    except MbenchError as error:
+        return Outcome(note, {(name, f"{task.name} {protocol.name}"): Failure.of(error)})
     finally:
         torch.set_num_threads(threads)
     return Outcome(note)
@@ -213,8 +214,8 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
                 "status": "ok" if sound == len(folds) else "partly-failed" if sound else "failed",
             }
         )
-    except InputError as error:
-        return Outcome(note, {(name, task.name): str(error)})
+    except MbenchError as error:
+        return Outcome(note, {(name, task.name): Failure.of(error)})
     return Outcome(note)
 
 

@@ -9,6 +9,7 @@ from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Assessment, Cell, Plan, Request, bags_to_embed, make_plan
 from madeleine_bench.runner.run import to_embed
 from madeleine_bench.runner.stain_subsets import (
@@ -64,7 +65,7 @@ class MultistainReport:
     protocol: str
     alone: str
     found: tuple[TaskByStains, ...]
-    failures: tuple[tuple[str, str], ...]
+    failures: tuple[tuple[str, Failure], ...]
 
 
 def multistain(request: MultistainRequest, progress: Progress) -> MultistainReport:

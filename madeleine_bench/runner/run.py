@@ -10,6 +10,7 @@ from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
 from madeleine_bench.runner.executors import open_executor
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import EvaluateJob, Outcome, run_evaluate_job
 from madeleine_bench.runner.plan import (
     Plan,
@@ -41,7 +42,7 @@ class RunReport:
     boards: list[str]
     computed: int = 0
     reused: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
 
 
 def run(request: Request, progress: Progress, executor: Executor | None = None) -> RunReport:
@@ -127,7 +128,8 @@ def _evaluate(
         if request.resume != "never" and results.find(*place, key) is not None:
             report.reused += 1
         elif request.resume == "always":
-            report.failures.append((" ".join(place), "no record yet, and --resume always"))
+            why = Failure("no record yet, and --resume always", of_input=True)
+            report.failures.append((" ".join(place), why))
         else:
             machine = machine or machine_provenance()
             jobs.append(
@@ -155,4 +157,4 @@ def _evaluate(
 def _lost(job: EvaluateJob, reason: str) -> Outcome:
     name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
     note = f"{name} {task.id} {protocol.name}"
-    return Outcome(note, {(name, task.name): f"{protocol.name}: {reason}"})
+    return Outcome(note, {(name, task.name): Failure(f"{protocol.name}: {reason}")})

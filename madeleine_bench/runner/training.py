@@ -9,6 +9,7 @@ from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import FitJob, Outcome, run_fit_job
 from madeleine_bench.runner.plan import (
     Cell,
@@ -42,7 +43,8 @@ def train_networks(
             continue
         folder, key, todo = _missing(plan, cell, request)
         if todo and request.resume == "always":
-            failed[cell.name] = f"{len(todo)} fits are missing, and --resume always"
+            reason = f"{len(todo)} fits are missing, and --resume always"
+            failed[cell.name] = Failure(reason, of_input=True)
             continue
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
@@ -57,13 +59,13 @@ def train_networks(
         ]
     if jobs and not executor.elsewhere:
         torch_device(request.device)  # a wrong --device is said before anything is packed
-    unpacked: dict[str, str] = {}
+    unpacked: dict[str, Failure] = {}
     for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
         data = plan.cohorts[cohort_id].data
         try:
             pack_cohort(data, path, progress)
         except InputError as error:
-            unpacked[cohort_id] = str(error)
+            unpacked[cohort_id] = Failure.of(error)
     for cell in plan.cells:
         if cell.name in ready and cell.assessment.task.cohort in unpacked:
             failed[cell.name] = unpacked[cell.assessment.task.cohort]
@@ -80,7 +82,9 @@ def _lost(job: FitJob, reason: str) -> Outcome:
     name, assessment = job.entry.card.name, job.assessment
     place = (name, f"{assessment.task.name} {assessment.protocol.name}")
     split = f"{job.key[0]}/{job.key[1]}"
-    return Outcome(f"{name} {assessment.task.id} {split}", {place: f"split {split}: {reason}"})
+    return Outcome(
+        f"{name} {assessment.task.id} {split}", {place: Failure(f"split {split}: {reason}")}
+    )
 
 
 def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[tuple[int, int]]]:

@@ -41,6 +41,10 @@ class Catalogue:
                 if (task.status == "core" if pattern == "all" else False)
                 or fnmatch.fnmatchcase(task.id, pattern)
             ]
+            if not self.tasks:
+                raise InputError(
+                    "the catalogue has no tasks; --catalogue wants a folder laid out as tasks/ is"
+                )
             if not ids:
                 hint = did_you_mean(pattern, list(self.tasks))
                 raise InputError(f"no task is called '{pattern}'{hint} (mbench tasks list)")
@@ -76,7 +80,7 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
     """
     root = folder if folder is not None else resource_folder("tasks")
     if not root.is_dir():
-        raise InputError(f"no folder {root}; --tasks wants a folder laid out as tasks/ is")
+        raise InputError(f"no folder {root}; --catalogue wants a folder laid out as tasks/ is")
     cohorts = _load_all(CohortSpec, root / "cohorts", "id")
     protocols = _load_all(ProtocolSpec, root / "protocols", "name")
     tasks: dict[str, TaskSpec] = {}

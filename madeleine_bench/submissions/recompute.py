@@ -97,7 +97,7 @@ def score_claims(
         progress.advance(outcome.note)
         for (_, task_name), reason in outcome.failed.items():
             protocol = outcome.note.rsplit(" ", 1)[1]
-            failed[of_task[task_name], protocol] = plain(reason, 400)
+            failed[of_task[task_name], protocol] = plain(str(reason), 400)
     records = {(r.task.id, r.protocol): r for r in ResultStore(scratch).records()}
     return records, units, failed
 

@@ -17,6 +17,7 @@ from madeleine_bench.encoders.registry import EncoderEntry, fingerprint, shipped
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import hash_bytes, hash_json
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.runner.workers import LocalWorkers
@@ -93,7 +94,7 @@ def reencode(
     progress.phase("encode", len(jobs))
     failed: dict[str, str] = {}
     for outcome in LocalWorkers(request.jobs, apart=True).run(run_embed_job, jobs, _lost):
-        failed.update({cohort: reason for (_, cohort), reason in outcome.failed.items()})
+        failed.update({cohort: str(why) for (_, cohort), why in outcome.failed.items()})
         progress.advance(outcome.note)
     for cohort_id, slides in chosen.items():
         claimed = bundle.embeddings[cohort_id]
@@ -116,7 +117,7 @@ def reencode(
 
 
 def _lost(job: EmbedJob, reason: str) -> Outcome:
-    failed = {(entry.card.name, job.cohort_id): reason for entry, _ in job.encoders}
+    failed = {(entry.card.name, job.cohort_id): Failure(reason) for entry, _ in job.encoders}
     return Outcome(f"{job.cohort_id} {job.slide_ids[-1]}", failed)
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from madeleine_bench.embeddings.time_limit import time_limit
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed
 
 HANGS = """
 import threading
@@ -26,7 +26,7 @@ print("went on")
 
 def test_python_code_is_interrupted_and_said_by_name():
     said = r"^slow: took longer than 0.05 s; .*--time-limit"
-    with pytest.raises(InputError, match=said), time_limit(0.05, "slow"):
+    with pytest.raises(CheckFailed, match=said), time_limit(0.05, "slow"):
         time.sleep(30)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
@@ -38,7 +38,7 @@ def test_code_that_catches_every_exception_is_interrupted_too():
             time.sleep(30)
         pytest.fail("it caught what ends it")
 
-    with pytest.raises(InputError, match="took longer"), time_limit(0.05, "stubborn"):
+    with pytest.raises(CheckFailed, match="took longer"), time_limit(0.05, "stubborn"):
         stubborn()
 
 

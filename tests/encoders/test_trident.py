@@ -24,7 +24,7 @@ from madeleine_bench.encoders.registry import (
 )
 from madeleine_bench.encoders.trident import TridentEncoder, needs
 from madeleine_bench.encoders.trident_loading import MODELS
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Bag
@@ -305,7 +305,7 @@ def test_models_of_places_refuse_bags_without_them_and_others_do_not_ask(name, t
 def test_what_is_no_embedding_is_refused(trident, returned, message):
     trident(f"Network.forward = lambda self, batch, device: {returned}")
     card = EXTERNAL["feather"].card
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(MbenchError, match=message):
         encode_checked(load_encoder(EXTERNAL["feather"]), bag_for(card))
 
 

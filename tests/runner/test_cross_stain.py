@@ -159,7 +159,7 @@ def test_embeddings_are_made_once_and_an_encoder_that_fails_stops_no_other(tmp_p
     assert ready["mean-pool"].matrix.shape == (22, 512)
     ((name, why),) = failures
     assert name == "max-pool"
-    assert "width 7" in why
+    assert "width 7" in why.reason
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("mean-pool/*")}
     again, _ = embed_cohort([good], cohort.data, tmp_path, 1, Silence())
     assert again["mean-pool"].hash == ready["mean-pool"].hash

@@ -11,6 +11,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Request, make_plan
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
@@ -117,9 +118,8 @@ def test_fits_that_are_lost_or_damaged_are_trained_again(undisturbed, request_of
 def test_resume_always_trains_nothing_and_says_what_is_missing(request_of, tmp_path):
     report = run(request_of(tmp_path, resume="always"), Silence())
     assert report.computed == 0
-    assert ("abmil aidpath-her2@1 finetune/v1", "5 fits are missing, and --resume always") in (
-        report.failures
-    )
+    why = Failure("5 fits are missing, and --resume always", of_input=True)
+    assert ("abmil aidpath-her2@1 finetune/v1", why) in report.failures
 
 
 def test_a_supervised_encoder_is_fine_tuned_where_no_protocol_is_asked_for(request_of, tmp_path):
@@ -139,7 +139,7 @@ def test_an_encoder_that_cannot_be_fine_tuned_fails_alone(request_of, tmp_path):
         request_of(tmp_path, encoders=("mean-pool", "madeleine-se", "patch-count")), Silence()
     )
     assert report.computed == 1
-    said = dict(report.failures)
+    said = {what: why.reason for what, why in report.failures}
     assert "without stain encodings" in said["madeleine-se aidpath-her2@1 finetune/v1"]
     assert "no network to fine-tune" in said["patch-count aidpath-her2@1 finetune/v1"]
 
@@ -190,7 +190,10 @@ def test_bags_that_cannot_be_packed_fail_their_cohort_alone(request_of, tmp_path
     )
     assert report.computed == 1
     assert report.failures == [
-        ("mean-pool aidpath-her2@1 finetune/v1", "slide 'x': its largest feature is 1e+06")
+        (
+            "mean-pool aidpath-her2@1 finetune/v1",
+            Failure("slide 'x': its largest feature is 1e+06", of_input=True),
+        )
     ]
 
 

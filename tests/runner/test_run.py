@@ -88,7 +88,7 @@ def test_resume_never_computes_again_and_always_computes_nothing(tmp_path):
     progress = Quiet()
     report = run(small(tmp_path, resume="always"), progress)
     assert report.computed == 0
-    assert "--resume always" in report.failures[0][1]
+    assert "--resume always" in report.failures[0][1].reason
     run(small(tmp_path), progress)
     first = contents(tmp_path)
     report = run(small(tmp_path, resume="never"), progress)

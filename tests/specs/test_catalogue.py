@@ -138,6 +138,13 @@ def test_the_same_id_in_two_files_names_both(copy):
         load_catalogue(copy)
 
 
+def test_no_folder_and_a_folder_without_tasks_name_the_option(tmp_path):
+    with pytest.raises(InputError, match=r"no folder .*; --catalogue wants"):
+        load_catalogue(tmp_path / "absent")
+    with pytest.raises(InputError, match="has no tasks; --catalogue wants"):
+        load_catalogue(tmp_path).select(["all"])
+
+
 def test_not_text_and_not_a_mapping(copy):
     (copy / "bcnb-er.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
