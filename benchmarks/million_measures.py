@@ -24,6 +24,7 @@ from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.embedding import SHARD_SLIDES
 from madeleine_bench.runner.executors import ExecutorChoice, open_executor
 from madeleine_bench.runner.jobs import EmbedJob
 from madeleine_bench.seeds import rng_for
@@ -119,7 +120,10 @@ def scheduler_costs(tasks: int) -> dict[str, float]:
 
 
 def table_costs(slides: int) -> dict[str, float]:
-    """Return what a cohort of many slides costs before anything is computed, for one slide."""
+    """Return what a cohort of many slides costs before anything is computed, for one slide.
+
+    A job of embedding is of one shard, whatever the cohort.
+    """
     ids = [f"slide-{number:08d}-of-a-usual-length" for number in range(slides)]
     table = pd.DataFrame(
         {
@@ -132,7 +136,7 @@ def table_costs(slides: int) -> dict[str, float]:
     )
     catalogue = load_catalogue()
     cohort = PhantomCohort(catalogue.cohorts["bcnb"], catalogue.tasks_of("bcnb"), table=table)
-    job = EmbedJob("bcnb", cohort, tuple(ids[:64]), ())
+    shard = tuple(ids[slides // 2 :][:SHARD_SLIDES])
     rows = np.zeros((slides, DIM), dtype=np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.csv"
@@ -147,10 +151,13 @@ def table_costs(slides: int) -> dict[str, float]:
     known = [[*row, "0" * 64] for row in table.itertuples(index=False)]
     found["label_table_bytes"] = float(read.memory_usage(deep=True).sum())
     found["key_s"] = fastest(lambda: hash_json(known), 1)
-    found["job_bytes"] = float(len(dumps(job)))
-    found["job_s"] = fastest(lambda: dumps(job), 2)
     found["embedding_header_bytes"] = found["embeddings_bytes"] - rows.nbytes
-    return {name: value / slides for name, value in found.items()}
+
+    def sent() -> bytes:
+        return dumps(EmbedJob("bcnb", cohort.part(shard), shard, ()))
+
+    job = {"job_bytes": float(len(sent())), "job_s": fastest(sent, 20)}
+    return {name: value / slides for name, value in found.items()} | job
 
 
 def index_costs(slides: int) -> dict[str, float]:

@@ -92,8 +92,7 @@ def phases(cost: Mapping[str, float]) -> list[tuple[Phase, float]]:
         (Phase("extract, a core", SLIDES, patches / cost["extract_per_s_core"], spread, slide),
          task_s),
         (Phase("extract, a GPU", SLIDES, patches / gpu, spread, slide), task_s),
-        (Phase("embed", shards, embed_s, spread / 8, shard), task_s + SLIDES * cost["job_s"]),
-        (Phase("embed, slim jobs", shards, embed_s, spread / 8, shard), task_s),
+        (Phase("embed", shards, embed_s, spread / 8, shard), task_s + cost["job_s"]),
         (Phase("evaluate", TASKS * len(PROTOCOLS), of_task, spread, rows), task_s),
     ]  # fmt: skip
 
@@ -152,7 +151,7 @@ def limits(cost: Mapping[str, float]) -> dict[str, tuple[float, str]]:
         "key of the embeddings, from known hashes": (SLIDES * cost["key_s"], "s"),
         "hashes of all bags, in one process": (SLIDES * cost["hash_bag_s"] / HOUR_S, "h"),
         "packing, in one process": (SLIDES * cost["pack_s"] / HOUR_S, "h"),
-        "one embedding job, as sent": (SLIDES * cost["job_bytes"] / 1e6, "MB"),
+        "one embedding job, as sent": (cost["job_bytes"] / 1e3, "KB"),
         "ids in the header of an embeddings file": (
             SLIDES * cost["embedding_header_bytes"] / 1e6, "MB"),
         "few-shot predictions of one task, in memory": (SLIDES * few_shot / 1e9, "GB"),

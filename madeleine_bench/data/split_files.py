@@ -7,10 +7,14 @@ SHA-256, as sha256sum writes it, since a changed digit makes other folds that ar
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
@@ -109,17 +113,44 @@ def parse_splits(
         expected = ",".join((*key_names, "unit_id"))
         raise InputError(f"{path}: row 1 is {','.join(lines[0])}; expected {expected}")
     members = _members(path, lines, units, missing_allowed=missing_allowed)
-    cases = units.table["case_id"].to_numpy(dtype=str)
-    splits = []
-    for key, rows in sorted(members.items()):
-        listed = np.array(sorted(rows), dtype=np.intp)
-        if key_names == SHOT_KEYS:
-            others = np.flatnonzero(~np.isin(cases, cases[listed]))
-            splits.append(Split(key, listed, others.astype(np.intp)))
-        else:
-            others = np.setdiff1d(np.arange(len(cases)), listed)
-            splits.append(Split(key, others.astype(np.intp), listed))
-    return Splits(key_names, tuple(splits), hash_bytes(data))
+    listed = {key: np.array(sorted(members[key]), dtype=np.intp) for key in sorted(members)}
+    case, _ = pd.factorize(units.table["case_id"])
+    splits = _Listed(tuple(listed.items()), case, trains=key_names == SHOT_KEYS)
+    return Splits(key_names, splits, hash_bytes(data))
+
+
+@dataclass(frozen=True)
+class _Listed(Sequence[Split]):
+    """Splits that are held as their file has them: the other side of one is made when asked for.
+
+    Fifty draws of few shots leave nearly all units to test on, fifty times.
+
+    Attributes:
+        listed: key and sorted positions of each split, sorted by key.
+        case: (unit,) a number for each case.
+        trains: whether the listed units are trained on; then no other unit of their cases is tested
+            on. Else they are tested on, and all others trained on.
+    """
+
+    listed: tuple[tuple[tuple[int, int], NDArray[np.intp]], ...]
+    case: NDArray[np.intp]
+    trains: bool
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    @overload
+    def __getitem__(self, index: int) -> Split: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Split]: ...
+    def __getitem__(self, index: int | slice) -> Split | Sequence[Split]:
+        if isinstance(index, slice):
+            return replace(self, listed=self.listed[index])
+        key, rows = self.listed[index]
+        if self.trains:
+            others = np.flatnonzero(~np.isin(self.case, self.case[rows]))
+            return Split(key, rows, others)
+        return Split(key, np.setdiff1d(np.arange(len(self.case)), rows), rows)
 
 
 def _lines(path: Path, data: bytes) -> list[list[str]]:

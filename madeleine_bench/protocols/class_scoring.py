@@ -44,14 +44,14 @@ class ClassJudge:
         require_columns(predictions, ["unit_id", "case_id", "label", *columns], where)
         words = predictions["label"].to_numpy(dtype=object)
         self.strata_of_rows: NDArray[Any] = words
-        self._label = pd.Index(labels.classes).get_indexer(pd.Index(words)).astype(np.intp)
+        # A table of all folds is large; its columns are taken as they lie, a fold at a time.
+        self._label = pd.Index(labels.classes).get_indexer(pd.Index(words)).astype(np.int16)
         if (unknown := self._label < 0).any():
             word = str(words[unknown][0])
             raise InputError(
                 f"{where}: the label '{word}' is no class of the task"
                 f"{did_you_mean(word, list(labels.classes))}"
             )
-        # A table of all folds is large; its columns are taken as they lie, a fold at a time.
         self._columns = [predictions[name].to_numpy(dtype=np.float64) for name in columns]
         self._metric = task.metric.name
 
@@ -61,7 +61,7 @@ class ClassJudge:
 
     def resampled(self, fold: Fold, weights: NDArray[Any]) -> NDArray[np.float64]:
         """Return the main metric of each resample (weights: row x resample), NaN if undefined."""
-        label, probability = self._label[fold.rows], self._probability(fold)
+        label, probability = self._labels(fold), self._probability(fold)
         n_classes = probability.shape[1]
         if self._metric == "quadratic-kappa":
             predicted = probability.argmax(axis=1)
@@ -86,7 +86,10 @@ class ClassJudge:
         return mean_of_defined([self._score(name, fold) for fold in folds], groups)
 
     def _score(self, name: str, fold: Fold) -> float | None:
-        return METRICS[name](self._label[fold.rows], self._probability(fold))
+        return METRICS[name](self._labels(fold), self._probability(fold))
+
+    def _labels(self, fold: Fold) -> NDArray[np.intp]:
+        return self._label[fold.rows].astype(np.intp)
 
     def _probability(self, fold: Fold) -> NDArray[np.float64]:
         return np.stack([column[fold.rows] for column in self._columns], axis=1)

@@ -5,10 +5,17 @@ class), so with fewer units than dimensions it is sought there, in matrices of u
 fits of equal size go through the same few calls together. The optimum is that of scikit-learn's
 `LogisticRegression`, found to rounding; there is no approximation in it.
 
+At the optimum a = weight (target - p), where p are the probabilities that the margins give. On few
+units in many dimensions p comes close to 0 and 1, and Newton's method on the margins gains no more
+than a factor e a step on the way there. So far from the optimum p is read off the dual numbers
+instead, and log p = margin is what is made linear: a step then comes most of the way.
+
 References:
     Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithms 3.1 and 3.3:
-    the Newton step without inverting a kernel matrix, for two and for several classes. There the
-    intercept is part of the prior; here it is free of penalty, as in logistic regression.
+    Newton's method on dual numbers. There the intercept is part of the prior; here it is free of
+    penalty, as in logistic regression.
+    Yu, Huang and Lin, Dual coordinate descent methods for logistic regression and maximum entropy
+    models, Machine Learning 85 (2011): the dual problem and its interior.
 """
 
 from dataclasses import dataclass
@@ -17,16 +24,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Imported here and not where they are called: a BLAS that loads while threads are pinned is not.
-from scipy.linalg.lapack import dposv, dpotrf, dpotri
 from scipy.special import expit
+
+from madeleine_bench.protocols.conjugate_gradient import Curvature, Step, solve
+from madeleine_bench.protocols.dense_newton import aim
 
 Array = NDArray[np.float64]
 
 _ENOUGH_STEPS = 50
 _MOST_HALVINGS = 20
 # Newton's last steps each square the error, so one more is cheap, and machines then agree.
-_BEYOND_TOL = 1e-2
+_BEYOND_TOL = 3e-2
 _ROUNDING = 64.0 * np.finfo(np.float64).eps
+# Of the first residual: from there on the margins decide, as Newton's method squares the error.
+_NEAR = 1e-2
+# Of the last residual: where a step brings less, the margins decide from there on too.
+_FALLING = 0.9
+# Of the way to where a probability becomes 0.
+_INSIDE = 0.95
+# Of the twelve decades below 1: to 1%, which is near enough to start from.
+_BISECTIONS = 12
+_LEAST_SHARE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -74,212 +92,252 @@ def fit_in_dual(
     rows = train - centre
     with np.errstate(all="ignore"):
         kernel = C * (rows @ rows.mT)
-    problem = _Problem(rows, kernel, _targets(label, n_classes), weight)
-    n_vectors = problem.target.shape[1]
-    dual = np.zeros((len(train), n_vectors, train.shape[1]))
-    intercepts = np.zeros((len(train), n_vectors))
-    residual = np.full(len(train), np.inf)
-    n_iter = np.zeros(len(train), dtype=np.intp)
-    most = min(max_iter, _ENOUGH_STEPS)
-    going, part = np.arange(len(train)), problem
-    with np.errstate(all="ignore"):
-        for step in range(most + 1):
-            margin = part.margin(dual[going], intercepts[going])
-            residual[going] = part.residual(dual[going], margin)
-            left = ~(residual[going] <= _BEYOND_TOL * tol) & np.isfinite(margin).all(axis=(1, 2))
-            if step == most or not left.any():
-                break
-            going, part, margin = going[left], part.take(left), margin[left]
-            moved, dual[going], intercepts[going] = _newton_step(
-                part, dual[going], intercepts[going], margin
-            )
-            n_iter[going] += moved
-            going, part = going[moved], part.take(moved)
+        problem = _Problem(kernel, _targets(label, n_classes), weight[:, None], C)
+        goal = _BEYOND_TOL * tol
+        # Fewer dimensions than units, or rows that depend on others: see `dense_newton`.
+        dense = train.shape[2] < train.shape[1]
+        dual, intercepts, n_iter = _minimise(problem, goal, max_iter, dense=dense)
+        residual = _residual(problem, rows, dual, intercepts)
+        failed = ~(residual <= tol)
+        if failed.any() and not dense:
+            again = _minimise(problem.take(failed), goal, max_iter, dense=True)
+            dual[failed], intercepts[failed], n_iter[failed] = again
+            residual = _residual(problem, rows, dual, intercepts)
         coefficients = C * (dual @ rows)
         # The rows were centred, and a row further out is not: the centre goes to the intercept.
-        intercepts -= np.einsum("fvd,fd->fv", coefficients, centre[:, 0])
+        intercepts = intercepts - np.einsum("fvd,fd->fv", coefficients, centre[:, 0])
     residual[~np.isfinite(residual)] = np.inf
     return DualFits(coefficients, intercepts, residual, n_iter)
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """Several fits: rows (fit x unit x dim), C times their products (fit x unit x unit), targets.
+    """Several fits.
 
-    `target` is fit x vector x unit: 1 where the unit is of the class of the vector, else 0.
+    Attributes:
+        kernel: fit x unit x unit, C times the products of the centred rows.
+        target: fit x vector x unit: 1 where the unit is of the class of the vector, else 0.
+        weight: fit x 1 x unit.
+        C: inverse penalty.
     """
 
-    rows: Array
     kernel: Array
     target: Array
     weight: Array
+    C: float
 
     def take(self, chosen: NDArray[np.bool_]) -> "_Problem":
         """Return some of the fits."""
         if chosen.all():
             return self
-        return _Problem(
-            self.rows[chosen], self.kernel[chosen], self.target[chosen], self.weight[chosen]
-        )
+        return _Problem(self.kernel[chosen], self.target[chosen], self.weight[chosen], self.C)
+
+    @property
+    def total(self) -> Array:
+        """Return the sum of the weights of each fit, (fit,)."""
+        total: Array = self.weight.sum(axis=(1, 2))
+        return total
 
     def margin(self, dual: Array, intercepts: Array) -> Array:
         """Return the linear predictors, fit x vector x unit."""
         return dual @ self.kernel + intercepts[:, :, None]
 
-    def probability(self, margin: Array) -> Array:
-        """Return the probability of each vector's class, fit x vector x unit."""
-        if margin.shape[1] == 1:
-            logistic: Array = expit(margin)
-            return logistic
-        relative = np.exp(margin - margin.max(axis=1, keepdims=True))
-        shares: Array = relative / relative.sum(axis=1, keepdims=True)
-        return shares
-
     def slope(self, probability: Array) -> Array:
         """Return the derivative of the weighted losses by the margins, fit x vector x unit."""
-        return self.weight[:, None, :] * (probability - self.target)
+        return self.weight * (probability - self.target)
 
     def objective(self, dual: Array, intercepts: Array, margin: Array) -> Array:
         """Return the penalised loss of each fit, (fit,)."""
         if margin.shape[1] == 1:
-            sign = 2.0 * self.target[:, 0] - 1.0
-            loss = np.logaddexp(0.0, -sign * margin[:, 0])
+            loss = np.logaddexp(0.0, (1.0 - 2.0 * self.target) * margin)
         else:
-            top = margin.max(axis=1)
-            loss = np.log(np.exp(margin - top[:, None]).sum(axis=1)) + top
-            loss -= (margin * self.target).sum(axis=1)
+            top = margin.max(axis=1, keepdims=True)
+            loss = np.log(np.exp(margin - top).sum(axis=1, keepdims=True)) + top
+            loss -= (margin * self.target).sum(axis=1, keepdims=True)
         norm = (dual * (margin - intercepts[:, :, None])).sum(axis=(1, 2))
-        total: Array = (self.weight * loss).sum(axis=1) + 0.5 * norm
+        total: Array = (self.weight * loss).sum(axis=(1, 2)) + 0.5 * norm
         return total
 
-    def residual(self, dual: Array, margin: Array) -> Array:
-        """Return the largest component of the gradient by coefficients and intercepts, (fit,)."""
-        slope = self.slope(self.probability(margin))
-        by_coefficient = np.abs((slope + dual) @ self.rows).max(axis=(1, 2))
-        by_intercept = np.abs(slope.sum(axis=2)).max(axis=1)
-        largest: Array = np.maximum(by_coefficient, by_intercept) / self.weight.sum(axis=1)
-        return largest
+
+def _minimise(
+    problem: _Problem, goal: float, max_iter: int, *, dense: bool
+) -> tuple[Array, Array, NDArray[np.intp]]:
+    """Return dual numbers, intercepts and steps: where the gradient is below `goal`, or stuck."""
+    dual, intercepts = _start(problem)
+    margin = problem.margin(dual, intercepts)
+    n_iter = np.zeros(len(dual), dtype=np.intp)
+    interior = np.full(len(dual), not dense)
+    first, last = np.full(len(dual), np.inf), np.full(len(dual), np.inf)
+    going, part = np.arange(len(dual)), problem
+    for step in range(min(max_iter, _ENOUGH_STEPS) + 1):
+        probability = _probability(margin[going])
+        residual = _norm(part, dual[going], probability)
+        if step == 0:
+            first = residual
+        left = (residual > goal) & np.isfinite(margin[going]).all(axis=(1, 2))
+        if step == min(max_iter, _ENOUGH_STEPS) or not left.any():
+            break
+        going, part = going[left], part.take(left)
+        share = np.minimum(0.1, np.sqrt(residual[left] / first[going]))
+        interior[going] &= residual[left] > _NEAR * first[going]
+        interior[going] &= residual[left] < _FALLING * last[going]
+        last[going] = residual[left]
+        moved, dual[going], intercepts[going], margin[going] = _newton_step(
+            part,
+            (dual[going], intercepts[going], margin[going]),
+            probability[left],
+            interior[going],
+            share=share,
+            goal=goal,
+            dense=dense,
+        )
+        n_iter[going] += moved
+        stays = moved | interior[going]
+        interior[going] &= moved
+        going, part = going[stays], part.take(stays)
+    return dual, intercepts, n_iter
+
+
+def _start(problem: _Problem) -> tuple[Array, Array]:
+    """Return dual numbers and intercepts to start from, with every probability inside (0, 1).
+
+    The numbers are those that an optimum would have where all units had the mean margin.
+    """
+    weight, target = problem.weight, problem.target
+    shares = (weight * target).sum(axis=2) / problem.total[:, None]
+    intercepts = np.log(shares)
+    if shares.shape[1] == 1:
+        intercepts -= np.log1p(-shares)
+    dual = weight * (target - shares[:, :, None])
+    classes = max(2, shares.shape[1])
+    rest = 1.0 - 1.0 / classes
+    # With all dual numbers times a share, a unit's margin leads by the share times this gap, and
+    # the share of the optimum is that of the probability which this lead leaves to other classes.
+    gap = (dual * (dual @ problem.kernel)).sum(axis=(1, 2)) / (problem.total * rest)
+    low, high = np.full(len(gap), _LEAST_SHARE), np.ones(len(gap))
+    for _ in range(_BISECTIONS):
+        middle = np.sqrt(low * high)
+        above = middle * rest > expit(np.log(classes - 1.0) - middle * gap)
+        high, low = np.where(above, middle, high), np.where(above, low, middle)
+    return high[:, None, None] * dual, intercepts
 
 
 def _newton_step(
-    problem: _Problem, dual: Array, intercepts: Array, margin: Array
-) -> tuple[NDArray[np.bool_], Array, Array]:
+    problem: _Problem,
+    state: tuple[Array, Array, Array],
+    probability: Array,
+    interior: NDArray[np.bool_],
+    *,
+    share: Array,
+    goal: float,
+    dense: bool,
+) -> tuple[NDArray[np.bool_], Array, Array, Array]:
     """Return which fits moved, and where all stand now: down the objective or not at all."""
-    probability = problem.probability(margin)
-    slope = problem.slope(probability)
-    if margin.shape[1] == 1:
-        aim, aim_intercepts = _binary_aim(problem, probability, slope, margin)
+    dual, intercepts, margin = state
+    if dense:
+        slope = problem.slope(probability)
+        best, free = aim(problem.kernel, problem.weight, probability, slope, margin)
+        step = Step(best - dual, free - intercepts, problem.margin(best, free) - margin)
     else:
-        aim, aim_intercepts = _multinomial_aim(problem, probability, slope, margin)
+        used, right, right_intercepts = _linearised(problem, dual, margin, probability, interior)
+        step = solve(
+            problem.kernel,
+            Curvature(used, problem.weight),
+            right,
+            right_intercepts,
+            share=share,
+            enough=0.3 * goal * problem.total,
+            C=problem.C,
+        )
+    length = _length_inside(problem, dual, step, interior)
     before = problem.objective(dual, intercepts, margin)
     slack = _ROUNDING * np.abs(before)
-    share = np.ones(len(dual))
     moved = np.zeros(len(dual), dtype=np.bool_)
-    new, new_intercepts = dual.copy(), intercepts.copy()
+    new, new_intercepts, new_margin = dual.copy(), intercepts.copy(), margin.copy()
     for _ in range(_MOST_HALVINGS):
-        tried = dual + share[:, None, None] * (aim - dual)
-        tried_intercepts = intercepts + share[:, None] * (aim_intercepts - intercepts)
-        value = problem.objective(tried, tried_intercepts, problem.margin(tried, tried_intercepts))
+        by_unit = length[:, None, None]
+        tried = dual + by_unit * step.dual
+        tried_intercepts = intercepts + length[:, None] * step.intercepts
+        tried_margin = margin + by_unit * step.margin
+        value = problem.objective(tried, tried_intercepts, tried_margin)
         falls = ~moved & (value <= before + slack)
         new[falls], new_intercepts[falls] = tried[falls], tried_intercepts[falls]
+        new_margin[falls] = tried_margin[falls]
         moved |= falls
         if moved.all():
             break
-        share = np.where(moved, share, 0.5 * share)
-    return moved, new, new_intercepts
+        length = np.where(moved, length, 0.5 * length)
+    return moved, new, new_intercepts, new_margin
 
 
-def _binary_aim(
-    problem: _Problem, probability: Array, slope: Array, margin: Array
-) -> tuple[Array, Array]:
-    """Return where the quadratic model of each fit is least: dual numbers and intercept.
+def _linearised(
+    problem: _Problem,
+    dual: Array,
+    margin: Array,
+    probability: Array,
+    interior: NDArray[np.bool_],
+) -> tuple[Array, Array, Array]:
+    """Return the probabilities of the curvature, and the right sides of the step.
 
-    With D the curvature of the losses and K the kernel, the dual numbers solve
-    (1 + D K) a = D (margin - b) - slope and sum to 0, which settles the intercept b.
+    Of the margins, a = weight (target - p(margin)) is made linear; of the dual numbers, where
+    `interior`, log p(a) = margin up to what is the same for all classes of a unit.
     """
-    curvature = problem.weight * probability[:, 0] * (1.0 - probability[:, 0])
-    root = np.sqrt(curvature)
-    scaled = problem.kernel * root[:, :, None] * root[:, None, :]
-    diagonal = np.arange(scaled.shape[1])
-    scaled[:, diagonal, diagonal] += 1.0
-    sides = np.stack([curvature * margin[:, 0] - slope[:, 0], curvature], axis=2)
-    inner = _solve(scaled, root[:, :, None] * (problem.kernel @ sides))
-    solved = sides - root[:, :, None] * inner
-    total = solved.sum(axis=1)
-    intercept = total[:, 0] / total[:, 1]
-    return (solved[:, :, 0] - intercept[:, None] * solved[:, :, 1])[:, None], intercept[:, None]
+    slope = problem.slope(probability)
+    right, right_intercepts = -(dual + slope), -slope.sum(axis=2)
+    if not interior.any():
+        return probability, right, right_intercepts
+    own = problem.target - dual / problem.weight
+    log_ratio = np.log(own) - margin
+    if own.shape[1] == 1:
+        log_ratio -= np.log1p(-own)
+    inner = Curvature(own, problem.weight).apply(log_ratio)
+    chosen = interior[:, None, None]
+    return (
+        np.where(chosen, own, probability),
+        np.where(chosen, inner, right),
+        np.where(interior[:, None], inner.sum(axis=2) + dual.sum(axis=2), right_intercepts),
+    )
 
 
-def _multinomial_aim(
-    problem: _Problem, probability: Array, slope: Array, margin: Array
-) -> tuple[Array, Array]:
-    """Return where the quadratic model of each fit is least: dual numbers and intercepts.
-
-    As for two classes, where D has a block between classes: diag(d) - d d^T / weight for a unit.
-    Margins are the same when a number is added to all; the intercepts are made to sum to 0.
-    """
-    fits, n_classes, units = margin.shape
-    weight = problem.weight[:, None, :]
-    curvature = weight * probability
-
-    def through(values: Array) -> Array:
-        """Return D applied to fit x side x class x unit."""
-        mean = (probability[:, None] * values).sum(axis=2, keepdims=True)
-        applied: Array = curvature[:, None] * (values - mean)
-        return applied
-
-    free = np.eye(n_classes)[: n_classes - 1]
-    constant = np.broadcast_to(free[None, :, :, None], (fits, n_classes - 1, n_classes, units))
-    sides = np.concatenate([through(margin[:, None]) - slope[:, None], through(constant)], axis=1)
-    root = np.sqrt(curvature)
-    scaled = problem.kernel[:, None] * root[..., :, None] * root[..., None, :]
-    diagonal = np.arange(units)
-    scaled[..., diagonal, diagonal] += 1.0
-    # One inverse a class serves the sum over classes too, which couples them.
-    shrunk = root[..., :, None] * _inverse(scaled) * root[..., None, :]
-    seen = np.einsum("fscu,fcuv->fscv", sides @ problem.kernel[:, None], shrunk, optimize=True)
-    coupled = _solve(shrunk.sum(axis=1), seen.sum(axis=2).mT).mT
-    solved = sides - seen + np.einsum("fsu,fcuv->fscv", coupled, shrunk, optimize=True)
-    totals = solved.sum(axis=3)
-    system = totals[:, 1:, : n_classes - 1].mT
-    found = _solve_small(system, totals[:, 0, : n_classes - 1, None])[:, :, 0]
-    intercepts = np.concatenate([found, np.zeros((fits, 1))], axis=1)
-    dual = solved[:, 0] - np.einsum("fs,fscu->fcu", found, solved[:, 1:])
-    return dual, intercepts - intercepts.mean(axis=1, keepdims=True)
+def _length_inside(
+    problem: _Problem, dual: Array, step: Step, interior: NDArray[np.bool_]
+) -> Array:
+    """Return how much of a step to try first, (fit,): one, or what keeps probabilities inside."""
+    own, fall = problem.target - dual / problem.weight, step.dual / problem.weight
+    most = np.where(fall > 0, own / fall, np.inf).min(axis=(1, 2))
+    if own.shape[1] == 1:
+        rise = np.where(fall < 0, (own - 1.0) / fall, np.inf).min(axis=(1, 2))
+        most = np.minimum(most, rise)
+    length: Array = np.where(interior, np.minimum(1.0, _INSIDE * most), 1.0)
+    return length
 
 
-def _solve(matrices: Array, sides: Array) -> Array:
-    """Return the solution of each positive definite system; NaN where a matrix is not."""
-    solved = np.full(sides.shape, np.nan)
-    for i, (matrix, side) in enumerate(zip(matrices, sides, strict=True)):
-        _, found, failed = dposv(matrix, side, lower=1)
-        if not failed:
-            solved[i] = found
-    return solved
+def _norm(problem: _Problem, dual: Array, probability: Array) -> Array:
+    """Return the length of the gradient over the sum of weights, (fit,); it bounds `_residual`."""
+    slope = problem.slope(probability)
+    gap = dual + slope
+    square = np.maximum((gap * (gap @ problem.kernel)).sum(axis=(1, 2)), 0.0) / problem.C
+    length: Array = np.sqrt(square + (slope.sum(axis=2) ** 2).sum(axis=1)) / problem.total
+    return length
 
 
-def _solve_small(matrices: Array, sides: Array) -> Array:
-    """Return the solution of each system of class x class; NaN for all where one is singular."""
-    try:
-        return np.linalg.solve(matrices, sides).astype(np.float64, copy=False)
-    except np.linalg.LinAlgError:
-        return np.full(sides.shape, np.nan)
+def _residual(problem: _Problem, rows: Array, dual: Array, intercepts: Array) -> Array:
+    """Return the largest component of the gradient by coefficients and intercepts, (fit,)."""
+    slope = problem.slope(_probability(problem.margin(dual, intercepts)))
+    by_coefficient = np.abs((slope + dual) @ rows).max(axis=(1, 2))
+    by_intercept = np.abs(slope.sum(axis=2)).max(axis=1)
+    largest: Array = np.maximum(by_coefficient, by_intercept) / problem.total
+    return largest
 
 
-def _inverse(matrices: Array) -> Array:
-    """Return the inverse of each positive definite unit x unit matrix; NaN where it is not."""
-    flat = matrices.reshape(-1, *matrices.shape[-2:])
-    inverse = np.full(flat.shape, np.nan)
-    above = np.triu_indices(flat.shape[-1], 1)
-    for i, matrix in enumerate(flat):
-        factor, failed = dpotrf(matrix, lower=1)
-        if failed:
-            continue
-        found, failed = dpotri(factor, lower=1)
-        if not failed:
-            found[above] = found.T[above]
-            inverse[i] = found
-    return inverse.reshape(matrices.shape)
+def _probability(margin: Array) -> Array:
+    """Return the probability of each vector's class, fit x vector x unit."""
+    if margin.shape[1] == 1:
+        logistic: Array = expit(margin)
+        return logistic
+    relative = np.exp(margin - margin.max(axis=1, keepdims=True))
+    shares: Array = relative / relative.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _targets(label: NDArray[np.intp], n_classes: int) -> Array:

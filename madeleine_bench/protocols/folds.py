@@ -16,7 +16,7 @@ class Fold:
     """Key of a split and the positions of its rows in the table of predictions."""
 
     key: tuple[int, int]
-    rows: NDArray[np.intp]
+    rows: NDArray[np.int32]
 
 
 class Judge(Protocol):

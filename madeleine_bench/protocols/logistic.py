@@ -15,60 +15,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.protocols.dual_newton import fit_in_dual
-from madeleine_bench.protocols.scaling import Scaler, fit_scaler
+from madeleine_bench.protocols.linear_predictions import (
+    SMALL_GRADIENT,
+    Line,
+    LogisticFit,
+    Optimum,
+    failed,
+    predicted,
+)
+from madeleine_bench.protocols.probabilities import class_shares, first_equal
+from madeleine_bench.protocols.scaling import Scaler, fit_scaler, is_constant
 from madeleine_bench.specs.protocol import LogisticRegression
 from madeleine_bench.types import Split
 
-# L-BFGS may stop in its line search when the loss cannot fall any more in double precision. A
-# gradient this small is an optimum all the same; probabilities are then right to about 1e-5.
-_SMALL_GRADIENT = 1e-6
+__all__ = ["ALWAYS_DUAL", "LARGEST_DUAL", "LogisticFit", "fit_and_predict"]
+
 # Tolerances up to here ask for the optimum, whoever finds it.
 _EXACT_TOL = 1e-6
-# Measured: beyond some hundred units scikit-learn is as fast, sooner with many classes.
-LARGEST_DUAL = 100
-_ROWS_AT_ONCE = 2048
-_LARGEST_BATCH = 32  # fits; some 25 MB of training rows
-
-
-@dataclass(frozen=True)
-class LogisticFit:
-    """Predicted probabilities (unit x class) and how the fit went; uniform where it failed."""
-
-    probability: NDArray[np.float64]
-    converged: bool
-    reason: str | None = None
-    n_iter: int | None = None
-    residual: float | None = None
+# Measured: the dual is faster than scikit-learn on few units; up to some 500 of them where they are
+# no more than the dimensions.
+ALWAYS_DUAL = 100
+LARGEST_DUAL = 400
+# What training rows and kernels of a batch take at most: fastest where they stay in cache.
+_BYTES_OF_BATCH = 10_000_000
+_BYTES_OF_MARGINS = 16_000_000
+_LARGEST_BATCH = 32
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class _Training:
-    """One training set, scaled.
+    """One training set.
 
     Attributes:
         split: its split.
-        scaler: learned on the training rows.
+        scaler: learned on the training rows, or None where the protocol does not scale.
         rows: unit x dim, scaled where the protocol scales.
         label: (unit,) index among the classes that are present.
-        present: indices of these classes.
+        constant: whether no dimension of the rows varies.
     """
 
     split: Split
-    scaler: Scaler
+    scaler: Scaler | None
     rows: NDArray[np.float64]
     label: NDArray[np.intp]
-    present: NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class _Optimum:
-    """Where a solver stopped: vector x dim, (vector,), how, and what it complained of."""
-
-    coefficients: NDArray[np.float64]
-    intercepts: NDArray[np.float64]
-    n_iter: int
-    residual: float
-    warned: str | None = None
+    constant: bool
 
 
 def fit_and_predict(
@@ -92,121 +83,142 @@ def fit_and_predict(
         classes: all class names in order.
         splits: positions to train and to test on.
     """
+    first = first_equal(embeddings)
 
     def shape(split: Split) -> tuple[int, tuple[int, ...]]:
         """Return what fits share that go through the solver together: units and classes."""
-        return len(split.train), tuple(np.unique(label[split.train]).tolist())
+        counts = np.bincount(label[split.train], minlength=len(classes))
+        return len(split.train), tuple(np.flatnonzero(counts).tolist())
 
     for (n_train, present), alike in groupby(splits, key=shape):
-        small = n_train <= LARGEST_DUAL and len(present) > 1
-        exact = small and model.tol <= _EXACT_TOL
-        while batch := list(islice(alike, _LARGEST_BATCH if exact else 1)):
-            yield from _fit_batch(model, embeddings, label, classes, batch, exact=exact)
+        few = n_train <= max(ALWAYS_DUAL, min(embeddings.shape[1], LARGEST_DUAL))
+        exact = few and model.tol <= _EXACT_TOL
+        most = _most_at_once(n_train, len(present), embeddings.shape, exact=exact)
+        while batch := list(islice(alike, most)):
+            if len(present) < 2:
+                reason = f"one class in train: '{classes[present[0]]}'"
+                yield from (failed(len(split.test), len(classes), reason) for split in batch)
+            else:
+                fitted = _fitted(model, embeddings, label, classes, present, batch, exact=exact)
+                yield from predicted(model.tol, fitted, embeddings, first, classes, present)
 
 
-def _fit_batch(
+def _most_at_once(n_train: int, n_present: int, shape: tuple[int, ...], *, exact: bool) -> int:
+    """Return how many fits make a batch, so that memory stays the same in a larger cohort."""
+    n_units, dim = shape
+    most = min(_LARGEST_BATCH, _BYTES_OF_MARGINS // (8 * n_present * n_units))
+    if exact:
+        most = min(most, _BYTES_OF_BATCH // (8 * n_train * (n_train + dim)))
+    return max(1, most)
+
+
+def _fitted(
     model: LogisticRegression,
     embeddings: NDArray[np.floating],
     label: NDArray[np.intp],
     classes: tuple[str, ...],
+    present: tuple[int, ...],
     splits: Sequence[Split],
     *,
     exact: bool,
-) -> list[LogisticFit]:
-    """Return the fits of some splits; by the solver in the dual where `exact`, if it succeeds."""
-    trainings = [_training(model, embeddings, label, split) for split in splits]
-    optima = _dual_optima(model, trainings) if exact else [None] * len(trainings)
+) -> list[Line | LogisticFit]:
+    """Return what was fitted on each split, or that it failed; in the dual where `exact`."""
+
+    def training(split: Split) -> _Training:
+        return _training(model, embeddings, label, present, split)
+
+    if not exact:  # one at a time: their rows may be large
+        return [_settled(model, training(split), None, len(classes)) for split in splits]
+    trainings = [training(split) for split in splits]
+    optima = _dual_optima(model, trainings, len(present))
     return [
-        _predicted(model, training, optimum, embeddings, classes)
-        for training, optimum in zip(trainings, optima, strict=True)
+        _settled(model, own, optimum, len(classes))
+        for own, optimum in zip(trainings, optima, strict=True)
     ]
+
+
+def _settled(
+    model: LogisticRegression, training: _Training, optimum: Optimum | None, n_classes: int
+) -> Line | LogisticFit:
+    """Return a fit; without an optimum, or with a bad one, by L-BFGS."""
+    if optimum is None or not optimum.residual <= max(model.tol, SMALL_GRADIENT):
+        found = _sklearn_optimum(model, training)
+        if isinstance(found, str):
+            return failed(len(training.split.test), n_classes, found)
+        optimum = found
+    return _line(training, optimum)
 
 
 def _training(
     model: LogisticRegression,
     embeddings: NDArray[np.floating],
     label: NDArray[np.intp],
+    present: tuple[int, ...],
     split: Split,
 ) -> _Training:
-    # Taking rows by number copies them, so that they can be scaled where they are.
-    rows, own = embeddings[split.train].astype(np.float64, copy=False), label[split.train]
+    rows = _taken(embeddings, split.train)
+    own = np.searchsorted(present, label[split.train])
+    if model.scale == "none":
+        return _Training(split, None, rows, own, is_constant(rows))
     scaler = fit_scaler(rows, model.scale)
-    present = np.unique(own)
-    if model.scale == "z-score":
-        rows = scaler.apply(rows, out=rows)
-    return _Training(split, scaler, rows, np.searchsorted(present, own), present)
+    return _Training(split, scaler, scaler.apply(rows, out=rows), own, scaler.constant)
 
 
-def _predicted(
-    model: LogisticRegression,
-    training: _Training,
-    optimum: _Optimum | None,
-    embeddings: NDArray[np.floating],
-    classes: tuple[str, ...],
-) -> LogisticFit:
-    """Return the predictions of a split; without an optimum, or a bad one, L-BFGS finds it."""
-    n_classes, present, test = len(classes), training.present, training.split.test
-    uniform = np.full((len(test), n_classes), 1.0 / n_classes)
-    if len(present) < 2:
-        return LogisticFit(uniform, False, f"one class in train: '{classes[present[0]]}'")
-    largest = max(model.tol, _SMALL_GRADIENT)
-    if optimum is None or not optimum.residual <= largest:
-        found = _sklearn_optimum(model, training)
-        if isinstance(found, str):
-            return LogisticFit(uniform, False, found)
-        optimum = found
-    probability = np.zeros_like(uniform)
-    for start in range(0, len(test), _ROWS_AT_ONCE):
+def _taken(embeddings: NDArray[np.floating], positions: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return some rows, copied, so that they can be scaled where they are."""
+    rows = np.empty((len(positions), embeddings.shape[1]))
+    for start in range(0, len(positions), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        rows = embeddings[test[part]].astype(np.float64, copy=False)
-        if model.scale == "z-score":
-            rows = training.scaler.apply(rows, out=rows)
-        probability[part, present] = _probability(optimum, rows)
-    if not np.isfinite(probability).all():
-        return LogisticFit(uniform, False, "the probabilities are not finite", optimum.n_iter)
-    if optimum.warned is not None and optimum.residual > largest:
-        return LogisticFit(uniform, False, optimum.warned, optimum.n_iter, optimum.residual)
-    reason = None
-    if training.scaler.constant:
-        reason = "the embeddings are constant on the training rows"
-        probability[:] = probability[0]
-    elif len(present) < n_classes:
-        absent = sorted(set(classes) - {classes[c] for c in present})
-        reason = f"absent from train: {', '.join(absent)}"
-    return LogisticFit(probability, True, reason, optimum.n_iter, optimum.residual)
+        rows[part] = embeddings[positions[part]]
+    return rows
+
+
+def _line(training: _Training, optimum: Optimum) -> Line:
+    """Return an optimum with the scaling of the rows taken into its coefficients."""
+    coefficients, centre = optimum.coefficients, np.zeros(training.rows.shape[1])
+    if training.scaler is not None:
+        coefficients, centre = coefficients * training.scaler.factor, training.scaler.centre
+    return Line(
+        training.split.test,
+        coefficients,
+        optimum.intercepts,
+        centre,
+        training.constant,
+        optimum,
+    )
 
 
 def _dual_optima(
-    model: LogisticRegression, group: Sequence[_Training]
-) -> Sequence[_Optimum | None]:
+    model: LogisticRegression, group: Sequence[_Training], n_classes: int
+) -> list[Optimum]:
     """Return the optima of training sets of equal size and classes."""
     label = np.stack([training.label for training in group])
     fits = fit_in_dual(
         np.stack([training.rows for training in group]),
         label,
         np.stack([_weights(model, training.label) for training in group]),
-        n_classes=len(group[0].present),
+        n_classes=n_classes,
         C=model.C,
         tol=model.tol,
         max_iter=model.max_iter,
     )
     return [
-        _Optimum(coefficients, intercepts, int(n_iter), float(residual))
+        Optimum(coefficients, intercepts, int(n_iter), float(residual))
         for coefficients, intercepts, n_iter, residual in zip(
             fits.coefficients, fits.intercepts, fits.n_iter, fits.residual, strict=True
         )
     ]
 
 
-def _sklearn_optimum(model: LogisticRegression, training: _Training) -> _Optimum | str:
+def _sklearn_optimum(model: LogisticRegression, training: _Training) -> Optimum | str:
     """Return where scikit-learn's L-BFGS stops, or why it raised."""
     estimator, warned = _fit(model, training.rows, training.label)
     if estimator is None:
         assert warned is not None
         return warned
     n_iter = int(np.max(estimator.n_iter_))
-    optimum = _Optimum(estimator.coef_, estimator.intercept_, n_iter, np.inf, warned)
-    fitted = _probability(optimum, training.rows)
+    optimum = Optimum(estimator.coef_, estimator.intercept_, n_iter, np.inf, warned)
+    fitted = class_shares(optimum.coefficients @ training.rows.T + optimum.intercepts[:, None]).T
     residual = _residual(model, training.rows, training.label, fitted, optimum.coefficients)
     return replace(optimum, residual=residual)
 
@@ -231,21 +243,6 @@ def _fit(
         if issubclass(warning.category, ConvergenceWarning):
             return estimator, str(warning.message).splitlines()[0].rstrip(":")
     return estimator, None
-
-
-def _probability(optimum: _Optimum, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the class probabilities of rows, the same for equal rows to the last bit.
-
-    A matrix product may round a row by where it stands; equal embeddings would then be ranked,
-    and the rank would depend on the machine.
-    """
-    from scipy.special import expit, softmax
-
-    margin = np.einsum("ud,cd->uc", rows, optimum.coefficients) + optimum.intercepts
-    if margin.shape[1] == 1:
-        return np.hstack([expit(-margin), expit(margin)])
-    probability: NDArray[np.float64] = softmax(margin, axis=1)
-    return probability
 
 
 def _weights(model: LogisticRegression, label: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 # A dimension whose deviation is below this share of its size varies by rounding only.
 _ROUNDING = 1e-12
-_AT_ONCE = 64
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,19 @@ def _columns(rows: NDArray[np.float64]) -> Iterator[slice]:
     yield from (slice(first, first + _AT_ONCE) for first in range(0, rows.shape[1], _AT_ONCE))
 
 
+def is_constant(train: NDArray[np.float64]) -> bool:
+    """Return whether no dimension of the rows (unit x dim) varies by more than rounding."""
+    return not any(_varies(train[:, part])[1].any() for part in _columns(train))
+
+
+def _varies(
+    train: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the deviation of each dimension, and whether it is more than rounding, (dim,)."""
+    deviation = train.std(axis=0)
+    return deviation, deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
+
+
 def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) -> Scaler:
     """Return the scaler of the training rows (unit x dim).
 
@@ -51,8 +64,9 @@ def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) ->
     be learned from it, so what it does on the test rows must not count.
     """
     centre = train.mean(axis=0)
-    deviation = np.concatenate([train[:, part].std(axis=0) for part in _columns(train)])
-    varies = deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
+    parts = [_varies(train[:, part]) for part in _columns(train)]
+    deviation = np.concatenate([part[0] for part in parts])
+    varies = np.concatenate([part[1] for part in parts])
     factor = np.zeros_like(deviation)
     np.divide(1.0, deviation, out=factor, where=varies)
     return Scaler(centre, factor if scale == "z-score" else varies.astype(np.float64))

@@ -29,16 +29,18 @@ def judge_of(task: TaskSpec, predictions: pd.DataFrame, where: str) -> Judge:
 def folds_of(
     protocol: ProtocolSpec, predictions: pd.DataFrame, where: str
 ) -> tuple[list[Fold], list[int]]:
-    """Return the rows of each fit, sorted by key, and the group of each: its number of shots.
+    """Return the rows of each fit, sorted by key and unit, and its group: its number of shots.
 
     Raises:
         InputError: a column is missing or empty; the message begins with `where`.
     """
     few_shot = protocol.shot_plan is not None
     names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
-    require_columns(predictions, names, where)
+    require_columns(predictions, ["unit_id", *names], where)
     major, minor = (predictions[name].to_numpy(dtype=np.int64) for name in names)
-    order = np.lexsort((minor, major))
+    # Units too: a mean over the rows of a fold is rounded by their order.
+    unit, _ = pd.factorize(predictions["unit_id"].to_numpy(dtype=object), sort=True)
+    order = np.lexsort((unit, minor, major)).astype(np.int32)
     changes = np.flatnonzero(np.diff(major[order]) | np.diff(minor[order])) + 1
     folds = [
         Fold((int(major[rows[0]]), int(minor[rows[0]])), rows) for rows in np.split(order, changes)
@@ -75,6 +77,7 @@ def units_of(
 ) -> ScoredUnits:
     """Return units scored by a judge; a fold whose metric is undefined stays at chance."""
     row, names = pd.factorize(predictions["unit_id"].to_numpy(dtype=object))
+    row = row.astype(np.int32)  # of a table of all folds, which is long
     first = np.empty(len(names), dtype=np.intp)
     first[row[::-1]] = np.arange(len(row))[::-1]
 

@@ -17,9 +17,10 @@ from madeleine_bench.specs.protocol import ProtocolSpec, Retrieval
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights, percentile_interval
 
-# Of whatever turns embeddings into predictions and scores. 2: small logistic fits and ridge Cox
-# fits at their optimum, 1e-5 in probability from where the solvers of 1 stopped.
-SCORING_VERSION = 2
+# Of whatever turns embeddings into predictions and scores. 2: logistic fits on up to 100 units and
+# ridge Cox fits at their optimum, 1e-5 in probability from where the solvers of 1 stopped. 3: those
+# on up to 400 units too, where they are no more than the dimensions.
+SCORING_VERSION = 3
 RESAMPLES = 1000
 
 

@@ -70,7 +70,8 @@ class Request:
 class Assessment:
     """One task under one protocol, with its units and frozen splits: all but the encoder.
 
-    `groups` says which embeddings of a unit are averaged, as the protocol fuses slides.
+    `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
+    mean of all.
     """
 
     task: TaskSpec
@@ -78,7 +79,7 @@ class Assessment:
     units: Units
     splits: Splits
     task_hash: str
-    groups: Groups
+    groups: Groups | None
 
     @property
     def cases_as_bags(self) -> bool:
@@ -203,7 +204,7 @@ def assess(
         splits = frozen_splits(folder, task, protocol, units, given)
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
         fusion = protocol.fusion if task.unit == "case" else "late"
-        groups = slide_groups(units, fusion, stain_of)
+        groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
         found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
     divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
     require_sound(task, cohort.data, units, divided)

@@ -35,8 +35,7 @@ def test_it_breaks_where_the_page_says():
     broken = {(row["phase"], row["workers"]): row["bottleneck"] for row in committed()["rows"]}
     assert [broken["extract, a GPU", n] for n in (1, 8, 64, 512)] == ["workers"] + ["disk"] * 3
     assert [broken["extract, a core", n] for n in (64, 512)] == ["workers", "disk"]
-    assert [broken["embed", n] for n in (1, 8, 64, 512)] == ["workers"] + ["scheduler"] * 3
-    assert [broken["embed, slim jobs", n] for n in (8, 64)] == ["workers", "disk"]
+    assert [broken["embed", n] for n in (1, 8, 64, 512)] == ["workers"] * 2 + ["disk"] * 2
     assert {broken["evaluate", n] for n in (1, 8, 64, 512)} == {"workers"}
 
 

@@ -254,7 +254,7 @@ def test_a_solver_stopped_early_in_the_code_has_its_own_verdict(project, monkeyp
     monkeypatch.setattr(regression_reports, "golden_cases", golden_cases)
     said = project.regress()
     assert said.code == 1
-    assert "5 scorer-changed" in said.err
+    assert "6 scorer-changed" in said.err
     assert "predictions moved by up to" in said.err
 
 

@@ -35,9 +35,7 @@ def built_site(tmp_path_factory) -> Path:
 def small_mbench(tmp_path_factory) -> Path:
     """A folder for the PATH whose `mbench` has small phantoms."""
     folder = tmp_path_factory.mktemp("small")
-    (folder / "bin").mkdir()
-    write_wrapper(folder / "bin", small_catalogue(folder / "tasks"))
-    return folder / "bin"
+    return write_wrapper(folder / "bin", small_catalogue(folder / "tasks"))
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _SHELL = ("bash", "console")
-_PROGRAMS = ("mbench", "python", "pip", "make", "bash", "trident", "torchrun", "PYTHONPATH=.", "cp")
+_PROGRAMS = (
+    "mbench", "python", "pip", "make", "bash", "trident", "torchrun", "PYTHONPATH=.", "cp",
+    "git", "hf",
+)  # fmt: skip
 _FENCE = re.compile(r'^( *)```(\w*)(?: title="([^"]+)")?\s*$')
 _REASON = re.compile(r"^<!-- not run: (.+) -->$")
 

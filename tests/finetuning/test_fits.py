@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.finetuning import training
 from madeleine_bench.finetuning.evaluation import fit, seeded_splits, torch_device
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
@@ -214,7 +214,7 @@ def not_finite(network, lengths):
 def test_a_strangers_network_that_fails_is_named(forward, words, classes, encoder):
     stranger = Stranger(encoder("abmil").card, forward)
     request = classes.request("bcnb-er", "finetune", validation=0.0, epochs=2, min_steps=0)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(CheckFailed, match=words):
         fit(stranger, classes.bags, request, "cpu")
 
 

@@ -1,0 +1,119 @@
+"""What pages only mention, or show as a file: commands in running text, extras, mbench.toml."""
+
+import re
+import shlex
+import tomllib
+from typing import Any
+
+import pytest
+
+from madeleine_bench.cli import main
+from madeleine_bench.data.config import load_config
+from madeleine_bench.runner.dask_clusters import _options_of_jobs
+from madeleine_bench.specs.executor import QueueCluster
+from tests.docs.page_commands import ROOT, pages, steps
+
+MENTION = re.compile(r"`([^`\n]+)`")
+TOML = re.compile(r"^( *)```toml[^\n]*\n(.*?)^\1```$", re.M | re.S)
+EXTRA = re.compile(r"madeleine-bench\[([\w,-]+)\]")
+TEXT = {page.name: page.read_text(encoding="utf-8") for page in pages()}
+# Outside of fences: those are read as commands.
+PROSE = {name: re.sub(r"(?ms)^ *```.*?^ *```", "", text) for name, text in TEXT.items()}
+MENTIONS = [(name, mention) for name, text in PROSE.items() for mention in MENTION.findall(text)]
+# A fragment of a task stands below its cohort; a pyproject.toml is none of ours.
+_TASK = re.compile(r"\[cohorts\.([\w-]+)\.tasks")
+_COHORT = '[cohorts.{}]\nfeatures = "f"\nlabels = "l"\n'
+EXAMPLES = [
+    pytest.param(block, id=f"{name}-{number}")
+    for name, text in TEXT.items()
+    for number, (_, block) in enumerate(TOML.findall(text))
+    if not block.startswith("[project")
+]
+# Of mbench itself, and what stands for any command.
+WHOLE = {"COMMAND"}
+
+
+def check_mention(mention: str) -> None:
+    """Follow the words of a mention to a command, and look for its options there."""
+    command: Any = main.command()
+    words = shlex.split(mention)[1:]
+    while words and isinstance(commands := getattr(command, "commands", None), dict):
+        if words[0].startswith("-") or words[0] in WHOLE:
+            break
+        assert words[0] in commands, f"no command '{words[0]}' in `{mention}`"
+        command, words = commands[words[0]], words[1:]
+    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    known |= {name for parameter in command.params for name in parameter.secondary_opts}
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known, f"no option {word} in `{mention}`"
+
+
+@pytest.mark.parametrize(
+    ("page", "mention"), [(p, m) for p, m in MENTIONS if m.startswith("mbench ")]
+)
+def test_commands_in_running_text_exist(page, mention):
+    check_mention(mention)
+
+
+@pytest.mark.parametrize("mention", ["mbench rum", "mbench data pakc", "mbench run --encoders a"])
+def test_a_mention_that_is_gone_would_be_found(mention):
+    with pytest.raises(AssertionError, match=r"no (command|option)"):
+        check_mention(mention)
+
+
+@pytest.mark.parametrize(
+    ("page", "mention"), [(p, m) for p, m in MENTIONS if re.search(r"\bpython .*benchmarks", m)]
+)
+def test_benchmarks_in_running_text_exist(page, mention):
+    words = shlex.split(mention)
+    script = next(word for word in words if word.startswith("benchmarks"))
+    path = ROOT / (script if script.endswith(".py") else script.replace(".", "/") + ".py")
+    text = path.read_text(encoding="utf-8")
+    for word in words:
+        if word.startswith("--"):
+            assert f'"{word}"' in text, f"{path} has no option {word}"
+
+
+def test_extras_that_pages_install_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = [e for text in TEXT.values() for some in EXTRA.findall(text) for e in some.split(",")]
+    assert len(found) >= 2
+    assert set(found) <= set(extras["optional-dependencies"])
+
+
+def test_targets_of_make_exist():
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    fenced = [step.text for page in pages() for step in steps(page)]
+    said = [words.split()[1] for words in [*fenced, *(m for _, m in MENTIONS)]
+            if words.startswith("make ")]  # fmt: skip
+    assert len(said) >= 3
+    assert set(said) <= set(targets)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_examples_of_mbench_toml_are_read(text, tmp_path):
+    path = tmp_path / "mbench.toml"
+    task = _TASK.match(text)
+    path.write_text((_COHORT.format(task[1]) if task else "") + text)
+    load_config(path)
+
+
+def test_each_queue_of_the_page_would_get_its_jobs(tmp_path):
+    """Nothing is submitted: the job that dask-jobqueue would hand to the queue is written."""
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    heads = {"slurm": "#SBATCH -p gpu", "pbs": "#PBS -q batch", "lsf": "#BSUB -q normal"}
+    found = {}
+    for _, text in TOML.findall(TEXT["scale.md"]):
+        (tmp_path / "mbench.toml").write_text(text)
+        section = load_config(tmp_path / "mbench.toml").executor
+        if isinstance(section, QueueCluster):
+            options = _options_of_jobs(section)
+            for name in ("silence_logs", "scheduler_options"):
+                del options[name]
+            job = getattr(jobqueue, f"{section.kind.upper()}Cluster").job_cls
+            found[section.kind] = job("tcp://node1:8786", name="one", **options).job_script()
+    assert set(found) == set(heads)
+    for kind, head in heads.items():
+        assert head in found[kind]
+        assert "tcp://node1:8786" in found[kind]
