@@ -62,8 +62,8 @@ def _few_shot(found: Found) -> Lines:
         lines += [
             (f"few-shot fits, {what}", "scikit-learn L-BFGS loop, tol 1e-10", times["fits"]),
             (
-                f"few-shot fits and metrics against our fits, metrics and bootstrap, {what}",
-                "scikit-learn loop without a bootstrap",
+                f"few-shot fits and metrics, {what}",
+                "scikit-learn loop",
                 times["all_but_the_bootstrap"],
             ),
             (f"few-shot sweep, all of it, {what}", "scikit-learn loop", times["all"]),
