@@ -144,10 +144,13 @@ def _likeness(found: Review) -> Iterator[str]:
         return
     rows = [
         [inert(like.encoder), inert(like.cohort), str(like.slides),
-         "too few slides" if like.cka is None else f"{like.cka:.4f}", like.relation]
+         "too few slides" if like.cka is None else f"{like.cka:.4f}",
+         "" if like.residual is None else f"{like.residual:.1e}", like.relation]
         for like in found.likeness[:_MOST_LIKE]
     ]  # fmt: skip
-    yield from _table(["encoder", "cohort", "slides", "linear CKA", "relation"], rows)
+    yield from _table(
+        ["encoder", "cohort", "slides", "linear CKA", "left by a rotation", "relation"], rows
+    )
 
 
 def _contamination(found: Review) -> Iterator[str]:
