@@ -214,7 +214,7 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> str:
         axis=alt.Axis(values=list(WORKERS), grid=False),
     )
     hours = alt.Axis(title="hours", values=[10.0**power for power in range(-1, 6)], format=",~r")
-    scale = alt.Scale(type="log", nice=False, domain=[0.05, 1e5])
+    scale = alt.Scale(type="log", nice=False, domain=[0.02, 1e5])
     base = alt.Chart(table)
     went = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=36)).encode(
         workers, alt.Y("hours:Q", axis=hours, scale=scale), colour
