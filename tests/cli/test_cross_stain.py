@@ -6,25 +6,7 @@ import shutil
 import pytest
 
 from madeleine_bench.resources import resource_folder
-
-STRANGER = """
-import numpy as np
-class Encoder:
-    def __init__(self, card, weights):
-        self.card = card
-    def encode(self, bag):
-        return np.float32([len(bag.features), 1.0, bag.features.mean()])
-"""
-CARD = """
-name: {name}
-revision: "1"
-title: for the tests
-implementation: encoder.py:Encoder
-training_cohorts: {trained}
-kind: {kind}
-licence: MIT
-description: For the tests.
-"""
+from tests.stranger import write_stranger
 
 
 @pytest.fixture
@@ -54,11 +36,9 @@ def call(mbench, catalogue, tmp_path):
     return run
 
 
-def stranger(folder, trained="null", kind="encoder", name="stranger"):
-    (folder / "encoder.py").write_text(STRANGER)
-    card = folder / f"{name}.yaml"
-    card.write_text(CARD.format(name=name, trained=trained, kind=kind))
-    return str(card)
+def stranger(folder, mean="bag.features.mean()", **card):
+    body = f"return np.float32([len(bag.features), 1.0, {mean}])"
+    return str(write_stranger(folder, body, **card))
 
 
 def test_the_table_says_phantom_chance_and_who_is_left_out(call, tmp_path):
@@ -120,7 +100,7 @@ def test_another_stain_may_ask(call):
     ],
 )
 def test_who_saw_the_slides_is_said(call, tmp_path, trained, word, warned):
-    said = call(encoder=stranger(tmp_path, trained))
+    said = call(encoder=stranger(tmp_path, trained=trained))
     assert said.code == 0, said.err
     assert word in said.out
     assert f"warning: stranger {warned}" in " ".join(said.err.split())
@@ -141,8 +121,7 @@ def test_wrong_requests_are_refused(call, tmp_path):
 
 
 def test_an_encoder_that_fails_is_named_and_the_others_are_kept(call, tmp_path):
-    bad = stranger(tmp_path)
-    (tmp_path / "encoder.py").write_text(STRANGER.replace("bag.features.mean()", "float('nan')"))
+    bad = stranger(tmp_path, mean="float('nan')")
     said = call("--encoder", bad)
     assert said.code == 1
     assert "stranger: " in said.err

@@ -6,34 +6,15 @@ import pytest
 
 from madeleine_bench.results.store import ResultStore
 from tests.leaderboard.records import CATALOGUE, make_record
+from tests.stranger import write_stranger
 
-STRANGER = """
-import numpy as np
-class Encoder:
-    def __init__(self, card, weights):
-        self.card = card
-    def encode(self, bag):
-        return bag.features.astype(np.float32).std(axis=0)
-"""
-CARD = """
-name: stranger
-revision: "1"
-title: for the tests
-implementation: encoder.py:Encoder
-training_cohorts: []
-kind: encoder
-licence: MIT
-description: For the tests.
-"""
 PROTOCOLS = ("--protocol", "retrieval", "--protocol", "patho-bench-linprobe")
 
 
 @pytest.fixture
 def stranger(tmp_path):
-    (tmp_path / "encoder.py").write_text(STRANGER)
-    card = tmp_path / "stranger.yaml"
-    card.write_text(CARD)
-    return card
+    body = "return bag.features.astype(np.float32).std(axis=0)"
+    return write_stranger(tmp_path, body, trained="[]")
 
 
 @pytest.fixture

@@ -15,25 +15,7 @@ import numpy as np
 import pytest
 
 from madeleine_bench.resources import resource_folder
-
-STRANGER = """
-import numpy as np
-class Encoder:
-    def __init__(self, card, weights):
-        self.card = card
-    def encode(self, bag):
-        {body}
-"""
-CARD = """
-name: stranger
-revision: "1"
-title: stranger
-implementation: encoder.py:Encoder
-training_cohorts: null
-licence: MIT
-description: For the tests.
-{extra}
-"""
+from tests.stranger import MEAN, write_stranger
 
 
 class Workshop:
@@ -56,10 +38,8 @@ class Workshop:
         (folder / file).write_text(text.replace(old, new, 1))
         return ["tasks", "validate", folder]
 
-    def stranger(self, body="return bag.features.mean(axis=0)", extra=""):
-        (self.tmp / "encoder.py").write_text(STRANGER.format(body=body))
-        (self.tmp / "card.yaml").write_text(CARD.format(extra=extra))
-        return str(self.tmp / "card.yaml")
+    def stranger(self, body=MEAN, extra=""):
+        return str(write_stranger(self.tmp, body, more=extra))
 
     def edit_labels(self, old, new):
         text = self.bcnb.labels.read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.page_commands import ROOT
 from tests.docs.small_catalogue import small_catalogue, write_wrapper
-from tests.leaderboard.browser import CHROMIUM
+from tests.leaderboard.browser import running_chromium
 
 SHELL_SECONDS = 600
 
@@ -59,13 +59,8 @@ def shell(small_mbench, tmp_path) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    # Chromium refuses its sandbox to root, as in many containers.
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with running_chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

@@ -110,22 +110,17 @@ static int opens(const char *path, int flags) {
     if (hit >= 2) DIE();
     return hit;
 }
-int open(const char *path, int flags, ...) {
-    REAL(int, open, const char *, int, mode_t);
-    __builtin_va_list rest;
-    __builtin_va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? __builtin_va_arg(rest, mode_t) : 0;
-    __builtin_va_end(rest);
-    return opens(path, flags) ? -1 : real(path, flags, mode);
-}
-int open64(const char *path, int flags, ...) {
-    REAL(int, open64, const char *, int, mode_t);
-    __builtin_va_list rest;
-    __builtin_va_start(rest, flags);
-    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? __builtin_va_arg(rest, mode_t) : 0;
-    __builtin_va_end(rest);
-    return opens(path, flags) ? -1 : real(path, flags, mode);
-}
+#define OPENER(name) \
+    int name(const char *path, int flags, ...) { \
+        REAL(int, name, const char *, int, mode_t); \
+        __builtin_va_list rest; \
+        __builtin_va_start(rest, flags); \
+        mode_t mode = flags & (O_CREAT | O_TMPFILE) ? __builtin_va_arg(rest, mode_t) : 0; \
+        __builtin_va_end(rest); \
+        return opens(path, flags) ? -1 : real(path, flags, mode); \
+    }
+OPENER(open)
+OPENER(open64)
 
 int clock_gettime(clockid_t which, struct timespec *now) {
     REAL(int, clock_gettime, clockid_t, struct timespec *);

@@ -115,7 +115,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
         lambda path: parse_spec(ProtocolSpec, read_yaml(path), path),
     )  # fmt: skip
     yield spec(
-        "encoder card", shop.folder / "encoders" / "toy" / "card.yaml",
+        "encoder card", shop.folder / "encoders" / "toy" / "toy.yaml",
         lambda path: read_card(path, "test"),
     )  # fmt: skip
     patch_card = next(resource_folder("encoders").rglob("patch/*.yaml"))

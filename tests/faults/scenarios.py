@@ -22,28 +22,12 @@ from madeleine_bench.submissions.pack import pack
 from madeleine_bench.types import Silence
 from tests.pretrain.conftest import DIM, RECIPE, STAINS
 from tests.slides.conftest import section
+from tests.stranger import MEAN, write_stranger
 
 SLIDES, CASES = 24, 12
 _FOR_THE_NEXT = ("checked.json", "packing.jsonl", "checkpoint.safetensors")
 _OF_THE_CLOCK = ("seconds", "patches_per_s", "status")  # whether a bag is made or found there
 TASK, PROTOCOL = "bcnb-er", "linear-probe/v1"
-ENCODER = """
-import numpy as np
-class Encoder:
-    def __init__(self, card, weights):
-        self.card = card
-    def encode(self, bag):
-        {body}
-"""
-CARD = """
-name: {name}
-revision: "1"
-title: toy
-implementation: encoder.py:Encoder
-training_cohorts: []
-licence: MIT
-description: For the tests.
-"""
 
 
 @dataclass(frozen=True)
@@ -69,13 +53,9 @@ class Workshop:
             "--config", self.config, "--catalogue", self.folder / "tasks", "--results", out,
         ]  # fmt: skip
 
-    def encoder(self, name: str = "toy", body: str = "return bag.features.mean(axis=0)") -> Path:
+    def encoder(self, name: str = "toy", body: str = MEAN) -> Path:
         """Write an encoder, and return its card."""
-        folder = self.folder / "encoders" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "encoder.py").write_text(ENCODER.format(body=body))
-        (folder / "card.yaml").write_text(CARD.format(name=name))
-        return folder / "card.yaml"
+        return write_stranger(self.folder / "encoders" / name, body, name=name, trained="[]")
 
 
 @dataclass(frozen=True)
@@ -121,7 +101,7 @@ def make_workshop(folder: Path) -> Workshop:
 def scenarios(shop: Workshop) -> dict[str, Scenario]:
     """The commands by name; each writes below one folder."""
     folder = shop.folder
-    card = folder / "encoders" / "toy" / "card.yaml"
+    card = folder / "encoders" / "toy" / "toy.yaml"
 
     def run_arguments(out: Path) -> list[str | Path]:
         return [

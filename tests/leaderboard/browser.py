@@ -2,7 +2,10 @@
 
 import csv
 import io
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,18 @@ NEEDS_BROWSER = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
 ]
 MAIN, HEAT = "section.board:not([hidden]) [data-table=main]", "[data-table=heat]"
+
+
+@contextmanager
+def running_chromium() -> Iterator[Any]:
+    """A browser until the block ends; skips where there is no playwright."""
+    # Chromium refuses its sandbox to root, as in many containers.
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield running
+        running.close()
 
 
 class Opened:

@@ -1,6 +1,5 @@
 """A browser, a site built of a made-up document, and a way to look at it."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,13 @@ import pytest
 
 from madeleine_bench.leaderboard.page import write_site
 from tests.leaderboard.board_document import board_document
-from tests.leaderboard.browser import CHROMIUM, Opened
+from tests.leaderboard.browser import Opened, running_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    # Chromium refuses its sandbox to root, as in many containers.
-    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with running_chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

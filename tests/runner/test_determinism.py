@@ -8,9 +8,8 @@ from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.types import Silence
-from tests.faults.scenarios import CARD, ENCODER
+from tests.stranger import MEAN, write_stranger
 
-MEAN = "return bag.features.mean(axis=0)"
 NOISE = "return bag.features.mean(axis=0) + 1e-3 * np.random.default_rng().standard_normal(8)"
 THREADS = (
     "import os; return bag.features.mean(axis=0) + float(os.environ['OMP_NUM_THREADS'] == '1')"
@@ -22,10 +21,9 @@ def arguments(bcnb, tmp_path):
     """The command with an encoder of the given body."""
 
     def make(body):
-        (tmp_path / "encoder.py").write_text(ENCODER.format(body=body))
-        (tmp_path / "card.yaml").write_text(CARD.format(name="given"))
+        card = write_stranger(tmp_path, body, name="given", trained="[]")
         return [
-            "run", "--encoder", tmp_path / "card.yaml", "--task", "bcnb-er", "--protocol",
+            "run", "--encoder", card, "--task", "bcnb-er", "--protocol",
             "linear-probe", "--jobs", "1", "--config", bcnb.config, "--results", tmp_path / "r",
         ]  # fmt: skip
 
@@ -53,9 +51,9 @@ def test_an_encoder_that_changes_is_named_with_how_far(mbench, arguments, here, 
 
 
 def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, bcnb, tmp_path):
-    arguments(MEAN)
+    card = arguments(MEAN)[2]
     request = Request(
-        (str(tmp_path / "card.yaml"),), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r",
+        (str(card),), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r",
         config=bcnb.config,
     )  # fmt: skip
     run(request, Silence())
@@ -67,7 +65,7 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
         "embeddings of given on bcnb: the run left none",
         "predictions of given on bcnb-er, linear-probe/v1: the run left none",
     ]
-    (tmp_path / "encoder.py").write_text(ENCODER.format(body="raise RuntimeError('no more')"))
+    arguments("raise RuntimeError('no more')")
     jobs._loaded_by_path.cache_clear()  # as a new process begins
     found = check_determinism(request, Silence())
     assert found.compared == 0

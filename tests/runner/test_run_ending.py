@@ -6,27 +6,13 @@ import pytest
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.runner.failures import Failure, ending
+from tests.stranger import MEAN, write_stranger
 
-CARD = """
-name: {name}
-revision: "1"
-title: {name}
-implementation: encoder.py:Encoder
-training_cohorts: null
-licence: MIT
-description: For the tests.
-parameters: {{does: {name}}}
-"""
-CODE = """
-import numpy as np
-class Encoder:
-    def __init__(self, card, weights, does):
-        self.card, self.does = card, does
-    def encode(self, bag):
-        if self.does == "raises":
-            raise ValueError("mine")
-        return bag.features.mean(axis=0) + np.float32(np.nan if self.does == "nan" else 0.0)
-"""
+BODIES = {
+    "sound": MEAN,
+    "raises": 'raise ValueError("mine")',
+    "nan": "return bag.features.mean(axis=0) + np.float32(np.nan)",
+}
 OF_INPUT, OF_ENCODER = Failure("a file", of_input=True), Failure("it raised")
 
 
@@ -52,11 +38,9 @@ def test_a_failure_knows_what_error_it_was():
 @pytest.fixture
 def call(tmp_path, bcnb, mbench):
     def run(*encoders):
-        (tmp_path / "encoder.py").write_text(CODE)
         cards = []
         for name in encoders:
-            (tmp_path / f"{name}.yaml").write_text(CARD.format(name=name))
-            cards += ["--encoder", tmp_path / f"{name}.yaml"]
+            cards += ["--encoder", write_stranger(tmp_path / name, BODIES[name], name=name)]
         return mbench("run", *cards, "--task", "bcnb-er", "--protocol", "linear-probe", "--jobs",
                       "1", "--config", bcnb.config, "--results", tmp_path / "r")  # fmt: skip
 
