@@ -2,19 +2,13 @@
 
 import faulthandler
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
+from madeleine_bench.alarm import OutOfTime, alarm, can_alarm
 from madeleine_bench.errors import CheckFailed
 
 GRACE_S = 3.0
-
-
-class _OutOfTime(BaseException):
-    """Raised in code that took too long; no Exception, so that `except Exception` lets it by."""
 
 
 @contextmanager
@@ -35,29 +29,17 @@ def time_limit(seconds: float | None, what: str) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    interruptible = hasattr(signal, "setitimer") and (
-        threading.current_thread() is threading.main_thread()
-    )
     with open(os.devnull, "w") as silent:
         # Its watch is a thread of C, which needs no lock of the interpreter to end the process.
-        grace_s = GRACE_S if interruptible else 0.0
+        grace_s = GRACE_S if can_alarm() else 0.0
         faulthandler.dump_traceback_later(seconds + grace_s, exit=True, file=silent)
-        before = signal.signal(signal.SIGALRM, _raise) if interruptible else None
         try:
-            if interruptible:
-                signal.setitimer(signal.ITIMER_REAL, seconds)
-            yield
-        except _OutOfTime as error:
+            with alarm(seconds):
+                yield
+        except OutOfTime as error:
             raise CheckFailed(
                 f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
                 "leave it out"
             ) from error
         finally:
-            if interruptible:
-                signal.setitimer(signal.ITIMER_REAL, 0.0)
-                signal.signal(signal.SIGALRM, before)
             faulthandler.cancel_dump_traceback_later()
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise _OutOfTime

@@ -1,13 +1,11 @@
 """An end to verification: a bundle that takes too long is not verified, and the step is named."""
 
 import multiprocessing
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
+from madeleine_bench.alarm import OutOfTime, alarm
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.submissions.text import plain
 from madeleine_bench.types import Progress
@@ -15,10 +13,6 @@ from madeleine_bench.types import Progress
 _MOST_S = 1e8
 # An alarm that goes off in a destructor is swallowed by Python; the next one is not.
 _AGAIN_S = 10.0
-
-
-class _OutOfTime(BaseException):
-    """Raised by the alarm; no Exception, so that `except Exception` lets it by."""
 
 
 class Steps:
@@ -75,20 +69,10 @@ def deadline(seconds: float, bundle: Path, steps: Steps) -> Iterator[None]:
         raise InputError(
             f"--time-limit must be above 0 and at most {_MOST_S:g} seconds, found {seconds:g}"
         )
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not (
-        threading.main_thread()
-    ):
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, _raise)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
-        try:
+        with alarm(seconds, _AGAIN_S):
             yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-    except _OutOfTime:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    except OutOfTime:
         for worker in multiprocessing.active_children():
             worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch
         raise CheckFailed(
@@ -96,9 +80,3 @@ def deadline(seconds: float, bundle: Path, steps: Steps) -> Iterator[None]:
             "No report was written. Give it more with --time-limit, or ask for a lower --level; "
             "if no limit is enough, the encoder hangs, or the bundle is too large for this machine"
         ) from None
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise _OutOfTime
