@@ -28,6 +28,7 @@ from scipy.special import expit
 
 from madeleine_bench.protocols.conjugate_gradient import Curvature, Step, solve
 from madeleine_bench.protocols.dense_newton import aim
+from madeleine_bench.protocols.probabilities import vector_shares
 
 Array = NDArray[np.float64]
 
@@ -169,13 +170,14 @@ def _minimise(
     interior = np.full(len(dual), not dense)
     first, last = np.full(len(dual), np.inf), np.full(len(dual), np.inf)
     going, part = np.arange(len(dual)), problem
-    for step in range(min(max_iter, _ENOUGH_STEPS) + 1):
-        probability = _probability(margin[going])
+    most = min(max_iter, _ENOUGH_STEPS)
+    for step in range(most + 1):
+        probability = vector_shares(margin[going])
         residual = _norm(part, dual[going], probability)
         if step == 0:
             first = residual
         left = (residual > goal) & np.isfinite(margin[going]).all(axis=(1, 2))
-        if step == min(max_iter, _ENOUGH_STEPS) or not left.any():
+        if step == most or not left.any():
             break
         going, part = going[left], part.take(left)
         share = np.minimum(0.1, np.sqrt(residual[left] / first[going]))
@@ -323,21 +325,11 @@ def _norm(problem: _Problem, dual: Array, probability: Array) -> Array:
 
 def _residual(problem: _Problem, rows: Array, dual: Array, intercepts: Array) -> Array:
     """Return the largest component of the gradient by coefficients and intercepts, (fit,)."""
-    slope = problem.slope(_probability(problem.margin(dual, intercepts)))
+    slope = problem.slope(vector_shares(problem.margin(dual, intercepts)))
     by_coefficient = np.abs((slope + dual) @ rows).max(axis=(1, 2))
     by_intercept = np.abs(slope.sum(axis=2)).max(axis=1)
     largest: Array = np.maximum(by_coefficient, by_intercept) / problem.total
     return largest
-
-
-def _probability(margin: Array) -> Array:
-    """Return the probability of each vector's class, fit x vector x unit."""
-    if margin.shape[1] == 1:
-        logistic: Array = expit(margin)
-        return logistic
-    relative = np.exp(margin - margin.max(axis=1, keepdims=True))
-    shares: Array = relative / relative.sum(axis=1, keepdims=True)
-    return shares
 
 
 def _targets(label: NDArray[np.intp], n_classes: int) -> Array:

@@ -82,8 +82,18 @@ def _margins(
 
 def class_shares(margin: Array) -> Array:
     """Return the probabilities of linear predictors of vector x row, class x row."""
-    if len(margin) == 1:
-        return np.concatenate([expit(-margin), expit(margin)])
-    relative: Array = np.exp(margin - margin.max(axis=0))
-    relative /= relative.sum(axis=0)
+    shares = vector_shares(margin)
+    return np.concatenate([expit(-margin), shares]) if len(margin) == 1 else shares
+
+
+def vector_shares(margin: Array) -> Array:
+    """Return the probability of each vector's class, ... x vector x row.
+
+    Two classes have one vector, that of the second class.
+    """
+    if margin.shape[-2] == 1:
+        logistic: Array = expit(margin)
+        return logistic
+    relative: Array = np.exp(margin - margin.max(axis=-2, keepdims=True))
+    relative /= relative.sum(axis=-2, keepdims=True)
     return relative

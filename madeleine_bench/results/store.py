@@ -60,18 +60,17 @@ class ResultStore:
         Raises:
             InputError: the folder cannot be written.
         """
-        folder = Path("predictions", board, encoder, task)
-        stem = f"{_slug(protocol)}.{resume_key[:_SHORT]}"
+        path = Path("predictions", board, encoder, task, f"{_slug(protocol)}.{resume_key[:_SHORT]}")
         content = ""
 
-        def name(written: Path) -> str:
-            nonlocal content
+        def named(written: Path) -> str:
+            nonlocal path, content
             content = hash_file(written)
-            return f"{stem}.{content[:_SHORT]}.parquet"
+            path = path.with_name(f"{path.name}.{content[:_SHORT]}.parquet")
+            return path.name
 
-        with replacing(self.folder / folder / stem, name) as temporary:
+        with replacing(self.folder / path, named) as temporary:
             _write_parquet(temporary, predictions)
-        path = folder / f"{stem}.{content[:_SHORT]}.parquet"
         return RecordPredictions(path=path.as_posix(), hash=content, rows=len(predictions))
 
     def write_record(self, content: dict[str, Any]) -> Record:
