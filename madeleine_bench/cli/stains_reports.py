@@ -21,7 +21,6 @@ from madeleine_bench.runner.multistain import (
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.runner.stain_curves import stain_curves
 from madeleine_bench.runner.stain_subsets import RESAMPLES, Way, curve
-from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
 from madeleine_bench.stats.paired import PairedDifference
 
 _WAYS: tuple[Way, ...] = ("alike", "dropped")
@@ -55,8 +54,8 @@ def document(report: MultistainReport, found: Sequence[TaskByStains]) -> dict[st
         "cohort": found[0].task.cohort,
         "protocol": report.protocol,
         "alone": report.alone,
-        "interval": f"95%, paired bootstrap of cases, {RESAMPLES} resamples, widened "
-        f"{TRAINING_WIDENING:g} times for training cases",
+        "interval": f"95%, paired bootstrap of cases, {RESAMPLES} resamples, widened for training "
+        "cases and few cases; none where there are too few cases",
         "tasks": [_task(each) for each in found],
         "provenance": machine_provenance(),
     }

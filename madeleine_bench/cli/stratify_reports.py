@@ -127,7 +127,7 @@ def _encoder(found: Stratification) -> dict[str, Any]:
         "record_id": found.record.record_id,
         "repeats": found.repeats,
         "concordance": main.value,
-        "concordance_ci95": list(main.ci95),
+        "concordance_ci95": main.ci95,
         "hazard_ratio": found.groups.hazard_ratio,
         "hazard_ratio_ci95": found.groups.hazard_ratio_ci95,
         "logrank_p": found.groups.logrank_p,

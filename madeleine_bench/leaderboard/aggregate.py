@@ -1,6 +1,7 @@
 """From records to a board: one row per task, one column per encoder, honest about what is missing.
 
-Complete encoders are ranked by the mean over families of their chance-corrected scores. Incomplete
+Complete encoders are ranked by the mean over families of their chance-corrected scores, over the
+tasks that have enough cases for a rank. Incomplete
 ones, ones scored on other data than the rest, and ones that nobody recomputed stand apart and are
 never imputed. Controls are shown beside the ranks and take none.
 """
@@ -15,6 +16,7 @@ from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, Verification
 from madeleine_bench.specs.task import TaskSpec, chance_corrected
+from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
 Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
@@ -74,13 +76,13 @@ class Column:
         label: its name, with its revision where the board holds several.
         kind: encoder, baseline or control.
         cells: its scores by task id.
-        families: mean chance-corrected score by family, for families whose core tasks it has all.
+        families: mean chance-corrected score by family, for families whose ranked tasks it has all.
         mean: mean over families of those; None when incomplete.
         coverage: number of core tasks with a score.
         complete: whether it has every core task, on the data of the rest.
         verification: the lowest of its cells.
         unranked: why it has no rank; "" when it has one.
-        summary: rank and what goes with it, over the core tasks; None when unranked.
+        summary: rank and what goes with it, over the ranked tasks; None when unranked.
     """
 
     label: str
@@ -102,7 +104,7 @@ class Column:
 
     @property
     def mean_rank(self) -> float | None:
-        """Mean over core tasks of its place among the ranked; None when unranked."""
+        """Mean over the ranked tasks of its place among the ranked; None when unranked."""
         return self.summary.mean_rank if self.summary else None
 
     def has(self, task_ids: Iterable[str]) -> bool:
@@ -118,7 +120,8 @@ class Board:
         name: "local", "phantom", or a phantom variant.
         protocol: "primary" for each task's first, else the one it is of.
         tasks: tasks with a score, the core ones first.
-        core_ids: ids of the tasks that encoders are ranked on, scored or not.
+        core_ids: ids of the tasks that a complete encoder has, scored or not.
+        ranked_ids: those of them that encoders are ranked on: they have enough cases for a rank.
         columns: the encoders.
     """
 
@@ -126,6 +129,7 @@ class Board:
     protocol: str
     tasks: tuple[TaskSpec, ...]
     core_ids: tuple[str, ...]
+    ranked_ids: tuple[str, ...]
     columns: tuple[Column, ...]
 
     @property
@@ -135,7 +139,7 @@ class Board:
 
     @property
     def core(self) -> int:
-        """How many tasks encoders are ranked on."""
+        """How many tasks a complete encoder has."""
         return len(self.core_ids)
 
     @property
@@ -223,6 +227,7 @@ def _build_board(
         if task.status == "core"
         and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
+    counted = [task for task in core if _enough_cases(task, newest.values())]
     reference = _reference_data(newest.values())
     encoders = sorted({(encoder, revision) for encoder, revision, _ in newest})
     names = Counter(encoder for encoder, _ in encoders)
@@ -230,14 +235,17 @@ def _build_board(
     for encoder, revision in encoders:
         own = {t: r for (n, v, t), r in newest.items() if (n, v) == (encoder, revision)}
         label = encoder if names[encoder] == 1 else f"{encoder}@{revision}"
-        columns.append(_column(label, own, core, reference))
+        columns.append(_column(label, own, core, counted, reference))
     scored = {task_id for _, _, task_id in newest}
     order = sorted(
         (catalogue.tasks[task_id] for task_id in scored),
         key=lambda task: (task.status != "core", task.family, task.id),
     )
     core_ids = tuple(task.id for task in core)
-    return Board(name, protocol or "primary", tuple(order), core_ids, _ranked(columns, core))
+    ranked_ids = tuple(task.id for task in counted)
+    return Board(
+        name, protocol or "primary", tuple(order), core_ids, ranked_ids, _ranked(columns, counted)
+    )
 
 
 def _age(record: Record) -> tuple[int, str, str]:
@@ -274,6 +282,7 @@ def _column(
     label: str,
     records: Mapping[str, Record],
     core: Sequence[TaskSpec],
+    counted: Sequence[TaskSpec],
     reference: Reference,
 ) -> Column:
     first = next(iter(records.values())).encoder
@@ -284,13 +293,14 @@ def _column(
         label, first.kind, first.title, cells, {}, None, coverage, False, verification, ""
     )
     other = [task_id for task_id, cell in cells.items() if not cell.comparable]
-    families = family_means(column, core)
+    families = family_means(column, counted)
     return replace(
         column,
         families=families,
-        mean=fmean(families.values()) if core and coverage == len(core) else None,
+        mean=fmean(families.values()) if counted and coverage == len(core) else None,
         complete=bool(core) and coverage == len(core) and not other,
-        unranked=_why_unranked(column, len(core), other),
+        unranked=_why_unranked(column, len(core), other)
+        or ("" if counted else "no task has enough cases for a rank"),
     )
 
 
@@ -302,6 +312,16 @@ def _why_unranked(column: Column, core: int, other: Sequence[str]) -> str:
     if column.verification == "V0":
         return "reported, not recomputed (V0)"
     return "control" if column.kind == "control" else ""
+
+
+def _enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
+    """Return whether a task has enough cases of its rarest class, or with an event, for a rank.
+
+    With fewer, the error of its score outweighs those of all other tasks in the mean.
+    """
+    own = [r.scores.main.rare_cases for r in records if r.task.id == task.id]
+    counts = [count for count in own if count is not None]
+    return max(counts, default=task.expected.rarest) >= LEAST_RARE_CASES
 
 
 def _cell(record: Record, reference: Reference) -> Cell:

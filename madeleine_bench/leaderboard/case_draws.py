@@ -1,9 +1,13 @@
-"""Scores under resampling of cases, from stored predictions; the draws are kept in the cache.
+"""Scores under resampling, from stored predictions; the draws are kept in the cache.
 
     cache/board/<record id>.npy     (resample,) float64
 
-A score of 1,000 resamples takes up to a second and hangs on nothing but the predictions, the
-cohort's case ids and the task, all of which the record's id covers.
+The standard deviation of the draws of a score, or of a difference of two, is its standard error:
+cases are drawn by the Bayesian bootstrap, the same for all tasks of a cohort and all encoders, and
+spread about the score by the factor for training cases and few cases (`stats.intervals`). The draws
+of training cases of a few-shot protocol are resampled beside them. A score takes up to a second and
+depends on nothing but the predictions, the cohort's case ids, the task and the width of the
+embeddings, all of which the record's id covers.
 """
 
 import io
@@ -18,13 +22,16 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.bootstrap import bayesian_case_weights
+from madeleine_bench.stats.paired import ScoredUnits
 
 RESAMPLES = 1000
 # Changes whenever the same record would give other draws.
-_VERSION = 1
+_VERSION = 2
 
 
 class CaseDraws:
@@ -62,7 +69,8 @@ class CaseDraws:
         protocol = self._catalogue.protocol(record.protocol)
         where = f"predictions of {record.encoder.name} on {task.name} under {protocol.name}"
         predictions = store.read_predictions(record)
-        units = scored_units(task, protocol, predictions, record.task.task_hash, where)
+        same = record.task.task_hash
+        units = scored_units(task, protocol, predictions, same, where, record.inputs.dim)
         with threadpool_limits(1):
             value = units.score
             if abs(value - record.scores.main.value) > 1e-6:
@@ -70,13 +78,30 @@ class CaseDraws:
                     f"{where} score {value:.6f}, the record says {record.scores.main.value:.6f}; "
                     "run the task again with --resume never"
                 )
-            return units.scores(self._weights_of(record.task.cohort, units.case))
+            draws = units.scores(self._weights_of(record.task.cohort, units.case))
+        return value + units.design.bayesian_factor * (draws - value) + _between_draws(task, units)
 
     def _weights_of(self, cohort: str, case: tuple[str, ...]) -> NDArray[np.float32]:
         key = (cohort, case)
         if key not in self._weights:
             self._weights[key] = bayesian_case_weights(cohort, case, RESAMPLES)
         return self._weights[key]
+
+
+def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
+    """Return (resample,) by how much the score moves when draws of training cases are resampled.
+
+    The same draws for all encoders; their deviation is unbiased for the mean over draws.
+    """
+    scores = np.array(units.draw_scores)
+    if len(scores) < 2:
+        return np.zeros(RESAMPLES)
+    n = len(scores)
+    counts = rng_for("draws of training cases", task.name).multinomial(
+        n, np.full(n, 1.0 / n), size=RESAMPLES
+    )
+    moved: NDArray[np.float64] = np.sqrt(n / (n - 1.0)) * (counts / n - 1.0 / n) @ scores
+    return moved
 
 
 def _read(path: Path) -> NDArray[np.float64] | None:

@@ -1,10 +1,9 @@
-"""Are we sure: intervals of means and ranks, who is better than whom, and who is not told apart.
+"""Are we sure: intervals of means and ranks, who is better than whom, and who does not differ.
 
-Two intervals stand beside each mean. One asks what would change with other patients of the same
-cohorts (the paired bootstrap of cases, widened for the training cases among them), one what would
-change on other cohorts (`stats.clusters`). One encoder is marked better than another, on these
-cohorts, where the signed-rank test over tasks and the bootstrap of cases both say so after Holm's
-correction for all pairs; and beyond them, where the signed-rank test and the test over cohorts do.
+Two intervals stand beside each mean. One asks what would change with other cases of the same
+cohorts (`case_draws`), one what would change on other cohorts (`stats.clusters`). One encoder is
+marked better than another where two tests agree on the direction of the mean difference, after
+Holm's correction for all pairs: the signed-rank test over tasks, and the resampled cases.
 docs/leaderboard.md says why, with the measured coverage.
 """
 
@@ -20,10 +19,13 @@ from madeleine_bench.leaderboard.aggregate import Board
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
 from madeleine_bench.stats.clusters import Clusters, cluster_draws, cluster_mean, clusters_of
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
-from madeleine_bench.stats.ranks import CriticalDifference, critical_difference
+from madeleine_bench.stats.ranks import (
+    CriticalDifference,
+    critical_difference,
+    letter_display,
+)
 
 BASELINE = "mean-pool"
 LEAST_TASKS = 6
@@ -39,8 +41,8 @@ class Estimate:
 
     Attributes:
         value: on the scale where chance is 0 and the best 1.
-        ci95: for other cohorts, patients and training cases; None with one cohort.
-        ci95_cases: for other patients, training cases included, of the same cohorts.
+        ci95: for other cohorts; None with one cohort.
+        ci95_cases: for other cases, training cases included, of the same cohorts.
     """
 
     value: float
@@ -56,14 +58,14 @@ class Standing:
         mean: its mean over families.
         gain: its mean less that of the baseline, paired; None for the baseline itself.
         rank_ci95: 95% interval of its rank among the ranked; None when unranked or alone.
-        tie_group: 1 for the leader and who is not marked worse than it, and so on; None when
-            unranked.
+        letters: two ranked encoders share a letter exactly when neither is marked better than the
+            other; "" when unranked, or where there are too many encoders for letters.
     """
 
     mean: Estimate
     gain: Estimate | None
     rank_ci95: tuple[int, int] | None
-    tie_group: int | None
+    letters: str
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,22 @@ class PairVerdict:
     """One ranked encoder against another that ranks below it.
 
     Attributes:
-        across: mean over families, wins, ties, losses and signed-rank test over tasks.
+        mean: mean over families of the first less that of the second.
+        across: wins, ties, losses and signed-rank test over tasks.
+        p_signed_rank: of the signed-rank test in the direction of the mean.
         p_cases: of the test by resampling cases that the mean difference is 0 on these cohorts.
-        p_cohorts: of the test that it is 0 on other cohorts; None with one cohort.
-        p_holm: the larger of the signed-rank test's p and `p_cases`, adjusted for the pairs.
-        p_holm_beyond: the larger of the signed-rank test's p and `p_cohorts`, adjusted.
-        better: whether the first is marked better on these cohorts.
-        beyond: whether it is marked better on other cohorts too.
+        p_holm: the larger of the two, adjusted for the number of pairs.
+        better: whether the first is marked better.
     """
 
     first: str
     second: str
     mean: float
     across: AcrossTasks
+    p_signed_rank: float
     p_cases: float
-    p_cohorts: float | None
     p_holm: float
-    p_holm_beyond: float
     better: bool
-    beyond: bool
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,17 @@ class Comparison:
 
 
 def compare(board: Board, draws_of: DrawsOf) -> Comparison:
-    """Return the comparison of the encoders of a board over its core tasks.
+    """Return the comparison of the encoders of a board over the tasks that they are ranked on.
 
     Args:
         board: the board.
-        draws_of: gives the main score of a record in each resample of the cases, the same
-            resamples for all records of a cohort (`case_draws.CaseDraws.of`).
+        draws_of: gives draws of the main score of a record whose standard deviation is its standard
+            error, the same resamples for all records of a cohort (`case_draws.CaseDraws.of`).
 
     Raises:
         InputError: predictions are gone or were altered.
     """
-    tasks = [task for task in board.tasks if task.id in board.core_ids]
+    tasks = [task for task in board.tasks if task.id in board.ranked_ids]
     # What nobody recomputed has no predictions to resample.
     complete = [c for c in board.columns if c.complete and c.verification != "V0"]
     if not complete:
@@ -136,12 +135,15 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     )
     baseline = next((c.label for c in complete if c.label == BASELINE), None)
     pairs = pair_verdicts(grid, [column.label for column in ranked])
-    groups = _tie_groups([column.label for column in ranked], pairs)
+    marked = [(pair.first, pair.second) for pair in pairs if pair.better]
+    letters = letter_display([column.label for column in ranked], marked) if pairs else {}
     ranks = rank_intervals(grid, [column.label for column in ranked])
     standings = {}
     for label in grid.labels:
         gain = None if baseline in (None, label) else grid.estimate(label, baseline)
-        standings[label] = Standing(grid.estimate(label), gain, ranks.get(label), groups.get(label))
+        standings[label] = Standing(
+            grid.estimate(label), gain, ranks.get(label), letters.get(label, "")
+        )
     found = critical_difference({c.label: grid.difference(c.label, None).tolist() for c in ranked})
     return Comparison(baseline, standings, pairs, _pairs_note(grid, len(ranked)), found)
 
@@ -156,8 +158,6 @@ class Grid:
         clusters: the cohorts of the tasks.
         scores: encoder x task.
         case_means: encoder x resample, the mean over families in each resample of the cases.
-        widening: how much larger the error of a score is than resampled test cases say, as the
-            training cases vary too.
     """
 
     labels: tuple[str, ...]
@@ -165,7 +165,6 @@ class Grid:
     clusters: Clusters
     scores: NDArray[np.float64]
     case_means: NDArray[np.float64]
-    widening: float = TRAINING_WIDENING
 
     def difference(self, first: str, second: str | None) -> NDArray[np.float64]:
         """Return (task,) the scores of the first, less those of the second where there is one."""
@@ -177,7 +176,7 @@ class Grid:
         draws = self.case_means[self.labels.index(first)]
         if second is not None:
             draws = draws - self.case_means[self.labels.index(second)]
-        return self.widening * float(draws.std(ddof=1))
+        return float(draws.std(ddof=1))
 
     def estimate(self, first: str, second: str | None = None) -> Estimate:
         """Return the mean over families of an encoder, or of what it is above another."""
@@ -224,34 +223,25 @@ def family_weights(families: Sequence[str]) -> NDArray[np.float64]:
 def pair_verdicts(grid: Grid, ranked: Sequence[str]) -> tuple[PairVerdict, ...]:
     """Return each pair of the ranked, given from the best to the worst.
 
-    The signed-rank test takes tasks for independent; tasks of one cohort are not, as they share
-    its cases. The bootstrap of cases knows that, and takes the fits as they are, which the test
-    over tasks does not. A mark needs both: the larger p-value goes into Holm's correction.
+    The signed-rank test assumes that tasks are independent; tasks of one cohort are not, as they
+    share its cases. The resampled cases know that, and do not ask whether an encoder wins on most
+    tasks or by one task alone. A mark needs both, in the direction of the mean: a signed-rank test
+    that speaks for the other encoder is no evidence. The larger p-value goes into Holm's
+    correction.
     """
     rows = []
     for first, second in combinations(ranked, 2):
         differences = grid.difference(first, second)
+        mean = float(grid.weights @ differences)
         across = across_tasks(differences.tolist())
-        cohorts = cluster_mean(differences.tolist(), grid.clusters)
-        p_cases = _normal_p(cohorts.value, grid.case_error(first, second))
-        rows.append((first, second, cohorts, across, p_cases))
-    here = holm([max(across.p_value, p_cases) for *_, across, p_cases in rows])
-    there = holm([max(across.p_value, _or_one(c.p_value)) for _, _, c, across, _ in rows])
+        p_cases = _normal_p(mean, grid.case_error(first, second))
+        rows.append((first, second, mean, across, across.p_in_direction(mean), p_cases))
+    adjusted = holm([max(row[-2:]) for row in rows])
     enough = len(grid.weights) >= LEAST_TASKS
     return tuple(
-        PairVerdict(
-            first, second, cohorts.value, across, p_cases, cohorts.p_value, p_here, p_there,
-            better=enough and p_here < ALPHA and cohorts.value > 0,
-            beyond=enough and max(p_here, p_there) < ALPHA and cohorts.value > 0,
-        )
-        for (first, second, cohorts, across, p_cases), p_here, p_there in zip(
-            rows, here, there, strict=True
-        )
-    )  # fmt: skip
-
-
-def _or_one(p_value: float | None) -> float:
-    return 1.0 if p_value is None else p_value
+        PairVerdict(*row, p_holm, better=enough and p_holm < ALPHA and row[2] > 0)
+        for row, p_holm in zip(rows, adjusted, strict=True)
+    )
 
 
 def _normal_p(value: float, error: float) -> float:
@@ -269,20 +259,6 @@ def _pairs_note(grid: Grid, ranked: int) -> str:
     if len(grid.weights) < LEAST_TASKS:
         return f"fewer than {LEAST_TASKS} tasks: no test over tasks can reach {ALPHA}"
     return ""
-
-
-def _tie_groups(ranked: Sequence[str], pairs: Sequence[PairVerdict]) -> dict[str, int]:
-    """Return the group of each: the first marked worse than a group's leader leads the next."""
-    better = {(pair.first, pair.second) for pair in pairs if pair.better}
-    groups: dict[str, int] = {}
-    leader = None
-    for label in ranked:
-        if leader is None or (leader, label) in better:
-            leader = label
-            groups[label] = max(groups.values(), default=0) + 1
-        else:
-            groups[label] = groups[leader]
-    return groups
 
 
 def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, int]]:

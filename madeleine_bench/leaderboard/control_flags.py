@@ -21,7 +21,7 @@ class ControlAhead:
         label: of the control.
         value: its score; higher is better.
         baseline: the score of the mean of the patches.
-        beyond: whether its score lies above the 95% interval of the baseline, for other patients.
+        beyond: whether its score lies above the 95% interval of the baseline, where it has one.
     """
 
     label: str
@@ -47,9 +47,9 @@ def controls_ahead(
     if BASELINE not in scored:
         return ()
     baseline = scored[BASELINE].cells[task.id]
-    upper = baseline.record.scores.main.ci95[1]
+    interval = baseline.record.scores.main.ci95
     found = [
-        ControlAhead(label, value, baseline.value, value > upper)
+        ControlAhead(label, value, baseline.value, interval is not None and value > interval[1])
         for label, column in scored.items()
         if column.kind == "control"
         and not reads_the_answer(column)

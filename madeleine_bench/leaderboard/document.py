@@ -94,6 +94,7 @@ def _board(
         "notice": PHANTOM_NOTICE if board.is_phantom else "",
         "protocol": board.protocol,
         "core": board.core,
+        "ranked_tasks": len(board.ranked_ids),
         "baseline": comparison.baseline,
         "families": sorted({task.family for task in board.tasks}),
         "tasks": [_task(task, board, catalogue, card_of) for task in board.tasks],
@@ -138,6 +139,7 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -
         "metric": task.metric.name,
         "chance": task.metric.chance,
         "core": task.id in board.core_ids,
+        "ranked": task.id in board.ranked_ids,
         "protocol": board.protocol_of(task),
         "n": max(counts),
         "citation": task.citation,
@@ -180,7 +182,7 @@ def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json
         "mean_rank": column.mean_rank,
         "win_rate": summary.win_rate if summary else None,
         "gain": _gain(standing.gain) if standing and standing.gain else None,
-        "tie_group": standing.tie_group if standing else None,
+        "letters": standing.letters if standing else "",
         "families": dict(column.families),
         "cells": {task_id: _cell(cell) for task_id, cell in sorted(column.cells.items())},
     }
@@ -242,13 +244,10 @@ def _pair(pair: PairVerdict) -> Json:
         "wins": pair.across.wins,
         "ties": pair.across.ties,
         "losses": pair.across.losses,
-        "p_signed_rank": pair.across.p_value,
+        "p_signed_rank": pair.p_signed_rank,
         "p_cases": pair.p_cases,
-        "p_cohorts": pair.p_cohorts,
         "p_holm": pair.p_holm,
-        "p_holm_beyond": pair.p_holm_beyond,
         "better": pair.better,
-        "beyond": pair.beyond,
     }
 
 

@@ -37,7 +37,8 @@ def _scores(cell: Cell | None) -> list[object]:
     if cell is None:
         return ["", "", "", "", "", "absent", "", "", ""]
     main = cell.record.scores.main
-    numbers = [repr(number) for number in (main.value, *main.ci95, cell.corrected)]
+    low, high = main.ci95 or (None, None)
+    numbers = ["" if n is None else repr(n) for n in (main.value, low, high, cell.corrected)]
     said = [cell.status, cell.contamination, cell.record.verification, cell.record.record_id]
     return [*numbers, cell.record.inputs.n, *said]
 

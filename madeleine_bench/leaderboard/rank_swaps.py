@@ -21,8 +21,8 @@ class Swap:
         ahead: who is ahead under the first protocol of the pair.
         behind: who is ahead under the second.
         separated_by: the protocols under which the signed-rank test over tasks tells them apart,
-            after Holm's correction for all pairs of encoders. The board's mark asks for a second
-            test beside this one: over the same tasks it separates no more.
+            after Holm's correction for all pairs of encoders, in the direction of the mean. The
+            board's mark asks for a second test beside this one: it separates no more.
     """
 
     ahead: str
@@ -58,17 +58,25 @@ def swaps_between(
             swapped.append((i, j) if before > 0 else (j, i))
     if not swapped:
         return ()
-    apart = dict(zip(names, (_separated(scores) for scores in (first, second)), strict=True))
+    apart = {
+        name: _separated(scores, own)
+        for name, scores, own in zip(names, (first, second), means, strict=True)
+    }
     return tuple(
         Swap(labels[i], labels[j], tuple(name for name in names if {i, j} in apart[name]))
         for i, j in swapped
     )
 
 
-def _separated(scores: NDArray[np.float64]) -> list[set[int]]:
-    """Return the pairs of encoders that the signed-rank test over tasks tells apart."""
+def _separated(scores: NDArray[np.float64], means: Sequence[float]) -> list[set[int]]:
+    """Return the pairs that the signed-rank test separates in the direction of their means."""
     if scores.shape[1] < LEAST_TASKS:
         return []
     pairs = list(combinations(range(len(scores)), 2))
-    p_values = holm([across_tasks((scores[i] - scores[j]).tolist()).p_value for i, j in pairs])
+    p_values = holm(
+        [
+            across_tasks((scores[i] - scores[j]).tolist()).p_in_direction(means[i] - means[j])
+            for i, j in pairs
+        ]
+    )
     return [set(pair) for pair, p in zip(pairs, p_values, strict=True) if p < ALPHA]

@@ -55,7 +55,8 @@ def comparison_chart(found: Sequence[Stratification], task_title: str) -> Any:
 def groups_line(found: Stratification) -> str:
     """Return hazard ratio, log-rank test and concordance of an encoder as one line."""
     groups, main = found.groups, found.record.scores.main
-    parts = [f"C {main.value:.3f} ({main.ci95[0]:.3f} to {main.ci95[1]:.3f})"]
+    interval = f" ({main.ci95[0]:.3f} to {main.ci95[1]:.3f})" if main.ci95 else ""
+    parts = [f"C {main.value:.3f}{interval}"]
     if groups.hazard_ratio is not None and groups.hazard_ratio_ci95 is not None:
         low, high = groups.hazard_ratio_ci95
         parts.append(f"hazard ratio {groups.hazard_ratio:.2f} ({low:.2f} to {high:.2f})")

@@ -1,6 +1,9 @@
 """The units of stored predictions, scored under any weights: what every bootstrap works on."""
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,10 @@ from numpy.typing import NDArray
 from madeleine_bench.protocols.class_scoring import ClassJudge
 from madeleine_bench.protocols.folds import Fold, Judge, mean_of_groups, require_columns
 from madeleine_bench.protocols.survival_scoring import SurvivalJudge
-from madeleine_bench.specs.protocol import ProtocolSpec
+from madeleine_bench.specs.protocol import Cox, FewShot, LinearProbe, ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import Weights, resample_blocks
+from madeleine_bench.stats.intervals import FIVE_FOLDS, ScoreDesign, fit_noise
 from madeleine_bench.stats.paired import ScoredUnits
 
 
@@ -49,51 +53,105 @@ def folds_of(
 
 
 def scored_units(
-    task: TaskSpec, protocol: ProtocolSpec, predictions: pd.DataFrame, splits: str, where: str
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    predictions: pd.DataFrame,
+    splits: str,
+    where: str,
+    dim: int | None = None,
 ) -> ScoredUnits:
     """Return the units of stored predictions, scored under weights as a record's main score is.
 
-    Under weights of one this is the main score; under the record's resamples it gives the record's
-    interval. `splits` names what the encoder had no part in: splits, labels, task and protocol.
+    Under weights of one this is the main score. `splits` names what the encoder had no part in:
+    splits, labels, task and protocol. `dim` is the width of the embeddings that a linear model was
+    fitted to; None where there was none.
 
     Raises:
         InputError: a column is missing or empty; the message begins with `where`.
     """
     judge = judge_of(task, predictions, where)
     folds, groups = folds_of(protocol, predictions, where)
-    once = [judge.resampled(fold, np.ones((len(fold.rows), 1))) for fold in folds]
-    defined = [bool(np.isfinite(value[0])) for value in once]
-    return units_of(judge, folds, groups, defined, predictions, task.metric.chance, splits)
+    once = [judge.resampled(fold, np.ones((len(fold.rows), 1)))[0] for fold in folds]
+    values = [float(value) if np.isfinite(value) else None for value in once]
+    return units_of(judge, protocol, folds, groups, values, predictions, task.metric.chance, dim,
+                    splits)  # fmt: skip
 
 
 def units_of(
     judge: Judge,
+    protocol: ProtocolSpec,
     folds: Sequence[Fold],
     groups: Sequence[int],
-    defined: Sequence[bool],
+    values: Sequence[float | None],
     predictions: pd.DataFrame,
     chance: float,
+    dim: int | None,
     splits: str = "",
 ) -> ScoredUnits:
-    """Return units scored by a judge; a fold whose metric is undefined stays at chance."""
+    """Return units scored by a judge; a fold whose metric is undefined (None) stays at chance."""
     row, names = pd.factorize(predictions["unit_id"].to_numpy(dtype=object))
     row = row.astype(np.int32)  # of a table of all folds, which is long
     first = np.empty(len(names), dtype=np.intp)
     first[row[::-1]] = np.arange(len(row))[::-1]
 
     def scores(weights: Weights) -> NDArray[np.float64]:
-        values = np.full((len(folds), weights.shape[1]), chance)
+        resampled = np.full((len(folds), weights.shape[1]), chance)
         for part in resample_blocks(*weights.shape):
             block = weights[:, part]
             for i, fold in enumerate(folds):
-                if defined[i]:
-                    values[i, part] = judge.resampled(fold, block[row[fold.rows]])
-        return mean_of_groups(values, groups, chance)
+                if values[i] is not None:
+                    resampled[i, part] = judge.resampled(fold, block[row[fold.rows]])
+        return mean_of_groups(resampled, groups, chance)
 
+    few_shot = protocol.shot_plan is not None
+    case, _ = pd.factorize(predictions["case_id"].to_numpy(dtype=object)[first])
+    stratum = judge.strata_of_rows[first]
+    tested = [row[fold.rows] for fold in folds]
+    fitted = isinstance(protocol.method, LinearProbe | FewShot | Cox)
+    draw_scores: dict[int, list[float]] = defaultdict(list)
+    for fold, value in zip(folds, values, strict=True) if few_shot else ():
+        draw_scores[fold.key[1]].append(chance if value is None else value)
     return ScoredUnits(
         unit=tuple(names),
         case=tuple(predictions["case_id"].to_numpy(dtype=object)[first]),
-        stratum=tuple(judge.strata_of_rows[first]),
+        stratum=tuple(stratum),
         splits=splits,
         scores=scores,
+        design=design_of(case, stratum, tested, dim if fitted else None, few_shot=few_shot),
+        draw_scores=tuple(float(np.mean(draw_scores[draw])) for draw in sorted(draw_scores)),
     )
+
+
+def design_of(
+    case: NDArray[np.intp],
+    stratum: NDArray[Any],
+    tested: Sequence[NDArray[np.integer[Any]]],
+    dim: int | None,
+    *,
+    few_shot: bool,
+) -> ScoreDesign:
+    """Return how a score was estimated, counted in cases.
+
+    Args:
+        case: (unit,) a number for each case.
+        stratum: (unit,) its class, or whether it has an event.
+        tested: the units that each fit is tested on; it is trained on all others.
+        dim: width of the embeddings that a linear model is fitted to, or None.
+        few_shot: whether the fits of a number of shots draw their training cases.
+    """
+    rare, n_cases = math.inf, len(np.unique(case))
+    for kind in sorted(set(stratum)):
+        if (count := len(np.unique(case[stratum == kind]))) < rare:
+            rare, rarest = count, kind
+    is_rare = stratum == rarest
+    in_test = [(len(np.unique(case[rows])), len(np.unique(case[rows[is_rare[rows]]])))
+               for rows in tested]  # fmt: skip
+    per_test = float(np.mean([rare_test for _, rare_test in in_test]))
+    test_sets = rare / per_test if per_test else math.inf
+    shares = []
+    for n_test, rare_test in in_test:
+        n_train, rare_train = n_cases - n_test, rare - rare_test
+        noise = fit_noise(dim, rare_train, n_train - rare_train)
+        five_folds = few_shot or not n_train
+        shares.append(noise * (FIVE_FOLDS if five_folds else test_sets * n_test / n_train))
+    return ScoreDesign(rare, per_test, float(np.mean(shares)))

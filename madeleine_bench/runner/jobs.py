@@ -178,7 +178,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
         return_freed_memory()
         evaluation, dim, cost = _evaluated(job)
         return_freed_memory()
-        scores = score(task, protocol, evaluation.predictions, evaluation.fits)
+        scores = score(task, protocol, evaluation.predictions, evaluation.fits, dim)
         return_freed_memory()
         store = ResultStore(job.results)
         cell = (job.board, name, task.name, protocol.name, job.resume_key)
@@ -284,6 +284,7 @@ def _scores(scores: Scores, task: TaskSpec) -> RecordScores:
         chance=task.metric.chance,
         ci95=scores.ci95,
         method=scores.ci_method,
+        rare_cases=scores.rare_cases,
     )
     return RecordScores(main=main, secondary=dict(scores.secondary))
 

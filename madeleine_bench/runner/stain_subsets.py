@@ -23,7 +23,6 @@ from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Fusion
-from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
 from madeleine_bench.stats.paired import PairedDifference, paired_difference
 from madeleine_bench.types import Split, Splits, Units
 
@@ -70,7 +69,8 @@ def score_stain_subsets(
     all_stains = assessment.task.stains
     whole = _fused(assessment, embeddings, full, stain_of)
     reference = _predictions(assessment, whole, full, assessment.splits)
-    found = [_scored(assessment, all_stains, "alike", reference, reference, 0)]
+    dim = whole.shape[1]
+    found = [_scored(assessment, all_stains, "alike", reference, reference, 0, dim)]
     for size in range(len(all_stains) - 1, 0, -1):
         for stains in combinations(all_stains, size):
             kept = _restricted(full, set(stains), stain_of)
@@ -81,8 +81,8 @@ def score_stain_subsets(
             reduced = _fused(assessment, embeddings, kept, stain_of)
             alike = _predictions(assessment, reduced, kept, _restrict(assessment.splits, rows))
             dropped = _dropped(assessment, whole, reduced, rows)
-            found.append(_scored(assessment, stains, "alike", alike, reference, lacking))
-            found.append(_scored(assessment, stains, "dropped", dropped, reference, lacking))
+            found.append(_scored(assessment, stains, "alike", alike, reference, lacking, dim))
+            found.append(_scored(assessment, stains, "dropped", dropped, reference, lacking, dim))
     return found
 
 
@@ -146,7 +146,8 @@ def score_fusions(
     found = []
     for fusion, stains, predictions in scored:
         same = predictions[predictions["unit_id"].isin(reference["unit_id"])]
-        each = _scored(assessments[fusion], stains, "alike", same, reference, 0)
+        dim = of_slides.matrix.shape[1]
+        each = _scored(assessments[fusion], stains, "alike", same, reference, 0, dim)
         difference = None if predictions is reference else each.difference
         found.append(FusionScore(fusion, stains, each.value, difference))
     return found
@@ -244,17 +245,18 @@ def _scored(
     predictions: pd.DataFrame,
     reference: pd.DataFrame,
     lacking: int,
+    dim: int,
 ) -> SubsetScore:
     task, protocol = assessment.task, assessment.protocol
     same = reference[reference["unit_id"].isin(predictions["unit_id"])]
     ours, theirs = (
-        scored_units(task, protocol, rows, assessment.splits.hash, f"stains of {task.name}")
+        scored_units(task, protocol, rows, assessment.splits.hash, f"stains of {task.name}", dim)
         for rows in (predictions, same)
     )
     difference = None
     with threadpool_limits(1):
         if predictions is not reference:
             rng = rng_for("stain subsets", task.name, protocol.name, way, *stains)
-            difference = paired_difference(ours, theirs, RESAMPLES, rng, TRAINING_WIDENING)
+            difference = paired_difference(ours, theirs, RESAMPLES, rng)
         value = ours.score
     return SubsetScore(stains, way, value, len(ours.unit), lacking, difference)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.card import Kind
 from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.task import score_range
 from madeleine_bench.types import board_name
 
 Verification = Literal["none", "V0", "V1", "V2", "V3"]
@@ -48,13 +49,21 @@ class RecordInputs(Spec):
 
 
 class MainScore(Spec):
-    """The task's main metric with its 95% interval; `method` says how the interval was made."""
+    """The task's main metric.
+
+    Attributes:
+        ci95: its 95% confidence interval; None where there are too few cases for one.
+        method: how the interval was made, or why there is none.
+        rare_cases: test cases of the rarest class, or with an event; None in records that were
+            made before they were counted.
+    """
 
     metric: str
     value: float
     chance: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     method: str
+    rare_cases: int | None = Field(default=None, ge=0)
 
 
 class RecordScores(Spec):
@@ -124,13 +133,13 @@ class Record(Spec):
     @model_validator(mode="after")
     def _content_agrees(self) -> Self:
         main = self.scores.main
-        numbers = [main.value, *main.ci95, *(fold.value for fold in self.folds)]
+        numbers = [main.value, *(main.ci95 or ()), *(fold.value for fold in self.folds)]
         numbers += [value for value in self.scores.secondary.values() if value is not None]
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError("a score is NaN or infinite")
-        low = -1.0 if main.metric == "quadratic-kappa" else 0.0
-        if not low <= main.value <= 1.0:
-            raise ValueError(f"{main.metric} of {main.value} is outside [{low}, 1]")
+        low, high = score_range(main.metric)
+        if not low <= main.value <= high:
+            raise ValueError(f"{main.metric} of {main.value} is outside [{low:g}, {high:g}]")
         if self.record_id != record_id(self.model_dump(mode="json")):
             raise ValueError("'record_id' is not the hash of the content: the record was altered")
         return self
@@ -138,4 +147,10 @@ class Record(Spec):
 
 def record_id(content: dict[str, Any]) -> str:
     """Return the hash of a record's JSON content without provenance and verification."""
-    return hash_json({key: value for key, value in content.items() if key not in _NOT_HASHED})
+    kept = {key: value for key, value in content.items() if key not in _NOT_HASHED}
+    scores = content.get("scores")
+    if isinstance(scores, dict) and isinstance(main := scores.get("main"), dict):
+        # Records that were made before the cases were counted keep their id.
+        known = {key: v for key, v in main.items() if key != "rare_cases" or v is not None}
+        kept["scores"] = {**scores, "main": known}
+    return hash_json(kept)

@@ -152,6 +152,13 @@ class Expected(Spec):
     classes: dict[str, int] | None = None
     events: int | None = None
 
+    @property
+    def rarest(self) -> int:
+        """How many units are of the rarest class, or have an event or none, whichever is rarer."""
+        if self.classes:
+            return min(self.classes.values())
+        return min(self.events or 0, self.n - (self.events or 0))
+
 
 class Provenance(Spec):
     """Whether a fact stands in a source or is our reconstruction."""
@@ -223,6 +230,11 @@ def chance_corrected(metric: str, value: float) -> float:
     """
     chance = CHANCE.get(metric, 0.0)
     return (value - chance) / (1.0 - chance)
+
+
+def score_range(metric: str) -> tuple[float, float]:
+    """Return the least and the largest possible value of a main metric."""
+    return (-1.0 if metric == "quadratic-kappa" else 0.0), 1.0
 
 
 def canonical_word(value: Any) -> str:

@@ -7,7 +7,6 @@ the machine, does not move a result.
 
 References:
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
-    Nadeau and Bengio, Inference for the generalization error, Machine Learning 52 (2003) 239-281.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,6 @@ from madeleine_bench.types import Survival
 Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
 _EXACT_FLOAT32 = 2**24
 _BLOCK_NUMBERS = 2**18  # of weights looked at together: what is made of them takes some 12 MB
-# A cross-validated score varies with its training cases too, which the folds share. Nadeau and
-# Bengio's correction makes its variance 1 + J n_test / n_train times that of its test cases: 9/4
-# for five folds, so its deviation 1.5 times. Measured on phantoms without signal that is 1.2 to 1.4
-# (docs/comparison.md); for few-shot scores, which have no such formula, 1.1 to 1.3, and 1.6 for
-# those of 25 slides (docs/regression.md).
-TRAINING_WIDENING = 1.5
 
 
 def case_weights(

@@ -3,30 +3,28 @@
 On one task both encoders are scored on the same resampled cases, so what makes a resample hard for
 both cancels. Over tasks each task is one observation; how its score was estimated plays no part.
 
-A caution about the first. The bootstrap resamples test cases and holds the fits fixed. The folds of
-a cross-validation share most of their training cases, so its score varies more than that; pairing
-removes the part that both encoders share and no more. Over shuffled labels of phantom cohorts,
-differences deviate from 0 up to 1.3 times as far as the bootstrap says, and p falls below .05 up to
-twice too often (docs/comparison.md). The test over tasks does not suffer from it.
-
 References:
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8, 13 and 16.
-    Davison and Hinkley, Bootstrap Methods and their Application (1997), section 4.2: (count + 1) /
-    (n + 1).
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 16.
     Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), 3.1.
+    Wilcoxon, Individual comparisons by ranking methods, Biometrics Bulletin 1 (1945) 80-83.
+    Pratt, Remarks on zeros and ties in the Wilcoxon signed rank procedures, JASA 54 (1959).
     Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statist. 6 (1979).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from scipy.stats import rankdata
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.stats.bootstrap import Weights, case_weights, percentile_interval
+from madeleine_bench.stats.bootstrap import Weights, case_weights
+from madeleine_bench.stats.intervals import ScoreDesign, standard_error, t_interval, t_test
+
+# Differences of scores that agree to this many decimals are equal: the rest is rounding.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class ScoredUnits:
         splits: hash of the splits that the predictions are of.
         scores: takes weights, unit x resample, and returns the score of each resample, (resample,),
             higher is better. All weights one is the data as it is.
+        design: how the score was estimated, on which its error depends.
+        draw_scores: the score of each draw of training cases, mean over shots; empty for folds.
     """
 
     unit: tuple[str, ...]
@@ -47,6 +47,8 @@ class ScoredUnits:
     stratum: tuple[str, ...]
     splits: str
     scores: Callable[[Weights], NDArray[np.float64]]
+    design: ScoreDesign = field(default_factory=ScoreDesign)
+    draw_scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the columns belong together.
@@ -69,15 +71,14 @@ class PairedDifference:
 
     Attributes:
         difference: score of the first less score of the second; above 0 the first is better.
-        ci95: lower and upper end of its 95% percentile interval.
-        p_value: two-sided; at least 2 / (resamples + 1).
-        resamples: number of resamples of the cases.
+        ci95: its 95% confidence interval; None where there are too few cases for one, or where
+            nothing varies.
+        p_value: two-sided, of no difference.
     """
 
     difference: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     p_value: float
-    resamples: int
 
 
 @dataclass(frozen=True)
@@ -87,78 +88,79 @@ class AcrossTasks:
     Attributes:
         mean: mean difference.
         wins: tasks on which the first scores higher; `ties` and `losses` accordingly.
-        p_value: of the two-sided Wilcoxon signed-rank test.
+        p_greater: one-sided p-value of the signed-rank test that the first is better.
+        p_less: one-sided p-value that it is worse.
     """
 
     mean: float
     wins: int
     ties: int
     losses: int
-    p_value: float
+    p_greater: float
+    p_less: float
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value: twice the smaller one-sided one, at most 1."""
+        return min(1.0, 2.0 * min(self.p_greater, self.p_less))
+
+    def p_in_direction(self, value: float) -> float:
+        """Return twice the one-sided p-value in the direction of a value, at most 1.
+
+        A two-sided p-value does not say who is better. Where a mean over tasks and the signed
+        ranks point in opposite directions, the ranks are no evidence for the sign of the mean.
+        """
+        return min(1.0, 2.0 * (self.p_greater if value > 0 else self.p_less))
 
 
 def paired_difference(
-    first: ScoredUnits,
-    second: ScoredUnits,
-    n_resamples: int,
-    rng: np.random.Generator,
-    widening: float = 1.0,
+    first: ScoredUnits, second: ScoredUnits, n_resamples: int, rng: np.random.Generator
 ) -> PairedDifference:
-    """Return the difference of two encoders on one task with its paired-bootstrap interval.
+    """Return the difference of two encoders on one task, with its interval and p-value.
 
     With s(w) the score under weights w, and w_r the r-th resample of the cases within strata, the
     same for both encoders:
 
-        difference = s_1(1) - s_2(1),     d_r = s_1(w_r) - s_2(w_r)
-        ci95 = 2.5% and 97.5% quantile of d_r
-        p = min(1, 2 (min(#{d_r <= 0}, #{d_r >= 0}) + 1) / (n_resamples + 1))
+        difference = s_1(1) - s_2(1),     d_r = f_1 s_1(w_r) - f_2 s_2(w_r)
 
-    so equal predictions have difference 0 and p = 1. The interval covers the choice of test cases,
-    not that of training cases (see the top of the module); with `widening` the d_r are spread about
-    the difference by that factor, as `bootstrap.TRAINING_WIDENING` does for training cases.
+    where f are the factors of `intervals` for the training cases of each encoder; the standard
+    error is the standard deviation of d_r, with the variance between draws of a few-shot protocol.
+    Interval and p-value are those of Student's t.
 
     Raises:
         InputError: the two are not of the same units, outcomes and splits.
-        ValueError: there is no resample, or a score is not finite.
+        ValueError: there are fewer than two resamples, or a score is not finite.
     """
     _check_same(first, second)
-    if n_resamples < 1:
-        raise ValueError(f"at least one resample is needed, found {n_resamples}")
+    if n_resamples < 2:
+        raise ValueError(f"at least two resamples are needed, found {n_resamples}")
     weights = case_weights(first.case, first.stratum, n_resamples, rng)
-    differences = first.scores(weights) - second.scores(weights)
+    widened = first.design.factor * first.scores(weights)
+    widened = widened - second.design.factor * second.scores(weights)
     difference = first.score - second.score
-    if differences.shape != (n_resamples,) or not np.isfinite([difference, *differences]).all():
+    if widened.shape != (n_resamples,) or not np.isfinite([difference, *widened]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
-    differences = difference + widening * (differences - difference)
+    draws = [a - b for a, b in zip(first.draw_scores, second.draw_scores, strict=True)]
+    error = standard_error(float(widened.std(ddof=1)), ScoreDesign(), draws)
+    df = min(first.design.degrees_of_freedom, second.design.degrees_of_freedom)
+    covers = first.design.covers and second.design.covers
     return PairedDifference(
-        difference, percentile_interval(differences), two_sided_p(differences), n_resamples
+        difference,
+        t_interval(difference, error, df) if covers else None,
+        t_test(difference, error, df),
     )
 
 
-def two_sided_p(differences: NDArray[np.float64]) -> float:
-    """Return the two-sided bootstrap p-value of resampled differences, (resample,).
-
-    Twice the share of resamples on the rarer side of 0, 0 counting for both sides, with 1 added to
-    count and number so that it is never 0.
-
-    Examples:
-        >>> two_sided_p(np.array([0.1] * 98 + [-0.1]))
-        0.04
-        >>> two_sided_p(np.zeros(99))
-        1.0
-    """
-    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))
-
-
 def across_tasks(differences: Sequence[float]) -> AcrossTasks:
-    """Return mean, wins, ties, losses and Wilcoxon's p-value of the differences, one a task.
+    """Return mean, wins, ties, losses and the signed-rank test of differences, one for each task.
 
     Give differences that can be compared in size: of chance-corrected scores where the metrics
-    differ. The test ranks them by size and asks whether the ranks of wins outweigh those of losses;
-    ranks of ties are split between both (Demsar 2006, section 3.1.3). Up to 50 tasks without ties
-    it is exact. Five tasks or fewer cannot reach .05: the smallest p is 2 / 2^tasks. Tasks on one
-    cohort share their slides, so they are not independent, as the test takes them to be.
+    differ. With r_i the rank of |d_i| (equal sizes share their mean rank, differences of 0 are
+    ranked too), the test compares the sum of r_i over the wins with its distribution over all
+    2^n signs of the n differences that are not 0 (Wilcoxon 1945; zeros and ties as in Pratt 1959).
+    It is exact for every number of tasks, with and without ties. Five tasks or fewer cannot reach
+    .05: the smallest two-sided p-value is 2 / 2^tasks. Tasks on one cohort share their slides, so
+    they are not independent, as the test assumes.
 
     Raises:
         ValueError: there is no difference, or one is not finite.
@@ -167,14 +169,24 @@ def across_tasks(differences: Sequence[float]) -> AcrossTasks:
         >>> across_tasks([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).p_value
         0.03125
     """
-    values = np.asarray(differences, dtype=np.float64)
+    values = np.round(np.asarray(differences, dtype=np.float64), _DIGITS)
     if not values.size or not np.isfinite(values).all():
         raise ValueError("differences must be finite, and at least one")
     wins, losses = int((values > 0).sum()), int((values < 0).sum())
-    p_value = 1.0  # without a win or a loss there is nothing to rank
-    if wins or losses:
-        p_value = float(wilcoxon(values, zero_method="zsplit").pvalue)
-    return AcrossTasks(fmean(values.tolist()), wins, values.size - wins - losses, losses, p_value)
+    # Twice the ranks are whole numbers, so that sums of them index an array.
+    twice = np.rint(2.0 * rankdata(np.abs(values))).astype(np.intp)
+    share = np.ones(1)  # of the signs, by twice the rank sum of the wins
+    for rank in twice[values != 0]:
+        share = 0.5 * (np.pad(share, (0, rank)) + np.pad(share, (rank, 0)))
+    won = int(twice[values > 0].sum())
+    return AcrossTasks(
+        fmean(differences),
+        wins,
+        values.size - wins - losses,
+        losses,
+        p_greater=min(1.0, float(share[won:].sum())),
+        p_less=min(1.0, float(share[: won + 1].sum())),
+    )
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

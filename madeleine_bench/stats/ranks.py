@@ -1,11 +1,14 @@
-"""Several encoders over several tasks by their ranks: Friedman's test and Nemenyi's difference.
+"""Several encoders at once: Friedman's test, Nemenyi's difference, and letters for what is alike.
 
 References:
     Demsar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7 (2006), 3.2.
+    Piepho, An algorithm for a letter-based representation of all-pairwise comparisons, JCGS 13
+    (2004) 456-466.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,8 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 LEAST_ENCODERS = 3
 LEAST_TASKS = 6
+# Of names that do not differ, on the way to the letters; a readable display has far fewer.
+_MOST_SETS = 500
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class CriticalDifference:
         friedman_p: p-value of Friedman's test that all encoders are alike.
         difference: Nemenyi's critical difference of mean ranks at 0.05.
         mean_ranks: mean over tasks of the place of each encoder, 1 the best; best first.
-        groups: the largest sets of encoders, by mean rank, of which no two are told apart.
+        groups: the largest sets of encoders, by mean rank, of which no two differ significantly.
     """
 
     friedman_p: float
@@ -86,3 +91,40 @@ def _groups(names: Sequence[str], alike: np.ndarray) -> tuple[tuple[str, ...], .
         if end > start and (not found or end > found[-1][1]):
             found.append((start, end))
     return tuple(tuple(names[start : end + 1]) for start, end in found)
+
+
+def letter_display(names: Sequence[str], different: Collection[tuple[str, str]]) -> dict[str, str]:
+    """Return the letters of each name: two names share a letter exactly when they do not differ.
+
+    The insert-and-absorb algorithm of Piepho (2004): each letter stands for a largest set of names
+    of which no two differ significantly, so a name may have several letters. Letters are given
+    from the best name on, a to z, then A to Z. Where they do not suffice, as with very many names,
+    there is no display: the result is empty.
+
+    Args:
+        names: the names, best first, each once.
+        different: pairs that differ significantly, in either order.
+
+    Examples:
+        >>> letter_display(["x", "y", "z"], [("x", "z")])
+        {'x': 'a', 'y': 'ab', 'z': 'b'}
+    """
+    sets = [frozenset(names)]
+    for first, second in different:
+        pair = {first, second}
+        kept = [group for group in sets if not pair <= group]
+        parts = {group - {name} for group in sets if pair <= group for name in pair}
+        new = [part for part in parts if not any(part <= group for group in kept)]
+        sets = kept + [part for part in new if not any(part < other for other in new)]
+        if len(sets) > _MOST_SETS:
+            return {}
+    if len(sets) > len(ascii_letters):
+        return {}
+    place = {name: position for position, name in enumerate(names)}
+    sets.sort(key=lambda group: sorted(place[name] for name in group))
+    return {
+        name: "".join(
+            letter for letter, group in zip(ascii_letters, sets, strict=False) if name in group
+        )
+        for name in names
+    }

@@ -108,8 +108,10 @@ def _fields(claimed: Record, ours: Record) -> Iterator[tuple[str, float | None, 
     """Yield every number that must agree: its name, as claimed, and as recomputed."""
     said, so = claimed.scores, ours.scores
     yield f"{so.main.metric}", said.main.value, so.main.value
-    yield "lower end of the interval", said.main.ci95[0], so.main.ci95[0]
-    yield "upper end of the interval", said.main.ci95[1], so.main.ci95[1]
+    if said.main.ci95 is not None or so.main.ci95 is not None:
+        ends = zip(said.main.ci95 or (None, None), so.main.ci95 or (None, None), strict=True)
+        for name, (one, other) in zip(("lower", "upper"), ends, strict=True):
+            yield f"{name} end of the interval", one, other
     for name in sorted({*said.secondary, *so.secondary}):
         one, other = said.secondary.get(name), so.secondary.get(name)
         if not (one is None and other is None and name in said.secondary and name in so.secondary):

@@ -92,7 +92,7 @@ def _scores(found: Review) -> Iterator[str]:
         )  # fmt: skip
         rows.append([
             inert(task), inert(protocol), inert(main.metric), f"{main.value:.3f}",
-            f"{main.ci95[0]:.3f} to {main.ci95[1]:.3f}",
+            f"{main.ci95[0]:.3f} to {main.ci95[1]:.3f}" if main.ci95 else "too few cases",
             "-" if mean_pool is None else f"{mean_pool.scores.main.value:.3f}",
             "-" if best is None else f"{best[1].scores.main.value:.3f} {inert(best[0])}",
         ])  # fmt: skip

@@ -107,7 +107,7 @@ def review_json(found: Review) -> str:
         "scores": [
             {"task": task, "protocol": protocol, "recomputed": found.recomputed,
              "metric": record.scores.main.metric, "value": record.scores.main.value,
-             "ci95": list(record.scores.main.ci95)}
+             "ci95": record.scores.main.ci95}
             for (task, protocol), record in sorted(found.records.items())
         ],
         "standing": [asdict(row) for row in found.standing],

@@ -10,6 +10,7 @@ from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.contamination import contamination
 from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import score_range
 from madeleine_bench.submissions.duplicates import CONTROL_CKA, SAME_RESIDUAL, Likeness
 from madeleine_bench.submissions.readable import (
     best_column,
@@ -123,7 +124,8 @@ def _above_ceiling(
             ceiling = other.records.get(cell)
             if ceiling is None or ceiling.encoder.name != "oracle":
                 continue
-            high, value = ceiling.scores.main.ci95[1], record.scores.main.value
+            _, high = ceiling.scores.main.ci95 or score_range(ceiling.scores.main.metric)
+            value = record.scores.main.value
             if record.source == "phantom" and comparable(record, ceiling) and value > high:
                 yield Suspicion(
                     "above the ceiling", cell[0], f"{value:.4f}, the oracle has "

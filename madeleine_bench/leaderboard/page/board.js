@@ -15,7 +15,7 @@
   const DASH = "\u2013";
   const MOST_PINS = 6;
   const TEXT_COLUMNS = ["encoder", "kind", "training"];
-  const ONLY_ALL_CORE = ["intervals", "gain", "tie"];
+  const ONLY_ALL_CORE = ["intervals", "gain", "letters"];
   const LEVELS = ["none", "V0", "V1", "V2", "V3"];
   const GROUPS = ["ranked", "incomplete", "reported", "control"];
   const CELL_PARTS = [["ci", "intervals in cells"], ["marks", "contamination in cells"]];
@@ -113,7 +113,7 @@
         rows[name][Number(row.dataset.encoder)] = { row: row, cells: cells, kept: keep(cells) };
       }
     }
-    return { section: section, rows: rows, core: content.tasks.filter((t) => t.core).map((t) => t.id) };
+    return { section: section, rows: rows, core: content.tasks.filter((t) => t.ranked).map((t) => t.id) };
   }
   function keep(cells) {
     const kept = {};
@@ -279,7 +279,7 @@
     if (state.tasks && ONLY_ALL_CORE.includes(key) && key !== "intervals") return null;
     const contaminations = Object.values(encoder.cells).map((cell) => cell.contamination);
     const simple = {
-      rank: own.rank, encoder: encoder.label, tie: encoder.tie_group, mean: own.mean, intervals: own.mean,
+      rank: own.rank, encoder: encoder.label, letters: encoder.letters || null, mean: own.mean, intervals: own.mean,
       gain: encoder.gain && encoder.gain.value, mean_rank: own.mean_rank, win_rate: own.win_rate,
       coverage: encoder.coverage, verification: LEVELS.indexOf(encoder.verification), kind: encoder.kind,
       parameters: encoder.parameters, seconds: encoder.seconds_per_slide, dim: encoder.dim,
@@ -311,7 +311,6 @@
     const rows = ordered(all);
     for (const row of rows) fill(row);
     for (const name of ["main", "heat"]) place(name, rows);
-    brackets(rows);
     columns();
     headings();
     comparison(rows);
@@ -367,17 +366,6 @@
       body.querySelector("tr.group").hidden = state.mix;
     }
   }
-  function brackets(rows) {
-    const cells = rows.map((row) => view().rows.main[row.index].cells.tie);
-    for (const cell of cells) delete cell.dataset.edge;
-    if (state.tasks || state.sort !== "rank" || state.dir !== "ascending") return;
-    const tied = rows.filter((row) => row.shown && row.group === "ranked" && row.encoder.tie_group !== null);
-    tied.forEach((row, i) => {
-      const group = (other) => other && other.encoder.tie_group === row.encoder.tie_group;
-      const edge = (group(tied[i - 1]) ? "" : "first") + (group(tied[i + 1]) ? "" : "last");
-      view().rows.main[row.index].cells.tie.dataset.edge = edge === "firstlast" ? "only" : edge || "mid";
-    });
-  }
   function columns() {
     const tables = view().section.querySelectorAll("[data-table]");
     const visible = new Set(shownTasks().map((t) => "task:" + t.id));
@@ -404,7 +392,7 @@
     const tasks = shownTasks().length;
     let text = shown + " of " + rows.length + " encoders shown, " + tasks + " of " + board().tasks.length + " tasks shown. ";
     if (!shown) text += "No encoder passes these filters. ";
-    if (!state.tasks) text += "Ranks and means are on all " + view().core.length + " core tasks.";
+    if (!state.tasks) text += "Ranks and means are on all " + view().core.length + " tasks with enough cases.";
     else text += "Ranks and means are on the " + state.tasks.length + " chosen tasks; intervals, gains and groups hold for all core tasks only, so they are left out.";
     statusLine.textContent = text;
   }
@@ -489,7 +477,7 @@
     const members = board().tasks.filter((t) => t.family === family);
     for (const task of members) {
       const flip = (on) => pickTasks(on ? [...chosen(), task.id] : chosen().filter((id) => id !== task.id));
-      picks.append(tick(task.id + (task.core ? "" : " (extra)"), "task:" + task.id, () => chosen().includes(task.id), flip));
+      picks.append(tick(task.id + (task.ranked ? "" : task.core ? " (too few cases)" : " (extra)"), "task:" + task.id, () => chosen().includes(task.id), flip));
     }
     set.append(picks);
     return set;
@@ -542,7 +530,7 @@
     for (const row of ordered(numbers()).filter((r) => r.shown)) {
       const scores = tasks.flatMap((t) => {
         const cell = cellOf(row.encoder, t.id);
-        return cell ? [cell.value, cell.ci95[0], cell.ci95[1], cell.contamination] : [null, null, null, null];
+        return cell ? [cell.value, ...(cell.ci95 || [null, null]), cell.contamination] : [null, null, null, null];
       });
       lines.push([source, board().key, whyNot(row.encoder, row.own), ...head.map(([, read]) => read(row.encoder, row.own)), ...scores]);
     }
@@ -582,7 +570,7 @@
   ];
   function comparisonChart(pinned, tasks) {
     const gap = 9 * pinned.length + 12, left = 190, width = 760, top = 22 + 18 * Math.ceil(pinned.length / 3);
-    const values = tasks.flatMap((t) => pinned.map((e) => cellOf(e, t.id)).filter(Boolean).flatMap((c) => [...c.ci95, c.value, c.chance]));
+    const values = tasks.flatMap((t) => pinned.map((e) => cellOf(e, t.id)).filter(Boolean).flatMap((c) => [...(c.ci95 || []), c.value, c.chance]));
     const low = Math.min(0, ...values), high = Math.max(1, ...values);
     const x = (v) => left + (v - low) / (high - low) * (width - left - 20);
     const height = top + gap * tasks.length + 26;
@@ -613,7 +601,7 @@
       if (!cell) return;
       const y = top + 10 + 9 * i;
       const group = draw("g", { class: "p" + i });
-      group.append(draw("line", { x1: x(cell.ci95[0]), x2: x(cell.ci95[1]), y1: y, y2: y }));
+      if (cell.ci95) group.append(draw("line", { x1: x(cell.ci95[0]), x2: x(cell.ci95[1]), y1: y, y2: y }));
       group.append(draw("path", { d: SHAPES[i], transform: "translate(" + x(cell.value) + " " + y + ")" }));
       svg.append(group);
     });
@@ -746,7 +734,7 @@
 
   function sortBy(key) {
     const text = TEXT_COLUMNS.includes(key);
-    const lowFirst = text || ["rank", "tie", "mean_rank", "parameters", "seconds", "dim", "contamination"].includes(key);
+    const lowFirst = text || ["rank", "letters", "mean_rank", "parameters", "seconds", "dim", "contamination"].includes(key);
     const first = lowFirst ? "ascending" : "descending";
     const other = first === "ascending" ? "descending" : "ascending";
     change({ sort: key, dir: state.sort === key && state.dir === first ? other : first });

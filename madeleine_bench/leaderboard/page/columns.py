@@ -21,25 +21,25 @@ class Column:
     about: str = ""
 
 
-_RANK = "Place by the mean; below it the 95% interval of the place when patients are redrawn."
-_TIE = (
-    "Encoders with one letter are not told apart. A is the leader and all that are not marked "
-    "worse than it on these cohorts (signed ranks over tasks and resampled patients, both, "
-    "Holm-corrected); B starts at the best one left, and so on. A shared letter says that these "
-    "tests did not part them, not that they are equal."
+_RANK = "Place by the mean; below it the 95% interval of the place on other cohorts."
+_LETTERS = (
+    "Two encoders share a letter exactly when neither is marked better than the other (signed "
+    "ranks over tasks and resampled cases, both in the direction of the mean, Holm-corrected). A "
+    "shared letter says that the tests found no difference, not that the encoders are equal."
 )
 _MEAN = (
     "Each score is first put on a scale where chance is 0 and perfect is 1; then the mean over the "
-    "tasks of a family, then over families, so a family with many tasks weighs no more."
+    "tasks of a family, then over families, so a family with many tasks weighs no more. Tasks with "
+    "too few cases are shown and do not count."
 )
 _INTERVALS = (
-    "95% intervals of the mean. Thick, first line: other patients of these same cohorts. Thin, "
-    "second line: other patients and other cohorts, which is what a new hospital would see. The "
-    "dashed line is the mean of the baseline."
+    "95% confidence intervals of the mean. Thick, first line: for other patients of these same "
+    "cohorts. Thin, second line: for other cohorts, as far as so few cohorts can say. The dashed "
+    "line is the mean of the baseline."
 )
 _GAIN = (
-    "The mean less that of the baseline, on the same redrawn patients (paired), with both 95% "
-    "intervals: same cohorts first, other cohorts second."
+    "The mean less that of the baseline, on the same cases (paired), with both 95% intervals: same "
+    "cohorts first, other cohorts second."
 )
 _CONTAMINATION = (
     "Whether the encoder's own card lists a task's cohort among those it was trained on, counted "
@@ -56,7 +56,7 @@ _SECONDS = "Seconds to encode one slide from its patch features, on the device i
 _BEFORE = (
     Column("rank", "Rank", _RANK),
     Column("encoder", "Encoder", "Name, kind, and why it has no rank where it has none."),
-    Column("tie", "Group", _TIE),
+    Column("letters", "Letters", _LETTERS),
     Column("mean", "Mean", _MEAN),
     Column("intervals", "95% intervals", _INTERVALS),
     Column("gain", "Gain", _GAIN),
@@ -77,7 +77,7 @@ _AFTER = (
     Column("kind", "Kind", "Encoder, baseline, or control (never ranked).", shown=False),
     Column("training", "Trained on", "Cohorts the card says it was trained on.", shown=False),
 )
-_FAMILY = "Mean chance-corrected score of one family; only for encoders with all its core tasks."
+_FAMILY = "Mean chance-corrected score of one family; only for encoders with all its ranked tasks."
 
 
 def columns_of(board: dict[str, Any]) -> list[Column]:

@@ -14,19 +14,16 @@ def win_matrix(board: dict[str, Any]) -> list[tuple[str, list[dict[str, Any] | N
 
 
 def _side(pair: dict[str, Any], sign: float, wins: int, losses: int) -> dict[str, Any]:
-    """Return a pair as its row sees it; doubled `arrows` say that it holds on other cohorts too."""
+    """Return a pair as its row sees it."""
     marked = "" if not pair["better"] else "better" if sign > 0 else "worse"
-    arrow = ("\u25b2" if sign > 0 else "\u25bc") * (1 + pair["beyond"]) if marked else ""
-    said = f"marked {marked}, on other cohorts too, " if pair["beyond"] else f"marked {marked}, "
+    arrow = ("\u25b2" if sign > 0 else "\u25bc") if marked else ""
     return {"mean": sign * pair["mean"], "wins": wins, "ties": pair["ties"], "losses": losses,
-            "marked": marked, "arrows": arrow, "said": said if marked else ""}  # fmt: skip
+            "marked": marked, "arrow": arrow}  # fmt: skip
 
 
 def verdict(pair: dict[str, Any]) -> str:
     """Return what the tests say of a pair, the first seen against the second."""
-    if not pair["better"]:
-        return "not parted"
-    return "better, on other cohorts too" if pair["beyond"] else "better on these cohorts"
+    return "better on these cohorts" if pair["better"] else "no significant difference"
 
 
 def published_table(rows: list[dict[str, Any]]) -> dict[str, Any]:

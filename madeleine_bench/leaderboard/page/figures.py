@@ -87,7 +87,7 @@ def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
     width, left, step = 720, 200, 22
     height = 50 + step * len(rows)
-    values = [v for _, cell in rows for v in (cell["value"], *cell["ci95"], cell["chance"])]
+    values = [v for _, cell in rows for v in (cell["value"], *(cell["ci95"] or []), cell["chance"])]
     low, high = reach(values)
     scale = linear(low, high, left, width - 70)
     bottom = height - 34
@@ -103,7 +103,7 @@ def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom
 def _forest_row(
     label: str, cell: dict[str, Any], y: float, scale: Any, left: int, width: int
 ) -> list[Markup]:
-    low, high = cell["ci95"]
+    low, high = cell["ci95"] or (cell["value"], cell["value"])  # without one, the dot alone
     return [
         words_at(left - 10, y + 4, cut(label, 28), "name", "end"),
         line(scale(low), y, scale(high), y, "thick"),

@@ -29,18 +29,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder: its place in the document, its page, its cells by column key.
-
-    Attributes:
-        edge: which part of its tie group's bracket stands beside it.
-    """
+    """One encoder: its place in the document, its page, its cells by column key."""
 
     index: int
     encoder: dict[str, Any]
     href: str
     group: str
     entries: dict[str, Entry]
-    edge: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,24 +56,12 @@ def row_groups(board: dict[str, Any], folder: str) -> list[RowGroup]:
     ends = mean_reach(board)
     baseline = baseline_mean(board)
     groups = {key: RowGroup(key, *text) for key, text in GROUPS.items()}
-    edges = _edges([encoder["tie_group"] for encoder in board["encoders"]])
     for index, encoder in enumerate(board["encoders"]):
         href = f"{folder}/{checked_slug(encoder['slug'], 'encoder slug')}.html"
         key = group_of(encoder)
         entries = _entries(board, encoder, ends, baseline)
-        groups[key].rows.append(Row(index, encoder, href, key, entries, edges[index]))
+        groups[key].rows.append(Row(index, encoder, href, key, entries))
     return list(groups.values())
-
-
-def _edges(ties: Sequence[int | None]) -> list[str]:
-    """Return which part of its tie group's bracket stands beside each row; "" beside the untied."""
-    edges = []
-    for place, tie in enumerate(ties):
-        starts = place == 0 or ties[place - 1] != tie
-        ends = place + 1 == len(ties) or ties[place + 1] != tie
-        part = "only" if starts and ends else "first" if starts else "last" if ends else "mid"
-        edges.append("" if tie is None else part)
-    return edges
 
 
 def group_of(encoder: dict[str, Any]) -> str:
@@ -128,7 +111,7 @@ def _standing(encoder: dict[str, Any]) -> dict[str, Entry]:
     states = [cell["contamination"] for cell in encoder["cells"].values()]
     return {
         "rank": Entry(wording.NONE if rank is None else str(rank), span),
-        "tie": Entry(wording.letter(encoder["tie_group"])),
+        "letters": Entry(encoder["letters"] or wording.NONE),
         "mean": Entry(wording.number(encoder["mean"])),
         "mean_rank": Entry(wording.number(encoder["mean_rank"], 2)),
         "win_rate": Entry(wording.number(encoder["win_rate"], 2)),

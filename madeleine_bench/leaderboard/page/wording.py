@@ -125,22 +125,6 @@ def tally(states: Iterable[str]) -> list[str]:
     return [f"{mark(s)}: {found[s]}" for s in ("contaminated", "unknown", "clean") if found[s]]
 
 
-def letter(group: int | None) -> str:
-    """Return a tie group as a letter: 1 is A.
-
-    Examples:
-        >>> letter(1), letter(27), letter(None)
-        ('A', 'AA', '–')
-    """
-    if group is None:
-        return NONE
-    text = ""
-    while group > 0:
-        group, rest = divmod(group - 1, 26)
-        text = chr(65 + rest) + text
-    return text
-
-
 def words(name: object) -> str:
     """Return a name of the vocabulary as words: molecular-status -> molecular status."""
     return NAMES.get(str(name), str(name).replace("-", " "))

@@ -6,6 +6,8 @@ Pure: records and stored predictions in, findings out. Nothing is run here.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from threadpoolctl import threadpool_limits
+
 from madeleine_bench.leaderboard.regression import noise
 from madeleine_bench.leaderboard.regression.suite import Cell, newest_records, successor
 from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, Finding, Verdict
@@ -15,7 +17,12 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record, RecordScores
 from madeleine_bench.specs.regression import Explanations
-from madeleine_bench.stats.paired import ScoredUnits, holm
+from madeleine_bench.stats.paired import (
+    PairedDifference,
+    ScoredUnits,
+    holm,
+    paired_difference,
+)
 
 # Scores agree to this between machines; what differs by less is the same score.
 TOLERANCE = 1e-6
@@ -191,8 +198,7 @@ def _by_bootstrap(
 ) -> dict[Cell, Finding]:
     """Return the findings of cells whose predictions changed."""
     findings: dict[Cell, Finding] = {}
-    changes: dict[Cell, noise.Change] = {}
-    resamples = noise.resamples_for(len(moved))
+    changes: dict[Cell, PairedDifference] = {}
     for cell, (before, now) in moved.items():
         theirs = _scored(asked, asked.baseline, before)
         ours = _scored(asked, asked.current, now)
@@ -200,7 +206,8 @@ def _by_bootstrap(
             findings[cell] = _finding(cell, "scorer-changed", why, before, now)
             continue
         rng = rng_for(f"{now.task.id}@{now.task.version}", now.protocol, "bootstrap")
-        changes[cell] = noise.change(ours, theirs, resamples, rng)
+        with threadpool_limits(1):
+            changes[cell] = paired_difference(ours, theirs, noise.RESAMPLES, rng)
     adjusted = holm([changes[cell].p_value for cell in changes])
     for (cell, change), p_value in zip(changes.items(), adjusted, strict=True):
         findings[cell] = _judged(cell, *moved[cell], change, p_value)
@@ -212,7 +219,8 @@ def _scored(asked: Comparison, store: ResultStore, record: Record) -> ScoredUnit
     task = asked.catalogue.tasks[record.task.id]
     protocol = asked.catalogue.protocol(record.protocol)
     predictions = store.read_predictions(record)
-    return scored_units(task, protocol, predictions, record.task.task_hash, where)
+    dim = record.inputs.dim
+    return scored_units(task, protocol, predictions, record.task.task_hash, where, dim)
 
 
 def _rescored(record: Record, units: ScoredUnits) -> str | None:
@@ -227,7 +235,7 @@ def _rescored(record: Record, units: ScoredUnits) -> str | None:
 
 
 def _judged(
-    cell: Cell, before: Record, now: Record, change: noise.Change, p_value: float
+    cell: Cell, before: Record, now: Record, change: PairedDifference, p_value: float
 ) -> Finding:
     verdict: Verdict = "improved" if change.difference > 0 else "regressed"
     why = f"p {p_value:.3g} after Holm"

@@ -78,7 +78,9 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
     """Return what a protocol makes of the fixed input of one type of labels."""
     given = golden_problem(protocol, labels)
     evaluation = evaluate(given.task, protocol, given.embeddings, given.units, given.splits)
-    scores = score(given.task, protocol, evaluation.predictions, evaluation.fits)
+    scores = score(
+        given.task, protocol, evaluation.predictions, evaluation.fits, given.embeddings.shape[1]
+    )
     return GoldenCase(
         scoring_version=SCORING_VERSION,
         input=given.digest,
@@ -215,7 +217,8 @@ def _numbers(evaluation: Evaluation) -> dict[str, tuple[float, ...]]:
 
 def _score_numbers(scores: Scores) -> dict[str, float | None]:
     numbers: dict[str, float | None] = {"main": scores.value}
-    numbers |= {"ci95.low": scores.ci95[0], "ci95.high": scores.ci95[1]}
+    low, high = scores.ci95 or (None, None)
+    numbers |= {"ci95.low": low, "ci95.high": high}
     numbers |= scores.secondary
     numbers |= {f"fold {fold.key[0]}/{fold.key[1]}": fold.value for fold in scores.folds}
     return {n: None if v is None else round(v, _DECIMALS) for n, v in numbers.items()}
