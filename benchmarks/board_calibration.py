@@ -1,6 +1,6 @@
 """Do the board's intervals cover, and how often is somebody marked better where nobody is?
 
-    python benchmarks/board_calibration.py            # about 20 min on 2 cores
+    python benchmarks/board_calibration.py            # about 15 min on 2 cores
 
 draws boards with known truth (benchmarks/simulated_boards.py) and counts. Each row of
 benchmarks/results/board_calibration.json is one world; docs/leaderboard.md shows them.
@@ -19,23 +19,20 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.simulated_boards import World, core_tasks, simulated_grid
+from benchmarks.simulated_boards import World, simulated_grid, tasks_of
 from madeleine_bench.files import write_text
 from madeleine_bench.leaderboard.comparison import Estimate, Grid, pair_verdicts, rank_intervals
-from madeleine_bench.seeds import rng_for
-from madeleine_bench.stats.bootstrap import percentile_interval
 from madeleine_bench.stats.paired import across_tasks, holm
 
 OUT = Path(__file__).resolve().parent / "results" / "board_calibration.json"
 EQUAL = (0.5, 0.5, 0.5, 0.5)
 LADDER = (0.7, 0.6, 0.5, 0.45)
 WORLDS = (
-    World(LADDER, 0.0, "once"),
-    World(EQUAL, 0.0, "folds"),
-    World(LADDER, 0.0, "folds"),
-    World(EQUAL, 0.15, "folds"),
-    World(EQUAL, 0.3, "folds"),
-    World(LADDER, 0.3, "folds"),
+    World(EQUAL),
+    World(LADDER),
+    World(EQUAL, all_tasks=True),
+    World(EQUAL, cohort_effect=0.15),
+    World(LADDER, cohort_effect=0.3),
 )
 
 
@@ -49,65 +46,35 @@ class Found:
     Attributes:
         means: estimate of each encoder's mean.
         gains: estimate of each pair's difference, first less second in order of label.
-        two_stage: as `gains`, the percentile interval of cohorts, then cases.
         ranks: 95% interval of each encoder's rank.
-        better: pairs marked (better, worse) on these cohorts.
-        beyond: pairs marked on other cohorts too.
-        endless: mean of each encoder's own probes on endless cases; NaN where cross-validated.
+        better: pairs marked (better, worse).
         signed_rank: pairs that the signed-rank test with Holm alone would mark.
     """
 
     means: tuple[Estimate, ...]
     gains: tuple[Estimate, ...]
-    two_stage: tuple[tuple[float, float], ...]
     ranks: tuple[tuple[int, int], ...]
     better: tuple[tuple[str, str], ...]
-    beyond: tuple[tuple[str, str], ...]
-    endless: tuple[float, ...]
     signed_rank: tuple[tuple[str, str], ...]
 
 
 def read_board(world: World, board: int) -> Found:
     """Return what board number `board` of a world says."""
     with threadpool_limits(1):
-        grid, endless = simulated_grid(world, core_tasks(), board)
+        grid = simulated_grid(world, tasks_of(world), board)
         order = sorted(grid.labels, key=lambda label: -grid.estimate(label).value)
-        verdicts = pair_verdicts(grid, order)
         ranks = rank_intervals(grid, order)
-        pairs = list(combinations(grid.labels, 2))
         return Found(
             means=tuple(grid.estimate(label) for label in grid.labels),
-            gains=tuple(grid.estimate(first, second) for first, second in pairs),
-            two_stage=tuple(two_stage_interval(grid, *pair, board) for pair in pairs),
+            gains=tuple(grid.estimate(*pair) for pair in combinations(grid.labels, 2)),
             ranks=tuple(ranks[label] for label in grid.labels),
-            better=tuple((v.first, v.second) for v in verdicts if v.better),
-            beyond=tuple((v.first, v.second) for v in verdicts if v.beyond),
-            endless=tuple(endless.tolist()),
+            better=tuple((v.first, v.second) for v in pair_verdicts(grid, order) if v.better),
             signed_rank=signed_rank_marks(grid, order),
         )
 
 
-def two_stage_interval(grid: Grid, first: str, second: str, board: int) -> tuple[float, float]:
-    """Return the percentile interval that resamples cohorts, then cases: what is not used here.
-
-    The noise of cases is that of the difference of the whole mean, dealt out to cohorts by weight.
-    """
-    rng = rng_for("two stages", board)
-    names = grid.clusters.names
-    means = grid.difference(first, second) @ grid.clusters.tasks
-    error = (
-        grid.case_error(first, second)
-        / grid.widening
-        / np.sqrt(np.square(grid.clusters.weights).sum())
-    )
-    count = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
-    noisy = means + error * rng.standard_normal((1000, len(names)))
-    share = count * grid.clusters.weights
-    return percentile_interval((share * noisy).sum(axis=1) / share.sum(axis=1))
-
-
 def signed_rank_marks(grid: Grid, order: list[str]) -> tuple[tuple[str, str], ...]:
-    """Return the pairs that Wilcoxon's test with Holm's correction alone would mark."""
+    """Return the pairs that the signed-rank test with Holm's correction alone would mark."""
     pairs = list(combinations(order, 2))
     adjusted = holm([across_tasks(grid.difference(*pair).tolist()).p_value for pair in pairs])
     return tuple(pair for pair, p in zip(pairs, adjusted, strict=True) if p < 0.05)
@@ -116,49 +83,36 @@ def signed_rank_marks(grid: Grid, order: list[str]) -> tuple[tuple[str, str], ..
 def summary(world: World, boards: list[Found]) -> dict[str, Any]:
     """Return how often the intervals of a world hold the truth, and how often marks are false.
 
-    The truth of a probe fitted once is what it scores on endless cases; that of a cross-validated
-    encoder its mean over all boards. Intervals of these cohorts are judged where cohorts do not
-    differ, as on a board whose cohorts do the truth of these alone is not known.
+    The truth of an encoder is its mean over all boards. Intervals and marks of these cohorts are
+    judged where cohorts do not differ: elsewhere the truth of these cohorts alone is not known.
     """
     pairs = list(combinations(range(len(world.skill)), 2))
-    everywhere = _truth(world, boards)
-    truths = [list(b.endless) if world.fitted == "once" else everywhere for b in boards]
-    gaps = [[own[i] - own[j] for i, j in pairs] for own in truths]
+    truth = _truth(world, boards)
+    truths, gaps = [truth] * len(boards), [[truth[i] - truth[j] for i, j in pairs]] * len(boards)
     coverage = {
         "mean, other cohorts": _covered([[e.ci95 for e in b.means] for b in boards], truths),
         "gain, other cohorts": _covered([[e.ci95 for e in b.gains] for b in boards], gaps),
-        "gain, cohorts then cases": _covered([b.two_stage for b in boards], gaps),
     }
     if len(set(world.skill)) == len(world.skill):  # equal encoders have no true rank
         coverage["rank"] = _covered([b.ranks for b in boards], [_true_ranks(world)] * len(boards))
+    row: dict[str, Any] = {**asdict(world), "boards": len(boards), "tasks": len(tasks_of(world))}
+    row["true_means"] = [round(value, 4) for value in truth]
     if not world.cohort_effect:
-        coverage |= {
-            "mean, these cohorts": _covered(
-                [[e.ci95_cases for e in b.means] for b in boards], truths
-            ),
-            "gain, these cohorts": _covered(
-                [[e.ci95_cases for e in b.gains] for b in boards], gaps
-            ),
+        cases = [[e.ci95_cases for e in b.means] for b in boards]
+        coverage["mean, these cohorts"] = _covered(cases, truths)
+        cases = [[e.ci95_cases for e in b.gains] for b in boards]
+        coverage["gain, these cohorts"] = _covered(cases, gaps)
+        row["boards_with_a_false_mark"] = {
+            "marked": _false(world, [b.better for b in boards]),
+            "signed ranks alone": _false(world, [b.signed_rank for b in boards]),
         }
-    return {
-        **asdict(world),
-        "boards": len(boards),
-        "true_means": [round(value, 4) for value in everywhere],
-        "coverage": {name: round(share, 4) for name, share in sorted(coverage.items())},
-        "half_width_of_gains": {
-            "these cohorts": _half([e.ci95_cases for b in boards for e in b.gains]),
-            "other cohorts": _half([e.ci95 for b in boards for e in b.gains]),
-        },
-        "boards_with_a_false_mark": {
-            "these cohorts": _false(world, [b.better for b in boards]),
-            "other cohorts": _false(world, [b.beyond for b in boards]),
-            "signed rank alone": _false(world, [b.signed_rank for b in boards]),
-        },
-        "true_differences_marked": {
-            "these cohorts": _true(world, [b.better for b in boards]),
-            "other cohorts": _true(world, [b.beyond for b in boards]),
-        },
+        row["true_differences_marked"] = _true(world, [b.better for b in boards])
+    row["coverage"] = {name: round(share, 4) for name, share in sorted(coverage.items())}
+    row["half_width_of_gains"] = {
+        "these cohorts": _half([e.ci95_cases for b in boards for e in b.gains]),
+        "other cohorts": _half([e.ci95 for b in boards for e in b.gains]),
     }
+    return row
 
 
 def _covered(intervals: Sequence[Sequence[Any]], truths: Sequence[Sequence[float]]) -> float:
@@ -205,40 +159,30 @@ def _share(values: Sequence[float]) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def coverage_table(worlds: Sequence[dict[str, Any]]) -> str:
-    """Return docs/leaderboard.md's table of how many intervals of gains hold the truth."""
-    columns = ("gain, these cohorts", "gain, other cohorts", "gain, cohorts then cases")
-    lines = ["| probes | encoders | effect | these cohorts | other cohorts | cohorts, then cases |"]
-    lines.append("|---|---|---:|---:|---:|---:|")
-    lines += [
-        _line(world, [_percent(world["coverage"].get(name)) for name in columns])
-        for world in worlds
-    ]
-    return "\n".join(lines)
-
-
-def marks_table(worlds: Sequence[dict[str, Any]]) -> str:
-    """Return docs/leaderboard.md's table of false marks, and of true differences found."""
-    false, true = "boards_with_a_false_mark", "true_differences_marked"
-    columns = (
-        (false, "these cohorts"), (false, "other cohorts"), (false, "signed rank alone"),
-        (true, "these cohorts"), (true, "other cohorts"),
-    )  # fmt: skip
+def table(worlds: Sequence[dict[str, Any]]) -> str:
+    """Return docs/leaderboard.md's table: coverage, half width of gains, and marks."""
     lines = [
-        "| probes | encoders | effect | false: better | false: beyond | false: signed ranks alone "
-        "| found: better | found: beyond |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| encoders | tasks | effect | gain, these cohorts | gain, other cohorts | half width, "
+        "these cohorts | boards with a false mark | signed ranks alone | true differences marked |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    lines += [
-        _line(world, [_percent(world[group][name]) for group, name in columns]) for world in worlds
-    ]
+    for world in worlds:
+        encoders = "equal" if len(set(world["skill"])) == 1 else "a ladder"
+        false, coverage = world.get("boards_with_a_false_mark", {}), world["coverage"]
+        cells = [coverage.get("gain, these cohorts"), coverage["gain, other cohorts"]]
+        marks = [false.get("marked"), false.get("signed ranks alone")]
+        lines.append(
+            f"| {encoders} | {world['tasks']} | {world['cohort_effect']:g} | "
+            + " | ".join(
+                [
+                    *map(_percent, cells),
+                    f"{world['half_width_of_gains']['these cohorts']:.4f}",
+                    *map(_percent, [*marks, world.get("true_differences_marked")]),
+                ]
+            )
+            + " |"
+        )
     return "\n".join(lines)
-
-
-def _line(world: dict[str, Any], cells: Sequence[str]) -> str:
-    encoders = "equal" if len(set(world["skill"])) == 1 else "a ladder"
-    probes = "cross-validated" if world["fitted"] == "folds" else "fitted once"
-    return f"| {probes} | {encoders} | {world['cohort_effect']:g} | " + " | ".join(cells) + " |"
 
 
 def _percent(share: float | None) -> str:
@@ -248,7 +192,7 @@ def _percent(share: float | None) -> str:
 def main() -> None:
     """Draw the boards of every world, print and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--boards", type=int, default=1000)
+    parser.add_argument("--boards", type=int, default=400)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()

@@ -71,7 +71,9 @@ class BoardScores:
     ) -> ScoredUnits:
         predictions = self.store.read_predictions(record)
         where = f"predictions of {encoder} on {task.name} under {protocol.name}"
-        return scored_units(task, protocol, predictions, record.task.task_hash, where)
+        return scored_units(
+            task, protocol, predictions, record.task.task_hash, where, record.inputs.dim
+        )
 
 
 def read_board(store: ResultStore, catalogue: Catalogue, name: str) -> BoardScores:

@@ -132,8 +132,8 @@ def tables(groups: Groups, verdicts: Verdicts, encoders: Sequence[str]) -> str:
 def difference_text(cell: TaskComparison, pair: Pair) -> str:
     """Return a paired difference in one line."""
     found = cell.paired[pair]
-    low, high = found.ci95
-    return f"{found.difference:+.3f} [{low:+.3f}, {high:+.3f}] {found.p_value:.3f}"
+    interval = "[{:+.3f}, {:+.3f}]".format(*found.ci95) if found.ci95 else "too few cases"
+    return f"{found.difference:+.3f} {interval} {found.p_value:.3f}"
 
 
 def verdict_text(found: PairOverTasks) -> str:
@@ -157,7 +157,12 @@ def figure(groups: Groups, verdicts: Verdicts) -> str:
     }
     points = [
         Difference(
-            minus.join(p), c.family, f"{c.task} ({c.metric})", names[group], d.difference, *d.ci95
+            minus.join(p),
+            c.family,
+            f"{c.task} ({c.metric})",
+            names[group],
+            d.difference,
+            *(d.ci95 or (d.difference, d.difference)),  # without an interval, the point alone
         )
         for group, cells in groups.items()
         for c in sorted(cells, key=lambda cell: order[cell.task])

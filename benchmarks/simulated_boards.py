@@ -1,35 +1,43 @@
 """Boards whose truth is known: cohorts, tasks that share cases, encoders, probes, scores.
 
-Each board has the cohorts, families and core tasks of the catalogue. A cohort's cases have one
-hidden state for each task, half of it shared by its tasks; a task's label is the sign of its state.
-An encoder sees all states, each scaled by its own skill, in noise that is half shared between the
-encoders (the tissue) and half its own. A probe is fitted on each training fold by least squares
-with a ridge and scored by AUROC: linear-probe/v1 in a thousandth of the time.
+Each board has the cohorts, families and core tasks of the catalogue, with their numbers of cases,
+class shares, metrics and events. A cohort's cases have one hidden state for each task, half of it
+shared by its tasks; a task's class is a range of its state, and a hazard grows with it. An encoder
+sees all states, each scaled by its own skill, in noise that is half shared between the encoders
+(the tissue) and half its own. A probe is fitted on each training fold by least squares with a ridge
+(for survival to the martingale residuals, the first step of a Cox fit) and scored as the task is:
+linear-probe/v1 and cox/v1 in a thousandth of the time.
 
-What is drawn anew on each board: patients, labels, noise, folds, and how far each cohort suits each
+Each board has new patients, labels, noise, folds, and a new suitability of each cohort for each
 encoder (`cohort_effect`). So the mean over very many boards is the truth of an encoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.leaderboard.comparison import Grid, family_weights
+from madeleine_bench.leaderboard.comparison import Grid, make_grid
+from madeleine_bench.protocols.scored_units import design_of
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.bootstrap import TRAINING_WIDENING, bayesian_case_weights, weighted_auroc
-from madeleine_bench.stats.clusters import clusters_of
+from madeleine_bench.stats.bootstrap import (
+    bayesian_case_weights,
+    weighted_auroc,
+    weighted_harrell_c,
+    weighted_quadratic_kappa,
+)
+from madeleine_bench.stats.intervals import LEAST_RARE_CASES
+from madeleine_bench.types import Survival
 
 Matrix = NDArray[np.float64]
+Scorer = Callable[[NDArray[np.intp], Matrix, Matrix], Matrix]
 FOLDS = 5
-NOISE_DIMENSIONS = 8
-RIDGE = 1.0
-# Cases of a cohort: a quarter of the real ones, between these, so that 1,000 boards take minutes.
-CASES = (40, 250)
-CASES_OF_THE_TRUTH = 4000
+NOISE_DIMENSIONS = 32
+RIDGE = 10.0
+_HAZARD = 1.5  # of the hidden state
 
 
 @dataclass(frozen=True)
@@ -38,15 +46,14 @@ class World:
 
     Attributes:
         skill: how plain the states are to each encoder.
-        cohort_effect: deviation over cohorts of the logarithm of an encoder's skill.
-        fitted: "folds" for cross-validated probes; "once" for one probe fitted on other cases, so
-            that nothing but the choice of test cases varies.
+        cohort_effect: standard deviation over cohorts of the logarithm of an encoder's skill.
+        all_tasks: whether tasks with too few cases for a rank count as well.
         resamples: of the cases, for the interval of these cohorts.
     """
 
     skill: tuple[float, ...]
-    cohort_effect: float
-    fitted: str
+    cohort_effect: float = 0.0
+    all_tasks: bool = False
     resamples: int = 100
 
     @property
@@ -55,54 +62,40 @@ class World:
         return tuple(f"e{i}" for i in range(len(self.skill)))
 
 
-def core_tasks() -> list[TaskSpec]:
-    """Return the core tasks, whose cohorts and families the boards have."""
-    return load_catalogue().select(["all"])
+def tasks_of(world: World) -> list[TaskSpec]:
+    """Return the core tasks that encoders of a world are ranked on."""
+    core = load_catalogue().select(["all"])
+    return [t for t in core if world.all_tasks or t.expected.rarest >= LEAST_RARE_CASES]
 
 
-def simulated_grid(world: World, tasks: Sequence[TaskSpec], board: int) -> tuple[Grid, Matrix]:
-    """Return board number `board` of a world, and what its probes would score on endless cases.
-
-    The grid has the scores of every encoder and their resampled means; the second, (encoder,), is
-    the mean over families of probes fitted once, and NaN for cross-validated ones.
-    """
-    weights = family_weights([task.family for task in tasks])
-    scores = np.empty((len(world.skill), len(tasks)))
-    endless = np.full((len(world.skill), len(tasks)), np.nan)
-    means = np.zeros((len(world.skill), world.resamples))
-    none = np.empty((CASES_OF_THE_TRUTH, 0))
+def simulated_grid(world: World, tasks: Sequence[TaskSpec], board: int) -> Grid:
+    """Return board number `board` of a world: scores of every encoder and their draws."""
+    n_encoders = len(world.skill)
+    scores = np.empty((n_encoders, len(tasks)))
+    draws = [[np.empty(0)] * len(tasks) for _ in world.skill]
     for cohort in sorted({task.cohort for task in tasks}):
-        own = [i for i, task in enumerate(tasks) if task.cohort == cohort]
-        n = int(np.clip(max(tasks[i].expected.n for i in own) // 4, *CASES))
-        rng = rng_for("simulated board", board, cohort, world.cohort_effect, world.fitted)
-        effect = np.exp(world.cohort_effect * rng.standard_normal(len(world.skill)))
-        draws = bayesian_case_weights(
-            f"{cohort} {board}", [str(i) for i in range(n)], world.resamples
-        )
-        states, seen = _cases(rng, n, len(own), np.array(world.skill) * effect)
-        once = world.fitted == "once"
-        before = _cases(rng, n, len(own), np.array(world.skill) * effect) if once else None
-        after = (
-            _cases(rng, CASES_OF_THE_TRUTH, len(own), np.array(world.skill) * effect)
-            if once
-            else None
-        )
-        for position, task in enumerate(own):
-            positive = states[:, position] > 0
-            for encoder, embedding in enumerate(seen):
-                if before is None or after is None:
-                    folds = np.arange(n) % FOLDS
-                    value, resampled = _cross_validated(embedding, positive, folds, draws)
-                else:
-                    probe = _probe(before[1][encoder], before[0][:, position] > 0)
-                    value, resampled = _scored(positive, embedding @ probe, draws)
-                    found, _ = _scored(after[0][:, position] > 0, after[1][encoder] @ probe, none)
-                    endless[encoder, task] = 2.0 * found - 1.0
-                scores[encoder, task] = 2.0 * value - 1.0
-                means[encoder] += weights[task] * (2.0 * resampled - 1.0)
-    clusters = clusters_of([task.cohort for task in tasks], weights.tolist())
-    widening = TRAINING_WIDENING if world.fitted == "folds" else 1.0
-    return Grid(world.labels, weights, clusters, scores, means, widening), endless @ weights
+        places = [i for i, task in enumerate(tasks) if task.cohort == cohort]
+        n = max(tasks[i].expected.n for i in places)
+        rng = rng_for("simulated board", board, cohort, world.cohort_effect)
+        effect = np.exp(world.cohort_effect * rng.standard_normal(n_encoders))
+        ids = [str(i) for i in range(n)]
+        weights = bayesian_case_weights(f"{cohort} {board}", ids, world.resamples)
+        states, embeddings = _cases(rng, n, len(places), np.array(world.skill) * effect)
+        for position, place in enumerate(places):
+            task = tasks[place]
+            cases = np.sort(rng.permutation(n)[: task.expected.n])
+            scorer, target, stratum = _outcome(task, states[cases, position], rng)
+            folds = _folds(stratum, rng)
+            tested = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
+            dim = embeddings[0].shape[1]
+            design = design_of(np.arange(len(cases)), stratum, tested, dim, few_shot=False)
+            for encoder, embedding in enumerate(embeddings):
+                value, resampled = _cross_validated(
+                    embedding[cases], target, scorer, folds, weights[cases]
+                )
+                scores[encoder, place] = value
+                draws[encoder][place] = value + design.bayesian_factor * (resampled - value)
+    return make_grid(tasks, world.labels, scores, draws)
 
 
 def _cases(
@@ -121,31 +114,72 @@ def _cases(
     return states, seen
 
 
-def _probe(embedding: Matrix, positive: NDArray[np.bool_]) -> Matrix:
-    centred = embedding - embedding.mean(axis=0)
-    gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
-    weights: Matrix = np.linalg.solve(gram, centred.T @ (positive - positive.mean()))
-    return weights
+def _outcome(
+    task: TaskSpec, state: Matrix, rng: np.random.Generator
+) -> tuple[Scorer, Matrix, NDArray[np.intp]]:
+    """Return how predictions of some rows are scored, what a probe is fitted to, and the strata."""
+    order = np.argsort(np.argsort(state))
+    if task.expected.classes is None:
+        time = rng.exponential(size=len(state)) * np.exp(-_HAZARD * state)
+        censored = rng.exponential(size=len(state))
+        # The scale at which as many cases as the task has see an event.
+        ratio = np.sort(time / censored)[task.expected.events or 0]
+        event = time < ratio * censored
+        survival = Survival(np.minimum(time, ratio * censored) + 1e-3, event)
+        place = np.argsort(np.argsort(survival.time_days))
+        at_risk = len(state) - np.arange(len(state))
+        hazard = np.cumsum(event[np.argsort(survival.time_days)] / at_risk)
+        residual = (event - hazard[place])[:, None]
+        return (
+            lambda rows, risk, w: weighted_harrell_c(survival.take(rows), risk[:, 0], w),
+            residual,
+            event.astype(np.intp),
+        )
+    counts = list(task.expected.classes.values())
+    label = np.searchsorted(np.cumsum(counts), order, side="right")
+    target = np.eye(len(counts))[label]
+    if task.metric.name == "quadratic-kappa":
+        return (
+            lambda rows, p, w: weighted_quadratic_kappa(
+                label[rows], p.argmax(axis=1), len(counts), w
+            ),
+            target,
+            label,
+        )
+    classes = [1] if len(counts) == 2 else range(len(counts))
+    return (
+        lambda rows, p, w: np.mean(
+            [weighted_auroc(label[rows] == c, p[:, c], w) for c in classes], axis=0
+        ),
+        target,
+        label,
+    )
+
+
+def _folds(stratum: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+    folds, start = np.empty(len(stratum), dtype=np.intp), 0
+    for kind in np.unique(stratum):
+        rows = rng.permutation(np.flatnonzero(stratum == kind))
+        folds[rows] = (start + np.arange(len(rows))) % FOLDS
+        start += len(rows)
+    return folds
 
 
 def _cross_validated(
-    embedding: Matrix, positive: NDArray[np.bool_], folds: NDArray[np.intp], draws: Matrix
+    embedding: Matrix, target: Matrix, scorer: Scorer, folds: NDArray[np.intp], weights: Matrix
 ) -> tuple[float, Matrix]:
-    values, resampled = [], []
+    """Return the mean over folds of the score, and of its resamples."""
+    values = []
     for fold in range(FOLDS):
-        test = folds == fold
-        risk = embedding[test] @ _probe(embedding[~test], positive[~test])
-        value, each = _scored(positive[test], risk, draws[test])
-        values.append(value)
-        resampled.append(each)
-    return float(np.mean(values)), np.mean(resampled, axis=0)
-
-
-def _scored(positive: NDArray[np.bool_], risk: Matrix, draws: Matrix) -> tuple[float, Matrix]:
-    """Return the AUROC and that of each resample; .5 in a fold that lacks a class."""
-    if positive.all() or not positive.any():
-        return 0.5, np.full(draws.shape[1], 0.5)
-    once = np.ones((len(risk), 1))
-    both = np.concatenate([once, draws], axis=1)
-    found = weighted_auroc(positive, risk, both)
-    return float(found[0]), found[1:]
+        test = np.flatnonzero(folds == fold)
+        train = embedding[folds != fold]
+        centre, mean = train.mean(axis=0), target[folds != fold].mean(axis=0)
+        centred = train - centre
+        gram = centred.T @ centred + RIDGE * np.eye(centred.shape[1])
+        probe = np.linalg.solve(gram, centred.T @ (target[folds != fold] - mean))
+        predicted = (embedding[test] - centre) @ probe + mean
+        both = np.concatenate([np.ones((len(test), 1)), weights[test]], axis=1)
+        scored = scorer(test, predicted, both)
+        values.append(np.where(np.isfinite(scored), scored, scored[0]))
+    mean_of_folds = np.mean(np.nan_to_num(values, nan=0.0), axis=0)
+    return float(mean_of_folds[0]), mean_of_folds[1:]

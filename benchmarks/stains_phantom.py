@@ -29,11 +29,14 @@ def fusion_rows(content: dict[str, Any]) -> list[str]:
         all_stains = {f["fusion"]: f for f in each["fusions"] if len(f["stains"]) > 1}
         alone = next(f for f in each["fusions"] if f["difference"] is None)
         gain = all_stains["late"]
-        low, high = gain["ci95"]
         values = [alone["value"], *(all_stains[f]["value"] for f in ("late", "early", "per-stain"))]
         cells = [each["task"], each["encoder"], *(f"{value:.3f}" for value in values)]
-        rows.append(_row([*cells, f"{gain['difference']:+.3f} ({low:+.3f} to {high:+.3f})"]))
+        rows.append(_row([*cells, f"{gain['difference']:+.3f}{_interval(gain['ci95'])}"]))
     return rows
+
+
+def _interval(ends: list[float] | None) -> str:
+    return f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else " (too few cases)"
 
 
 def curve_rows(content: dict[str, Any]) -> list[str]:

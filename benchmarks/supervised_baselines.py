@@ -33,7 +33,6 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.record import Record
-from madeleine_bench.stats.bootstrap import TRAINING_WIDENING
 from madeleine_bench.stats.paired import ScoredUnits, paired_difference
 
 OUT = Path(__file__).parent / "results" / "supervised_baselines.json"
@@ -126,7 +125,7 @@ def _row(
     with threadpool_limits(1):
         ours, theirs = (_units(store, each, catalogue) for each in (record, reference))
         rng = rng_for("supervised baselines", record.task.id)
-        gain = paired_difference(ours, theirs, RESAMPLES, rng, TRAINING_WIDENING)
+        gain = paired_difference(ours, theirs, RESAMPLES, rng)
     return row | {
         "above": f"mean-pool, {reference.protocol}",
         "difference": gain.difference,
@@ -139,7 +138,8 @@ def _units(store: ResultStore, record: Record, catalogue: Catalogue) -> ScoredUn
     # Splits and labels are compared, not the protocol, in which the two differ.
     same = f"{record.inputs.splits} {record.inputs.labels}"
     task, protocol = catalogue.tasks[record.task.id], catalogue.protocol(record.protocol)
-    return scored_units(task, protocol, store.read_predictions(record), same, record.record_id)
+    predictions, dim = store.read_predictions(record), record.inputs.dim
+    return scored_units(task, protocol, predictions, same, record.record_id, dim)
 
 
 def _encoders(names: Sequence[str]) -> list[str]:
@@ -198,15 +198,16 @@ def finetuned_rows(content: dict[str, Any]) -> list[str]:
 
 
 def _with_interval(row: dict[str, Any]) -> str:
-    low, high = row["ci95"]
-    return f"{row['value']:.3f} ({low:.3f} to {high:.3f})"
+    ends = row["ci95"]
+    return f"{row['value']:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 
 def _gain(row: dict[str, Any]) -> str:
     if "difference" not in row:
         return "-"
-    low, high = row["difference_ci95"]
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    ends = row["difference_ci95"]
+    interval = f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else ""
+    return f"{row['difference']:+.3f}{interval}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -227,8 +228,8 @@ def main() -> None:
             run_part(arguments, given.work, given.jobs, given.device)
     content = {
         "what": "supervised baselines and fine-tuning; boards named phantom are synthetic",
-        "interval": f"differences: 95%, {RESAMPLES} paired resamples of cases, widened "
-        f"{TRAINING_WIDENING:g} times",
+        "interval": f"differences: 95%, {RESAMPLES} paired resamples of cases, widened for training "
+        "cases and few cases; none where there are too few cases",
         "records": summarise(given.work, load_catalogue()),
         "provenance": machine_provenance(),
     }

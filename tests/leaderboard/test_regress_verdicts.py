@@ -224,38 +224,6 @@ def test_the_order_of_records_moves_no_verdict(tmp_path_factory, order, signal):
     assert set(words(asked(plain, shuffled, "a", "b")).values()) == {"same"}
 
 
-@given(st.integers(1, 400))
-def test_enough_resamples_for_holm(n_cells):
-    smallest = 2 / (noise.resamples_for(n_cells) + 1)
-    assert smallest * n_cells < noise.ALPHA
-
-
-@settings(max_examples=30)
-@given(st.floats(-0.2, 0.2), st.integers(0, 99))
-def test_the_guard_only_widens(shift, seed):
-    draw = np.random.default_rng(seed).standard_normal((40, 2))
-    names = tuple(f"u{i}" for i in range(40))
-
-    def units(values):
-        return ScoredUnits(names, names, ("x",) * 40, "s", lambda w: values @ w / w.sum(axis=0))
-
-    one, other = units(draw[:, 0] + shift), units(draw[:, 1])
-    found = noise.change(one, other, 200, np.random.default_rng(0))
-    back = noise.change(other, one, 200, np.random.default_rng(0))
-    assert found.difference == pytest.approx(-back.difference)
-    assert found.ci95 == pytest.approx((-back.ci95[1], -back.ci95[0]))
-    assert found.p_value == back.p_value
-    same = noise.change(one, one, 200, np.random.default_rng(0))
-    assert (same.difference, same.ci95, same.p_value) == (0.0, (0.0, 0.0), 1.0)
-
-
-def test_two_sets_of_units_are_refused():
-    one = ScoredUnits(("u",), ("c",), ("x",), "s", lambda w: w.sum(axis=0))
-    other = ScoredUnits(("v",), ("c",), ("x",), "s", lambda w: w.sum(axis=0))
-    with pytest.raises(InputError, match="other units"):
-        noise.change(one, other, 10, np.random.default_rng(0))
-
-
 def test_every_word_is_ordered_and_a_failure_is_never_explained():
     assert set(VERDICTS) >= PASSING | EXPLAINABLE
     assert not PASSING & EXPLAINABLE

@@ -175,7 +175,7 @@ def test_constant_embeddings_are_at_chance_and_flagged(
     problem = classes_of(name)
     scores = problem.but(embeddings=np.full_like(problem.embeddings, 0.7)).score()
     assert scores.value == 0.5
-    assert scores.ci95 == (0.5, 0.5)
+    assert scores.ci95 is None
     assert {fold.flag for fold in scores.folds} == {"constant predictions"}
     assert {fold.reason for fold in scores.folds} == {
         "the embeddings are constant on the training rows"
@@ -203,7 +203,7 @@ def test_noise_scores_chance_and_signal_does_not(
     assert np.mean(noise) == pytest.approx(chance, abs=0.1)
     strong = classes_of(name, classes, kind, n_units=160, signal=12.0).score()
     assert strong.value > chance + 0.35
-    assert strong.ci95[0] > chance
+    assert strong.ci95 is None or strong.ci95[0] > chance  # None: perfect in every resample
 
 
 def test_renaming_the_classes_mirrors_the_predictions(classes_of: Callable[..., Any]) -> None:
