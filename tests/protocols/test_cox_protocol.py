@@ -87,6 +87,25 @@ def test_a_fold_without_events_is_half_flagged_and_stays(survival_of: Callable[.
     assert all(value is not None for value in scores.secondary.values())
 
 
+@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])
+@pytest.mark.parametrize("events", [1, 9])
+def test_events_in_one_fold_alone_are_scored_at_chance(
+    survival_of: Callable[..., Any], name: str, events: int
+) -> None:
+    """It was a bare ValueError of scikit-survival: all samples are censored."""
+    problem = survival_of(name)
+    table = problem.units.table.copy()
+    table["event"] = np.isin(table.index, problem.splits.splits[2].test[:events])
+    scores = problem.with_table(table).score()
+    assert (scores.value, scores.ci95) == (0.5, (0.5, 0.5))
+    flags = ["no events in test"] * 5
+    flags[2] = "constant predictions"  # as nobody in its training folds has an event
+    assert [fold.flag for fold in scores.folds] == flags
+    assert [fold.converged for fold in scores.folds] == [True, True, False, True, True]
+    for undefined in ("uno-c", "td-auc", "integrated-brier"):
+        assert scores.secondary[undefined] is None
+
+
 def test_no_comparable_pair_is_flagged(survival_of: Callable[..., Any]) -> None:
     problem = survival_of()
     table = problem.units.table.copy()
