@@ -9,13 +9,22 @@ PARALLEL ?= -n auto --maxprocesses 8
 ENCODERS := madeleine madeleine-se intra-ssl mean-pool max-pool \
             random-projection untrained patch-count site-only case-id oracle
 
-.PHONY: bench test slow lint types check-lock regress benchmarks docs clean
+# Kernels of OpenBLAS, which round differently: those that this processor can run.
+CPU     := $(shell grep -m1 '^flags' /proc/cpuinfo 2> /dev/null)
+KERNELS := Prescott $(if $(filter avx2,$(CPU)),Haswell) $(if $(filter avx512vl,$(CPU)),SkylakeX)
+
+.PHONY: bench test numerics slow lint types check-lock regress benchmarks docs clean
 
 bench: $(STAMP)  ## the main job: every shipped encoder and control on the 21 tasks, on phantoms
 	$(BIN)/mbench run $(ENCODERS:%=--encoder %) --task all --source phantom
 
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -q $(PARALLEL)
+
+numerics: $(STAMP)  ## the tests of the formulas under each kernel: no verdict hangs on rounding
+	@for kernel in $(KERNELS); do echo "kernel $$kernel" && OPENBLAS_CORETYPE=$$kernel \
+	  $(BIN)/python -m pytest -q $(PARALLEL) tests/metrics tests/stats tests/protocols || exit 1; \
+	done
 
 slow: $(STAMP)  ## every test, the long ones too
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "slow or not slow"

@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.embeddings.time_limit import time_limit
-from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
+from madeleine_bench.encoders.base import (
+    AttentiveEncoder,
+    SlideEncoder,
+    as_array,
+    as_embedding,
+)
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
@@ -81,26 +86,15 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     features = np.ascontiguousarray(bag.features, dtype=np.float32)
     fields = {name: getattr(bag, name) for name in bag.__dataclass_fields__}
     try:
-        embedding = np.asarray(encoder.encode(Bag(**{**fields, "features": features})))
+        returned = encoder.encode(Bag(**{**fields, "features": features}))
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
     except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as if it were done
         raise CheckFailed(f"{who}: encode raised {type(error).__name__}: {error}") from error
-    if embedding.ndim != 1 or not np.issubdtype(embedding.dtype, np.floating):
-        raise CheckFailed(
-            f"{who}: encode must return a vector of floats, found shape {embedding.shape} "
-            f"of {embedding.dtype}"
-        )
-    if card.dim is not None and len(embedding) != card.dim:
-        raise CheckFailed(f"{who}: the card says dim {card.dim}, encode returned {len(embedding)}")
-    if not len(embedding):
-        raise CheckFailed(f"{who}: encode returned an empty vector")
-    with np.errstate(over="ignore"):
-        single = embedding.astype(np.float32)
-    if not np.isfinite(single).all():
-        bad = int(np.flatnonzero(~np.isfinite(single))[0])
-        raise CheckFailed(f"{who}: component {bad} of the embedding is {embedding[bad]}")
-    return single
+    try:
+        return as_embedding(returned, card.dim)
+    except CheckFailed as error:
+        raise CheckFailed(f"{who}: {error}") from error
 
 
 def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
@@ -117,8 +111,9 @@ def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
             "patches it looks at; madeleine, madeleine-se, intra-ssl and untrained do"
         )
     _check_bag(encoder.card, bag, who)
-    weights = np.asarray(encoder.attention(bag))
-    if weights.ndim != 2 or len(weights) != len(bag.features) or not np.isfinite(weights).all():
+    weights = as_array(encoder.attention(bag))
+    fits = weights.ndim == 2 and len(weights) == len(bag.features)
+    if not fits or weights.dtype.kind not in "biuf" or not np.isfinite(weights).all():
         raise InputError(
             f"{who}: attention must return a finite number for each patch and head, found shape "
             f"{weights.shape} for {len(bag.features)} patches"

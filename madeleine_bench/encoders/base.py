@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.errors import CheckFailed
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
 
@@ -28,7 +29,8 @@ class SlideEncoder(Protocol):
         """Return the embedding of one slide, shape (dim,), finite.
 
         It must not depend on the order of patches, on other slides, or on global state.
-        `bag.features` is patch x dim, float32.
+        `bag.features` is patch x dim, float32. A list, a tuple or a torch tensor will do as well:
+        see `as_embedding`.
         """
         ...
 
@@ -87,7 +89,7 @@ class BaseEncoder:
 
     def encode_batch(self, bags: Sequence[Bag]) -> NDArray[np.floating]:
         """Return the embeddings of several slides, slide x dim."""
-        return np.stack([self.encode(bag) for bag in bags])
+        return np.stack([as_array(self.encode(bag)) for bag in bags])
 
 
 class WithoutNetwork(BaseEncoder):
@@ -97,3 +99,54 @@ class WithoutNetwork(BaseEncoder):
     def n_parameters(self) -> int:
         """None at all."""
         return 0
+
+
+def as_array(value: object) -> NDArray[Any]:
+    """Return what an encoder returned as an array; of objects where it cannot be read as one.
+
+    Torch tensors may be on any device and hold gradients; their types of less than 32 bits, some
+    of which numpy lacks, become float32.
+    """
+    try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor; torch stays unimported
+            tensor: Any = value.detach().cpu()
+            narrow = tensor.is_floating_point() and tensor.element_size() < 4
+            value = (tensor.float() if narrow else tensor).numpy()
+        return np.asarray(value)
+    except Exception:  # noqa: BLE001  (an encoder may return anything)
+        return np.empty((), dtype=np.object_)
+
+
+def dtype_of(value: object) -> str:
+    """Return the name of the type of the numbers that an encoder returned, such as bfloat16."""
+    returned = getattr(value, "dtype", None)
+    return str(as_array(value).dtype if returned is None else returned).removeprefix("torch.")
+
+
+def as_embedding(value: object, dim: int | None = None) -> NDArray[np.float32]:
+    """Return what `encode` returned as it is stored and scored: float32, shape (dim,), finite.
+
+    Args:
+        value: what it returned: an array, list or tuple of floats, or a torch tensor.
+        dim: the width that the card states, if it does.
+
+    Raises:
+        CheckFailed: it is no vector of floats, is empty, has another width, or holds a number that
+            is not finite as float32.
+    """
+    array = as_array(value)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.floating):
+        raise CheckFailed(
+            "encode must return a vector of floats, shape (dim,); it returned "
+            f"{type(value).__name__}, shape {array.shape}, {dtype_of(value)}"
+        )
+    if dim is not None and len(array) != dim:
+        raise CheckFailed(f"the card says dim {dim}, encode returned {len(array)}")
+    if not len(array):
+        raise CheckFailed("encode returned an empty vector")
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.isfinite(single).all():
+        bad = int(np.flatnonzero(~np.isfinite(single))[0])
+        raise CheckFailed(f"component {bad} of the embedding is {array[bad]}")
+    return single

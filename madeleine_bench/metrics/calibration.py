@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from madeleine_bench.metrics.cox_newton import separated
 from madeleine_bench.types import Survival
 
 MOST_GROUPS = 5
@@ -57,7 +58,7 @@ class Calibration:
         groups: from the lowest predicted survival to the highest; one where all are equal.
         slope: of a Cox regression on log(-log predicted survival): 1 is right, below 1 the
             predictions are too extreme, above 1 too timid, 0 they say nothing. None where it is
-            undefined.
+            undefined, as where the predictions order every event (`separated`).
         slope_ci95: its 95% interval (Wald).
         observed_over_expected: share with the event until the day (Kaplan-Meier) over the mean
             predicted share: 1 is right, above 1 more happens than predicted.
@@ -201,11 +202,11 @@ def _spline(index: Floats) -> Floats:
 
 
 def _cox(survival: Survival, columns: Floats) -> Any:
-    """Return lifelines' Cox fit; None where there is nothing to fit or it does not converge."""
+    """Return lifelines' Cox fit; None where nothing fits best or the fit does not converge."""
     from lifelines import CoxPHFitter
     from lifelines.exceptions import ConvergenceError
 
-    if not survival.event.any() or np.ptp(columns[:, 0]) < 1e-9:
+    if not survival.event.any() or np.ptp(columns[:, 0]) < 1e-9 or separated(columns, survival):
         return None
     table = pd.DataFrame(columns, columns=_names(columns)).assign(
         days=survival.time_days, event=survival.event.astype(np.int64)

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics.cox_newton import RiskSets, minimise
+from madeleine_bench.metrics.cox_newton import RiskSets, minimise, separated
 from madeleine_bench.types import Survival
 
 # exp of it is finite; beyond it survival is 0 or 1 to the last digit anyway.
 _LARGEST_LOG_RATIO = 500.0
+# A penalty below this share of the squared spread of the features drowns in rounding.
+_LEAST_PENALTY = 1e-12
 _NO_STEPS = (np.zeros(0), np.zeros(0))
 
 
@@ -70,7 +72,8 @@ def fit_ridge_cox(
     alpha is the penalty on the summed (not the mean) log likelihood: the inverse prior variance of
     a coefficient. scikit-survival's `CoxPHSurvivalAnalysis` divides both terms by the number of
     units, so its alpha is this one. Solved by Newton's method (`cox_newton`), which says when it
-    has converged.
+    has converged. A penalty of 0, or one so small that rounding loses it, has no fit where the
+    features are `separated`.
 
     Args:
         features: unit x dim, centred.
@@ -113,6 +116,8 @@ def fit_coxnet(
     """
     from sksurv.linear_model import CoxnetSurvivalAnalysis
 
+    if fault := _fault(features, survival, alpha):
+        return _failed(features.shape[1], fault)
     model = CoxnetSurvivalAnalysis(
         alphas=[alpha], l1_ratio=l1_ratio, tol=tol, max_iter=max_iter, fit_baseline_model=True
     )
@@ -145,7 +150,16 @@ def _fault(features: NDArray[np.float64], survival: Survival, alpha: float) -> s
         return "no events"
     if not np.isfinite(features).all():
         return "the features are not finite"
-    return None if alpha >= 0 else f"alpha {alpha:g} is below 0"
+    if not alpha >= 0:
+        return f"alpha {alpha:g} is below 0"
+    with np.errstate(over="ignore"):
+        lost = alpha <= _LEAST_PENALTY * np.square(np.ptp(features, axis=0)).max(initial=0.0)
+    if lost and separated(features, survival):
+        return (
+            "the penalty is too small: the features separate those with an event from all who "
+            "outlive them, so the likelihood has no maximum"
+        )
+    return None
 
 
 def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str | None:

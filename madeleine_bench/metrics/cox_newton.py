@@ -13,7 +13,8 @@ of a time, the l-th one has left out the share (l - 1) / d of all d.
 
 References:
     Cox, JRSS B 34 (1972) 187-220; Breslow, Biometrics 30 (1974) 89-99; Efron, JASA 72 (1977)
-    557-565; Boyd and Vandenberghe, Convex Optimization (2004), chapter 9.
+    557-565; Boyd and Vandenberghe, Convex Optimization (2004), chapter 9; Bryson and Johnson,
+    Technometrics 23 (1981) 381-383; Albert and Anderson, Biometrika 71 (1984) 1-10.
 """
 
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ _SETTLED_LOG_RATIO = 0.1
 # A gain below this share of the objective drowns in its rounding.
 _ROUNDING = 1e-12
 _HALVINGS = 50
+# Differences below this share of the largest in their dimension count as none.
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,47 @@ class _Objective:
         return found
 
 
+def separated(features: Floats, survival: Survival) -> bool:
+    """Return whether the partial likelihood grows without bound, so that no Cox model fits best.
+
+    It does where some w ranks each unit with an event no lower than anyone in its risk set, and
+    one unit higher: the longer such a w, the higher the likelihood, while the gradient vanishes. A
+    linear program finds w if there is one; a search that rounding stops cannot tell.
+
+    Args:
+        features: unit x dim, finite.
+        survival: follow-up of the units.
+
+    References:
+        Bryson and Johnson (1981); Albert and Anderson (1984) for logistic regression.
+    """
+    from scipy.optimize import linprog
+
+    if not survival.event.any():
+        return False
+    sets = RiskSets.of(survival)
+    x = features[sets.order] / (np.abs(features).max(initial=0.0) or 1.0)
+    first = x[sets.event][sets.tied]  # of the events of each time
+    newcomers = np.repeat(first, np.diff(sets.start, append=len(x)), axis=0) - x
+    # Those at risk at later times rank no higher than the events there, so these rows say it all.
+    rows = np.concatenate([newcomers, -newcomers[sets.event], np.diff(first, axis=0)])
+    rows = rows[:, rows.any(axis=0)]
+    if not rows.size:
+        return False
+    rows /= np.abs(rows).max(axis=0)
+    found = linprog(
+        -rows.sum(axis=0),
+        A_ub=-rows,
+        b_ub=np.zeros(len(rows)),
+        bounds=(-1.0, 1.0),
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.x is None:
+        return False
+    higher = rows @ found.x
+    return bool(higher.min() >= -_EQUAL and higher.max() > _EQUAL)
+
+
 def minimise(
     features: Floats,
     survival: Survival,
@@ -207,7 +251,7 @@ def minimise(
     Args:
         features: unit x dim, finite.
         survival: follow-up of the units, at least one event.
-        alpha: penalty, at least 0.
+        alpha: penalty, at least 0; where it is 0, the features are not `separated`.
         ties: how tied event times enter.
         tol: see above.
         max_iter: Newton steps after which the search gives up.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from madeleine_bench.metrics.cox_newton import separated
 from madeleine_bench.metrics.survival import logrank_p
 from madeleine_bench.types import Survival
 
@@ -96,17 +97,24 @@ def _curve(survival: Survival) -> Curve:
 def _hazard_ratio(
     survival: Survival, high_risk: NDArray[np.bool_]
 ) -> tuple[float, float, float] | None:
-    """Return hazard ratio, lower and upper end; None unless both groups have an event."""
+    """Return hazard ratio, lower and upper end; None unless both groups have an event.
+
+    None, too, where one group has its last event before the other has its first and nobody of it
+    is then left: the ratio that fits best is infinite or 0.
+    """
     from lifelines import CoxPHFitter
     from lifelines.exceptions import ConvergenceError
 
     if not all(survival.event[high_risk == side].any() for side in (False, True)):
         return None
+    group = high_risk.astype(np.float64)
+    if separated(group[:, None], survival):
+        return None
     table = pd.DataFrame(
         {
             "days": survival.time_days,
             "event": survival.event.astype(np.int64),
-            "high": high_risk.astype(np.float64),
+            "high": group,
         }
     )
     try:

@@ -154,9 +154,14 @@ def _structured(survival: Survival) -> Any:
 
 
 def _weighable_days(train: Survival) -> float:
-    """Return the day until which the training units give trustworthy censoring weights."""
+    """Return the day until which the training units give trustworthy censoring weights.
+
+    0 where none of them has an event: scikit-survival makes no weights of such units.
+    """
     from sksurv.nonparametric import kaplan_meier_estimator
 
+    if not train.event.any():
+        return 0.0
     if train.event.all():
         return float(train.time_days.max(initial=0.0))
     # As the weights themselves are made: at equal times events come before censoring.

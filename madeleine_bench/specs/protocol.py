@@ -27,7 +27,7 @@ class LogisticRegression(Spec):
     """
 
     scale: Literal["z-score", "none"]
-    C: float = Field(gt=0)
+    C: float = Field(gt=0, allow_inf_nan=False)
     class_weight: Literal["balanced"] | None = None
     tol: float = Field(gt=0)
     max_iter: int = Field(gt=0)
@@ -69,7 +69,7 @@ class Cox(Spec):
     kind: Literal["cox"]
     model: Literal["ridge", "coxnet"]
     scale: Literal["z-score", "none"]
-    alphas: tuple[float, ...] = Field(min_length=1)
+    alphas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
     l1_ratio: float | None = None
     ties: Literal["breslow", "efron"] = "breslow"
     tol: float = Field(gt=0)

@@ -138,6 +138,19 @@ def test_what_is_undefined_is_none():
     assert (sure.observed_over_expected, sure.slope) == (None, None)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_predictions_that_order_every_event_have_no_slope(order):
+    """The slope was 11.2 (5.0 to 17.4), where it ended; two values gave 9.8 (-2,911 to 2,930)."""
+    days = np.arange(1.0, 21.0)
+    survival = Survival(days, np.ones(20, dtype=bool))
+    for alive in (np.linspace(0.05, 0.95, 20), np.repeat([0.2, 0.8], 10)):
+        found = calibration(survival, alive[::order], 10)
+        assert (found.slope, found.slope_ci95, found.integrated_index) == (None, None, None)
+        assert found.observed_over_expected is not None
+        alive[[9, 10]] = alive[[10, 9]]  # one pair the other way round makes it finite
+        assert calibration(survival, alive[::order], 10).slope is not None
+
+
 def test_predictions_of_zero_and_one_are_taken():
     survival, alive = cohort(200, 7)
     edges = np.where(alive > np.quantile(alive, 0.95), 1.0, alive)

@@ -117,3 +117,16 @@ def test_failures_are_reasons() -> None:
     huge = fit_ridge_cox(x * 1e300, y, alpha=0.0, ties="breslow", tol=1e-9, max_iter=50)
     assert not huge.converged
     assert not huge.coefficients.any()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-15])
+def test_the_elastic_net_of_separated_features_has_no_fit_either(alpha: float) -> None:
+    """scikit-survival stopped at a coefficient of 11.2 and called that converged."""
+    days = np.arange(1.0, 21.0)
+    y = Survival(days, np.ones(20, dtype=bool))
+    x = 10.5 - days[:, None]
+    fit = fit_coxnet(x, y, alpha=alpha, l1_ratio=0.5, tol=1e-7, max_iter=100_000)
+    assert "the likelihood has no maximum" in str(fit.reason)
+    held = fit_coxnet(x, y, alpha=0.01, l1_ratio=0.5, tol=1e-7, max_iter=100_000)
+    assert held.converged
+    assert 0 < held.coefficients[0] < 10

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from madeleine_bench.metrics.cox import CoxFit, breslow_hazard, fit_ridge_cox
+from madeleine_bench.metrics.cox_newton import separated
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import Cox, ProtocolSpec
@@ -234,13 +235,98 @@ def test_a_fit_says_how_it_went() -> None:
     assert f"no convergence in {fit.n_iter - 1} iterations: the gradient is" in str(cut.reason)
 
 
-def test_without_a_minimum_there_is_a_reason() -> None:
-    """Where risks order everybody and nothing holds them, the gradient vanishes at infinity."""
+@pytest.mark.parametrize("alpha", [0.0, 1e-300, 1e-20, 1e-14])
+def test_without_a_minimum_there_is_a_reason(alpha: float) -> None:
+    """Where risks order everybody and nothing holds them, the gradient vanishes at infinity.
+
+    Where the search ended hung on the rounding of the processor: as a failure, or as a fit with
+    coefficient 33.8, residual 1.9e-15 and baseline hazards up to 1e139.
+    """
     days = np.arange(1.0, 21.0)
-    fit = ours(10.5 - days[:, None], Survival(days, np.ones(20, dtype=bool)), 0.0, tol=1e-6)
-    assert not fit.converged
+    fit = ours(10.5 - days[:, None], Survival(days, np.ones(20, dtype=bool)), alpha, tol=1e-6)
+    assert "the likelihood has no maximum" in str(fit.reason)
     assert not fit.coefficients.any()
     assert not len(fit.hazard)
+
+
+def test_a_penalty_above_rounding_holds_a_separated_fit() -> None:
+    """It ends at the same coefficient under every kernel: alpha w = what the events still gain."""
+    days = np.arange(1.0, 21.0)
+    fit = ours(10.5 - days[:, None], Survival(days, np.ones(20, dtype=bool)), 1e-8)
+    assert fit.reason is None
+    assert fit.coefficients[0] == pytest.approx(18.4501, abs=1e-3)
+
+
+def outcome(
+    x: list[list[float]], days: list[float], event: list[int] | None = None
+) -> tuple[bool, str | None]:
+    """Return whether data are separated, and what becomes of a fit without a penalty."""
+    y = Survival(np.array(days), np.array(event or [1] * len(days), dtype=bool))
+    features = np.array(x)
+    fits = [ours(features - features.mean(axis=0), y, 0.0, ties).reason for ties in BOTH_TIES]
+    assert fits[0] == fits[1]
+    return separated(features, y), fits[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "days", "event"),
+    [
+        ([[1.0], [0.0], [0.0]], [1.0, 2.0, 3.0], None),  # ties of risk beside one strict order
+        ([[0.0], [0.0], [1.0]], [1.0, 2.0, 3.0], [1, 0, 0]),  # the first dies, one is higher
+        ([[2.0], [2.0], [1.0], [0.0]], [1.0, 1.0, 2.0, 3.0], None),  # tied times, equal risks
+        ([[1.0], [1.0], [0.0], [0.0]], [1.0, 2.0, 3.0, 4.0], [1, 1, 1, 0]),  # two groups
+        # Partly: the second dimension orders, the first has a finite best value.
+        ([[0.0, 1.0], [3.0, 0.0], [1.0, 0.0], [2.0, 0.0]], [1.0, 2.0, 3.0, 4.0], None),
+        # Only a sum of two dimensions orders.
+        ([[3.0, 1.0], [0.0, 3.0], [2.0, 0.0], [0.0, 1.0]], [1.0, 2.0, 3.0, 4.0], None),
+        # A constant dimension hides nothing, nor do units that leave before any event.
+        ([[9.0, 7.0], [2.0, 7.0], [1.0, 7.0]], [0.5, 1.0, 2.0], [0, 1, 1]),
+        ([[1e300], [0.0], [-1e300]], [1.0, 2.0, 3.0], None),
+        ([[1e9 + 2], [1e9 + 1], [1e9]], [1.0, 2.0, 3.0], None),
+    ],
+)
+def test_separated_features_have_no_fit(
+    x: list[list[float]], days: list[float], event: list[int] | None
+) -> None:
+    found, reason = outcome(x, days, event)
+    assert found
+    assert "the likelihood has no maximum" in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("x", "days", "event"),
+    [
+        ([[2.0], [0.0], [1.0]], [1.0, 2.0, 3.0], None),  # one pair in the other order
+        ([[2.0], [1.0], [1.0 + 1e-6], [0.0]], [1.0, 2.0, 3.0, 4.0], None),  # and hardly so
+        ([[2.0], [1.0], [0.0]], [1.0, 1.0, 2.0], None),  # tied times, unequal risks
+        ([[5.0], [5.0], [5.0]], [1.0, 2.0, 3.0], None),  # nothing to order
+        ([[2.0, 4.0], [0.0, 0.0], [1.0, 2.0]], [1.0, 2.0, 3.0], None),  # and a repeated dimension
+        ([[3.0], [1.0], [2.0]], [5.0, 5.0, 1.0], [1, 1, 0]),
+    ],
+)
+def test_features_that_are_not_separated_converge(
+    x: list[list[float]], days: list[float], event: list[int] | None
+) -> None:
+    assert outcome(x, days, event) == (False, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), n_units=st.integers(2, 8), levels=st.integers(2, 5))
+def test_one_feature_is_separated_where_every_pair_says_so(
+    seed: int, n_units: int, levels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, levels, n_units).astype(float)
+    y = Survival(rng.integers(1, 5, n_units).astype(float), rng.random(n_units) < 0.7)
+    gaps = np.array(
+        [
+            x[i] - x[j]
+            for i in np.flatnonzero(y.event)
+            for j in np.flatnonzero(y.time_days >= y.time_days[i])
+        ]
+    )
+    one_sided = bool((gaps >= 0).all() or (gaps <= 0).all())
+    assert separated(x[:, None], y) == (one_sided and bool(gaps.any()))
 
 
 def test_what_cannot_be_fitted_has_a_reason() -> None:

@@ -56,3 +56,17 @@ def test_what_is_undefined_is_none_and_never_nan():
     assert np.isfinite([*quiet.high.lower, *quiet.high.upper]).all()
     apart = Survival(np.arange(1.0, 21.0), np.arange(20) < 10)
     assert risk_groups(apart, np.arange(20) < 10).hazard_ratio is None
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_groups_whose_events_do_not_overlap_have_no_hazard_ratio(early):
+    """Both have events, but the ratio that fits best is infinite, or 0."""
+    days = np.arange(1.0, 21.0)
+    survival = Survival(days, np.ones(20, dtype=bool))
+    high = (days <= 10) == early
+    found = risk_groups(survival, high)
+    assert (found.hazard_ratio, found.hazard_ratio_ci95) == (None, None)
+    assert found.logrank_p < 1e-4
+    high[9:11] = high[[10, 9]]  # one pair the other way round makes it finite
+    overlap = risk_groups(survival, high)
+    assert np.isfinite([overlap.hazard_ratio, *overlap.hazard_ratio_ci95]).all()

@@ -241,6 +241,33 @@ def test_what_is_undefined_is_none() -> None:
     assert logrank_p(survival, np.ones(len(survival), dtype=bool)) is None
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    events=st.tuples(*[st.sampled_from([0.0, 0.05, 0.5, 1.0])] * 2),
+    longest=st.sampled_from([3, 10, 1000]),
+)
+def test_any_training_and_test_units_give_a_number_or_none(
+    seed: int, events: tuple[float, float], longest: int
+) -> None:
+    """Training units without an event raised a ValueError: all samples are censored."""
+    rng = np.random.default_rng(seed)
+    train, test = (
+        Survival(rng.integers(0, longest, n).astype(float), rng.random(n) < share)
+        for n, share in zip(rng.integers(1, 30, 2), events, strict=True)
+    )
+    days = sorted(set(rng.integers(1, 20, 4).tolist()))
+    risk = rng.integers(0, 4, len(test)).astype(float)
+    found = [
+        uno_c(train, test, risk, float(days[-1])),
+        time_dependent_auc(train, test, risk, days),
+        integrated_brier(train, test, rng.random((len(test), len(days))), days),
+    ]
+    assert all(value is None or np.isfinite(value) for value in found)
+    if not train.event.any():
+        assert found == [None, None, None]
+
+
 def test_kaplan_meier_of_uncensored_units_is_the_share_alive() -> None:
     survival = Survival(np.array([1.0, 2.0, 3.0, 4.0]), np.ones(4, dtype=bool))
     assert kaplan_meier_at(survival, [0.5, 1.0, 2.5, 9.0]).tolist() == [1.0, 0.75, 0.5, 0.0]

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from madeleine_bench.metrics.cox import fit_ridge_cox
 from madeleine_bench.protocols.cox import evaluation_days, fit_at_penalty
+from madeleine_bench.specs.protocol import Cox
 from madeleine_bench.types import Split, Splits, Survival
 
 
@@ -85,6 +87,25 @@ def test_a_fold_without_events_is_half_flagged_and_stays(survival_of: Callable[.
     assert all(value is not None for value in scores.secondary.values())
 
 
+@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])
+@pytest.mark.parametrize("events", [1, 9])
+def test_events_in_one_fold_alone_are_scored_at_chance(
+    survival_of: Callable[..., Any], name: str, events: int
+) -> None:
+    """It was a bare ValueError of scikit-survival: all samples are censored."""
+    problem = survival_of(name)
+    table = problem.units.table.copy()
+    table["event"] = np.isin(table.index, problem.splits.splits[2].test[:events])
+    scores = problem.with_table(table).score()
+    assert (scores.value, scores.ci95) == (0.5, (0.5, 0.5))
+    flags = ["no events in test"] * 5
+    flags[2] = "constant predictions"  # as nobody in its training folds has an event
+    assert [fold.flag for fold in scores.folds] == flags
+    assert [fold.converged for fold in scores.folds] == [True, True, False, True, True]
+    for undefined in ("uno-c", "td-auc", "integrated-brier"):
+        assert scores.secondary[undefined] is None
+
+
 def test_no_comparable_pair_is_flagged(survival_of: Callable[..., Any]) -> None:
     problem = survival_of()
     table = problem.units.table.copy()
@@ -133,6 +154,24 @@ def test_the_ladder_climbs_to_a_penalty_that_converges(survival_of: Callable[...
     assert all(f"alpha {a}" in str(fit.reason) for fit in fallen.fits for a in (0.01, 0.02))
     surv = [c for c in fallen.predictions if c.startswith("surv@")]
     assert (fallen.predictions.groupby("fold")[surv].nunique() == 1).all().all()
+
+
+def test_the_ladder_leaves_a_rung_without_a_maximum(survival_of: Callable[..., Any]) -> None:
+    """More dimensions than units order any events, so no fit without a penalty is the best."""
+    problem = survival_of(n_units=30, dim=60)
+    method = problem.protocol.method.model_copy(update={"alphas": (0.0, 1e3)})
+    protocol = problem.protocol.model_copy(update={"method": method})
+    fits = problem.but(protocol=protocol).evaluate().fits
+    assert {fit.diagnostics["alpha"] for fit in fits} == {1e3}
+    assert all("alpha 0: the penalty is too small" in str(fit.reason) for fit in fits)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, np.inf, np.nan])
+def test_a_penalty_is_a_finite_number_of_at_least_zero(alpha: float) -> None:
+    settings = {"kind": "cox", "model": "ridge", "scale": "none", "tol": 1e-9, "max_iter": 9}
+    assert Cox.model_validate({**settings, "alphas": [0.0]}).alphas == (0.0,)
+    with pytest.raises(ValidationError, match="alphas"):
+        Cox.model_validate({**settings, "alphas": [alpha]})
 
 
 @pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])

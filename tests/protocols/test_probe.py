@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression as Estimator
 from sklearn.preprocessing import StandardScaler
 
@@ -216,3 +217,19 @@ def test_renaming_the_classes_mirrors_the_predictions(classes_of: Callable[..., 
         straight["prob_positive"].to_numpy(), abs=1e-6
     )
     assert problem.with_table(table).score().value == pytest.approx(problem.score().value, abs=1e-9)
+
+
+@pytest.mark.parametrize("C", [1e12, 1e300])
+def test_separated_classes_converge_however_weak_the_penalty(C: float) -> None:
+    """Their probabilities go to 0 and 1, where they stay on any processor."""
+    rows = 10.5 - np.arange(1.0, 21.0)[:, None]
+    label = (rows[:, 0] > 0).astype(np.intp)
+    fit = fitted(model(C=C), rows, label, rows, ("low", "high"))
+    assert fit.converged
+    assert fit.probability[:, 1] == pytest.approx(label, abs=1e-7)
+
+
+@pytest.mark.parametrize("C", [0.0, np.inf, np.nan])
+def test_logistic_regression_without_a_penalty_is_refused(C: float) -> None:
+    with pytest.raises(ValidationError, match="C"):
+        model(C=C)

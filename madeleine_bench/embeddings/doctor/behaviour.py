@@ -27,7 +27,7 @@ from madeleine_bench.embeddings.doctor.sample import (
     attempt,
     patches_of,
 )
-from madeleine_bench.encoders.base import BaseEncoder, SlideEncoder
+from madeleine_bench.encoders.base import BaseEncoder, SlideEncoder, as_array
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Bag
@@ -139,8 +139,8 @@ def _batch(encoder: SlideEncoder, probes: _Probes) -> Finding:
     if own is None or own is BaseEncoder.encode_batch:
         return check.skipped("encode_batch is not overridden")
     try:
-        made = np.asarray(own(encoder, list(probes.bags)))
-    except Exception as error:  # noqa: BLE001  (a stranger's encoder may raise anything)
+        made = as_array(own(encoder, list(probes.bags)))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
         return check.finding("fail", f"raised {type(error).__name__}: {error}")
     if made.shape != probes.first.shape:
         return check.finding("fail", f"shape {made.shape}; expected {probes.first.shape}")

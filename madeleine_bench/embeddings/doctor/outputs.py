@@ -69,13 +69,14 @@ def _width(card: EncoderCard, sample: Sample) -> Finding:
 
 def _dtype(sample: Sample) -> Finding:
     check = CHECKS["dtype"]
-    found = {out.value.dtype for out in sample.whole if out.value is not None}
-    if not found:
+    values = [out.value for out in sample.whole if out.value is not None]
+    if not values:
         return check.skipped("no slide was encoded")
-    seen = ", ".join(sorted(map(str, found)))
-    if any(not np.issubdtype(dtype, np.floating) for dtype in found):
+    returned = {out.dtype for out in sample.whole if out.value is not None}
+    seen = ", ".join(sorted(returned))
+    if any(not np.issubdtype(value.dtype, np.floating) for value in values):
         return check.finding("fail", seen)
-    return check.finding("warn" if np.dtype(np.float16) in found else "pass", seen)
+    return check.finding("warn" if returned & {"float16", "bfloat16"} else "pass", seen)
 
 
 def _finite(sample: Sample) -> Finding:

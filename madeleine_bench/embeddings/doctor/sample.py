@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.embeddings.compute import bag_misfit
-from madeleine_bench.encoders.base import SlideEncoder
-from madeleine_bench.errors import InputError
+from madeleine_bench.encoders.base import SlideEncoder, as_array, as_embedding, dtype_of
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.hashing import hash_array
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
@@ -27,22 +27,20 @@ class Output:
     Attributes:
         value: the array; None where it raised.
         error: what it raised; empty where it did not.
+        dtype: type of the numbers as they were returned, such as bfloat16.
     """
 
     value: NDArray[np.generic] | None
     error: str = ""
+    dtype: str = ""
 
     @property
     def vector(self) -> Floats | None:
         """The embedding as it would be stored, float32; None where that is no finite vector."""
-        value = self.value
-        if value is None or value.ndim != 1 or not value.size:
+        try:
+            return as_embedding(self.value).astype(np.float64)
+        except CheckFailed:
             return None
-        if not np.issubdtype(value.dtype, np.floating):
-            return None
-        with np.errstate(over="ignore"):
-            stored = value.astype(np.float32)
-        return stored.astype(np.float64) if np.isfinite(stored).all() else None
 
 
 @dataclass(frozen=True)
@@ -137,8 +135,8 @@ def attempt(encoder: SlideEncoder, bag: Bag) -> Output:
     try:
         with np.errstate(all="ignore"):
             made = encoder.encode(replace(bag, features=bag.features.copy()))
-            return Output(np.array(made))
-    except Exception as error:  # noqa: BLE001  (a stranger's encoder may raise anything)
+            return Output(as_array(made).copy(), dtype=dtype_of(made))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
         return Output(None, f"{type(error).__name__}: {error}")
 
 
