@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from madeleine_bench.embeddings.contents import differing_facts
 from madeleine_bench.embeddings.store import EmbeddingStore
+from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.specs.card import card_text
+from madeleine_bench.specs.card import EncoderCard, card_text
+from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import Bundle
 from madeleine_bench.submissions.findings import Level
@@ -38,7 +41,8 @@ def add_submission(verification: Verification, scratch: Path, results: Path) -> 
 
     Raises:
         CheckFailed: the submission was not verified to the rung asked for; nothing is written.
-        InputError: the folder holds another encoder of this name and revision, or is not writable.
+        InputError: the name is that of an encoder that ships, the folder holds another encoder of
+            this name and revision, or it is not writable.
     """
     bundle, level = verification.bundle, verification.reached
     if level is None or not verification.verified:
@@ -118,14 +122,27 @@ def _keep_embeddings(bundle: Bundle, store: EmbeddingStore) -> None:
 
 
 def _check_name(bundle: Bundle, known: Iterable[Record], results: Path) -> None:
-    hashes = {cohort: claimed.embeddings.hash for cohort, claimed in bundle.embeddings.items()}
+    """Check that the name is free, or that this is the card and the embeddings it stands for."""
     card, board = bundle.card, bundle.manifest.board
+    if card.name in {**shipped_encoders(), **external_encoders()}:
+        raise InputError(
+            f"{bundle.path}: the name '{card.name}' is reserved for the encoder of this name that "
+            "comes with madeleine-bench; choose another name and pack it again"
+        )
+    hashes = {cohort: claimed.embeddings.hash for cohort, claimed in bundle.embeddings.items()}
+    differing: list[str] = []
     for record in known:
-        mine = (record.encoder.name, record.encoder.revision) == (card.name, card.revision)
-        other = hashes.get(record.task.cohort) not in (None, record.inputs.embeddings)
-        if mine and record.board == board and other:
-            raise InputError(
-                f"{results} holds revision {card.revision} of {card.name} already, with other "
-                f"embeddings of {record.task.cohort}. A name and a revision stand for one set of "
-                "embeddings: give the card a new revision, or another name, and pack it again"
-            )
+        if (record.encoder.name, record.encoder.revision) == (card.name, card.revision):
+            differing += differing_facts(record.encoder, card)
+            other = hashes.get(record.task.cohort) not in (None, record.inputs.embeddings)
+            if record.board == board and other:
+                differing.append(f"embeddings of {record.task.cohort}")
+    for path in sorted((results / "cards").glob(f"*/{_card_name(bundle)}")):
+        if parse_spec(EncoderCard, read_yaml(path), path) != card:
+            differing.append(f"card ({path})")
+    if differing:
+        raise InputError(
+            f"{results} holds revision {card.revision} of {card.name} already, with another "
+            f"{differing[0]}. A name and a revision stand for one card and one set of embeddings: "
+            "give the card a new revision, or another name, and pack it again"
+        )

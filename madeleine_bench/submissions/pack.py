@@ -157,11 +157,11 @@ def _embeddings(results: Path, records: Iterable[Record]) -> bytes:
             f"({tasks}); score them all from the same: {again}"
         )
     store = EmbeddingStore(results)
+    path = store.find(first.board, name, cohort, first.inputs.embeddings)
+    if path is not None:
+        read_embeddings(path)  # whole, and what its hash says
+        return path.read_bytes()
     folder = store.path(first.board, name, cohort, "").parent
-    for path in sorted(folder.glob(f"{cohort}.*.safetensors")):
-        if store.content_hash(path) == first.inputs.embeddings:
-            read_embeddings(path)  # whole, and what its hash says
-            return path.read_bytes()
     raise InputError(
         f"{folder}: no embeddings of {cohort} that the record {first.record_id[:12]} of "
         f"{first.task.id} was scored from; make both again: {again} --resume never"

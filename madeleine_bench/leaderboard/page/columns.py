@@ -35,11 +35,11 @@ _MEAN = (
 _INTERVALS = (
     "95% intervals of the mean. Thick, first line: other patients of these same cohorts. Thin, "
     "second line: other patients and other cohorts, which is what a new hospital would see. The "
-    "dashed line is the mean of the baseline."
+    "dashed line is the mean of the baseline of the same features."
 )
 _GAIN = (
-    "The mean less that of the baseline, on the same redrawn patients (paired), with both 95% "
-    "intervals: same cohorts first, other cohorts second."
+    "The mean less that of mean-pool of the same features, on the same redrawn patients (paired), "
+    "with both 95% intervals: same cohorts first, other cohorts second."
 )
 _CONTAMINATION = (
     "Whether the encoder's own card lists a task's cohort among those it was trained on, counted "
