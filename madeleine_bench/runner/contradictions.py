@@ -39,16 +39,13 @@ def refusals(found: Contradictions, request: Request) -> Iterable[tuple[str, Fai
     for name, records in found.items():
         path, difference = records[0]
         more = f" and {len(records) - 1} more records" if len(records) > 1 else ""
-        yield (
-            name,
-            Failure(
-                f"its name and revision stand for another encoder already: it differs in {difference} "
-                f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
-                "with --resume never, which moves the older records of this name and revision to "
-                f"{request.results / 'retired'}",
-                of_input=True,
-            ),
+        reason = (
+            f"its name and revision stand for another encoder already: it differs in {difference} "
+            f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
+            "with --resume never, which moves the older records of this name and revision to "
+            f"{request.results / 'retired'}"
         )
+        yield name, Failure(reason, of_input=True)
 
 
 def retire(plan: Plan, request: Request, found: Contradictions) -> None:

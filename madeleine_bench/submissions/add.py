@@ -1,22 +1,19 @@
 """A verified submission into a results folder: the recomputed records, marked by their rung."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from madeleine_bench.embeddings.contents import differing_facts
 from madeleine_bench.embeddings.store import EmbeddingStore
-from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.specs.card import EncoderCard, card_text
-from madeleine_bench.specs.loader import parse_spec, read_yaml
+from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import Bundle
 from madeleine_bench.submissions.findings import Level
+from madeleine_bench.submissions.names import card_path, why_taken
 from madeleine_bench.submissions.verify import Verification
 
 # "none" is a record made here, which nobody has to vouch for.
@@ -49,7 +46,8 @@ def add_submission(verification: Verification, scratch: Path, results: Path) -> 
         raise CheckFailed(f"{bundle.path}: not added: {len(verification.findings)} false claims")
     store = ResultStore(results)
     known = {record.record_id: record for record in store.records()}
-    _check_name(bundle, known.values(), results)
+    if reason := why_taken(bundle, known.values(), results):
+        raise InputError(f"{bundle.path}: not added: {reason}")
     if level == "V0":
         records = [claim.record for claim in bundle.claims]
         source = None
@@ -67,13 +65,8 @@ def add_submission(verification: Verification, scratch: Path, results: Path) -> 
         written += 1
     if source is not None:
         _keep_embeddings(bundle, EmbeddingStore(results))
-    write_text(results / "cards" / bundle.manifest.board / _card_name(bundle),
-               card_text(bundle.card))  # fmt: skip
+    write_text(card_path(results, bundle.manifest.board, bundle.card), card_text(bundle.card))
     return Added(written, len(records) - written)
-
-
-def _card_name(bundle: Bundle) -> str:
-    return f"{bundle.card.name}@{bundle.card.revision}.yaml"
 
 
 def _content(bundle: Bundle, record: Record, level: Level) -> dict[str, Any]:
@@ -119,30 +112,3 @@ def _keep_embeddings(bundle: Bundle, store: EmbeddingStore) -> None:
         path = store.path(bundle.manifest.board, bundle.card.name, cohort, found.hash)
         if store.content_hash(path) != found.hash:
             store.write(path, found.ids, found.matrix)
-
-
-def _check_name(bundle: Bundle, known: Iterable[Record], results: Path) -> None:
-    """Check that the name is free, or that this is the card and the embeddings it stands for."""
-    card, board = bundle.card, bundle.manifest.board
-    if card.name in {**shipped_encoders(), **external_encoders()}:
-        raise InputError(
-            f"{bundle.path}: the name '{card.name}' is reserved for the encoder of this name that "
-            "comes with madeleine-bench; choose another name and pack it again"
-        )
-    hashes = {cohort: claimed.embeddings.hash for cohort, claimed in bundle.embeddings.items()}
-    differing: list[str] = []
-    for record in known:
-        if (record.encoder.name, record.encoder.revision) == (card.name, card.revision):
-            differing += differing_facts(record.encoder, card)
-            other = hashes.get(record.task.cohort) not in (None, record.inputs.embeddings)
-            if record.board == board and other:
-                differing.append(f"embeddings of {record.task.cohort}")
-    for path in sorted((results / "cards").glob(f"*/{_card_name(bundle)}")):
-        if parse_spec(EncoderCard, read_yaml(path), path) != card:
-            differing.append(f"card ({path})")
-    if differing:
-        raise InputError(
-            f"{results} holds revision {card.revision} of {card.name} already, with another "
-            f"{differing[0]}. A name and a revision stand for one card and one set of embeddings: "
-            "give the card a new revision, or another name, and pack it again"
-        )

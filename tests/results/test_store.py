@@ -26,7 +26,7 @@ def test_what_is_written_is_read_back(tmp_path):
     store, record = kept(tmp_path)
     assert list(store.records()) == [record]
     assert store.read_predictions(record)["risk"].tolist() == [0.7]
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     assert read_record(path) == record
 
@@ -42,7 +42,7 @@ def test_the_same_content_is_one_file_and_other_content_another(tmp_path):
 def test_a_record_without_its_predictions_does_not_count_as_done(tmp_path):
     store, record = kept(tmp_path)
     (tmp_path / record.predictions.path).unlink()
-    assert store.find(*CELL) is None
+    assert store.find(*CELL, None) is None
     with pytest.raises(InputError, match="are gone"):
         store.read_predictions(record)
 
@@ -75,7 +75,7 @@ def test_predictions_outside_the_folder_are_refused(tmp_path):
 )
 def test_a_damaged_record_is_named(tmp_path, damage, message):
     store, _ = kept(tmp_path)
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message) as caught:
@@ -95,6 +95,6 @@ def test_a_score_out_of_range_is_not_kept(tmp_path):
 
 def test_json_on_disk_is_plain(tmp_path):
     store, record = kept(tmp_path)
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     assert json.loads(path.read_text())["record_id"] == record.record_id
