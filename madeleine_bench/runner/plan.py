@@ -49,7 +49,7 @@ class Request:
         results: the results folder.
         jobs: worker processes.
         resume: "only-missing" computes what is not there; "always" only reads what is there;
-            "never" computes everything again.
+            "never" computes everything again, in place of records of a changed encoder.
         config: path of mbench.toml; None takes the one of the working folder.
         catalogue: folder of tasks; None takes the shipped one.
         phantom: signal and seed of phantoms.
