@@ -28,7 +28,7 @@ def finish_run(request: Request) -> None:
     with LiveProgress() as progress:
         report = run(request, progress)
     every = [r for r in ResultStore(request.results).records() if r.board in report.boards]
-    records = [r for r in every if r.features == report.features.get(r.task.cohort, r.features)]
+    records = [record for record in every if report.on_its_features(record)]
     asked: list[str | None] = [report.catalogue.protocol(name).name for name in request.protocols]
     for protocol in asked or [None]:
         for board in build_boards(records, report.catalogue, protocol):

@@ -25,7 +25,7 @@ from madeleine_bench.runner.plan import (
 from madeleine_bench.runner.training import train_networks
 from madeleine_bench.runner.workers import Executor
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.record import RecordFeatures
+from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.types import CohortData, Progress
 
 
@@ -48,6 +48,10 @@ class RunReport:
     computed: int = 0
     reused: int = 0
     failures: list[tuple[str, Failure]] = field(default_factory=list)
+
+    def on_its_features(self, record: Record) -> bool:
+        """Return whether a record is of the features of this run, or of a cohort that is not."""
+        return record.features == self.features.get(record.task.cohort, record.features)
 
 
 def run(request: Request, progress: Progress, executor: Executor | None = None) -> RunReport:

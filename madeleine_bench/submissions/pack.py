@@ -147,9 +147,14 @@ def _records(
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
     packed: dict[tuple[str, str], Record] = {}
     for by_features in newest.values():
-        sets = list(by_features.values())
-        packed.update(max(sets, key=lambda own: (len(own), max(r.age for r in own.values()))))
+        most = max(by_features.values(), key=_size)
+        packed |= most
     return [record for _, record in sorted(packed.items())]
+
+
+def _size(cells: dict[tuple[str, str], Record]) -> tuple[int, tuple[str, str]]:
+    """Return how many records there are, and the age of the newest."""
+    return len(cells), max(record.age for record in cells.values())
 
 
 def _embeddings(results: Path, records: Iterable[Record]) -> bytes:

@@ -1,5 +1,6 @@
 """Two feature folders of one cohort and one results folder: each score keeps its features."""
 
+import json
 import re
 
 import numpy as np
@@ -21,11 +22,13 @@ def folders(bcnb, mbench, tmp_path):
         write_bag_file(bcnb.folder / "noise" / f"{number}.h5", patches, coords, layout="clam")
     text = bcnb.config.read_text()
 
-    def run(folder, *encoders, patch_encoder=None, more=()):
+    def run(folder, *encoders, patch_encoder=None, more=(), command="run"):
         named = f'"{folder}"' + (f'\npatch_encoder = "{patch_encoder}"' if patch_encoder else "")
         bcnb.config.write_text(text.replace('"features"', named))
         options = [*TASK, "--config", bcnb.config, "--results", tmp_path / "r", *more]
-        said = mbench("run", *[part for name in encoders for part in ("--encoder", name)], *options)
+        said = mbench(
+            command, *[part for name in encoders for part in ("--encoder", name)], *options
+        )
         assert said.code == 0, said.err
         return said
 
@@ -79,3 +82,15 @@ def test_a_record_names_the_patch_encoder_and_a_rerun_of_a_part_keeps_the_conten
     assert {r.task.id for r in found} == {"bcnb-er", "bcnb-pr"}
     assert {r.features.patch_encoder for r in found} == {"conch"}
     assert len({r.features.content for r in found}) == 1
+
+
+def test_a_comparison_of_protocols_is_of_the_features_of_its_run(folders):
+    """Before: the records of whichever folder was scored last."""
+    asked = ("mean-pool", "max-pool", "patch-count")
+    more = ["--protocol", "retrieval", "--rank-controls", "--format", "json"]
+    first, second, again = (
+        json.loads(folders(name, *asked, more=more, command="sensitivity").out)["boards"]
+        for name in ("noise", "features", "noise")
+    )
+    assert first != second
+    assert again == first
