@@ -40,9 +40,11 @@ def show_boards(
     """Print the boards of results folders, or write them to a file.
 
     Raises:
-        InputError: a record or the catalogue is broken, or there is no such board.
+        InputError: a record or the catalogue is broken, a name and revision stands for two
+            encoders, or there is no such board.
     """
     declared, sources = load_catalogue(catalogue), Sources(results)
+    sources.check(declared)
     boards = _boards(sources, declared, protocol)
     if not boards:
         raise InputError(f"no records for this in {_listed(results)}; make some with mbench run")
@@ -70,11 +72,12 @@ def build_site(
     """Write index.html, a page for each task and encoder, leaderboard.json and leaderboard.csv.
 
     Raises:
-        InputError: there are no records, or records, predictions or the catalogue are broken, or
-            the folder holds something else.
+        InputError: there are no records, or records, predictions or the catalogue are broken, a
+            name and revision stands for two encoders, or the folder holds something else.
     """
     check_site_folder(out)
     declared, sources = load_catalogue(catalogue), Sources(results)
+    sources.check(declared)
     boards = _boards(sources, declared, None)
     for protocol in protocols:
         more = _boards(sources, declared, protocol)

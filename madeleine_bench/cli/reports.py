@@ -19,23 +19,31 @@ SHOWN_FAILURES = 20  # and as many differences
 def finish_run(request: Request) -> None:
     """Run, print the boards the run belongs to, and say what failed.
 
+    Of the cohorts of the run, the boards show the scores of the features it was given alone.
+
     Raises:
         InputError: the request cannot be carried out, or part of it, all for wrong input.
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
     with LiveProgress() as progress:
         report = run(request, progress)
-    records = list(ResultStore(request.results).records())
+    every = [r for r in ResultStore(request.results).records() if r.board in report.boards]
+    records = [record for record in every if report.on_its_features(record)]
     asked: list[str | None] = [report.catalogue.protocol(name).name for name in request.protocols]
     for protocol in asked or [None]:
         for board in build_boards(records, report.catalogue, protocol):
-            if board.name in report.boards:
-                print_board(board)
+            print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {request.results / 'records'}",
         err=True,
     )
+    if left_out := len(every) - len(records):
+        typer.echo(
+            f"the board leaves out {left_out} records of other features, or of features they do "
+            f"not state; see mbench leaderboard show --results {request.results}",
+            err=True,
+        )
     if report.failures:
         lines = [f"{what}: {why}" for what, why in report.failures]
         raise ending(f"not everything could be scored:\n{_listed(lines)}", report.failures)

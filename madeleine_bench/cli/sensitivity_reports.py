@@ -28,9 +28,9 @@ from madeleine_bench.leaderboard.sensitivity import (
 from madeleine_bench.leaderboard.sensitivity_figure import sensitivity_chart
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
-from madeleine_bench.runner.failures import Failure, ending
+from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import Request
-from madeleine_bench.runner.run import run
+from madeleine_bench.runner.run import RunReport, run
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
@@ -69,8 +69,11 @@ def report_sensitivity(
     tasks = catalogue.select(request.tasks)
     asked = [catalogue.protocol(name).name for name in request.protocols]
     protocols = list(dict.fromkeys(asked)) or fitting_protocols(catalogue, tasks)
-    boards, failures = _score(request, catalogue, tasks, protocols) if request.run else ([], [])
-    records = _chosen(list(ResultStore(request.results).records()), request)
+    runs = _score(request, catalogue, tasks, protocols) if request.run else []
+    failures = [failure for one in runs for failure in one.failures]
+    every = ResultStore(request.results).records()
+    records = _chosen([r for r in every if all(one.on_its_features(r) for one in runs)], request)
+    boards = sorted({board for one in runs for board in one.boards})
     boards = boards or sorted({record.board for record in records})
     reports = [
         sensitivity(records, catalogue, board, protocols, tasks, request.rank_controls)
@@ -97,8 +100,8 @@ def _score(
     catalogue: Catalogue,
     tasks: Sequence[TaskSpec],
     protocols: Sequence[str],
-) -> tuple[list[str], list[tuple[str, Failure]]]:
-    """Score the encoders on the tasks each protocol fits; return the boards and what failed."""
+) -> list[RunReport]:
+    """Score the encoders on the tasks each protocol fits; return what each run did."""
     if not request.encoders:
         raise InputError("no encoder given: --encoder NAME (mbench encoders list), or --no-run")
     kinds = {name: find_encoder(name).card.kind for name in request.encoders}
@@ -114,8 +117,7 @@ def _score(
         if not own:
             raise InputError(f"protocol {name} fits none of the tasks; leave it out")
         fitting.setdefault(own, []).append(name)
-    boards: set[str] = set()
-    failures: list[tuple[str, Failure]] = []
+    reports = []
     with LiveProgress() as progress:
         for ids, names in fitting.items():
             report = run(
@@ -126,9 +128,8 @@ def _score(
                 ),
                 progress,
             )  # fmt: skip
-            boards |= set(report.boards)
-            failures += report.failures
-    return sorted(boards), failures
+            reports.append(report)
+    return reports
 
 
 def _chosen(records: list[Record], request: SensitivityRequest) -> list[Record]:

@@ -85,6 +85,7 @@ def read_strata(request: StratifyRequest) -> list[TaskStrata]:
         InputError: the request cannot be carried out, or predictions are gone or were altered.
     """
     catalogue, sources = load_catalogue(request.catalogue), Sources(request.results)
+    sources.check(catalogue)
     protocol = catalogue.protocol(request.protocol).name if request.protocol else None
     found = []
     for task in survival_tasks(catalogue, request.tasks):

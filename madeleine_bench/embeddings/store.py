@@ -26,6 +26,8 @@ from madeleine_bench.hashing import hash_array
 
 # One key: safetensors writes several in an order that changes from process to process.
 _KEY = "madeleine_bench"
+# Rows of one encoder on two machines differ by less: float32 rounding that adds up in a network.
+ROW_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class EmbeddingStore:
     def path(self, board: str, encoder: str, cohort: str, key: str) -> Path:
         """Return where the whole matrix lies once it is made."""
         return self.folder / "embeddings" / board / encoder / f"{cohort}.{key[:16]}.safetensors"
+
+    def find(self, board: str, encoder: str, cohort: str, content: str) -> Path | None:
+        """Return the file with embeddings of this content hash; None where there is none."""
+        folder = self.path(board, encoder, cohort, "").parent
+        files = sorted(folder.glob(f"{cohort}.*.safetensors"))
+        return next((path for path in files if self.content_hash(path) == content), None)
 
     def content_hash(self, path: Path) -> str | None:
         """Return the content hash a finished file carries, without reading the matrix; or None."""
@@ -141,6 +149,14 @@ class EmbeddingStore:
     def drop_parts(self, path: Path) -> None:
         """Delete the shards of a matrix that is whole; a run may have been killed before that."""
         shutil.rmtree(path.with_suffix(".parts"), ignore_errors=True)
+
+
+def relative_gaps(rows: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return for each slide the distance of two rows, as a share of the length of the second."""
+    distance = np.linalg.norm(rows.astype(np.float64) - reference, axis=1)
+    length = np.maximum(np.linalg.norm(reference.astype(np.float64), axis=1), 1e-12)
+    gaps: NDArray[np.float64] = distance / length
+    return gaps
 
 
 def _shape(path: Path) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """From records to a board: one row per task, one column per encoder, honest about what is missing.
 
-Complete encoders are ranked by the mean over families of their chance-corrected scores, over the
-tasks that have enough cases for a rank. Incomplete
-ones, ones scored on other data than the rest, and ones that nobody recomputed stand apart and are
-never imputed. Controls are shown beside the ranks and take none.
+A column is an encoder, its revision and the features it was given: scores of other features are of
+another column. Complete encoders are ranked by the mean over families of their chance-corrected
+scores, over the tasks that have enough cases for a rank. Incomplete ones, ones scored on other data
+than the rest, and ones that nobody recomputed stand apart and are never imputed. Controls are shown
+beside the ranks and take none.
 """
 
 from collections import Counter
@@ -12,9 +13,17 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from madeleine_bench.leaderboard.contamination import Contamination, contamination
+from madeleine_bench.leaderboard.same_features import (
+    Scored,
+    column_labels,
+    features_by_record,
+    made_by,
+    split_rows,
+    usual_features,
+)
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
-from madeleine_bench.specs.record import Record, Verification
+from madeleine_bench.specs.record import Record, RecordFeatures, Verification
 from madeleine_bench.specs.task import TaskSpec, chance_corrected
 from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
@@ -30,7 +39,8 @@ class Cell:
     Attributes:
         record: all that is known of it.
         corrected: (score - chance) / (1 - chance): 0 is chance, 1 is perfect.
-        comparable: whether it was scored on the data that most encoders were scored on.
+        comparable: whether it was scored on the data that most encoders were scored on, from the
+            features that most encoders with this patch encoder were given.
         contamination: whether the encoder was trained on the cohort.
     """
 
@@ -70,10 +80,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Column:
-    """One encoder on the board.
+    """One encoder with one set of features on the board.
 
     Attributes:
-        label: its name, with its revision where the board holds several.
+        label: its name, with its revision and its features where the board holds several.
+        name: its name; `revision` as its card states it.
+        features: by cohort, the features it was given; None where they are not recorded.
         kind: encoder, baseline or control.
         cells: its scores by task id.
         families: mean chance-corrected score by family, for families whose ranked tasks it has all.
@@ -86,6 +98,9 @@ class Column:
     """
 
     label: str
+    name: str
+    revision: str
+    features: Mapping[str, RecordFeatures | None]
     kind: str
     title: str
     cells: Mapping[str, Cell]
@@ -106,6 +121,11 @@ class Column:
     def mean_rank(self) -> float | None:
         """Mean over the ranked tasks of its place among the ranked; None when unranked."""
         return self.summary.mean_rank if self.summary else None
+
+    @property
+    def made_by(self) -> str:
+        """What made its features: a patch encoder, "features" of an unknown one, or unrecorded."""
+        return made_by(next(iter(self.features.values())))
 
     def has(self, task_ids: Iterable[str]) -> bool:
         """Return whether it has each of the tasks, scored on the data of the rest."""
@@ -215,30 +235,49 @@ def family_means(column: Column, tasks: Iterable[TaskSpec]) -> dict[str, float]:
     }
 
 
+def on_same_features(
+    column: Column, columns: Iterable[Column], name: str, cohorts: Iterable[str]
+) -> Column | None:
+    """Return the encoder of a name that was given the same features as `column` in some cohorts.
+
+    None without one, and where several revisions were.
+    """
+    wanted = set(cohorts)
+    found = [
+        other
+        for other in columns
+        if other.name == name
+        and all(other.features.get(c) == column.features.get(c) for c in wanted)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def _build_board(
     name: str, records: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
-    newest: dict[tuple[str, str, str], Record] = {}
-    for record in sorted(records, key=_age):
-        newest[record.encoder.name, record.encoder.revision, record.task.id] = record
+    features = features_by_record(records)
+    newest: dict[tuple[str, str, RecordFeatures | None, str], Scored] = {}
+    every = (Scored(record, features[record.record_id]) for record in records)
+    for one in sorted(every, key=lambda one: one.age):
+        encoder = one.record.encoder
+        newest[encoder.name, encoder.revision, one.features, one.record.task.id] = one
     core = [
         task
         for task in catalogue.tasks.values()
         if task.status == "core"
         and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
-    counted = [task for task in core if _enough_cases(task, newest.values())]
-    reference = _reference_data(newest.values())
-    encoders = sorted({(encoder, revision) for encoder, revision, _ in newest})
-    names = Counter(encoder for encoder, _ in encoders)
-    columns = []
-    for encoder, revision in encoders:
-        own = {t: r for (n, v, t), r in newest.items() if (n, v) == (encoder, revision)}
-        label = encoder if names[encoder] == 1 else f"{encoder}@{revision}"
-        columns.append(_column(label, own, core, counted, reference))
-    scored = {task_id for _, _, task_id in newest}
+    scored = list(newest.values())
+    counted = [task for task in core if enough_cases(task, (one.record for one in scored))]
+    usual = usual_features(scored)
+    reference = _reference_data(s.record for s in scored if usual.get(s.source) == s.content)
+    rows = split_rows(scored, usual)
+    columns = [
+        _column(label, own, core, counted, reference, usual)
+        for label, own in zip(column_labels(rows), rows.values(), strict=True)
+    ]
     order = sorted(
-        (catalogue.tasks[task_id] for task_id in scored),
+        (catalogue.tasks[task_id] for task_id in {s.record.task.id for s in scored}),
         key=lambda task: (task.status != "core", task.family, task.id),
     )
     core_ids = tuple(task.id for task in core)
@@ -246,11 +285,6 @@ def _build_board(
     return Board(
         name, protocol or "primary", tuple(order), core_ids, ranked_ids, _ranked(columns, counted)
     )
-
-
-def _age(record: Record) -> tuple[int, str, str]:
-    """Return what the newest record of a cell is last by: a reported one never hides another."""
-    return record.verification != "V0", *record.age
 
 
 def _reference_data(records: Iterable[Record]) -> Reference:
@@ -280,18 +314,26 @@ def _data_of(record: Record) -> Reference:
 
 def _column(
     label: str,
-    records: Mapping[str, Record],
+    scored: Sequence[Scored],
     core: Sequence[TaskSpec],
     counted: Sequence[TaskSpec],
     reference: Reference,
+    usual: Mapping[tuple[str, str], str],
 ) -> Column:
+    records = {one.record.task.id: one.record for one in scored}
     first = next(iter(records.values())).encoder
-    cells = {task_id: _cell(record, reference) for task_id, record in sorted(records.items())}
+    unusual = {s.record.task.id for s in scored if usual.get(s.source, s.content) != s.content}
+    cells = {
+        task_id: _cell(record, reference, task_id not in unusual)
+        for task_id, record in sorted(records.items())
+    }
     coverage = sum(task.id in cells for task in core)
     verification = min((r.verification for r in records.values()), key=_LADDER.index)
+    features = {one.record.task.cohort: one.features for one in scored}
     column = Column(
-        label, first.kind, first.title, cells, {}, None, coverage, False, verification, ""
-    )
+        label, first.name, first.revision, dict(sorted(features.items())), first.kind, first.title,
+        cells, {}, None, coverage, False, verification, "",
+    )  # fmt: skip
     other = [task_id for task_id, cell in cells.items() if not cell.comparable]
     families = family_means(column, counted)
     return replace(
@@ -299,22 +341,23 @@ def _column(
         families=families,
         mean=fmean(families.values()) if counted and coverage == len(core) else None,
         complete=bool(core) and coverage == len(core) and not other,
-        unranked=_why_unranked(column, len(core), other)
+        unranked=_why_unranked(column, len(core), other, unusual)
         or ("" if counted else "no task has enough cases for a rank"),
     )
 
 
-def _why_unranked(column: Column, core: int, other: Sequence[str]) -> str:
+def _why_unranked(column: Column, core: int, other: Sequence[str], unusual: set[str]) -> str:
     if column.coverage < core:
         return f"incomplete: {column.coverage} of {core} tasks"
     if other:
-        return f"scored on other data than the rest: {', '.join(other)}"
+        what = "features" if unusual.issuperset(other) else "data"
+        return f"scored on other {what} than the rest: {', '.join(other)}"
     if column.verification == "V0":
         return "reported, not recomputed (V0)"
     return "control" if column.kind == "control" else ""
 
 
-def _enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
+def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     """Return whether a task has enough cases of its rarest class, or with an event, for a rank.
 
     With fewer, the error of its score outweighs those of all other tasks in the mean.
@@ -324,12 +367,13 @@ def _enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     return max(counts, default=task.expected.rarest) >= LEAST_RARE_CASES
 
 
-def _cell(record: Record, reference: Reference) -> Cell:
+def _cell(record: Record, reference: Reference, usual: bool) -> Cell:
     main = record.scores.main
+    same = all(reference.get(place, value) == value for place, value in _data_of(record).items())
     return Cell(
         record,
         corrected=chance_corrected(main.metric, main.value),
-        comparable=all(reference.get(p, value) == value for p, value in _data_of(record).items()),
+        comparable=usual and same,
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )
 

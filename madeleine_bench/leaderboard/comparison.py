@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from madeleine_bench.leaderboard.aggregate import Board
+from madeleine_bench.leaderboard.aggregate import Board, on_same_features
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
@@ -56,7 +56,8 @@ class Standing:
 
     Attributes:
         mean: its mean over families.
-        gain: its mean less that of the baseline, paired; None for the baseline itself.
+        gain: its mean less that of the baseline of the same features, paired; None without one and
+            for the baseline itself.
         rank_ci95: 95% interval of its rank among the ranked; None when unranked or alone.
         letters: two ranked encoders share a letter exactly when neither is marked better than the
             other; "" when unranked, or where there are too many encoders for letters.
@@ -96,14 +97,15 @@ class Comparison:
     """All that can be said of the encoders of a board beside each other.
 
     Attributes:
-        baseline: label of the encoder that gains are over; None where the board lacks it.
+        baselines: by label, the label of the encoder that its gain is over: the baseline that was
+            given the same features. Encoders without one are left out.
         standings: by label, of every encoder that has all core tasks.
         pairs: every pair of ranked encoders, the better ranked first.
         pairs_note: why nobody is marked better; "" where somebody could be.
         critical_difference: of the ranked; None for too few.
     """
 
-    baseline: str | None
+    baselines: Mapping[str, str]
     standings: Mapping[str, Standing]
     pairs: tuple[PairVerdict, ...]
     pairs_note: str
@@ -125,7 +127,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     # What nobody recomputed has no predictions to resample.
     complete = [c for c in board.columns if c.complete and c.verification != "V0"]
     if not complete:
-        return Comparison(None, {}, (), "no encoder has every task", None)
+        return Comparison({}, {}, (), "no encoder has every task", None)
     ranked = [column for column in board.ranked if column.complete]
     grid = make_grid(
         tasks,
@@ -133,19 +135,22 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
         np.array([[column.cells[task.id].value for task in tasks] for column in complete]),
         [[draws_of(column.cells[task.id].record) for task in tasks] for column in complete],
     )
-    baseline = next((c.label for c in complete if c.label == BASELINE), None)
+    cohorts = {task.cohort for task in tasks}
+    over = {c.label: on_same_features(c, complete, BASELINE, cohorts) for c in complete}
+    baselines = {label: found.label for label, found in over.items() if found is not None}
     pairs = pair_verdicts(grid, [column.label for column in ranked])
     marked = [(pair.first, pair.second) for pair in pairs if pair.better]
     letters = letter_display([column.label for column in ranked], marked) if pairs else {}
     ranks = rank_intervals(grid, [column.label for column in ranked])
     standings = {}
     for label in grid.labels:
+        baseline = baselines.get(label)
         gain = None if baseline in (None, label) else grid.estimate(label, baseline)
         standings[label] = Standing(
             grid.estimate(label), gain, ranks.get(label), letters.get(label, "")
         )
     found = critical_difference({c.label: grid.difference(c.label, None).tolist() for c in ranked})
-    return Comparison(baseline, standings, pairs, _pairs_note(grid, len(ranked)), found)
+    return Comparison(baselines, standings, pairs, _pairs_note(grid, len(ranked)), found)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ or the width of the embedding, counts for little there.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from madeleine_bench.leaderboard.aggregate import Board, Column
+from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_features
 from madeleine_bench.leaderboard.comparison import BASELINE
 from madeleine_bench.specs.task import TaskSpec
 
@@ -35,24 +35,23 @@ def controls_ahead(
 ) -> tuple[ControlAhead, ...]:
     """Return the controls that beat the mean of the patches on a task, the best first.
 
-    Empty where the board has no mean-pool on the task. Scores that are not on the data of the rest
-    are left out.
+    A control is held against mean-pool of the same features, and left out without one, as are
+    scores that are not on the data of the rest.
 
     Args:
         board: with its controls.
         task: one of its tasks.
         reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
     """
-    scored = {c.label: c for c in board.columns if c.has([task.id])}
-    if BASELINE not in scored:
-        return ()
-    baseline = scored[BASELINE].cells[task.id]
-    interval = baseline.record.scores.main.ci95
-    found = [
-        ControlAhead(label, value, baseline.value, interval is not None and value > interval[1])
-        for label, column in scored.items()
-        if column.kind == "control"
-        and not reads_the_answer(column)
-        and (value := column.cells[task.id].value) > baseline.value
-    ]
+    scored = [column for column in board.columns if column.has([task.id])]
+    found = []
+    for column in scored:
+        pooled = on_same_features(column, scored, BASELINE, [task.cohort])
+        if column.kind != "control" or pooled is None or reads_the_answer(column):
+            continue
+        baseline, value = pooled.cells[task.id], column.cells[task.id].value
+        if value > baseline.value:
+            interval = baseline.record.scores.main.ci95
+            beyond = interval is not None and value > interval[1]
+            found.append(ControlAhead(column.label, value, baseline.value, beyond))
     return tuple(sorted(found, key=lambda each: (-each.value, each.label)))

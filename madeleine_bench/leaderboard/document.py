@@ -13,7 +13,13 @@ import pandas as pd
 
 from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
-from madeleine_bench.leaderboard.comparison import Comparison, Estimate, PairVerdict, Standing
+from madeleine_bench.leaderboard.comparison import (
+    BASELINE,
+    Comparison,
+    Estimate,
+    PairVerdict,
+    Standing,
+)
 from madeleine_bench.leaderboard.control_flags import controls_ahead
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.stratification import calibration_day
@@ -95,11 +101,15 @@ def _board(
         "protocol": board.protocol,
         "core": board.core,
         "ranked_tasks": len(board.ranked_ids),
-        "baseline": comparison.baseline,
+        "baseline": BASELINE if comparison.baselines else None,
         "families": sorted({task.family for task in board.tasks}),
         "tasks": [_task(task, board, catalogue, card_of) for task in board.tasks],
         "encoders": [
-            {**_encoder(column, comparison.standings.get(column.label), card_of), "slug": slug}
+            {
+                **_encoder(column, comparison.standings.get(column.label), card_of),
+                "baseline": comparison.baselines.get(column.label),
+                "slug": slug,
+            }
             for column, slug in zip(board.columns, _slugs(board), strict=True)
         ],
         "pairs": [_pair(pair) for pair in comparison.pairs],
@@ -160,6 +170,10 @@ def _encoder(column: Column, standing: Standing | None, card_of: CardOf) -> Json
         "label": column.label,
         "name": encoder.name,
         "revision": encoder.revision,
+        "features": {
+            cohort: features.model_dump() if features else None
+            for cohort, features in column.features.items()
+        },
         "title": column.title,
         "kind": column.kind,
         "description": card.description if card else "",

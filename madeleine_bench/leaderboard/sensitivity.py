@@ -27,7 +27,7 @@ from madeleine_bench.stats.rank_agreement import (
 )
 
 LEAST_ENCODERS = 3
-_Key = tuple[str, str]
+_Key = tuple[str, str, str]  # name, revision, what made the features
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ def sensitivity(
             f"{', '.join(own) or 'none'}; make more with mbench sensitivity, without --no-run"
         )
     keys = sorted({key for name in own for key in columns[name]})
-    names = Counter(name for name, _ in keys)
-    labels = {key: key[0] if names[key[0]] == 1 else "@".join(key) for key in keys}
+    labels = _labels(keys)
     faults = {key: _fault(key, columns, own) for key in keys}
     complete = [key for key in keys if not faults[key]]
     first = next(iter(own))
@@ -183,14 +182,29 @@ def sensitivity(
 def _columns(
     records: Sequence[Record], catalogue: Catalogue, board: str, protocol: str
 ) -> dict[_Key, Column]:
-    """Return the columns of a protocol's board by encoder and revision."""
+    """Return the columns of a protocol's board by encoder, revision, and what made the features.
+
+    Of several contents of one cohort, the one that most encoders were given.
+    """
     found: dict[_Key, Column] = {}
     for one in build_boards(records, catalogue, protocol):
         if one.name == board:
             for column in one.columns:
-                encoder = next(iter(column.cells.values())).record.encoder
-                found[encoder.name, encoder.revision] = column
+                key = column.name, column.revision, column.made_by
+                if key not in found or any(cell.comparable for cell in column.cells.values()):
+                    found[key] = column
     return found
+
+
+def _labels(keys: Sequence[_Key]) -> dict[_Key, str]:
+    """Return the label of each encoder: its name, with what else tells it from the others."""
+    revisions = Counter(name for name, _ in {key[:2] for key in keys})
+    several = len({made_by for *_, made_by in keys}) > 1
+    return {
+        (name, revision, made_by): (name if revisions[name] == 1 else f"{name}@{revision}")
+        + (f" \u00b7 {made_by}" if several else "")
+        for name, revision, made_by in keys
+    }
 
 
 def _scored(columns: Mapping[_Key, Column], tasks: Sequence[TaskSpec]) -> list[TaskSpec]:

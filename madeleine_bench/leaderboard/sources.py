@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from madeleine_bench.embeddings.contents import content_of, require_one_content
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 
@@ -19,6 +21,7 @@ class Sources:
     Attributes:
         records: in the order of the folders and of their paths.
         stores: the results folder of each record, by record id.
+        paths: the file of each record, by record id.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -28,15 +31,33 @@ class Sources:
             InputError: a folder is absent, or a record is broken or was altered.
         """
         self.stores: dict[str, ResultStore] = {}
+        self.paths: dict[str, Path] = {}
         self.records: list[Record] = []
         for folder in folders:
             if not folder.is_dir():
                 raise InputError(f"no folder {folder}; make one with mbench run --results {folder}")
             store = ResultStore(folder)
-            for record in store.records():
+            for path, record in store.located():
                 if record.record_id not in self.stores:
                     self.stores[record.record_id] = store
+                    self.paths[record.record_id] = path
                     self.records.append(record)
+
+    def check(self, catalogue: Catalogue) -> None:
+        """Check that each name and revision of an encoder stands for one content in all folders.
+
+        Raises:
+            InputError: one stands for two; the message names two records.
+        """
+        require_one_content(
+            content_of(
+                record,
+                self.paths[record.record_id],
+                self.stores[record.record_id].folder,
+                catalogue,
+            )
+            for record in self.records
+        )
 
     def predictions(self, record: Record) -> pd.DataFrame:
         """Return the predictions a record was scored from.

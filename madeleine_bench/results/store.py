@@ -1,6 +1,7 @@
 """The results folder: records and predictions, written atomically, append-only.
 
     records/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.<record id>.json
+    retired/<board>/...                     records that `mbench run --resume never` replaced
     predictions/<board>/<encoder>/<task>@<version>/<protocol>.<resume key>.<hash>.parquet
 
 Several processes may write the same folder: equal inputs give equal bytes under equal names.
@@ -19,7 +20,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing, write_text
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.loader import explain
-from madeleine_bench.specs.record import Record, RecordPredictions, record_id
+from madeleine_bench.specs.record import Record, RecordFeatures, RecordPredictions, record_id
 
 _SHORT = 16
 _ROW_GROUP = 2**16  # rows
@@ -32,9 +33,17 @@ class ResultStore:
         self.folder = folder
 
     def find(
-        self, board: str, encoder: str, task: str, protocol: str, resume_key: str
+        self,
+        board: str,
+        encoder: str,
+        task: str,
+        protocol: str,
+        resume_key: str,
+        features: RecordFeatures | None,
     ) -> Path | None:
         """Return the record made from the same inputs, or None. Its predictions must be there.
+
+        Embeddings of other features may be equal, as those of a control that reads no patch.
 
         Raises:
             InputError: a record with this key is broken.
@@ -42,7 +51,8 @@ class ResultStore:
         folder = self.folder / "records" / board / encoder / task
         prefix = f"{_slug(protocol)}.{resume_key[:_SHORT]}."
         for path in sorted(folder.glob(f"{prefix}*.json")):
-            if (self.folder / read_record(path).predictions.path).is_file():
+            record = read_record(path)
+            if record.features == features and (self.folder / record.predictions.path).is_file():
                 return path
         return None
 
@@ -92,14 +102,37 @@ class ResultStore:
         return record
 
     def records(self) -> Iterator[Record]:
-        """Yield every record of the folder in the order of its paths.
+        """Return every record of the folder in the order of its paths.
 
         Raises:
             InputError: a record is broken or was altered; the message names the file.
         """
-        for path in sorted((self.folder / "records").rglob("*.json")):
+        return (record for _, record in self.located())
+
+    def located(self, encoder: str | None = None) -> Iterator[tuple[Path, Record]]:
+        """Yield every record, or those of one encoder, with its file, in the order of the paths.
+
+        Raises:
+            InputError: a record is broken or was altered; the message names the file.
+        """
+        pattern = "**/*.json" if encoder is None else f"*/{encoder}/**/*.json"
+        for path in sorted((self.folder / "records").glob(pattern)):
             if not path.name.startswith("."):
-                yield read_record(path)
+                yield path, read_record(path)
+
+    def retire(self, path: Path) -> None:
+        """Move a record to `retired/`, where no board finds it; its predictions stay.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        target = self.folder / "retired" / path.relative_to(self.folder / "records")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"cannot move {path} to {target}: {reason}") from error
 
     def read_predictions(self, record: Record) -> pd.DataFrame:
         """Return the predictions a record was scored from.

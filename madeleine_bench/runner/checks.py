@@ -78,6 +78,14 @@ def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
     return lines
 
 
+def patch_encoder_of(data: CohortData, slide_ids: Sequence[str]) -> str | None:
+    """Return what made the features of the slides with bags of a cohort; None where unstated."""
+    if isinstance(data, LocalCohort):
+        stated = (_encoder(data, facts) for facts in _full(data).values())
+        return next(stated, data.entry.patch_encoder)
+    return data.read_bag(slide_ids[0]).patch_encoder if slide_ids else None  # it is made, not read
+
+
 def _reason(card: EncoderCard, data: LocalCohort, facts: FileFacts) -> str | None:
     reason = misfit(
         card,

@@ -131,4 +131,7 @@ def _predictions(first: Path, again: Path) -> Iterator[str | None]:
 def _cell(record: Record) -> tuple[str, ...]:
     """Return what tells a record from others by what it was asked of, not by what came out."""
     encoder, task = record.encoder, record.task
-    return (record.board, encoder.name, encoder.fingerprint, task.task_hash, record.protocol)
+    features = record.features.content if record.features else ""
+    return (
+        record.board, encoder.name, encoder.fingerprint, features, task.task_hash, record.protocol
+    )  # fmt: skip

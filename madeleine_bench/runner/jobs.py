@@ -37,6 +37,7 @@ from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.record import (
     MainScore,
     RecordEncoder,
+    RecordFeatures,
     RecordFold,
     RecordInputs,
     RecordScores,
@@ -86,7 +87,8 @@ class EvaluateJob:
     """Score one encoder on one task under one protocol.
 
     `embeddings` is the file of its embeddings, or the folder of its fits where the protocol trains
-    networks; `embeddings_hash` says what is in it.
+    networks; `embeddings_hash` says what is in it. `features` are those of the cohort; None where
+    a submission does not say.
     """
 
     results: Path
@@ -96,6 +98,7 @@ class EvaluateJob:
     embeddings: Path
     embeddings_hash: str
     resume_key: str
+    features: RecordFeatures | None
     source: Source
     variant: str
     machine: dict[str, Any]
@@ -193,6 +196,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
                 "task": _task(job.assessment),
                 "protocol": protocol.name,
                 "scoring_version": SCORING_VERSION,
+                "features": job.features,
                 "inputs": RecordInputs(
                     embeddings=job.embeddings_hash,
                     labels=units.hash,

@@ -18,12 +18,19 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import Device
 from madeleine_bench.hashing import hash_files, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
-from madeleine_bench.runner.checks import check_bags, unstated
+from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
 from madeleine_bench.runner.executors import ExecutorChoice
 from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit, task_hash
+from madeleine_bench.specs.catalogue import (
+    Catalogue,
+    embedded_name,
+    load_catalogue,
+    misfit,
+    task_hash,
+)
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
+from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
@@ -42,7 +49,7 @@ class Request:
         results: the results folder.
         jobs: worker processes.
         resume: "only-missing" computes what is not there; "always" only reads what is there;
-            "never" computes everything again.
+            "never" computes everything again, in place of records of a changed encoder.
         config: path of mbench.toml; None takes the one of the working folder.
         catalogue: folder of tasks; None takes the shipped one.
         phantom: signal and seed of phantoms.
@@ -84,8 +91,7 @@ class Assessment:
     @property
     def cases_as_bags(self) -> bool:
         """Whether an embedding is made of all slides of a case at once."""
-        early = self.protocol.fusion == "early" and not self.protocol.trains_networks
-        return early and self.task.unit == "case"
+        return embedded_name(self.task, self.protocol) not in (None, self.task.cohort)
 
 
 @dataclass(frozen=True)
@@ -110,12 +116,14 @@ class Plan:
         catalogue: the catalogue the tasks are of.
         cohorts: the cohorts in use, by id.
         cells: every record that was asked for: tasks sorted, then protocols, then encoders.
+        features: what identifies the features of each cohort, by its id.
         notes: what the user should know of the bags, a line each.
     """
 
     catalogue: Catalogue
     cohorts: dict[str, OpenCohort]
     cells: tuple[Cell, ...]
+    features: dict[str, RecordFeatures]
     notes: tuple[str, ...] = ()
 
     @property
@@ -179,7 +187,8 @@ def make_plan(request: Request) -> Plan:
     notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
     used = {cell.assessment.task.cohort for cell in cells}
     kept = {cohort_id: cohort for cohort_id, cohort in cohorts.items() if cohort_id in used}
-    return Plan(catalogue, kept, tuple(cells), tuple(notes))
+    features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
+    return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
 def assess(
@@ -218,9 +227,21 @@ def resume_key(embeddings: str, assessment: Assessment) -> str:
 
 def embeddings_key(encoder_fingerprint: str, data: CohortData, slide_ids: Sequence[str]) -> str:
     """Return the hash of all that embeddings are made from: encoder, bags, and facts of slides."""
+    return hash_json([encoder_fingerprint, _bags(data, slide_ids)])
+
+
+def features_of(data: CohortData) -> RecordFeatures:
+    """Return what identifies the features of a cohort: their patch encoder and their content."""
+    slides = slides_with_bags(data)
+    content = hash_json(_bags(data, slides))
+    return RecordFeatures(patch_encoder=patch_encoder_of(data, slides), content=content)
+
+
+def _bags(data: CohortData, slide_ids: Sequence[str]) -> list[list[str]]:
+    """Return all that an encoder is given of each slide: its facts, and the hash of its bag."""
     facts = data.slides[["slide_id", "case_id", "stain", "site"]].itertuples(index=False)
     known = {row[0]: list(row) for row in facts}
-    return hash_json([encoder_fingerprint, [[*known[s], data.content_key(s)] for s in slide_ids]])
+    return [[*known[slide_id], data.content_key(slide_id)] for slide_id in slide_ids]
 
 
 def fits_key(encoder_fingerprint: str, data: CohortData, assessment: Assessment) -> str:
@@ -235,11 +256,8 @@ def bags_to_embed(assessment: Assessment, data: CohortData) -> tuple[str, Cohort
 
     The cohort itself, or its cases as bags of all their slides of the task's stains.
     """
-    if not assessment.cases_as_bags:
-        return assessment.task.cohort, data
-    stains = assessment.task.stains
-    words = "-".join("".join(c for c in stain.lower() if c.isalnum()) for stain in sorted(stains))
-    return f"{assessment.task.cohort}-cases-{words}", CaseBags(data, stains)
+    name = embedded_name(assessment.task, assessment.protocol) or assessment.task.cohort
+    return name, CaseBags(data, assessment.task.stains) if assessment.cases_as_bags else data
 
 
 def slides_with_bags(data: CohortData) -> list[str]:

@@ -6,8 +6,10 @@ from typing import Any
 
 from madeleine_bench.data.config import load_config
 from madeleine_bench.encoders.registry import EncoderEntry
+from madeleine_bench.errors import InputError
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.contradictions import contradictions, refusals, retire
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
 from madeleine_bench.runner.executors import open_executor
 from madeleine_bench.runner.failures import Failure
@@ -23,6 +25,7 @@ from madeleine_bench.runner.plan import (
 from madeleine_bench.runner.training import train_networks
 from madeleine_bench.runner.workers import Executor
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.types import CohortData, Progress
 
 
@@ -33,6 +36,7 @@ class RunReport:
     Attributes:
         catalogue: the catalogue it ran on.
         boards: boards its records belong to.
+        features: what identifies the features it scored, by cohort.
         computed: records made.
         reused: records that were there already.
         failures: what failed and why: (encoder or cohort, reason).
@@ -40,9 +44,14 @@ class RunReport:
 
     catalogue: Catalogue
     boards: list[str]
+    features: dict[str, RecordFeatures]
     computed: int = 0
     reused: int = 0
     failures: list[tuple[str, Failure]] = field(default_factory=list)
+
+    def on_its_features(self, record: Record) -> bool:
+        """Return whether a record is of the features of this run, or of a cohort that is not."""
+        return record.features == self.features.get(record.task.cohort, record.features)
 
 
 def run(request: Request, progress: Progress, executor: Executor | None = None) -> RunReport:
@@ -61,7 +70,10 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     # A worker may stand in another folder.
     request = replace(request, results=request.results.absolute())
     plan = make_plan(request)
-    report = RunReport(plan.catalogue, plan.boards)
+    if request.resume != "never":
+        for name, why in refusals(contradictions(plan, request), request):
+            raise InputError(f"encoder {name}: {why}")
+    report = RunReport(plan.catalogue, plan.boards, plan.features)
     for note in plan.notes:
         progress.say(note)
     limit_s = request.time_limit_s
@@ -109,23 +121,33 @@ def _evaluate(
     progress: Progress,
     report: RunReport,
 ) -> None:
-    """Make the record of every cell that can be scored and whose record is not there."""
+    """Make the record of every cell that can be scored and whose record is not there.
+
+    An encoder that is not what its name and revision stand for here is not scored, unless its older
+    records shall be replaced.
+    """
     results = ResultStore(request.results)
+    changed = contradictions(plan, request, ready)
+    if request.resume == "never":
+        retire(plan, request, changed)
+        changed = {}
+    report.failures += refusals(changed, request)
     machine: dict[str, Any] | None = None
     jobs: list[EvaluateJob] = []
     for cell in plan.cells:
         assessment, entry = cell.assessment, cell.entry
+        features = plan.features[assessment.task.cohort]
         data = plan.cohorts[assessment.task.cohort].data
         board = board_of(data)
         trains = assessment.protocol.trains_networks
         bags = (entry.card.name, bags_to_embed(assessment, data)[0])
         found = ready.get(cell.name if trains else bags)
-        if found is None:
+        if found is None or entry.card.name in changed:
             continue
         path, content = found
         key = resume_key(content, assessment)
         place = (board, entry.card.name, assessment.task.name, assessment.protocol.name)
-        if request.resume != "never" and results.find(*place, key) is not None:
+        if request.resume != "never" and results.find(*place, key, features) is not None:
             report.reused += 1
         elif request.resume == "always":
             why = Failure("no record yet, and --resume always", of_input=True)
@@ -141,6 +163,7 @@ def _evaluate(
                     embeddings=path,
                     embeddings_hash=content,
                     resume_key=key,
+                    features=features,
                     source=data.source,
                     variant=data.variant,
                     machine=machine,

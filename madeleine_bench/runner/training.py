@@ -98,6 +98,8 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
     if request.resume == "never":
         return folder, key, splits
     record_key = resume_key(key, assessment)
-    if ResultStore(request.results).find(*place, assessment.protocol.name, record_key):
+    features = plan.features[assessment.task.cohort]
+    store = ResultStore(request.results)
+    if store.find(*place, assessment.protocol.name, record_key, features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]

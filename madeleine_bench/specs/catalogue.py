@@ -163,6 +163,20 @@ def _check_task(
             raise InputError(f"{path}:{line_of(path, ('protocols',))}: {fault}")
 
 
+def embedded_name(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
+    """Return the name of the bags whose embeddings a protocol scores on a task.
+
+    That of the cohort, or of its cases as bags of all their slides of the task's stains; None where
+    the protocol trains networks, so that nothing is embedded first.
+    """
+    if protocol.trains_networks:
+        return None
+    if protocol.fusion != "early" or task.unit != "case":
+        return task.cohort
+    words = ("".join(c for c in stain.lower() if c.isalnum()) for stain in sorted(task.stains))
+    return f"{task.cohort}-cases-{'-'.join(words)}"
+
+
 def misfit(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
     """Return why a protocol cannot score a task, or None when it can."""
     if task.labels.type not in protocol.labels:

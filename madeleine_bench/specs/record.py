@@ -1,7 +1,7 @@
 """Records: one JSON per encoder revision, task version and protocol, with all it was made from."""
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,20 @@ class RecordTask(Spec):
     task_hash: str
     family: str
     cohort: str
+
+
+class RecordFeatures(Spec):
+    """Which patch features the encoder was given.
+
+    Attributes:
+        patch_encoder: name of the model that made them; None where nothing states it.
+        content: hash of the bag, case, stain and site of every slide of the cohort that has a bag.
+            The whole cohort is embedded, whichever of its tasks are scored, so the records of all
+            its tasks share this hash, also those of a later run.
+    """
+
+    patch_encoder: str | None
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class RecordInputs(Spec):
@@ -107,6 +121,7 @@ class Record(Spec):
     task: RecordTask
     protocol: str
     scoring_version: int
+    features: RecordFeatures | None = None  # None: made before records named their features
     inputs: RecordInputs
     scores: RecordScores
     folds: tuple[RecordFold, ...]
@@ -146,11 +161,15 @@ class Record(Spec):
 
 
 def record_id(content: dict[str, Any]) -> str:
-    """Return the hash of a record's JSON content without provenance and verification."""
-    kept = {key: value for key, value in content.items() if key not in _NOT_HASHED}
+    """Return the hash of a record's JSON content without provenance and verification.
+
+    Records that were made before features were recorded, or rare cases counted, keep their id: what
+    they do not have is not hashed.
+    """
+    left_out = _NOT_HASHED if content.get("features") else _NOT_HASHED | {"features"}
+    kept = {key: value for key, value in content.items() if key not in left_out}
     scores = content.get("scores")
     if isinstance(scores, dict) and isinstance(main := scores.get("main"), dict):
-        # Records that were made before the cases were counted keep their id.
         known = {key: v for key, v in main.items() if key != "rare_cases" or v is not None}
         kept["scores"] = {**scores, "main": known}
     return hash_json(kept)

@@ -1,6 +1,5 @@
 """A verified submission into a results folder: the recomputed records, marked by their rung."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import Bundle
 from madeleine_bench.submissions.findings import Level
+from madeleine_bench.submissions.names import card_path, why_taken
 from madeleine_bench.submissions.verify import Verification
 
 # "none" is a record made here, which nobody has to vouch for.
@@ -38,14 +38,16 @@ def add_submission(verification: Verification, scratch: Path, results: Path) -> 
 
     Raises:
         CheckFailed: the submission was not verified to the rung asked for; nothing is written.
-        InputError: the folder holds another encoder of this name and revision, or is not writable.
+        InputError: the name is that of an encoder that ships, the folder holds another encoder of
+            this name and revision, or it is not writable.
     """
     bundle, level = verification.bundle, verification.reached
     if level is None or not verification.verified:
         raise CheckFailed(f"{bundle.path}: not added: {len(verification.findings)} false claims")
     store = ResultStore(results)
     known = {record.record_id: record for record in store.records()}
-    _check_name(bundle, known.values(), results)
+    if reason := why_taken(bundle, known.values(), results):
+        raise InputError(f"{bundle.path}: not added: {reason}")
     if level == "V0":
         records = [claim.record for claim in bundle.claims]
         source = None
@@ -63,13 +65,8 @@ def add_submission(verification: Verification, scratch: Path, results: Path) -> 
         written += 1
     if source is not None:
         _keep_embeddings(bundle, EmbeddingStore(results))
-    write_text(results / "cards" / bundle.manifest.board / _card_name(bundle),
-               card_text(bundle.card))  # fmt: skip
+    write_text(card_path(results, bundle.manifest.board, bundle.card), card_text(bundle.card))
     return Added(written, len(records) - written)
-
-
-def _card_name(bundle: Bundle) -> str:
-    return f"{bundle.card.name}@{bundle.card.revision}.yaml"
 
 
 def _content(bundle: Bundle, record: Record, level: Level) -> dict[str, Any]:
@@ -115,17 +112,3 @@ def _keep_embeddings(bundle: Bundle, store: EmbeddingStore) -> None:
         path = store.path(bundle.manifest.board, bundle.card.name, cohort, found.hash)
         if store.content_hash(path) != found.hash:
             store.write(path, found.ids, found.matrix)
-
-
-def _check_name(bundle: Bundle, known: Iterable[Record], results: Path) -> None:
-    hashes = {cohort: claimed.embeddings.hash for cohort, claimed in bundle.embeddings.items()}
-    card, board = bundle.card, bundle.manifest.board
-    for record in known:
-        mine = (record.encoder.name, record.encoder.revision) == (card.name, card.revision)
-        other = hashes.get(record.task.cohort) not in (None, record.inputs.embeddings)
-        if mine and record.board == board and other:
-            raise InputError(
-                f"{results} holds revision {card.revision} of {card.name} already, with other "
-                f"embeddings of {record.task.cohort}. A name and a revision stand for one set of "
-                "embeddings: give the card a new revision, or another name, and pack it again"
-            )

@@ -92,6 +92,8 @@ def _check_record(bundle: Bundle, claim: Claim) -> Iterator[Finding]:
     expected += [("predictions path", record.predictions.path, _predictions_path(record))]
     embeddings = bundle.embeddings.get(record.task.cohort)
     there = "no embeddings of this cohort" if embeddings is None else embeddings.embeddings.hash
+    first = next(c.record for c in bundle.claims if c.record.task.cohort == record.task.cohort)
+    expected += [("features of the cohort", record.features, first.features)]
     expected += [("embeddings it was scored from", record.inputs.embeddings, there)]
     expected += [("file name", where, record_member(record.task.id, record.protocol))]
     for field, claimed, found in expected:

@@ -87,7 +87,8 @@ def _scores(found: Review) -> Iterator[str]:
         best = best_known(cell, record, found.known)
         mean_pool = next(
             (k.records[cell] for k in found.known
-             if k.label.startswith("mean-pool ") and comparable(record, k.records.get(cell))),
+             if k.label.startswith("mean-pool ") and comparable(record, k.records.get(cell))
+             and k.records[cell].features == record.features),
             None,
         )  # fmt: skip
         rows.append([

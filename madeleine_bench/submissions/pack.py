@@ -18,7 +18,7 @@ from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.implementation import code_file
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.submissions.bundle import check_files_of_card, read_bundle
 from madeleine_bench.submissions.claims import check_claims, record_member
 from madeleine_bench.submissions.manifest import MANIFEST, Manifest, PackedEncoder, PackedFile
@@ -116,7 +116,10 @@ def _records(
     catalogue: Catalogue,
     again: str,
 ) -> list[Record]:
-    """Return the newest record of each task and protocol of the current versions, in order."""
+    """Return the newest record of each task and protocol of the current versions, in order.
+
+    Of each cohort those of one set of features: the one with the most of them, or else the newest.
+    """
     name = entry.card.name
     named = [record for record in store.records() if record.encoder.name == name]
     if not named:
@@ -134,14 +137,24 @@ def _records(
     chosen = board or boards[0]
     if chosen not in boards:
         raise InputError(f"no records on board '{chosen}'{did_you_mean(chosen, boards)}")
-    newest: dict[tuple[str, str], Record] = {}
+    newest: dict[str, dict[RecordFeatures | None, dict[tuple[str, str], Record]]] = {}
     for record in sorted(own, key=lambda record: record.age):
         task = catalogue.tasks.get(record.task.id)
         if record.board == chosen and task is not None and task.version == record.task.version:
-            newest[record.task.id, record.protocol] = record
+            cells = newest.setdefault(record.task.cohort, {}).setdefault(record.features, {})
+            cells[record.task.id, record.protocol] = record
     if not newest:
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
-    return [record for _, record in sorted(newest.items())]
+    packed: dict[tuple[str, str], Record] = {}
+    for by_features in newest.values():
+        most = max(by_features.values(), key=_size)
+        packed |= most
+    return [record for _, record in sorted(packed.items())]
+
+
+def _size(cells: dict[tuple[str, str], Record]) -> tuple[int, tuple[str, str]]:
+    """Return how many records there are, and the age of the newest."""
+    return len(cells), max(record.age for record in cells.values())
 
 
 def _embeddings(results: Path, records: Iterable[Record]) -> bytes:
@@ -157,11 +170,11 @@ def _embeddings(results: Path, records: Iterable[Record]) -> bytes:
             f"({tasks}); score them all from the same: {again}"
         )
     store = EmbeddingStore(results)
+    path = store.find(first.board, name, cohort, first.inputs.embeddings)
+    if path is not None:
+        read_embeddings(path)  # whole, and what its hash says
+        return path.read_bytes()
     folder = store.path(first.board, name, cohort, "").parent
-    for path in sorted(folder.glob(f"{cohort}.*.safetensors")):
-        if store.content_hash(path) == first.inputs.embeddings:
-            read_embeddings(path)  # whole, and what its hash says
-            return path.read_bytes()
     raise InputError(
         f"{folder}: no embeddings of {cohort} that the record {first.record_id[:12]} of "
         f"{first.task.id} was scored from; make both again: {again} --resume never"

@@ -1,6 +1,7 @@
 """V1: every claimed score again, from the submitted embeddings, our labels, splits and protocols.
 
 The embeddings are laid into a scratch folder and scored by the very job that `mbench run` uses.
+Which features they were made from stays the submitter's word.
 """
 
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ def _jobs(
             embeddings=path,
             embeddings_hash=embeddings.hash,
             resume_key=resume_key(embeddings.hash, assessment),
+            features=claim.record.features,
             source=cohort.data.source,
             variant=cohort.data.variant,
             machine=machine,

@@ -12,7 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
+from madeleine_bench.embeddings.store import (
+    ROW_TOLERANCE,
+    EmbeddingStore,
+    read_embeddings,
+    relative_gaps,
+)
 from madeleine_bench.encoders.registry import EncoderEntry, fingerprint, shipped_encoders
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
@@ -28,7 +33,6 @@ from madeleine_bench.submissions.findings import Finding, Level
 from madeleine_bench.submissions.text import plain, shown
 from madeleine_bench.types import Progress
 
-ROW_TOLERANCE = 1e-4
 _SHARD = 64
 _SHOWN_SLIDES = 3
 
@@ -158,7 +162,7 @@ def _compare_rows(
             level, claimed.member, "width", str(submitted.shape[1]), str(rows.shape[1]),
             "The weights make embeddings of another width",
         ), f"{cohort_id}: other widths"  # fmt: skip
-    gaps = _relative_gaps(submitted, rows)
+    gaps = relative_gaps(submitted, rows)
     note = f"{cohort_id}: {len(ids)} slides encoded again, largest relative gap {gaps.max():.1e}"
     bad = np.flatnonzero(gaps > ROW_TOLERANCE)
     if not len(bad):
@@ -170,16 +174,6 @@ def _compare_rows(
         f"those the weights make, to {ROW_TOLERANCE:g} of their length",
         f"{len(bad)} other rows: {named}", "These embeddings are not what card and weights make",
     ), note  # fmt: skip
-
-
-def _relative_gaps(
-    submitted: NDArray[np.float32], rows: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return for each slide the distance of two rows, as a share of the length of the second."""
-    distance = np.linalg.norm(submitted.astype(np.float64) - rows, axis=1)
-    length = np.maximum(np.linalg.norm(rows.astype(np.float64), axis=1), 1e-12)
-    gaps: NDArray[np.float64] = distance / length
-    return gaps
 
 
 def _check_fingerprint(bundle: Bundle, entry: EncoderEntry) -> Iterator[str]:

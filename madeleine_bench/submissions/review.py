@@ -9,6 +9,7 @@ from madeleine_bench.leaderboard.contamination import Contamination, contaminati
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.duplicates import Likeness, likenesses
+from madeleine_bench.submissions.names import why_taken
 from madeleine_bench.submissions.recompute import Cell
 from madeleine_bench.submissions.standing import (
     KnownEncoder,
@@ -64,7 +65,9 @@ def review(verification: Verification, results: Path) -> Review:
     card, board = bundle.card, bundle.manifest.board
     claimed = {(c.record.task.id, c.record.protocol): c.record for c in bundle.claims}
     records = primary_cells(verification.records or claimed, catalogue)
-    known = known_encoders(ResultStore(results).records(), board, card.name, card.revision)
+    there = list(ResultStore(results).records())
+    features = {c.record.task.cohort: c.record.features for c in bundle.claims}
+    known = known_encoders(there, board, card.name, card.revision, features)
     embeddings = {cohort: found.embeddings for cohort, found in bundle.embeddings.items()}
     like = likenesses(board, card.name, embeddings, results)
     cohorts = sorted(set(embeddings) & set(catalogue.cohorts))
@@ -75,6 +78,8 @@ def review(verification: Verification, results: Path) -> Review:
         cohort_of = {task: catalogue.tasks[task].cohort for task in verification.units}
         suspicions += suspicious_embeddings(embeddings, verification.units, cohort_of, data)
     suspicions += suspicious_likeness(like) + contaminated(card.training_cohorts, cohorts)
+    if reason := why_taken(bundle, there, results):
+        suspicions.append(Suspicion("taken name", card.name, reason))
     return Review(
         verification=verification,
         records=records,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.specs.task import chance_corrected
 from madeleine_bench.submissions.recompute import Cell
 
@@ -45,16 +45,32 @@ def primary_cells(records: Mapping[Cell, Record], catalogue: Catalogue) -> dict[
 
 
 def known_encoders(
-    records: Iterable[Record], board: str, name: str, revision: str
+    records: Iterable[Record],
+    board: str,
+    name: str,
+    revision: str,
+    features: Mapping[str, RecordFeatures | None] | None = None,
 ) -> list[KnownEncoder]:
-    """Return the other encoders of a board, by label. What is only reported (V0) is left out."""
+    """Return the other encoders of a board, by label. What is only reported (V0) is left out.
+
+    Of an encoder with records of several features of a cohort, those of the given `features` count,
+    or else the newest; the label then says that the features are others.
+    """
+
+    def same(record: Record) -> bool:
+        return record.features == (features or {}).get(record.task.cohort, record.features)
+
     newest: dict[tuple[str, str], dict[Cell, Record]] = {}
-    for record in sorted(records, key=lambda r: r.age):
+    for record in sorted(records, key=lambda r: (same(r), r.age)):
         who = (record.encoder.name, record.encoder.revision)
         if record.board == board and who != (name, revision) and record.verification != "V0":
             newest.setdefault(who, {})[record.task.id, record.protocol] = record
     return [
-        KnownEncoder(f"{who} {rev}", next(iter(found.values())).encoder.kind, found)
+        KnownEncoder(
+            f"{who} {rev}" + ("" if all(map(same, found.values())) else " (other features)"),
+            next(iter(found.values())).encoder.kind,
+            found,
+        )
         for (who, rev), found in sorted(newest.items())
     ]
 

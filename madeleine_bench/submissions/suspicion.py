@@ -41,6 +41,8 @@ RULES: dict[str, str] = {
     "orders survival times so), or the nearest class mean is right as often, unfitted",
     "duplicate": "the embeddings are those of a known encoder: equal, the same columns, or equal "
     f"up to rotation and scale (which leave at most {SAME_RESIDUAL:.2%} of the variance)",
+    "taken name": "the name is that of an encoder that ships, or name and revision are known with "
+    "another card or other embeddings; such a submission cannot be added",
     "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
 }  # fmt: skip
 _TELLING_CONTROLS = ("site-only", "case-id", "patch-count", "oracle")

@@ -110,6 +110,8 @@ def make_encoder(
     seconds = None if parameters is None else 0.002 + parameters / 1e9
     return {
         "label": name, "slug": name, "name": name, "revision": "1",
+        "features": {task["cohort"]: {"patch_encoder": "conch", "content": digest(task["cohort"])}
+                     for task in tasks},
         "title": f"{name}, a slide encoder", "kind": kind, "description": "", "citation": None,
         "licence": "Apache-2.0",
         "training_cohorts": cohorts, "parameters": parameters, "dim": 512,
@@ -211,7 +213,8 @@ def describe(
         mean_ci95=None if mean is None else [mean - 0.09, mean + 0.09],
         mean_ci95_cases=None if mean is None else [mean - 0.03, mean + 0.03],
         rank_ci95=None if rank is None else [max(1, rank - 1), rank + 1],
-        gain=gain, tie_group=None if rank is None else (rank + 1) // 2,
+        gain=gain, baseline=board["baseline"] if gain else None,
+        tie_group=None if rank is None else (rank + 1) // 2,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from madeleine_bench.hashing import hash_json
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record, record_id
@@ -27,8 +28,10 @@ def make_record(
         },
         "protocol": more.get("protocol", task.protocols[0]),
         "scoring_version": 1,
+        "features": more.get("features"),
         "inputs": {
-            "embeddings": "e", "labels": "l", "splits": "s", "n": 10, "dim": 2, "missing": {},
+            "embeddings": more.get("embeddings", "e"), "labels": "l", "splits": "s",
+            "n": 10, "dim": 2, "missing": {},
         },
         "scores": {
             "main": {
@@ -46,6 +49,11 @@ def make_record(
     bare = Record.model_construct(**content, record_id="").model_dump(mode="json", warnings=False)
     full = {"schema_version": 1, **bare, "verification": more.get("verification", "none")}
     return Record.model_validate({**full, "record_id": record_id(full)})
+
+
+def features(word, patch_encoder="conch"):
+    """Return the features of a feature folder that goes by a word."""
+    return {"patch_encoder": patch_encoder, "content": hash_json(word)}
 
 
 def full_row(encoder, value, **more):

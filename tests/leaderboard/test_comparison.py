@@ -147,7 +147,7 @@ def test_few_tasks_give_no_marks_and_say_so(tmp_path):
     assert found.critical_difference is None
     assert found.standings["a"].rank_ci95 is None
     assert found.standings["a"].mean.ci95 is None
-    assert found.baseline is None
+    assert found.baselines == {}
 
 
 def test_nobody_complete_is_said():

@@ -100,6 +100,15 @@ def test_an_encoder_says_what_it_costs_and_where_it_comes_from(copy):
     assert "incomplete: 2 of 21" in encoder["unranked"]
 
 
+def test_an_encoder_says_which_features_it_was_given(copy):
+    (board,) = document_of(copy)["boards"]
+    record = copy.records[0]
+    assert record.features.patch_encoder == "phantom-512"
+    for encoder in board["encoders"]:
+        assert encoder["features"] == {"aidpath": record.features.model_dump()}
+        assert encoder["baseline"] is None  # nobody is complete
+
+
 def test_the_card_of_a_submission_says_what_ours_would(copy):
     record = next(r for r in copy.records if r.encoder.name == "mean-pool")
     shipped = copy.card(record)

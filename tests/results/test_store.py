@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
+from madeleine_bench.specs.record import RecordFeatures
 from tests.leaderboard.test_aggregate import CORE, make_record
 
 CELL = ("phantom", "a", f"{CORE[0].id}@1", "linear-probe/v1", "k" * 64)
@@ -26,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path):
     store, record = kept(tmp_path)
     assert list(store.records()) == [record]
     assert store.read_predictions(record)["risk"].tolist() == [0.7]
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     assert read_record(path) == record
 
@@ -42,7 +44,7 @@ def test_the_same_content_is_one_file_and_other_content_another(tmp_path):
 def test_a_record_without_its_predictions_does_not_count_as_done(tmp_path):
     store, record = kept(tmp_path)
     (tmp_path / record.predictions.path).unlink()
-    assert store.find(*CELL) is None
+    assert store.find(*CELL, None) is None
     with pytest.raises(InputError, match="are gone"):
         store.read_predictions(record)
 
@@ -75,7 +77,7 @@ def test_predictions_outside_the_folder_are_refused(tmp_path):
 )
 def test_a_damaged_record_is_named(tmp_path, damage, message):
     store, _ = kept(tmp_path)
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message) as caught:
@@ -95,6 +97,31 @@ def test_a_score_out_of_range_is_not_kept(tmp_path):
 
 def test_json_on_disk_is_plain(tmp_path):
     store, record = kept(tmp_path)
-    path = store.find(*CELL)
+    path = store.find(*CELL, None)
     assert path is not None
     assert json.loads(path.read_text())["record_id"] == record.record_id
+
+
+def test_a_record_from_before_there_were_features_keeps_its_id(tmp_path):
+    folder = resource_folder("leaderboard") / "regression" / "baseline" / "records"
+    old = next(path for path in sorted(folder.rglob("*.json")))
+    text = json.loads(old.read_text())
+    text.pop("features", None)
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(text))
+    record = read_record(path)
+    assert record.features is None
+    assert record.record_id == text["record_id"]
+    path.write_text(json.dumps({**text, "features": {"patch_encoder": None, "content": "0" * 64}}))
+    with pytest.raises(InputError, match="altered"):
+        read_record(path)
+
+
+def test_features_are_part_of_what_is_found(tmp_path):
+    store, record = kept(tmp_path)
+    assert store.find(*CELL, RecordFeatures(patch_encoder=None, content="0" * 64)) is None
+    (found,) = store.located("a")
+    assert found == (store.find(*CELL, None), record)
+    store.retire(found[0])
+    assert (list(store.records()), list(store.located("a"))) == ([], [])
+    assert store.read_predictions(record)["risk"].tolist() == [0.7]

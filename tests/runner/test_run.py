@@ -172,10 +172,10 @@ def test_a_changed_encoder_is_embedded_again(tmp_path):
         "licence: MIT\ndescription: d\n"
     )
     made = []
-    for method in ("mean", "max"):
+    for method, resume in (("mean", "only-missing"), ("max", "never")):
         (tmp_path / "e.py").write_text(code.format(method))
         assert find_encoder(str(card)).card.name == "mine"
-        process = start(tmp_path / "results", "--encoder", str(card))
+        process = start(tmp_path / "results", "--encoder", str(card), "--resume", resume)
         finish(process)
         made.append({p for p in files(tmp_path / "results") if "/mine/" in p})
     assert made[0] < made[1]

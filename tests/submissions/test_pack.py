@@ -118,3 +118,17 @@ def test_a_claim_that_no_embedding_gives_is_refused(first, altered, catalogue):
     bundle = read_bundle(altered({member: None, renamed: record}))
     said = [finding.line for finding in check_claims(bundle, catalogue)]
     assert any("cannot be recomputed from a submission" in line for line in said), said
+
+
+def test_of_several_features_those_with_the_most_records_are_packed(submitted, catalogue, tmp_path):
+    """Before, the newest record of each task was taken, and the embeddings were then refused."""
+    store = ResultStore(submitted.results)
+    record = next(r for r in store.records() if r.encoder.name == "stranger")
+    content = record.model_dump(mode="json", exclude={"record_id"})
+    content["features"]["content"] = "0" * 64
+    content["inputs"]["embeddings"] = "0" * 64
+    content["provenance"]["created"] = "2999-01-01"
+    store.write_record(content)
+    pack(str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue)
+    claims = read_bundle(tmp_path / "a.zip").claims
+    assert [claim.record.features for claim in claims] == [record.features] * 2

@@ -296,7 +296,7 @@ def test_the_report_of_an_honest_submission(first, tmp_path):
     assert "| `bcnb` | clean |" in report
     assert {row.label for row in found.standing} == {"stranger 1", "max-pool 1"}
     assert review_json(found) == review_json(reviewed(first.bundle, first, tmp_path / "again"))
-    assert len(RULES) == 8
+    assert len(RULES) == 9
 
 
 @given(st.text(), st.text())

@@ -652,7 +652,7 @@
     return [
       [words(task.metric), fixed(cell.value, 3)], ["95% interval", span(cell.ci95, 3)], ["Interval by", cell.method],
       ["Chance-corrected", fixed(cell.corrected, 3) + " (chance " + fixed(cell.chance, 2) + ")"], ["n", String(cell.n)],
-      ["Missing", missing], ["Status", words(cell.status) + (cell.comparable ? "" : "; scored on other data than the rest")],
+      ["Missing", missing], ["Status", words(cell.status) + (cell.comparable ? "" : "; scored on other data or features than the rest")],
       ["Secondary metrics", others], ["Protocol", cell.protocol], ["Dimension", String(cell.dim)],
       ["Contamination", own(data.wording.marks, cell.contamination) || cell.contamination],
       ["Verification", own(data.wording.verified, cell.verification) || cell.verification],

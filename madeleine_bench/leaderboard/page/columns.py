@@ -35,11 +35,11 @@ _MEAN = (
 _INTERVALS = (
     "95% confidence intervals of the mean. Thick, first line: for other patients of these same "
     "cohorts. Thin, second line: for other cohorts, as far as so few cohorts can say. The dashed "
-    "line is the mean of the baseline."
+    "line is the mean of the baseline of the same features."
 )
 _GAIN = (
-    "The mean less that of the baseline, on the same cases (paired), with both 95% intervals: same "
-    "cohorts first, other cohorts second."
+    "The mean less that of mean-pool of the same features, on the same cases (paired), with both "
+    "95% intervals: same cohorts first, other cohorts second."
 )
 _CONTAMINATION = (
     "Whether the encoder's own card lists a task's cohort among those it was trained on, counted "

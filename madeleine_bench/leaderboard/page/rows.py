@@ -12,7 +12,7 @@ from madeleine_bench.leaderboard.page.safety import checked_slug
 
 GROUPS = {
     "ranked": ("Ranked", "complete, on the same data, verified by recomputing or made here"),
-    "incomplete": ("Not ranked", "incomplete, or scored on other data than the rest"),
+    "incomplete": ("Not ranked", "incomplete, or scored on other data or features than the rest"),
     "reported": ("Reported only (V0)", "numbers as submitted, not recomputed"),
     "control": ("Controls", "they show what no encoder, or a perfect one, scores; never ranked"),
 }
@@ -54,12 +54,12 @@ def row_groups(board: dict[str, Any], folder: str) -> list[RowGroup]:
     `folder` is where the encoder pages of the board lie.
     """
     ends = mean_reach(board)
-    baseline = baseline_mean(board)
+    means = {encoder["label"]: encoder["mean"] for encoder in board["encoders"]}
     groups = {key: RowGroup(key, *text) for key, text in GROUPS.items()}
     for index, encoder in enumerate(board["encoders"]):
         href = f"{folder}/{checked_slug(encoder['slug'], 'encoder slug')}.html"
         key = group_of(encoder)
-        entries = _entries(board, encoder, ends, baseline)
+        entries = _entries(board, encoder, ends, means.get(encoder["baseline"]))
         groups[key].rows.append(Row(index, encoder, href, key, entries))
     return list(groups.values())
 
@@ -71,15 +71,6 @@ def group_of(encoder: dict[str, Any]) -> str:
     if encoder["kind"] == "control":
         return "control"
     return "reported" if encoder["verification"] == "V0" else "incomplete"
-
-
-def baseline_mean(board: dict[str, Any]) -> float | None:
-    """Return the mean of the encoder that gains are over; None where the board has none."""
-    for encoder in board["encoders"]:
-        if board["baseline"] is not None and encoder["label"] == board["baseline"]:
-            mean: float | None = encoder["mean"]
-            return mean
-    return None
 
 
 def _entries(
@@ -160,7 +151,7 @@ def warnings(cell: dict[str, Any]) -> list[str]:
     if cell["status"] != "ok":
         said.append(f"! {wording.words(cell['status'])}")
     if not cell["comparable"]:
-        said.append("\u2260 other data")
+        said.append("\u2260 other data or features")
     if cell["corrected"] < 0:
         said.append("\u25bd below chance")
     if cell["verification"] == "V0":
