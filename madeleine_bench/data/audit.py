@@ -16,6 +16,7 @@ Kind = Literal[
     "case-leak",
     "site-leak",
     "duplicate",
+    "look-alike",
     "coverage",
     "shots",
     "lacking-class",

@@ -1,22 +1,26 @@
-"""What units alone do not show: slides of equal content, and cases of two labels or sites."""
+"""What units alone do not show: ids that look alike, equal slides, cases of two labels or sites."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import (
     SHOWN,
     SITES_WHOLE,
     AuditFinding,
+    Level,
     Scheme,
     fold_name,
     on_both_sides,
     refuse_errors,
     some,
 )
+from madeleine_bench.data.ids import look_alikes
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -37,8 +41,66 @@ def require_sound(
     """
     if not isinstance(data, LocalCohort):
         return
-    findings = [*audit_contents(data, units, divided), *audit_slide_sites(data, units, divided)]
-    refuse_errors(findings, task.name, f". mbench audit --task {task.id} lists all")
+    findings = [
+        *audit_ids(data, units, divided),
+        *audit_contents(data, units, divided),
+        *audit_slide_sites(data, units, divided),
+    ]
+    cures = dict.fromkeys(finding.advice for finding in findings if finding.level == "error")
+    hint = f" ({'; '.join(cures)}). mbench audit --task {task.id} lists all"
+    refuse_errors(findings, task.name, hint)
+
+
+def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> list[AuditFinding]:
+    """Return the ids that may be two spellings of one, unless mbench.toml says that they are not.
+
+    Of cases: an error, as one patient would be trained on and tested. Of sites: the same where
+    folds keep sites whole. Of slides: an error where they are of two cases, as one slide would be;
+    a warning where they are of one case, which then counts the slide twice.
+    """
+    if data.entry.ids == "exact":
+        return []
+    slide_ids = [slide for ids in units.slides.values() for slide in ids]
+    rows = data.slides[data.slides["slide_id"].isin(slide_ids)]
+    cases = look_alikes(rows["case_id"].unique(), cases=True)
+    findings = [_look_alike("case_id", ids, rows, data.cohort_id) for ids in cases]
+    if any(scheme in SITES_WHOLE for _, scheme in divided):
+        sites = look_alikes(rows["site"].unique(), cases=False)
+        findings += [_look_alike("site", ids, rows, data.cohort_id) for ids in sites]
+    group_of = {case: ids for ids in cases for case in ids}
+    case_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+    for ids in look_alikes(case_of, cases=False):
+        own = {case_of[slide] for slide in ids}
+        if len(own) > 1 and len({group_of.get(case, case) for case in own}) == 1:
+            continue  # named already, by their cases
+        level: Level = "error" if len(own) > 1 else "warning"
+        findings.append(_look_alike("slide_id", ids, rows, data.cohort_id, level))
+    return findings
+
+
+def _look_alike(
+    column: Literal["case_id", "site", "slide_id"],
+    ids: Sequence[str],
+    rows: pd.DataFrame,
+    cohort_id: str,
+    level: Level = "error",
+) -> AuditFinding:
+    what = column.removesuffix("_id")
+    beside = "case_id" if column == "slide_id" else "slide_id"
+    members = {one: rows[rows[column] == one] for one in ids}
+    shown = " and ".join(
+        f"'{one}' ({beside.removesuffix('_id')} {some(members[one][beside].unique())})"
+        for one in ids[:SHOWN]
+    )
+    return AuditFinding(
+        level,
+        "look-alike",
+        f"{what} ids {shown} may be spellings of one",
+        f"write one spelling in the label table; or, where these are different {what}s, "
+        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
+        case_id=str(members[ids[0]]["case_id"].iloc[0]),
+        slide_ids=tuple(str(slide) for own in members.values() for slide in own["slide_id"]),
+    )
 
 
 def audit_contents(

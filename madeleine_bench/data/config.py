@@ -63,6 +63,7 @@ class CohortEntry(Spec):
         patch_encoder: which patch encoder made the features.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
+        ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
         tasks: by task id, what the label words mean.
     """
 
@@ -71,6 +72,7 @@ class CohortEntry(Spec):
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
+    ids: Literal["exact"] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
 
     def columns_for(self, cohort: CohortSpec) -> Columns:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
@@ -178,7 +179,7 @@ def _members(
                 f"{path}: row {number} is '{','.join(cells)}'; expected two whole numbers and a "
                 "unit id"
             )
-        key, unit_id = (int(cells[0]), int(cells[1])), cells[2]
+        key, unit_id = (int(cells[0]), int(cells[1])), canonical_id(cells[2])
         if unit_id in left_out:
             members[key]  # The split stays, should all its units be left out.
         elif unit_id not in position:

@@ -15,7 +15,12 @@ from madeleine_bench.data.audit import (
     outcome_of,
 )
 from madeleine_bench.data.audit_balance import audit_balance
-from madeleine_bench.data.audit_cohort import audit_contents, audit_labels, audit_slide_sites
+from madeleine_bench.data.audit_cohort import (
+    audit_contents,
+    audit_ids,
+    audit_labels,
+    audit_slide_sites,
+)
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
@@ -149,6 +154,7 @@ def audit_task(
     divided = [(own.splits, scheme) for own, scheme in found.values()]
     findings += audit_slide_sites(data, units, divided)
     if isinstance(data, LocalCohort):
+        findings += audit_ids(data, units, divided)
         findings += audit_contents(data, units, divided)
     findings = list(dict.fromkeys(findings))
     findings.sort(key=lambda finding: _ORDER.index(finding.level))
