@@ -55,52 +55,57 @@ def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> li
     """Return the ids that may be two spellings of one, unless mbench.toml says that they are not.
 
     Of cases: an error, as one patient would be trained on and tested. Of sites: the same where
-    folds keep sites whole. Of slides: an error where they are of two cases, as one slide would be;
-    a warning where they are of one case, which then counts the slide twice.
+    folds keep sites whole. Of slides: an error where they are of two cases, as the bag of one may
+    be that of the other; a warning where they are of one case, which then counts the slide twice.
     """
     if data.entry.ids == "exact":
         return []
-    slide_ids = [slide for ids in units.slides.values() for slide in ids]
-    rows = data.slides[data.slides["slide_id"].isin(slide_ids)]
+    rows = data.slides[
+        data.slides["slide_id"].isin([s for ids in units.slides.values() for s in ids])
+    ]
     cases = look_alikes(rows["case_id"].unique(), cases=True)
-    findings = [_look_alike("case_id", ids, rows, data.cohort_id) for ids in cases]
+    findings = _look_alike("case_id", cases, rows, data.cohort_id)
     if any(scheme in SITES_WHOLE for _, scheme in divided):
         sites = look_alikes(rows["site"].unique(), cases=False)
-        findings += [_look_alike("site", ids, rows, data.cohort_id) for ids in sites]
+        findings += _look_alike("site", sites, rows, data.cohort_id)
     group_of = {case: ids for ids in cases for case in ids}
     case_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+    slides = []
     for ids in look_alikes(case_of, cases=False):
         own = {case_of[slide] for slide in ids}
-        if len(own) > 1 and len({group_of.get(case, case) for case in own}) == 1:
-            continue  # named already, by their cases
-        level: Level = "error" if len(own) > 1 else "warning"
-        findings.append(_look_alike("slide_id", ids, rows, data.cohort_id, level))
-    return findings
+        if len(own) == 1 or len({group_of.get(case, case) for case in own}) > 1:
+            slides.append(ids)  # else they are named by their cases
+    return findings + _look_alike("slide_id", slides, rows, data.cohort_id)
 
 
 def _look_alike(
     column: Literal["case_id", "site", "slide_id"],
-    ids: Sequence[str],
+    groups: Sequence[tuple[str, ...]],
     rows: pd.DataFrame,
     cohort_id: str,
-    level: Level = "error",
-) -> AuditFinding:
+) -> list[AuditFinding]:
     what = column.removesuffix("_id")
     beside = "case_id" if column == "slide_id" else "slide_id"
-    members = {one: rows[rows[column] == one] for one in ids}
-    shown = " and ".join(
-        f"'{one}' ({beside.removesuffix('_id')} {some(members[one][beside].unique())})"
-        for one in ids[:SHOWN]
-    )
-    return AuditFinding(
-        level,
-        "look-alike",
-        f"{what} ids {shown} may be spellings of one",
+    named = rows[rows[column].isin([one for ids in groups for one in ids])]
+    members = {str(one): own for one, own in named.groupby(column)}
+    advice = (
         f"write one spelling in the label table; or, where these are different {what}s, "
-        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
-        case_id=str(members[ids[0]]["case_id"].iloc[0]),
-        slide_ids=tuple(str(slide) for own in members.values() for slide in own["slide_id"]),
+        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml'
     )
+    findings = []
+    for ids in groups:
+        cases = sorted({str(case) for one in ids for case in members[one]["case_id"]})
+        level: Level = "warning" if column == "slide_id" and len(cases) == 1 else "error"
+        shown = " and ".join(
+            f"'{one}' ({beside.removesuffix('_id')} {some(members[one][beside].unique())})"
+            for one in ids[:SHOWN]
+        )
+        message = f"{what} ids {shown} may be spellings of one"
+        slides = tuple(str(slide) for one in ids for slide in members[one]["slide_id"])
+        findings.append(
+            AuditFinding(level, "look-alike", message, advice, case_id=cases[0], slide_ids=slides)
+        )
+    return findings
 
 
 def audit_contents(

@@ -128,6 +128,14 @@ def test_embeddings_are_read_as_they_were_written():
     assert found.hash == stated
 
 
+def test_ids_of_embeddings_are_in_the_normal_form_and_the_hash_is_of_the_file():
+    found, stated = parse_embeddings(embeddings_file(["7.0", "e\u0301", "007"], MATRIX), "x")
+    assert found.ids == ("7", "\u00e9", "007")
+    assert found.hash == stated
+    with pytest.raises(InputError, match="the id '7' stands twice"):
+        parse_embeddings(embeddings_file(["7.0", "7", "8"], MATRIX), "x")
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
