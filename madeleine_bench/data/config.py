@@ -18,7 +18,13 @@ from madeleine_bench.specs.executor import (
     RunningCluster,
 )
 from madeleine_bench.specs.loader import Spec, did_you_mean, valid_keys
-from madeleine_bench.specs.task import ClassLabels, Labels, TaskSpec, canonical_word
+from madeleine_bench.specs.task import (
+    ClassLabels,
+    Labels,
+    TaskSpec,
+    canonical_word,
+    without_classes,
+)
 
 DEFAULT_NAME = "mbench.toml"
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
@@ -41,7 +47,10 @@ class ColumnsEntry(Columns):
 
 
 class TaskEntry(Spec):
-    """What replaces keys of a task's labels, and a split file to use instead of ours."""
+    """What replaces keys of a task's labels, and a split file to use instead of ours.
+
+    `without` names classes to leave out: the task is then another one, with a name of its own.
+    """
 
     column: str | None = None
     map: dict[str, str] | None = None
@@ -51,6 +60,7 @@ class TaskEntry(Spec):
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None
     splits: Path | None = None
+    without: tuple[str, ...] = ()
 
 
 class CohortEntry(Spec):
@@ -115,6 +125,8 @@ class Config(Spec):
     def task(self, task: TaskSpec) -> TaskSpec:
         """Return the task with the user's column names and label words in place of the declared.
 
+        Where the user leaves out classes, it is a variant of the task (`without_classes`).
+
         Raises:
             InputError: a key does not belong to this kind of labels, or the labels contradict
                 themselves, such as a map that leads to no class.
@@ -125,19 +137,24 @@ class Config(Spec):
             return task
         place = ("cohorts", task.cohort, "tasks", task.id)
         kind = type(task.labels)
+        fields = [*kind.model_fields, *(["without"] if kind is ClassLabels else [])]
         for key in given:
-            if key not in kind.model_fields:
-                valid = [name for name in kind.model_fields if name in TaskEntry.model_fields]
+            if key not in fields:
+                valid = [name for name in fields if name in TaskEntry.model_fields]
                 raise InputError(
                     f"{self._at(*place, key)}: '{key}' is not a key of the {task.labels.type} "
                     f"labels of {task.id}; valid: {', '.join(valid)}"
                 )
+        without = given.pop("without", ())
         try:
             labels = kind.model_validate({**_yielding(task.labels, given), **given})
+            task = task.model_copy(update={"labels": labels})
+            return without_classes(task, without) if without else task
         except ValidationError as error:
             reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
             raise InputError(f"{self._at(*place)}: labels of {task.id}: {reasons}") from error
-        return task.model_copy(update={"labels": labels})
+        except ValueError as error:
+            raise InputError(f"{self._at(*place, 'without')}: {task.id}: {error}") from error
 
     def splits_of(self, task: TaskSpec) -> Path | None:
         """Return the split file that the user gave for a task, or None."""
@@ -146,7 +163,7 @@ class Config(Spec):
 
     def _entry(self, task: TaskSpec) -> TaskEntry | None:
         cohort = self.cohorts.get(task.cohort)
-        return cohort.tasks.get(task.id) if cohort else None
+        return cohort.tasks.get(task.declared_id) if cohort else None
 
     def _at(self, *place: str) -> str:
         if self.path is None:

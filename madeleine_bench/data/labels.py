@@ -46,8 +46,8 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
 
     Raises:
         InputError: a label column is absent, a word is neither mapped nor declared missing, slides
-            of a case disagree, a time is negative or no number, fewer than two classes or no
-            event are left, or no slide is of the task's stains.
+            of a case disagree, a time is negative or no number, a class has no unit, no event is
+            left, or no slide is of the task's stains.
     """
     chosen = data.slides[data.slides["stain"].isin(task.stains)]
     if chosen.empty:
@@ -96,7 +96,7 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
         if name not in raw:
             raise InputError(
                 f"{missing_column(name, raw, where)}. {task.id} reads its labels there; name "
-                f"another column under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+                f"another column under {task.place}"
             )
     if isinstance(labels, ClassLabels):
         _check_words(task, labels, chosen, where)
@@ -128,7 +128,7 @@ def _survival_of(
         raise InputError(
             f"{at}: '{word}' in column '{labels.event}' is neither the event "
             f"('{labels.event_value}') nor censored ('{labels.censored_value}'); set event_value "
-            f"and censored_value under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+            f"and censored_value under {task.place}"
         )
     if text:
         try:
@@ -164,7 +164,7 @@ def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, wher
     raise InputError(
         f"{where}: column '{labels.column}': unknown label '{word}' in {count} row(s), first at "
         f"slide '{slide_id}'{also}{hint}{' ' if hint.endswith('?') else '. '}"
-        f"Say what it means under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml: a class, "
+        f"Say what it means under {task.place}: a class, "
         f"map = {{ {mapped} }}, or no label, missing = [{missing}]"
     )
 
@@ -226,12 +226,22 @@ def _check_scorable(
     left_out = "; ".join(f"{len(ids)} {reason}" for reason, ids in missing.items())
     left_out = f" (left out: {left_out})" if left_out else ""
     if isinstance(task.labels, ClassLabels):
-        there = sorted(set(table["label"]))
+        counts = {name: int((table["label"] == name).sum()) for name in task.labels.classes}
+        there = sorted(name for name, count in counts.items() if count)
         if len(there) < 2:
             raise InputError(
                 f"{where}: {task.id} needs at least two of the classes "
                 f"{', '.join(task.labels.classes)} among slides with features; found "
                 f"{', '.join(there) or 'none'} in {len(table)} units{left_out}"
+            )
+        if absent := [name for name in counts if name not in there]:
+            shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+            names = ", ".join(f'"{name}"' for name in absent)
+            raise InputError(
+                f"{where}: {task.id}: no unit with features is of class {names} (units: {shown})"
+                f"{left_out}. Check which words 'map' gives to it; or leave the class out, which "
+                f"is another task with a name of its own: without = [{names}] under "
+                f"{task.place}"
             )
     elif not table["event"].any():
         raise InputError(

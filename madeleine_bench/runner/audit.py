@@ -106,7 +106,7 @@ def audit_tasks(request: AuditRequest, progress: Progress | None = None) -> list
         if isinstance(cohort, str):
             audits.append(TaskAudit(declared.name, "", 0, 0, (), (_unusable(cohort),)))
         else:
-            task = next(task for task in cohort.tasks if task.id == declared.id)
+            task = cohort.task(declared)
             audits.append(audit_task(cohort, task, catalogue, config, request.results, lock))
         progress.advance(declared.id)
     return audits

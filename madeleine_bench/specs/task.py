@@ -1,8 +1,10 @@
 """Tasks: what is predicted, on which cohort, with which folds and metric."""
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from madeleine_bench.specs.loader import Spec
 
@@ -181,6 +183,17 @@ class TaskSpec(Spec):
     citation: str
     licence: str
     status: Literal["core", "extra"] = "core"
+    _declared_id: str | None = PrivateAttr(None)  # of a task without some of its classes
+
+    @property
+    def declared_id(self) -> str:
+        """The id of the task in the catalogue and in mbench.toml, also where this is a variant."""
+        return self._declared_id or self.id
+
+    @property
+    def place(self) -> str:
+        """Where a user says what the label words mean."""
+        return f"[cohorts.{self.cohort}.tasks.{self.declared_id}] in mbench.toml"
 
     @property
     def name(self) -> str:
@@ -210,6 +223,45 @@ class TaskSpec(Spec):
         elif self.expected.events is None:
             raise ValueError("'expected.events' is missing")
         return self
+
+
+def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
+    """Return a task without some of its classes: another task, with an id of its own.
+
+    Units of these classes have no label then. The task is no core task, so that its scores stand
+    in no rank beside those of all classes.
+
+    Raises:
+        ValueError: a name is no class, fewer than two classes are left, or the id is too long.
+    """
+    labels, counts = task.labels, task.expected.classes
+    if not isinstance(labels, ClassLabels) or counts is None:
+        raise ValueError("survival labels have no classes to leave out")
+    if unknown := sorted(set(names) - set(labels.classes)):
+        raise ValueError(f"'without' names {unknown}; the classes are {list(labels.classes)}")
+    kept = [name for name in labels.classes if name not in names]
+    if len(kept) < 2:
+        raise ValueError(f"'without' leaves {len(kept)} of the classes; a task needs two")
+    slugs = [re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") for name in labels.classes]
+    if not all(slugs) or len(set(slugs)) < len(slugs):  # such as N+ and N-
+        slugs = [f"class-{number}" for number in range(1, len(slugs) + 1)]
+    left_out = [slug for name, slug in zip(labels.classes, slugs, strict=True) if name not in kept]
+    words = [word for word, name in labels.map.items() if name not in kept]
+    content = task.model_dump()
+    content["id"] = f"{task.id}-without-{'-'.join(left_out)}"
+    content["status"] = "extra"
+    content["labels"] |= {
+        "classes": kept,
+        "map": {word: name for word, name in labels.map.items() if name in kept},
+        "missing": [*labels.missing, *words],
+    }
+    content["expected"] = {
+        "n": sum(counts[name] for name in kept),
+        "classes": {name: counts[name] for name in kept},
+    }
+    variant = TaskSpec.model_validate(content)
+    variant._declared_id = task.id
+    return variant
 
 
 def chance_corrected(metric: str, value: float) -> float:
