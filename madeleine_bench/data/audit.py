@@ -23,6 +23,7 @@ Kind = Literal[
     "label-conflict",
     "prevalence",
     "few-units",
+    "time-unit",
     "balance",
     "changed",
     "lock",

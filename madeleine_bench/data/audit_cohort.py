@@ -22,7 +22,7 @@ from madeleine_bench.data.audit import (
 )
 from madeleine_bench.data.ids import look_alikes
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
 
 Divided = tuple[Splits, Scheme]
@@ -206,6 +206,25 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
             )
         )
     return findings
+
+
+def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
+    """Return that follow-up has decimals and nobody said what it is counted in.
+
+    Where it cannot be days at all, the task is refused (`build_units`).
+    """
+    if not isinstance(task.labels, SurvivalLabels) or task.labels.time_unit is not None:
+        return []
+    times = units.table["time_days"]
+    broken = times[times % 1 != 0]
+    if broken.empty:
+        return []
+    message = (
+        f"{len(broken)} of {len(times)} follow-up times in column '{task.labels.time}' have "
+        f"decimals, as months have; the longest is {times.max():g}, read as days"
+    )
+    advice = f'time_unit = "months", "years" or "days" under {task.place}'
+    return [AuditFinding("warning", "time-unit", message, advice)]
 
 
 def _label(row: dict[object, object]) -> str:

@@ -22,6 +22,7 @@ from madeleine_bench.specs.task import (
     ClassLabels,
     Labels,
     TaskSpec,
+    TimeUnit,
     canonical_word,
     without_classes,
 )
@@ -56,6 +57,7 @@ class TaskEntry(Spec):
     map: dict[str, str] | None = None
     missing: tuple[str | int | float, ...] | None = None
     time: str | None = None
+    time_unit: TimeUnit | None = None
     event: str | None = None
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None

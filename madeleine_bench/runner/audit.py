@@ -20,6 +20,7 @@ from madeleine_bench.data.audit_cohort import (
     audit_ids,
     audit_labels,
     audit_slide_sites,
+    audit_times,
 )
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
@@ -126,6 +127,7 @@ def audit_task(
     units, findings = _units(task, cohort)
     if units is None:
         return TaskAudit(task.name, board, 0, 0, (), tuple(findings))
+    findings += audit_times(task, units)
     local = isinstance(data, LocalCohort)
     given = config.splits_of(task) if local else None
     folder = results / "splits" / board

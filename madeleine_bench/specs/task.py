@@ -27,6 +27,8 @@ SecondaryName = Literal[
     "integrated-brier",
     "logrank-p",
 ]
+TimeUnit = Literal["days", "months", "years"]
+DAYS_IN: dict[TimeUnit, float] = {"days": 1.0, "months": 30.4375, "years": 365.25}
 CHANCE: dict[str, float] = {"auroc": 0.5, "quadratic-kappa": 0.0, "harrell-c": 0.5}
 FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
 
@@ -78,7 +80,9 @@ class SurvivalLabels(Spec):
     """Right-censored survival; which value of the indicator column means the event is declared.
 
     Attributes:
-        time: column with the follow-up in days.
+        time: column with the follow-up.
+        time_unit: what it is counted in; None is days that nobody vouched for, so that numbers
+            which cannot be days are refused.
         event: column with the indicator.
         event_value: the word of that column that means "the event happened".
         censored_value: the word that means "censored".
@@ -89,6 +93,7 @@ class SurvivalLabels(Spec):
     event: str
     event_value: str
     censored_value: str
+    time_unit: TimeUnit | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -117,9 +117,9 @@ def follow_up(*cells: tuple[str, str]) -> list[tuple[str, str, str, dict[str, st
 
 
 def test_survival_keeps_time_zero_and_counts_gaps(make_cohort: Make, catalogue: Catalogue) -> None:
-    rows = follow_up(("0", "1.0"), ("12.5", "0"), ("", "1"), ("7", ""), ("", ""))
+    rows = follow_up(("0", "1.0"), ("612.5", "0"), ("", "1"), ("7", ""), ("", ""))
     units = build_units(catalogue.tasks["tcga-breast-os"], make_cohort(rows), "t.csv")
-    assert list(units.table["time_days"]) == [0.0, 12.5]
+    assert list(units.table["time_days"]) == [0.0, 612.5]
     assert list(units.table["event"]) == [True, False]
     assert units.table["event"].dtype == bool
     assert units.missing == {"no event indicator": ("c3",), "no follow-up time": ("c2", "c4")}

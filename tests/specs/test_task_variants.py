@@ -1,7 +1,5 @@
 """A task without some of its classes is another task with a valid declaration of its own."""
 
-import pickle
-
 import pytest
 
 from madeleine_bench.specs.catalogue import load_catalogue, task_hash
@@ -23,7 +21,7 @@ def test_words_of_the_class_mean_no_label_and_counts_follow(her2: TaskSpec) -> N
     }  # fmt: skip
     assert (variant.expected.n, variant.expected.classes) == (17, {"low": 10, "high": 7})
     assert TaskSpec.model_validate(variant.model_dump()).id == variant.id
-    assert pickle.loads(pickle.dumps(variant)).declared_id == "aidpath-her2"
+    assert variant.model_copy(update={"version": 2}).declared_id == "aidpath-her2"
 
 
 def test_its_hash_is_its_own(her2: TaskSpec) -> None:
