@@ -141,7 +141,9 @@ def _survival_of(
         )
     if text:
         try:
-            days = float(text) * DAYS_IN[labels.time_unit or "days"]
+            days = float(text)
+            if labels.time_unit not in (None, "days"):  # whole days stay whole
+                days = round(days * DAYS_IN[labels.time_unit], 6)
         except ValueError:
             days = math.nan
         if not math.isfinite(days) or days < 0:
