@@ -4,9 +4,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
@@ -27,15 +27,31 @@ from madeleine_bench.specs.task import (
     without_classes,
 )
 
+PathT = TypeVar("PathT")
 DEFAULT_NAME = "mbench.toml"
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*[^\s=]+)*)\s*=")
+_BACKSLASH = re.compile(r"\"[^\"]*\\")
+_WINDOWS = (
+    "a backslash in double quotes starts an escape sequence in TOML; write a Windows path in "
+    "single quotes, as 'C:\\data', or with forward slashes, as \"C:/data\""
+)
 _PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
 _EXECUTORS: dict[str, type[Spec]] = {
     "local": LocalCluster,
     "address": RunningCluster,
     **dict.fromkeys(QUEUES, QueueCluster),
 }
+
+
+def _check_path(path: PathT) -> PathT:
+    r"""Return a path, checked for escape sequences: the \t of "C:\temp" was read as a tab."""
+    if any(ord(character) < 32 for character in str(path)):
+        raise ValueError(f"the path holds a control character: {_WINDOWS}")
+    return path
+
+
+_CheckedPath = Annotated[PathT, AfterValidator(_check_path)]
 
 
 class ColumnsEntry(Columns):
@@ -61,7 +77,7 @@ class TaskEntry(Spec):
     event: str | None = None
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None
-    splits: Path | None = None
+    splits: _CheckedPath[Path | None] = None
     without: tuple[str, ...] = ()
 
 
@@ -79,8 +95,8 @@ class CohortEntry(Spec):
         tasks: by task id, what the label words mean.
     """
 
-    features: Literal["phantom"] | Path
-    labels: Path
+    features: _CheckedPath[Literal["phantom"] | Path]
+    labels: _CheckedPath[Path]
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
@@ -170,7 +186,7 @@ class Config(Spec):
     def _at(self, *place: str) -> str:
         if self.path is None:
             return DEFAULT_NAME
-        return f"{self.path}:{_line_of(self.path.read_text(encoding='utf-8'), place)}"
+        return f"{self.path}:{_line_of(self.path.read_text(encoding='utf-8-sig'), place)}"
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -185,7 +201,7 @@ def load_config(path: Path | None = None) -> Config:
         if not path.is_file():
             return Config()
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
         data = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -194,6 +210,8 @@ def load_config(path: Path | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         where = line.group(1) if line else str(text.count("\n") + 1)
+        if _BACKSLASH.search(text.split("\n")[int(where) - 1]):
+            raise InputError(f"{path}:{where}: {_WINDOWS}") from error
         raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
     if "path" in data:
         raise InputError(

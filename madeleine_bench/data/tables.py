@@ -71,21 +71,31 @@ def missing_column(name: str, columns: Sequence[str], where: str) -> InputError:
     return InputError(f"{where}: no column is called '{name}'{hint}{listed}")
 
 
+def decode(data: bytes, path: Path) -> str:
+    """Return the text of a table, without the byte order mark that some programs write.
+
+    Raises:
+        InputError: it is not UTF-8; the message has the row.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}: row {line} is not UTF-8 text (byte {data[error.start]:#04x}); save the table "
+            "as UTF-8"
+        ) from error
+
+
 def _read_text(path: Path) -> tuple[list[str], Rows]:
     """Return header and numbered rows of a .csv or .tsv file."""
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise InputError(f"{path}: a label table is a .csv, .tsv or .parquet file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"cannot read the label table {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}: row {line} is not UTF-8 text (byte {error.object[error.start]:#04x}); save "
-            "the table as UTF-8"
-        ) from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: Rows = []
     try:

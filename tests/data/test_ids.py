@@ -130,6 +130,11 @@ def test_a_split_file_finds_units_in_the_normal_form(make_units: Make, tmp_path:
     path = write(tmp_path, "repeat,fold,unit_id\n0,0,7.0\n0,1, e\u0301\n")
     splits = parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
     assert [split.test.tolist() for split in splits] == [[0], [1]]
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
+    path.write_bytes("repeat,fold,unit_id\n0,0,\u00e9\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"t\.csv: row 2 is not UTF-8 text \(byte 0xe9\); save"):
+        parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
     path = write(tmp_path, "repeat,fold,unit_id\n0,0,7\n0,0,7.0\n")
     with pytest.raises(InputError, match=r"row 3: '7' stands twice in one split"):
         parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)

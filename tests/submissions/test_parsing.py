@@ -91,6 +91,10 @@ def test_hostile_yaml_is_refused(text, reason):
         parse_yaml(text.encode(), "card.yaml")
 
 
+def test_a_byte_order_mark_before_yaml_is_passed_over():
+    assert parse_yaml("\ufeffname: x\n".encode(), "card.yaml") == {"name": "x"}
+
+
 def test_yaml_that_is_not_utf8_is_refused():
     with pytest.raises(InputError, match="plain YAML"):
         parse_yaml(b"a: \xff", "card.yaml")
