@@ -1,6 +1,7 @@
 """Tasks: what is predicted, on which cohort, with which folds and metric."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -285,7 +286,7 @@ def chance_corrected(metric: str, value: float) -> float:
 def canonical_word(value: Any) -> str:
     """Return a table cell or a YAML scalar as the word it is compared by.
 
-    Numbers that are whole become digits alone, so "1", "1.0", 1 and true are "1".
+    Numbers that are whole become digits alone, so "1", "1.0", 1 and true are "1"; text is NFC.
 
     Examples:
         >>> [canonical_word(v) for v in (1, "1.0", True, " Positive ", "2.5", "")]
@@ -293,7 +294,7 @@ def canonical_word(value: Any) -> str:
     """
     if isinstance(value, bool):
         return str(int(value))
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
     if text and (text[0].isdigit() or text[0] in "-+."):
         try:
             number = float(text)

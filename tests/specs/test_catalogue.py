@@ -175,6 +175,10 @@ def test_whole_numbers_are_one_word(number):
     assert canonical_word(number) == canonical_word(f"{number}.0") == canonical_word(f" {number} ")
 
 
+def test_a_word_is_one_however_its_accents_are_composed():
+    assert canonical_word("ne\u0301gatif") == canonical_word("n\u00e9gatif") == "n\u00e9gatif"
+
+
 @given(st.text())
 def test_canonical_word_is_stable(text):
     assert canonical_word(canonical_word(text)) == canonical_word(text)
