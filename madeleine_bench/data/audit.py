@@ -69,8 +69,7 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
 
     Errors: a case, or with site-preserved folds a site, on both sides; a unit on both sides; a
     unit tested twice or never in a repeat; few-shot draws of unequal classes; a class, or events,
-    that no split tests. Warnings: a side of
-    a fold lacks a class or an event.
+    that no split tests. Warnings: a side of a fold lacks a class or an event.
     """
     findings: list[AuditFinding] = []
     cases = _codes(units, "case_id")

@@ -47,7 +47,7 @@ def require_sound(
         *audit_slide_sites(data, units, divided),
     ]
     cures = dict.fromkeys(finding.advice for finding in findings if finding.level == "error")
-    hint = f" ({'; '.join(cures)}). mbench audit --task {task.id} lists all"
+    hint = f" ({'; '.join(cures)}). mbench audit --task {task.declared_id} lists all"
     refuse_errors(findings, task.name, hint)
 
 

@@ -210,7 +210,7 @@ def load_config(path: Path | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         where = line.group(1) if line else str(text.count("\n") + 1)
-        if _BACKSLASH.search(text.split("\n")[int(where) - 1]):
+        if _BACKSLASH.search(text.split("\n")[int(where) - 1].replace("\\\\", "")):
             raise InputError(f"{path}:{where}: {_WINDOWS}") from error
         raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
     if "path" in data:

@@ -120,6 +120,11 @@ def test_no_file_is_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.M
             r"mbench\.toml:5: unknown key '.*\.colum'; did you mean 'column'",
         ),
         ('path = "x"\n', r"mbench\.toml:1: unknown key 'path'"),
+        ('[cohorts.bcnb]\nlabels = "C:\\\\t" "x"\n', r"mbench\.toml:2: not valid TOML"),
+        (
+            '[cohorts.bcnb]\nfeatures="f"\nlabels="t"\nids="exakt"\n',
+            r"mbench\.toml:4: 'cohorts\.bcnb\.ids': Input should be 'exact'",
+        ),
     ],
 )
 def test_faults_are_named_with_their_line(tmp_path: Path, text: str, message: str) -> None:
