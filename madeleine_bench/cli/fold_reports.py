@@ -35,6 +35,12 @@ def split_table(
     left_out = f"; {len(made.without)} without a label left out" if made.without else ""
     typer.echo(f"{made.units} {unit}s in {folds} folds: {out}{left_out}")
     _print_folds(made.report)
+    if made.look_alikes:
+        first = " and ".join(f"'{one}'" for one in made.look_alikes[0])
+        typer.echo(
+            f"Check the case ids: {len(made.look_alikes)} group(s) may be spellings of one case, "
+            f"first {first}; folds may part them. Write one spelling in the label table."
+        )
     typer.echo(f'\nTo use them: splits = "{out}" under the task in mbench.toml (docs/audit.md)')
 
 

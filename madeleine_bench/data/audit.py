@@ -16,12 +16,14 @@ Kind = Literal[
     "case-leak",
     "site-leak",
     "duplicate",
+    "look-alike",
     "coverage",
     "shots",
     "lacking-class",
     "label-conflict",
     "prevalence",
     "few-units",
+    "time-unit",
     "balance",
     "changed",
     "lock",
@@ -66,8 +68,8 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     """Return what is wrong with splits of some units; an empty list when nothing is.
 
     Errors: a case, or with site-preserved folds a site, on both sides; a unit on both sides; a
-    unit tested twice or never in a repeat; few-shot draws of unequal classes. Warnings: a side of
-    a fold lacks a class or an event.
+    unit tested twice or never in a repeat; few-shot draws of unequal classes; a class, or events,
+    that no split tests. Warnings: a side of a fold lacks a class or an event.
     """
     findings: list[AuditFinding] = []
     cases = _codes(units, "case_id")
@@ -78,6 +80,7 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
         if sites is not None:
             findings += _leaks(split, sites, "site", units, fold_name(splits, split))
         findings += outcome.lacking(split, fold_name(splits, split))
+    findings += outcome.untested()
     if scheme == "few-shot":
         findings += outcome.shots(splits)
     else:
@@ -167,6 +170,7 @@ class _Outcome:
         self.names = [str(name) for name in names]
         # Of survival only events must be there; without any the column is all "False".
         self.wanted = self.names if self.of_class else ["True"]
+        self.tested: set[str] = set()
 
     def counts(self, rows: NDArray[np.intp]) -> dict[str, int]:
         """Return how many units of each class, or with an event, there are among rows."""
@@ -178,12 +182,28 @@ class _Outcome:
         """Return which classes, or events, a side of a split lacks."""
         findings = []
         for side, rows in (("train", split.train), ("test", split.test)):
-            for name in (name for name, count in self.counts(rows).items() if not count):
+            counts = self.counts(rows)
+            if side == "test":
+                self.tested |= {name for name, count in counts.items() if count}
+            for name in (name for name, count in counts.items() if not count):
                 what = f"no unit of class '{name}'" if self.of_class else "no event"
                 message = f"{at}: {what} in {side}"
                 advice = _ADVICE["lacking-class"]
                 findings.append(AuditFinding("warning", "lacking-class", message, advice, at))
         return findings
+
+    def untested(self) -> list[AuditFinding]:
+        """Return the classes, or events, that no split seen so far tests."""
+        return [
+            AuditFinding(
+                "error",
+                "lacking-class",
+                f"no split tests {f'a unit of class {name!r}' if self.of_class else 'an event'}",
+                "list units of it to be tested",
+            )
+            for name in self.wanted
+            if name not in self.tested
+        ]
 
     def shots(self, splits: Splits) -> list[AuditFinding]:
         """Return the draws that do not train on the same number of units of each class."""

@@ -1,24 +1,28 @@
-"""What units alone do not show: slides of equal content, and cases of two labels or sites."""
+"""What units alone do not show: ids that look alike, equal slides, cases of two labels or sites."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import (
     SHOWN,
     SITES_WHOLE,
     AuditFinding,
+    Level,
     Scheme,
     fold_name,
     on_both_sides,
     refuse_errors,
     some,
 )
+from madeleine_bench.data.ids import look_alikes
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
 
 Divided = tuple[Splits, Scheme]
@@ -37,8 +41,71 @@ def require_sound(
     """
     if not isinstance(data, LocalCohort):
         return
-    findings = [*audit_contents(data, units, divided), *audit_slide_sites(data, units, divided)]
-    refuse_errors(findings, task.name, f". mbench audit --task {task.id} lists all")
+    findings = [
+        *audit_ids(data, units, divided),
+        *audit_contents(data, units, divided),
+        *audit_slide_sites(data, units, divided),
+    ]
+    cures = dict.fromkeys(finding.advice for finding in findings if finding.level == "error")
+    hint = f" ({'; '.join(cures)}). mbench audit --task {task.declared_id} lists all"
+    refuse_errors(findings, task.name, hint)
+
+
+def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> list[AuditFinding]:
+    """Return the ids that may be two spellings of one, unless mbench.toml says that they are not.
+
+    Of cases: an error, as one patient would be trained on and tested. Of sites: the same where
+    folds keep sites whole. Of slides: an error where they are of two cases, as the bag of one may
+    be that of the other; a warning where they are of one case, which then counts the slide twice.
+    """
+    if data.entry.ids == "exact":
+        return []
+    rows = data.slides[
+        data.slides["slide_id"].isin([s for ids in units.slides.values() for s in ids])
+    ]
+    cases = look_alikes(rows["case_id"].unique(), cases=True)
+    findings = _look_alike("case_id", cases, rows, data.cohort_id)
+    if any(scheme in SITES_WHOLE for _, scheme in divided):
+        sites = look_alikes(rows["site"].unique(), cases=False)
+        findings += _look_alike("site", sites, rows, data.cohort_id)
+    group_of = {case: ids for ids in cases for case in ids}
+    case_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+    slides = []
+    for ids in look_alikes(case_of, cases=False):
+        own = {case_of[slide] for slide in ids}
+        if len(own) == 1 or len({group_of.get(case, case) for case in own}) > 1:
+            slides.append(ids)  # else they are named by their cases
+    return findings + _look_alike("slide_id", slides, rows, data.cohort_id)
+
+
+def _look_alike(
+    column: Literal["case_id", "site", "slide_id"],
+    groups: Sequence[tuple[str, ...]],
+    rows: pd.DataFrame,
+    cohort_id: str,
+) -> list[AuditFinding]:
+    what = column.removesuffix("_id")
+    beside = "case_id" if column == "slide_id" else "slide_id"
+    named = rows[rows[column].isin([one for ids in groups for one in ids])]
+    members = {str(one): own for one, own in named.groupby(column)}
+    advice = (
+        f"write one spelling in the label table; or, where these are different {what}s, "
+        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml'
+    )
+    findings = []
+    for ids in groups:
+        cases = sorted({str(case) for one in ids for case in members[one]["case_id"]})
+        level: Level = "warning" if column == "slide_id" and len(cases) == 1 else "error"
+        shown = " and ".join(
+            f"'{one}' ({beside.removesuffix('_id')} {some(members[one][beside].unique())})"
+            for one in ids[:SHOWN]
+        )
+        message = f"{what} ids {shown} may be spellings of one"
+        slides = tuple(str(slide) for one in ids for slide in members[one]["slide_id"])
+        findings.append(
+            AuditFinding(level, "look-alike", message, advice, case_id=cases[0], slide_ids=slides)
+        )
+    return findings
 
 
 def audit_contents(
@@ -139,6 +206,25 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
             )
         )
     return findings
+
+
+def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
+    """Return that follow-up has decimals and nobody said what it is counted in.
+
+    Where it cannot be days at all, the task is refused (`build_units`).
+    """
+    if not isinstance(task.labels, SurvivalLabels) or task.labels.time_unit is not None:
+        return []
+    times = units.table["time_days"]
+    broken = times[times % 1 != 0]
+    if broken.empty:
+        return []
+    message = (
+        f"{len(broken)} of {len(times)} follow-up times in column '{task.labels.time}' have "
+        f"decimals, as months have; the longest is {times.max():g}, read as days"
+    )
+    advice = f'time_unit = "months", "years" or "days" under {task.place}'
+    return [AuditFinding("warning", "time-unit", message, advice)]
 
 
 def _label(row: dict[object, object]) -> str:

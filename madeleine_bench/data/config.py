@@ -4,9 +4,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
@@ -18,17 +18,40 @@ from madeleine_bench.specs.executor import (
     RunningCluster,
 )
 from madeleine_bench.specs.loader import Spec, did_you_mean, valid_keys
-from madeleine_bench.specs.task import ClassLabels, Labels, TaskSpec, canonical_word
+from madeleine_bench.specs.task import (
+    ClassLabels,
+    Labels,
+    TaskSpec,
+    TimeUnit,
+    canonical_word,
+    without_classes,
+)
 
+PathT = TypeVar("PathT")
 DEFAULT_NAME = "mbench.toml"
 _HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*[^\s=]+)*)\s*=")
+_BACKSLASH = re.compile(r"\"[^\"]*\\")
+_WINDOWS = (
+    "a backslash in double quotes starts an escape sequence in TOML; write a Windows path in "
+    "single quotes, as 'C:\\data', or with forward slashes, as \"C:/data\""
+)
 _PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
 _EXECUTORS: dict[str, type[Spec]] = {
     "local": LocalCluster,
     "address": RunningCluster,
     **dict.fromkeys(QUEUES, QueueCluster),
 }
+
+
+def _check_path(path: PathT) -> PathT:
+    r"""Return a path, checked for escape sequences: the \t of "C:\temp" was read as a tab."""
+    if any(ord(character) < 32 for character in str(path)):
+        raise ValueError(f"the path holds a control character: {_WINDOWS}")
+    return path
+
+
+_CheckedPath = Annotated[PathT, AfterValidator(_check_path)]
 
 
 class ColumnsEntry(Columns):
@@ -41,16 +64,21 @@ class ColumnsEntry(Columns):
 
 
 class TaskEntry(Spec):
-    """What replaces keys of a task's labels, and a split file to use instead of ours."""
+    """What replaces keys of a task's labels, and a split file to use instead of ours.
+
+    `without` names classes to leave out: the task is then another one, with a name of its own.
+    """
 
     column: str | None = None
     map: dict[str, str] | None = None
     missing: tuple[str | int | float, ...] | None = None
     time: str | None = None
+    time_unit: TimeUnit | None = None
     event: str | None = None
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None
-    splits: Path | None = None
+    splits: _CheckedPath[Path | None] = None
+    without: tuple[str, ...] = ()
 
 
 class CohortEntry(Spec):
@@ -63,14 +91,16 @@ class CohortEntry(Spec):
         patch_encoder: which patch encoder made the features.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
+        ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
         tasks: by task id, what the label words mean.
     """
 
-    features: Literal["phantom"] | Path
-    labels: Path
+    features: _CheckedPath[Literal["phantom"] | Path]
+    labels: _CheckedPath[Path]
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
+    ids: Literal["exact"] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
@@ -113,6 +143,8 @@ class Config(Spec):
     def task(self, task: TaskSpec) -> TaskSpec:
         """Return the task with the user's column names and label words in place of the declared.
 
+        Where the user leaves out classes, it is a variant of the task (`without_classes`).
+
         Raises:
             InputError: a key does not belong to this kind of labels, or the labels contradict
                 themselves, such as a map that leads to no class.
@@ -123,19 +155,24 @@ class Config(Spec):
             return task
         place = ("cohorts", task.cohort, "tasks", task.id)
         kind = type(task.labels)
+        fields = [*kind.model_fields, *(["without"] if kind is ClassLabels else [])]
         for key in given:
-            if key not in kind.model_fields:
-                valid = [name for name in kind.model_fields if name in TaskEntry.model_fields]
+            if key not in fields:
+                valid = [name for name in fields if name in TaskEntry.model_fields]
                 raise InputError(
                     f"{self._at(*place, key)}: '{key}' is not a key of the {task.labels.type} "
                     f"labels of {task.id}; valid: {', '.join(valid)}"
                 )
+        without = given.pop("without", ())
         try:
             labels = kind.model_validate({**_yielding(task.labels, given), **given})
+            task = task.model_copy(update={"labels": labels})
+            return without_classes(task, without) if without else task
         except ValidationError as error:
             reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
             raise InputError(f"{self._at(*place)}: labels of {task.id}: {reasons}") from error
-        return task.model_copy(update={"labels": labels})
+        except ValueError as error:
+            raise InputError(f"{self._at(*place, 'without')}: {task.id}: {error}") from error
 
     def splits_of(self, task: TaskSpec) -> Path | None:
         """Return the split file that the user gave for a task, or None."""
@@ -144,12 +181,12 @@ class Config(Spec):
 
     def _entry(self, task: TaskSpec) -> TaskEntry | None:
         cohort = self.cohorts.get(task.cohort)
-        return cohort.tasks.get(task.id) if cohort else None
+        return cohort.tasks.get(task.declared_id) if cohort else None
 
     def _at(self, *place: str) -> str:
         if self.path is None:
             return DEFAULT_NAME
-        return f"{self.path}:{_line_of(self.path.read_text(encoding='utf-8'), place)}"
+        return f"{self.path}:{_line_of(self.path.read_text(encoding='utf-8-sig'), place)}"
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -164,7 +201,7 @@ def load_config(path: Path | None = None) -> Config:
         if not path.is_file():
             return Config()
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
         data = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
@@ -173,6 +210,8 @@ def load_config(path: Path | None = None) -> Config:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         where = line.group(1) if line else str(text.count("\n") + 1)
+        if _BACKSLASH.search(text.split("\n")[int(where) - 1].replace("\\\\", "")):
+            raise InputError(f"{path}:{where}: {_WINDOWS}") from error
         raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
     if "path" in data:
         raise InputError(

@@ -11,10 +11,17 @@ from madeleine_bench.data.tables import missing_column
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import ClassLabels, SurvivalLabels, TaskSpec, canonical_word
+from madeleine_bench.specs.task import (
+    DAYS_IN,
+    ClassLabels,
+    SurvivalLabels,
+    TaskSpec,
+    canonical_word,
+)
 from madeleine_bench.types import CohortData, Units
 
 NO_FILE = "no feature file"
+LEAST_DAYS = 60  # a follow-up that ends earlier and has decimals is of months or years
 SOME_FILES = "no feature file, case scored from its other slides"
 NO_STAIN = "no slide of stain {}, case scored from its other stains"
 
@@ -46,8 +53,8 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
 
     Raises:
         InputError: a label column is absent, a word is neither mapped nor declared missing, slides
-            of a case disagree, a time is negative or no number, fewer than two classes or no
-            event are left, or no slide is of the task's stains.
+            of a case disagree, a time is negative, no number or not in days, a class has no unit,
+            no event is left, or no slide is of the task's stains.
     """
     chosen = data.slides[data.slides["stain"].isin(task.stains)]
     if chosen.empty:
@@ -96,7 +103,7 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
         if name not in raw:
             raise InputError(
                 f"{missing_column(name, raw, where)}. {task.id} reads its labels there; name "
-                f"another column under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+                f"another column under {task.place}"
             )
     if isinstance(labels, ClassLabels):
         _check_words(task, labels, chosen, where)
@@ -110,6 +117,8 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
             at = f"{where}: slide '{slide_id}'"
             label, reason = _survival_of(labels, cells[0], cells[1], at, task)
         slides.append(_Slide(slide_id, case_id, site, label, reason))
+    if isinstance(labels, SurvivalLabels) and labels.time_unit is None:
+        _check_days(task, labels, slides, where)
     return sorted(slides, key=lambda slide: slide.slide_id)
 
 
@@ -128,23 +137,41 @@ def _survival_of(
         raise InputError(
             f"{at}: '{word}' in column '{labels.event}' is neither the event "
             f"('{labels.event_value}') nor censored ('{labels.censored_value}'); set event_value "
-            f"and censored_value under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml"
+            f"and censored_value under {task.place}"
         )
     if text:
         try:
             days = float(text)
+            if labels.time_unit not in (None, "days"):  # whole days stay whole
+                days = round(days * DAYS_IN[labels.time_unit], 6)
         except ValueError:
             days = math.nan
         if not math.isfinite(days) or days < 0:
             raise InputError(
-                f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected days as "
-                "a number of 0 or more, or an empty cell where it is unknown"
+                f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected "
+                f"{labels.time_unit or 'days'} as a number of 0 or more, or an empty cell where it "
+                "is unknown"
             )
     if not text:
         return None, "no follow-up time"
     if not word:
         return None, "no event indicator"
     return (days, word == labels.event_value), None
+
+
+def _check_days(
+    task: TaskSpec, labels: SurvivalLabels, slides: Sequence[_Slide], where: str
+) -> None:
+    times = {slide.label[0]: slide.slide_id for slide in slides if isinstance(slide.label, tuple)}
+    longest = max(times, default=0.0)
+    broken = [time for time in times if not time.is_integer()]
+    if broken and longest < LEAST_DAYS:
+        raise InputError(
+            f"{where}: column '{labels.time}' cannot be days: no follow-up is longer than "
+            f"{longest:g}, and there are decimals, such as {broken[0]:g} (slide "
+            f"'{times[broken[0]]}'). Say what it is counted in: time_unit = \"months\" (or "
+            f'"years", or "days" if they are days) under {task.place}'
+        )
 
 
 def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, where: str) -> None:
@@ -164,7 +191,7 @@ def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, wher
     raise InputError(
         f"{where}: column '{labels.column}': unknown label '{word}' in {count} row(s), first at "
         f"slide '{slide_id}'{also}{hint}{' ' if hint.endswith('?') else '. '}"
-        f"Say what it means under [cohorts.{task.cohort}.tasks.{task.id}] in mbench.toml: a class, "
+        f"Say what it means under {task.place}: a class, "
         f"map = {{ {mapped} }}, or no label, missing = [{missing}]"
     )
 
@@ -226,12 +253,22 @@ def _check_scorable(
     left_out = "; ".join(f"{len(ids)} {reason}" for reason, ids in missing.items())
     left_out = f" (left out: {left_out})" if left_out else ""
     if isinstance(task.labels, ClassLabels):
-        there = sorted(set(table["label"]))
+        counts = {name: int((table["label"] == name).sum()) for name in task.labels.classes}
+        there = sorted(name for name, count in counts.items() if count)
         if len(there) < 2:
             raise InputError(
                 f"{where}: {task.id} needs at least two of the classes "
                 f"{', '.join(task.labels.classes)} among slides with features; found "
                 f"{', '.join(there) or 'none'} in {len(table)} units{left_out}"
+            )
+        if absent := [name for name in counts if name not in there]:
+            shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+            names = ", ".join(f'"{name}"' for name in absent)
+            raise InputError(
+                f"{where}: {task.id}: no unit with features is of class {names} (units: {shown})"
+                f"{left_out}. Check which words 'map' gives to it; or leave the class out, which "
+                f"is another task with a name of its own: without = [{names}] under "
+                f"{task.place}"
             )
     elif not table["event"].any():
         raise InputError(

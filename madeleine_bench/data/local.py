@@ -12,6 +12,7 @@ import pandas as pd
 from madeleine_bench.data.bag_sources import BagSource, PackedBags, open_bags
 from madeleine_bench.data.bags import BagFile
 from madeleine_bench.data.config import CohortEntry
+from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.memory import FileFacts
 from madeleine_bench.data.packed import differences
 from madeleine_bench.data.tables import read_label_table
@@ -237,22 +238,26 @@ def _check_cohort(bags: BagSource, cohort_id: str) -> None:
 
 
 def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
-    """Return the bag of each slide: of the same name, else of the one that goes on by a dot.
+    """Return the bag of each slide: of the same id, else of the one that goes on by a dot.
 
     So the id TCGA-A1-A0SB-01Z-00-DX1 finds TCGA-A1-A0SB-01Z-00-DX1.<uuid>.h5.
     """
+    same: dict[str, list[str]] = defaultdict(list)
     longer: dict[str, list[str]] = defaultdict(list)
     exact = set(slide_ids)
     for stem in found:
-        if stem not in exact and "." in stem:
-            longer[stem.split(".", 1)[0]].append(stem)
+        if (own := canonical_id(stem)) in exact:
+            same[own].append(stem)
+        elif "." in stem:
+            longer[canonical_id(stem.split(".", 1)[0])].append(stem)
     names: dict[str, str] = {}
     for slide_id in slide_ids:
-        stems = [slide_id] if slide_id in found else longer.get(slide_id, [])
+        stems = same.get(slide_id) or longer.get(slide_id, [])
         if len(stems) > 1:
             paths = " and ".join(str(found[stem]) for stem in stems[:_SHOWN])
             raise InputError(
-                f"slide '{slide_id}' could be {paths}; write the whole name in the label table"
+                f"slide '{slide_id}' could be {paths}; keep one of them, or write the whole name "
+                "in the label table"
             )
         if stems:
             names[slide_id] = stems[0]

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from madeleine_bench.data.ids import canonical_id
+from madeleine_bench.data.tables import decode
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
@@ -155,8 +157,8 @@ class _Listed(Sequence[Split]):
 
 def _lines(path: Path, data: bytes) -> list[list[str]]:
     try:
-        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        lines = list(csv.reader(io.StringIO(decode(data, path), newline=""), strict=True))
+    except csv.Error as error:
         raise InputError(f"{path}: not a split file: {error}") from error
     if len(lines) < 2:
         raise InputError(f"{path}: no splits in the file; expected a header and rows")
@@ -178,7 +180,7 @@ def _members(
                 f"{path}: row {number} is '{','.join(cells)}'; expected two whole numbers and a "
                 "unit id"
             )
-        key, unit_id = (int(cells[0]), int(cells[1])), cells[2]
+        key, unit_id = (int(cells[0]), int(cells[1])), canonical_id(cells[2])
         if unit_id in left_out:
             members[key]  # The split stays, should all its units be left out.
         elif unit_id not in position:

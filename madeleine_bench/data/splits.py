@@ -28,7 +28,7 @@ from madeleine_bench.data.split_files import (
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import ProtocolSpec, ShotPlan
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.types import Splits, Units
 
 SplitState = Literal["given", "frozen", "changed", "new"]
@@ -226,9 +226,12 @@ def _check_foldable(task: TaskSpec, outcome: NDArray[Any], groups: NDArray[Any])
         if count < folds:
             named = {"True": "the event", "False": "no event"}.get(name, f"class '{name}'")
             counted = "unit(s)" if what == "site" else "case(s)"
+            leave = ""
+            if isinstance(task.labels, ClassLabels) and len(task.labels.classes) > 2:
+                leave = f', or leave the class out (without = ["{name}"] in mbench.toml)'
             raise InputError(
                 f"{task.id}: {count} {counted} of {named} cannot fill {folds} folds; add slides, "
-                "or give the task fewer folds under 'splits'"
+                f"or give the task fewer folds under 'splits'{leave}"
             )
 
 

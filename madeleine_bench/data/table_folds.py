@@ -6,6 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
+from madeleine_bench.data.ids import look_alikes
 from madeleine_bench.data.site_folds import FoldReport, balanced_folds, linked_groups
 from madeleine_bench.data.split_files import FOLD_KEYS, split_csv
 from madeleine_bench.data.tables import missing_column, read_label_table
@@ -46,12 +47,14 @@ class TableFolds:
         report: how balanced they are, and how balanced they could be.
         units: how many units were divided.
         without: units left out, as they have no label.
+        look_alikes: ids of cases that may be spellings of one.
     """
 
     data: bytes
     report: FoldReport
     units: int
     without: tuple[str, ...]
+    look_alikes: tuple[tuple[str, ...], ...]
 
 
 def fold_table(
@@ -108,7 +111,8 @@ def fold_table(
         raise InputError(f"{path}: {error}") from error
     listed = ((0, int(fold), str(unit_id)) for fold, unit_id in zip(found, ids, strict=True))
     without = sorted(set(table["unit_id"]) - set(ids))
-    return TableFolds(split_csv(FOLD_KEYS, listed), report, len(ids), tuple(without))
+    alike = tuple(look_alikes(rows["case_id"].unique(), cases=True))
+    return TableFolds(split_csv(FOLD_KEYS, listed), report, len(ids), tuple(without), alike)
 
 
 def _read(path: Path, columns: FoldColumns) -> pd.DataFrame:

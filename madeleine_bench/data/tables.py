@@ -9,12 +9,14 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import Stain, canonical_word
 
 ROLE_COLUMNS = ("slide_id", "case_id", "stain", "site")
+_ID_ROLES = ("slide_id", "case_id", "site")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 Rows = list[tuple[int, list[str]]]
@@ -23,6 +25,7 @@ Rows = list[tuple[int, list[str]]]
 def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -> pd.DataFrame:
     """Return a label table, one row per slide, sorted by slide id; all cells are stripped text.
 
+    Ids of slides, cases and sites are in their normal form (`canonical_id`).
     Columns are slide_id, case_id, stain, site (from the declared columns) and then every other
     column under its own name; an empty cell is "". Without a case column each slide is its own
     case, without a site column the site is "", without a stain column it is `default_stain`.
@@ -48,12 +51,14 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
     _check_reserved(header, {name for name in roles.values() if name}, path)
     _check_rows(rows, positions, path)
     others = [i for i in range(len(header)) if i not in positions.values()]
-    ids = [cells[positions["slide_id"]] for _, cells in rows]
-    defaults = {"case_id": ids, "stain": [default_stain] * len(ids), "site": [""] * len(ids)}
-    content = {
-        role: [cells[positions[role]] for _, cells in rows] if role in positions else defaults[role]
-        for role in ROLE_COLUMNS
-    }
+    content = {role: [cells[place] for _, cells in rows] for role, place in positions.items()}
+    for role in _ID_ROLES:
+        if role in content:
+            content[role] = [canonical_id(text) for text in content[role]]
+    content.setdefault("case_id", content["slide_id"])
+    content.setdefault("stain", [default_stain] * len(rows))
+    content.setdefault("site", [""] * len(rows))
+    content = {role: content[role] for role in ROLE_COLUMNS}
     content |= {header[i]: [cells[i] for _, cells in rows] for i in others}
     table = pd.DataFrame(content, dtype=str)
     return table.sort_values("slide_id", ignore_index=True)
@@ -66,21 +71,31 @@ def missing_column(name: str, columns: Sequence[str], where: str) -> InputError:
     return InputError(f"{where}: no column is called '{name}'{hint}{listed}")
 
 
+def decode(data: bytes, path: Path) -> str:
+    """Return the text of a table, without the byte order mark that some programs write.
+
+    Raises:
+        InputError: it is not UTF-8; the message has the row.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}: row {line} is not UTF-8 text (byte {data[error.start]:#04x}); save the table "
+            "as UTF-8"
+        ) from error
+
+
 def _read_text(path: Path) -> tuple[list[str], Rows]:
     """Return header and numbered rows of a .csv or .tsv file."""
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
         raise InputError(f"{path}: a label table is a .csv, .tsv or .parquet file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"cannot read the label table {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}: row {line} is not UTF-8 text (byte {error.object[error.start]:#04x}); save "
-            "the table as UTF-8"
-        ) from error
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: Rows = []
     try:
@@ -125,6 +140,8 @@ def _read_parquet(path: Path) -> tuple[list[str], Rows]:
 def _cell(value: Any) -> str:
     if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
         return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # exact, where a number of 20 digits has no float
     return value.strip() if isinstance(value, str) else canonical_word(value)
 
 
@@ -157,18 +174,21 @@ def _check_reserved(header: list[str], declared: set[str], path: Path) -> None:
 
 
 def _check_rows(rows: Rows, positions: dict[str, int], path: Path) -> None:
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, str]] = {}
     for number, cells in rows:
-        slide_id = cells[positions["slide_id"]]
+        spelling = cells[positions["slide_id"]]
+        slide_id = canonical_id(spelling)
         for role in ("slide_id", "case_id"):
             if role in positions and not cells[positions[role]]:
                 raise InputError(f"{path}: row {number}: the {role.replace('_', ' ')} is empty")
         if slide_id in seen:
+            row, other = seen[slide_id]
+            also = "" if other == spelling else f", as '{other}' and as '{spelling}'"
             raise InputError(
-                f"{path}: slide '{slide_id}' stands in rows {seen[slide_id]} and {number}; each "
-                "slide has one row"
+                f"{path}: slide '{slide_id}' stands in rows {row} and {number}{also}; each slide "
+                "has one row"
             )
-        seen[slide_id] = number
+        seen[slide_id] = number, spelling
         if "stain" in positions and cells[positions["stain"]] not in get_args(Stain):
             stain = cells[positions["stain"]]
             raise InputError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.task import ClassLabels, SurvivalLabels, TaskSpec
+from madeleine_bench.specs.task import DAYS_IN, ClassLabels, SurvivalLabels, TaskSpec
 
 LOG_HAZARD = (
     0.95  # log hazard per unit of the hazard latent; the latent's c-index is then about .75
@@ -46,7 +46,9 @@ def survival_words(
     cases: Mapping[str, Latents],
     *key: str | int,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the words for time (whole days) and for event of each case, "" without follow-up.
+    """Return the words for time (whole days, in the declared unit) and for event of each case.
+
+    Both are "" without follow-up.
 
     Times to the event are exponential with log hazard LOG_HAZARD x latent. Times to censoring are
     uniform, independent of everything, and stretched so that exactly the expected number of events
@@ -73,7 +75,8 @@ def survival_words(
     stretch = sqrt(around[0] * around[-1]) if len(around) else 1.0
     follow_up = np.minimum(to_event, stretch * to_censoring)
     days = np.maximum(np.rint(follow_up / np.median(follow_up) * MEDIAN_FOLLOW_UP_DAYS), 1)
-    times = {case: str(int(day)) for case, day in zip(chosen, days, strict=True)}
+    unit = DAYS_IN[labels.time_unit or "days"]
+    times = {case: f"{day / unit:.12g}" for case, day in zip(chosen, days, strict=True)}
     words = {
         case: labels.event_value if event else labels.censored_value
         for case, event in zip(chosen, has_event, strict=True)

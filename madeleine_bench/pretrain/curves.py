@@ -254,7 +254,7 @@ def _cell(value: float | None) -> str:
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a log; a last row without its newline was cut and is left out."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"no training log {path}") from error
     except (OSError, UnicodeDecodeError) as error:

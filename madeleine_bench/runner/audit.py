@@ -15,7 +15,13 @@ from madeleine_bench.data.audit import (
     outcome_of,
 )
 from madeleine_bench.data.audit_balance import audit_balance
-from madeleine_bench.data.audit_cohort import audit_contents, audit_labels, audit_slide_sites
+from madeleine_bench.data.audit_cohort import (
+    audit_contents,
+    audit_ids,
+    audit_labels,
+    audit_slide_sites,
+    audit_times,
+)
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
@@ -101,7 +107,7 @@ def audit_tasks(request: AuditRequest, progress: Progress | None = None) -> list
         if isinstance(cohort, str):
             audits.append(TaskAudit(declared.name, "", 0, 0, (), (_unusable(cohort),)))
         else:
-            task = next(task for task in cohort.tasks if task.id == declared.id)
+            task = cohort.task(declared)
             audits.append(audit_task(cohort, task, catalogue, config, request.results, lock))
         progress.advance(declared.id)
     return audits
@@ -121,6 +127,7 @@ def audit_task(
     units, findings = _units(task, cohort)
     if units is None:
         return TaskAudit(task.name, board, 0, 0, (), tuple(findings))
+    findings += audit_times(task, units)
     local = isinstance(data, LocalCohort)
     given = config.splits_of(task) if local else None
     folder = results / "splits" / board
@@ -149,6 +156,7 @@ def audit_task(
     divided = [(own.splits, scheme) for own, scheme in found.values()]
     findings += audit_slide_sites(data, units, divided)
     if isinstance(data, LocalCohort):
+        findings += audit_ids(data, units, divided)
         findings += audit_contents(data, units, divided)
     findings = list(dict.fromkeys(findings))
     findings.sort(key=lambda finding: _ORDER.index(finding.level))

@@ -24,6 +24,13 @@ class OpenCohort:
     tasks: tuple[TaskSpec, ...]
     where: str
 
+    def task(self, declared: TaskSpec) -> TaskSpec:
+        """Return a task of the catalogue with the user's label words, or the variant in its place.
+
+        Such is what mbench.toml makes of it by leaving out classes.
+        """
+        return next(task for task in self.tasks if task.declared_id == declared.id)
+
 
 @dataclass(frozen=True)
 class PhantomChoice:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -113,7 +113,7 @@ class Plan:
     """Everything a run needs to know before it starts to compute.
 
     Attributes:
-        catalogue: the catalogue the tasks are of.
+        catalogue: the catalogue the tasks are of, with the variants that mbench.toml makes.
         cohorts: the cohorts in use, by id.
         cells: every record that was asked for: tasks sorted, then protocols, then encoders.
         features: what identifies the features of each cohort, by its id.
@@ -170,7 +170,7 @@ def make_plan(request: Request) -> Plan:
     unfit: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
-        task = next(task for task in cohort.tasks if task.id == declared.id)
+        task = cohort.task(declared)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, [catalogue.protocol(name) for name in request.protocols])
@@ -185,6 +185,13 @@ def make_plan(request: Request) -> Plan:
     cards = [entry.card for entry, _ in encoders]
     notes = [f"left out: {fault}" for fault in unfit]
     notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
+    variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
+    notes += [
+        f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
+        "leaderboard, and in the table below alone"
+        for task in variants.values()
+    ]
+    catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
     used = {cell.assessment.task.cohort for cell in cells}
     kept = {cohort_id: cohort for cohort_id, cohort in cohorts.items() if cohort_id in used}
     features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}

@@ -100,6 +100,7 @@ def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) 
     scored = {k: v for k, v in task.model_dump(mode="json").items() if k in _SCORED_KEYS}
     if scored["splits"]["like"] is None:
         del scored["splits"]["like"]
+    scored["labels"].pop("time_unit", None)  # `labels` is of days, whatever the table counts in
     fit = protocol.model_dump(mode="json", include={"id", "version", "method"})
     if protocol.fusion != "late":
         fit["fusion"] = protocol.fusion

@@ -191,9 +191,11 @@ def _splits(task: TaskSpec) -> str:
 def _labels(task: TaskSpec) -> list[str]:
     labels, expected = task.labels, task.expected
     if not isinstance(labels, ClassLabels):
+        unit = (labels.time_unit or "days").capitalize()
         return [
-            f"Survival. Days in column `{labels.time}`; the event happened where `{labels.event}` "
-            f"is `{labels.event_value}`, and was censored where it is `{labels.censored_value}`.",
+            f"Survival. {unit} in column `{labels.time}`; the event happened where "
+            f"`{labels.event}` is `{labels.event_value}`, and was censored where it is "
+            f"`{labels.censored_value}`.",
             f"Expected: {expected.n} units, {expected.events} events.",
         ]
     counts = expected.classes or {}

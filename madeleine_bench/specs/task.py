@@ -1,8 +1,11 @@
 """Tasks: what is predicted, on which cohort, with which folds and metric."""
 
+import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from madeleine_bench.specs.loader import Spec
 
@@ -25,6 +28,8 @@ SecondaryName = Literal[
     "integrated-brier",
     "logrank-p",
 ]
+TimeUnit = Literal["days", "months", "years"]
+DAYS_IN: dict[TimeUnit, float] = {"days": 1.0, "months": 30.4375, "years": 365.25}
 CHANCE: dict[str, float] = {"auroc": 0.5, "quadratic-kappa": 0.0, "harrell-c": 0.5}
 FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
 
@@ -76,7 +81,9 @@ class SurvivalLabels(Spec):
     """Right-censored survival; which value of the indicator column means the event is declared.
 
     Attributes:
-        time: column with the follow-up in days.
+        time: column with the follow-up.
+        time_unit: what it is counted in; None is days that nobody vouched for, so that numbers
+            which cannot be days are refused.
         event: column with the indicator.
         event_value: the word of that column that means "the event happened".
         censored_value: the word that means "censored".
@@ -87,6 +94,7 @@ class SurvivalLabels(Spec):
     event: str
     event_value: str
     censored_value: str
+    time_unit: TimeUnit | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -188,6 +196,17 @@ class TaskSpec(Spec):
     citation: str
     licence: str
     status: Literal["core", "extra"] = "core"
+    _declared_id: str | None = PrivateAttr(None)  # of a task without some of its classes
+
+    @property
+    def declared_id(self) -> str:
+        """The id of the task in the catalogue and in mbench.toml, also where this is a variant."""
+        return self._declared_id or self.id
+
+    @property
+    def place(self) -> str:
+        """Where a user says what the label words mean."""
+        return f"[cohorts.{self.cohort}.tasks.{self.declared_id}] in mbench.toml"
 
     @property
     def name(self) -> str:
@@ -219,6 +238,45 @@ class TaskSpec(Spec):
         return self
 
 
+def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
+    """Return a task without some of its classes: another task, with an id of its own.
+
+    Units of these classes have no label then. The task is no core task, so that its scores stand
+    in no rank beside those of all classes.
+
+    Raises:
+        ValueError: a name is no class, fewer than two classes are left, or the id is too long.
+    """
+    labels, counts = task.labels, task.expected.classes
+    if not isinstance(labels, ClassLabels) or counts is None:
+        raise ValueError("survival labels have no classes to leave out")
+    if unknown := sorted(set(names) - set(labels.classes)):
+        raise ValueError(f"'without' names {unknown}; the classes are {list(labels.classes)}")
+    kept = [name for name in labels.classes if name not in names]
+    if len(kept) < 2:
+        raise ValueError(f"'without' leaves {len(kept)} of the classes; a task needs two")
+    slugs = [re.sub("[^a-z0-9]+", "-", name.lower()).strip("-") for name in labels.classes]
+    if not all(slugs) or len(set(slugs)) < len(slugs):  # such as N+ and N-
+        slugs = [f"class-{number}" for number in range(1, len(slugs) + 1)]
+    left_out = [slug for name, slug in zip(labels.classes, slugs, strict=True) if name not in kept]
+    words = [word for word, name in labels.map.items() if name not in kept]
+    content = task.model_dump()
+    content["id"] = f"{task.id}-without-{'-'.join(left_out)}"
+    content["status"] = "extra"
+    content["labels"] |= {
+        "classes": kept,
+        "map": {word: name for word, name in labels.map.items() if name in kept},
+        "missing": [*labels.missing, *words],
+    }
+    content["expected"] = {
+        "n": sum(counts[name] for name in kept),
+        "classes": {name: counts[name] for name in kept},
+    }
+    variant = TaskSpec.model_validate(content)
+    variant._declared_id = task.id
+    return variant
+
+
 def chance_corrected(metric: str, value: float) -> float:
     """Return a score on the scale where chance is 0 and perfect 1.
 
@@ -240,7 +298,7 @@ def score_range(metric: str) -> tuple[float, float]:
 def canonical_word(value: Any) -> str:
     """Return a table cell or a YAML scalar as the word it is compared by.
 
-    Numbers that are whole become digits alone, so "1", "1.0", 1 and true are "1".
+    Numbers that are whole become digits alone, so "1", "1.0", 1 and true are "1"; text is NFC.
 
     Examples:
         >>> [canonical_word(v) for v in (1, "1.0", True, " Positive ", "2.5", "")]
@@ -248,7 +306,7 @@ def canonical_word(value: Any) -> str:
     """
     if isinstance(value, bool):
         return str(int(value))
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
     if text and (text[0].isdigit() or text[0] in "-+."):
         try:
             number = float(text)

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
+from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json, hash_array
@@ -78,6 +79,8 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
 def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
     """Return the embeddings of a safetensors file, and the content hash that the file claims.
 
+    Ids are in their normal form (`canonical_id`).
+
     Raises:
         InputError: it is no safetensors file with one float32 matrix `embeddings`, one row for
             each id, all finite; or an id stands twice.
@@ -103,7 +106,8 @@ def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
             f"{where}: {int(broken.sum())} row(s) hold NaN or infinity, first slide "
             f"{shown(ids[row])}"
         )
-    return Embeddings(ids, matrix, hash_array(ids, matrix)), claimed
+    # The hash is of the ids as they are written, as the file claims it.
+    return Embeddings(tuple(map(canonical_id, ids)), matrix, hash_array(ids, matrix)), claimed
 
 
 def safetensors_header(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
@@ -174,8 +178,9 @@ def _ids(header: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], str]:
             f"{where}: an id is empty, longer than {MAX_ID} characters or not printable, or there "
             f"are more than {MAX_ROWS:,}"
         )
-    if len(set(ids)) < len(ids):
-        (twice, _), *_ = Counter(ids).most_common(1)
+    spellings = Counter(map(canonical_id, ids))
+    if len(spellings) < len(ids):
+        (twice, _), *_ = spellings.most_common(1)
         raise InputError(f"{where}: the id {shown(twice)} stands twice")
     if not isinstance(content["hash"], str):
         raise InputError(f"{where}: the hash of the content must be a text")

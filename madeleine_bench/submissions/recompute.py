@@ -117,7 +117,7 @@ def _jobs(
         if declared is None or claimed is None or declared.cohort not in own.cohorts:
             continue  # said already, as a false claim
         cohort = own.cohorts[declared.cohort]
-        task = next(task for task in cohort.tasks if task.id == declared.id)
+        task = cohort.task(declared)
         protocol = catalogue.protocols[claim.record.protocol]
         (assessment,) = assess(cohort, task, [protocol], own.config, request.results)
         units[task.id] = assessment.units

@@ -120,11 +120,52 @@ def test_no_file_is_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.M
             r"mbench\.toml:5: unknown key '.*\.colum'; did you mean 'column'",
         ),
         ('path = "x"\n', r"mbench\.toml:1: unknown key 'path'"),
+        ('[cohorts.bcnb]\nlabels = "C:\\\\t" "x"\n', r"mbench\.toml:2: not valid TOML"),
+        (
+            '[cohorts.bcnb]\nfeatures="f"\nlabels="t"\nids="exakt"\n',
+            r"mbench\.toml:4: 'cohorts\.bcnb\.ids': Input should be 'exact'",
+        ),
     ],
 )
 def test_faults_are_named_with_their_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_config(write(tmp_path, text))
+
+
+WINDOWS = r"write a Windows path in single quotes, as 'C:\\data', or with forward slashes"
+
+
+@pytest.mark.parametrize(
+    "name", [r"C:\data\features", r"C:\Users\x", "C:\\data\\", r"C:\features", r"D:\temp"]
+)
+@pytest.mark.parametrize("key", ["features", "labels", "splits"])
+def test_backslashes_of_windows_get_a_cure(tmp_path: Path, key: str, name: str) -> None:
+    r"""`\d` ended in the words of the TOML parser, and `\t` in a path with a tab in it."""
+    paths = {"features": "f", "labels": "t", "splits": "s", key: name}
+    text = (
+        f'[cohorts.bcnb]\nfeatures = "{paths["features"]}"\nlabels = "{paths["labels"]}"\n'
+        f'[cohorts.bcnb.tasks.bcnb-er]\nsplits = "{paths["splits"]}"\n'
+    )
+    line = {"features": 2, "labels": 3, "splits": 5}[key]
+    with pytest.raises(InputError, match=WINDOWS) as caught:
+        load_config(write(tmp_path, text))
+    assert f"mbench.toml:{line}: " in str(caught.value)
+    assert "Unescaped" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    single = text.replace(f'"{name}"', f"'{name}'")
+    entry = load_config(write(tmp_path, single)).cohorts["bcnb"]
+    assert str(entry.tasks["bcnb-er"].splits if key == "splits" else getattr(entry, key)).endswith(
+        name
+    )
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, catalogue: Catalogue) -> None:
+    path = tmp_path / "mbench.toml"
+    path.write_text("\ufeff" + FULL.removeprefix("# my cohorts\n"), encoding="utf-8")
+    assert load_config(path).cohorts["tcga-breast"].features == tmp_path / "bags"
+    path.write_text('\ufeff[cohorts.bcnbb]\nfeatures="phantom"\nlabels="t"\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"toml:1: no cohort is called 'bcnbb'"):
+        load_config(path).check(catalogue.cohorts, catalogue.tasks)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

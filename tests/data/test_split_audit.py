@@ -80,6 +80,7 @@ def test_unequal_draw_is_an_error(make_units: Make) -> None:
     draw = Splits(("shots", "draw"), [split((1, 0), [0, 1], [2, 3])], "hash")
     messages = [f.message for f in audit_splits(draw, units, "few-shot") if f.level == "error"]
     assert messages == [
+        "no split tests a unit of class 'P'",
         "shots 1, draw 0: trains on 0 unit(s) of class 'N'",
         "shots 1, draw 0: trains on 2 unit(s) of class 'P'",
     ]

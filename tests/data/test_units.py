@@ -84,14 +84,12 @@ def test_slides_of_a_case_must_agree(make_cohort: Make, catalogue: Catalogue) ->
 
 
 def test_only_the_stains_of_the_task(make_cohort: Make, catalogue: Catalogue) -> None:
-    rows = [(f"s{i}", f"c{i}", "", {"er_level": str(i % 2)}) for i in range(6)]
-    stains = {f"s{i}": "ER" if i < 4 else "PR" for i in range(6)}
     task = catalogue.tasks["mgh-breast-er-quant"]
-    first = next(iter(task.labels.map))  # type: ignore[union-attr]
-    second = list(task.labels.map)[1]  # type: ignore[union-attr]
-    rows = [(s, c, t, {"er_level": (first, second)[i % 2]}) for i, (s, c, t, _) in enumerate(rows)]
+    words = list(task.labels.map)  # type: ignore[union-attr]
+    rows = [(f"s{i}", f"c{i}", "", {"er_level": words[i % 6]}) for i in range(8)]
+    stains = {f"s{i}": "ER" if i < 6 else "PR" for i in range(8)}
     units = build_units(task, make_cohort(rows, stains=stains), "t.csv")
-    assert list(units.table["unit_id"]) == ["s0", "s1", "s2", "s3"]
+    assert list(units.table["unit_id"]) == [f"s{i}" for i in range(6)]
     assert units.missing == {}
     only_pr = make_cohort(rows, stains=dict.fromkeys(stains, "PR"))
     with pytest.raises(InputError, match=r"wants slides of stain ER; there are PR"):
@@ -119,9 +117,9 @@ def follow_up(*cells: tuple[str, str]) -> list[tuple[str, str, str, dict[str, st
 
 
 def test_survival_keeps_time_zero_and_counts_gaps(make_cohort: Make, catalogue: Catalogue) -> None:
-    rows = follow_up(("0", "1.0"), ("12.5", "0"), ("", "1"), ("7", ""), ("", ""))
+    rows = follow_up(("0", "1.0"), ("612.5", "0"), ("", "1"), ("7", ""), ("", ""))
     units = build_units(catalogue.tasks["tcga-breast-os"], make_cohort(rows), "t.csv")
-    assert list(units.table["time_days"]) == [0.0, 12.5]
+    assert list(units.table["time_days"]) == [0.0, 612.5]
     assert list(units.table["event"]) == [True, False]
     assert units.table["event"].dtype == bool
     assert units.missing == {"no event indicator": ("c3",), "no follow-up time": ("c2", "c4")}

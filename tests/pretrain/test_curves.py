@@ -51,6 +51,9 @@ def test_a_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert table["epoch"].tolist() == [1, 2, 3]
     assert table["global"].tolist() == [0.1 + 0.2] * 3
     assert table["loss"].isna().tolist() == [False, True, True]
+    log_text = (tmp_path / "out" / "log.csv").read_text(encoding="utf-8")
+    (tmp_path / "marked.csv").write_text("\ufeff" + log_text, encoding="utf-8")
+    assert read_log(tmp_path / "marked.csv").equals(table), "a byte order mark is passed over"
 
 
 def test_columns_stay_those_of_the_first_row(tmp_path: Path) -> None:

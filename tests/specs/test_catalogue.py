@@ -145,6 +145,15 @@ def test_no_folder_and_a_folder_without_tasks_name_the_option(tmp_path):
         load_catalogue(tmp_path).select(["all"])
 
 
+def test_a_byte_order_mark_is_passed_over(copy):
+    path = copy / "bcnb-er.yaml"
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert load_catalogue(copy).tasks["bcnb-er"] == load_catalogue().tasks["bcnb-er"]
+    path.write_text(path.read_text(encoding="utf-8").replace("id: bcnb-er", "idd: bcnb-er"))
+    with pytest.raises(InputError, match=r"bcnb-er\.yaml:1: unknown key 'idd'"):
+        load_catalogue(copy)
+
+
 def test_not_text_and_not_a_mapping(copy):
     (copy / "bcnb-er.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
@@ -164,6 +173,10 @@ def test_no_code_runs_from_yaml(copy):
 @given(st.integers(-1000, 1000))
 def test_whole_numbers_are_one_word(number):
     assert canonical_word(number) == canonical_word(f"{number}.0") == canonical_word(f" {number} ")
+
+
+def test_a_word_is_one_however_its_accents_are_composed():
+    assert canonical_word("ne\u0301gatif") == canonical_word("n\u00e9gatif") == "n\u00e9gatif"
 
 
 @given(st.text())

@@ -91,6 +91,10 @@ def test_hostile_yaml_is_refused(text, reason):
         parse_yaml(text.encode(), "card.yaml")
 
 
+def test_a_byte_order_mark_before_yaml_is_passed_over():
+    assert parse_yaml("\ufeffname: x\n".encode(), "card.yaml") == {"name": "x"}
+
+
 def test_yaml_that_is_not_utf8_is_refused():
     with pytest.raises(InputError, match="plain YAML"):
         parse_yaml(b"a: \xff", "card.yaml")
@@ -126,6 +130,14 @@ def test_embeddings_are_read_as_they_were_written():
     assert found.ids == tuple(IDS)
     np.testing.assert_array_equal(found.matrix, MATRIX)
     assert found.hash == stated
+
+
+def test_ids_of_embeddings_are_in_the_normal_form_and_the_hash_is_of_the_file():
+    found, stated = parse_embeddings(embeddings_file(["7.0", "e\u0301", "007"], MATRIX), "x")
+    assert found.ids == ("7", "\u00e9", "007")
+    assert found.hash == stated
+    with pytest.raises(InputError, match="the id '7' stands twice"):
+        parse_embeddings(embeddings_file(["7.0", "7", "8"], MATRIX), "x")
 
 
 @pytest.mark.parametrize(
