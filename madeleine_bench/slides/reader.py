@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 from madeleine_bench.slides.pyramid import phantom_kind
 
 MppSource = Literal["given", "stated", "objective"]
@@ -262,6 +263,7 @@ def _opened(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
+        check_readable(path)
         raise InputError(
             f"{path} is not a slide that OpenSlide reads: it is of another format, or cut short. A "
             "plain picture (JPEG, PNG, plain TIFF) becomes one by: mbench slides convert"
@@ -278,6 +280,12 @@ def _reading(path: Path, read: Callable[[], Read]) -> Read:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
+    """Return the error for a slide that OpenSlide fails on.
+
+    Raises:
+        UnreadableFile: it does so because the system refuses to read the file.
+    """
+    check_readable(path, error)
     return InputError(
         f"{path} cannot be read ({error}): the slide is cut short or damaged. Copy it again from "
         "where it came from"
