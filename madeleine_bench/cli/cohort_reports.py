@@ -56,7 +56,9 @@ def print_status(
         raise InputError("\n".join(broken))
 
 
-def verify_cohorts(pattern: str, config: Path | None, results: Path, folder: Path | None) -> None:
+def verify_cohorts(
+    pattern: str, config: Path | None, results: Path, folder: Path | None, full: bool
+) -> None:
     """Open every file of the configured cohorts and print what is wrong.
 
     Raises:
@@ -75,7 +77,7 @@ def verify_cohorts(pattern: str, config: Path | None, results: Path, folder: Pat
         data = LocalCohort(spec, settings.cohorts[cohort_id], results / "cache")
         with LiveProgress() as progress:
             progress.phase("verify", len(data.files))
-            findings = verify_cohort(data, progress.advance)
+            findings = verify_cohort(data, progress.advance, full=full)
         errors += sum(finding.level == "error" for finding in findings)
         rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
         typer.echo(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")

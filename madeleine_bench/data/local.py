@@ -131,6 +131,10 @@ class LocalCohort:
         """Return the hash of the slide's bag: of its file, as it is or as it was when packed."""
         return self.bags.content_key(self._name(slide_id))
 
+    def is_as_remembered(self, slide_id: str) -> bool:
+        """Return whether the slide's bag is the one that is remembered; every byte is read."""
+        return self.bags.confirm(self._name(slide_id))
+
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
         own = copy.copy(self)

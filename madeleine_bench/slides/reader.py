@@ -19,6 +19,7 @@ from PIL import Image
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
+from madeleine_bench.hashing import hash_sample
 from madeleine_bench.slides.pyramid import phantom_kind
 
 MppSource = Literal["given", "stated", "objective"]
@@ -108,7 +109,10 @@ class Slide:
         self.level_sizes = tuple(self._slide.level_dimensions)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
-        self.content = f"{path.stat().st_size}:{properties.get('openslide.quickhash-1', '')}"
+        # OpenSlide hashes the smallest level, unless that is large: then there is no such hash.
+        self.content = f"{path.stat().st_size}:" + (
+            properties.get("openslide.quickhash-1") or hash_sample(path)
+        )
         self.mpp, self.mpp_source = (
             (checked_mpp(mpp, "--mpp"), "given") if mpp is not None else _stated_mpp(properties)
         )
