@@ -17,6 +17,7 @@ Kind = Literal[
     "site-leak",
     "duplicate",
     "coverage",
+    "partial",
     "shots",
     "lacking-class",
     "label-conflict",
