@@ -28,11 +28,21 @@ def check_readable(path: Path, error: BaseException | None = None) -> None:
     """
     if isinstance(error, OSError) and error.errno in _NOT_CONTENT:
         raise unreadable(path, error) from error
+    with looking_at(path), path.open("rb") as handle:
+        handle.read(1)
+
+
+@contextlib.contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Say in plain words that the system refuses to look at a path, such as in a closed folder.
+
+    Raises:
+        UnreadableFile: it does.
+    """
     try:
-        with path.open("rb") as handle:
-            handle.read(1)
-    except OSError as refusal:
-        raise unreadable(path, refusal) from refusal
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: OSError) -> UnreadableFile:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from madeleine_bench.data.bag_sources import open_bags
 from madeleine_bench.data.bags import feature_files, read_bag_file
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import UnreadableFile
@@ -66,6 +67,20 @@ def test_a_folder_that_may_not_be_listed_is_reported(
     for list_files in (feature_files, list_slides):
         with pytest.raises(UnreadableFile, match=r"locked cannot be read: Permission denied\. Ask"):
             list_files(tmp_path)
+
+
+def test_a_path_in_a_closed_folder_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: an internal error that named PermissionError."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for opened in (lambda: open_bags(tmp_path, None, tmp_path), lambda: list_slides(tmp_path)):
+        with pytest.raises(UnreadableFile, match="cannot be read: Permission denied"):
+            opened()
 
 
 @pytest.mark.parametrize(

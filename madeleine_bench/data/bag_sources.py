@@ -24,6 +24,7 @@ from madeleine_bench.data.packed.index import (
 )
 from madeleine_bench.data.packed.numbers import disk_dtype, read_rows
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import looking_at
 from madeleine_bench.hashing import file_state
 
 # What the index calls the facts of patches, and what bag files call them.
@@ -245,7 +246,9 @@ def open_bags(folder: Path, encoder: str | None, cache: Path) -> BagSource:
     Raises:
         InputError: there is no such folder, it holds no whole store, or two files of one name.
     """
-    if is_packed_store(folder):
+    with looking_at(folder):
+        is_packed = is_packed_store(folder)
+    if is_packed:
         return PackedBags(folder)
     return FolderBags(folder, encoder, cache)
 

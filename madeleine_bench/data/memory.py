@@ -9,7 +9,7 @@ from typing import Any
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import unreadable
+from madeleine_bench.files import looking_at, unreadable
 from madeleine_bench.hashing import file_fingerprint, file_state, hash_file, hash_json
 
 # The number counts the kinds of facts there have been: lines of fewer facts are left alone.
@@ -108,10 +108,8 @@ class FileMemory:
         state = file_state(path)
         then, fingerprint = self._sampled.get(path, ((), ""))
         if not state or then != state:
-            try:
+            with looking_at(path):
                 fingerprint = file_fingerprint(path)
-            except OSError as error:
-                raise unreadable(path, error) from error
             self._sampled[path] = state, fingerprint
         return fingerprint
 
@@ -140,10 +138,8 @@ class FileMemory:
 
 
 def _hash(path: Path) -> str:
-    try:
+    with looking_at(path):
         return hash_file(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def _check(content: list[Any]) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable, files_under
+from madeleine_bench.files import check_readable, files_under, looking_at
 from madeleine_bench.slides.pyramid import write_pyramid
 from madeleine_bench.slides.reader import checked_mpp
 
@@ -38,9 +38,11 @@ def list_slides(place: Path) -> SlideFolder:
         InputError: there is no such path, a folder under it cannot be read, it holds no slide, or
             two slides have the same name.
     """
-    if place.is_file():
+    with looking_at(place):
+        is_file, is_folder = place.is_file(), place.is_dir()
+    if is_file:
         return SlideFolder((place,), ())
-    if not place.is_dir():
+    if not is_folder:
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
     files = [path for path in files_under(place) if path.name[0] != "."]
     slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
