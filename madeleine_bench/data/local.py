@@ -249,19 +249,18 @@ def match_notes(data: CohortData) -> list[str]:
     """Return a line for each way in which slides were matched with files of another name."""
     if not isinstance(data, LocalCohort):
         return []
-    others = [(slide, name) for slide, name in data.names.items() if slide != name]
-    bare = [pair for pair in others if _bare(pair[0]) == _bare(pair[1])]
-    longer = [pair for pair in others if pair not in set(bare)]
+    others = {slide: name for slide, name in data.names.items() if slide != name}
+    bare = {slide for slide, name in others.items() if _bare(slide) == _bare(name)}
     ways = (
-        ("matched without the suffix of the slide file", bare),
-        ("matched by how the name of the feature file begins", longer),
+        ("without the suffix of the slide file", [slide for slide in others if slide in bare]),
+        ("by how the name of the feature file begins", [s for s in others if s not in bare]),
     )
     return [
-        f"{data.cohort_id}: {len(pairs)} slides are {how}: "
-        + ", ".join(f"{slide} with {name}" for slide, name in pairs[:_SHOWN])
-        + ", ..." * (len(pairs) > _SHOWN)
-        for how, pairs in ways
-        if pairs
+        f"{data.cohort_id}: {len(slides)} slide(s) matched {how}: "
+        + ", ".join(f"{slide} with {others[slide]}" for slide in slides[:_SHOWN])
+        + ", ..." * (len(slides) > _SHOWN)
+        for how, slides in ways
+        if slides
     ]
 
 
