@@ -13,6 +13,10 @@ class InputError(MbenchError):
     exit_code = 2
 
 
+class UnreadableFile(InputError):
+    """The system refuses to read a file or folder; nothing is known of its content."""
+
+
 class Interrupted(MbenchError):
     """The user stopped the work; what was finished is kept. The CLI exits with 130."""
 

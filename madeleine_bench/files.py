@@ -1,12 +1,96 @@
-"""Writes that leave no half: to a temporary file, then renamed; and one writer a folder."""
+"""Files and folders: written whole or not at all, listed whole, and refused in plain words."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import InputError, UnreadableFile
+
+# What a damaged file does not cause: the disk, the network or the limits of the process do.
+_NOT_CONTENT = {
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
+
+
+def check_readable(path: Path, error: BaseException | None = None) -> None:
+    """Check that the system lets a file be read, before a library's error is put down to damage.
+
+    Args:
+        path: the file.
+        error: what a library raised when it read the file.
+
+    Raises:
+        UnreadableFile: the system refuses; the message says why and what to do.
+    """
+    if isinstance(error, OSError) and error.errno in _NOT_CONTENT:
+        raise unreadable(path, error) from error
+    with looking_at(path), path.open("rb") as handle:
+        handle.read(1)
+
+
+@contextlib.contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Say in plain words that the system refuses to look at a path, such as in a closed folder.
+
+    Raises:
+        UnreadableFile: it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> UnreadableFile:
+    """Return what the user is told when the system refuses to read a file or folder."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        advice = "Ask its owner for permission to read it, or name what you may read"
+    elif error.errno in (errno.ENOENT, errno.ELOOP):
+        advice = "Look whether its disk is mounted, or remove the link"
+    else:
+        advice = "Look whether its disk is mounted and sound, and run again"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return UnreadableFile(f"{path} cannot be read: {reason}. {advice}")
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Return every file under a folder, sorted: nested ones too, and those behind links.
+
+    A folder that several links lead to is entered once, so that links in a circle end.
+
+    Raises:
+        UnreadableFile: a folder cannot be listed, or a link leads nowhere.
+    """
+    files: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    todo = [folder]
+    while todo:
+        here = todo.pop()
+        try:
+            state = here.stat()
+            if (state.st_dev, state.st_ino) in entered:
+                continue
+            entered.add((state.st_dev, state.st_ino))
+            with os.scandir(here) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            raise unreadable(here, error) from error
+        for entry in entries:
+            path = here / entry.name
+            try:
+                if entry.is_dir():
+                    todo.append(path)
+                elif entry.is_file():
+                    files.append(path)
+                elif entry.is_symlink() and not entry.name.startswith("."):
+                    path.stat()  # raises where the link leads nowhere
+            except OSError as error:
+                raise unreadable(path, error) from error
+    return sorted(files)
 
 
 @contextlib.contextmanager

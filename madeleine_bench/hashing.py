@@ -1,6 +1,7 @@
 """Content hashes: of bytes, files, JSON-like values and arrays, all SHA-256 in hex."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_BLOCKS, _BLOCK_BYTES = 14, 4096  # what is sampled of a file
 
 
 def canonical_json(value: Any) -> str:
@@ -40,6 +43,59 @@ def hash_file(path: str | os.PathLike[str]) -> str:
     """
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return size, times, inode and device of a file; nothing where it cannot be looked at."""
+    try:
+        return _state(path.stat())
+    except OSError:
+        return ()
+
+
+def hash_sample(path: Path) -> str:
+    """Return the hash of a file's size and of 14 blocks of 4 kB, the first and the last among them.
+
+    A file of up to 56 kB is hashed whole. A change between the blocks of a larger one is missed.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", buffering=0) as handle:
+        return _sampled(handle).hexdigest()
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return a hash that tells cheaply that a file is as it was when it was last read whole.
+
+    It covers `file_state` and `hash_sample`. A file unpacked again with the same size and times has
+    another inode or change time. What it misses: a change between the sampled blocks by a program
+    that also sets back the clock of the system, or writes to the disk itself. It is no identity of
+    the content: only `hash_file` is.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb", buffering=0) as handle:
+        digest = _sampled(handle)
+        digest.update(repr(_state(os.fstat(handle.fileno()))).encode())
+    return digest.hexdigest()
+
+
+def _state(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+
+
+def _sampled(handle: io.FileIO) -> "hashlib._Hash":
+    size = os.fstat(handle.fileno()).st_size
+    digest = hashlib.sha256(str(size).encode())
+    if size <= _BLOCKS * _BLOCK_BYTES:
+        digest.update(handle.readall())
+        return digest
+    for block in range(_BLOCKS):
+        handle.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
+        digest.update(handle.read(_BLOCK_BYTES))
+    return digest
 
 
 def hash_files(paths: Iterable[Path]) -> str:

@@ -8,8 +8,9 @@ import typer
 from madeleine_bench.cli.console import LiveProgress, print_table
 from madeleine_bench.data.bags import BagLayout
 from madeleine_bench.data.config import Config, load_config
+from madeleine_bench.data.coverage import left_out, some_left_out
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.ucsb import fetch_ucsb
 from madeleine_bench.data.verify import verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
@@ -18,8 +19,6 @@ from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
-
-SHOWN_IDS = 3
 
 
 def print_status(
@@ -32,6 +31,7 @@ def print_status(
     """
     catalogue, settings = _load(folder, config)
     rows: list[list[str]] = []
+    notes: list[str] = []
     broken: list[str] = []
     for cohort_id in _matching(pattern, list(catalogue.cohorts)):
         spec = catalogue.cohorts[cohort_id]
@@ -48,15 +48,20 @@ def print_status(
             board = board_of(cohort.data)
             rows.append([cohort_id, board, f"{with_bag}/{slides}", note])
             rows.extend(_task_row(task, cohort, broken) for task in cohort.tasks)
+            notes += match_notes(cohort.data)
         except InputError as error:
             broken.append(f"{cohort_id}: {error}")
             rows.append([cohort_id, "broken", "", "see below"])
     print_table("", ["cohort / task", "board", "bags", "what there is"], rows)
+    for note in notes:
+        typer.echo(note)
     if broken:
         raise InputError("\n".join(broken))
 
 
-def verify_cohorts(pattern: str, config: Path | None, results: Path, folder: Path | None) -> None:
+def verify_cohorts(
+    pattern: str, config: Path | None, results: Path, folder: Path | None, full: bool
+) -> None:
     """Open every file of the configured cohorts and print what is wrong.
 
     Raises:
@@ -75,10 +80,12 @@ def verify_cohorts(pattern: str, config: Path | None, results: Path, folder: Pat
         data = LocalCohort(spec, settings.cohorts[cohort_id], results / "cache")
         with LiveProgress() as progress:
             progress.phase("verify", len(data.files))
-            findings = verify_cohort(data, progress.advance)
+            findings = verify_cohort(data, progress.advance, full=full)
         errors += sum(finding.level == "error" for finding in findings)
         rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
         typer.echo(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")
+        for note in match_notes(data):
+            typer.echo(note)
     if rows:
         print_table("", ["level", "cohort", "slide", "file", "finding"], rows)
     if errors:
@@ -124,11 +131,7 @@ def _task_row(task: TaskSpec, cohort: OpenCohort, broken: list[str]) -> list[str
         what = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
     else:
         what = f"events {int(units.table['event'].sum())}"
-    missing = "; ".join(
-        f"{reason}: {len(ids)} ({', '.join(ids[:SHOWN_IDS])}{', ...' * (len(ids) > SHOWN_IDS)})"
-        for reason, ids in sorted(units.missing.items())
-        if ids
-    )
+    missing = some_left_out(left_out(task, cohort.data, units))
     text = f"{len(units.table)} {task.unit}s: {what}" + (
         f"; left out: {missing}" if missing else ""
     )

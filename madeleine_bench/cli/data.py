@@ -36,6 +36,12 @@ def verify(
         str,
         typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
     ] = "*",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Hash every byte again; report and replace what is remembered wrongly."
+        ),
+    ] = False,
     config: Config = None,
     results: Results = Path("results"),
     catalogue: Catalogue = None,
@@ -48,7 +54,7 @@ def verify(
     """
     from madeleine_bench.cli.cohort_reports import verify_cohorts
 
-    verify_cohorts(cohort, config, results, catalogue)
+    verify_cohorts(cohort, config, results, catalogue, full)
 
 
 @app.command()

@@ -85,6 +85,13 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="An encoder fails that takes longer for one slide."),
     ] = None,
+    allow_partial: Annotated[
+        bool,
+        typer.Option(
+            "--allow-partial",
+            help="Score a task although under 90% of its labelled slides or cases have features.",
+        ),
+    ] = False,
     determinism: Annotated[
         bool,
         typer.Option(
@@ -109,6 +116,7 @@ def run(
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
         config, catalogue, phantom, device, ExecutorChoice(executor, scheduler), time_limit,
+        allow_partial,
     )  # fmt: skip
     finish_run(request)
     if determinism:

@@ -13,7 +13,7 @@ from madeleine_bench.data.bags import BagFile, read_bag_file
 from madeleine_bench.embeddings.compute import attention_checked
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.files import write_bytes
+from madeleine_bench.files import files_under, write_bytes
 from madeleine_bench.slides.bag_folder import boxes_on_thumbnail
 from madeleine_bench.slides.choice import choose_patches
 from madeleine_bench.slides.contours import tissue_contours
@@ -127,7 +127,7 @@ def _slide_row(slide: Slide) -> list[str]:
 def _pictures(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]  # whatever it is, opening it says what is wrong
-    found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES]
+    found = [path for path in files_under(place) if path.suffix.lower() in PICTURE_SUFFIXES]
     if not found:
         raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
     return found

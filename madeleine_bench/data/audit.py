@@ -18,6 +18,7 @@ Kind = Literal[
     "duplicate",
     "look-alike",
     "coverage",
+    "partial",
     "shots",
     "lacking-class",
     "label-conflict",

@@ -24,6 +24,8 @@ from madeleine_bench.data.packed.index import (
 )
 from madeleine_bench.data.packed.numbers import disk_dtype, read_rows
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import looking_at
+from madeleine_bench.hashing import file_state
 
 # What the index calls the facts of patches, and what bag files call them.
 _GEOMETRY = {
@@ -65,6 +67,14 @@ class BagSource(Protocol):
         """
         ...
 
+    def confirm(self, name: str) -> bool:
+        """Return whether a bag is the one that is remembered, every byte of it read again.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        ...
+
     def part(self, names: Iterable[str]) -> "BagSource":
         """Return a source of some of the bags, which takes little to send to another process."""
         ...
@@ -89,7 +99,7 @@ class FolderBags:
         self._memory = FileMemory(cache / "files.jsonl")
 
     def facts(self, name: str) -> FileFacts:
-        """Return what the header of a file states, remembered until the file changes."""
+        """Return what the header of a file states, remembered as `content_key` is."""
         return self._memory.facts(self.found[name], self._encoder)
 
     def read(self, name: str) -> BagFile:
@@ -97,10 +107,14 @@ class FolderBags:
         return read_bag_file(self.found[name], self._encoder)
 
     def content_key(self, name: str) -> str:
-        """Return the SHA-256 of a file, remembered until the file changes."""
+        """Return the SHA-256 of a file, remembered while its fingerprint is the same."""
         digest = self._memory.sha256(self.found[name])
         # Which of several encoders is read from the file is part of what the bag is.
         return f"{digest}:{self._encoder}" if self._encoder else digest
+
+    def confirm(self, name: str) -> bool:
+        """Hash a file whole; where it is not what was remembered, forget that."""
+        return self._memory.confirm(self.found[name])
 
     def part(self, names: Iterable[str]) -> "FolderBags":
         """Return a source of some of the files."""
@@ -174,6 +188,10 @@ class PackedBags:
         opened = self._opened
         return opened.index.content_keys[opened.positions[name]]
 
+    def confirm(self, name: str) -> bool:
+        """Return True: `read` checks every byte of a bag by the hash in the index."""
+        return True
+
     def part(self, names: Iterable[str]) -> "PackedBags":
         """Return the source itself, which is sent as a path."""
         return self
@@ -190,11 +208,7 @@ class PackedBags:
 
     @property
     def _opened(self) -> "_OpenIndex":
-        try:
-            changed = (self.path / INDEX).stat().st_mtime_ns
-        except OSError:
-            changed = 0  # reading it says what is wrong
-        return _opened(str(self.path), changed)
+        return _opened(str(self.path), file_state(self.path / INDEX))
 
 
 class _OpenIndex:
@@ -232,11 +246,13 @@ def open_bags(folder: Path, encoder: str | None, cache: Path) -> BagSource:
     Raises:
         InputError: there is no such folder, it holds no whole store, or two files of one name.
     """
-    if is_packed_store(folder):
+    with looking_at(folder):
+        is_packed = is_packed_store(folder)
+    if is_packed:
         return PackedBags(folder)
     return FolderBags(folder, encoder, cache)
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, changed: int) -> _OpenIndex:
+def _opened(path: str, state: tuple[int, ...]) -> _OpenIndex:
     return _OpenIndex(Path(path))

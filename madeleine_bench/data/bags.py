@@ -14,6 +14,8 @@ others         `patch_embeddings`          `coords`                          `pa
 """
 
 import re
+import shlex
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +28,8 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.h5_heaps import check_heaps
 from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
-from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing
+from madeleine_bench.errors import InputError, UnreadableFile
+from madeleine_bench.files import check_readable, files_under, replacing
 from madeleine_bench.specs.loader import did_you_mean
 
 BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
@@ -195,16 +197,17 @@ def feature_files(folder: Path) -> dict[str, Path]:
     """Return every bag file under a folder, nested ones too, by slide id (the name's stem).
 
     Only the last suffix is cut, so dotted ids such as those of TCGA stay whole. Hidden files and
-    files of other kinds are passed over.
+    files of other kinds are passed over; links are followed.
 
     Raises:
-        InputError: there is no such folder, or two files have the same stem.
+        InputError: there is no such folder, a folder under it cannot be read, or two files have
+            the same stem.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; 'features' wants the folder of the bag files")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+    for path in files_under(folder):
+        if path.suffix not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:
             raise InputError(
@@ -251,11 +254,32 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except (OSError, RuntimeError, KeyError) as error:
+        _check_unlocked(path, str(error))
+        check_readable(path, error)
         reason = str(error).split(" (")[-1].rstrip(")")
         raise InputError(
             f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
             "format. Extract the features of this slide again"
         ) from error
+
+
+def _check_unlocked(path: Path, said: str) -> None:
+    """Check that what HDF5 says of a file is not that another process writes it.
+
+    Raises:
+        UnreadableFile: that is what it says.
+    """
+    if "unable to lock file" in said:
+        raise UnreadableFile(
+            f"{path} is locked: another process has it open to write. Wait until that process ends "
+            "and run again. If there is none, the disk has no file locks: set the environment "
+            "variable HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    if "already open for write" in said:
+        raise UnreadableFile(
+            f"{path} is marked as open to write: the program that writes it still runs, or was "
+            "stopped before it ended. Wait for it, or extract the features of this slide again"
+        )
 
 
 def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
@@ -405,12 +429,13 @@ def _load_pt(path: Path) -> NDArray[Any]:
     import torch
 
     try:
-        tensor = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
+            tensor = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path} cannot be read as a .pt file of one tensor: {reason}") from error
+        check_readable(path, error)
+        raise InputError(_no_tensor(path, str(error))) from error
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{path} holds a {type(tensor).__name__}; expected one tensor")
     if not tensor.is_floating_point():
@@ -422,3 +447,29 @@ def _load_pt(path: Path) -> NDArray[Any]:
         tensor = tensor.float()  # numpy has no bfloat16
     matrix: NDArray[Any] = tensor.numpy()
     return matrix
+
+
+def _no_tensor(path: Path, said: str) -> str:
+    """Return why a .pt file is not read, from what torch says of it, and what to do."""
+    other = re.search(r"Unsupported global: GLOBAL ([\w.]+)", said)
+    if other is None:
+        return (
+            f"{path} cannot be read as a .pt file of one tensor: torch.save did not write it, or "
+            "it is cut short or damaged. Extract the features of this slide again"
+        )
+    name = other.group(1)
+    if not name.startswith("numpy."):
+        return (
+            f"{path} cannot be read as a .pt file of one tensor: it holds a Python object ({name}) "
+            "that could run code, so it was not built. Save the features alone, as a tensor"
+        )
+    line = (
+        "import sys, numpy, torch; p = sys.argv[1]; a = torch.load(p, weights_only=False); "
+        "torch.save(torch.as_tensor(numpy.asarray(a)), p)"
+    )
+    return (
+        f"{path} cannot be read as a .pt file of one tensor: it holds a NumPy array, which is "
+        "pickled and could run code. If you trust the file, write the array as a tensor: "
+        f'python -c "{line}" {shlex.quote(str(path))} (where the file holds a dict, take the '
+        "array out of it: a = torch.load(...)['features'])"
+    )

@@ -21,6 +21,10 @@ from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.types import Bag, CohortData, Source, board_name, rows_of
 
 _SHOWN = 3
+_SLIDE_SUFFIXES = {
+    "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
+    "qptiff", "isyntax",
+}  # fmt: skip
 
 
 class LocalCohort:
@@ -33,6 +37,7 @@ class LocalCohort:
         organ: of the cohort.
         entry: what mbench.toml says of the cohort.
         slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
+        names: name of the bag of each slide that has one: most often its id.
         files: file of each slide that has a bag: its own, or one of a packed store.
         bags: where they are read from.
         extra: bags that no row of the table names, by name, with their file.
@@ -66,9 +71,9 @@ class LocalCohort:
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         _check_cohort(self.bags, cohort.id)
         found = self.bags.found
-        self._names = _match(list(self.slides["slide_id"]), found)
-        self.files = {slide_id: found[name] for slide_id, name in self._names.items()}
-        used = set(self._names.values())
+        self.names = _match(list(self.slides["slide_id"]), found)
+        self.files = {slide_id: found[name] for slide_id, name in self.names.items()}
+        used = set(self.names.values())
         self.extra = {name: path for name, path in found.items() if name not in used}
         if not self.files:
             raise InputError(_nothing_matches(self.slides, found, self.folder, entry.labels))
@@ -132,6 +137,10 @@ class LocalCohort:
         """Return the hash of the slide's bag: of its file, as it is or as it was when packed."""
         return self.bags.content_key(self._name(slide_id))
 
+    def is_as_remembered(self, slide_id: str) -> bool:
+        """Return whether the slide's bag is the one that is remembered; every byte is read."""
+        return self.bags.confirm(self._name(slide_id))
+
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
         own = copy.copy(self)
@@ -139,10 +148,10 @@ class LocalCohort:
             own.__dict__.pop(name, None)
         own.slides = rows_of(self.slides, slide_ids)
         own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
-        own._names = {one: self._names[one] for one in slide_ids if one in self._names}
-        own.files = {one: self.files[one] for one in own._names}
+        own.names = {one: self.names[one] for one in slide_ids if one in self.names}
+        own.files = {one: self.files[one] for one in own.names}
         own.extra = {}
-        own.bags = self.bags.part(own._names.values())
+        own.bags = self.bags.part(own.names.values())
         return own
 
     @property
@@ -168,7 +177,7 @@ class LocalCohort:
 
     def _phantom(self) -> str | None:
         """Return what the first sound file says; that all agree is checked with the other facts."""
-        for _, name in sorted(self._names.items()):
+        for _, name in sorted(self.names.items()):
             try:
                 return self.bags.facts(name).phantom
             except InputError:
@@ -185,7 +194,7 @@ class LocalCohort:
         facts: dict[str, FileFacts] = {}
         first: tuple[Path, FileFacts] | None = None
         for slide_id, path in sorted(self.files.items()):
-            facts[slide_id] = now = self.bags.facts(self._names[slide_id])
+            facts[slide_id] = now = self.bags.facts(self.names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
             self._check_origin(path, now)
             if now.patches == 0:
@@ -207,7 +216,7 @@ class LocalCohort:
             )
 
     def _name(self, slide_id: str) -> str:
-        name = self._names.get(slide_id)
+        name = self.names.get(slide_id)
         if name is None:
             raise InputError(f"slide '{slide_id}' has no feature file under {self.folder}")
         return name
@@ -237,30 +246,67 @@ def _check_cohort(bags: BagSource, cohort_id: str) -> None:
         )
 
 
-def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
-    """Return the bag of each slide: of the same id, else of the one that goes on by a dot.
+def match_notes(data: CohortData) -> list[str]:
+    """Return a line for each way in which slides were matched with files of another name."""
+    if not isinstance(data, LocalCohort):
+        return []
+    others = {slide: name for slide, name in data.names.items() if slide != name}
+    bare = {slide for slide, name in others.items() if _bare(slide) == _bare(name)}
+    ways = (
+        ("without the suffix of the slide file", [slide for slide in others if slide in bare]),
+        ("by how the name of the feature file begins", [s for s in others if s not in bare]),
+    )
+    return [
+        f"{data.cohort_id}: {len(slides)} slide(s) matched {how}: "
+        + ", ".join(f"{slide} with {others[slide]}" for slide in slides[:_SHOWN])
+        + ", ..." * (len(slides) > _SHOWN)
+        for how, slides in ways
+        if slides
+    ]
 
-    So the id TCGA-A1-A0SB-01Z-00-DX1 finds TCGA-A1-A0SB-01Z-00-DX1.<uuid>.h5.
+
+def _bare(name: str) -> str:
+    """Return the name of a slide without the suffix of a slide file."""
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
+
+
+def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
+    """Return the bag of each slide: of the same name, else of a name that means the same slide.
+
+    Such a name differs by the suffix of a slide file (x.svs and x.h5, x and x.svs.h5), or goes on
+    after the first dot: TCGA-A1-A0SB-01Z-00-DX1 finds TCGA-A1-A0SB-01Z-00-DX1.<uuid>.h5.
+
+    Raises:
+        InputError: a slide has several such files, or a file is that of several slides.
     """
     same: dict[str, list[str]] = defaultdict(list)
-    longer: dict[str, list[str]] = defaultdict(list)
+    candidates: dict[str, list[str]] = defaultdict(list)
     exact = set(slide_ids)
     for stem in found:
-        if (own := canonical_id(stem)) in exact:
-            same[own].append(stem)
-        elif "." in stem:
-            longer[canonical_id(stem.split(".", 1)[0])].append(stem)
+        if (slide_id := canonical_id(stem)) in exact:
+            same[slide_id].append(stem)
+            continue
+        for name in {canonical_id(_bare(stem)), canonical_id(stem.split(".", 1)[0])}:
+            candidates[name].append(stem)
     names: dict[str, str] = {}
+    slide_of: dict[str, str] = {}
     for slide_id in slide_ids:
-        stems = same.get(slide_id) or longer.get(slide_id, [])
+        stems = same.get(slide_id) or candidates.get(_bare(slide_id), [])
         if len(stems) > 1:
             paths = " and ".join(str(found[stem]) for stem in stems[:_SHOWN])
             raise InputError(
                 f"slide '{slide_id}' could be {paths}; keep one of them, or write the whole name "
                 "in the label table"
             )
-        if stems:
-            names[slide_id] = stems[0]
+        for stem in stems:
+            other = slide_of.setdefault(stem, slide_id)
+            if other != slide_id:
+                raise InputError(
+                    f"{found[stem]} could be of slide '{other}' and of slide '{slide_id}'; give "
+                    "the file the whole name of its slide, or remove one row of the label table"
+                )
+            names[slide_id] = stem
     return names
 
 

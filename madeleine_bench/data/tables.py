@@ -11,6 +11,7 @@ import pandas as pd
 
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import Stain, canonical_word
@@ -126,10 +127,9 @@ def _read_text(path: Path) -> tuple[list[str], Rows]:
 def _read_parquet(path: Path) -> tuple[list[str], Rows]:
     try:
         table = pd.read_parquet(path)
-    except OSError as error:
-        raise InputError(f"cannot read the label table {path}: {error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not a parquet file: {error}") from error
+    except (OSError, ValueError) as error:
+        check_readable(path, error)
+        raise InputError(f"{path} is not a parquet file, or it is cut short or damaged") from error
     if table.empty:
         raise InputError(f"{path}: the table has no rows; expected a row per slide")
     columns = [[_cell(value) for value in table[name].tolist()] for name in table.columns]

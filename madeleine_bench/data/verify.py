@@ -10,6 +10,11 @@ from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
 
+_REPLACED = (
+    "its content is not what was remembered; that is repaired now. Scores from before are of the "
+    "former content: run again"
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -39,7 +44,10 @@ class _Seen:
 
 
 def verify_cohort(
-    data: LocalCohort, progress: Callable[[str], None] = lambda slide_id: None
+    data: LocalCohort,
+    progress: Callable[[str], None] = lambda slide_id: None,
+    *,
+    full: bool = False,
 ) -> list[Finding]:
     """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
 
@@ -49,11 +57,13 @@ def verify_cohort(
     Args:
         data: the cohort.
         progress: called with the slide id after each file.
+        full: hash every byte of every file again, whatever its fingerprint says, and list those
+            that are not what was remembered; what was remembered of them is replaced.
     """
     findings: list[Finding] = []
     seen: list[_Seen] = []
     for slide_id, path in data.files.items():
-        _look(data, slide_id, path, findings, seen)
+        _look(data, slide_id, path, findings, seen, full)
         progress(slide_id)
     findings += _odd_ones(seen, "width", "error", "patches of {} dimensions, most files have {}")
     findings += _odd_ones(seen, "dtype", "warning", "features of type {}, most files have {}")
@@ -69,10 +79,17 @@ def verify_cohort(
 
 
 def _look(
-    data: LocalCohort, slide_id: str, path: Path, findings: list[Finding], seen: list[_Seen]
+    data: LocalCohort,
+    slide_id: str,
+    path: Path,
+    findings: list[Finding],
+    seen: list[_Seen],
+    full: bool,
 ) -> None:
     """Read one file, and note it as seen or what is wrong with it."""
     try:
+        if full and not data.is_as_remembered(slide_id):
+            findings.append(Finding("error", slide_id, path, _REPLACED))
         file = data.read_file(slide_id)
     except InputError as error:
         message = str(error).removeprefix(str(path)).lstrip(": ")

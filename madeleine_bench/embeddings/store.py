@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.files import replacing, write_text
+from madeleine_bench.files import check_readable, replacing, write_text
 from madeleine_bench.hashing import hash_array
 
 # One key: safetensors writes several in an order that changes from process to process.
@@ -172,6 +172,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        check_readable(path, error)
         raise InputError(
             f"{path}: not readable embeddings ({error}); delete the file and run again"
         ) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pydantic import ConfigDict, Field, ValidationError
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_bytes
+from madeleine_bench.files import check_readable, write_bytes
 from madeleine_bench.hashing import canonical_json
 from madeleine_bench.specs.loader import Spec
 
@@ -136,6 +136,7 @@ def read_weights(path: Path) -> Models:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
     except (SafetensorError, OSError) as error:
+        check_readable(path, error)
         raise InputError(
             f"{path} is damaged or no safetensors file ({error}). Copy it again from where it "
             "came, or write it again with mbench pretrain or mbench encoders import"

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_bytes
+from madeleine_bench.files import check_readable, write_bytes
 from madeleine_bench.hashing import canonical_json
 
 FORMAT = 2  # 1 had no hash
@@ -94,6 +94,7 @@ def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Che
         stated = about.pop("hash", None) if isinstance(about, dict) else None
         intact = stated == _hash(about, tensors)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        check_readable(path, error)
         raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this version of mbench; {remedy}")

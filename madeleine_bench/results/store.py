@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing, write_text
+from madeleine_bench.files import check_readable, replacing, write_text
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.loader import explain
 from madeleine_bench.specs.record import Record, RecordFeatures, RecordPredictions, record_id
@@ -158,6 +158,7 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        check_readable(path, error)
         raise InputError(
             f"{path}: not a readable record ({error}); delete it and run again"
         ) from error

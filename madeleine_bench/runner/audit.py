@@ -23,6 +23,7 @@ from madeleine_bench.data.audit_cohort import (
     audit_times,
 )
 from madeleine_bench.data.config import Config, load_config
+from madeleine_bench.data.coverage import audit_coverage
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.site_folds import NEAR, balanced_folds, fold_deviation, linked_groups
@@ -157,6 +158,7 @@ def audit_task(
     findings += audit_slide_sites(data, units, divided)
     if isinstance(data, LocalCohort):
         findings += audit_ids(data, units, divided)
+        findings += audit_coverage(task, data, units)
         findings += audit_contents(data, units, divided)
     findings = list(dict.fromkeys(findings))
     findings.sort(key=lambda finding: _ORDER.index(finding.level))

@@ -26,6 +26,7 @@ from madeleine_bench.finetuning.evaluation import (
 )
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.finetuning.unit_bags import UnitBags
+from madeleine_bench.hashing import file_state, hash_file
 from madeleine_bench.process_memory import peak_memory_mb, return_freed_memory
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
@@ -34,6 +35,7 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.implementation import code_file
 from madeleine_bench.specs.record import (
     MainScore,
     RecordEncoder,
@@ -153,9 +155,7 @@ def run_fit_job(job: FitJob) -> Outcome:
         with threadpool_limits(1):
             splits = seeded_splits(protocol, job.assessment.splits)
             split = next(split for split in splits if split.key == job.key)
-            index = job.features / INDEX
-            changed = index.stat().st_mtime_ns if index.is_file() else 0
-            packed = _opened(str(job.features), changed)
+            packed = _opened(str(job.features), file_state(job.features / INDEX))
             bags = UnitBags(packed, job.assessment.units)
             request = FitRequest(task, protocol, job.assessment.units, split, job.organ)
             made = fit(_loaded(job.entry), bags, request, job.device)
@@ -314,7 +314,7 @@ def _folds(
 
 
 @lru_cache(maxsize=2)
-def _opened(path: str, changed: int) -> FeatureStore:
+def _opened(path: str, state: tuple[int, ...]) -> FeatureStore:
     """Return a packed store, opened once for each process until its index changes.
 
     Every slide of it has been checked before the jobs were given out.
@@ -323,10 +323,11 @@ def _opened(path: str, changed: int) -> FeatureStore:
 
 
 @lru_cache(maxsize=32)
-def _loaded_by_path(path: str, card: str) -> SlideEncoder:
+def _loaded_by_path(path: str, card: str, code: str) -> SlideEncoder:
     return load_encoder(EncoderEntry(EncoderCard.model_validate_json(card), Path(path), path))
 
 
 def _loaded(entry: EncoderEntry) -> SlideEncoder:
-    """Return the encoder, made once for each process."""
-    return _loaded_by_path(str(entry.path), entry.card.model_dump_json())
+    """Return the encoder, made once for each process until its card or code is another."""
+    code = hash_file(code_file(entry.path, entry.card.implementation))
+    return _loaded_by_path(str(entry.path), entry.card.model_dump_json(), code)

@@ -10,8 +10,9 @@ from typing import Literal
 from madeleine_bench.data.audit_cohort import require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.config import Config, load_config
+from madeleine_bench.data.coverage import coverage_line, require_coverage
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
@@ -56,6 +57,7 @@ class Request:
         device: where networks are trained; "auto" takes the GPU where there is one.
         executor: where jobs run: in processes of this machine, or on a cluster.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
+        allow_partial: score a task although many of its labelled units have no features.
     """
 
     encoders: tuple[str, ...]
@@ -71,6 +73,7 @@ class Request:
     device: Device = "auto"
     executor: ExecutorChoice = field(default_factory=ExecutorChoice)
     time_limit_s: float | None = None
+    allow_partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Plan:
         cohorts: the cohorts in use, by id.
         cells: every record that was asked for: tasks sorted, then protocols, then encoders.
         features: what identifies the features of each cohort, by its id.
-        notes: what the user should know of the bags, a line each.
+        notes: what the user should know of the bags and of what is left out, a line each.
     """
 
     catalogue: Catalogue
@@ -168,13 +171,24 @@ def make_plan(request: Request) -> Plan:
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
     cells: list[Cell] = []
     unfit: list[str] = []
+    coverage: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
         task = cohort.task(declared)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, [catalogue.protocol(name) for name in request.protocols])
-        for assessment in assess(cohort, task, list(protocols.values()), config, request.results):
+        assessments = assess(
+            cohort,
+            task,
+            list(protocols.values()),
+            config,
+            request.results,
+            allow_partial=request.allow_partial,
+        )
+        if assessments and task.cohort in config.cohorts and request.source != "phantom":
+            coverage.append(coverage_line(task, cohort.data, assessments[0].units))
+        for assessment in assessments:
             cells.extend(
                 Cell(entry, print_, assessment)
                 for entry, print_ in encoders
@@ -184,6 +198,7 @@ def make_plan(request: Request) -> Plan:
         raise InputError(f"--protocol: {unfit[0]}")
     cards = [entry.card for entry, _ in encoders]
     notes = [f"left out: {fault}" for fault in unfit]
+    notes += [line for c in cohorts.values() for line in match_notes(c.data)] + coverage
     notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
@@ -204,13 +219,18 @@ def assess(
     protocols: Sequence[ProtocolSpec],
     config: Config,
     results: Path,
+    *,
+    allow_partial: bool = False,
 ) -> list[Assessment]:
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
 
     Raises:
-        InputError: labels or splits that cannot be used, or slides of two cases that are equal.
+        InputError: labels or splits that cannot be used, slides of two cases that are equal, or,
+            unless `allow_partial`, too few labelled units with features.
     """
     units = build_units(task, cohort.data, cohort.where)
+    if not allow_partial:
+        require_coverage(task, cohort.data, units)
     given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
     folder = results / "splits" / board_of(cohort.data)
     slides = cohort.data.slides

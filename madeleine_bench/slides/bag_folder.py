@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
 from madeleine_bench.data.patch_files import PatchPlace, write_patch_file
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.slides.choice import ChosenPatches
 from madeleine_bench.slides.contours import contours_geojson, tissue_contours
@@ -65,17 +65,22 @@ class BagFolder:
     def find_bag(self, slide_id: str, key: str, *, overwrite: bool) -> int | None:
         """Return the number of patches of a slide's bag where `key` made it; None to make it anew.
 
-        A file that cannot be read is made anew: nothing in it is lost.
+        A damaged file is made again: nothing in it is lost. One that is locked, or that may not be
+        read, can hold everything.
 
         Raises:
-            InputError: the bag is of other settings or of another program, and must not be
-                overwritten.
+            InputError: the bag is of other settings or of another program, or the system refuses to
+                read it, and it must not be overwritten.
         """
         path = self.bag(slide_id)
         if not path.exists():
             return None
         try:
             header = read_bag_header(path)
+        except UnreadableFile:
+            if not overwrite:
+                raise
+            return None
         except InputError:
             return None
         if header.attributes.get(KEY_ATTRIBUTE) == key:

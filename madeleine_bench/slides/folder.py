@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable, files_under, looking_at
 from madeleine_bench.slides.pyramid import write_pyramid
 from madeleine_bench.slides.reader import checked_mpp
 
@@ -34,13 +35,16 @@ def list_slides(place: Path) -> SlideFolder:
     """Return the slides under a folder, nested ones too, or the one slide that a path names.
 
     Raises:
-        InputError: there is no such path, it holds no slide, or two slides have the same name.
+        InputError: there is no such path, a folder under it cannot be read, it holds no slide, or
+            two slides have the same name.
     """
-    if place.is_file():
+    with looking_at(place):
+        is_file, is_folder = place.is_file(), place.is_dir()
+    if is_file:
         return SlideFolder((place,), ())
-    if not place.is_dir():
+    if not is_folder:
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
-    files = [path for path in sorted(place.rglob("*")) if path.is_file() and path.name[0] != "."]
+    files = [path for path in files_under(place) if path.name[0] != "."]
     slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
     pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
     # The slices of an MRXS slide lie in a folder of its name and are not slides.
@@ -75,6 +79,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not a picture that can be read (JPEG, PNG, TIFF)") from error
     except (OSError, SyntaxError, ValueError) as error:
+        check_readable(path, error)
         raise InputError(f"{path} cannot be read ({error}); it is cut short or damaged") from error
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
+from madeleine_bench.hashing import hash_sample
 from madeleine_bench.slides.pyramid import phantom_kind
 
 MppSource = Literal["given", "stated", "objective"]
@@ -107,7 +109,10 @@ class Slide:
         self.level_sizes = tuple(self._slide.level_dimensions)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
-        self.content = f"{path.stat().st_size}:{properties.get('openslide.quickhash-1', '')}"
+        # OpenSlide hashes the smallest level, unless that is large: then there is no such hash.
+        self.content = f"{path.stat().st_size}:" + (
+            properties.get("openslide.quickhash-1") or hash_sample(path)
+        )
         self.mpp, self.mpp_source = (
             (checked_mpp(mpp, "--mpp"), "given") if mpp is not None else _stated_mpp(properties)
         )
@@ -262,6 +267,7 @@ def _opened(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
+        check_readable(path)
         raise InputError(
             f"{path} is not a slide that OpenSlide reads: it is of another format, or cut short. A "
             "plain picture (JPEG, PNG, plain TIFF) becomes one by: mbench slides convert"
@@ -278,6 +284,12 @@ def _reading(path: Path, read: Callable[[], Read]) -> Read:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
+    """Return the error for a slide that OpenSlide fails on.
+
+    Raises:
+        UnreadableFile: it does so because the system refuses to read the file.
+    """
+    check_readable(path, error)
     return InputError(
         f"{path} cannot be read ({error}): the slide is cut short or damaged. Copy it again from "
         "where it came from"

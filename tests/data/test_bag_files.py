@@ -1,4 +1,9 @@
+import errno
 import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from madeleine_bench.data.bags import (
     read_bag_header,
     write_bag_file,
 )
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import InputError, UnreadableFile
 
 LAYOUTS: tuple[BagLayout, ...] = ("clam", "trident", "stamp", "atlaspatch")
 FEATURES = np.arange(35, dtype=np.float32).reshape(7, 5)
@@ -215,6 +220,86 @@ def test_pt_file_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x\.pt cannot be read"):
         read_bag_file(path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("content", [FEATURES, {"features": FEATURES}])
+def test_numpy_in_a_pt_file_comes_with_the_line_that_converts_it(
+    tmp_path: Path, content: Any
+) -> None:
+    """Before: torch's advice to run code, cut off after 200 characters, with an escape code."""
+    path = tmp_path / "slide 1.pt"
+    torch.save(content, path)
+    with pytest.raises(InputError) as refusal:
+        read_bag_file(path)
+    text = str(refusal.value)
+    assert "it holds a NumPy array, which is pickled and could run code" in text
+    assert "\x1b" not in text
+    assert "\n" not in text
+    if content is FEATURES:
+        line = re.search(r'(python -c "[^"]*" \S.*?) \(where', text)
+        assert line is not None
+        command = [sys.executable, *shlex.split(line.group(1))[1:]]
+        subprocess.run(command, check=True)
+        np.testing.assert_array_equal(read_bag_file(path).features, FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (Path("x"), "it holds a Python object (pathlib.PosixPath) that could run code"),
+        (None, "torch.save did not write it, or it is cut short or damaged"),
+    ],
+)
+def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any, text: str) -> None:
+    path = tmp_path / "x.pt"
+    torch.save(content, path) if content else path.write_bytes(b"\x80\x04\x95 no tensor")
+    with pytest.raises(InputError) as refusal:
+        read_bag_file(path)
+    assert text in str(refusal.value)
+    assert "torch.load" not in str(refusal.value)
+
+
+def test_a_locked_file_is_not_called_damaged(tmp_path: Path) -> None:
+    """Before: 'it is cut short, damaged, or of another format. Extract the features again'."""
+    path = h5(tmp_path / "x.h5", features=FEATURES)
+    holder = "import h5py, sys; h = h5py.File(sys.argv[1], 'a'); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with pytest.raises(UnreadableFile, match=r"x\.h5 is locked: another process .*Wait"):
+            read_bag_file(path)
+        with pytest.raises(UnreadableFile, match="is locked"):
+            read_bag_header(path)
+        process.communicate(b"\n")
+    assert len(read_bag_file(path).features) == 7
+
+
+def test_a_file_whose_writer_was_killed_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    writer = "import h5py, os, sys; h = h5py.File(sys.argv[1], 'w', libver='latest'); h.flush()"
+    subprocess.run([sys.executable, "-c", f"{writer}; os._exit(0)", path], check=True)
+    with pytest.raises(UnreadableFile, match=r"x\.h5 is marked as open to write"):
+        read_bag_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".pt"])
+def test_a_file_without_permission_is_not_called_damaged(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.touch()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(
+        UnreadableFile, match=rf"x\{suffix} cannot be read: Permission denied\. Ask"
+    ):
+        read_bag_file(path)
 
 
 def test_unit_of_coords_is_unknown_where_early_stamp_files_do_not_say(tmp_path: Path) -> None:

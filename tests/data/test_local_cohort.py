@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -7,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from madeleine_bench import hashing
 from madeleine_bench.data import memory
+from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.memory import FileMemory
+from madeleine_bench.data.verify import verify_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
@@ -142,6 +147,110 @@ def test_a_changed_file_has_another_key(small_cohort: Make, write_bag: Write) ->
     write_bag("a")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert small_cohort().content_key("a") == before
+
+
+def replace_in_place(path: Path, data: bytes) -> None:
+    """Unpack other bytes to the same path, with the size and the times of the file before."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    path.unlink()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_bags_unpacked_again_with_the_same_size_and_times_have_another_key(
+    small_cohort: Make, write_bag: Write
+) -> None:
+    """Before: the key of the former content, as size, time and path were the same."""
+    path = write_bag("a", patch_encoder="aaaa")
+    first, data = small_cohort(), path.read_bytes()
+    key = first.content_key("a")
+    assert first.facts["a"].patch_encoder == "aaaa"
+    replace_in_place(path, data.replace(b"aaaa", b"bbbb"))
+    for cohort in (first, small_cohort()):
+        assert cohort.content_key("a") == hash_file(path) != key
+    assert small_cohort().facts["a"].patch_encoder == "bbbb"
+
+
+def forge_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system tell one state of every file, as who sets back its clock can."""
+    monkeypatch.setattr(hashing, "_state", lambda stat: (stat.st_size,))
+
+
+def test_a_full_check_finds_what_a_forged_state_hides_and_repairs_the_memory(
+    small_cohort: Make, write_bag: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge_state(monkeypatch)
+    path = write_bag("a", patches=20_000)
+    data, key = path.read_bytes(), small_cohort().content_key("a")
+    assert len(data) > 200_000
+    sampled = bytearray(data)
+    sampled[-1] ^= 1
+    replace_in_place(path, bytes(sampled))
+    assert small_cohort().content_key("a") != key, "a change in a sampled block is always noticed"
+    replace_in_place(path, data)
+    assert small_cohort().content_key("a") == key
+    between = bytearray(data)
+    between[4096 + 500] ^= 1
+    replace_in_place(path, bytes(between))
+    assert small_cohort().content_key("a") == key, "what the docstring says is missed"
+    (finding,) = [f for f in verify_cohort(small_cohort(), full=True) if f.level == "error"]
+    assert (finding.slide_id, finding.message[:32]) == ("a", "its content is not what was reme")
+    assert small_cohort().content_key("a") == hash_file(path) != key
+    assert [f for f in verify_cohort(small_cohort(), full=True) if f.level == "error"] == []
+
+
+def test_a_full_check_forgets_facts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forge_state(monkeypatch)
+    path, store = tmp_path / "a.h5", tmp_path / "files.jsonl"
+    write_bag_file(path, np.zeros((20_000, 4), np.float32), layout="clam", patch_encoder="aaaa")
+    data = path.read_bytes()
+    FileMemory(store).sha256(path)
+    assert FileMemory(store).facts(path, None).patch_encoder == "aaaa"
+    other = tmp_path / "b.h5"
+    write_bag_file(other, np.ones((20_000, 4), np.float32), layout="clam", patch_encoder="bbbb")
+    monkeypatch.setattr(hashing, "_sampled", lambda handle: hashlib.sha256())
+    fresh = FileMemory(tmp_path / "files-2.jsonl")
+    assert (fresh.sha256(path), fresh.facts(path, None).patch_encoder) == (
+        hash_file(path),
+        "aaaa",
+    )
+    replace_in_place(path, other.read_bytes())
+    assert len(data) == path.stat().st_size
+    assert fresh.facts(path, None).patch_encoder == "aaaa"
+    assert not fresh.confirm(path)
+    assert fresh.confirm(path)
+    for memory_ in (fresh, FileMemory(tmp_path / "files-2.jsonl")):
+        assert memory_.facts(path, None).patch_encoder == "bbbb"
+        assert memory_.sha256(path) == hash_file(path)
+
+
+def test_lines_of_an_earlier_release_are_ignored(tmp_path: Path) -> None:
+    path, store = tmp_path / "a", tmp_path / "files.jsonl"
+    path.write_text("content")
+    stat = path.stat()
+    key = f"sha256|{stat.st_size}|{stat.st_mtime_ns}|{path}"
+    lines = [[key, "wrong", hashing.hash_json([key, "wrong"])[:12]], ["sha256", str(path), "x"]]
+    store.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert memory._read_lines(store) == {}
+    assert FileMemory(store).sha256(path) == hash_file(path)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store = tmp_path / "a", tmp_path / "files.jsonl"
+    path.write_text("before")
+
+    def hash_and_write(target: Path) -> str:
+        digest = hash_file(target)
+        target.write_text("after it")
+        return digest
+
+    monkeypatch.setattr(memory, "hash_file", hash_and_write)
+    FileMemory(store).sha256(path)
+    monkeypatch.setattr(memory, "hash_file", hash_file)
+    assert FileMemory(store).sha256(path) == hash_file(path)
 
 
 def test_key_tells_encoders_of_one_file_apart(small_cohort: Make, write_bag: Write) -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from madeleine_bench import hashing
 from madeleine_bench.data.packed import (
     DamagedStore,
     FeatureStore,
@@ -374,6 +375,14 @@ def test_same_size_and_time_do_not_hide_a_change(toy: Path) -> None:
     before = path.stat()
     flip(path, 3)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DamagedStore, match="slide 's0'"):
+        open_store(toy)
+
+
+def test_nor_does_a_forged_state_of_the_file(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "_state", lambda stat: ())
+    open_store(toy)
+    flip(toy / "features-0000.bin", 3)
     with pytest.raises(DamagedStore, match="slide 's0'"):
         open_store(toy)
 

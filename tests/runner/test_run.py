@@ -181,6 +181,48 @@ def test_a_changed_encoder_is_embedded_again(tmp_path):
     assert made[0] < made[1]
 
 
+def test_an_encoder_changed_between_two_runs_of_one_process_is_loaded_again(tmp_path):
+    """Before: the second run kept the embeddings of the former code under the new fingerprint."""
+    code = "from madeleine_bench.encoders import BaseEncoder\n"
+    code += "class E(BaseEncoder):\n    def encode(self, bag):\n"
+    code += "        return bag.features[:, :3].{}(axis=0)\n"
+    card = tmp_path / "card.yaml"
+    card.write_text(
+        'name: mine\nrevision: "1"\ntitle: t\nimplementation: e.py:E\ntraining_cohorts: []\n'
+        "licence: MIT\ndescription: d\n"
+    )
+    for method in ("mean", "max"):
+        (tmp_path / "e.py").write_text(code.format(method))
+        run(small(tmp_path / "results", encoders=(str(card),)), Quiet())
+    made = [data for path, data in files(tmp_path / "results").items() if "embeddings" in path]
+    assert len(made) == 2
+    assert made[0] != made[1]
+
+
+def test_bags_unpacked_again_with_the_same_sizes_and_times_are_scored_as_they_are(bcnb, tmp_path):
+    """Before: the second run printed the score of the former bags (.988 for .662)."""
+
+    def scored(results):
+        request = Request(
+            ("mean-pool",), ("bcnb-er",), ("linear-probe",), results=results, config=bcnb.config
+        )
+        report = run(request, Quiet())
+        records = sorted(ResultStore(results).records(), key=lambda each: each.made)
+        return report.computed, records[-1].scores.main.value
+
+    assert scored(tmp_path / "r")[1] > 0.9
+    for number in range(1, 41):
+        path, rng = bcnb.bag(number), np.random.default_rng(number)
+        before = path.stat()
+        bcnb.write_bag(number, rng.standard_normal((5 + number % 4, 8), dtype=np.float32))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size
+    computed, value = scored(tmp_path / "r")
+    assert computed == 1
+    assert value < 0.8
+    assert value == scored(tmp_path / "fresh")[1]
+
+
 def test_local_bags_in_any_float_type_and_a_missing_one(bcnb, tmp_path):
     bcnb.bag(4).unlink()
     bcnb.write_bag(5, np.empty((0, 8), dtype=np.float32))

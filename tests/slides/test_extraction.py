@@ -13,8 +13,9 @@ import pytest
 
 from madeleine_bench.data.bags import read_bag_file, read_bag_header
 from madeleine_bench.data.patch_files import read_patch_file, write_patch_file
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import sole_writer
+from madeleine_bench.slides import bag_folder
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, extract
 from madeleine_bench.slides.folder import list_slides
@@ -208,6 +209,20 @@ def test_a_damaged_bag_is_made_again(lab):
     whole = lab.folder.bag("c").read_bytes()
     lab.folder.bag("c").write_bytes(whole[:900])
     assert lab.run()["c"].status == "extracted"
+    assert lab.folder.bag("c").read_bytes() == whole
+
+
+def test_a_bag_that_the_system_refuses_to_read_is_not_written_over(lab, monkeypatch):
+    """Before: a bag without permission, or locked by its writer, was made again."""
+    lab.run()
+    whole = lab.folder.bag("c").read_bytes()
+
+    def refuse(path):
+        raise UnreadableFile(f"{path} is locked")
+
+    monkeypatch.setattr(bag_folder, "read_bag_header", refuse)
+    outcome = lab.run()["c"]
+    assert (outcome.status, outcome.message) == ("failed", f"{lab.folder.bag('c')} is locked")
     assert lab.folder.bag("c").read_bytes() == whole
 
 

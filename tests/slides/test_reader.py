@@ -109,6 +109,16 @@ def test_an_impossible_resolution_is_refused(slide_file, mpp):
         Slide(slide_file, mpp)
 
 
+def test_two_plain_slides_of_one_size_are_told_apart(tmp_path):
+    """Before: OpenSlide hashes no level above 5 MB, so the content of both was '<size>:'."""
+    for name, shade in (("a.tif", 200), ("b.tif", 90)):
+        picture = np.full((1536, 1536, 3), shade, dtype=np.uint8)
+        plain_tiff(tmp_path / name, picture, resolution=(20000, 20000), resolutionunit=3)
+    with Slide(tmp_path / "a.tif") as first, Slide(tmp_path / "b.tif") as second:
+        assert first.path.stat().st_size == second.path.stat().st_size
+        assert first.content != second.content
+
+
 def test_what_is_no_slide_is_said(tmp_path):
     with pytest.raises(InputError, match="no slide"):
         Slide(tmp_path / "absent.svs")

@@ -1,7 +1,7 @@
 """Whether a packed store is what was packed: sizes of files, and the SHA-256 of every slide.
 
-A full check is remembered in `checked.json` beside the index by size, times and inode of every
-file, so that it is done again only after something has touched one of them.
+A full check is remembered in `checked.json` beside the index by the fingerprint of every file
+(`hashing.file_fingerprint`), so that it is done again only after something has touched one of them.
 """
 
 import contextlib
@@ -24,9 +24,10 @@ from madeleine_bench.data.packed.index import (
 from madeleine_bench.data.packed.numbers import ITEM_BYTES
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
+from madeleine_bench.hashing import file_fingerprint
 
 CHECKED = "checked.json"
-States = dict[str, list[int]]
+States = dict[str, str]
 _BLOCK_BYTES = 1 << 20
 _AHEAD = 256  # slides that wait for a thread
 _THREADS = 8
@@ -177,6 +178,5 @@ def file_states(folder: Path, index: StoreIndex) -> States:
     """Return what tells one state of each file of a store from another."""
     found: States = {}
     for path in (folder / INDEX, *expected_sizes(folder, index)):
-        stat = path.stat()
-        found[str(path)] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        found[str(path)] = file_fingerprint(path)
     return found

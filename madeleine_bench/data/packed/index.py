@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.packed.numbers import ITEM_BYTES, PackedDtype
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing
+from madeleine_bench.files import check_readable, replacing
 from madeleine_bench.hashing import canonical_json, hash_json
 
 FORMAT = "madeleine-bench packed store"
@@ -213,6 +213,7 @@ def read_index(folder: Path) -> StoreIndex:
         metadata = table.schema.metadata or {}
         head = _parsed(metadata[_KEY]) if _KEY in metadata else {}
     except (OSError, MemoryError, pa.ArrowException, TypeError, ValueError) as error:
+        check_readable(path, error)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path} is damaged or no index of a packed store ({reason})") from error
     if head.get("format") != FORMAT:

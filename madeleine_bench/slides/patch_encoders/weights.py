@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 
 _TORCH_FILES = (".bin", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"  # of batch norms in training; files before torch 0.4.1 lack it
@@ -83,7 +84,11 @@ def _safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors: {error}") from error
+        check_readable(path, error)
+        raise InputError(
+            f"{path}: cannot be read as safetensors: it is damaged or of another format; download "
+            "it again"
+        ) from error
 
 
 def _torch_file(path: Path) -> Any:
@@ -97,4 +102,8 @@ def _torch_file(path: Path) -> Any:
                 f"{path}: refused: it holds more than tensors, and reading it could run code; "
                 "save the state dict alone, or as .safetensors"
             ) from error
-        raise InputError(f"{path}: cannot be read as a torch weights file: {error}") from error
+        check_readable(path, error)
+        raise InputError(
+            f"{path}: cannot be read as a torch weights file: it is damaged or of another format; "
+            "download it again"
+        ) from error
