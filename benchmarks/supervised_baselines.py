@@ -228,8 +228,8 @@ def main() -> None:
             run_part(arguments, given.work, given.jobs, given.device)
     content = {
         "what": "supervised baselines and fine-tuning; boards named phantom are synthetic",
-        "interval": f"differences: 95%, {RESAMPLES} paired resamples of cases, widened for training "
-        "cases and few cases; none where there are too few cases",
+        "interval": f"differences: 95%, {RESAMPLES} paired resamples of cases, widened for "
+        "training cases and few cases; none where there are too few cases",
         "records": summarise(given.work, load_catalogue()),
         "provenance": machine_provenance(),
     }

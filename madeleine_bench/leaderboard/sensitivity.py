@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.aggregate import Column, build_boards
+from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
 from madeleine_bench.leaderboard.rank_swaps import Swap, means_of, swaps_between
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
@@ -117,7 +117,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Return how far the protocols agree on the order of the encoders.
 
-    A protocol without a record of the tasks is left out, as is a task that nobody was scored on.
+    A protocol without a record of the tasks is left out, as is a task that nobody was scored on, and
+    one with too few cases for a rank, unless all have too few.
 
     Args:
         records: of the encoders that shall be compared.
@@ -130,6 +131,7 @@ def sensitivity(
     Raises:
         InputError: fewer than two protocols or three encoders are left.
     """
+    tasks = [task for task in tasks if enough_cases(task, records)] or tasks
     columns = {name: _columns(records, catalogue, board, name) for name in protocols}
     own = {name: _scored(columns[name], tasks) for name in protocols}
     own = {name: found for name, found in own.items() if found}

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +26,6 @@ from madeleine_bench.specs.regression import (
     read_explanations,
     read_suite,
 )
-from madeleine_bench.stats.paired import ScoredUnits
 from tests.leaderboard.regress_boards import (
     CATALOGUE,
     PROTOCOL,

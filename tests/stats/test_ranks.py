@@ -1,5 +1,7 @@
 """Friedman and Nemenyi: against the worked example of Demsar (2006) and against plain counting."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
 
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.stats.ranks import critical_difference
+from madeleine_bench.stats.ranks import critical_difference, letter_display
 
 
 def board(rng, encoders=4, tasks=14):
@@ -50,3 +52,36 @@ def test_too_few_have_no_diagram_and_equal_ones_are_one_group():
 def test_nan_never_reaches_the_test():
     with pytest.raises(ValueError, match="finite"):
         critical_difference({"a": [0.1, float("nan")], "b": [0.1, 0.2]})
+
+
+# --- letters ---
+
+
+@given(st.integers(1, 9), st.randoms())
+def test_a_letter_is_shared_exactly_by_those_that_do_not_differ(n, random):
+    names = [f"e{i}" for i in range(n)]
+    pairs = list(itertools.combinations(names, 2))
+    different = {pair for pair in pairs if random.random() < random.random()}
+    letters = letter_display(names, different)
+    for first, second in pairs:
+        shared = set(letters[first]) & set(letters[second])
+        assert bool(shared) == ((first, second) not in different)
+    assert all(letters.values())
+    # No letter stands for part of another's names.
+    groups = [
+        frozenset(n for n in names if c in letters[n]) for c in set("".join(letters.values()))
+    ]
+    assert not any(one < other for one in groups for other in groups)
+
+
+def test_letters_where_groups_by_leader_were_wrong():
+    """Before, the first marked worse than a leader led a group: c shared b's, though marked."""
+    letters = letter_display(["a", "b", "c", "d"], [("a", "c"), ("b", "c"), ("a", "d")])
+    assert letters == {"a": "a", "b": "ab", "c": "c", "d": "bc"}
+
+
+def test_very_many_groups_have_no_letters():
+    names = [f"e{i}" for i in range(120)]
+    apart = {(names[i], names[i + 1]) for i in range(0, 120, 2)}
+    assert letter_display(names, apart) == {}
+    assert letter_display(names[:4], list(apart)[:0]) == dict.fromkeys(names[:4], "a")
