@@ -12,7 +12,7 @@ from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.embeddings.time_limit import time_limit
 from madeleine_bench.encoders.base import AttentiveEncoder, SlideEncoder
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
-from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.card import MAX_DIM, EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
 
 # Scanners of "40x" differ by some per cent, so 19.9x from micrometres a pixel is 20x.
@@ -93,8 +93,10 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
         )
     if card.dim is not None and len(embedding) != card.dim:
         raise CheckFailed(f"{who}: the card says dim {card.dim}, encode returned {len(embedding)}")
-    if not len(embedding):
-        raise CheckFailed(f"{who}: encode returned an empty vector")
+    if not 0 < len(embedding) <= MAX_DIM:
+        raise CheckFailed(
+            f"{who}: encode returned {len(embedding):,} numbers; expected 1 to {MAX_DIM:,}"
+        )
     with np.errstate(over="ignore"):
         single = embedding.astype(np.float32)
     if not np.isfinite(single).all():

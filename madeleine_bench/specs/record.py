@@ -1,17 +1,22 @@
 """Records: one JSON per encoder revision, task version and protocol, with all it was made from."""
 
-import math
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from madeleine_bench.hashing import hash_json
-from madeleine_bench.specs.card import Kind
+from madeleine_bench.specs.card import Kind, Width
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.types import board_name
 
 Verification = Literal["none", "V0", "V1", "V2", "V3"]
 
+Count = Annotated[int, Field(ge=0, le=10**9)]
+# Metrics that may leave [0, 1]. A probability of 0 counts as 2.2e-16, so log-loss is 36.1 at most.
+_RANGES = {"quadratic-kappa": (-1.0, 1.0), "log-loss": (0.0, 40.0), "brier": (0.0, 2.0)}
+_ROUNDING = 1e-9  # a mean or a quantile of numbers in a range may pass its end by this
+_MOST_SPENT = 1e15  # seconds, bytes and parameters in the provenance
 _NOT_HASHED = {"record_id", "provenance", "verification"}
 
 
@@ -30,7 +35,7 @@ class RecordTask(Spec):
     """Which task was scored. `task_hash` covers all that moves its score."""
 
     id: str
-    version: int
+    version: Count
     task_hash: str
     family: str
     cohort: str
@@ -42,8 +47,8 @@ class RecordInputs(Spec):
     embeddings: str
     labels: str
     splits: str
-    n: int = Field(gt=0)
-    dim: int = Field(gt=0)
+    n: Count = Field(gt=0)
+    dim: Width
     missing: dict[str, tuple[str, ...]]
 
 
@@ -67,15 +72,15 @@ class RecordScores(Spec):
 class RecordFold(Spec):
     """One fit: its key such as {"repeat": 0, "fold": 3}, its score, and how the fit went."""
 
-    key: dict[str, int]
+    key: dict[str, Count]
     value: float
-    n_train: int
-    n_test: int
+    n_train: Count
+    n_test: Count
     converged: bool
     reason: str | None = None
     flag: str | None = None
-    n_iter: int | None = None
-    diagnostics: dict[str, float] = Field(default_factory=dict)
+    n_iter: Count | None = None
+    diagnostics: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
 class RecordPredictions(Spec):
@@ -83,7 +88,7 @@ class RecordPredictions(Spec):
 
     path: str
     hash: str
-    rows: int
+    rows: Count
 
 
 class Record(Spec):
@@ -97,7 +102,7 @@ class Record(Spec):
     encoder: RecordEncoder
     task: RecordTask
     protocol: str
-    scoring_version: int
+    scoring_version: Count
     inputs: RecordInputs
     scores: RecordScores
     folds: tuple[RecordFold, ...]
@@ -124,16 +129,35 @@ class Record(Spec):
     @model_validator(mode="after")
     def _content_agrees(self) -> Self:
         main = self.scores.main
-        numbers = [main.value, *main.ci95, *(fold.value for fold in self.folds)]
-        numbers += [value for value in self.scores.secondary.values() if value is not None]
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("a score is NaN or infinite")
-        low = -1.0 if main.metric == "quadratic-kappa" else 0.0
-        if not low <= main.value <= 1.0:
-            raise ValueError(f"{main.metric} of {main.value} is outside [{low}, 1]")
+        interval = main.ci95 or ()
+        _check_range(main.metric, main.value, main.chance, *interval)
+        _check_range(main.metric, *(fold.value for fold in self.folds))
+        for name, value in self.scores.secondary.items():
+            _check_range(name, *(() if value is None else (value,)))
+        if list(interval) != sorted(interval):
+            raise ValueError(f"'ci95' begins at {interval[0]:g}, above its end {interval[1]:g}")
+        if not all(abs(number) <= _MOST_SPENT for number in _numbers(self.provenance)):
+            raise ValueError(f"a number of 'provenance' is above {_MOST_SPENT:g} or is no number")
         if self.record_id != record_id(self.model_dump(mode="json")):
             raise ValueError("'record_id' is not the hash of the content: the record was altered")
         return self
+
+
+def _check_range(metric: str, *values: float) -> None:
+    """Raise ValueError for a value that the metric, such as auroc or auroc@k=5, cannot have."""
+    low, high = _RANGES.get(metric.partition("@")[0], (0.0, 1.0))
+    for value in values:
+        if not low - _ROUNDING <= value <= high + _ROUNDING:  # NaN is refused too
+            raise ValueError(f"{metric} of {value:g} is outside [{low:g}, {high:g}]")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers at any depth of a JSON value."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
 
 
 def record_id(content: dict[str, Any]) -> str:

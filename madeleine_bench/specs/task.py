@@ -2,11 +2,17 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from madeleine_bench.files import portable_name
 from madeleine_bench.specs.loader import Spec
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+# It names files and folders, so on every system it must be able to.
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64),
+    AfterValidator(portable_name),
+]
 Stain = Literal["H&E", "ER", "PR", "HER2", "Ki67", "PAS", "Jones", "trichrome"]
 Family = Literal[
     "subtyping", "molecular-status", "prognosis", "ihc-quantification", "kidney-rejection"

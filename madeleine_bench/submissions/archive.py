@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import portable_name
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.submissions.text import shown
 
@@ -103,6 +104,10 @@ def kind_of(name: str, limits: Limits = LIMITS) -> str | None:
     """
     for kind, (pattern, _) in limits.kinds.items():
         if re.fullmatch(pattern, name, flags=re.ASCII) and ".." not in name:
+            try:
+                portable_name(name.rsplit("/", 1)[-1])
+            except ValueError:
+                return None
             return kind
     return None
 
@@ -151,7 +156,8 @@ def _check_entries(path: Path, infos: Sequence[zipfile.ZipInfo], limits: Limits)
             raise InputError(
                 f"{where} has no place in a bundle, which holds submission.json, card.yaml, "
                 "embeddings/*.safetensors, records/*.json and, with --code, code/*.py and "
-                "weights/*.safetensors. Pickles are never read"
+                "weights/*.safetensors. Pickles and names that Windows reserves, such as nul, are "
+                "never read"
             )
         if name.lower() in seen:
             raise InputError(f"{where} stands twice (also as {seen[name.lower()]})")

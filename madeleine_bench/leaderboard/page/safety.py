@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import portable_name
 
 _SLUG = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,119}")
 _LINK = re.compile(r"https?://[^\s<>\"'`{}|\\^]+")
@@ -21,14 +22,18 @@ def checked_slug(text: object, what: str) -> str:
     """Return the text if it can name a file on any system.
 
     Raises:
-        InputError: it is not made of [a-z0-9._-], starts with a dot, or is too long.
+        InputError: it is not made of [a-z0-9._-], starts with a dot, is too long, or Windows
+            reserves it.
 
     Examples:
         >>> checked_slug("bcnb-er", "task id")
         'bcnb-er'
     """
     if isinstance(text, str) and _SLUG.fullmatch(text):
-        return text
+        try:
+            return portable_name(text)
+        except ValueError as error:
+            raise InputError(f"the {what} cannot name a page: {error}") from error
     raise InputError(
         f"the {what} {text!r} cannot name a page: use a-z, 0-9, '.', '_' and '-', "
         "not starting with a dot, at most 120 characters"
