@@ -12,23 +12,14 @@ from madeleine_bench.errors import InputError
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.I)
 
 
-def portable_name(name: str) -> str:
-    """Return a name that is to name a file or a folder, if every system can have one of it.
-
-    Raises:
-        ValueError: Windows reserves the name for a device, whatever follows its first dot, or drops
-            the dot or space that it ends with.
+def reserved_on_windows(name: str) -> bool:
+    """Return whether Windows can have no file or folder of a name: a device, or a dot at the end.
 
     Examples:
-        >>> portable_name("console")
-        'console'
+        >>> [reserved_on_windows(name) for name in ("nul", "Com1.tar.gz", "a.", "console", "com")]
+        [True, True, True, False, False]
     """
-    if name.endswith((".", " ")) or _DEVICE.fullmatch(name.split(".")[0].rstrip(" ")):
-        raise ValueError(
-            f"{name!r} cannot name a file on Windows, which reserves CON, PRN, AUX, NUL, COM0 to "
-            "COM9 and LPT0 to LPT9, and drops a dot or space at the end; choose another name"
-        )
-    return name
+    return name.endswith((".", " ")) or bool(_DEVICE.fullmatch(name.split(".")[0].rstrip(" ")))
 
 
 @contextlib.contextmanager

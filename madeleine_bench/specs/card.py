@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
-from madeleine_bench.files import portable_name
-from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.loader import Spec, portable_name
 from madeleine_bench.specs.task import Identifier
 
 

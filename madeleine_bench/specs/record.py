@@ -1,5 +1,6 @@
 """Records: one JSON per encoder revision, task version and protocol, with all it was made from."""
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -146,8 +147,10 @@ class Record(Spec):
 def _check_range(metric: str, *values: float) -> None:
     """Raise ValueError for a value that the metric, such as auroc or auroc@k=5, cannot have."""
     low, high = _RANGES.get(metric.partition("@")[0], (0.0, 1.0))
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{metric}: a score is NaN or infinite")
     for value in values:
-        if not low - _ROUNDING <= value <= high + _ROUNDING:  # NaN is refused too
+        if not low - _ROUNDING <= value <= high + _ROUNDING:
             raise ValueError(f"{metric} of {value:g} is outside [{low:g}, {high:g}]")
 
 

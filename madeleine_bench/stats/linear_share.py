@@ -72,7 +72,7 @@ def _paired_share(source: Matrix, target: Matrix) -> float | None:
 
 
 def _left_out_errors(source: Matrix, target: Matrix) -> tuple[Matrix, Matrix]:
-    """Return each row's squared error when it is left out, at the best penalty, and its variance."""
+    """Return the squared errors of left-out rows at the best penalty, and the rows' squares."""
     x, y = (_scaled(part - part.mean(axis=0)) for part in (source, target))
     variance = np.square(y).sum(axis=1)
     basis, eigenvalues = _principal(x)

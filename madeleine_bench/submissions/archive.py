@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import portable_name
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.submissions.text import shown
 
@@ -104,11 +104,7 @@ def kind_of(name: str, limits: Limits = LIMITS) -> str | None:
     """
     for kind, (pattern, _) in limits.kinds.items():
         if re.fullmatch(pattern, name, flags=re.ASCII) and ".." not in name:
-            try:
-                portable_name(name.rsplit("/", 1)[-1])
-            except ValueError:
-                return None
-            return kind
+            return None if reserved_on_windows(name.rsplit("/", 1)[-1]) else kind
     return None
 
 

@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from madeleine_bench.files import portable_name
 from madeleine_bench.specs.card import Revision
-from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.loader import Spec, portable_name
 from madeleine_bench.specs.task import Identifier
 
 MANIFEST = "submission.json"

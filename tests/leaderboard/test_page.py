@@ -369,7 +369,8 @@ def test_nothing_in_a_page_names_another_host(pages):
 
 
 @pytest.mark.parametrize(
-    "slug", ["../up", "a/b", "", ".hidden", "A", "a b", "a\0", "ä", "x" * 121, "a\n", None]
+    "slug",
+    ["../up", "a/b", "", ".hidden", "A", "a b", "a\0", "ä", "x" * 121, "a\n", None, "con", "nul.1"],
 )
 def test_a_slug_that_cannot_name_a_file_is_refused(slug):
     document = small()
