@@ -39,7 +39,7 @@ SIZES = {
 ENCODERS = ("intra-ssl", "madeleine", "madeleine-se", "max-pool", "mean-pool", "untrained")
 TRIM = 0.1
 # What is no copy and no threshold can part from one.
-LINEAR = ("random-projection", "half of the columns", "mean without the outer tenths")
+LINEAR = ("random-projection", "half of the columns", "mean without the outer tenths", "median")
 Matrix = NDArray[np.float64]
 Rows = dict[str, Matrix]
 

@@ -58,7 +58,7 @@ class MainScore(Spec):
 
     metric: str
     value: float
-    chance: float
+    chance: FiniteFloat
     ci95: tuple[float, float]
     method: str
 
@@ -131,7 +131,7 @@ class Record(Spec):
     def _content_agrees(self) -> Self:
         main = self.scores.main
         interval = main.ci95 or ()
-        _check_range(main.metric, main.value, main.chance, *interval)
+        _check_range(main.metric, main.value, *interval)
         _check_range(main.metric, *(fold.value for fold in self.folds))
         for name, value in self.scores.secondary.items():
             _check_range(name, *(() if value is None else (value,)))

@@ -41,9 +41,9 @@ RULES: dict[str, str] = {
     "duplicate": "the embeddings are those of a known encoder: equal, or the same columns in "
     "another order or scale",
     "linear function": "the embeddings are some columns of a known encoder, or a linear function "
-    f"of it for {COPY_SHARE:.1%} or more: a copy that was rotated, scaled, whitened, reduced or "
-    "made noisy. An honest projection of a known encoder is one too, and so is nearly a mean "
-    "without outliers",
+    f"of it for {COPY_SHARE:.2%} or more: a copy that was rotated, scaled, whitened, reduced or "
+    "made noisy. An honest projection of a known encoder is one too, and nearly so are a median "
+    "or a mean without outliers beside the mean",
     "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
 }  # fmt: skip
 _TELLING_CONTROLS = ("site-only", "case-id", "patch-count", "oracle")

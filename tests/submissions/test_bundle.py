@@ -113,7 +113,6 @@ MAIN = ("scores", "main")
         (put(*MAIN, "ci95", [-5e300, 0.9]), "outside"),
         (put(*MAIN, "ci95", [0.9, 0.4]), "'ci95' begins at 0.9, above its end 0.4"),
         (put(*MAIN, "value", 1.5), "outside"),
-        (put(*MAIN, "chance", -2.0), "outside"),
         (put("scores", "secondary", "log-loss", -0.1), r"log-loss of -0.1 is outside \[0, 40\]"),
         (put("scores", "secondary", "log-loss", 5e300), "outside"),
         (put("scores", "secondary", "brier", 2.1), r"outside \[0, 2\]"),
