@@ -29,30 +29,35 @@ NORMAL_95, NORMAL_999 = 1.959964, 3.290527
 SHUFFLES = 60
 
 
-def distance_from_chance(record: Record) -> float:
-    """Return how far a score is from chance, in standard errors of its bootstrap interval."""
+def distance_from_chance(record: Record) -> float | None:
+    """Return how far a score is from chance, in standard errors; None without an interval."""
     main = record.scores.main
+    if main.value == main.chance:
+        return 0.0
+    if main.ci95 is None:
+        return None
     error = (main.ci95[1] - main.ci95[0]) / (2 * NORMAL_95)
-    return 0.0 if main.value == main.chance else (main.value - main.chance) / max(error, 1e-12)
+    return (main.value - main.chance) / max(error, 1e-12)
 
 
 def away_from_chance(records: Iterable[Record], results: Path) -> list[dict[str, Any]]:
     """Return each score outside its 99.9% interval around chance; the oracle is left out.
 
-    The bootstrap of a record resamples test cases alone. Folds share most of their training cases,
-    so it is too narrow for a null board; a score outside it is judged by the spread of the same
+    A score outside it, or one of too few cases for an interval, is judged by the spread of the same
     protocol on the same embeddings over shuffled labels.
     """
     found = []
     for record in records:
-        if record.encoder.name == "oracle" or abs(distance_from_chance(record)) <= NORMAL_999:
+        errors = distance_from_chance(record)
+        inside = errors is not None and abs(errors) <= NORMAL_999
+        if record.encoder.name == "oracle" or inside:
             continue
         spread = spread_over_shuffled_labels(record, results)
         distance = (record.scores.main.value - record.scores.main.chance) / spread
         found.append(
             {
                 **named(record),
-                "bootstrap_standard_errors": round(distance_from_chance(record), 2),
+                "standard_errors": None if errors is None else round(errors, 2),
                 "shuffled_label_deviations": round(distance, 2),
                 "outside": abs(distance) > NORMAL_999,
             }

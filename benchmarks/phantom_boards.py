@@ -74,10 +74,11 @@ def summarise(results: Path) -> dict[str, Any]:
 def null_summary(records: Iterable[Record], results: Path) -> dict[str, Any]:
     """Return how far the scores of the null board are from chance; the oracle is left out."""
     null = [r for r in records if r.board == NULL_BOARD and r.encoder.name != "oracle"]
-    distances = [distance_from_chance(r) for r in null]
+    found = [distance_from_chance(r) for r in null]
+    distances = [distance for distance in found if distance is not None]
     return {
         "scores": len(null),
-        "outside_the_bootstrap_interval": away_from_chance(null, results),
+        "outside_the_interval": away_from_chance(null, results),
         "expected_outside": round(0.001 * len(null), 2),
         "mean_standard_errors": round(math.fsum(distances) / max(len(null), 1), 3),
         "largest_standard_errors": round(max(map(abs, distances), default=0.0), 2),
@@ -92,7 +93,7 @@ def main() -> None:
     run_boards(results, [n for n, e in shipped_encoders().items() if e.card.kind != "supervised"])
     summary = summarise(results)
     OUT.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
-    suspects = summary["null"]["outside_the_bootstrap_interval"]
+    suspects = summary["null"]["outside_the_interval"]
     faults = [suspect for suspect in suspects if suspect["outside"]]
     faults += [fault for board in BOARDS for fault in summary[board]["not_below_the_oracle"]]
     print(json.dumps({"null": summary["null"], "faults": faults}, indent=1))

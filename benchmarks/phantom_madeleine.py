@@ -226,7 +226,7 @@ def compare(asked: argparse.Namespace) -> list[dict[str, Any]]:
         write_text(asked.out / f"{NAME}.svg", figure(groups, verdicts))
     print(tables(groups, verdicts, encoders))
     print("\nnull board\n" + json.dumps(rounded(null), indent=1))
-    return [found for found in null["outside_the_bootstrap_interval"] if found["outside"]]
+    return [found for found in null["outside_the_interval"] if found["outside"]]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,19 @@ def files_under(folder: Path) -> list[Path]:
             except OSError as error:
                 raise unreadable(path, error) from error
     return sorted(files)
+
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.I)
+
+
+def reserved_on_windows(name: str) -> bool:
+    """Return whether Windows can have no file or folder of a name: a device, or a dot at the end.
+
+    Examples:
+        >>> [reserved_on_windows(name) for name in ("nul", "Com1.tar.gz", "a.", "console", "com")]
+        [True, True, True, False, False]
+    """
+    return name.endswith((".", " ")) or bool(_DEVICE.fullmatch(name.split(".")[0].rstrip(" ")))
 
 
 @contextlib.contextmanager

@@ -294,7 +294,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
     for slide_id in slide_ids:
         stems = same.get(slide_id) or candidates.get(_bare(slide_id), [])
         if len(stems) > 1:
-            paths = " and ".join(str(found[stem]) for stem in stems[:_SHOWN])
+            paths = " and ".join(str(found[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(
                 f"slide '{slide_id}' could be {paths}; keep one of them, or write the whole name "
                 "in the label table"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import CheckFailed
-from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.card import MAX_DIM, EncoderCard
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def as_embedding(value: object, dim: int | None = None) -> NDArray[np.float32]:
         raise CheckFailed(f"the card says dim {dim}, encode returned {len(array)}")
     if not len(array):
         raise CheckFailed("encode returned an empty vector")
+    if len(array) > MAX_DIM:
+        raise CheckFailed(f"encode returned {len(array):,} numbers; expected 1 to {MAX_DIM:,}")
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     if not np.isfinite(single).all():

@@ -195,7 +195,8 @@ def _check_target(target: Target) -> str:
         TypeAdapter(Identifier).validate_python(target.name)
     except ValidationError as error:
         raise InputError(
-            f"'{target.name}' cannot name an encoder: use small letters, digits and single hyphens"
+            f"'{target.name}' cannot name an encoder: use small letters, digits, single hyphens, "
+            "and no name that Windows reserves, such as con"
         ) from error
     cohorts = load_catalogue().cohorts
     if target.cohort not in cohorts:

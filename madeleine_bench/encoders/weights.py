@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable, write_bytes
 from madeleine_bench.hashing import canonical_json
+from madeleine_bench.specs.card import Width
 from madeleine_bench.specs.loader import Spec
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class _Described(Spec):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    input_dim: int = Field(gt=0)
-    width: int = Field(gt=0)
+    input_dim: Width
+    width: Width
     heads: int = Field(gt=0)
     stains: list[str] = Field(min_length=1)
     stain_encoding: bool

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from madeleine_bench import __version__
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import (
     BASELINE,
@@ -73,10 +74,11 @@ def slug_of(label: str) -> str:
     """Return a file name for an encoder's label.
 
     Examples:
-        >>> slug_of("madeleine@2+cu 12")
-        'madeleine_2_cu_12'
+        >>> slug_of("madeleine@2+cu 12"), slug_of("NUL.1")
+        ('madeleine_2_cu_12', '_nul.1')
     """
-    return re.sub(r"[^a-z0-9.-]", "_", label.lower()).lstrip(".")[:100] or "encoder"
+    slug = re.sub(r"[^a-z0-9.-]", "_", label.lower())[:99].strip(".") or "encoder"
+    return f"_{slug}" if reserved_on_windows(slug) else slug
 
 
 def _slugs(board: Board) -> list[str]:

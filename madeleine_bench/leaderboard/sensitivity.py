@@ -117,8 +117,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Return how far the protocols agree on the order of the encoders.
 
-    A protocol without a record of the tasks is left out, as is a task that nobody was scored on, and
-    one with too few cases for a rank, unless all have too few.
+    A protocol without a record of the tasks is left out, as is a task that nobody was scored on,
+    and one with too few cases for a rank, unless all have too few.
 
     Args:
         records: of the encoders that shall be compared.

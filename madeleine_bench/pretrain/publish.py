@@ -58,7 +58,8 @@ def card_name(recipe: Recipe, name: str | None) -> str:
         return str(TypeAdapter(Identifier).validate_python(name))
     except ValidationError as error:
         raise InputError(
-            f"--name '{name}': use lower-case letters and digits, in words joined by '-'"
+            f"--name '{name}': use lower-case letters and digits, in words joined by '-', "
+            "and no name that Windows reserves, such as con"
         ) from error
 
 

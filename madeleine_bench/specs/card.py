@@ -3,10 +3,10 @@
 import io
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
-from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.loader import Spec, portable_name
 from madeleine_bench.specs.task import Identifier
 
 
@@ -18,7 +18,14 @@ class Weights(Spec):
 
 
 Kind = Literal["encoder", "baseline", "supervised", "control"]
-Revision = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")]
+Revision = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$"),
+    AfterValidator(portable_name),
+]
+# The contract checks make bags of 37 patches and networks of this width: 15 MB and 200 MB at most.
+MAX_DIM = 100_000
+Width = Annotated[int, Field(gt=0, le=MAX_DIM)]
 ImplementationName = Annotated[str, Field(pattern=r"^[^:\s]+:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -44,11 +51,11 @@ class EncoderCard(Card):
         parameters: keyword arguments for the class.
         weights: weights file, read by the implementation; None when there is nothing learned.
         patch_encoder: patch encoder whose features it expects; None accepts any.
-        input_dim: width of the patch features it expects; None accepts any.
+        input_dim: width of the patch features it expects, at most 100,000; None accepts any.
         magnification: objective power of the patches it expects, such as 20; None accepts any.
         patch_size: side of the patches it expects, in pixels at that magnification; None accepts
             any.
-        dim: width of its embeddings; None means the width of the patch features.
+        dim: width of its embeddings, at most 100,000; None means the width of the patch features.
         training_cohorts: ids of cohorts it was trained on; [] = none, null = unknown.
         licence: licence of weights and code.
         deterministic: whether the same bag gives the same embedding, bit for bit.
@@ -60,10 +67,10 @@ class EncoderCard(Card):
     parameters: dict[str, Any] = Field(default_factory=dict)
     weights: Weights | None = None
     patch_encoder: str | None = None
-    input_dim: int | None = Field(None, gt=0)
+    input_dim: Width | None = None
     magnification: float | None = Field(default=None, gt=0)
     patch_size: int | None = Field(default=None, gt=0)
-    dim: int | None = Field(None, gt=0)
+    dim: Width | None = None
     training_cohorts: tuple[str, ...] | None
     licence: str
     deterministic: bool = True

@@ -12,6 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import reserved_on_windows
 
 # What making values raises: a day that there is not, 4,301 digits, a tag !!bool on another word.
 _BAD_VALUES = (ValueError, TypeError, KeyError, ArithmeticError, AttributeError)
@@ -24,6 +25,20 @@ class Spec(BaseModel):
 
 
 SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def portable_name(name: str) -> str:
+    """Return a name that is to name a file, if Windows can have one of it too.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if reserved_on_windows(name):
+        raise ValueError(
+            f"{name!r} cannot name a file on Windows, which reserves CON, PRN, AUX, NUL, COM0 to "
+            "COM9 and LPT0 to LPT9, and drops a dot at the end; choose another name"
+        )
+    return name
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

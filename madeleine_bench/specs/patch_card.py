@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from madeleine_bench.specs.card import Card, ImplementationName
+from madeleine_bench.specs.card import Card, ImplementationName, Width
 from madeleine_bench.specs.loader import Spec
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -70,7 +70,7 @@ class PatchEncoderCard(Card):
     input_px: int | None = Field(None, gt=0, le=4096)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mpp: float | None = Field(None, gt=0)
-    dim: int = Field(gt=0)
+    dim: Width
     mean: tuple[Share, Share, Share] | None = None
     std: tuple[Spread, Spread, Spread] | None = None
     training_data: str

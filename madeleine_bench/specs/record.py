@@ -1,18 +1,22 @@
 """Records: one JSON per encoder revision, task version and protocol, with all it was made from."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from madeleine_bench.hashing import hash_json
-from madeleine_bench.specs.card import Kind
+from madeleine_bench.specs.card import Kind, Width
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.types import board_name
 
 Verification = Literal["none", "V0", "V1", "V2", "V3"]
 
+Count = Annotated[int, Field(ge=0, le=10**9)]
+_ROUNDING = 1e-9  # a mean or a quantile of numbers in a range may pass its end by this
+_MOST_SPENT = 1e15  # seconds, bytes and parameters in the provenance
 _NOT_HASHED = {"record_id", "provenance", "verification"}
 
 
@@ -31,7 +35,7 @@ class RecordTask(Spec):
     """Which task was scored. `task_hash` covers all that moves its score."""
 
     id: str
-    version: int
+    version: Count
     task_hash: str
     family: str
     cohort: str
@@ -57,8 +61,8 @@ class RecordInputs(Spec):
     embeddings: str
     labels: str
     splits: str
-    n: int = Field(gt=0)
-    dim: int = Field(gt=0)
+    n: Count = Field(gt=0)
+    dim: Width
     missing: dict[str, tuple[str, ...]]
 
 
@@ -74,7 +78,7 @@ class MainScore(Spec):
 
     metric: str
     value: float
-    chance: float
+    chance: FiniteFloat
     ci95: tuple[float, float] | None
     method: str
     rare_cases: int | None = Field(default=None, ge=0)
@@ -90,15 +94,15 @@ class RecordScores(Spec):
 class RecordFold(Spec):
     """One fit: its key such as {"repeat": 0, "fold": 3}, its score, and how the fit went."""
 
-    key: dict[str, int]
+    key: dict[str, Count]
     value: float
-    n_train: int
-    n_test: int
+    n_train: Count
+    n_test: Count
     converged: bool
     reason: str | None = None
     flag: str | None = None
-    n_iter: int | None = None
-    diagnostics: dict[str, float] = Field(default_factory=dict)
+    n_iter: Count | None = None
+    diagnostics: dict[str, FiniteFloat] = Field(default_factory=dict)
 
 
 class RecordPredictions(Spec):
@@ -106,7 +110,7 @@ class RecordPredictions(Spec):
 
     path: str
     hash: str
-    rows: int
+    rows: Count
 
 
 class Record(Spec):
@@ -120,7 +124,7 @@ class Record(Spec):
     encoder: RecordEncoder
     task: RecordTask
     protocol: str
-    scoring_version: int
+    scoring_version: Count
     features: RecordFeatures | None = None  # None: made before records named their features
     inputs: RecordInputs
     scores: RecordScores
@@ -148,16 +152,36 @@ class Record(Spec):
     @model_validator(mode="after")
     def _content_agrees(self) -> Self:
         main = self.scores.main
-        numbers = [main.value, *(main.ci95 or ()), *(fold.value for fold in self.folds)]
-        numbers += [value for value in self.scores.secondary.values() if value is not None]
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("a score is NaN or infinite")
-        low, high = score_range(main.metric)
-        if not low <= main.value <= high:
-            raise ValueError(f"{main.metric} of {main.value} is outside [{low:g}, {high:g}]")
+        _check_range(main.metric, main.value, *(main.ci95 or ()))
+        _check_range(main.metric, *(fold.value for fold in self.folds))
+        for name, value in self.scores.secondary.items():
+            _check_range(name, *(() if value is None else (value,)))
+        if main.ci95 is not None and main.ci95[0] > main.ci95[1]:
+            raise ValueError(f"'ci95' begins at {main.ci95[0]:g}, above its end {main.ci95[1]:g}")
+        if not all(abs(number) <= _MOST_SPENT for number in _numbers(self.provenance)):
+            raise ValueError(f"a number of 'provenance' is above {_MOST_SPENT:g} or is no number")
         if self.record_id != record_id(self.model_dump(mode="json")):
             raise ValueError("'record_id' is not the hash of the content: the record was altered")
         return self
+
+
+def _check_range(metric: str, *values: float) -> None:
+    """Raise ValueError for a value that the metric, such as auroc or auroc@k=5, cannot have."""
+    low, high = score_range(metric.partition("@")[0])
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{metric}: a score is NaN or infinite")
+    for value in values:
+        if not low - _ROUNDING <= value <= high + _ROUNDING:
+            raise ValueError(f"{metric} of {value:g} is outside [{low:g}, {high:g}]")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers at any depth of a JSON value."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
 
 
 def record_id(content: dict[str, Any]) -> str:

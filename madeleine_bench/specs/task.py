@@ -5,11 +5,16 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
-from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.loader import Spec, portable_name
 
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+# It names files and folders, so on every system it must be able to.
+Identifier = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64),
+    AfterValidator(portable_name),
+]
 Stain = Literal["H&E", "ER", "PR", "HER2", "Ki67", "PAS", "Jones", "trichrome"]
 Family = Literal[
     "subtyping", "molecular-status", "prognosis", "ihc-quantification", "kidney-rejection"
@@ -277,6 +282,10 @@ def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
     return variant
 
 
+# Metrics that may leave [0, 1]. A probability of 0 counts as 2.2e-16, so log-loss is 36.1 at most.
+_RANGES = {"quadratic-kappa": (-1.0, 1.0), "log-loss": (0.0, 40.0), "brier": (0.0, 2.0)}
+
+
 def chance_corrected(metric: str, value: float) -> float:
     """Return a score on the scale where chance is 0 and perfect 1.
 
@@ -291,8 +300,8 @@ def chance_corrected(metric: str, value: float) -> float:
 
 
 def score_range(metric: str) -> tuple[float, float]:
-    """Return the least and the largest possible value of a main metric."""
-    return (-1.0 if metric == "quadratic-kappa" else 0.0), 1.0
+    """Return the least and the largest possible value of a metric."""
+    return _RANGES.get(metric, (0.0, 1.0))
 
 
 def canonical_word(value: Any) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.submissions.text import shown
 
@@ -103,7 +104,7 @@ def kind_of(name: str, limits: Limits = LIMITS) -> str | None:
     """
     for kind, (pattern, _) in limits.kinds.items():
         if re.fullmatch(pattern, name, flags=re.ASCII) and ".." not in name:
-            return kind
+            return None if reserved_on_windows(name.rsplit("/", 1)[-1]) else kind
     return None
 
 
@@ -151,7 +152,8 @@ def _check_entries(path: Path, infos: Sequence[zipfile.ZipInfo], limits: Limits)
             raise InputError(
                 f"{where} has no place in a bundle, which holds submission.json, card.yaml, "
                 "embeddings/*.safetensors, records/*.json and, with --code, code/*.py and "
-                "weights/*.safetensors. Pickles are never read"
+                "weights/*.safetensors. Pickles and names that Windows reserves, such as nul, are "
+                "never read"
             )
         if name.lower() in seen:
             raise InputError(f"{where} stands twice (also as {seen[name.lower()]})")

@@ -9,22 +9,23 @@ from numpy.typing import NDArray
 
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.stats.procrustes import procrustes_residual
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.stats.linear_share import linear_share
 from madeleine_bench.stats.similarity import chance_cka, linear_cka
 
-# Where the best rotation leaves 1e-4 of the variance, CKA is above .999; it is the cheaper one, and
-# asked first. Alone it does not tell: mean-pool with the patches' deviations beside it has .9999.
-NEAR_CKA = 0.999
-# Noise of 1% of each column's spread leaves 1e-4 at most. The closest honest relative of mean-pool
-# on the phantom cohorts, a mean without the outer tenths, leaves more (encoder_relatives.py).
-SAME_RESIDUAL = 1e-4
+# Disguised copies of mean-pool have .9980 or more; the mean with the deviation beside it, the
+# closest honest relative, has .9971 at most, a shipped encoder .985 (encoder_relatives.py). A mean
+# without outliers or a median may have more: nothing parts them from a copy with noise.
+COPY_SHARE = 0.9975
+MOST_SLIDES = 1_000
 CONTROL_CKA = 0.9
 _MIN_SLIDES = 30
 # White noise this alike says that slides are too few for the widths; CKA then tells nothing.
 _MAX_CHANCE = 0.99
 _SAME_COLUMN = 0.9999
 _SAME_COLUMNS = 0.95
-_PART = "some of its columns, in another order or scale"
+EQUAL, SAME = "equal", "the same columns, in another order or scale"
+PART, LINEAR = "some of its columns, in another order or scale", "a linear function of it"
 _BLOCK = 4_000_000
 
 
@@ -37,23 +38,25 @@ class Likeness:
         encoder: name of the known encoder.
         slides: shared slides.
         cka: linear CKA; None where there are too few slides for the widths.
-        residual: share of the variance that the best rotation, shift and scale leave over; None
-            where CKA is too low for it to be small.
-        relation: "equal", "the same columns ...", "equal up to rotation and scale",
-            "some of its columns ...", or "".
+        explained: share of the submission that is a linear function of the known encoder; None
+            where the slides are too few to say.
+        explains: share of the known encoder that is a linear function of the submission.
+        relation: "equal", "the same columns ...", "some of its columns ...", "a linear function of
+            it", or "".
     """
 
     cohort: str
     encoder: str
     slides: int
     cka: float | None
-    residual: float | None
+    explained: float | None
+    explains: float | None
     relation: str
 
     @property
     def duplicate(self) -> bool:
         """Whether this is the same encoder for all a benchmark can see."""
-        return self.relation not in ("", _PART)
+        return self.relation in (EQUAL, SAME)
 
 
 def likenesses(
@@ -83,27 +86,30 @@ def compare(cohort: str, encoder: str, own: Embeddings, other: Embeddings) -> Li
     )
     likely = chance_cka(len(shared), first.shape[1], second.shape[1])
     cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
-    near = cka is not None and cka > NEAR_CKA
-    residual = procrustes_residual(first, second) if near else None
-    relation = _relation(first, second, residual)
-    return Likeness(cohort, encoder, len(shared), cka, residual, relation)
+    if len(shared) > MOST_SLIDES:
+        sample = rng_for("likeness", cohort, len(shared)).permutation(len(shared))[:MOST_SLIDES]
+        first, second = first[sample], second[sample]
+    explained, explains = linear_share(second, first), linear_share(first, second)
+    relation = _relation(first, second, explained)
+    return Likeness(cohort, encoder, len(shared), cka, explained, explains, relation)
 
 
 def _relation(
-    first: NDArray[np.float64], second: NDArray[np.float64], residual: float | None
+    first: NDArray[np.float64], second: NDArray[np.float64], explained: float | None
 ) -> str:
     if np.array_equal(first, second):
-        return "equal"
-    there = _shared_columns(first, second) >= _SAME_COLUMNS
-    if there and _shared_columns(second, first) >= _SAME_COLUMNS:
-        return "the same columns, in another order or scale"
-    if residual is not None and residual <= SAME_RESIDUAL:
-        return "equal up to rotation and scale"
-    return _PART if there else ""
+        return EQUAL
+    if _shared_columns(first, second) >= _SAME_COLUMNS:
+        return SAME if _shared_columns(second, first) >= _SAME_COLUMNS else PART
+    return LINEAR if explained is not None and explained >= COPY_SHARE else ""
 
 
-def _closeness(found: Likeness) -> tuple[bool, float]:
-    return found.duplicate, -1.0 if found.cka is None else found.cka
+def _closeness(like: Likeness) -> tuple[bool, float, float]:
+    return like.duplicate, _or_below(like.explained), _or_below(like.cka)
+
+
+def _or_below(share: float | None) -> float:
+    return -1.0 if share is None else share
 
 
 def _known(board: str, name: str, cohort: str, results: Path) -> Iterator[tuple[str, Embeddings]]:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from madeleine_bench.specs.card import Revision
-from madeleine_bench.specs.loader import Spec
+from madeleine_bench.specs.loader import Spec, portable_name
 from madeleine_bench.specs.task import Identifier
 
 MANIFEST = "submission.json"
@@ -32,6 +32,10 @@ class Manifest(Spec):
 
     schema_version: Literal[1] = 1
     encoder: PackedEncoder
-    board: Annotated[str, Field(pattern=r"^(phantom|local)(-[a-z0-9.-]+)?$", max_length=64)]
+    board: Annotated[
+        str,
+        Field(pattern=r"^(phantom|local)(-[a-z0-9.-]+)?$", max_length=64),
+        AfterValidator(portable_name),
+    ]
     mbench: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+-]{1,40}$")]
     files: tuple[PackedFile, ...] = Field(min_length=1, max_length=256)

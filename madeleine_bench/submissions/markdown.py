@@ -145,13 +145,19 @@ def _likeness(found: Review) -> Iterator[str]:
         return
     rows = [
         [inert(like.encoder), inert(like.cohort), str(like.slides),
-         "too few slides" if like.cka is None else f"{like.cka:.4f}",
-         "" if like.residual is None else f"{like.residual:.1e}", like.relation]
+         *(_share(value) for value in (like.explained, like.explains, like.cka)), like.relation]
         for like in found.likeness[:_MOST_LIKE]
     ]  # fmt: skip
     yield from _table(
-        ["encoder", "cohort", "slides", "linear CKA", "left by a rotation", "relation"], rows
-    )
+        ["encoder", "cohort", "slides", "explains of this", "explained by this", "linear CKA",
+         "relation"], rows
+    )  # fmt: skip
+    yield ""
+    yield "Shares that a linear map explains, of what the embeddings explain of themselves."
+
+
+def _share(value: float | None) -> str:
+    return "too few slides" if value is None else f"{value:.4f}"
 
 
 def _contamination(found: Review) -> Iterator[str]:

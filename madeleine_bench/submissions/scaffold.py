@@ -6,7 +6,7 @@ from pathlib import Path
 
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_text
+from madeleine_bench.files import reserved_on_windows, write_text
 
 _TEMPLATES = Path(__file__).parent / "scaffold"
 _FILES = ("card.yaml", "encoder.py", "test_encoder.py", "README.md")
@@ -38,6 +38,8 @@ def new_encoder(name: str, parent: Path) -> Scaffold:
             f"{name[:80]!r} cannot name an encoder: lower-case letters and digits, in words joined "
             f"by single hyphens, at most {_MOST}" + (f"; say, {hint}" if hint else "")
         )
+    if reserved_on_windows(name):
+        raise InputError(f"'{name}' cannot name an encoder: Windows reserves it; choose another")
     if name in shipped_encoders():
         raise InputError(f"'{name}' is an encoder of madeleine-bench; choose another name")
     folder = parent / name

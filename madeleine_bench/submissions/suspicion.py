@@ -11,7 +11,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.contamination import contamination
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import score_range
-from madeleine_bench.submissions.duplicates import CONTROL_CKA, SAME_RESIDUAL, Likeness
+from madeleine_bench.submissions.duplicates import CONTROL_CKA, COPY_SHARE, Likeness
 from madeleine_bench.submissions.readable import (
     best_column,
     nearest_mean_accuracy,
@@ -39,8 +39,12 @@ RULES: dict[str, str] = {
     "or oracle",
     "readable labels": f"one column separates two classes with an AUROC of {READABLE} or more (or "
     "orders survival times so), or the nearest class mean is right as often, unfitted",
-    "duplicate": "the embeddings are those of a known encoder: equal, the same columns, or equal "
-    f"up to rotation and scale (which leave at most {SAME_RESIDUAL:.2%} of the variance)",
+    "duplicate": "the embeddings are those of a known encoder: equal, or the same columns in "
+    "another order or scale",
+    "linear function": "the embeddings are some columns of a known encoder, or a linear function "
+    f"of it for {COPY_SHARE:.2%} or more: a copy that was rotated, scaled, whitened, reduced or "
+    "made noisy. An honest projection of a known encoder is one too, and nearly so are a median "
+    "or a mean without outliers beside the mean",
     "taken name": "the name is that of an encoder that ships, or name and revision are known with "
     "another card or other embeddings; such a submission cannot be added",
     "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
@@ -94,10 +98,11 @@ def suspicious_likeness(found: Sequence[Likeness]) -> list[Suspicion]:
     hits = []
     for like in found:
         cka = "" if like.cka is None else f", CKA {like.cka:.5f}"
-        if like.duplicate:
-            left = "" if like.residual is None else f", {like.residual:.1e} of the variance apart"
-            seen = f"{like.relation}: {like.encoder} on {like.slides} slides{cka}{left}"
-            hits.append(Suspicion("duplicate", like.cohort, seen))
+        if like.relation:
+            share = "" if like.explained is None else f", {like.explained:.2%} explained"
+            seen = f"{like.relation}: {like.encoder} on {like.slides} slides{cka}{share}"
+            rule = "duplicate" if like.duplicate else "linear function"
+            hits.append(Suspicion(rule, like.cohort, seen))
         elif like.encoder in _TELLING_CONTROLS and (like.cka or 0.0) >= CONTROL_CKA:
             hits.append(Suspicion("like a control", like.cohort, f"{like.encoder}{cka}"))
     return hits

@@ -123,7 +123,8 @@ def test_the_difference_is_that_of_the_records(board: BoardScores) -> None:
         found = board.paired(*PAIR, TASK, protocol)
         first, second = (board.record(e, TASK, protocol).scores.main.value for e in PAIR)
         assert found.difference == pytest.approx(first - second, abs=1e-12)
-        assert found.ci95[0] < found.ci95[1]
+        assert found.ci95 is None  # seven slides of the rarest class
+        assert 0 < found.p_value <= 1
         itself = board.paired("oracle", "oracle", TASK, protocol)
         assert (itself.difference, itself.p_value) == (0.0, 1.0)
 

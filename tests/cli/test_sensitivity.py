@@ -67,12 +67,14 @@ def test_the_folder_holds_the_json_and_the_figure(mbench, results, tmp_path):
     assert said.out == (out / "sensitivity.json").read_text()
     assert (out / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
     svg = (out / "sensitivity.svg").read_text()
-    for words in ("PHANTOM", "a-one", "linear-probe/v1 (7)"):
+    for words in ("PHANTOM", "a-one", "linear-probe/v1 (5)"):
         assert words in svg
     (board,) = json.loads(said.out)["boards"]
     (pair,) = board["pairs"]
-    low, high = pair["tau_ci95"]
-    assert -1 <= low <= pair["tau"] <= high <= 1
+    # The two tasks of aidpath have too few cases; five are too few for an interval of tau.
+    assert len(pair["tasks"]) == 5
+    assert pair["tau_ci95"] is None
+    assert -1 <= pair["tau"] <= 1
     assert len(pair["swaps"]) == 3
     assert set(pair["task_taus"]) == set(pair["tasks"])
 

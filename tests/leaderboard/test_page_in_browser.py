@@ -228,7 +228,7 @@ def test_what_holds_for_all_core_tasks_only_is_left_out_and_comes_back(look, doc
     page.locator("#tasks summary").click()
     page.locator('[data-tick="task:bcnb-er"]').uncheck()
     assert column(page, "gain")["madeleine"] == "–"
-    assert column(page, "tie")["madeleine"] == "–"
+    assert column(page, "letters")["madeleine"] == "–"
     assert page.locator(f"{MAIN} svg.strip:visible").count() == 1
     assert "left out" in page.locator("#status").inner_text()
     page.get_by_role("button", name="All core tasks").click()

@@ -97,7 +97,7 @@ def test_events_in_one_fold_alone_are_scored_at_chance(
     table = problem.units.table.copy()
     table["event"] = np.isin(table.index, problem.splits.splits[2].test[:events])
     scores = problem.with_table(table).score()
-    assert (scores.value, scores.ci95) == (0.5, (0.5, 0.5))
+    assert (scores.value, scores.ci95) == (0.5, None)
     flags = ["no events in test"] * 5
     flags[2] = "constant predictions"  # as nobody in its training folds has an event
     assert [fold.flag for fold in scores.folds] == flags

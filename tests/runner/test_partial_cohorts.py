@@ -87,7 +87,7 @@ def test_files_matched_by_how_their_name_begins_are_listed(bcnb, score):
 def test_a_slide_of_two_files_is_refused(bcnb, score, other):
     with_suffix(bcnb, {"17"})
     shutil.copy(bcnb.bag(18), bcnb.folder / "features" / f"{other}.h5")
-    with pytest.raises(InputError, match=r"slide '17\.svs' could be .*h5 and .*h5; write"):
+    with pytest.raises(InputError, match=r"slide '17\.svs' could be .*h5 and .*h5; keep one"):
         score()
 
 

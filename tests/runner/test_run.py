@@ -137,9 +137,9 @@ def test_scores_are_a_pure_function_of_stored_predictions(undisturbed):
             )
             for fold in record.folds
         ]
-        again = score(task, protocol, predictions, tuple(fits))
+        again = score(task, protocol, predictions, tuple(fits), record.inputs.dim)
         assert again.value == record.scores.main.value
-        assert tuple(again.ci95) == tuple(record.scores.main.ci95)
+        assert again.ci95 == record.scores.main.ci95
 
 
 def test_predictions_are_one_row_per_split_and_unit(undisturbed):

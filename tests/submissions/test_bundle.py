@@ -71,6 +71,14 @@ def test_a_member_that_is_not_what_its_name_says(altered, member, data, message)
         ({"name": "../../x"}, "name: String should match"),
         ({"name": "n" * 65}, "at most 64"),
         ({"revision": "1/../2"}, "revision: String should match"),
+        ({"name": "con"}, "name: 'con' cannot name a file on Windows"),
+        ({"name": "lpt9"}, "name: 'lpt9' cannot name a file on Windows"),
+        ({"revision": "NUL.1"}, "revision: 'NUL.1' cannot name a file on Windows"),
+        ({"revision": "1."}, "revision: '1.' cannot name a file on Windows"),
+        ({"input_dim": 100_001}, "input_dim: .* less than or equal to 100000"),
+        ({"input_dim": 10**12}, "input_dim: .* less than or equal to 100000"),
+        ({"dim": 10**12}, "dim: .* less than or equal to 100000"),
+        ({"implementation": "prn.py:Evil"}, "plain .py file"),
         ({"implementation": "../evil.py:Evil"}, "plain .py file"),
         ({"implementation": "/tmp/evil.py:Evil"}, "plain .py file"),
         ({"weights": {"path": "../w.safetensors", "sha256": "0" * 64}}, ".safetensors file beside"),
@@ -82,6 +90,64 @@ def test_a_member_that_is_not_what_its_name_says(altered, member, data, message)
 def test_a_card_that_cannot_be_shown_or_used(first, altered, changes, message):
     with pytest.raises(InputError, match=message):
         read_bundle(altered({"card.yaml": card(first, **changes)}))
+
+
+def put(*place):
+    """What changes one number of a record."""
+
+    def change(record):
+        for key in place[:-2]:
+            record = record[key]
+        record[place[-2]] = place[-1]
+
+    return change
+
+
+MAIN = ("scores", "main")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put(*MAIN, "ci95", [0.4, 5e300]), r"auroc of 5e\+300 is outside \[0, 1\]"),
+        (put(*MAIN, "ci95", [-5e300, 0.9]), "outside"),
+        (put(*MAIN, "ci95", [0.9, 0.4]), "'ci95' begins at 0.9, above its end 0.4"),
+        (put(*MAIN, "value", 1.5), "outside"),
+        (put("scores", "secondary", "log-loss", -0.1), r"log-loss of -0.1 is outside \[0, 40\]"),
+        (put("scores", "secondary", "log-loss", 5e300), "outside"),
+        (put("scores", "secondary", "brier", 2.1), r"outside \[0, 2\]"),
+        (put("scores", "secondary", "logrank-p", 1.1), "outside"),
+        (put("scores", "secondary", "auroc@k=5", 1.1), "auroc@k=5 of 1.1"),
+        (put("scores", "secondary", "quadratic-kappa", -1.1), r"outside \[-1, 1\]"),
+        (put("folds", 0, "value", 5e300), "outside"),
+        (put("folds", 0, "n_train", -1), "n_train"),
+        (put("folds", 0, "n_test", 10**30), "n_test"),
+        (put("folds", 0, "n_iter", -1), "n_iter"),
+        (put("folds", 0, "key", "fold", 10**300), "key.fold"),
+        (put("inputs", "n", 10**30), "inputs.n"),
+        (put("inputs", "dim", 10**9), "inputs.dim"),
+        (put("predictions", "rows", -1), "predictions.rows"),
+        (put("task", "version", -1), "task.version"),
+        (put("scoring_version", 10**30), "scoring_version"),
+        (put("provenance", "seconds", 5e300), "number of 'provenance' is above 1e\\+15"),
+        (put("provenance", "deep", [{"bytes": -(10**300)}]), "number of 'provenance'"),
+    ],
+)
+def test_a_number_that_no_record_can_have(first, altered, change, message):
+    """Ends of an interval of 5e300 passed V0: only the score itself had a range."""
+    path = altered({RECORD: altered_record(first.bundle, RECORD, change)})
+    with pytest.raises(InputError, match=message):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("board", ["phantom-x.", "local-."])
+def test_a_board_whose_folder_windows_renames_is_refused(first, tmp_path, board):
+    members = members_of(first.bundle)
+    manifest = {**json.loads(members["submission.json"]), "board": board}
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(zipped({**members, "submission.json": json.dumps(manifest).encode()}))
+    with pytest.raises(InputError, match="cannot name a file on Windows"):
+        read_bundle(path)
 
 
 def test_a_card_of_aliases_is_refused(altered):

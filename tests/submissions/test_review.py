@@ -2,19 +2,35 @@
 
 import json
 import re
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from madeleine_bench.data.config import Config
+from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore
+from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.hashing import hash_array
+from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest
-from madeleine_bench.submissions.duplicates import SAME_RESIDUAL, compare, likenesses
+from madeleine_bench.submissions.duplicates import (
+    COPY_SHARE,
+    LINEAR,
+    MOST_SLIDES,
+    PART,
+    SAME,
+    compare,
+    likenesses,
+)
 from madeleine_bench.submissions.markdown import review_markdown
 from madeleine_bench.submissions.readable import (
     best_column,
@@ -59,12 +75,11 @@ def rotation(width):
     ("matrix", "relation"),
     [
         (BASE, "equal"),
-        (BASE[:, ::-1], "the same columns, in another order or scale"),
-        (BASE * np.linspace(-3, 9, 12), "the same columns, in another order or scale"),
-        (BASE[:, 2:7] * 2 + 1, "some of its columns, in another order or scale"),
-        (BASE @ rotation(12) * 7 + 3, "equal up to rotation and scale"),
-        (BASE @ rotation(12) + 0.01 * noise(60, 12, seed=9), "equal up to rotation and scale"),
-        (BASE @ rotation(12) + 0.02 * noise(60, 12, seed=9), ""),
+        (BASE[:, ::-1], SAME),
+        (BASE * np.linspace(-3, 9, 12), SAME),
+        (BASE[:, 2:7] * 2 + 1, PART),
+        (BASE @ rotation(12) * 7 + 3, LINEAR),
+        (BASE @ rotation(12) + 0.03 * noise(60, 12, seed=9), LINEAR),
         (BASE + 0.5 * noise(60, 12, seed=9), ""),
         (noise(60, 12, seed=4), ""),
         (np.zeros((60, 3)), ""),
@@ -74,49 +89,152 @@ def test_a_copy_is_found_however_it_was_dressed(matrix, relation):
     found = compare("bcnb", "known", embeddings(matrix), embeddings(BASE))
     assert found is not None
     assert found.relation == relation
+    assert found.duplicate == (relation in ("equal", SAME))
 
 
-# Bags of 40 patches for each slide: what honest encoders that know of one another make of them.
-BAGS = 3.0 * BASE[:, None] + noise(60, 40, 12, seed=6)
+# Bags of 40 patches for each slide, more or less alike: what honest encoders make of them.
+SPREAD = np.exp(0.5 * noise(60, 1, 12, seed=5))
+BAGS = BASE[:, None] + SPREAD * noise(60, 40, 12, seed=6)
 MEAN = BAGS.mean(axis=1)
-INNER = np.sort(BAGS, axis=1)[:, 4:-4].mean(axis=1)
+BESIDE = np.hstack([MEAN, BAGS.std(axis=1)])
 
 
 @pytest.mark.parametrize(
-    ("matrix", "relation"),
-    [
-        (np.hstack([MEAN, BAGS.std(axis=1)]), ""),
-        (BAGS[:, ::2].mean(axis=1), ""),
-        (INNER, ""),
-        (MEAN[:, :6], "some of its columns, in another order or scale"),
-    ],
-    ids=["mean and deviation", "other patches", "without the outer tenths", "half of the columns"],
+    "matrix",
+    [BESIDE, BAGS[:, ::2].mean(axis=1), np.median(BAGS, axis=1)],
+    ids=["mean and deviation", "other patches", "median"],
 )
-def test_an_honest_relative_is_no_duplicate(matrix, relation):
-    found = compare("bcnb", "mean-pool", embeddings(matrix), embeddings(MEAN))
-    assert found is not None
-    assert found.relation == relation
-    assert not found.duplicate
-    assert suspicious_likeness([found]) == []
+def test_an_honest_relative_hits_no_rule_and_its_shares_are_reported(matrix):
+    like = compare("bcnb", "mean-pool", embeddings(matrix), embeddings(MEAN))
+    assert like is not None
+    assert (like.relation, like.duplicate) == ("", False)
+    assert like.explained is not None
+    assert like.explained < COPY_SHARE - 0.005
+    assert like.explains is not None
+    assert suspicious_likeness([like]) == []
 
 
-def test_cka_alone_would_call_the_mean_beside_a_deviation_a_duplicate():
-    beside = embeddings(np.hstack([MEAN, BAGS.std(axis=1)]))
-    found = compare("bcnb", "mean-pool", beside, embeddings(MEAN))
-    assert found is not None
-    assert found.cka > 0.999
-    assert found.residual > 5 * SAME_RESIDUAL
+def test_both_directions_tell_what_contains_an_encoder_from_what_is_contained():
+    """Patches' deviations beside the mean: all of mean-pool is in it, and more."""
+    like = compare("bcnb", "mean-pool", embeddings(BESIDE), embeddings(MEAN))
+    assert like is not None
+    assert like.explains > 0.999
+    assert like.explained < COPY_SHARE - 0.005
 
 
-@given(st.sampled_from([0.0, 1e-4, 1e-3, 5e-3]), st.floats(1e-3, 1e3), st.integers(0, 9))
-def test_a_copy_turned_scaled_and_blurred_is_found(share, scale, seed):
-    turned = MEAN.astype(float) @ rotation(12)
-    blurred = scale * (turned + share * turned.std(axis=0) * noise(60, 12, seed=seed))
-    found = compare("bcnb", "mean-pool", embeddings(blurred), embeddings(MEAN))
-    assert found is not None
-    assert found.relation == "equal up to rotation and scale"
-    (hit,) = suspicious_likeness([found])
-    assert "of the variance apart" in hit.seen
+HONEST = ("madeleine", "madeleine-se", "intra-ssl", "max-pool", "untrained")
+
+
+@lru_cache
+def phantoms(slides):
+    """Embeddings by shipped encoders of the first slides of the phantom of bcnb."""
+    data = open_cohort(
+        load_catalogue(), "bcnb", "phantom", Config(), Path("cache"), PhantomChoice()
+    ).data
+    encoders = {name: load_encoder(shipped_encoders()[name]) for name in ("mean-pool", *HONEST)}
+    return embed_slides(encoders, data, slides_with_bags(data)[:slides])[0]
+
+
+def phantom(name, slides):
+    return phantoms(max(slides, 200))[name][:slides].astype(float)
+
+
+def rotated(matrix, seed=0):
+    width = matrix.shape[1]
+    return matrix @ np.linalg.qr(rng_for("turn", seed, width).standard_normal((width, width)))[0]
+
+
+def blurred(matrix):
+    return rotated(matrix) + 0.03 * matrix.std(axis=0) * noise(*matrix.shape)
+
+
+def scaled(matrix):
+    return rotated(matrix) * 10.0 ** rng_for("scale").uniform(-1, 1, matrix.shape[1])
+
+
+def principal(matrix):
+    return np.linalg.svd(matrix - matrix.mean(axis=0), full_matrices=False)[:2]
+
+
+def whitened(matrix):
+    """All directions of the variance where slides suffice, else those of 99% of it."""
+    left, values = principal(matrix)
+    most = np.searchsorted(np.cumsum(values**2) / np.sum(values**2), 0.99) + 1
+    return left[:, : most if len(matrix) <= matrix.shape[1] else None]
+
+
+def reduced(matrix):
+    left, values = principal(matrix)
+    return (left * values)[:, :64]
+
+
+def unit_rows(matrix):
+    return rotated(matrix) / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def replaced(matrix):
+    copy = rotated(matrix)
+    rows = rng_for("replaced").permutation(len(copy))[: len(copy) // 20]
+    copy[rows] = np.roll(copy, 7, axis=0)[rows]
+    return copy
+
+
+SIZES = (50, 200, pytest.param(1_000, marks=pytest.mark.slow))
+DISGUISES = (blurred, scaled, whitened, reduced, unit_rows, replaced)
+
+
+def slide_ids(number):
+    return [f"s{n:04d}" for n in range(number)]
+
+
+def compared(known, submitted):
+    ids = slide_ids(len(known))
+    like = compare("bcnb", "mean-pool", embeddings(submitted, ids), embeddings(known, ids))
+    assert like is not None
+    return like
+
+
+@pytest.mark.parametrize("slides", SIZES)
+@pytest.mark.parametrize("disguise", DISGUISES, ids=lambda each: each.__name__)
+def test_a_disguised_copy_is_flagged(disguise, slides):
+    """All six passed as new: a rotation leaves more than .0001 of the variance, CKA may be low."""
+    mean = phantom("mean-pool", slides)
+    like = compared(mean, disguise(mean))
+    assert like.explained > COPY_SHARE + 0.0003
+    (hit,) = suspicious_likeness([like])
+    assert hit.rule == "linear function"
+    assert "explained" in hit.seen
+
+
+@pytest.mark.parametrize("slides", SIZES)
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_encoders_are_not_flagged_whichever_came_first(name, slides):
+    mean, other = phantom("mean-pool", slides), phantom(name, slides)
+    for known, submitted in ((mean, other), (other, mean)):
+        like = compared(known, submitted)
+        assert like.relation == ""
+        assert like.explained < COPY_SHARE - 0.01
+        assert suspicious_likeness([like]) == []
+
+
+def test_an_honest_projection_of_a_known_encoder_is_its_linear_function():
+    """It cannot be parted from a copy reduced to 64 dimensions, and the rule says so."""
+    known = noise(300, 40)
+    assert compared(known, known @ noise(40, 12, seed=2)).relation == LINEAR
+    assert "projection" in RULES["linear function"]
+
+
+def test_whitening_of_all_directions_of_few_slides_leaves_nothing_to_compare():
+    """Then every slide is as far from every other, whatever the encoder was."""
+    left, _ = principal(phantom("mean-pool", 50))
+    like = compared(phantom("mean-pool", 50), left[:, :49])
+    assert (like.explained, like.relation) == (None, "")
+
+
+def test_more_slides_than_are_compared_make_the_same_verdict():
+    many = noise(MOST_SLIDES + 500, 12)
+    like = compared(many, rotated(many))
+    assert (like.slides, like.relation) == (MOST_SLIDES + 500, LINEAR)
 
 
 def test_slides_in_another_order_and_a_part_of_them_are_matched_by_id():
@@ -131,7 +249,7 @@ def test_slides_in_another_order_and_a_part_of_them_are_matched_by_id():
 def test_wide_embeddings_of_few_slides_are_not_judged_by_cka():
     found = compare("c", "k", embeddings(noise(60, 6500)), embeddings(noise(60, 6500, seed=1)))
     assert found is not None
-    assert (found.cka, found.relation) == (None, "")
+    assert (found.cka, found.explained, found.explains, found.relation) == (None, None, None, "")
 
 
 def test_known_encoders_are_read_from_the_results_folder(tmp_path):
@@ -296,7 +414,8 @@ def test_the_report_of_an_honest_submission(first, tmp_path):
     assert "| `bcnb` | clean |" in report
     assert {row.label for row in found.standing} == {"stranger 1", "max-pool 1"}
     assert review_json(found) == review_json(reviewed(first.bundle, first, tmp_path / "again"))
-    assert len(RULES) == 9
+    assert "| encoder | cohort | slides | explains of this | explained by this |" in report
+    assert len(RULES) == 10
 
 
 @given(st.text(), st.text())

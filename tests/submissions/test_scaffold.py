@@ -53,6 +53,7 @@ def test_its_own_test_passes_and_sees_an_encoder_that_wants_the_network(tmp_path
         ("", "cannot name an encoder"),
         ("x" * 65, "at most 64"),
         ("name\n", "cannot name an encoder"),
+        ("aux", "Windows reserves it"),
         ("mean-pool", "is an encoder of madeleine-bench"),
         ("taken", "is there already"),
     ],

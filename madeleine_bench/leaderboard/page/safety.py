@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import reserved_on_windows
 
 _SLUG = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,119}")
 _LINK = re.compile(r"https?://[^\s<>\"'`{}|\\^]+")
@@ -21,17 +22,19 @@ def checked_slug(text: object, what: str) -> str:
     """Return the text if it can name a file on any system.
 
     Raises:
-        InputError: it is not made of [a-z0-9._-], starts with a dot, or is too long.
+        InputError: it is not made of [a-z0-9._-], starts with a dot, is too long, or Windows
+            reserves it.
 
     Examples:
         >>> checked_slug("bcnb-er", "task id")
         'bcnb-er'
     """
-    if isinstance(text, str) and _SLUG.fullmatch(text):
+    if isinstance(text, str) and _SLUG.fullmatch(text) and not reserved_on_windows(text):
         return text
     raise InputError(
         f"the {what} {text!r} cannot name a page: use a-z, 0-9, '.', '_' and '-', "
-        "not starting with a dot, at most 120 characters"
+        "not starting or ending with a dot, at most 120 characters, and no name that Windows "
+        "reserves, such as con"
     )
 
 
