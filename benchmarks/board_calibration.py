@@ -192,7 +192,7 @@ def _percent(share: float | None) -> str:
 def main() -> None:
     """Draw the boards of every world, print and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--boards", type=int, default=400)
+    parser.add_argument("--boards", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()

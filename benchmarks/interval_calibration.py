@@ -117,7 +117,7 @@ def trial(cohort: Cohort, number: int) -> Trial:
             intervals.setdefault(method, []).append(found)
     p_values: dict[str, list[float]] = {}
     for first, second in ((0, 1), (2, 0)):
-        gap = ScoredUnits(
+        gap = ScoredUnits(  # the designs of the encoders are the same
             one.unit, one.case, one.stratum, one.splits, one.scores, one.design,
             tuple(a - b for a, b in zip(
                 scored[first].draw_scores, scored[second].draw_scores, strict=True)),

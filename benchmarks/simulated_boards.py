@@ -88,7 +88,7 @@ def simulated_grid(world: World, tasks: Sequence[TaskSpec], board: int) -> Grid:
             folds = _folds(stratum, rng)
             tested = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
             dim = embeddings[0].shape[1]
-            design = design_of(np.arange(len(cases)), stratum, tested, dim, few_shot=False)
+            design = design_of(np.arange(len(cases)), stratum, tested, dim, task.metric.name)
             for encoder, embedding in enumerate(embeddings):
                 value, resampled = _cross_validated(
                     embedding[cases], target, scorer, folds, weights[cases]

@@ -31,7 +31,7 @@ from madeleine_bench.stats.paired import ScoredUnits
 
 RESAMPLES = 1000
 # Changes whenever the same record would give other draws.
-_VERSION = 2
+_VERSION = 3
 
 
 class CaseDraws:
@@ -100,7 +100,8 @@ def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
     counts = rng_for("draws of training cases", task.name).multinomial(
         n, np.full(n, 1.0 / n), size=RESAMPLES
     )
-    moved: NDArray[np.float64] = np.sqrt(n / (n - 1.0)) * (counts / n - 1.0 / n) @ scores
+    factor = units.design.training_factor * np.sqrt(n / (n - 1.0))
+    moved: NDArray[np.float64] = factor * (counts / n - 1.0 / n) @ scores
     return moved
 
 

@@ -73,22 +73,22 @@ def scored_units(
     folds, groups = folds_of(protocol, predictions, where)
     once = [judge.resampled(fold, np.ones((len(fold.rows), 1)))[0] for fold in folds]
     values = [float(value) if np.isfinite(value) else None for value in once]
-    return units_of(judge, protocol, folds, groups, values, predictions, task.metric.chance, dim,
-                    splits)  # fmt: skip
+    return units_of(judge, task, protocol, folds, groups, values, predictions, dim, splits)
 
 
 def units_of(
     judge: Judge,
+    task: TaskSpec,
     protocol: ProtocolSpec,
     folds: Sequence[Fold],
     groups: Sequence[int],
     values: Sequence[float | None],
     predictions: pd.DataFrame,
-    chance: float,
     dim: int | None,
     splits: str = "",
 ) -> ScoredUnits:
     """Return units scored by a judge; a fold whose metric is undefined (None) stays at chance."""
+    chance, metric = task.metric.chance, task.metric.name
     row, names = pd.factorize(predictions["unit_id"].to_numpy(dtype=object))
     row = row.astype(np.int32)  # of a table of all folds, which is long
     first = np.empty(len(names), dtype=np.intp)
@@ -117,7 +117,7 @@ def units_of(
         stratum=tuple(stratum),
         splits=splits,
         scores=scores,
-        design=design_of(case, stratum, tested, dim if fitted else None, few_shot=few_shot),
+        design=design_of(case, stratum, tested, dim if fitted else None, metric, few_shot),
         draw_scores=tuple(float(np.mean(draw_scores[draw])) for draw in sorted(draw_scores)),
     )
 
@@ -127,8 +127,8 @@ def design_of(
     stratum: NDArray[Any],
     tested: Sequence[NDArray[np.integer[Any]]],
     dim: int | None,
-    *,
-    few_shot: bool,
+    metric: str,
+    few_shot: bool = False,
 ) -> ScoreDesign:
     """Return how a score was estimated, counted in cases.
 
@@ -137,6 +137,7 @@ def design_of(
         stratum: (unit,) its class, or whether it has an event.
         tested: the units that each fit is tested on; it is trained on all others.
         dim: width of the embeddings that a linear model is fitted to, or None.
+        metric: what is scored.
         few_shot: whether the fits of a number of shots draw their training cases.
     """
     rare, n_cases = math.inf, len(np.unique(case))
@@ -151,7 +152,7 @@ def design_of(
     shares = []
     for n_test, rare_test in in_test:
         n_train, rare_train = n_cases - n_test, rare - rare_test
-        noise = fit_noise(dim, rare_train, n_train - rare_train)
+        noise = fit_noise(dim, rare_train, n_train - rare_train, metric)
         five_folds = few_shot or not n_train
         shares.append(noise * (FIVE_FOLDS if five_folds else test_sets * n_test / n_train))
     return ScoreDesign(rare, per_test, float(np.mean(shares)))

@@ -118,7 +118,7 @@ def score(
         scored = [chance if value is None else value for value in values]
         secondary: dict[str, float | None] = {}
         secondary |= {name: judge.secondary(name, folds, groups) for name in task.secondary}
-        units = units_of(judge, protocol, folds, groups, values, predictions, chance, dim)
+        units = units_of(judge, task, protocol, folds, groups, values, predictions, dim)
         rng = rng_for(task.name, protocol.name, "bootstrap")
         weights = case_weights(units.case, units.stratum, RESAMPLES, rng)
         deviation = float(units.scores(weights).std(ddof=1))

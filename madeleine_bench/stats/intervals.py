@@ -4,15 +4,19 @@ The bootstrap of test cases keeps the fits, and with few cases of a class it is 
 the standard deviation over resamples, J the number of disjoint test sets and m the cases of the
 rarest class in one of them:
 
-    error^2 = s^2  (1 + J n_test / n_train  h)  m / (m - 1)  +  v / draws
+    error^2 = (1 + J n_test / n_train  h) (s^2  m / (m - 1)  +  v / draws)
 
 The first factor is for the training cases, which the folds share. Nadeau and Bengio (2003) have
 h = 1, which for five folds widens an interval by 1.5. This holds where the noise of the fit rules,
 as with wide embeddings and few cases; with many cases it is far too much. The share h is that of a
 linear discriminant of `dim` dimensions, fitted on n_1 and n_0 cases of two classes whose means lie
-`_SEPARATION` standard deviations apart:
+d standard deviations apart:
 
-    tau = dim (1 / n_1 + 1 / n_0),     h = tau / (tau + _SEPARATION^2)
+    tau = dim (1 / n_1 + 1 / n_0),     h = tau / (tau + d^2)
+
+with d = .8, an AUROC of .71, in the middle of the tasks; for survival d = .6, as prognosis is
+harder. Kappa compares classes, which move less with the fit than an order of cases does: half of h,
+as measured.
 
 The second factor makes the variance of m drawn cases unbiased. The last term is for few-shot
 protocols alone: the variance v of the score between draws of training cases. There J n_test /
@@ -39,8 +43,10 @@ Interval = tuple[float, float]
 # either no interval is printed, as none would cover; below the first a task takes no part in ranks.
 LEAST_RARE_CASES = 18
 LEAST_PER_TEST = 3.0
-# Of two class means in standard deviations: an AUROC of .71, in the middle of the tasks.
-_SEPARATION = 0.8
+# By metric: how many standard deviations lie between two class means, and what part of h counts.
+_SEPARATION = {"harrell-c": 0.6}
+_USUAL_SEPARATION = 0.8
+_PART = {"quadratic-kappa": 0.5}
 # J n_test / n_train of five folds, which few-shot scores take as well.
 FIVE_FOLDS = 1.25
 # The factor for the variance of m cases is bounded, so that one case a fold still has an error.
@@ -68,14 +74,19 @@ class ScoreDesign:
         return enough and self.rare_per_test >= LEAST_PER_TEST
 
     @property
+    def training_factor(self) -> float:
+        """The part of the factor that is for the training cases."""
+        return math.sqrt(1.0 + self.training_share)
+
+    @property
     def factor(self) -> float:
         """By how much the error exceeds the standard deviation over resamples of test cases."""
-        return math.sqrt((1.0 + self.training_share) / (1.0 - 1.0 / self._m))
+        return self.training_factor * math.sqrt(1.0 / (1.0 - 1.0 / self._m))
 
     @property
     def bayesian_factor(self) -> float:
         """The same for the Bayesian bootstrap, whose variance of m cases is (m - 1) / (m + 1)."""
-        return math.sqrt((1.0 + self.training_share) * (1.0 + 2.0 / (self._m - 1.0)))
+        return self.training_factor * math.sqrt(1.0 + 2.0 / (self._m - 1.0))
 
     @property
     def degrees_of_freedom(self) -> float:
@@ -87,22 +98,24 @@ class ScoreDesign:
         return max(self.rare_per_test, _FEWEST)
 
 
-def fit_noise(dim: int | None, n_first: float, n_second: float) -> float:
+def fit_noise(dim: int | None, n_first: float, n_second: float, metric: str = "auroc") -> float:
     """Return the share h of the noise of a fit in a score, 0 to 1.
 
     Args:
         dim: dimensions of the embedding; None where no linear model is fitted to it.
         n_first: training cases of one class.
         n_second: training cases of the other.
+        metric: what is scored.
 
     Examples:
         >>> round(fit_noise(512, 40, 760), 2), round(fit_noise(32, 400, 400), 2)
         (0.95, 0.2)
     """
+    part = _PART.get(metric, 1.0)
     if dim is None or n_first <= 0 or n_second <= 0:
-        return 1.0
+        return part
     tau = dim * (1.0 / n_first + 1.0 / n_second)
-    return tau / (tau + _SEPARATION**2)
+    return part * tau / (tau + _SEPARATION.get(metric, _USUAL_SEPARATION) ** 2)
 
 
 def standard_error(
@@ -116,7 +129,7 @@ def standard_error(
         draw_scores: the score of each draw of training cases, of a few-shot protocol.
     """
     between = variance(draw_scores) / len(draw_scores) if len(draw_scores) > 1 else 0.0
-    return math.sqrt((design.factor * deviation) ** 2 + between)
+    return math.sqrt((design.factor * deviation) ** 2 + design.training_factor**2 * between)
 
 
 def t_interval(

@@ -140,7 +140,11 @@ def paired_difference(
     difference = first.score - second.score
     if widened.shape != (n_resamples,) or not np.isfinite([difference, *widened]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
-    draws = [a - b for a, b in zip(first.draw_scores, second.draw_scores, strict=True)]
+    factors = first.design.training_factor, second.design.training_factor
+    draws = [
+        factors[0] * a - factors[1] * b
+        for a, b in zip(first.draw_scores, second.draw_scores, strict=True)
+    ]
     error = standard_error(float(widened.std(ddof=1)), ScoreDesign(), draws)
     df = min(first.design.degrees_of_freedom, second.design.degrees_of_freedom)
     covers = first.design.covers and second.design.covers

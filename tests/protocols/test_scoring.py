@@ -101,7 +101,7 @@ def test_the_interval_equals_a_loop_over_resamples(
     variance = np.var(means, ddof=1) * (1 + np.mean(shares)) * per_test / (per_test - 1)
     if name.startswith("few-shot"):
         draws = pd.DataFrame([(f.key[1], f.value) for f in scores.folds]).groupby(0)[1].mean()
-        variance += draws.var(ddof=1) / len(draws)
+        variance += (1 + np.mean(shares)) * draws.var(ddof=1) / len(draws)
     df = total * (1 - 1 / per_test)
     half = student.ppf(0.975, df) * np.sqrt(variance)
     expected = (max(0, scores.value - half), min(1, scores.value + half))

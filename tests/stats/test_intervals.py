@@ -71,7 +71,7 @@ def test_intervals_and_tests_say_the_same_and_stay_in_range() -> None:
     low, high = t_interval(0.9, 0.04, 12.0, 0.0, 1.0)
     assert (low, high) == (
         pytest.approx(0.9 - student.ppf(0.975, 12) * 0.04),
-        pytest.approx(0.9871515, abs=1e-6),
+        pytest.approx(0.98715253, abs=1e-6),
     )
     assert t_interval(0.99, 0.04, 12.0, 0.0, 1.0)[1] == 1.0
     assert t_interval(0.5, 0.0, 12.0) is None
@@ -83,13 +83,22 @@ def test_intervals_and_tests_say_the_same_and_stay_in_range() -> None:
 def test_draws_of_training_cases_add_to_the_variance() -> None:
     error = standard_error(0.03, ScoreDesign(), (0.5, 0.6, 0.7))
     assert error == pytest.approx(math.sqrt(0.03**2 + 0.01 / 3))
+    wide = standard_error(0.03, ScoreDesign(training_share=1.25), (0.5, 0.6, 0.7))
+    assert wide == pytest.approx(1.5 * error)
+
+
+def test_kappa_moves_less_with_the_fit_and_survival_more() -> None:
+    assert fit_noise(32, 50, 100, "quadratic-kappa") == fit_noise(32, 50, 100) / 2
+    tau = 32 * (1 / 50 + 1 / 100)
+    assert fit_noise(32, 50, 100, "harrell-c") == pytest.approx(tau / (tau + 0.36))
+    assert fit_noise(None, 50, 100, "quadratic-kappa") == 0.5
 
 
 def test_a_design_counts_cases_not_units() -> None:
     case = np.repeat(np.arange(20), 2)
     stratum = np.where(case < 6, "rare", "usual")
     tested = [np.flatnonzero(case % 2 == k) for k in (0, 1)]
-    design = design_of(case, stratum, tested, 8, few_shot=False)
+    design = design_of(case, stratum, tested, 8, "auroc")
     assert (design.rare_cases, design.rare_per_test) == (6, 3.0)
     tau = 8 * (1 / 3 + 1 / 7)
     assert design.training_share == pytest.approx(2 * tau / (tau + 0.64))  # J n_test / n_train = 2
