@@ -22,8 +22,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say(world):
     assert coverage["gain, other cohorts"] >= 0.94
     assert coverage["mean, other cohorts"] >= 0.94
     if not world["cohort_effect"] and not world["all_tasks"]:
-        assert 0.93 <= coverage["gain, these cohorts"] <= 0.97
-        assert 0.93 <= coverage["mean, these cohorts"] <= 0.97
+        # Of the six gains among four encoders three are free.
+        chance = 2 * (0.05 * 0.95 / (3 * world["boards"])) ** 0.5
+        assert 0.93 - chance <= coverage["gain, these cohorts"] <= 0.97 + chance
+        assert 0.93 - chance <= coverage["mean, these cohorts"] <= 0.97 + chance
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=IDS)

@@ -455,3 +455,14 @@ def test_a_page_of_who_left_does_not_stay_and_other_folders_are_let_alone(tmp_pa
     with pytest.raises(InputError, match="no leaderboard"):
         write_site(small(), tmp_path / "mine")
     assert (tmp_path / "mine" / "tasks" / "a.html").read_text() == "mine"
+
+
+def test_a_score_without_an_interval_says_why():
+    document = board_document(boards=[make_board("local")])
+    encoder = document["boards"][0]["encoders"][0]
+    task, cell = next(iter(encoder["cells"].items()))
+    cell |= {"ci95": None, "method": "too few cases for an interval: <7> of the rarest"}
+    pages = page_files(document)
+    assert '<small class="ci">too few cases for an interval</small>' in pages["index.html"]
+    assert "(too few cases for an interval)" in pages[f"encoders/local/primary/{encoder['slug']}.html"]
+    assert "&lt;7&gt;" in pages[f"encoders/local/primary/{encoder['slug']}.html"]

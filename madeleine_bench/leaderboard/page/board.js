@@ -62,6 +62,7 @@
   function span(ends, digits) {
     return ends ? fixed(ends[0], digits) + " to " + fixed(ends[1], digits) : DASH;
   }
+  function intervalOf(cell) { return cell.ci95 ? span(cell.ci95, 3) : cell.method.split(":")[0].slice(0, 40); }
   function mean(values) { return values.length ? exactSum(values) / values.length : null; }
   // The sum rounded once (Shewchuk 1997), as Python's fmean has it: else equal means could differ in
   // their last digit, and encoders that share a rank there would not share it here.
@@ -618,7 +619,7 @@
       row.append(make("th", task.id, { scope: "row" }));
       for (const encoder of pinned) {
         const cell = cellOf(encoder, task.id);
-        row.append(make("td", cell ? fixed(cell.value, 3) + " (" + span(cell.ci95, 3) + ")" : "absent"));
+        row.append(make("td", cell ? fixed(cell.value, 3) + " (" + intervalOf(cell) + ")" : "absent"));
       }
     }
     return table;
@@ -650,7 +651,7 @@
     const missing = Object.entries(cell.missing).map(([reason, n]) => n + " " + reason).join("; ") || "none";
     const others = Object.entries(cell.secondary).map(([name, v]) => words(name) + " " + secondary(name, v)).join("; ") || "none";
     return [
-      [words(task.metric), fixed(cell.value, 3)], ["95% interval", span(cell.ci95, 3)], ["Interval by", cell.method],
+      [words(task.metric), fixed(cell.value, 3)], ["95% interval", intervalOf(cell)], ["Interval by", cell.method],
       ["Chance-corrected", fixed(cell.corrected, 3) + " (chance " + fixed(cell.chance, 2) + ")"], ["n", String(cell.n)],
       ["Missing", missing], ["Status", words(cell.status) + (cell.comparable ? "" : "; scored on other data or features than the rest")],
       ["Secondary metrics", others], ["Protocol", cell.protocol], ["Dimension", String(cell.dim)],

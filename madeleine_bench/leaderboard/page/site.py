@@ -245,7 +245,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=wording.number, signed=wording.signed, interval=wording.interval,
         count=wording.count, p=wording.p_value, words=wording.words, mark=wording.mark,
-        verified=wording.verified, seconds=wording.seconds,
+        verified=wording.verified, seconds=wording.seconds, score_interval=wording.score_interval,
         whole_range=wording.whole_range, plural=wording.plural, linked=linked, shade=shade,
         verdict=verdict, metric=wording.metric, warnings=warnings, pretty=_pretty,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 NONE, MINUS = "\u2013", "\u2212"
 MARKS = {"clean": "\u25cb clean", "contaminated": "\u25b2 contaminated", "unknown": "? unknown"}
@@ -62,6 +63,18 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
     if ends is None:
         return NONE
     return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+
+
+def score_interval(cell: dict[str, Any]) -> str:
+    """Return the interval of a score, or why it has none.
+
+    Examples:
+        >>> score_interval({"ci95": None, "method": "too few cases for an interval: 7 of ..."})
+        'too few cases for an interval'
+    """
+    if cell["ci95"] is not None:
+        return interval(cell["ci95"])
+    return str(cell["method"]).partition(":")[0][:40]
 
 
 def whole_range(ends: Sequence[float] | None) -> str:
