@@ -152,7 +152,7 @@ def test_a_bag_is_found_under_any_spelling(small_cohort: Make, write_bag: Make) 
     assert cohort.extra == {}
     assert cohort.read_bag("7").features.shape == (5, 3)
     write_bag("7")
-    with pytest.raises(InputError, match=r"slide '7' could be .*7\.0\.h5 and .*7\.h5; keep one"):
+    with pytest.raises(InputError, match=r"slide '7' could be .*7\.h5 and .*7\.0\.h5; keep one"):
         small_cohort(["7", "\u00e9", "8"])
 
 

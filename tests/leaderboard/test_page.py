@@ -464,5 +464,7 @@ def test_a_score_without_an_interval_says_why():
     cell |= {"ci95": None, "method": "too few cases for an interval: <7> of the rarest"}
     pages = page_files(document)
     assert '<small class="ci">too few cases for an interval</small>' in pages["index.html"]
-    assert "(too few cases for an interval)" in pages[f"encoders/local/primary/{encoder['slug']}.html"]
+    assert (
+        "(too few cases for an interval)" in pages[f"encoders/local/primary/{encoder['slug']}.html"]
+    )
     assert "&lt;7&gt;" in pages[f"encoders/local/primary/{encoder['slug']}.html"]

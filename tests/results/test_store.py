@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
 from madeleine_bench.specs.record import RecordFeatures
@@ -107,10 +108,16 @@ def test_a_record_from_before_there_were_features_keeps_its_id(tmp_path):
     old = next(path for path in sorted(folder.rglob("*.json")))
     text = json.loads(old.read_text())
     text.pop("features", None)
+    text["scores"]["main"].pop("rare_cases", None)
+    # As records of 0.1.0 had their id: the hash of all else that they held.
+    text["record_id"] = hash_json(
+        {k: v for k, v in text.items() if k not in ("record_id", "provenance", "verification")}
+    )
     path = tmp_path / "old.json"
     path.write_text(json.dumps(text))
     record = read_record(path)
     assert record.features is None
+    assert record.scores.main.rare_cases is None
     assert record.record_id == text["record_id"]
     path.write_text(json.dumps({**text, "features": {"patch_encoder": None, "content": "0" * 64}}))
     with pytest.raises(InputError, match="altered"):
