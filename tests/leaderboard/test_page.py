@@ -460,7 +460,7 @@ def test_a_page_of_who_left_does_not_stay_and_other_folders_are_let_alone(tmp_pa
 def test_a_score_without_an_interval_says_why():
     document = board_document(boards=[make_board("local")])
     encoder = document["boards"][0]["encoders"][0]
-    task, cell = next(iter(encoder["cells"].items()))
+    cell = next(iter(encoder["cells"].values()))
     cell |= {"ci95": None, "method": "too few cases for an interval: <7> of the rarest"}
     pages = page_files(document)
     assert '<small class="ci">too few cases for an interval</small>' in pages["index.html"]
