@@ -236,7 +236,11 @@ def _print(report: Sensitivity) -> None:
         for one, other, count, told in swap_counts(report.pairs)
     ]
     if swaps:
-        header = ["encoders that swap places", "between pairs of protocols", "told apart by either"]
+        header = [
+            "encoders that swap places",
+            "between pairs of protocols",
+            "significant under either",
+        ]
         print_table(f"\nSwaps, of {len(report.pairs)} pairs of protocols", header, swaps)
     for label, why in report.left_out.items():
         typer.echo(f"{label} is left out: {why}")
@@ -245,7 +249,7 @@ def _print(report: Sensitivity) -> None:
 
 
 def swap_counts(pairs: Sequence[ProtocolPair]) -> list[tuple[str, str, int, int]]:
-    """Return two encoders, in how many pairs they swap, and in how many of these told apart.
+    """Return two encoders, in how many pairs they swap, and in how many with significance.
 
     The most frequent first.
     """
@@ -267,5 +271,5 @@ def _numbers(pair: ProtocolPair) -> list[str]:
         f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "-",
         "-" if found.p_value is None else f"{found.p_value:.3f}",
         "-" if pair.mean_task_tau is None else f"{pair.mean_task_tau:.2f}",
-        f"{len(pair.swaps)} ({told} told apart)",
+        f"{len(pair.swaps)} ({told} significant)",
     ]

@@ -1,4 +1,4 @@
-"""Which encoders change places between two protocols, and whether either tells them apart."""
+"""Which encoders change places between two protocols, and whether they differ under either."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Swap:
     Attributes:
         ahead: who is ahead under the first protocol of the pair.
         behind: who is ahead under the second.
-        separated_by: the protocols under which the signed-rank test over tasks tells them apart,
+        separated_by: the protocols under which they differ by the signed-rank test over tasks,
             after Holm's correction for all pairs of encoders, in the direction of the mean. The
             board's mark asks for a second test beside this one: it separates no more.
     """

@@ -11,6 +11,7 @@ from madeleine_bench.leaderboard.sensitivity import Ranking, fitting_protocols, 
 from madeleine_bench.leaderboard.sensitivity_figure import in_order, places, sensitivity_chart
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import misfit
+from madeleine_bench.stats.paired import across_tasks
 from tests.leaderboard.records import CATALOGUE, make_record
 
 PROBE, SHOTS, COX = "linear-probe/v1", "few-shot/v1", "cox/v1"
@@ -83,6 +84,17 @@ def test_a_swap_that_few_tasks_decide_is_told_apart_by_nobody():
     five = CLASS[:5]
     (swap,) = find([*one, *other], tasks=five).pairs[0].swaps
     assert swap.separated_by == ()
+
+
+def test_ranks_that_speak_for_the_other_separate_nobody():
+    """One win by a leaked task, the rest lost: the p of the ranks was taken for the winner."""
+    gap = np.array([0.05, *[-0.055] * 4, *[-0.02] * 3, -0.005])  # the first is a family of its own
+    assert across_tasks(gap.tolist()).p_value < 0.05
+    first = np.array([0.3 + gap, np.full(9, 0.3)])
+    second = np.array([[0.2] * 9, [0.3 + 0.01 * i for i in range(9)]])
+    (swap,) = swaps_between((PROBE, SHOTS), CLASS, first, second, ["leaked", "sound"])
+    assert (swap.ahead, swap.behind) == ("leaked", "sound")
+    assert swap.separated_by == (SHOTS,)
 
 
 def test_a_tie_is_no_swap():

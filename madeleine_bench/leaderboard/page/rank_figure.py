@@ -1,4 +1,4 @@
-"""The critical-difference diagram: mean ranks on a line, bars over those not told apart."""
+"""The critical-difference diagram: mean ranks on a line, bars over those that do not differ."""
 
 from typing import Any
 
