@@ -130,13 +130,19 @@ def run_embed_job(job: EmbedJob) -> Outcome:
         try:
             done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
             failed.update({name: Failure.of(error) for name, error in raised.items()})
-            for entry, part in job.encoders:
-                if entry.card.name in done:
-                    store = EmbeddingStore(part.parent)
-                    store.write_cost(part, costs[entry.card.name])
-                    store.write(part, job.slide_ids, done[entry.card.name])
         except MbenchError as error:
+            done, costs = {}, {}
             failed.update({entry.card.name: Failure.of(error) for entry, _ in job.encoders})
+        for entry, part in job.encoders:
+            name = entry.card.name
+            if name in done:
+                # Each by itself: another process may have joined and removed the parts of one.
+                try:
+                    store = EmbeddingStore(part.parent)
+                    store.write_cost(part, costs[name])
+                    store.write(part, job.slide_ids, done[name])
+                except MbenchError as error:
+                    failed[name] = Failure.of(error)
     note = f"{job.cohort_id} {job.slide_ids[-1]}"
     return Outcome(note, {(name, job.cohort_id): reason for name, reason in failed.items()})
 

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.protocols.fits import FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.jobs import EmbedJob, run_embed_job
 from madeleine_bench.runner.plan import Request, embeddings_key
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
@@ -246,6 +248,19 @@ def test_two_runs_into_the_same_folder_at_once(undisturbed, tmp_path):
         finish(process)
     assert contents(tmp_path) == contents(undisturbed)
     assert files(tmp_path) == files(undisturbed)
+
+
+def test_a_part_that_cannot_be_written_costs_its_encoder_alone(tmp_path):
+    """Another process that joins the parts of one encoder removes their folder meanwhile."""
+    catalogue = load_catalogue()
+    cohort = PhantomCohort(catalogue.cohorts["aidpath"], catalogue.tasks_of("aidpath"))
+    ids = tuple(cohort.slides["slide_id"][:2])
+    (tmp_path / "taken").write_text("no folder")
+    mean, count = find_encoder("mean-pool"), find_encoder("patch-count")
+    parts = (mean, tmp_path / "taken" / "0.safetensors"), (count, tmp_path / "0.safetensors")
+    outcome = run_embed_job(EmbedJob("aidpath", cohort.part(ids), ids, parts))
+    assert list(outcome.failed) == [("mean-pool", "aidpath")]
+    assert read_embeddings(tmp_path / "0.safetensors").ids == ids
 
 
 def kill_and_rerun(results, undisturbed, moments):
