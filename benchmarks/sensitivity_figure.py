@@ -92,7 +92,7 @@ def tau_table(board: Json) -> str:
     """Return tau of every two protocols of class tasks as Markdown, one pair a line."""
     lines = [
         "| protocols | tau | 95% over tasks | p | mean tau by task | tasks alike | swaps "
-        "| of them told apart |",
+        "| of them significant |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for pair in board["pairs"]:
