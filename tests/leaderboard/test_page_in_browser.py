@@ -412,7 +412,7 @@ def test_headings_explain_themselves_to_keyboard_and_pointer(look):
     tip = page.locator("#tip")
     assert not tip.is_visible()
     sort_button(page, "gain").focus()
-    assert "less that of the baseline" in tip.inner_text()
+    assert "less that of mean-pool" in tip.inner_text()
     assert sort_button(page, "gain").get_attribute("aria-describedby") == "about-gain"
     page.keyboard.press("Escape")
     assert not tip.is_visible()
