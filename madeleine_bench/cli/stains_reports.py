@@ -155,8 +155,8 @@ def _print(content: dict[str, Any]) -> None:
 def _gain(fusion: dict[str, Any]) -> str:
     if fusion["difference"] is None:
         return "-"
-    low, high = fusion["ci95"]
-    return f"{fusion['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    interval = " ({:+.3f} to {:+.3f})".format(*fusion["ci95"]) if fusion["ci95"] else ""
+    return f"{fusion['difference']:+.3f}{interval}"
 
 
 def _points(points: Sequence[dict[str, Any]], sizes: Sequence[int]) -> list[str]:

@@ -78,8 +78,9 @@ def _gains(own: list[dict[str, Any]], alone: str, colour: Any) -> Any:
             "encoder": each["encoder"],
             "fusion": fusion["fusion"],
             "gain": fusion["difference"],
-            "low": fusion["ci95"][0],
-            "high": fusion["ci95"][1],
+            # Without an interval, the point alone.
+            "low": (fusion["ci95"] or [fusion["difference"]])[0],
+            "high": (fusion["ci95"] or [fusion["difference"]])[-1],
         }
         for each in own
         for fusion in each["fusions"]

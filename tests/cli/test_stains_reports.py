@@ -1,0 +1,36 @@
+"""What `mbench stains` says and draws of a fusion whose difference has no interval."""
+
+import pytest
+
+from madeleine_bench.cli.stains_reports import _gain
+from madeleine_bench.runner.stain_curves import stain_curves
+
+FUSIONS = [
+    {"fusion": "late", "stains": ["H&E"], "value": 0.7, "difference": None, "ci95": None},
+    {"fusion": "late", "stains": ["H&E", "PAS"], "value": 0.75, "difference": 0.05,
+     "ci95": (0.01, 0.09)},
+    {"fusion": "early", "stains": ["H&E", "PAS"], "value": 0.7, "difference": 0.0, "ci95": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fusion", "said"),
+    list(zip(FUSIONS, ["-", "+0.050 (+0.010 to +0.090)", "+0.000"], strict=True)),
+)
+def test_a_gain_without_an_interval_stands_alone(fusion, said):
+    """Equal predictions have no interval; the command ended in a traceback there."""
+    assert _gain(fusion) == said
+
+
+def test_the_figure_has_the_point_alone():
+    curve = [{"stains": 1, "mean": 0.7, "lowest": 0.7, "highest": 0.7}]
+    task = {
+        "task": "toy", "metric": "auroc", "encoder": "mean-pool", "fusions": FUSIONS,
+        "chance": 0.5, "curves": {"alike": curve, "dropped": curve},
+    }  # fmt: skip
+    svg, png = stain_curves(
+        {"phantom": True, "board": "phantom", "cohort": "toy", "protocol": "linear-probe/v1",
+         "alone": "H&E", "tasks": [task]}
+    )  # fmt: skip
+    assert "early" in svg
+    assert png.startswith(b"\x89PNG")
