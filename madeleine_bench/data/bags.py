@@ -197,7 +197,7 @@ def feature_files(folder: Path) -> dict[str, Path]:
     """Return every bag file under a folder, nested ones too, by slide id (the name's stem).
 
     Only the last suffix is cut, so dotted ids such as those of TCGA stay whole. Hidden files and
-    files of other kinds are passed over; links are followed.
+    files of other kinds are skipped; links are followed.
 
     Raises:
         InputError: there is no such folder, a folder under it cannot be read, or two files have

@@ -36,7 +36,7 @@ class FileMemory:
     A line holds the fingerprint that the file had when it was read (`hashing.file_fingerprint`),
     and counts only while the file has that fingerprint; else the file is read again. Any number of
     processes may append at once: each line is one write. A line carries a check of its own; one
-    that was cut short, changed or written by an earlier release is passed over, which costs reading
+    that was cut short, changed or written by an earlier release is skipped, which costs reading
     that file again and nothing else.
     """
 

@@ -105,7 +105,7 @@ def as_array(value: object) -> NDArray[Any]:
     """Return what an encoder returned as an array; of objects where it cannot be read as one.
 
     Torch tensors may be on any device and hold gradients; their types of less than 32 bits, some
-    of which numpy lacks, become float32.
+    of which numpy does not have, become float32.
     """
     try:
         if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor; torch stays unimported

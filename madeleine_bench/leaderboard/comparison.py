@@ -7,6 +7,7 @@ Holm's correction for all pairs: the signed-rank test over tasks, and the resamp
 docs/leaderboard.md says why, with the measured coverage.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,6 +21,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.clusters import Clusters, cluster_draws, cluster_mean, clusters_of
+from madeleine_bench.stats.intervals import t_test
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
     CriticalDifference,
@@ -239,7 +241,8 @@ def pair_verdicts(grid: Grid, ranked: Sequence[str]) -> tuple[PairVerdict, ...]:
         differences = grid.difference(first, second)
         mean = float(grid.weights @ differences)
         across = across_tasks(differences.tolist())
-        p_cases = _normal_p(mean, grid.case_error(first, second))
+        # The mean of many tasks is normal.
+        p_cases = t_test(mean, grid.case_error(first, second), math.inf)
         rows.append((first, second, mean, across, across.p_in_direction(mean), p_cases))
     adjusted = holm([max(row[-2:]) for row in rows])
     enough = len(grid.weights) >= LEAST_TASKS
@@ -247,15 +250,6 @@ def pair_verdicts(grid: Grid, ranked: Sequence[str]) -> tuple[PairVerdict, ...]:
         PairVerdict(*row, p_holm, better=enough and p_holm < ALPHA and row[2] > 0)
         for row, p_holm in zip(rows, adjusted, strict=True)
     )
-
-
-def _normal_p(value: float, error: float) -> float:
-    """Return the two-sided p-value of a value with a standard error; 1 for no difference at all.
-
-    The mean of many tasks is normal. The share of draws beyond 0 would stop at 1 in 1,000, too
-    coarse for Holm over many pairs.
-    """
-    return float(2.0 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0.0)
 
 
 def _pairs_note(grid: Grid, ranked: int) -> str:

@@ -104,7 +104,8 @@ def units_of(
         return mean_of_groups(resampled, groups, chance)
 
     few_shot = protocol.shot_plan is not None
-    case, _ = pd.factorize(predictions["case_id"].to_numpy(dtype=object)[first])
+    case_ids = predictions["case_id"].to_numpy(dtype=object)[first]
+    case, _ = pd.factorize(case_ids)
     stratum = judge.strata_of_rows[first]
     tested = [row[fold.rows] for fold in folds]
     fitted = isinstance(protocol.method, LinearProbe | FewShot | Cox)
@@ -113,7 +114,7 @@ def units_of(
         draw_scores[fold.key[1]].append(chance if value is None else value)
     return ScoredUnits(
         unit=tuple(names),
-        case=tuple(predictions["case_id"].to_numpy(dtype=object)[first]),
+        case=tuple(case_ids),
         stratum=tuple(stratum),
         splits=splits,
         scores=scores,

@@ -164,18 +164,25 @@ def test_another_seed_or_signal_is_another_board(tmp_path):
     assert boards == {"phantom", "phantom-signal-0", "phantom-seed-3"}
 
 
-def test_a_changed_encoder_is_embedded_again(tmp_path):
-    code = "import numpy as np\nfrom madeleine_bench.encoders import BaseEncoder\n"
+def changing_encoder(folder, method):
+    """Write an encoder whose code is one of two, and return its card."""
+    code = "from madeleine_bench.encoders import BaseEncoder\n"
     code += "class E(BaseEncoder):\n    def encode(self, bag):\n"
-    code += "        return bag.features[:, :3].{}(axis=0)\n"
-    card = tmp_path / "card.yaml"
+    code += f"        return bag.features[:, :3].{method}(axis=0)\n"
+    (folder / "e.py").write_text(code)
+    card = folder / "card.yaml"
     card.write_text(
         'name: mine\nrevision: "1"\ntitle: t\nimplementation: e.py:E\ntraining_cohorts: []\n'
         "licence: MIT\ndescription: d\n"
     )
+    return card
+
+
+def test_a_changed_encoder_is_embedded_again(tmp_path):
+    card = changing_encoder(tmp_path, "mean")
     made = []
     for method, resume in (("mean", "only-missing"), ("max", "never")):
-        (tmp_path / "e.py").write_text(code.format(method))
+        changing_encoder(tmp_path, method)
         assert find_encoder(str(card)).card.name == "mine"
         process = start(tmp_path / "results", "--encoder", str(card), "--resume", resume)
         finish(process)
@@ -185,16 +192,9 @@ def test_a_changed_encoder_is_embedded_again(tmp_path):
 
 def test_an_encoder_changed_between_two_runs_of_one_process_is_loaded_again(tmp_path):
     """Before: the second run kept the embeddings of the former code under the new fingerprint."""
-    code = "from madeleine_bench.encoders import BaseEncoder\n"
-    code += "class E(BaseEncoder):\n    def encode(self, bag):\n"
-    code += "        return bag.features[:, :3].{}(axis=0)\n"
-    card = tmp_path / "card.yaml"
-    card.write_text(
-        'name: mine\nrevision: "1"\ntitle: t\nimplementation: e.py:E\ntraining_cohorts: []\n'
-        "licence: MIT\ndescription: d\n"
-    )
+    card = changing_encoder(tmp_path, "mean")
     for method in ("mean", "max"):
-        (tmp_path / "e.py").write_text(code.format(method))
+        changing_encoder(tmp_path, method)
         run(small(tmp_path / "results", encoders=(str(card),)), Quiet())
     made = [data for path, data in files(tmp_path / "results").items() if "embeddings" in path]
     assert len(made) == 2
