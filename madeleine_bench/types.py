@@ -110,12 +110,14 @@ class Units:
 class Split:
     """One fit: positions (into the unit table) to train on and to test on, disjoint.
 
-    `key` is (repeat, fold) for folds and (shots, draw) for few-shot draws.
+    `key` is (repeat, fold) for folds and (shots, draw) for few-shot draws. `val` are validation
+    units, which choose a penalty and are not trained on; often there are none.
     """
 
     key: tuple[int, int]
     train: NDArray[np.intp]
     test: NDArray[np.intp]
+    val: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
 
 @dataclass(frozen=True)

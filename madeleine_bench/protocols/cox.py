@@ -1,17 +1,26 @@
-"""Proportional hazards on embeddings: scaled, rotated, with a ladder of penalties."""
+"""Proportional hazards on embeddings: scaled, rotated, and the penalty: a ladder, or chosen.
 
-from collections.abc import Iterator, Sequence
+References:
+    Verweij and van Houwelingen, Cross-validation in survival analysis, Statistics in Medicine 12
+    (1993) 2305-2314: the cross-validated partial likelihood.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.metrics.cox import CoxFit, fit_coxnet, fit_ridge_cox
+from madeleine_bench.metrics.cox_newton import RiskSets
 from madeleine_bench.metrics.survival import kaplan_meier_at
 from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.ridge import Choice, Expansion, choose_penalty, principal_axes
 from madeleine_bench.protocols.scaling import fit_scaler
-from madeleine_bench.specs.protocol import Cox
+from madeleine_bench.specs.protocol import Cox, Grid
 from madeleine_bench.types import Split, Survival
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,11 @@ def evaluation_days(survival: Survival) -> tuple[int, ...]:
 
 
 def cox(
-    method: Cox, embeddings: NDArray[np.float64], survival: Survival, splits: list[Split]
+    method: Cox,
+    embeddings: NDArray[np.float64],
+    survival: Survival,
+    splits: list[Split],
+    inner: Callable[[Split, NDArray[np.intp], int], NDArray[np.intp]],
 ) -> Iterator[FoldPrediction]:
     """Yield the predictions of each split: risk, high_risk and surv@<days>.
 
@@ -51,13 +64,26 @@ def cox(
         method: the declared protocol.
         embeddings: unit x dim.
         survival: follow-up of the units.
-        splits: positions to train and to test on.
+        splits: positions to train, to validate and to test on.
+        inner: the inner folds of a split, by strata of all units and their number; they choose the
+            penalty from a grid.
     """
     days = evaluation_days(survival)
     for split in splits:
         train = survival.take(split.train)
         rows = np.concatenate([embeddings[split.train], embeddings[split.test]])
-        outcome = _fit(method, rows, train)
+        if isinstance(method.alphas, Grid):
+            fold, judged = np.full(len(train), -1), split.val
+            if not len(judged):
+                assert method.inner_folds is not None
+                fold = inner(split, survival.event.astype(np.intp), method.inner_folds)
+            choosing = np.concatenate([split.train, judged])
+            fold = np.concatenate([fold, np.zeros(len(judged), dtype=np.intp)])
+            outcome = _chosen(
+                method, rows, train, embeddings[choosing], survival.take(choosing), fold
+            )
+        else:
+            outcome = _fit(method, rows, train, method.alphas)
         risk, threshold = outcome.risk[len(train) :], np.median(outcome.risk[: len(train)])
         if outcome.model is None:
             alive = np.tile(kaplan_meier_at(train, days), (len(risk), 1))
@@ -80,7 +106,140 @@ def cox(
         yield FoldPrediction(report, columns)
 
 
-def _fit(method: Cox, rows: NDArray[np.float64], train: Survival) -> _Outcome:
+def _chosen(
+    method: Cox,
+    rows: Array,
+    train: Survival,
+    choosing: Array,
+    survival: Survival,
+    fold: NDArray[np.intp],
+) -> _Outcome:
+    """Return the outcome for `rows` at the penalty that the inner folds choose.
+
+    Args:
+        method: the declared protocol.
+        rows: unit x dim, the first of which are the training rows.
+        train: their follow-up.
+        choosing: unit x dim, training rows, then those of validation units.
+        survival: follow-up of all of them.
+        fold: (unit,) the inner fold in which a unit is judged; -1 is none.
+    """
+    assert isinstance(method.alphas, Grid)
+    scaler = fit_scaler(rows[: len(train)], method.scale)
+    if scaler.constant or not train.event.any():
+        return _fit(method, rows, train, method.alphas.values[-1:])
+    choice = _choice(method.alphas, scaler.apply(choosing), survival, fold)
+    known = {**choice.diagnostics, "inner_folds": float(fold.max() + 1)}
+    alpha = 1.0 / choice.value if choice.value else np.inf
+    if not choice.value:
+        no_effect = np.zeros_like(rows)
+        outcome = _fit(method, no_effect, train, method.alphas.values[-1:])
+        known.pop("alpha", None)
+        return replace(outcome, reason="chose the model without effect", diagnostics=known)
+    outcome = _fit(method, rows, train, (alpha,))
+    reason = "; ".join(filter(None, (outcome.reason, *choice.notes))) or None
+    return replace(outcome, reason=reason, diagnostics={**known, **outcome.diagnostics})
+
+
+def _choice(grid: Grid, rows: Array, survival: Survival, fold: NDArray[np.intp]) -> Choice:
+    """Return the inverse penalty of the largest cross-validated partial likelihood.
+
+    What a fold adds is the log partial likelihood of all units less that of those it is trained
+    on, both at the coefficients of the latter.
+    """
+    sets = RiskSets.of(survival)
+    fold, ordered = fold[sets.order], rows[sets.order]
+    weights = [(fold != k).astype(np.float64) for k in range(fold.max() + 1)]
+    weights = [w for w in weights if (w * sets.event).any()]
+    final = (fold >= 0) | (fold.min() >= 0)
+    trained = PartialLikelihood.of(sets, np.stack([*weights, final.astype(np.float64)]))
+    whole = PartialLikelihood.of(sets, np.ones((len(weights), len(fold))))
+    inner = trained.take(np.arange(len(weights)))
+    judged = sum(float(((1.0 - w) * sets.event).sum()) for w in weights)
+    return choose_penalty(
+        principal_axes(ordered, intercept=False),
+        trained,
+        lambda margin: whole.value(margin) - inner.value(margin),
+        max(judged, 1.0),
+        [1.0 / alpha for alpha in reversed(grid.values)],
+        1,
+        no_effect=True,
+    )
+
+
+@dataclass(frozen=True)
+class PartialLikelihood:
+    """The negative log partial likelihood (Breslow) of several fits; see `ridge.Loss`.
+
+    Attributes:
+        sets: the risk sets of all units; margins are in their order.
+        weight: fit x unit, 1 where a fit is trained on a unit, else 0.
+        count: fit x time, the events of each time.
+    """
+
+    sets: RiskSets
+    weight: Array
+    count: Array
+
+    @staticmethod
+    def of(sets: RiskSets, weight: Array) -> "PartialLikelihood":
+        """Return the loss of fits that are trained on some of the units each."""
+        events = np.add.reduceat(weight[:, sets.event], sets.tied, axis=1)
+        return PartialLikelihood(sets, weight, events)
+
+    def take(self, chosen: NDArray[np.intp]) -> "PartialLikelihood":
+        """Return some of the fits."""
+        return PartialLikelihood(self.sets, self.weight[chosen], self.count[chosen])
+
+    @property
+    def total(self) -> Array:
+        """The units that each fit is trained on, (fit,)."""
+        total: Array = self.weight.sum(axis=1)
+        return total
+
+    def value(self, margin: Array) -> Array:
+        """Return the loss of each fit, (fit,)."""
+        _, at_risk, top = self._at_risk(margin)
+        log_sums = (self.count * (np.log(at_risk) + top)).sum(axis=1)
+        events = (self.weight * margin[:, 0])[:, self.sets.event].sum(axis=1)
+        value: Array = log_sums - events
+        return value
+
+    def expand(self, margin: Array) -> Expansion:
+        """Return the loss to second order; its curvature from above."""
+        ratio, at_risk, _ = self._at_risk(margin)
+        share = self.count / at_risk
+        expected = ratio * self._spread(share)
+
+        def bend(change: Array) -> Array:
+            mean = self._sums(ratio * change[:, 0]) / at_risk
+            bent: Array = expected * change[:, 0] - ratio * self._spread(share * mean)
+            return bent[:, None]
+
+        slope = expected - self.weight * self.sets.event
+        return Expansion(slope[:, None], expected.sum(axis=1)[:, None, None], bend)
+
+    def _at_risk(self, margin: Array) -> tuple[Array, Array, Array]:
+        """Return exp(margin - top), its sum over each risk set (1 where it is empty), and top."""
+        top = margin[:, 0].max(axis=1, keepdims=True)
+        ratio = self.weight * np.exp(margin[:, 0] - top)
+        at_risk = self._sums(ratio)
+        return ratio, np.where(self.count > 0, at_risk, 1.0), top
+
+    def _sums(self, values: Array) -> Array:
+        """Return the sum of fit x unit over each risk set, fit x time."""
+        sums: Array = np.add.reduceat(values, self.sets.start, axis=1).cumsum(axis=1)
+        return sums
+
+    def _spread(self, of_time: Array) -> Array:
+        """Return for each unit the sum of fit x time over the times at which it is at risk."""
+        later = of_time[:, ::-1].cumsum(axis=1)[:, ::-1]
+        return np.repeat(later, np.diff(self.sets.start, append=len(self.sets.order)), axis=1)
+
+
+def _fit(
+    method: Cox, rows: NDArray[np.float64], train: Survival, alphas: Sequence[float]
+) -> _Outcome:
     """Return the outcome for `rows`, the first of which are the training rows."""
     n_train = len(train)
     diagnostics = {"train_events": float(train.event.sum())}
@@ -91,7 +250,7 @@ def _fit(method: Cox, rows: NDArray[np.float64], train: Survival) -> _Outcome:
     if scaler.constant:  # nothing to fit: the baseline hazard alone is the model
         scaled = np.zeros((len(rows), 1))
     failures: list[str] = []
-    for rung, alpha in enumerate(method.alphas):
+    for rung, alpha in enumerate(alphas):
         fit = fit_at_penalty(method, scaled[:n_train], train, alpha)
         if fit.reason is None:
             risk = fit.risk(scaled)

@@ -13,6 +13,8 @@ from madeleine_bench.protocols.cox import cox
 from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.probe import probe
 from madeleine_bench.protocols.retrieval import retrieval
+from madeleine_bench.protocols.ridge import inner_folds
+from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.protocol import Cox, FineTune, ProtocolSpec, Retrieval
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
@@ -56,10 +58,17 @@ def evaluate(
             "mbench run"
         )
     folds: Iterator[FoldPrediction]
+    cases = table["case_id"].to_numpy(dtype=str)
+
+    def inner(split: Split, strata: NDArray[np.intp], folds: int) -> NDArray[np.intp]:
+        """Return the inner folds of a split: the same for every encoder."""
+        rng = rng_for(task.id, task.version, "inner folds", *split.key)
+        return inner_folds(cases[split.train], strata[split.train], folds, rng)
+
     with threadpool_limits(1):
         if isinstance(method, Cox):
             survival = survival_of(table, where)
-            folds = cox(method, matrix.astype(np.float64, copy=False), survival, ordered)
+            folds = cox(method, matrix.astype(np.float64, copy=False), survival, ordered, inner)
             shown = ["time_days", "event"]
         else:
             assert isinstance(task.labels, ClassLabels)
@@ -69,7 +78,7 @@ def evaluate(
                 exact = matrix.astype(np.float64, copy=False)
                 folds = retrieval(method, exact, label, classes, ordered)
             else:
-                folds = probe(method, matrix, label, classes, ordered)
+                folds = probe(method, matrix, label, classes, ordered, inner)
             shown = ["label"]
         return collected(table, ordered, folds, splits.key_names, shown)
 
@@ -112,7 +121,7 @@ def _canonical(
 
 def _placed(split: Split, place: NDArray[np.intp], where: str) -> Split:
     """Return a split with its positions translated and sorted."""
-    both = np.concatenate([split.train, split.test])
+    both = np.concatenate([split.train, split.val, split.test])
     if not len(split.train) or not len(split.test):
         raise InputError(f"{where}: split {split.key} trains or tests on nothing")
     if both.min() < 0 or both.max() >= len(place) or len(np.unique(both)) < len(both):
@@ -120,7 +129,8 @@ def _placed(split: Split, place: NDArray[np.intp], where: str) -> Split:
             f"{where}: split {split.key} names a unit twice or one of {len(place)} that does not "
             "exist; the splits belong to another unit table"
         )
-    return Split(split.key, np.sort(place[split.train]), np.sort(place[split.test]))
+    train, test, val = (np.sort(place[part]) for part in (split.train, split.test, split.val))
+    return Split(split.key, train, test, val)
 
 
 def _require_labels(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:

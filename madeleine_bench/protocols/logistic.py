@@ -1,74 +1,151 @@
 """Logistic regressions of a task's splits, each at its optimum, and whether it got there.
 
-Two solvers. Fits on few units go through Newton's method in batches (`dual_newton`), where the
-protocol asks for the optimum; all others through scikit-learn's L-BFGS. A protocol with a loose
-tolerance asks for what L-BFGS returns when it stops early, as published numbers were made with it.
+The objective is  sum of weight x log loss + |w|^2 / (2 C)  with an intercept free of penalty, as in
+scikit-learn. `ridge` finds its minimum; of a grid of C, the one that predicts left-out training
+cases best. A protocol with a loose tolerance asks for what scikit-learn's L-BFGS returns when it
+stops early, as published numbers were made with it.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.protocols.dual_newton import fit_in_dual
-from madeleine_bench.protocols.linear_predictions import (
-    SMALL_GRADIENT,
-    Line,
-    LogisticFit,
-    Optimum,
-    failed,
-    predicted,
+# Here and not where it is called: a BLAS loaded inside threadpool_limits would not be limited.
+from scipy.special import expit
+
+from madeleine_bench.protocols.ridge import (
+    Expansion,
+    Minima,
+    choose_penalty,
+    minimise,
+    principal_axes,
 )
-from madeleine_bench.protocols.probabilities import class_shares, first_equal
-from madeleine_bench.protocols.scaling import Scaler, fit_scaler, is_constant
-from madeleine_bench.specs.protocol import LogisticRegression
+from madeleine_bench.protocols.scaling import Scaler, fit_scaler
+from madeleine_bench.specs.protocol import Grid, LogisticRegression
 from madeleine_bench.types import Split
 
-__all__ = ["ALWAYS_DUAL", "LARGEST_DUAL", "LogisticFit", "fit_and_predict"]
+Array = NDArray[np.float64]
+Positions = NDArray[np.intp]
+FoldsOf = Callable[[Split], Positions]
 
-# Tolerances up to here ask for the optimum, whoever finds it.
+# Tolerances up to here ask for the optimum.
 _EXACT_TOL = 1e-6
-# Measured: the dual is faster than scikit-learn on few units; up to some 500 of them where they are
-# no more than the dimensions.
-ALWAYS_DUAL = 100
-LARGEST_DUAL = 400
-# What training rows and kernels of a batch take at most: fastest where they stay in cache.
-_BYTES_OF_BATCH = 10_000_000
-_BYTES_OF_MARGINS = 16_000_000
-_LARGEST_BATCH = 32
+# Rounding may hold a search up; a gradient this small is an optimum all the same.
+_SMALL_GRADIENT = 1e-6
+# What the rows of fits that run together take at most, and how many these are.
+_BYTES_TOGETHER = 10_000_000
+_MOST_TOGETHER = 32
 _ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class _Training:
-    """One training set.
+class ClassFit:
+    """Predicted probabilities (unit x class) and how the fit went; uniform where it failed."""
+
+    probability: Array
+    converged: bool
+    reason: str | None = None
+    n_iter: int | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Multinomial:
+    """The log loss of several fits; see `ridge.Loss`. Two classes have the second one's vector.
 
     Attributes:
-        split: its split.
-        scaler: learned on the training rows, or None where the protocol does not scale.
-        rows: unit x dim, scaled where the protocol scales.
-        label: (unit,) index among the classes that are present.
-        constant: whether no dimension of the rows varies.
+        target: fit x vector x unit, or 1 x vector x unit: whether a unit is of the class.
+        weight: fit x 1 x unit, what the loss of a unit counts.
     """
 
-    split: Split
-    scaler: Scaler | None
-    rows: NDArray[np.float64]
-    label: NDArray[np.intp]
+    target: Array
+    weight: Array
+
+    @property
+    def total(self) -> Array:
+        """The sum of the weights, (fit,)."""
+        total: Array = self.weight.sum(axis=(1, 2))
+        return total
+
+    def take(self, chosen: Positions) -> "Multinomial":
+        """Return some of the fits."""
+        target = self.target if len(self.target) == 1 else self.target[chosen]
+        return Multinomial(target, self.weight[chosen])
+
+    def value(self, margin: Array) -> Array:
+        """Return the weighted loss of each fit, (fit,)."""
+        if margin.shape[1] == 1:
+            loss = np.logaddexp(0.0, (1.0 - 2.0 * self.target) * margin)
+        else:
+            top = margin.max(axis=1, keepdims=True)
+            loss = np.log(np.exp(margin - top).sum(axis=1, keepdims=True)) + top
+            loss -= (margin * self.target).sum(axis=1, keepdims=True)
+        value: Array = (self.weight * loss).sum(axis=(1, 2))
+        return value
+
+    def expand(self, margin: Array) -> Expansion:
+        """Return the loss to second order."""
+        share = _shares(margin)
+        weighted = self.weight * share
+
+        def bend(change: Array) -> Array:
+            mean = (share * change).sum(axis=1, keepdims=True)
+            bent: Array = weighted * (change - mean)
+            return bent
+
+        curvature = -weighted @ share.mT
+        diagonal = np.arange(share.shape[1])
+        curvature[:, diagonal, diagonal] += weighted.sum(axis=2)
+        return Expansion(weighted - self.weight * self.target, curvature, bend)
+
+
+def _shares(margin: Array) -> Array:
+    """Return the probability of each vector's class, ... x vector x unit."""
+    if margin.shape[-2] == 1:
+        second: Array = expit(margin)
+        return second
+    relative: Array = np.exp(margin - margin.max(axis=-2, keepdims=True))
+    relative /= relative.sum(axis=-2, keepdims=True)
+    return relative
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A fit on embeddings as they are: margin = coefficients (x - centre) + intercepts.
+
+    Attributes:
+        coefficients: vector x dim.
+        intercepts: (vector,).
+        scaler: learned on the training rows.
+        constant: whether these are all the same.
+        residual: of the gradient of the mean objective.
+        n_iter: steps.
+        notes: what is odd about the fit.
+        diagnostics: what is known of the choice of C.
+    """
+
+    coefficients: Array
+    intercepts: Array
+    scaler: Scaler
     constant: bool
+    residual: float
+    n_iter: int
+    notes: tuple[str, ...] = ()
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit_and_predict(
     model: LogisticRegression,
     embeddings: NDArray[np.floating],
-    label: NDArray[np.intp],
+    label: Positions,
     classes: tuple[str, ...],
     splits: Sequence[Split],
-) -> Iterator[LogisticFit]:
+    folds: FoldsOf | None = None,
+) -> Iterator[ClassFit]:
     """Yield the class probabilities of each split's test units, fitted on its training units.
 
     The fit has failed where the training units hold one class, where a number overflows, or where
@@ -81,193 +158,274 @@ def fit_and_predict(
         embeddings: unit x dim.
         label: (unit,) class indices.
         classes: all class names in order.
-        splits: positions to train and to test on.
+        splits: positions to train, to validate and to test on.
+        folds: the inner folds of a split (`ridge.inner_folds`), which choose C from a grid.
     """
-    first = first_equal(embeddings)
 
     def shape(split: Split) -> tuple[int, tuple[int, ...]]:
-        """Return what fits share that go through the solver together: units and classes."""
-        counts = np.bincount(label[split.train], minlength=len(classes))
-        return len(split.train), tuple(np.flatnonzero(counts).tolist())
+        """Return what fits share that run together: the number of units, and the classes."""
+        return len(split.train), tuple(np.unique(label[split.train]).tolist())
 
     for (n_train, present), alike in groupby(splits, key=shape):
-        few = n_train <= max(ALWAYS_DUAL, min(embeddings.shape[1], LARGEST_DUAL))
-        exact = few and model.tol <= _EXACT_TOL
-        most = _most_at_once(n_train, len(present), embeddings.shape, exact=exact)
-        while batch := list(islice(alike, most)):
+        together = 1
+        if not isinstance(model.C, Grid) and model.tol <= _EXACT_TOL:
+            room = _BYTES_TOGETHER // (8 * n_train * (n_train + embeddings.shape[1]))
+            together = min(_MOST_TOGETHER, max(1, room))
+        while batch := list(islice(alike, together)):
             if len(present) < 2:
                 reason = f"one class in train: '{classes[present[0]]}'"
-                yield from (failed(len(split.test), len(classes), reason) for split in batch)
-            else:
-                fitted = _fitted(model, embeddings, label, classes, present, batch, exact=exact)
-                yield from predicted(model.tol, fitted, embeddings, first, classes, present)
+                yield from (failed_fit(len(split.test), len(classes), reason) for split in batch)
+                continue
+            trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
+            with np.errstate(all="ignore"):  # what overflows is not finite, and is seen below
+                for split, line in zip(batch, _lines(model, trainings), strict=True):
+                    rows = embeddings[split.test]
+                    yield _predicted(model.tol, line, rows, classes, present)
 
 
-def _most_at_once(n_train: int, n_present: int, shape: tuple[int, ...], *, exact: bool) -> int:
-    """Return how many fits make a batch, so that memory stays the same in a larger cohort."""
-    n_units, dim = shape
-    most = min(_LARGEST_BATCH, _BYTES_OF_MARGINS // (8 * n_present * n_units))
-    if exact:
-        most = min(most, _BYTES_OF_BATCH // (8 * n_train * (n_train + dim)))
-    return max(1, most)
+@dataclass(frozen=True)
+class _Training:
+    """A training set, and the validation units that choose C.
 
+    Attributes:
+        scaler: learned on the training rows.
+        constant: whether these are all the same.
+        rows: unit x dim, scaled.
+        target: vector x unit, whether a unit is of the class of a vector.
+        label: (unit,) index among the classes that are present.
+        weight: (unit,) what the loss of a unit counts.
+        fold: (unit,) the inner fold that a unit is judged in; -1 is none. Empty at one C.
+        fitted: (unit,) whether the final fit is trained on a unit.
+    """
 
-def _fitted(
-    model: LogisticRegression,
-    embeddings: NDArray[np.floating],
-    label: NDArray[np.intp],
-    classes: tuple[str, ...],
-    present: tuple[int, ...],
-    splits: Sequence[Split],
-    *,
-    exact: bool,
-) -> list[Line | LogisticFit]:
-    """Return what was fitted on each split, or that it failed; in the dual where `exact`."""
-
-    def training(split: Split) -> _Training:
-        return _training(model, embeddings, label, present, split)
-
-    if not exact:  # one at a time: their rows may be large
-        return [_settled(model, training(split), None, len(classes)) for split in splits]
-    trainings = [training(split) for split in splits]
-    optima = _dual_optima(model, trainings, len(present))
-    return [
-        _settled(model, own, optimum, len(classes))
-        for own, optimum in zip(trainings, optima, strict=True)
-    ]
-
-
-def _settled(
-    model: LogisticRegression, training: _Training, optimum: Optimum | None, n_classes: int
-) -> Line | LogisticFit:
-    """Return a fit; without an optimum, or with a bad one, by L-BFGS."""
-    if optimum is None or not optimum.residual <= max(model.tol, SMALL_GRADIENT):
-        found = _sklearn_optimum(model, training)
-        if isinstance(found, str):
-            return failed(len(training.split.test), n_classes, found)
-        optimum = found
-    return _line(training, optimum)
+    scaler: Scaler
+    constant: bool
+    rows: Array
+    target: Array
+    label: Positions
+    weight: Array
+    fold: Positions
+    fitted: NDArray[np.bool_]
 
 
 def _training(
     model: LogisticRegression,
     embeddings: NDArray[np.floating],
-    label: NDArray[np.intp],
+    label: Positions,
     present: tuple[int, ...],
     split: Split,
+    folds: FoldsOf | None,
 ) -> _Training:
-    rows = _taken(embeddings, split.train)
-    own = np.searchsorted(present, label[split.train])
-    if model.scale == "none":
-        return _Training(split, None, rows, own, is_constant(rows))
-    scaler = fit_scaler(rows, model.scale)
-    return _Training(split, scaler, scaler.apply(rows, out=rows), own, scaler.constant)
-
-
-def _taken(embeddings: NDArray[np.floating], positions: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return some rows, copied, so that they can be scaled where they are."""
+    positions, n_train, fold = split.train, len(split.train), np.empty(0, np.intp)
+    fitted = np.ones(n_train, dtype=np.bool_)
+    if isinstance(model.C, Grid):
+        validation = split.val[np.isin(label[split.val], present)]
+        positions = np.concatenate([positions, validation])
+        if len(validation):
+            fold = np.where(np.arange(len(positions)) < n_train, -1, 0)
+        else:
+            assert folds is not None
+            fold = folds(split)
+            if model.choice == "validation":  # but for a unit that is the last of its class
+                judged = fold == 0
+                judged &= np.isin(label[positions], label[positions[~judged]])
+                fold = np.where(judged, 0, -1)
+        fitted = (fold < 0) | ~(fold < 0).any()
     rows = np.empty((len(positions), embeddings.shape[1]))
-    for start in range(0, len(positions), _ROWS_AT_ONCE):
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         rows[part] = embeddings[positions[part]]
-    return rows
+    scaler = fit_scaler(rows[:n_train], model.scale)
+    constant = scaler.constant
+    if model.scale == "none" and model.tol > _EXACT_TOL:  # where it stops depends on the centre
+        scaler = Scaler(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
+    own = np.searchsorted(present, label[positions])
+    weight = np.ones(len(own))
+    if model.class_weight == "balanced":
+        counts = np.bincount(own[:n_train])
+        weight = (n_train / (len(counts) * counts))[own]
+    hot = np.eye(len(present))[own].T
+    target = hot[1:] if len(present) == 2 else hot
+    rows = scaler.apply(rows, out=rows)
+    return _Training(scaler, constant, rows, target, own, weight, fold, fitted)
 
 
-def _line(training: _Training, optimum: Optimum) -> Line:
-    """Return an optimum with the scaling of the rows taken into its coefficients."""
-    coefficients, centre = optimum.coefficients, np.zeros(training.rows.shape[1])
-    if training.scaler is not None:
-        coefficients, centre = coefficients * training.scaler.factor, training.scaler.centre
-    return Line(
-        training.split.test,
-        coefficients,
-        optimum.intercepts,
-        centre,
-        training.constant,
-        optimum,
-    )
-
-
-def _dual_optima(
-    model: LogisticRegression, group: Sequence[_Training], n_classes: int
-) -> list[Optimum]:
-    """Return the optima of training sets of equal size and classes."""
-    label = np.stack([training.label for training in group])
-    fits = fit_in_dual(
-        np.stack([training.rows for training in group]),
-        label,
-        np.stack([_weights(model, training.label) for training in group]),
-        n_classes=n_classes,
-        C=model.C,
-        tol=model.tol,
-        max_iter=model.max_iter,
-    )
+def _lines(model: LogisticRegression, trainings: Sequence[_Training]) -> list[_Line]:
+    """Return the fits of training sets; those that run together are of equal size and classes."""
+    if model.tol > _EXACT_TOL:
+        return [_library_line(model, training) for training in trainings]
+    if isinstance(model.C, Grid):
+        return [_chosen_line(model, model.C.values, training) for training in trainings]
+    axes = principal_axes(np.stack([t.rows for t in trainings]), intercept=True)
+    weight = np.stack([t.weight for t in trainings])[:, None]
+    loss = Multinomial(np.stack([t.target for t in trainings]), weight)
+    start = np.zeros((len(trainings), loss.target.shape[1], axes.rows.shape[2]))
+    penalty = np.full(len(trainings), 1.0 / model.C)
+    fits = minimise(axes, loss, penalty, start, tol=model.tol, max_iter=model.max_iter)
     return [
-        Optimum(coefficients, intercepts, int(n_iter), float(residual))
-        for coefficients, intercepts, n_iter, residual in zip(
-            fits.coefficients, fits.intercepts, fits.n_iter, fits.residual, strict=True
-        )
+        _line(training, fits, each, back)
+        for each, (training, back) in enumerate(zip(trainings, axes.back, strict=True))
     ]
 
 
-def _sklearn_optimum(model: LogisticRegression, training: _Training) -> Optimum | str:
-    """Return where scikit-learn's L-BFGS stops, or why it raised."""
-    estimator, warned = _fit(model, training.rows, training.label)
-    if estimator is None:
-        assert warned is not None
-        return warned
-    n_iter = int(np.max(estimator.n_iter_))
-    optimum = Optimum(estimator.coef_, estimator.intercept_, n_iter, np.inf, warned)
-    fitted = class_shares(optimum.coefficients @ training.rows.T + optimum.intercepts[:, None]).T
-    residual = _residual(model, training.rows, training.label, fitted, optimum.coefficients)
-    return replace(optimum, residual=residual)
+def _chosen_line(model: LogisticRegression, grid: tuple[float, ...], training: _Training) -> _Line:
+    """Return the fit at the C that the inner folds, or the validation units, choose."""
+    trained, judged = [], []
+    for fold in range(training.fold.max() + 1):
+        inside = training.fold != fold
+        # A unit whose class no other fold holds is judged nowhere: no penalty could foresee it.
+        outside = ~inside & np.isin(training.label, training.label[inside])
+        if outside.any() and len(np.unique(training.label[inside])) > 1:
+            trained.append(training.weight * inside)
+            judged.append(training.weight * outside)
+    axes = principal_axes(training.rows, intercept=True)
+    target, final = training.target[None], training.weight * training.fitted
+    start = np.zeros((1, target.shape[1], axes.rows.shape[1]))
+    notes: tuple[str, ...] = ()
+    if trained:
+        folds = Multinomial(target, np.stack([*trained, final])[:, None])
+        left_out = Multinomial(target, np.stack(judged)[:, None])
+        choice = choose_penalty(axes, folds, left_out.value, np.sum(judged), grid, target.shape[1])
+        start, notes = choice.start[None], choice.notes
+        value, diagnostics = choice.value, choice.diagnostics
+    else:
+        value = min(grid, key=lambda each: abs(np.log(each)))
+        notes, diagnostics = ("too few cases of each class to choose C",), {"C": value}
+    fits = minimise(
+        axes,
+        Multinomial(target, final[None, None]),
+        np.array([1.0 / value]),
+        start,
+        tol=model.tol,
+        max_iter=model.max_iter,
+    )
+    return _line(training, fits, 0, axes.back, notes, diagnostics)
 
 
-def _fit(
-    model: LogisticRegression, train: NDArray[np.float64], label: NDArray[np.intp]
-) -> tuple[Any, str | None]:
-    """Return the fitted estimator (None where it raised) and what the optimiser complained of."""
+def _line(
+    training: _Training,
+    fits: Minima,
+    each: int,
+    back: Array,
+    notes: tuple[str, ...] = (),
+    diagnostics: Mapping[str, float] | None = None,
+) -> _Line:
+    """Return one of the minima, turned back from the axes to the embeddings."""
+    w, scaler = fits.coefficients[each], training.scaler
+    residual, n_iter = float(fits.residual[each]), int(fits.n_iter[each])
+    slope = (w[:, :-1] @ back.T) * scaler.factor
+    return _Line(
+        slope, w[:, -1], scaler, training.constant, residual, n_iter, notes, diagnostics or {}
+    )
+
+
+def _library_line(model: LogisticRegression, training: _Training) -> _Line:
+    """Return where scikit-learn's L-BFGS stops; of a grid of C, where it predicts validation best.
+
+    Validation units are then left out of the fit.
+    """
+    grid = model.C.values if isinstance(model.C, Grid) else (model.C,)
+    if len(grid) == 1:
+        return _library_fit(model, grid[0], training)
+    judged = ~training.fitted
+    left_out = Multinomial(training.target[None], (training.weight * judged)[None, None])
+    least, best = np.inf, None
+    for value in grid:
+        line = _library_fit(model, value, training)
+        w = line.coefficients / np.where(training.scaler.factor, training.scaler.factor, 1.0)
+        margin = w @ training.rows.T + line.intercepts[:, None]
+        loss = float(left_out.value(margin[None])[0]) / max(1, int(judged.sum()))
+        if best is None or loss < least:
+            least, best = loss, replace(line, diagnostics={"C": value, f"loss@C={value:g}": loss})
+    assert best is not None
+    return best
+
+
+def _library_fit(model: LogisticRegression, value: float, training: _Training) -> _Line:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as Estimator
 
+    rows, fitted, scaler = training.rows, training.fitted, training.scaler
     estimator = Estimator(
-        C=model.C, class_weight=model.class_weight, tol=model.tol, max_iter=model.max_iter
+        C=value, class_weight=model.class_weight, tol=model.tol, max_iter=model.max_iter
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator.fit(train, label)
+            estimator.fit(rows[fitted], training.label[fitted])
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
-            return None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    for warning in caught:
-        if issubclass(warning.category, ConvergenceWarning):
-            return estimator, str(warning.message).splitlines()[0].rstrip(":")
-    return estimator, None
+            notes: tuple[str, ...] = (f"{type(error).__name__}: {str(error).splitlines()[0]}",)
+            lost = np.full((len(training.target), rows.shape[1]), np.nan)
+            return _Line(lost, lost[:, 0], scaler, training.constant, np.inf, 0, notes)
+    w, intercepts = estimator.coef_, estimator.intercept_
+    loss = Multinomial(training.target[None], (training.weight * fitted)[None, None])
+    slope = loss.expand((w @ rows.T + intercepts[:, None])[None]).slope[0]
+    gradient = np.column_stack([slope @ rows + w / value, slope.sum(axis=1)]) / loss.total
+    notes = tuple(
+        str(warning.message).splitlines()[0].rstrip(":")
+        for warning in caught
+        if issubclass(warning.category, ConvergenceWarning)
+    )[:1]
+    residual, n_iter = float(np.abs(gradient).max()), int(np.max(estimator.n_iter_))
+    w = w * scaler.factor
+    return _Line(w, intercepts, scaler, training.constant, residual, n_iter, notes)
 
 
-def _weights(model: LogisticRegression, label: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return what the loss of each training unit counts, (unit,)."""
-    counts = np.bincount(label)
-    per_class = np.ones(len(counts))
-    if model.class_weight == "balanced":
-        per_class = len(label) / (len(counts) * counts)
-    return per_class[label]
+def _margins(line: _Line, rows: NDArray[np.floating]) -> Array:
+    """Return the margins of embeddings, vector x unit.
 
-
-def _residual(
-    model: LogisticRegression,
-    train: NDArray[np.float64],
-    label: NDArray[np.intp],
-    probability: NDArray[np.float64],
-    coefficients: NDArray[np.float64],
-) -> float:
-    """Return the largest component of the gradient of scikit-learn's objective.
-
-    The objective is the weighted mean log loss plus |w|^2 / (2 C sum of weights).
+    A matrix product may round a row by where it stands; equal rows must tie on any machine.
     """
-    weight = _weights(model, label)
-    error = (probability - np.eye(probability.shape[1])[label]) * weight[:, None]
-    error = error[:, -len(coefficients) :]  # two classes share one vector: that of the second
-    slope = (error.T @ train + coefficients / model.C) / weight.sum()
-    intercept = error.sum(axis=0) / weight.sum()
-    return float(max(np.abs(slope).max(), np.abs(intercept).max()))
+    margin = np.empty((len(line.coefficients), len(rows)))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        centred = rows[part] - line.scaler.centre
+        np.einsum("vd,ud->vu", line.coefficients, centred, out=margin[:, part])
+    margin += line.intercepts[:, None]
+    return margin
+
+
+def _predicted(
+    tol: float,
+    line: _Line,
+    rows: NDArray[np.floating],
+    classes: tuple[str, ...],
+    present: tuple[int, ...],
+) -> ClassFit:
+    """Return the predictions of a fit: with the absent classes, or uniform where it failed."""
+    margin = _margins(line, rows)
+    share = _shares(margin)
+    if len(share) == 1:
+        share = np.concatenate([expit(-margin), share])
+    notes, known = line.notes, {**line.diagnostics, "residual": line.residual}
+    if not (np.isfinite(share).all() and np.isfinite(line.residual)):
+        reason = (*notes, "the probabilities are not finite")[0]
+        return failed_fit(len(rows), len(classes), reason, line.n_iter)
+    if line.residual > max(tol, _SMALL_GRADIENT) and (notes or tol <= _EXACT_TOL):
+        reason = (
+            *notes,
+            f"no convergence in {line.n_iter} iterations: the gradient is {line.residual:.1e}",
+        )[0]
+        return failed_fit(len(rows), len(classes), reason, line.n_iter, known)
+    probability = np.zeros((len(rows), len(classes)))
+    probability[:, present] = share.T
+    if line.residual <= max(tol, _SMALL_GRADIENT) and tol > _EXACT_TOL:
+        notes = ()
+    if absent := sorted({*classes} - {classes[c] for c in present}):
+        notes = (*notes, f"absent from train: {', '.join(absent)}")
+    if line.constant:
+        probability = np.tile(probability[:1], (len(rows), 1))
+        notes = ("the embeddings are constant on the training rows",)
+    return ClassFit(probability, True, "; ".join(notes) or None, line.n_iter, known)
+
+
+def failed_fit(
+    n_test: int,
+    n_classes: int,
+    reason: str,
+    n_iter: int | None = None,
+    known: Mapping[str, float] | None = None,
+) -> ClassFit:
+    """Return a fit that failed, and why: uniform probabilities."""
+    uniform = np.full((n_test, n_classes), 1.0 / n_classes)
+    return ClassFit(uniform, False, reason, n_iter, known or {})

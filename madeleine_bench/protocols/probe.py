@@ -1,14 +1,18 @@
-"""Linear probe and few-shot: a logistic regression for each split; they differ in splits alone."""
+"""Linear probe and few-shot: one classifier for each split; they differ in splits alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.protocols.fits import FitReport, FoldPrediction
 from madeleine_bench.protocols.logistic import fit_and_predict
-from madeleine_bench.specs.protocol import FewShot, LinearProbe
+from madeleine_bench.protocols.nearest_mean import nearest_means
+from madeleine_bench.specs.protocol import FewShot, LinearProbe, LogisticRegression
 from madeleine_bench.types import Split
+
+# The inner fold of each training unit of a split: of strata of all units, and how many folds.
+InnerFolds = Callable[[Split, NDArray[np.intp], int], NDArray[np.intp]]
 
 
 def probe(
@@ -17,6 +21,7 @@ def probe(
     label: NDArray[np.intp],
     classes: tuple[str, ...],
     splits: list[Split],
+    inner: InnerFolds,
 ) -> Iterator[FoldPrediction]:
     """Yield the predictions of each split: columns prob_<class> in the order of the classes.
 
@@ -25,11 +30,22 @@ def probe(
         embeddings: unit x dim.
         label: (unit,) class indices.
         classes: class names in order.
-        splits: positions to train and to test on.
+        splits: positions to train, to validate and to test on.
+        inner: divides the training units where a penalty is chosen.
     """
-    fits = fit_and_predict(method.model, embeddings, label, classes, splits)
+    model = method.model
+    if isinstance(model, LogisticRegression):
+        fits = fit_and_predict(
+            model,
+            embeddings,
+            label,
+            classes,
+            splits,
+            lambda split: inner(split, label, model.inner_folds or 2),
+        )
+    else:
+        fits = nearest_means(embeddings, label, classes, splits)
     for split, fit in zip(splits, fits, strict=True):
-        diagnostics = {} if fit.residual is None else {"residual": fit.residual}
         report = FitReport(
             key=split.key,
             n_train=len(split.train),
@@ -37,7 +53,7 @@ def probe(
             converged=fit.converged,
             reason=fit.reason,
             n_iter=fit.n_iter,
-            diagnostics={k: v for k, v in diagnostics.items() if np.isfinite(v)},
+            diagnostics={k: v for k, v in fit.diagnostics.items() if np.isfinite(v)},
         )
         columns = {f"prob_{name}": fit.probability[:, c] for c, name in enumerate(classes)}
         yield FoldPrediction(report, columns)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from madeleine_bench.specs.protocol import Scale
 
 # A dimension whose deviation is below this share of its size varies by rounding only.
 _ROUNDING = 1e-12
@@ -43,11 +44,6 @@ def _columns(rows: NDArray[np.float64]) -> Iterator[slice]:
     yield from (slice(first, first + _AT_ONCE) for first in range(0, rows.shape[1], _AT_ONCE))
 
 
-def is_constant(train: NDArray[np.float64]) -> bool:
-    """Return whether no dimension of the rows (unit x dim) varies by more than rounding."""
-    return not any(_varies(train[:, part])[1].any() for part in _columns(train))
-
-
 def _varies(
     train: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -56,17 +52,24 @@ def _varies(
     return deviation, deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
 
 
-def fit_scaler(train: NDArray[np.float64], scale: Literal["z-score", "none"]) -> Scaler:
-    """Return the scaler of the training rows (unit x dim).
+def fit_scaler(train: NDArray[np.float64], scale: Scale) -> Scaler:
+    """Return the scaler of the training rows (unit x dim); "none" only centres.
 
-    "z-score" divides by the deviation (of n, not n - 1); "none" only centres. Either way a
-    dimension that is constant on the training rows becomes 0 everywhere, never NaN: nothing can
-    be learned from it, so what it does on the test rows must not count.
+    A deviation is that of n, not n - 1. A dimension that is constant on the training rows becomes
+    0 everywhere, never NaN: nothing can be learned from it, so what it does on the test rows must
+    not count. Nor does it count as a dimension.
     """
     centre = train.mean(axis=0)
     parts = [_varies(train[:, part]) for part in _columns(train)]
     deviation = np.concatenate([part[0] for part in parts])
     varies = np.concatenate([part[1] for part in parts])
+    if not varies.any():
+        return Scaler(centre, np.zeros_like(deviation))
+    if scale in ("none", "common"):
+        # Of deviations over the largest, whose squares neither overflow nor vanish.
+        largest = deviation[varies].max()
+        norm = largest * np.sqrt(np.square(deviation[varies] / largest).sum())
+        return Scaler(centre, varies / (norm if scale == "common" else 1.0))
     factor = np.zeros_like(deviation)
     np.divide(1.0, deviation, out=factor, where=varies)
-    return Scaler(centre, factor if scale == "z-score" else varies.astype(np.float64))
+    return Scaler(centre, factor / (np.sqrt(varies.sum()) if scale == "relative" else 1.0))

@@ -1,5 +1,6 @@
 """Protocols: how embeddings and labels become predictions."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -14,23 +15,70 @@ SUPERVISED_PROTOCOL = "finetune/v1"
 Fusion = Literal["late", "early", "per-stain"]
 
 
+# How embeddings are scaled, by what the training rows alone say: "z-score" gives each dimension
+# mean 0 and deviation 1; "relative" divides that by the root of the number of dimensions that vary;
+# "common" centres, and gives the rows a mean squared norm of 1; "none" leaves them as they are.
+# Under "relative" and "common" a penalty means the same at any width.
+Scale = Literal["z-score", "relative", "common", "none"]
+
+
+class Grid(Spec):
+    """Numbers in equal steps of their logarithm, both ends included.
+
+    Attributes:
+        lowest: the first.
+        highest: the last.
+        count: how many.
+    """
+
+    lowest: float = Field(gt=0, allow_inf_nan=False)
+    highest: float = Field(gt=0, allow_inf_nan=False)
+    count: int = Field(ge=2, le=100)
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError("'lowest' must be below 'highest'")
+        return self
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The numbers, ascending."""
+        step = math.log10(self.highest / self.lowest) / (self.count - 1)
+        return tuple(float(f"{self.lowest * 10 ** (step * i):.12g}") for i in range(self.count))
+
+
 class LogisticRegression(Spec):
     """L2-penalised logistic regression, multinomial when over 2 classes.
 
     Attributes:
-        scale: z-score each dimension with mean and deviation of the training rows, or not.
-        C: inverse penalty.
+        scale: of the embeddings; see `Scale`.
+        C: inverse penalty of the summed log loss, or a grid of which one is chosen.
+        choice: how it is chosen: by the log loss of left-out training cases in inner folds
+            ("cross-validation", then fitted on the whole training fold), or of validation cases,
+            on which the fit is never trained ("validation": the first inner fold, unless the
+            split declares validation units). Declared validation units choose either way.
+        inner_folds: number of inner folds: whole cases, stratified by class.
         class_weight: None or "balanced".
         tol: stop when the largest component of the gradient is below; above 1e-6 the solver is
             scikit-learn's L-BFGS, as where it stops is then part of the method.
         max_iter: iterations after which the fit counts as not converged.
     """
 
-    scale: Literal["z-score", "none"]
-    C: float = Field(gt=0, allow_inf_nan=False)
+    scale: Scale
+    C: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Grid
+    choice: Literal["cross-validation", "validation"] | None = None
+    inner_folds: int | None = Field(default=None, ge=2)
     class_weight: Literal["balanced"] | None = None
     tol: float = Field(gt=0)
     max_iter: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _grid_is_chosen_from(self) -> Self:
+        given = [self.choice is not None, self.inner_folds is not None]
+        if given != [isinstance(self.C, Grid)] * 2:
+            raise ValueError("'choice' and 'inner_folds' belong to a grid of C, which needs both")
+        return self
 
 
 class LinearProbe(Spec):
@@ -40,14 +88,23 @@ class LinearProbe(Spec):
     model: LogisticRegression
 
 
+class NearestMean(Spec):
+    """The class whose mean is nearest, of embeddings centred on the training rows, of length 1.
+
+    Nothing is penalised, so there is nothing to choose (SimpleShot, arXiv 1911.04623).
+    """
+
+    scale: Literal["unit-length"]
+
+
 class FewShot(Spec):
-    """Logistic regression on k labelled cases a class, tested on all the rest.
+    """A classifier fitted on k labelled cases a class, tested on all the rest.
 
     The task's `shots` replaces `shots` where its smallest class is too small.
     """
 
     kind: Literal["few-shot"]
-    model: LogisticRegression
+    model: LogisticRegression | NearestMean
     shots: tuple[int, ...] = Field(min_length=1)
     draws: int = Field(ge=1)
 
@@ -58,7 +115,10 @@ class Cox(Spec):
     Attributes:
         model: "ridge" (Newton's method) or "coxnet" (elastic net, by scikit-survival).
         scale: as in LogisticRegression.
-        alphas: penalties, tried in order until a fit converges: the fallback ladder.
+        alphas: penalties, tried in order until a fit converges: the fallback ladder. Or a grid,
+            of which the one with the largest cross-validated partial likelihood of left-out
+            training cases is chosen, or none of them: the model without effect; only for ridge.
+        inner_folds: as in LogisticRegression; for a grid.
         l1_ratio: share of L1 in the elastic net; only for coxnet.
         ties: how tied event times enter the partial likelihood.
         tol: ridge: largest component of the gradient, divided by the number of units, below which
@@ -68,8 +128,14 @@ class Cox(Spec):
 
     kind: Literal["cox"]
     model: Literal["ridge", "coxnet"]
-    scale: Literal["z-score", "none"]
-    alphas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    scale: Scale
+    alphas: (
+        Annotated[
+            tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=1)
+        ]
+        | Grid
+    )
+    inner_folds: int | None = Field(default=None, ge=2)
     l1_ratio: float | None = None
     ties: Literal["breslow", "efron"] = "breslow"
     tol: float = Field(gt=0)
@@ -79,6 +145,10 @@ class Cox(Spec):
     def _penalty_fits(self) -> Self:
         if (self.model == "coxnet") != (self.l1_ratio is not None):
             raise ValueError("'l1_ratio' belongs to model: coxnet, and coxnet needs it")
+        if isinstance(self.alphas, Grid) and self.model == "coxnet":
+            raise ValueError("'alphas' of model: coxnet is a list: nothing chooses from a grid")
+        if isinstance(self.alphas, Grid) != (self.inner_folds is not None):
+            raise ValueError("'inner_folds' belongs to a grid of alphas, which needs it")
         return self
 
 

@@ -15,12 +15,15 @@ from madeleine_bench.types import Split, Splits, Units
 
 CLASS_PROTOCOLS = [
     "linear-probe/v1",
+    "linear-probe/v2",
     "few-shot/v1",
+    "few-shot/v2",
+    "nearest-mean/v1",
     "madeleine-fewshot/v1",
     "patho-bench-linprobe/v1",
     "retrieval/v1",
 ]
-COX_PROTOCOLS = ["cox/v1", "patho-bench-coxnet/v1"]
+COX_PROTOCOLS = ["cox/v1", "cox/v2", "patho-bench-coxnet/v1"]
 
 
 @pytest.fixture(params=CLASS_PROTOCOLS + COX_PROTOCOLS)
