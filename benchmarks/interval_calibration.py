@@ -53,7 +53,7 @@ class Cohort:
         n: number of cases.
         share: of the rarest class; for survival of those with an event; unused for levels.
         dim: dimensions of the embeddings.
-        few_shot: scored by few-shot/v1, else by the task's first protocol.
+        few_shot: scored by few-shot/v2, else by the task's first protocol.
     """
 
     task: str
@@ -97,7 +97,7 @@ def trial(cohort: Cohort, number: int) -> Trial:
     """Return trial number `number` of a kind of cohort."""
     catalogue = _catalogue()
     task = catalogue.tasks[cohort.task]
-    protocol = catalogue.protocol("few-shot/v1" if cohort.few_shot else task.protocols[0])
+    protocol = catalogue.protocol("few-shot/v2" if cohort.few_shot else task.protocols[0])
     rng = rng_for("interval calibration", *asdict(cohort).values(), number)
     units, stratum, embeddings = _cohort(cohort, task, rng)
     splits = _shots(stratum, protocol, rng) if cohort.few_shot else _folds(stratum, rng)

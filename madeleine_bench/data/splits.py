@@ -286,5 +286,5 @@ def _check_drawable(task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], s
             raise InputError(
                 f"{task.id}: class '{name}' has {count} case(s); {shots} shots a class leave none "
                 "to test on. Give the task smaller 'shots', or run another protocol (--protocol "
-                "linear-probe/v1)"
+                "linear-probe)"
             )
