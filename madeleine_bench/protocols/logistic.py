@@ -176,8 +176,8 @@ def fit_and_predict(
                 reason = f"one class in train: '{classes[present[0]]}'"
                 yield from (failed_fit(len(split.test), len(classes), reason) for split in batch)
                 continue
-            trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
             with np.errstate(all="ignore"):  # what overflows is not finite, and is seen below
+                trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
                 for split, line in zip(batch, _lines(model, trainings), strict=True):
                     rows = embeddings[split.test]
                     yield _predicted(model.tol, line, rows, classes, present)

@@ -96,7 +96,9 @@ def principal_axes(rows: Array, *, intercept: bool) -> Axes:
     """
     units, dim = rows.shape[-2:]
     wide = units <= dim
-    square, vectors = np.linalg.eigh(rows @ rows.mT if wide else rows.mT @ rows)
+    products = rows @ rows.mT if wide else rows.mT @ rows
+    finite = np.isfinite(products).all(axis=(-2, -1), keepdims=True)
+    square, vectors = np.linalg.eigh(np.where(finite, products, 0.0))
     least = np.maximum(_NO_AXIS * square[..., -1:], np.finfo(np.float64).tiny)
     square = np.where(square > least, square, 0.0)
     vectors = vectors * (square > 0.0)[..., None, :]
@@ -106,6 +108,7 @@ def principal_axes(rows: Array, *, intercept: bool) -> Axes:
         turned = vectors * root
     else:
         back, turned = vectors, rows @ vectors
+    turned = np.where(finite, turned, np.nan)  # so that the fit says it
     if intercept:
         turned = np.concatenate([turned, np.ones((*turned.shape[:-1], 1))], axis=-1)
         square = np.concatenate([square, np.full((*square.shape[:-1], 1), float(units))], axis=-1)

@@ -27,8 +27,8 @@ from madeleine_bench.stats.paired import ScoredUnits
 # Of whatever turns embeddings into predictions and scores. 2: logistic fits on up to 100 units and
 # ridge Cox fits at their optimum, 1e-5 in probability from where the solvers of 1 stopped. 3: those
 # on up to 400 units too, where they are no more than the dimensions. 4: intervals that count the
-# training cases and few cases of a class; none where those are too few. 5: every exact ridge fit by one
-# solver, 1e-6 in probability from where L-BFGS stopped.
+# training cases and few cases of a class; none where those are too few. 5: all logistic fits that
+# ask for the optimum come from one solver, up to 1e-6 in probability from where L-BFGS stopped.
 SCORING_VERSION = 5
 RESAMPLES = 1000
 

@@ -61,16 +61,26 @@ def read_lock(path: Path) -> Lock:
 
 
 def changes(old: Lock, new: Lock) -> list[str]:
-    """Return a line for each task whose hash changed while its version did not."""
+    """Return a line for each task whose hash changed while its version did not.
+
+    A protocol may give way to a later version of itself: that moves no score of the earlier one.
+    """
     lines = []
     for name in sorted(old):
         for protocol, hashes in old[name].items():
             now = new.get(name, {}).get(protocol)
             if now is None:
-                if name in new:
+                later = (other for other in new.get(name, {}) if _is_later(other, protocol))
+                if name in new and not any(later):
                     lines.append(f"{name} {protocol}: no longer scored")
                 continue
             moved = [part for part in sorted(hashes) if hashes[part] != now.get(part)]
             if moved:
                 lines.append(f"{name} {protocol}: {', '.join(moved)} changed")
     return lines
+
+
+def _is_later(one: str, other: str) -> bool:
+    """Return whether a protocol such as linear-probe/v2 is a later version of another one."""
+    (name, version), (other_name, other_version) = (n.rsplit("/v", 1) for n in (one, other))
+    return name == other_name and int(version) > int(other_version)
