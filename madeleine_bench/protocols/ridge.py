@@ -108,7 +108,8 @@ def principal_axes(rows: Array, *, intercept: bool) -> Axes:
         turned = vectors * root
     else:
         back, turned = vectors, rows @ vectors
-    turned = np.where(finite, turned, np.nan)  # so that the fit says it
+    if not finite.all():
+        turned = np.where(finite, turned, np.nan)  # so that the fit says it
     if intercept:
         turned = np.concatenate([turned, np.ones((*turned.shape[:-1], 1))], axis=-1)
         square = np.concatenate([square, np.full((*square.shape[:-1], 1), float(units))], axis=-1)

@@ -52,17 +52,14 @@ class Catalogue:
         return [chosen[task_id] for task_id in sorted(chosen)]
 
     def protocol(self, name: str) -> ProtocolSpec:
-        """Return a protocol by its versioned name, or by its id when it has one version.
+        """Return a protocol by its versioned name, or the newest version by its id.
 
         Raises:
-            InputError: no protocol has this name, or several versions do.
+            InputError: no protocol has this name.
         """
         found = [p for p in self.protocols.values() if name in (p.name, p.id)]
-        if len(found) == 1:
-            return found[0]
         if found:
-            names = ", ".join(p.name for p in found)
-            raise InputError(f"protocol '{name}' has several versions; name one of {names}")
+            return max(found, key=lambda protocol: protocol.version)
         hint = did_you_mean(name, list(self.protocols))
         raise InputError(f"no protocol is called '{name}'{hint}")
 
