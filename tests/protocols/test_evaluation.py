@@ -16,11 +16,12 @@ from madeleine_bench.types import Split, Splits, Units
 CLASS_PROTOCOLS = [
     "linear-probe/v1",
     "few-shot/v1",
-    "madeleine-fewshot/v1",
+    "madeleine-fewshot/v2",
     "patho-bench-linprobe/v1",
     "retrieval/v1",
+    "patho-bench-retrieval/v1",
 ]
-COX_PROTOCOLS = ["cox/v1", "patho-bench-coxnet/v1"]
+COX_PROTOCOLS = ["cox/v1", *(f"patho-bench-coxnet-{alpha}/v1" for alpha in ("001", "002", "007"))]
 
 
 @pytest.fixture(params=CLASS_PROTOCOLS + COX_PROTOCOLS)
