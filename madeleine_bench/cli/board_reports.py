@@ -103,8 +103,10 @@ def serve_site(folder: Path, port: int) -> None:
 
 
 def _boards(sources: Sources, catalogue: Catalogue, protocol: str | None) -> list[Board]:
-    name = catalogue.protocol(protocol).name if protocol else None
-    return build_boards(sources.records, catalogue, name)
+    asked = catalogue.select_protocols([protocol] if protocol else [])
+    names: list[str | None] = [one.name for one in asked]
+    records = sources.records
+    return [board for name in names or [None] for board in build_boards(records, catalogue, name)]
 
 
 def _text(boards: Sequence[Board], form: Form, sources: Sources, catalogue: Catalogue) -> str:

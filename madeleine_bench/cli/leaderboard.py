@@ -32,7 +32,10 @@ def show(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Instead of each task's first protocol.", autocompletion=protocol_names),
+        typer.Option(
+            help="Id or glob, instead of each task's first protocol.",
+            autocompletion=protocol_names,
+        ),
     ] = None,
     format: Annotated[
         Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
@@ -56,7 +59,7 @@ def build(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="A board more, of this protocol; repeatable. few-shot takes minutes.",
+            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes.",
             autocompletion=protocol_names,
         ),
     ] = None,

@@ -29,8 +29,9 @@ def finish_run(request: Request) -> None:
         report = run(request, progress)
     every = [r for r in ResultStore(request.results).records() if r.board in report.boards]
     records = [record for record in every if report.on_its_features(record)]
-    asked: list[str | None] = [report.catalogue.protocol(name).name for name in request.protocols]
-    for protocol in asked or [None]:
+    asked = report.catalogue.select_protocols(request.protocols)
+    names: list[str | None] = [protocol.name for protocol in asked]
+    for protocol in names or [None]:
         for board in build_boards(records, report.catalogue, protocol):
             print_board(board)
     typer.echo(

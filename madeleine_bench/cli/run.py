@@ -58,7 +58,7 @@ def run(
         list[str] | None,
         typer.Option(
             "--protocol",
-            help="Instead of those a task declares; repeatable.",
+            help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
             autocompletion=protocol_names,
         ),
     ] = None,

@@ -30,7 +30,7 @@ def sensitivity(
         list[str] | None,
         typer.Option(
             "--protocol",
-            help="Instead of all that start from embeddings; repeatable.",
+            help="Id or glob, instead of all that start from embeddings; repeatable.",
             autocompletion=protocol_names,
         ),
     ] = None,

@@ -31,7 +31,7 @@ from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import RunReport, run
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, misfit
+from madeleine_bench.specs.catalogue import Catalogue, is_glob, load_catalogue, misfit
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
@@ -67,8 +67,7 @@ def report_sensitivity(
     """
     catalogue = load_catalogue(request.catalogue)
     tasks = catalogue.select(request.tasks)
-    asked = [catalogue.protocol(name).name for name in request.protocols]
-    protocols = list(dict.fromkeys(asked)) or fitting_protocols(catalogue, tasks)
+    protocols = _protocols(request, catalogue, tasks)
     runs = _score(request, catalogue, tasks, protocols) if request.run else []
     failures = [failure for one in runs for failure in one.failures]
     every = ResultStore(request.results).records()
@@ -93,6 +92,18 @@ def report_sensitivity(
             lines.append(f"  and {more} more")
         text = "not everything could be scored:\n" + "\n".join(lines)
         raise ending(text, failures)
+
+
+def _protocols(
+    request: SensitivityRequest, catalogue: Catalogue, tasks: Sequence[TaskSpec]
+) -> list[str]:
+    """Return the protocols to compare; of those a glob matches, the ones that fit a task."""
+    fitting = fitting_protocols(catalogue, tasks)
+    if not request.protocols:
+        return fitting
+    named = [catalogue.protocol(p).name for p in request.protocols if not is_glob(p)]
+    asked = [protocol.name for protocol in catalogue.select_protocols(request.protocols)]
+    return [name for name in asked if name in named or name in fitting]
 
 
 def _score(

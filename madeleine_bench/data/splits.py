@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import Scheme, outcome_of, require_clean
@@ -145,7 +146,8 @@ def _drawn(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> bytes:
 def _plan_name(task: TaskSpec, few_shot: ShotPlan | None) -> str:
     if few_shot is None:
         return f"{task.splits.scheme}-{task.splits.repeats}x{task.splits.folds}"
-    return f"few-shot-{'-'.join(map(str, _shots(task, few_shot)))}x{few_shot.draws}"
+    rule = "" if few_shot.rule == "distinct-cases" else f"{few_shot.rule}-"
+    return f"few-shot-{rule}{'-'.join(map(str, _shots(task, few_shot)))}x{few_shot.draws}"
 
 
 def _shots(task: TaskSpec, few_shot: ShotPlan) -> tuple[int, ...]:
@@ -245,18 +247,18 @@ def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Ro
     for shots in _shots(task, few_shot):
         _check_drawable(task, labels, cases, shots)
         for draw in range(few_shot.draws):
-            drawn_as = task.splits.like or task.id
-            rng = rng_for(drawn_as, task.version, "few-shot", shots, draw)
-            rows = _draw(task, labels, cases, shots, rng)
+            if few_shot.rule == "madeleine":
+                rows = _draw_as_madeleine(task, labels, ids, shots, draw)
+            else:
+                drawn_as = task.splits.like or task.id
+                rng = rng_for(drawn_as, task.version, "few-shot", shots, draw)
+                rows = _draw(labels, cases, shots, rng)
+            _check_draw(task, labels, cases, shots, rows)
             yield from ((shots, draw, str(ids[row])) for row in sorted(rows))
 
 
 def _draw(
-    task: TaskSpec,
-    labels: NDArray[Any],
-    cases: NDArray[Any],
-    shots: int,
-    rng: np.random.Generator,
+    labels: NDArray[Any], cases: NDArray[Any], shots: int, rng: np.random.Generator
 ) -> list[int]:
     """Return the rows of one draw: `shots` of each class, no two of one case.
 
@@ -271,13 +273,38 @@ def _draw(
             if len(rows) < wanted and cases[row] not in taken:
                 rows.append(int(row))
                 taken.add(str(cases[row]))
-    left = labels[~np.isin(cases, sorted(taken))]
-    if len(rows) < shots * len(names) or len(set(left)) < len(names):
+    return rows
+
+
+def _draw_as_madeleine(
+    task: TaskSpec, labels: NDArray[Any], ids: NDArray[Any], shots: int, draw: int
+) -> list[int]:
+    """Return the rows of one draw as MADELEINE's few-shot script makes it (`ShotPlan`).
+
+    The script draws slides from a table in the order of its file. Here the table is in the order of
+    unit ids, so that the draw does not depend on a file. Two units of a draw may be of one case.
+    """
+    assert isinstance(task.labels, ClassLabels)
+    order = np.argsort(ids, kind="stable")
+    random_state = np.random.RandomState(draw)
+    rows: list[int] = []
+    for name in task.labels.classes:
+        members = pd.Series(order[labels[order] == name])
+        rows += members.sample(min(shots, len(members)), random_state=random_state).tolist()
+    return rows
+
+
+def _check_draw(
+    task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], shots: int, rows: list[int]
+) -> None:
+    """Check that a draw is full, and that the cases it leaves have units of every class."""
+    n_classes = len(set(labels))
+    left = labels[~np.isin(cases, cases[rows])]
+    if len(rows) < shots * n_classes or len(set(left)) < n_classes:
         raise InputError(
             f"{task.id}: cases hold slides of several classes, so {shots} shots of each class "
             "leave a class without training or test cases; give the task smaller 'shots'"
         )
-    return rows
 
 
 def _check_drawable(task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], shots: int) -> None:

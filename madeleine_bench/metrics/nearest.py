@@ -1,12 +1,14 @@
 """The most similar rows of a gallery, exactly, in one order that every machine finds.
 
-Similarity is the cosine in float64, rounded to 1e-12 before anything is ranked: equal rows then tie
-wherever they stand and whatever the processor. Ties keep the order of the gallery.
+Similarity is the cosine, or the distance (l2) with its sign changed, in float64, rounded to 1e-12
+before anything is ranked: equal rows then tie wherever they stand and whatever the processor. Ties
+keep the order of the gallery.
 """
 
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,8 @@ class Neighbours:
 
     Attributes:
         indices: query x neighbour, rows of the gallery.
-        similarity: query x neighbour, cosine in [-1, 1], rounded to 1e-12.
+        similarity: query x neighbour, rounded to 1e-12: the cosine, in [-1, 1]; or for l2, in
+            [-1, 0], minus the distance as a share of the distance to the query's farthest row.
     """
 
     indices: NDArray[np.intp]
@@ -35,19 +38,21 @@ def ranked_neighbours(
     gallery: NDArray[np.floating],
     k: int,
     *,
+    similarity: Literal["cosine", "l2"] = "cosine",
     block_values: int = _BLOCK_VALUES,
 ) -> Neighbours:
     """Return the k most similar rows of the gallery for each query; all rows where it has fewer.
 
     The answer is the same to the last bit whatever `block_values` is. A row of zeros has no
-    direction: its similarity to every row is 0. From 100,000 gallery rows on, the package faiss
-    proposes the candidates where it is installed; they are ranked here all the same, and a query
-    for which the proposal cannot be proved complete is searched without it.
+    direction: its cosine with every row is 0. For the cosine, from 100,000 gallery rows on, the
+    package faiss proposes the candidates where it is installed; they are ranked here all the same,
+    and a query for which the proposal cannot be proved complete is searched without it.
 
     Args:
         queries: query x dim, finite.
         gallery: row x dim, finite.
         k: number of neighbours, 1 or more.
+        similarity: what the rows are ranked by.
         block_values: similarities held in memory at a time; a block has one query at least.
 
     Raises:
@@ -63,21 +68,23 @@ def ranked_neighbours(
             f"expected k of 1 or more and rows of one width in a gallery that is not empty; found "
             f"k {k}, queries {queries.shape}, gallery {gallery.shape}"
         )
-    asked, rows, kept = unit_rows(queries), unit_rows(gallery), min(k, len(gallery))
-    found = Neighbours(np.empty((len(asked), kept), np.intp), np.empty((len(asked), kept)))
-    proposed = (
-        _faiss() if len(rows) >= FAISS_FROM and kept + _SPARE_CANDIDATES < len(rows) else None
+    cosine, kept = similarity == "cosine", min(k, len(gallery))
+    asked, rows = (
+        unit_rows(m) if cosine else np.asarray(m, np.float64) for m in (queries, gallery)
     )
+    found = Neighbours(np.empty((len(asked), kept), np.intp), np.empty((len(asked), kept)))
+    large = cosine and len(rows) >= FAISS_FROM and kept + _SPARE_CANDIDATES < len(rows)
+    proposed = _faiss() if large else None
     left = np.arange(len(asked))
     if proposed is not None:
         left = _among_candidates(proposed, asked, rows, found)
     step = max(1, block_values // len(rows))
     for start in range(0, len(left), step):
         block = left[start : start + step]
-        similarity = _cosine(asked[block], rows)
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :kept]
+        likeness = _cosine(asked[block], rows) if cosine else _nearness(asked[block], rows)
+        order = np.argsort(-likeness, axis=1, kind="stable")[:, :kept]
         found.indices[block] = order
-        found.similarity[block] = np.take_along_axis(similarity, order, axis=1)
+        found.similarity[block] = np.take_along_axis(likeness, order, axis=1)
     return found
 
 
@@ -103,6 +110,23 @@ def _cosine(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[
         np.einsum("qd,rd->qr", queries, rows), SIMILARITY_DECIMALS
     )
     return similarity + 0.0  # -0.0 becomes 0.0
+
+
+def _nearness(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return query x row, minus the distance as a share of the query's farthest row, on the grid.
+
+    Distances are of the differences themselves: the short way, by squared lengths and products,
+    cancels where rows are near each other. The largest difference is divided out first, so that no
+    square overflows or vanishes.
+    """
+    nearness = np.zeros((len(queries), len(rows)))
+    for query, value in zip(queries, nearness, strict=True):
+        apart = rows - query
+        if largest := float(np.abs(apart).max(initial=0.0)):
+            apart /= largest
+            distance = np.sqrt(np.einsum("rd,rd->r", apart, apart))
+            value[:] = -np.round(distance / distance.max(), SIMILARITY_DECIMALS)
+    return nearness + 0.0  # -0.0 becomes 0.0
 
 
 def _faiss() -> ModuleType | None:

@@ -51,6 +51,19 @@ def average_precision(relevant: Relevant) -> NDArray[np.float64]:
     return mean
 
 
+def average_precision_at(relevant: Relevant, k: int) -> NDArray[np.float64]:
+    """Return for each query the sum of the precisions at its relevant rows of the first k, by k.
+
+    In [0, 1], higher is better; 1 where all of the first k rows are relevant, so a query with fewer
+    than k relevant rows in the gallery cannot reach it. Also of a gallery of fewer than k rows, the
+    sum is divided by k. At k = 1 it is `hit_at`.
+    """
+    first = relevant[:, :k]
+    precision = np.cumsum(first, axis=1) / np.arange(1.0, first.shape[1] + 1.0)
+    total: NDArray[np.float64] = np.where(first, precision, 0.0).sum(axis=1)
+    return total / k
+
+
 def vote_counts(neighbour_class: NDArray[np.intp], n_classes: int) -> NDArray[np.int64]:
     """Return query x class, how many of a query's neighbours are of each class.
 
@@ -76,6 +89,21 @@ def majority_class(neighbour_class: NDArray[np.intp], n_classes: int) -> NDArray
     first = of_tied.argmax(axis=1)
     chosen: NDArray[np.intp] = neighbour_class[np.arange(len(first)), first]
     return chosen
+
+
+def vote_hit(
+    neighbour_class: NDArray[np.intp], query_class: NDArray[np.intp], n_classes: int
+) -> NDArray[np.bool_]:
+    """Return for each query whether no class has more votes than its own: a tie is a hit.
+
+    Args:
+        neighbour_class: query x neighbour, class indices.
+        query_class: (query,) class indices.
+        n_classes: number of classes.
+    """
+    counts = vote_counts(neighbour_class, n_classes)
+    hit: NDArray[np.bool_] = counts[np.arange(len(counts)), query_class] == counts.max(axis=1)
+    return hit
 
 
 def expected_hit(n_rows: int, n_relevant: int, k: int) -> float:

@@ -177,7 +177,7 @@ def make_plan(request: Request) -> Plan:
         task = cohort.task(declared)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
-        unfit += _left_out(task, [catalogue.protocol(name) for name in request.protocols])
+        unfit += _left_out(task, catalogue.select_protocols(request.protocols))
         assessments = assess(
             cohort,
             task,
@@ -322,7 +322,7 @@ def _protocols(
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
         return [catalogue.protocol(name) for name in names]
-    asked = [catalogue.protocol(name) for name in request.protocols]
+    asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):
             raise InputError(

@@ -63,6 +63,29 @@ class Catalogue:
         hint = did_you_mean(name, list(self.protocols))
         raise InputError(f"no protocol is called '{name}'{hint}")
 
+    def select_protocols(self, patterns: Iterable[str]) -> list[ProtocolSpec]:
+        """Return the protocols that any pattern names: as in `protocol`, or a glob of names or ids.
+
+        They come in the order of the patterns, each once.
+
+        Raises:
+            InputError: a pattern names no protocol, or one without a version several.
+        """
+        chosen: dict[str, ProtocolSpec] = {}
+        for pattern in patterns:
+            matches = [
+                p
+                for p in self.protocols.values()
+                if any(fnmatch.fnmatchcase(name, pattern) for name in (p.name, p.id))
+            ]
+            if not is_glob(pattern):
+                matches = [self.protocol(pattern)]
+            elif not matches:
+                hint = did_you_mean(pattern, list(self.protocols))
+                raise InputError(f"no protocol matches '{pattern}'{hint}")
+            chosen.update((protocol.name, protocol) for protocol in matches)
+        return list(chosen.values())
+
     def tasks_of(self, cohort_id: str) -> list[TaskSpec]:
         """Return the tasks of one cohort, sorted by id."""
         return [task for task in self.tasks.values() if task.cohort == cohort_id]
@@ -87,6 +110,11 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
         _add(tasks, paths, task.id, task, path)
         _check_task(task, cohorts, protocols, path)
     return Catalogue(dict(sorted(tasks.items())), cohorts, protocols)
+
+
+def is_glob(pattern: str) -> bool:
+    """Return whether a pattern has a wildcard, so that it may name several things."""
+    return any(character in pattern for character in "*?[")
 
 
 def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) -> str:

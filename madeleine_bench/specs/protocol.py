@@ -13,6 +13,9 @@ LabelType = Literal["binary", "multiclass", "ordered", "survival"]
 # What a supervised encoder is scored by where no protocol is asked for, and on the primary board.
 SUPERVISED_PROTOCOL = "finetune/v1"
 Fusion = Literal["late", "early", "per-stain"]
+ShotRule = Literal["distinct-cases", "madeleine"]
+VoteTies = Literal["nearest", "hit"]
+PrecisionOver = Literal["gallery", "k"]
 
 
 # How embeddings are scaled, by what the training rows alone say: "z-score" gives each dimension
@@ -67,8 +70,12 @@ class LogisticRegression(Spec):
 
     scale: Scale
     C: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Grid
-    choice: Literal["cross-validation", "validation"] | None = None
-    inner_folds: int | None = Field(default=None, ge=2)
+    # Where there is no grid these are left out of hashes, so that protocols from before them keep
+    # theirs.
+    choice: Literal["cross-validation", "validation"] | None = Field(
+        default=None, exclude_if=lambda x: x is None
+    )
+    inner_folds: int | None = Field(default=None, ge=2, exclude_if=lambda x: x is None)
     class_weight: Literal["balanced"] | None = None
     tol: float = Field(gt=0)
     max_iter: int = Field(gt=0)
@@ -100,13 +107,16 @@ class NearestMean(Spec):
 class FewShot(Spec):
     """A classifier fitted on k labelled cases a class, tested on all the rest.
 
-    The task's `shots` replaces `shots` where its smallest class is too small.
+    The task's `shots` replaces `shots` where its smallest class is too small. `rule` says how the
+    labelled units are drawn: as in `ShotPlan`.
     """
 
     kind: Literal["few-shot"]
     model: LogisticRegression | NearestMean
     shots: tuple[int, ...] = Field(min_length=1)
     draws: int = Field(ge=1)
+    # At its default the field is left out of hashes, so that protocols from before it keep theirs.
+    rule: ShotRule = Field(default="distinct-cases", exclude_if=lambda x: x == "distinct-cases")
 
 
 class Cox(Spec):
@@ -135,7 +145,7 @@ class Cox(Spec):
         ]
         | Grid
     )
-    inner_folds: int | None = Field(default=None, ge=2)
+    inner_folds: int | None = Field(default=None, ge=2, exclude_if=lambda x: x is None)
     l1_ratio: float | None = None
     ties: Literal["breslow", "efron"] = "breslow"
     tol: float = Field(gt=0)
@@ -157,17 +167,27 @@ class Retrieval(Spec):
 
     Attributes:
         scale: as in LogisticRegression.
-        similarity: "cosine", of the scaled embeddings.
+        similarity: "cosine" of the scaled embeddings, or "l2": the smaller their Euclidean
+            distance, the more similar.
         top: numbers of neighbours k at which a hit is counted: one of them is of the query's class.
         vote: neighbours whose majority is the predicted class; of equal votes the class of the
             most similar unit wins. Their shares are the predicted probabilities.
+        vote_ties: "nearest": the vote accuracy is that of the predicted class. "hit": it is given
+            for the k nearest, each k of `top`; a query counts as right where no class has more
+            votes than its own.
+        precision: "gallery": the average precision ranks the whole gallery and divides by the
+            units of the query's class in it. "k": it ranks the k nearest and divides by k, for each
+            k of `top`.
     """
 
     kind: Literal["retrieval"]
     scale: Literal["z-score", "none"]
-    similarity: Literal["cosine"]
+    similarity: Literal["cosine", "l2"]
     top: tuple[int, ...] = Field(min_length=1)
     vote: int = Field(ge=1)
+    # As in FewShot: at their defaults these are left out of hashes.
+    vote_ties: VoteTies = Field(default="nearest", exclude_if=lambda x: x == "nearest")
+    precision: PrecisionOver = Field(default="gallery", exclude_if=lambda x: x == "gallery")
 
 
 class FineTune(Spec):
@@ -233,10 +253,20 @@ class FineTune(Spec):
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """How many labelled cases a class are trained on, each number several times."""
+    """How many labelled cases a class are trained on, each number several times.
+
+    Attributes:
+        shots: numbers of labelled units a class.
+        draws: draws for each of these numbers.
+        rule: "distinct-cases": no two units of a draw are of one case, and each number of shots has
+            draws of its own. "madeleine": the draws of MADELEINE's few-shot script. Draw i seeds
+            NumPy with i, whatever the number of shots, then pandas samples the units of one class
+            after the other, in the order of the task's classes, from units sorted by id.
+    """
 
     shots: tuple[int, ...]
     draws: int
+    rule: ShotRule = "distinct-cases"
 
 
 class ProtocolSpec(Spec):
@@ -267,7 +297,7 @@ class ProtocolSpec(Spec):
         """The shots it draws; None where it uses the folds of the task."""
         method = self.method
         if isinstance(method, FewShot):
-            return ShotPlan(method.shots, method.draws)
+            return ShotPlan(method.shots, method.draws, method.rule)
         if isinstance(method, FineTune) and method.shots and method.draws:
             return ShotPlan(method.shots, method.draws)
         return None

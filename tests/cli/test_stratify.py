@@ -92,7 +92,7 @@ def test_several_repeats_are_said(mbench, tmp_path):
         (("--task", "tcga-breast-oss"), "did you mean 'tcga-breast-os'"),
         (("--task", "bcnb-er"), "bcnb-er is binary"),
         (("--protocol", "coxx/v1"), "did you mean 'cox/v1'"),
-        (("--protocol", "patho-bench-coxnet"), "no record of tcga-breast-os under patho-bench-cox"),
+        (("--protocol", "patho-bench-coxnet-007"), "no record of tcga-breast-os under patho-bench"),
         (("--day", "365"), f"the days {', '.join(map(str, DAYS))}"),
         (("--format", "csv"), "csv"),
     ],

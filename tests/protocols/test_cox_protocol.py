@@ -87,7 +87,7 @@ def test_a_fold_without_events_is_half_flagged_and_stays(survival_of: Callable[.
     assert all(value is not None for value in scores.secondary.values())
 
 
-@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])
+@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet-007/v1"])
 @pytest.mark.parametrize("events", [1, 9])
 def test_events_in_one_fold_alone_are_scored_at_chance(
     survival_of: Callable[..., Any], name: str, events: int
@@ -174,7 +174,7 @@ def test_a_penalty_is_a_finite_number_of_at_least_zero(alpha: float) -> None:
         Cox.model_validate({**settings, "alphas": [alpha]})
 
 
-@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])
+@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet-007/v1"])
 def test_constant_embeddings_are_at_chance_and_flagged(
     survival_of: Callable[..., Any], name: str
 ) -> None:
@@ -189,7 +189,7 @@ def test_constant_embeddings_are_at_chance_and_flagged(
 def test_coxnet_on_small_embeddings_has_constant_risk_and_says_so(
     survival_of: Callable[..., Any],
 ) -> None:
-    problem = survival_of("patho-bench-coxnet/v1")
+    problem = survival_of("patho-bench-coxnet-007/v1")
     small = problem.but(embeddings=problem.embeddings * 1e-3)
     assert {fit.reason for fit in small.evaluate().fits} == {
         "all coefficients are zero: the risk is constant"
@@ -198,7 +198,7 @@ def test_coxnet_on_small_embeddings_has_constant_risk_and_says_so(
     assert problem.score().value > 0.6
 
 
-@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet/v1"])
+@pytest.mark.parametrize("name", ["cox/v1", "patho-bench-coxnet-007/v1"])
 def test_noise_scores_chance_and_signal_does_not(
     survival_of: Callable[..., Any], name: str
 ) -> None:

@@ -19,11 +19,17 @@ CLASS_PROTOCOLS = [
     "few-shot/v1",
     "few-shot/v2",
     "nearest-mean/v1",
-    "madeleine-fewshot/v1",
+    "titan-linprobe/v1",
+    "madeleine-fewshot/v2",
     "patho-bench-linprobe/v1",
     "retrieval/v1",
+    "patho-bench-retrieval/v1",
 ]
-COX_PROTOCOLS = ["cox/v1", "cox/v2", "patho-bench-coxnet/v1"]
+COX_PROTOCOLS = [
+    "cox/v1",
+    "cox/v2",
+    *(f"patho-bench-coxnet-{alpha}/v1" for alpha in ("001", "002", "007")),
+]
 
 
 @pytest.fixture(params=CLASS_PROTOCOLS + COX_PROTOCOLS)

@@ -180,7 +180,7 @@ def test_constant_embeddings_are_at_chance_and_flagged(
         ("linear-probe/v1", "ordered", GRADES, 0.0),
         ("few-shot/v1", "binary", GRADES[:2], 0.5),
         ("few-shot/v1", "multiclass", GRADES, 0.5),
-        ("madeleine-fewshot/v1", "binary", GRADES[:2], 0.5),
+        ("madeleine-fewshot/v2", "binary", GRADES[:2], 0.5),
         ("patho-bench-linprobe/v1", "multiclass", GRADES, 0.5),
     ],
 )
