@@ -71,8 +71,9 @@ def test_select_by_glob_and_refuse_unknown():
     assert "ucsb-breast-malignancy" not in [t.id for t in CATALOGUE.select(["all"])]
     with pytest.raises(InputError, match="did you mean 'bcnb-er'"):
         CATALOGUE.select(["bncb-er"])
-    with pytest.raises(InputError, match="linear-probe/v1"):
-        CATALOGUE.protocol("linear-prob")
+    with pytest.raises(InputError, match="did you mean 'linear-probe/v"):
+        CATALOGUE.protocol("linear-prob/v1")
+    assert CATALOGUE.protocol("linear-probe").name == "linear-probe/v2"
 
 
 def test_task_hash_moves_with_what_moves_a_score_and_not_with_a_title():
@@ -101,11 +102,11 @@ BROKEN = {
     "id of another file": ("bcnb-er.yaml", "id: bcnb-er", "id: bcnb-err", "bcnb-err.yaml"),
     "fact without a source": ("bcnb-er.yaml", "  metric: {st", "  metrik: {st", "must say of"),
     "unknown protocol": (
-        "cohorts/bcnb.yaml", "[linear-probe/v1,", "[linear-probe/v9,", "no protocol is called",
+        "cohorts/bcnb.yaml", "[linear-probe/v2,", "[linear-probe/v9,", "no protocol is called",
     ),
     "stain the cohort lacks": ("cohorts/bcnb.yaml", "  stains: [H", "  stains: [ER, H", "no stain"),
     "protocol of other labels": (
-        "cohorts/bcnb.yaml", "[linear-probe/v1,", "[cox/v1,", "scores survival labels",
+        "cohorts/bcnb.yaml", "[linear-probe/v2,", "[cox/v1,", "scores survival labels",
     ),
     "shots above the class": (
         "cohorts/aidpath.yaml", "shots: [1, 5]", "shots: [1, 9]", "smaller 'shots'",
