@@ -248,7 +248,7 @@ def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Ro
         _check_drawable(task, labels, cases, shots)
         for draw in range(few_shot.draws):
             if few_shot.rule == "madeleine":
-                rows = _draw_as_madeleine(task, labels, ids, shots, draw)
+                rows = _draw_as_madeleine(task, labels, shots, draw)
             else:
                 drawn_as = task.splits.like or task.id
                 rng = rng_for(drawn_as, task.version, "few-shot", shots, draw)
@@ -276,20 +276,17 @@ def _draw(
     return rows
 
 
-def _draw_as_madeleine(
-    task: TaskSpec, labels: NDArray[Any], ids: NDArray[Any], shots: int, draw: int
-) -> list[int]:
+def _draw_as_madeleine(task: TaskSpec, labels: NDArray[Any], shots: int, draw: int) -> list[int]:
     """Return the rows of one draw as MADELEINE's few-shot script makes it (`ShotPlan`).
 
-    The script draws slides from a table in the order of its file. Here the table is in the order of
-    unit ids, so that the draw does not depend on a file. Two units of a draw may be of one case.
+    The script draws slides from a table in the order of its file. The unit table is in the order of
+    ids, so that the draw does not depend on a file. Two units of a draw may be of one case.
     """
     assert isinstance(task.labels, ClassLabels)
-    order = np.argsort(ids, kind="stable")
     random_state = np.random.RandomState(draw)
     rows: list[int] = []
     for name in task.labels.classes:
-        members = pd.Series(order[labels[order] == name])
+        members = pd.Series(np.flatnonzero(labels == name))
         rows += members.sample(min(shots, len(members)), random_state=random_state).tolist()
     return rows
 

@@ -137,6 +137,9 @@ def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     assert "http" not in out.read_text().replace("http://www.w3.org", "").split("-->")[1]
     assert mbench(*show, "--board", "phantom").code == 2
     assert mbench(*show, "--protocol", "few-shot").code == 2
+    assert "1/20" in mbench(*show, "--protocol", "linear-prob*").out
+    nothing = mbench(*show, "--protocol", "lineal-*")
+    assert (nothing.code, "no protocol matches 'lineal-*'; did you" in nothing.err) == (2, True)
 
 
 def test_leaderboard_build_writes_a_site_and_the_numbers_beside_it(mbench, bcnb, tmp_path):

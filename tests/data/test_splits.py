@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,12 +15,16 @@ from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.task import ClassLabels
 from madeleine_bench.types import Splits, Units
 
 Make = Callable[..., Any]
 SLOW_FIXTURES = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+# The letters that `spread` and `make_units` give as labels.
+LETTERS = ClassLabels(type="binary", column="x", classes=("N", "P"), map={"N": "N", "P": "P"})
 
 
 def labels_of(units: Units) -> Any:
@@ -139,6 +144,63 @@ def test_few_shot_draws_are_exact_and_leak_no_case(
         expected = [i for i, name in enumerate(names) if name not in chosen]
         assert list(split.test) == expected
     assert [f for f in audit_splits(splits, units, "few-shot") if f.level == "error"] == []
+
+
+@SLOW_FIXTURES
+@given(cases=CASES, shots=st.sets(st.integers(1, 5), min_size=1, max_size=3))
+def test_draws_of_madeleine_are_exact_and_leak_no_case(
+    cases: list[tuple[str, int]],
+    shots: set[int],
+    make_task: Make,
+    make_units: Make,
+    catalogue: Catalogue,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Slides are drawn, so two may be of one case; the script tests the rest of that case."""
+    labels, names = spread(cases)
+    units = make_units(labels, names)
+    task = make_task("bcnb-er", shots=tuple(shots), labels=LETTERS)
+    folder = tmp_path_factory.mktemp("splits")
+    splits = frozen_splits(folder, task, catalogue.protocols["madeleine-fewshot/v2"], units)
+    for split in splits:
+        k, draw = split.key
+        state = np.random.RandomState(draw)
+        drawn = [
+            row for letter in "NP"
+            for row in pd.Series(np.flatnonzero(labels_of(units) == letter)).sample(
+                k, random_state=state
+            )
+        ]  # fmt: skip
+        assert split.train.tolist() == sorted(drawn)
+        chosen = {names[i] for i in drawn}
+        assert split.test.tolist() == [i for i, name in enumerate(names) if name not in chosen]
+    assert [f for f in audit_splits(splits, units, "few-shot") if f.level == "error"] == []
+
+
+def test_draws_of_madeleine_have_a_file_of_their_own(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """With equal shots both rules would else share a file, and the second to run the draws."""
+    units, task = make_units("PN" * 30), make_task("bcnb-er", shots=(1, 5), labels=LETTERS)
+    ours, theirs = (catalogue.protocols[n] for n in ("few-shot/v1", "madeleine-fewshot/v2"))
+    before = frozen_splits(tmp_path, task, ours, units)
+    assert frozen_splits(tmp_path, task, theirs, units).hash != before.hash
+    assert frozen_splits(tmp_path, task, ours, units).hash == before.hash
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == [
+        "bcnb-er@1-few-shot-1-5x10-0123456789ab.csv",
+        "bcnb-er@1-few-shot-madeleine-1-5x10-0123456789ab.csv",
+    ]
+
+
+def test_a_draw_that_leaves_a_class_untested_is_refused(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Each case has slides of both classes: two drawn slides can take all cases of one of them."""
+    units = make_units(["P", "N"] * 3, [f"case{i // 2}" for i in range(6)])
+    task = make_task("bcnb-er", shots=(2,), labels=LETTERS)
+    with pytest.raises(InputError, match=r"cases hold slides of several classes, so 2 shots"):
+        frozen_splits(tmp_path, task, catalogue.protocols["madeleine-fewshot/v2"], units)
+    assert not list(tmp_path.iterdir())
 
 
 def test_mixed_cases_still_draw_exactly(

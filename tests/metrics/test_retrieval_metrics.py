@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from madeleine_bench.metrics.nearest import ranked_neighbours
 from madeleine_bench.metrics.retrieval import (
     average_precision,
+    average_precision_at,
     expected_average_precision,
     expected_hit,
     expected_reciprocal_rank,
@@ -18,6 +19,7 @@ from madeleine_bench.metrics.retrieval import (
     majority_class,
     reciprocal_rank,
     vote_counts,
+    vote_hit,
 )
 
 ROW = st.lists(st.booleans(), min_size=1, max_size=8)
@@ -31,6 +33,11 @@ def slow_average_precision(row: list[bool]) -> float:
             found += 1
             total += found / rank
     return total / found if found else 0.0
+
+
+def slow_precision_at(row: list[bool], k: int) -> float:
+    first = row[:k]
+    return sum(sum(first[: r + 1]) / (r + 1) for r in range(len(first)) if first[r]) / k
 
 
 def slow_vote(votes: list[int]) -> int:
@@ -52,6 +59,28 @@ def test_hits_ranks_and_precision_equal_plain_loops(row, k):
 def test_of_equal_votes_the_class_of_the_most_similar_wins(votes):
     assert majority_class(np.array([votes]), 4).tolist() == [slow_vote(votes)]
     assert vote_counts(np.array([votes]), 4).tolist() == [[votes.count(c) for c in range(4)]]
+
+
+@given(ROW, st.integers(1, 10))
+def test_precision_at_k_is_divided_by_k(row, k):
+    """`average_precision` of the first k rows divides by the relevant rows among them."""
+    relevant = np.array([row])
+    assert average_precision_at(relevant, k)[0] == pytest.approx(slow_precision_at(row, k))
+    assert average_precision_at(relevant, 1).tolist() == hit_at(relevant, 1).tolist()
+
+
+def test_precision_at_k_by_hand():
+    relevant = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
+    assert average_precision_at(relevant, 3) == pytest.approx([(1 + 2 / 3) / 3, 0.5 / 3, 1.0])
+    assert average_precision(relevant[:, :3]) == pytest.approx([(1 + 2 / 3) / 2, 0.5, 1.0])
+    assert average_precision_at(relevant, 5) == pytest.approx([(1 + 2 / 3 + 3 / 4) / 5, 0.1, 0.8])
+
+
+@given(VOTES, st.integers(0, 3))
+def test_a_tied_vote_is_a_hit(votes, own):
+    counts = Counter(votes)
+    right = counts[own] == max(counts.values())
+    assert vote_hit(np.array([votes]), np.array([own]), 4).tolist() == [right]
 
 
 def test_votes_by_hand():

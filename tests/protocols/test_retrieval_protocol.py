@@ -158,3 +158,45 @@ def test_a_protocol_that_trains_networks_is_refused(classes_of: Callable[..., An
     protocol = problem.protocol.model_copy(update={"method": method})
     with pytest.raises(InputError, match="does not start from embeddings"):
         problem.but(protocol=protocol).evaluate()
+
+
+@pytest.mark.parametrize("classes", [("negative", "positive"), GRADES])
+def test_patho_bench_counts_ties_as_hits_and_divides_precision_by_k(
+    classes_of: Callable[..., Any], classes: tuple[str, ...]
+) -> None:
+    """retrieval/v1 ranks by cosine, gives a tie to the nearest, and ranks the whole gallery."""
+    kind = "binary" if len(classes) == 2 else "multiclass"
+    problem = classes_of("patho-bench-retrieval/v1", classes=classes, kind=kind, n_units=70, dim=3)
+    secondary = problem.score().secondary
+    label = problem.units.table["label"].to_numpy()
+    means: dict[str, list[float]] = {}
+    ties = 0
+    for split in problem.splits:
+        scores: dict[str, list[float]] = {}
+        for unit in split.test:
+            away = problem.embeddings[split.train] - problem.embeddings[unit]
+            names = label[split.train][np.argsort(np.linalg.norm(away, axis=1))]
+            for k in (1, 5, 10):
+                first, same = list(names[:k]), list(names[:k] == label[unit])
+                votes = [first.count(name) for name in classes]
+                ties += votes.count(max(votes)) > 1
+                precision = sum(sum(same[: r + 1]) / (r + 1) for r in range(k) if same[r]) / k
+                scores.setdefault(f"top-{k}-accuracy", []).append(any(same))
+                scores.setdefault(f"vote-accuracy@k={k}", []).append(sum(same) == max(votes))
+                scores.setdefault(f"mean-average-precision@k={k}", []).append(precision)
+        for name, values in scores.items():
+            means.setdefault(name, []).append(float(np.mean(values)))
+    retrieved = {name: value for name, value in secondary.items() if name in means}
+    assert retrieved == pytest.approx({name: np.mean(values) for name, values in means.items()})
+    assert not {"vote-accuracy", "mean-average-precision"} & set(secondary)
+    ones = {secondary[f"{name}@k=1"] for name in ("vote-accuracy", "mean-average-precision")}
+    assert ones == {secondary["top-1-accuracy"]}
+    assert ties > 0
+
+
+def test_by_distance_a_row_of_zeros_is_a_place_like_any_other(
+    classes_of: Callable[..., Any],
+) -> None:
+    problem = classes_of("patho-bench-retrieval/v1")
+    problem.embeddings[7] = 0.0
+    assert {fit.reason for fit in problem.evaluate().fits} == {None}

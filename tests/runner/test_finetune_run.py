@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,16 @@ def test_tasks_that_no_asked_protocol_scores_are_left_out_and_named(request_of, 
                                 encoders=("mean-pool",)))  # fmt: skip
     assert len(both.cells) == 2
     assert not both.notes
+
+
+def test_of_protocols_asked_for_by_a_glob_those_that_fit_are_run(request_of, tmp_path):
+    asked = request_of(tmp_path, tasks=("aidpath-her2", "tcga-breast-os"),
+                       protocols=("patho-bench-*",), encoders=("mean-pool",))  # fmt: skip
+    plan = make_plan(asked)
+    cells = {(c.assessment.task.id, c.assessment.protocol.name) for c in plan.cells}
+    coxnet = {("tcga-breast-os", f"patho-bench-coxnet-{a}/v1") for a in ("001", "002", "007")}
+    others = {("aidpath-her2", f"patho-bench-{name}/v1") for name in ("linprobe", "retrieval")}
+    assert cells == coxnet | others
+    assert not plan.notes
+    with pytest.raises(InputError, match=r"no protocol matches 'patho-bnch-\*'; did you mean"):
+        make_plan(replace(asked, protocols=("patho-bnch-*",)))

@@ -76,6 +76,37 @@ def test_select_by_glob_and_refuse_unknown():
     assert CATALOGUE.protocol("linear-probe").name == "linear-probe/v2"
 
 
+def test_protocols_by_glob():
+    """`--task` took globs, `--protocol` did not: 'patho-bench-*' was no protocol."""
+    coxnet = [f"patho-bench-coxnet-{alpha}/v1" for alpha in ("001", "002", "007")]
+    others = ["patho-bench-linprobe/v1", "patho-bench-retrieval/v1"]
+    assert [p.name for p in CATALOGUE.select_protocols(["patho-bench-*"])] == coxnet + others
+    chosen = CATALOGUE.select_protocols(["patho-bench-l*", "retrieval", "patho-*[!7]/v1"])
+    assert [p.name for p in chosen] == [others[0], "retrieval/v1", *coxnet[:2], others[1]]
+    with pytest.raises(
+        InputError, match=r"no protocol matches 'patho-bnch-\*'; did you mean 'patho"
+    ):
+        CATALOGUE.select_protocols(["patho-bnch-*"])
+    with pytest.raises(InputError, match="did you mean 'retrieval/v1'"):
+        CATALOGUE.select_protocols(["patho-bench-*", "retrieva"])
+
+
+def test_a_field_at_its_default_is_no_part_of_a_hash():
+    """Protocols from before the field keep their records; another value has records of its own."""
+    task = CATALOGUE.tasks["bcnb-er"]
+    for name, changes in (
+        ("few-shot/v1", {"rule": "madeleine"}),
+        ("retrieval/v1", {"vote_ties": "hit"}),
+        ("retrieval/v1", {"precision": "k"}),
+    ):
+        protocol = CATALOGUE.protocols[name]
+        assert not set(changes) & set(protocol.method.model_dump())
+        method = protocol.method.model_copy(update=changes)
+        assert changes.items() <= method.model_dump().items()
+        other = protocol.model_copy(update={"method": method})
+        assert task_hash(task, protocol, "l", "s") != task_hash(task, other, "l", "s")
+
+
 def test_task_hash_moves_with_what_moves_a_score_and_not_with_a_title():
     task, protocol = CATALOGUE.tasks["bcnb-er"], CATALOGUE.protocols["linear-probe/v1"]
     before = task_hash(task, protocol, "l", "s")
