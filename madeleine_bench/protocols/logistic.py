@@ -180,7 +180,7 @@ def fit_and_predict(
                 trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
                 for split, line in zip(batch, _lines(model, trainings), strict=True):
                     rows = embeddings[split.test]
-                    yield _predicted(model.tol, line, rows, classes, present)
+                    yield _predicted(model, line, rows, classes, present)
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ def _margins(line: _Line, rows: NDArray[np.floating]) -> Array:
 
 
 def _predicted(
-    tol: float,
+    model: LogisticRegression,
     line: _Line,
     rows: NDArray[np.floating],
     classes: tuple[str, ...],
@@ -401,15 +401,16 @@ def _predicted(
     if not (np.isfinite(share).all() and np.isfinite(line.residual)):
         reason = (*notes, "the probabilities are not finite")[0]
         return failed_fit(len(rows), len(classes), reason, line.n_iter)
-    if line.residual > max(tol, _SMALL_GRADIENT) and (notes or tol <= _EXACT_TOL):
-        reason = (
-            *notes,
-            f"no convergence in {line.n_iter} iterations: the gradient is {line.residual:.1e}",
-        )[0]
+    exact = model.tol <= _EXACT_TOL
+    early = line.residual > max(model.tol, _SMALL_GRADIENT)
+    # Of a published search the validation units have judged each fit as it is.
+    if early and (exact or (notes and not isinstance(model.C, Grid))):
+        stopped = f"no convergence in {line.n_iter} iterations: the gradient is {line.residual:.1e}"
+        reason = stopped if exact else notes[0]
         return failed_fit(len(rows), len(classes), reason, line.n_iter, known)
     probability = np.zeros((len(rows), len(classes)))
     probability[:, present] = share.T
-    if line.residual <= max(tol, _SMALL_GRADIENT) and tol > _EXACT_TOL:
+    if not (exact or early):  # L-BFGS complains where rounding stops it too
         notes = ()
     if absent := sorted({*classes} - {classes[c] for c in present}):
         notes = (*notes, f"absent from train: {', '.join(absent)}")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
@@ -75,6 +76,36 @@ def test_probabilities_are_those_of_scikit_learn(name: str, task_id: str, tmp_pa
         ours = rows[[f"prob_{name}" for name in theirs]].to_numpy()
         assert np.abs(ours - theirs.to_numpy()).max() < 1e-6
     assert all(fit.converged for fit in found.fits)
+
+
+@pytest.mark.parametrize("task_id", ["bcnb-er", "aidpath-ki67"])
+def test_titans_probe_is_a_plain_search_on_validation_units(task_id: str, tmp_path: Path) -> None:
+    """45 values of C, the one of the least log loss on validation rows, and no fit after that."""
+    task, protocol = CATALOGUE.tasks[task_id], CATALOGUE.protocols["titan-linprobe/v1"]
+    embeddings, units = classes_of(task_id)
+    embeddings /= 10.0  # so that neither end of the grid is chosen
+    drawn = frozen_splits(tmp_path, task, protocol, units)
+    split = drawn.splits[0]
+    order = np.random.default_rng(0).permutation(split.train)
+    split = Split(split.key, np.sort(order[40:]), split.test, np.sort(order[:40]))
+    found = evaluate(
+        task, protocol, embeddings, units, Splits(drawn.key_names, [split], drawn.hash)
+    )
+    label = units.table["label"].to_numpy(dtype=str)
+    least, chosen = np.inf, None
+    for value in np.logspace(np.log10(10e-6), np.log10(10e5), num=45):
+        model = LogisticRegression(C=value, max_iter=500, random_state=0)
+        model.fit(embeddings[split.train], label[split.train])
+        probability = model.predict_proba(embeddings[split.val])
+        loss = log_loss(label[split.val], probability, labels=model.classes_)
+        if loss < least:
+            least, chosen = loss, model
+    assert chosen is not None
+    theirs = pd.DataFrame(chosen.predict_proba(embeddings[split.test]), columns=chosen.classes_)
+    ours = found.predictions[[f"prob_{name}" for name in theirs]].to_numpy()
+    assert np.abs(ours - theirs.to_numpy()).max() < 1e-6
+    assert found.fits[0].diagnostics["C"] == pytest.approx(chosen.C)
+    assert 1e-5 < chosen.C < 1e6
 
 
 @pytest.mark.parametrize("name", ALPHAS)
