@@ -124,7 +124,7 @@ def figure(document: Mapping[str, Any]) -> str:
         ]
     x = alt.X(
         "dimensions:Q",
-        scale=alt.Scale(type="log", base=2, domain=[28, 600]),
+        scale=alt.Scale(type="log", base=2, domain=[28, 1100]),
         axis=alt.Axis(values=[*reversed(WIDTHS), 512], grid=False),
         title="dimensions kept of mean-pool's 512, by a random projection",
     )
@@ -136,7 +136,7 @@ def figure(document: Mapping[str, Any]) -> str:
     names = [point for point in points if point["dimensions"] == 512]
     words = (
         alt.Chart(alt.Data(values=names))
-        .mark_text(align="right", dy=-12, dx=8, fontSize=12)
+        .mark_text(align="left", dx=10, fontSize=12)
         .encode(x=x, y=y, color=colour, text="version:N")
     )
     title = alt.Title(
@@ -153,11 +153,21 @@ def figure(document: Mapping[str, Any]) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Score, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="folder for embeddings")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder for embeddings"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument(
+        "--redraw", action="store_true", help="draw the figure again, score nothing"
+    )
     asked = parser.parse_args(words)
+    if asked.redraw:
+        document = json.loads(asked.out.read_text())
+        write_text(asked.figure, figure(document))
+        print(table(document))
+        return
     scores: dict[str, dict[str, dict[str, float]]] = {version: {} for version in VERSIONS}
     problems = phantom_problems(asked.results, ENCODERS, VERSIONS)
     with ProcessPoolExecutor(asked.jobs) as pool:
