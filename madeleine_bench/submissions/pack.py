@@ -31,7 +31,8 @@ _PLAIN_FILE = 0o100644 << 16
 class Packed:
     """What was packed: where, for which board, and which core tasks have no record.
 
-    `left_out` names protocols whose records cannot be recomputed from embeddings of slides.
+    `left_out` names protocols whose records cannot be recomputed from embeddings of slides, as they
+    need more than these or are no longer in the catalogue.
     """
 
     path: Path
@@ -69,12 +70,14 @@ def pack(
     entry = find_encoder(encoder)
     again = f"mbench run --encoder {encoder} --task all --results {results}"
     newest = _records(entry, ResultStore(results), results, board, catalogue, again)
-    records = [r for r in newest if catalogue.protocol(r.protocol).from_slides]
+    recomputed = {name for name, one in catalogue.protocols.items() if one.from_slides}
+    records = [record for record in newest if record.protocol in recomputed]
     left_out = tuple(sorted({r.protocol for r in newest} - {r.protocol for r in records}))
     if not records:
         raise InputError(
             f"all records of {entry.card.name} are of {', '.join(left_out)}, which score nothing "
-            "from the embeddings of slides: there is nothing in them that others could recompute"
+            "from the embeddings of slides, or are no longer in the catalogue: there is nothing in "
+            "them that others could recompute"
         )
     chosen = records[0].board
     members = {"card.yaml": card_text(entry.card).encode()}

@@ -95,19 +95,23 @@ def test_a_zip_says_nothing_of_the_machine_but_what_records_say(first):
     assert not any(str(first.results).encode() in data for data in members.values())
 
 
-def test_records_that_no_embedding_gives_are_left_out_and_named(submitted, catalogue, tmp_path):
+@pytest.mark.parametrize("protocol", ["finetune/v1", "madeleine-fewshot/v1"])
+def test_records_that_no_embedding_gives_are_left_out_and_named(
+    protocol, submitted, catalogue, tmp_path
+):
+    """A record of a version that the catalogue no longer has stopped the whole pack."""
     store = ResultStore(submitted.results)
     own = [r for r in store.records() if r.encoder.name == "stranger"]
     content = own[0].model_dump(mode="json", exclude={"record_id"})
-    content["protocol"] = "finetune/v1"
+    content["protocol"] = protocol
     store.write_record(content)
     card, out = str(submitted.card), tmp_path / "a.zip"
     packed = pack(card, submitted.results, out, None, catalogue)
     assert packed.records == len(own)
-    assert packed.left_out == ("finetune/v1",)
+    assert packed.left_out == (protocol,)
     for path in (submitted.results / "records" / "local" / "stranger").rglob("linear-probe*"):
         path.unlink()
-    with pytest.raises(InputError, match=r"all records of stranger are of finetune/v1"):
+    with pytest.raises(InputError, match=f"all records of stranger are of {protocol}"):
         pack(card, submitted.results, tmp_path / "b.zip", None, catalogue)
 
 
