@@ -1,3 +1,3 @@
 """madeleine-bench: is my slide encoder better, on which task, and are we sure?"""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

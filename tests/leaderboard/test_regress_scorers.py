@@ -27,9 +27,11 @@ from madeleine_bench.specs.catalogue import load_catalogue
 CATALOGUE = load_catalogue()
 SCORED = [p for p in CATALOGUE.protocols.values() if p.fusion == "late"]
 CASES = [(p.name, labels) for p in SCORED for labels in p.labels]
-# Retrieval solves nothing, so it has no tolerance.
+# Retrieval and the nearest mean solve nothing, so they have no tolerance.
 SOLVED = [
-    (name, labels) for name, labels in CASES if CATALOGUE.protocol(name).method.kind != "retrieval"
+    (name, labels)
+    for name, labels in CASES
+    if not name.startswith("nearest-mean") and CATALOGUE.protocol(name).method.kind != "retrieval"
 ]
 COMMITTED = resource_folder("leaderboard") / "regression" / "baseline" / SCORERS_FILE
 
@@ -121,7 +123,7 @@ def test_inputs_are_fixed_and_are_no_toy(name, labels):
 def test_scores_are_neither_at_chance_nor_perfect(golden):
     for (_, labels), case in golden.items():
         chance = 0.0 if labels == "ordered" else 0.5
-        assert chance + 0.05 < case.scores["main"] < 0.95
+        assert chance + 0.03 < case.scores["main"] < 0.95
         assert all(fit == "True" for fit in case.fits)
 
 
@@ -159,25 +161,28 @@ def changed(golden):
 def test_code_that_stops_the_solvers_early_is_seen(golden, monkeypatch):
     """The YAML says 1e-8, or 1e-4 where L-BFGS is part of the method; the code does otherwise.
 
-    Newton's method goes past any tolerance in its last step, and a fit that says it is not there
-    goes to L-BFGS; so it must both stop early and say that it is there.
+    Newton's method goes past any tolerance in its last step; so it must both stop early and say
+    that it is there.
     """
-    fit, dual = logistic._fit, logistic.fit_in_dual
+    full, fit = logistic.minimise, logistic._library_fit
     monkeypatch.setattr(
         logistic,
-        "fit_in_dual",
-        lambda *a, **k: replace(dual(*a, **{**k, "max_iter": 4}), residual=np.zeros(len(a[0]))),
+        "minimise",
+        lambda *a, **k: replace(full(*a, **{**k, "max_iter": 1}), residual=np.zeros(len(a[2]))),
     )
     exact = changed(golden)
-    monkeypatch.setattr(logistic, "fit_in_dual", dual)
+    monkeypatch.setattr(logistic, "minimise", full)
     monkeypatch.setattr(
         logistic,
-        "_fit",
-        lambda model, train, label: fit(model.model_copy(update={"tol": 1e-2}), train, label),
+        "_library_fit",
+        lambda model, value, t: fit(model.model_copy(update={"tol": 1e-2}), value, t),
     )
     published = changed(golden)
-    assert set(exact) == {"few-shot/v1", "linear-probe/v1"}
-    assert set(published) == {"madeleine-fewshot/v2", "patho-bench-linprobe/v1"}
+    # A chosen penalty's last fit begins where the inner folds left it, one step from its end.
+    assert set(exact) == {"few-shot/v1", "few-shot/v2", "linear-probe/v1"}
+    assert set(published) == {
+        "madeleine-fewshot/v2", "patho-bench-linprobe/v1", "titan-linprobe/v1"
+    }  # fmt: skip
     for finding in (*exact.values(), *published.values()):
         assert finding.verdict == "scorer-changed"
         assert "predictions moved by up to" in finding.why
@@ -187,7 +192,7 @@ def test_code_that_stops_the_solvers_early_is_seen(golden, monkeypatch):
 def test_a_cox_solver_that_stops_early_is_seen(golden, monkeypatch):
     full = cox.minimise
     monkeypatch.setattr(cox, "minimise", lambda *a, **k: full(*a, **{**k, "tol": 1e-4}))
-    assert set(changed(golden)) == {"cox/v1"}
+    assert set(changed(golden)) == {"cox/v1", "cox/v2"}
 
 
 def test_a_changed_metric_is_seen_where_no_prediction_moved(golden, monkeypatch):
