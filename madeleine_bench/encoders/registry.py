@@ -7,7 +7,7 @@ from pathlib import Path
 
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_file, hash_files, hash_json
+from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.implementation import check_weights_file, code_file, make
@@ -107,6 +107,8 @@ def read_card(path: Path, origin: str) -> EncoderEntry:
 def fingerprint(entry: EncoderEntry) -> str:
     """Return the hash of the card, the weights and the code: what an embedding depends on.
 
+    The code counts with what it does; see `hash_code`.
+
     Raises:
         InputError: the weights are absent or are not those of the card; the code is not found.
     """
@@ -116,11 +118,9 @@ def fingerprint(entry: EncoderEntry) -> str:
     )
     check_weights(entry)
     source = code_file(entry.path, entry.card.implementation)
-    code = hash_file(source)
-    if source.is_relative_to(_PACKAGE):
-        files = [p for part in ("encoders", "models") for p in (_PACKAGE / part).glob("*.py")]
-        code = hash_files(files)
-    return hash_json({"card": scored, "code": code})
+    is_shipped = source.is_relative_to(_PACKAGE)
+    code = [_PACKAGE / "encoders", _PACKAGE / "models"] if is_shipped else [source]
+    return hash_json({"card": scored, "code": hash_code(code)})
 
 
 def check_weights(entry: EncoderEntry) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_files, hash_json
+from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms.features import Appearance, Draws, Floats, patch_features
 from madeleine_bench.phantoms.labels import class_words, survival_words
 from madeleine_bench.phantoms.latents import LatentModel
@@ -84,7 +84,7 @@ class PhantomCohort:
         self.world = WORLDS[declared.organ]
         self._appearance = Appearance(self.world)
         self._latents = LatentModel(self.world)
-        self._fingerprint = hash_files(sorted(Path(__file__).parent.glob("*.py")))
+        self._fingerprint = hash_code([Path(__file__).parent])
         own = [task for task in tasks if task.cohort == cohort.id]
         self.slides = self._labelled_roster(own) if table is None else table
         self._rows: dict[str, tuple[str, str, str]] = {

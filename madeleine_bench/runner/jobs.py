@@ -26,7 +26,7 @@ from madeleine_bench.finetuning.evaluation import (
 )
 from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.finetuning.unit_bags import UnitBags
-from madeleine_bench.hashing import file_state, hash_file
+from madeleine_bench.hashing import file_state, hash_code
 from madeleine_bench.process_memory import peak_memory_mb, return_freed_memory
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
@@ -335,5 +335,5 @@ def _loaded_by_path(path: str, card: str, code: str) -> SlideEncoder:
 
 def _loaded(entry: EncoderEntry) -> SlideEncoder:
     """Return the encoder, made once for each process until its card or code is another."""
-    code = hash_file(code_file(entry.path, entry.card.implementation))
+    code = hash_code([code_file(entry.path, entry.card.implementation)])
     return _loaded_by_path(str(entry.path), entry.card.model_dump_json(), code)

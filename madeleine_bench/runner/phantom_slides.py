@@ -9,7 +9,7 @@ import pandas as pd
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer, write_text
-from madeleine_bench.hashing import hash_files, hash_json
+from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms import PhantomCohort, rendering
 from madeleine_bench.phantoms.rendering import RENDERED_STAINS, SectionRenderer
 from madeleine_bench.runner.workers import in_parallel
@@ -129,7 +129,7 @@ def _draw(job: _DrawJob) -> tuple[str, bool]:
 
 def _description(job: _DrawJob) -> str:
     """Return the text of the slide file, which also says what the pixels depend on."""
-    code = hash_files(sorted(Path(rendering.__file__).parent.glob("*.py")))
+    code = hash_code([Path(rendering.__file__).parent])
     drawn = hash_json([code, job.cohort.content_key(job.slide_id), job.mpp, _JPEG_QUALITY])
     stain = job.cohort.stain_of(job.slide_id)
     kind = "-".join(filter(None, ["rendered", job.cohort.variant]))

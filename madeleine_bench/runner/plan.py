@@ -17,7 +17,7 @@ from madeleine_bench.data.splits import frozen_splits, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import Device
-from madeleine_bench.hashing import hash_files, hash_json
+from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
@@ -296,8 +296,7 @@ def slides_with_bags(data: CohortData) -> list[str]:
 def _training_code() -> str:
     """Return the hash of the code that trains networks."""
     package = Path(__file__).resolve().parents[1]
-    folders = (package / "finetuning", package / "models" / "mil", package / "losses")
-    return hash_files(path for folder in folders for path in folder.glob("*.py"))
+    return hash_code([package / "finetuning", package / "models" / "mil", package / "losses"])
 
 
 def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]:

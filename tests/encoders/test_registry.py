@@ -93,7 +93,9 @@ def test_the_fingerprint_follows_code_and_card(tmp_path):
     path = write_stranger(tmp_path)
     before = fingerprint(find_encoder(path))
     assert fingerprint(find_encoder(path)) == before
-    write_stranger(tmp_path, code=GOOD + "\n# changed\n")
+    write_stranger(tmp_path, code=GOOD + "\n# a comment\n")
+    assert fingerprint(find_encoder(path)) == before, "before: a comment changed it"
+    write_stranger(tmp_path, code=GOOD + "\nx = 1\n")
     assert fingerprint(find_encoder(path)) != before
 
 

@@ -330,7 +330,9 @@ class MeanColour:
         described = CARD.replace("For the tests.", "Said better.")
         assert patch_fingerprint(write_stranger(tmp_path, card=described)) == before
         scaled = patch_fingerprint(write_stranger(tmp_path, card=CARD.replace("255", "1")))
-        recoded = patch_fingerprint(write_stranger(tmp_path, code=CODE + "# changed\n"))
+        commented = patch_fingerprint(write_stranger(tmp_path, code=CODE + "# a comment\n"))
+        assert commented == before, "before: a comment changed it"
+        recoded = patch_fingerprint(write_stranger(tmp_path, code=CODE + "x = 1\n"))
         assert len({before, scaled, recoded}) == 3
 
     def test_weights_beside_the_card_are_checked(self, tmp_path):

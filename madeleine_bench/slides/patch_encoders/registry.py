@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_file, hash_json
+from madeleine_bench.hashing import hash_code, hash_file, hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.slides.patch_encoders.base import (
     BasePatchEncoder,
@@ -121,10 +121,10 @@ def patch_fingerprint(entry: PatchEncoderEntry, weights: Path | None = None) -> 
     """Return the hash of the card, the weights and a stranger's code: what a feature depends on.
 
     Our own code is known by the card's revision, which a test ties to the features: features
-    cost days of a GPU, and must not all count as stale for a mended comment. Weights that a hub
-    would give are known by name alone, so a hub that changes them in place goes unseen; `weights`
-    makes the hash of the file part of it. Device and precision are left out: they move the last
-    digits, not the meaning.
+    cost days of a GPU, and must not all count as stale for a change that moves none of them.
+    Weights that a hub would give are known by name alone, so a hub that changes them in place goes
+    unseen; `weights` makes the hash of the file part of it. Device and precision are left out: they
+    move the last digits, not the meaning.
 
     Raises:
         InputError: the weights are absent or are not those of the card; the code is not found.
@@ -135,7 +135,7 @@ def patch_fingerprint(entry: PatchEncoderEntry, weights: Path | None = None) -> 
         {
             "card": entry.card.model_dump(mode="json", include=_SCORED),
             "weights": None if path is None else hash_file(path),
-            "code": None if source.is_relative_to(_HERE) else hash_file(source),
+            "code": None if source.is_relative_to(_HERE) else hash_code([source]),
         }
     )
 
