@@ -129,16 +129,15 @@ def _chosen(
     if scaler.constant or not train.event.any():
         return _fit(method, rows, train, method.alphas.values[-1:])
     choice = _choice(method.alphas, scaler.apply(choosing), survival, fold)
-    known = {**choice.diagnostics, "inner_folds": float(fold.max() + 1)}
-    alpha = 1.0 / choice.value if choice.value else np.inf
     if not choice.value:
-        no_effect = np.zeros_like(rows)
-        outcome = _fit(method, no_effect, train, method.alphas.values[-1:])
-        known.pop("alpha", None)
-        return replace(outcome, reason="chose the model without effect", diagnostics=known)
-    outcome = _fit(method, rows, train, (alpha,))
+        outcome = _fit(method, np.zeros_like(rows), train, method.alphas.values[-1:])
+        reason = "chose the model without effect"
+        return replace(outcome, reason=reason, diagnostics=choice.diagnostics)
+    outcome = _fit(method, rows, train, (1.0 / choice.value,))
     reason = "; ".join(filter(None, (outcome.reason, *choice.notes))) or None
-    return replace(outcome, reason=reason, diagnostics={**known, **outcome.diagnostics})
+    return replace(
+        outcome, reason=reason, diagnostics={**choice.diagnostics, **outcome.diagnostics}
+    )
 
 
 def _choice(grid: Grid, rows: Array, survival: Survival, fold: NDArray[np.intp]) -> Choice:
@@ -151,7 +150,7 @@ def _choice(grid: Grid, rows: Array, survival: Survival, fold: NDArray[np.intp])
     fold, ordered = fold[sets.order], rows[sets.order]
     weights = [(fold != k).astype(np.float64) for k in range(fold.max() + 1)]
     weights = [w for w in weights if (w * sets.event).any()]
-    final = (fold >= 0) | (fold.min() >= 0)
+    final = (fold < 0) | (fold.min() >= 0)
     trained = PartialLikelihood.of(sets, np.stack([*weights, final.astype(np.float64)]))
     whole = PartialLikelihood.of(sets, np.ones((len(weights), len(fold))))
     inner = trained.take(np.arange(len(weights)))

@@ -191,11 +191,15 @@ def test_the_cox_loss_has_the_minimum_of_the_other_solver(
     assert rows @ mine == pytest.approx(rows @ other.coefficients, abs=1e-6)
 
 
-def test_the_chosen_cox_penalty_is_that_of_plain_refitting() -> None:
+@pytest.mark.parametrize("validated", [False, True])
+def test_the_chosen_cox_penalty_is_that_of_plain_refitting(validated: bool) -> None:
+    """By inner folds; or by validation units alone, which are fold 0 while the others are none."""
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(120, 30)) / np.sqrt(30)
     y = survival(3, 3.0 * rows)
     fold = rng.permutation(120) % 5
+    if validated:
+        fold = np.where(fold < 2, 0, -1)
     grid = Grid(lowest=1e-2, highest=1e3, count=11)
     choice = _choice(grid, rows, y, fold)
 
@@ -206,10 +210,10 @@ def test_the_chosen_cox_penalty_is_that_of_plain_refitting() -> None:
             own[i] - np.log(np.exp(own[time >= time[i]]).sum()) for i in np.flatnonzero(event)
         )
 
-    plain = {0.0: 0.0}
+    plain = {}
     for alpha in (None, *grid.values):
         total = 0.0
-        for k in range(5):
+        for k in range(fold.max() + 1):
             inside, everybody = fold != k, np.ones(120, dtype=bool)
             part = Survival(y.time_days[inside], y.event[inside])
             w = np.zeros(30)
@@ -218,7 +222,7 @@ def test_the_chosen_cox_penalty_is_that_of_plain_refitting() -> None:
                     rows[inside], part, alpha=alpha, ties="breslow", tol=1e-10, max_iter=100
                 ).coefficients
             total += log_likelihood(rows @ w, everybody) - log_likelihood(rows @ w, inside)
-        plain[0.0 if alpha is None else 1.0 / alpha] = -total / y.event.sum()
+        plain[0.0 if alpha is None else 1.0 / alpha] = -total / y.event[fold >= 0].sum()
     assert choice.value == min(plain, key=lambda value: plain[value])
     tried = {k.removeprefix("loss@C="): v for k, v in choice.diagnostics.items() if "loss" in k}
     assert len(tried) > 5
