@@ -107,8 +107,9 @@ def hash_code(paths: Iterable[Path]) -> str:
 
     Comments, docstrings, layout and the order and names of the files do not change it, so two files
     that swap their names go unnoticed. A module with a new name does change it where other files
-    import that module. All Python versions from 3.11 that can read a file give the same hash. A file
-    that is not valid Python for this version, such as a compiled module, counts with its bytes.
+    import that module. The hash is the same for all Python versions from 3.11 that can read a file.
+    A file that is not valid Python for this version, such as a compiled module, counts with its
+    bytes.
 
     Raises:
         OSError: a file cannot be read.
