@@ -110,17 +110,19 @@ class Sensitivity:
 def fitting_protocols(catalogue: Catalogue, tasks: Iterable[TaskSpec]) -> list[str]:
     """Return the protocols that start from embeddings and can score one of the tasks or more.
 
-    Those that the board ranks by come first.
+    Those that the board ranks most tasks by come first, and versions of a protocol together.
     """
     chosen = list(tasks)
-    primary = {task.protocols[0] for task in chosen}
-    names = [
-        protocol.name
+    primary = Counter(task.protocols[0] for task in chosen)
+    ids = Counter(name.partition("/")[0] for name in primary.elements())
+    fitting = [
+        protocol
         for protocol in catalogue.protocols.values()
         if not protocol.trains_networks
         and any(misfit(task, protocol) is None for task in chosen)
     ]  # fmt: skip
-    return sorted(names, key=lambda name: name not in primary)
+    order = sorted(fitting, key=lambda p: (-ids[p.id], p.id, -primary[p.name]))
+    return [protocol.name for protocol in order]
 
 
 def sensitivity(
