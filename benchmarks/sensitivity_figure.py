@@ -78,9 +78,9 @@ def board_of(document: Json) -> Json:
 
 def reference_ranking(board: Json) -> Json:
     """Return the ranking under the reference."""
+    ranking: Json
     (ranking,) = (one for one in board["rankings"] if one["protocol"] == REFERENCE)
-    found: Json = ranking
-    return found
+    return ranking
 
 
 def rank_table(board: Json) -> str:
@@ -125,12 +125,12 @@ def flip_table(board: Json) -> str:
 
 
 def tau_table(board: Json) -> str:
-    """Return tau of each protocol of class tasks with the reference as Markdown."""
+    """Return tau of the reference with each other protocol of class tasks as Markdown."""
     return _tau_lines(
         [
             pair
             for pair in board["pairs"]
-            if REFERENCE in (pair["first"], pair["second"]) and pair["tau"] is not None
+            if REFERENCE in (pair["first"], pair["second"]) and pair["flips"] is None
         ],
         "swaps | of them significant",
         lambda p: f"{len(p['swaps'])} | {sum(bool(s['separated_by']) for s in p['swaps'])}",

@@ -38,7 +38,7 @@ def sensitivity_chart(found: Sensitivity) -> Any:
     panels = [_bumps(found)]
     if any(pair.agreement.tau is not None for pair in found.pairs):
         panels.append(_heat(found))
-    chart = alt.vconcat(*panels, title=title, spacing=24, padding=16, background="white")
+    chart = alt.vconcat(*panels, title=title, spacing=24, padding=24, background="white")
     return chart.resolve_scale(color="independent")
 
 
