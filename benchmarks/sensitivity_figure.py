@@ -3,10 +3,10 @@
     python benchmarks/sensitivity_figure.py --results DIR
 
 scores six encoders on all tasks under the protocols that start from embeddings, as `mbench
-sensitivity` does (20 minutes of CPU time; what is in DIR is read), and writes
+sensitivity` does (25 minutes of CPU time; what is in DIR is read), and writes
 benchmarks/results/protocol_sensitivity.json, docs/protocol_sensitivity.svg and
-docs/survival_phantom.svg. To see why the linear probes disagree, the encoders are scored under two
-changes of linear-probe/v1 too, one thing changed in each. The tables of docs/sensitivity.md are
+docs/survival_phantom.svg. To see which part of linear-probe/v2 decides the ranks, the encoders are
+scored under changes of it too, one thing changed in each. The tables of docs/sensitivity.md are
 printed; all of it is PHANTOM.
 """
 
@@ -14,11 +14,14 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from madeleine_bench.cli.main import main as mbench
+from madeleine_bench.cli.sensitivity_reports import verdict_text
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.sensitivity import fitting_protocols
 from madeleine_bench.provenance import machine_provenance
@@ -31,11 +34,16 @@ ENCODERS = (
     "madeleine", "madeleine-se", "intra-ssl", "mean-pool", "max-pool", "random-projection"
 )  # fmt: skip
 # madeleine-se encodes the stain of a bag, so it has no embedding of a case's stains in one bag.
-LEFT_OUT = ("linear-probe-early/v1",)
-# Protocols made of linear-probe/v1 by changing one setting: what of it decides the ranks?
-CHANGES = {
-    "linear-probe-unscaled": ("scale: z-score", "scale: none"),
-    "linear-probe-strong": ("C: 1.0", "C: 0.001"),
+LEFT_OUT = ("linear-probe-early/v1", "linear-probe-early/v2")
+REFERENCE = "linear-probe/v2"
+# Protocols made of the reference by changing one thing: what of it decides the ranks?
+CHANGES: dict[str, dict[str, Any]] = {
+    "linear-probe-fixed": {"C": 1.0, "choice": None, "inner_folds": None},
+    "linear-probe-z-score": {"scale": "z-score"},
+    "linear-probe-common": {"scale": "common"},
+    "linear-probe-3-folds": {"inner_folds": 3},
+    "linear-probe-10-folds": {"inner_folds": 10},
+    "linear-probe-coarse": {"C": {"lowest": 1e-3, "highest": 1e3, "count": 7}},
 }
 CHANGED_ON = ("bcnb-*", "bwh-breast-*")
 SURVIVAL = "madeleine"
@@ -52,11 +60,12 @@ def protocols() -> list[str]:
 def changed_catalogue(folder: Path) -> Path:
     """Return a copy of the catalogue, made in a folder, with the changed protocols."""
     shutil.copytree(resource_folder("tasks"), folder / "tasks")
-    given = (folder / "tasks" / "protocols" / "linear-probe-v1.yaml").read_text()
-    for name, (old, new) in CHANGES.items():
-        assert given.count(old) == 1, old
-        text = given.replace("id: linear-probe", f"id: {name}").replace(old, new)
-        (folder / "tasks" / "protocols" / f"{name}-v1.yaml").write_text(text)
+    declared = folder / "tasks" / "protocols"
+    for name, settings in CHANGES.items():
+        spec = yaml.safe_load((declared / "linear-probe-v2.yaml").read_text())
+        spec["id"] = name
+        spec["method"]["model"] |= settings
+        (declared / f"{name}-v2.yaml").write_text(yaml.safe_dump(spec))
     return folder / "tasks"
 
 
@@ -67,15 +76,16 @@ def board_of(document: Json) -> Json:
     return found
 
 
-def class_rankings(board: Json) -> list[Json]:
-    """Return the rankings over the most tasks: those of the protocols that score classes."""
-    most = max(len(ranking["tasks"]) for ranking in board["rankings"])
-    return [ranking for ranking in board["rankings"] if len(ranking["tasks"]) == most]
+def reference_ranking(board: Json) -> Json:
+    """Return the ranking under the reference."""
+    ranking: Json
+    (ranking,) = (one for one in board["rankings"] if one["protocol"] == REFERENCE)
+    return ranking
 
 
 def rank_table(board: Json) -> str:
     """Return rank and mean of each encoder under each protocol as Markdown, protocols down."""
-    first = class_rankings(board)[0]
+    first = reference_ranking(board)
     labels = sorted(board["ranked"], key=lambda label: (first["ranks"][label], label))
     labels += board["controls"]
     lines = [f"| protocol | tasks | {' | '.join(labels)} |", "|---|---:|" + "---:|" * len(labels)]
@@ -88,35 +98,72 @@ def rank_table(board: Json) -> str:
     return "\n".join(lines)
 
 
+def version_pairs(board: Json) -> list[Json]:
+    """Return the pairs that are two versions of one protocol."""
+    return [pair for pair in board["pairs"] if pair["flips"] is not None]
+
+
+def version_table(board: Json) -> str:
+    """Return how far versions of a protocol agree as Markdown, one pair a line."""
+    count = len(board["ranked"]) * (len(board["ranked"]) - 1) // 2
+    return _tau_lines(
+        version_pairs(board),
+        f"conclusions that flip, of {count} | of them with a significant one",
+        lambda p: f"{len(p['flips'])} | {sum(any(flip['better']) for flip in p['flips'])}",
+    )
+
+
+def flip_table(board: Json) -> str:
+    """Return each conclusion that flips between versions as Markdown."""
+    lines = ["| versions | encoders | difference, older | newer |", "|---|---|---:|---:|"]
+    for pair in version_pairs(board):
+        for flip in pair["flips"]:
+            older, newer = map(verdict_text, flip["differences"], flip["better"])
+            who = f"{flip['first']} - {flip['second']}"
+            lines.append(f"| {pair['first']}, {pair['second']} | {who} | {older} | {newer} |")
+    return "\n".join(lines)
+
+
 def tau_table(board: Json) -> str:
-    """Return tau of every two protocols of class tasks as Markdown, one pair a line."""
+    """Return tau of the reference with each other protocol of class tasks as Markdown."""
+    return _tau_lines(
+        [
+            pair
+            for pair in board["pairs"]
+            if REFERENCE in (pair["first"], pair["second"]) and pair["flips"] is None
+        ],
+        "swaps | of them significant",
+        lambda p: f"{len(p['swaps'])} | {sum(bool(s['separated_by']) for s in p['swaps'])}",
+    )
+
+
+def _tau_lines(pairs: Iterable[Json], header: str, cells: Callable[[Json], str]) -> str:
     lines = [
-        "| protocols | tau | 95% over tasks | p | mean tau by task | tasks alike | swaps "
-        "| of them significant |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        f"| protocols | tasks | alike | tau | 95% over tasks | p | mean tau by task | {header} |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
-    for pair in board["pairs"]:
-        if pair["tau"] is None:
-            continue
-        low, high = pair["tau_ci95"]
-        told = sum(bool(swap["separated_by"]) for swap in pair["swaps"])
+    for pair in pairs:
+        tau = "tied" if pair["tau"] is None else f"{pair['tau']:.2f}"
+        ends = "{:.2f} to {:.2f}".format(*pair["tau_ci95"]) if pair["tau_ci95"] else "-"
+        p_value = "-" if pair["p_value"] is None else f"{pair['p_value']:.3f}"
+        by_task = "-" if pair["mean_task_tau"] is None else f"{pair['mean_task_tau']:.2f}"
         lines.append(
-            f"| {pair['first']}, {pair['second']} | {pair['tau']:.2f} | {low:.2f} to {high:.2f} "
-            f"| {pair['p_value']:.3f} | {pair['mean_task_tau']:.2f} "
-            f"| {len(pair['alike'])} of {len(pair['tasks'])} | {len(pair['swaps'])} | {told} |"
+            f"| {pair['first']}, {pair['second']} | {len(pair['tasks'])} | {len(pair['alike'])} "
+            f"| {tau} | {ends} | {p_value} | {by_task} | {cells(pair)} |"
         )
     return "\n".join(lines)
 
 
 def swap_sentence(board: Json) -> str:
-    """Return how many swaps there are, and how many are between encoders that are told apart."""
+    """Return how many swaps there are, and how many are between encoders that differ."""
     swaps = [swap for pair in board["pairs"] for swap in pair["swaps"]]
-    told = [swap for swap in swaps if swap["separated_by"]]
+    significant = [swap for swap in swaps if swap["separated_by"]]
     both = sum(len(swap["separated_by"]) == 2 for swap in swaps)
     pairs = sum(pair["tau"] is not None for pair in board["pairs"])
     return (
-        f"{len(swaps)} swaps of two encoders in {pairs} pairs of protocols; in {len(told)} of them "
-        f"a protocol or both tell the encoders apart, in {both} both do, each the other way round."
+        f"{len(swaps)} swaps of two encoders in {pairs} pairs of protocols; {len(significant)} of "
+        f"them are significant under one protocol or both, {both} under both, each the other way "
+        "round."
     )
 
 
@@ -138,7 +185,7 @@ def main() -> None:
         _mbench(
             "sensitivity", *common, "--catalogue", str(catalogue), "--out", str(folder / "changed"),
             *_repeated("--task", CHANGED_ON),
-            *_repeated("--protocol", ["linear-probe", *CHANGES, "few-shot", "retrieval"]),
+            *_repeated("--protocol", [REFERENCE, *CHANGES, "linear-probe/v1"]),
         )  # fmt: skip
         _mbench("stratify", "--results", str(asked.results), "--encoder", SURVIVAL, "--out", name)
         document = json.loads((folder / "sensitivity.json").read_text())
@@ -146,11 +193,11 @@ def main() -> None:
         whole = {**document, "changed": changed["boards"], "provenance": machine_provenance()}
         write_text(OUT, json.dumps(whole, indent=1) + "\n")
         write_bytes(DOCS / "protocol_sensitivity.svg", (folder / "sensitivity.svg").read_bytes())
-        (survival,) = folder.rglob(f"{SURVIVAL}.cox-v1.svg")
+        (survival,) = folder.rglob(f"{SURVIVAL}.cox-v2.svg")
         write_bytes(DOCS / "survival_phantom.svg", survival.read_bytes())
     board = board_of(document)
-    print(rank_table(board), tau_table(board), swap_sentence(board), sep="\n\n")
-    print(rank_table(board_of(changed)))
+    tables = (version_table, flip_table, rank_table, tau_table, swap_sentence)
+    print(*(table(board) for table in tables), rank_table(board_of(changed)), sep="\n\n")
 
 
 def _repeated(option: str, values: Iterable[str]) -> list[str]:

@@ -3,11 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from madeleine_bench import __version__
 from madeleine_bench.cli.console import LiveProgress, print_table
@@ -16,6 +18,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.figures import styled_png, styled_svg
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_json
+from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.sensitivity import (
@@ -70,14 +73,27 @@ def report_sensitivity(
     protocols = _protocols(request, catalogue, tasks)
     runs = _score(request, catalogue, tasks, protocols) if request.run else []
     failures = [failure for one in runs for failure in one.failures]
-    every = ResultStore(request.results).records()
+    store = ResultStore(request.results)
+    every = store.records()
     records = _chosen([r for r in every if all(one.on_its_features(r) for one in runs)], request)
     boards = sorted({board for one in runs for board in one.boards})
     boards = boards or sorted({record.board for record in records})
-    reports = [
-        sensitivity(records, catalogue, board, protocols, tasks, request.rank_controls)
-        for board in boards
-    ]
+    draws = CaseDraws({record.record_id: store for record in records}, catalogue)
+    reports = []
+    with LiveProgress() as progress:
+        progress.phase("compare", len(boards))
+
+        def draws_of(record: Record) -> NDArray[np.float64]:
+            progress.note(f"resample {record.encoder.name} {record.task.id}")
+            return draws.of(record)
+
+        for board in boards:
+            reports.append(
+                sensitivity(
+                    records, catalogue, board, protocols, tasks, draws_of, request.rank_controls
+                )
+            )
+            progress.advance(board)
     text = json.dumps(document(reports), indent=1, allow_nan=False) + "\n"
     if out is not None:
         _write(reports, text, out)
@@ -172,6 +188,7 @@ def document(reports: Sequence[Sensitivity]) -> dict[str, Any]:
         f"protocols score; none below {LEAST_TASKS} tasks",
         "p_value": "two-sided, of tau between unrelated orders: all orders up to 8 encoders",
         "separated": f"Wilcoxon signed-rank over tasks, Holm over encoder pairs, below {ALPHA}",
+        "better": "as on the board: that test and the one by resampled cases, in one direction",
         "boards": [_board(report) for report in reports],
     }
 
@@ -211,6 +228,7 @@ def _pair(pair: ProtocolPair) -> dict[str, Any]:
             {"ahead": s.ahead, "behind": s.behind, "separated_by": list(s.separated_by)}
             for s in pair.swaps
         ],
+        "flips": None if pair.flips is None else [asdict(flip) for flip in pair.flips],
     }
 
 
@@ -226,6 +244,8 @@ def _write(reports: Sequence[Sensitivity], text: str, out: Path) -> None:
 
 def _print(report: Sensitivity) -> None:
     kind = "PHANTOM" if report.board.startswith("phantom") else "real data"
+    board = f"Board '{report.board}' ({kind})"
+    _print_versions(report, board)
     first = report.rankings[0]
     labels = sorted(report.ranked, key=lambda label: (first.ranks[label], label))
     labels += report.controls
@@ -234,7 +254,7 @@ def _print(report: Sensitivity) -> None:
          *(f"{r.ranks.get(label, '-')} ({r.means[label]:.3f})" for label in labels)]
         for r in report.rankings
     ]  # fmt: skip
-    title = f"Board '{report.board}' ({kind}): rank (mean over families) under each protocol"
+    title = f"{board}: rank (mean over families) under each protocol"
     print_table(title, ["protocol", "tasks", *labels], rows)
     pairs = [
         [pair.first, pair.second, str(len(pair.tasks)), str(len(pair.alike)), *_numbers(pair)]
@@ -257,6 +277,35 @@ def _print(report: Sensitivity) -> None:
         typer.echo(f"{label} is left out: {why}")
     if report.board.startswith("phantom"):
         typer.echo(PHANTOM_NOTICE)
+
+
+def _print_versions(report: Sensitivity, board: str) -> None:
+    """Print how far versions of a protocol agree, and each verdict that differs between them."""
+    versions = [(pair, pair.flips) for pair in report.pairs if pair.flips is not None]
+    if not versions:
+        return
+    count = len(report.ranked) * (len(report.ranked) - 1) // 2
+    rows = [
+        [pair.first, pair.second, str(len(pair.tasks)), *_numbers(pair)[:-1],
+         f"{len(flips)} of {count} ({sum(any(f.better) for f in flips)} significant)"]
+        for pair, flips in versions
+    ]  # fmt: skip
+    header = ["older", "newer", "tasks", "tau-b", "95%", "p", "tau by task", "conclusions flip"]
+    print_table(f"{board}: versions of a protocol against each other", header, rows)
+    flipped = [
+        [pair.second, f"{flip.first} - {flip.second}",
+         *(verdict_text(d, b) for d, b in zip(flip.differences, flip.better, strict=True))]
+        for pair, flips in versions for flip in flips
+    ]  # fmt: skip
+    if flipped:
+        header = ["newer version", "encoders", "difference, older", "difference, newer"]
+        print_table("\nConclusions that flip (mean over families)", header, flipped)
+    typer.echo("")
+
+
+def verdict_text(difference: float, better: str) -> str:
+    """Return a difference of two encoders, and which of them is marked better."""
+    return f"{difference:+.3f} ({f'{better} better' if better else 'not significant'})"
 
 
 def swap_counts(pairs: Sequence[ProtocolPair]) -> list[tuple[str, str, int, int]]:

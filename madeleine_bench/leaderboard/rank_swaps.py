@@ -1,4 +1,4 @@
-"""Which encoders change places between two protocols, and whether they differ under either."""
+"""Which encoders change places between two protocols, and which verdicts on them change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS
+from madeleine_bench.leaderboard.comparison import (
+    ALPHA,
+    LEAST_TASKS,
+    Grid,
+    PairVerdict,
+    pair_verdicts,
+)
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import across_tasks, holm
 from madeleine_bench.stats.rank_agreement import mean_over_families
@@ -28,6 +34,43 @@ class Swap:
     ahead: str
     behind: str
     separated_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Two encoders on which two versions of a protocol reach different conclusions.
+
+    Either another encoder is ahead, or one of the versions alone marks an encoder as better.
+
+    Attributes:
+        first: the encoder that is ahead under the older version.
+        second: the other encoder.
+        differences: under each version, mean over families of the first less that of the second.
+        better: under each version, the encoder that is marked better as on the board; "" for none.
+    """
+
+    first: str
+    second: str
+    differences: tuple[float, float]
+    better: tuple[str, str]
+
+
+def flips_between(older: Grid, newer: Grid) -> tuple[Flip, ...]:
+    """Return the pairs of encoders whose verdict differs between two grids of the same encoders."""
+    after = {frozenset((v.first, v.second)): v for v in _verdicts(newer)}
+    flips = []
+    for one in _verdicts(older):
+        other = after[frozenset((one.first, one.second))]
+        difference = other.mean if other.first == one.first else -other.mean
+        better = (one.first if one.better else "", other.first if other.better else "")
+        if one.mean * difference < 0 or better[0] != better[1]:
+            flips.append(Flip(one.first, one.second, (one.mean, difference), better))
+    return tuple(flips)
+
+
+def _verdicts(grid: Grid) -> tuple[PairVerdict, ...]:
+    means = dict(zip(grid.labels, grid.scores @ grid.weights, strict=True))
+    return pair_verdicts(grid, sorted(grid.labels, key=lambda label: (-means[label], label)))
 
 
 def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:

@@ -3,6 +3,7 @@
 Everything is read from records. For each two protocols the encoders are ranked over the tasks that
 both score, by the mean over families of their chance-corrected scores, as on the board. An encoder
 takes part where it has every score that is compared, all of one version of its code and weights.
+Of two versions of one protocol the verdicts on each two encoders are compared too.
 """
 
 from collections import Counter
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.rank_swaps import Swap, means_of, swaps_between
+from madeleine_bench.leaderboard.comparison import DrawsOf, Grid, make_grid
+from madeleine_bench.leaderboard.rank_swaps import (
+    Flip,
+    Swap,
+    flips_between,
+    means_of,
+    swaps_between,
+)
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
@@ -57,6 +65,8 @@ class ProtocolPair:
         agreement: of the rankings by the mean over families.
         task_taus: by task, tau-b of the scores; None where one side ties all encoders.
         swaps: the encoders that change places.
+        flips: of two versions of one protocol, the older first, the verdicts that differ; None for
+            two different protocols.
     """
 
     first: str
@@ -66,6 +76,7 @@ class ProtocolPair:
     agreement: RankAgreement
     task_taus: Mapping[str, float | None]
     swaps: tuple[Swap, ...]
+    flips: tuple[Flip, ...] | None
 
     @property
     def mean_task_tau(self) -> float | None:
@@ -84,7 +95,7 @@ class Sensitivity:
         left_out: by label, why an encoder takes no part.
         records: ids of the records it was read from, sorted.
         rankings: one for each protocol.
-        pairs: every two protocols that score a task in common.
+        pairs: every two protocols that score a task in common; versions of one protocol first.
     """
 
     board: str
@@ -97,14 +108,21 @@ class Sensitivity:
 
 
 def fitting_protocols(catalogue: Catalogue, tasks: Iterable[TaskSpec]) -> list[str]:
-    """Return the protocols that start from embeddings and can score one of the tasks or more."""
+    """Return the protocols that start from embeddings and can score one of the tasks or more.
+
+    Those that the board ranks most tasks by come first, and versions of a protocol together.
+    """
     chosen = list(tasks)
-    return [
-        protocol.name
+    primary = Counter(task.protocols[0] for task in chosen)
+    ids = Counter(name.partition("/")[0] for name in primary.elements())
+    fitting = [
+        protocol
         for protocol in catalogue.protocols.values()
         if not protocol.trains_networks
         and any(misfit(task, protocol) is None for task in chosen)
     ]  # fmt: skip
+    order = sorted(fitting, key=lambda p: (-ids[p.id], p.id, -primary[p.name]))
+    return [protocol.name for protocol in order]
 
 
 def sensitivity(
@@ -113,6 +131,7 @@ def sensitivity(
     board: str,
     protocols: Sequence[str],
     tasks: Sequence[TaskSpec],
+    draws_of: DrawsOf,
     rank_controls: bool = False,
 ) -> Sensitivity:
     """Return how far the protocols agree on the order of the encoders.
@@ -126,6 +145,7 @@ def sensitivity(
         board: which board's records count.
         protocols: versioned names.
         tasks: the tasks.
+        draws_of: draws of the main score of a record, as in `comparison.compare`.
         rank_controls: rank controls with the encoders, instead of showing them beside.
 
     Raises:
@@ -160,16 +180,24 @@ def sensitivity(
     def scores(name: str, of: Sequence[TaskSpec], who: Sequence[_Key]) -> NDArray[np.float64]:
         return np.array([[columns[name][k].cells[t.id].corrected for t in of] for k in who])
 
+    def grid(name: str, of: Sequence[TaskSpec]) -> Grid:
+        cells = [[columns[name][k].cells[t.id] for t in of] for k in ranked]
+        values = np.array([[cell.value for cell in row] for row in cells])
+        draws = [[draws_of(cell.record) for cell in row] for row in cells]
+        return make_grid(of, [labels[key] for key in ranked], values, draws)
+
     rankings = tuple(
         _ranking(name, found, scores(name, found, ranked), scores(name, found, aside),
                  [labels[key] for key in ranked], [labels[key] for key in aside])
         for name, found in own.items()
     )  # fmt: skip
     pairs = []
-    for one, other in combinations(own, 2):
+    for one, other, versions in _pairs_of(own, catalogue):
         if common := [task for task in own[one] if task in own[other]]:
+            flips = flips_between(grid(one, common), grid(other, common)) if versions else None
             grids = scores(one, common, ranked), scores(other, common, ranked)
-            pairs.append(_pair((one, other), common, *grids, [labels[key] for key in ranked]))
+            names = [labels[key] for key in ranked]
+            pairs.append(_pair((one, other), common, *grids, names, flips))
     return Sensitivity(
         board,
         tuple(labels[key] for key in ranked),
@@ -179,6 +207,20 @@ def sensitivity(
         rankings,
         tuple(pairs),
     )
+
+
+def _pairs_of(names: Iterable[str], catalogue: Catalogue) -> list[tuple[str, str, bool]]:
+    """Return every two protocols, and whether they are versions of one.
+
+    Those come first, the older version before the newer.
+    """
+    pairs = []
+    for two in combinations(names, 2):
+        one, other = (catalogue.protocols[name] for name in two)
+        if one.id == other.id:
+            one, other = sorted((one, other), key=lambda protocol: protocol.version)
+        pairs.append((one.name, other.name, one.id == other.id))
+    return sorted(pairs, key=lambda pair: not pair[2])
 
 
 def _columns(
@@ -248,7 +290,7 @@ def _ranking(
 
 def _pair(
     names: tuple[str, str], tasks: Sequence[TaskSpec], first: NDArray[np.float64],
-    second: NDArray[np.float64], labels: Sequence[str],
+    second: NDArray[np.float64], labels: Sequence[str], flips: tuple[Flip, ...] | None,
 ) -> ProtocolPair:  # fmt: skip
     ids = tuple(task.id for task in tasks)
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
@@ -261,4 +303,5 @@ def _pair(
         agreement,
         {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)},
         swaps_between(names, tasks, first, second, labels),
+        flips,
     )

@@ -1,4 +1,4 @@
-"""Ranks of encoders across protocols as a bump chart, tau between protocols as a heat map."""
+"""Ranks of encoders across protocols as a bump chart, over tau between protocols as a heat map."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import pandas as pd
 from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.leaderboard.sensitivity import Ranking, Sensitivity
 
-_STEP, _CELL, _ROW = 78, 56, 46
+_STEP, _CELL, _ROW = 64, 64, 46
 _DIM = "#B4B4B4"
 _TIE_STEP = 0.16
 
@@ -27,9 +27,9 @@ def sensitivity_chart(found: Sensitivity) -> Any:
         f"Ranks of encoders under {len(found.rankings)} protocols"
         + (" (PHANTOM, synthetic data)" if phantom else ""),
         subtitle=[
-            "Left: place by the mean over families of chance-corrected scores, 1 is the best; in "
+            "Above: place by the mean over families of chance-corrected scores, 1 is the best; in "
             "brackets the number of tasks.",
-            "Right: Kendall's tau-b between the rankings over the tasks that both protocols score; "
+            "Below: Kendall's tau-b between the rankings over the tasks that both protocols score; "
             "1 is the same order, 0 none in common.",
         ],
         fontSize=15, fontWeight=600, color=INK, subtitleColor=GREY, subtitleFontSize=11,
@@ -38,7 +38,7 @@ def sensitivity_chart(found: Sensitivity) -> Any:
     panels = [_bumps(found)]
     if any(pair.agreement.tau is not None for pair in found.pairs):
         panels.append(_heat(found))
-    chart = alt.hconcat(*panels, title=title, spacing=10, padding=16, background="white")
+    chart = alt.vconcat(*panels, title=title, spacing=24, padding=24, background="white")
     return chart.resolve_scale(color="independent")
 
 
@@ -140,10 +140,11 @@ def _heat(found: Sensitivity) -> Any:
         })  # fmt: skip
     table = pd.DataFrame(rows, columns=["first", "second", "tau", "said", "ends", "dark"])
     axis = alt.Axis(labelLimit=200, domain=False, ticks=False, labelPadding=6)
+    across, down = ([n for n in names if n in set(table[side])] for side in ("first", "second"))
     base = alt.Chart(table).encode(
-        alt.X("first:N", sort=names, scale=alt.Scale(domain=names[:-1]), title=None,
+        alt.X("first:N", sort=across, scale=alt.Scale(domain=across), title=None,
               axis=alt.Axis(labelAngle=-35, labelLimit=200, domain=False, ticks=False)),
-        alt.Y("second:N", sort=names, scale=alt.Scale(domain=names[1:]), title=None, axis=axis),
+        alt.Y("second:N", sort=down, scale=alt.Scale(domain=down), title=None, axis=axis),
     )  # fmt: skip
     scale = alt.Scale(domain=[-1, 0, 1], range=[COLOURS[1], "#F7F7F7", COLOURS[0]])
     cells = base.mark_rect(stroke="white", strokeWidth=2).encode(
@@ -152,5 +153,5 @@ def _heat(found: Sensitivity) -> Any:
     ink = alt.condition("datum.dark", alt.value("white"), alt.value(INK))
     taus = base.mark_text(fontSize=11, fontWeight=600, dy=-5).encode(text="said:N", color=ink)
     ends = base.mark_text(fontSize=9, dy=8).encode(text="ends:N", color=ink)
-    size = {"width": _CELL * (len(names) - 1), "height": 38 * (len(names) - 1)}
+    size = {"width": _CELL * len(across), "height": 38 * len(down)}
     return alt.layer(cells, taus, ends).properties(**size)

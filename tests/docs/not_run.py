@@ -26,7 +26,7 @@ NOT_RUN = {
     "stand where the line puts them and say what it asks for",
     ("leaderboard.md", "mbench leaderboard serve"): "serves until it is stopped",
     ("scale.md", "pip install"): _INSTALLED,
-    ("sensitivity.md", "mbench sensitivity --protocol few-shot --protocol finetune"): "the "
+    ("sensitivity.md", "mbench sensitivity --protocol few-shot/v2 --protocol finetune"): "the "
     "reader's encoders stand as ...",
     ("submissions.md", "mbench submit verify BUNDLE"): "a synopsis",
     ("submissions.md", "mbench leaderboard add BUNDLE"): "a synopsis",

@@ -6,15 +6,17 @@ from scipy.stats import kendalltau
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
+from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.rank_swaps import swaps_between
 from madeleine_bench.leaderboard.sensitivity import Ranking, fitting_protocols, sensitivity
 from madeleine_bench.leaderboard.sensitivity_figure import in_order, places, sensitivity_chart
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import misfit
 from madeleine_bench.stats.paired import across_tasks
-from tests.leaderboard.records import CATALOGUE, make_record
+from tests.leaderboard.records import CATALOGUE, draws_of, make_record
 
 PROBE, SHOTS, COX = "linear-probe/v1", "few-shot/v1", "cox/v1"
+NEWER = "linear-probe/v2"
 CLASS = CATALOGUE.select(["bcnb-*", "bwh-breast-*"])
 OS = CATALOGUE.tasks["tcga-breast-os"]
 
@@ -33,7 +35,7 @@ def three(protocol, *values, **more):
 
 
 def find(records, protocols=(PROBE, SHOTS), tasks=CLASS, board="phantom", **more):
-    return sensitivity(records, CATALOGUE, board, protocols, tasks, **more)
+    return sensitivity(records, CATALOGUE, board, protocols, tasks, draws_of, **more)
 
 
 AGREE = [*three(PROBE, 0.9, 0.8, 0.7), *three(SHOTS, 0.8, 0.7, 0.6)]
@@ -95,6 +97,81 @@ def test_ranks_that_speak_for_the_other_separate_nobody():
     (swap,) = swaps_between((PROBE, SHOTS), CLASS, first, second, ["leaked", "sound"])
     assert (swap.ahead, swap.behind) == ("leaked", "sound")
     assert swap.separated_by == (SHOTS,)
+
+
+def versions(older, newer, tasks=CLASS):
+    found = find([*three(PROBE, *older, tasks=tasks), *three(NEWER, *newer, tasks=tasks)],
+                 (SHOTS, NEWER, PROBE), tasks)  # fmt: skip
+    (pair,) = found.pairs
+    assert (pair.first, pair.second) == (PROBE, NEWER)  # the older first, however they were given
+    return pair
+
+
+def test_a_verdict_that_a_newer_version_turns_round_or_takes_back_is_a_flip():
+    """Before, only swaps of places were named: b and c keep theirs, and lose the mark."""
+    level = np.array([0.6, 0.7] * len(CLASS))[: len(CLASS)]
+    pair = versions((0.9, 0.8, 0.7), (0.6, level, level - 0.001))
+    turned, also, lost = pair.flips
+    assert (turned.first, turned.second, turned.better) == ("a", "b", ("a", ""))
+    assert turned.differences[0] == pytest.approx(0.2, abs=0.01)  # of AUROC .1, above chance
+    assert turned.differences[1] < 0
+    assert (also.first, also.second) == ("a", "c")
+    assert (lost.first, lost.second, lost.better) == ("b", "c", ("b", ""))
+    assert lost.differences[0] > 0.15 > 0.02 > lost.differences[1] > 0
+    assert {(swap.ahead, swap.behind) for swap in pair.swaps} == {("a", "b"), ("a", "c")}
+
+
+def test_a_mark_that_goes_over_to_the_other_encoder_names_both():
+    flips = versions((0.9, 0.8, 0.7), (0.7, 0.8, 0.9)).flips
+    assert [(f.first, f.second, f.better) for f in flips] == [
+        ("a", "b", ("a", "b")), ("a", "c", ("a", "c")), ("b", "c", ("b", "c"))
+    ]  # fmt: skip
+    assert all(f.differences[0] > 0 > f.differences[1] for f in flips)
+
+
+def test_equal_conclusions_do_not_flip_and_verdicts_are_those_of_the_board():
+    older, newer = (0.9, 0.8, 0.7), (0.95, 0.75, 0.72)
+    assert versions(older, newer).flips == ()
+    every = [t for t in CATALOGUE.select(["all"]) if not misfit(t, CATALOGUE.protocols[PROBE])]
+    values = {PROBE: np.linspace(0.8, 0.9, len(every)), NEWER: np.linspace(0.9, 0.8, len(every))}
+    records = [r for p in (PROBE, NEWER)
+               for r in (*scored("a", values[p], p, every), *scored("b", 0.85, p, every),
+                         *scored("c", 0.84, p, every))]  # fmt: skip
+    (pair,) = find(records, (PROBE, NEWER), every).pairs
+    boards = [
+        {frozenset((v.first, v.second)): (v.first, v.mean, v.better)
+         for v in compare(build_boards(records, CATALOGUE, name)[0], draws_of).pairs}
+        for name in (PROBE, NEWER)
+    ]  # fmt: skip
+    flips = {frozenset((flip.first, flip.second)): flip for flip in pair.flips}
+    for two in boards[0]:
+        (ahead, gap, marked), (ahead_now, gap_now, marked_now) = (board[two] for board in boards)
+        marks = (ahead if marked else "", ahead_now if marked_now else "")
+        assert (two in flips) == (ahead != ahead_now or marks[0] != marks[1])
+        if two in flips:
+            sign = 1 if ahead == ahead_now else -1
+            assert flips[two].differences == pytest.approx((gap, sign * gap_now))
+            assert flips[two].better == marks
+    assert 0 < len(flips) < 3
+
+
+def test_two_protocols_that_are_no_versions_have_no_flips_and_come_after():
+    more = three(NEWER, 0.7, 0.8, 0.9)
+    pairs = find([*AGREE, *more], (SHOTS, PROBE, NEWER)).pairs
+    assert [(p.first, p.second) for p in pairs] == [(PROBE, NEWER), (SHOTS, PROBE), (SHOTS, NEWER)]
+    assert [p.flips is None for p in pairs] == [False, True, True]
+
+
+def test_draws_are_asked_for_of_versions_alone():
+    """A draw takes up to a second, and a swap between protocols needs none."""
+
+    def refuse(record):
+        raise AssertionError(record.protocol)
+
+    assert sensitivity(AGREE, CATALOGUE, "phantom", (PROBE, SHOTS), CLASS, refuse).pairs
+    with pytest.raises(AssertionError, match=PROBE):
+        sensitivity([*AGREE, *three(NEWER, 0.9, 0.8, 0.7)], CATALOGUE, "phantom",
+                    (PROBE, SHOTS, NEWER), CLASS, refuse)  # fmt: skip
 
 
 def test_a_tie_is_no_swap():
@@ -198,6 +275,7 @@ def test_protocols_that_train_networks_must_be_asked_for():
     assert {PROBE, SHOTS, "retrieval/v1"} <= set(names)
     assert not any("finetune" in name or "cox" in name for name in names)
     assert COX in fitting_protocols(CATALOGUE, [OS])
+    assert names[0] == NEWER == CLASS[0].protocols[0]  # what the board ranks by comes first
 
 
 def test_lines_of_equals_lie_side_by_side_and_controls_between_ranks():
