@@ -89,7 +89,7 @@ def test_stored_predictions_give_the_score_and_interval_of_their_record(board: B
 
 def test_survival_predictions_give_the_score_and_interval_of_scoring() -> None:
     catalogue = load_catalogue()
-    task, protocol = catalogue.tasks["tcga-breast-os"], catalogue.protocol("cox/v1")
+    task, protocol = catalogue.tasks["tcga-breast-os"], catalogue.protocol("cox/v2")
 
     rng = np.random.default_rng(0)
     n = 45
@@ -119,7 +119,7 @@ def test_survival_predictions_give_the_score_and_interval_of_scoring() -> None:
 
 
 def test_the_difference_is_that_of_the_records(board: BoardScores) -> None:
-    for protocol in ("linear-probe/v1", "few-shot/v1"):
+    for protocol in ("linear-probe/v2", "few-shot/v2"):
         found = board.paired(*PAIR, TASK, protocol)
         first, second = (board.record(e, TASK, protocol).scores.main.value for e in PAIR)
         assert found.difference == pytest.approx(first - second, abs=1e-12)
@@ -130,37 +130,37 @@ def test_the_difference_is_that_of_the_records(board: BoardScores) -> None:
 
 
 def test_the_newest_record_of_a_cell_counts(board: BoardScores, monkeypatch) -> None:
-    record = board.record("oracle", TASK, "few-shot/v1")
+    record = board.record("oracle", TASK, "few-shot/v2")
     older, newer = (
         record.model_copy(update={"provenance": {"created": day}, "record_id": day})
         for day in ("2024-05-01", "2024-05-02")
     )
     monkeypatch.setattr(ResultStore, "records", lambda self: iter([newer, older]))
     again = read_board(board.store, board.catalogue, "phantom")
-    assert again.record("oracle", TASK, "few-shot/v1").record_id == "2024-05-02"
+    assert again.record("oracle", TASK, "few-shot/v2").record_id == "2024-05-02"
     assert read_board(board.store, board.catalogue, NULL_BOARD).cells == {}
 
 
 def test_an_absent_record_is_named_with_its_command(board: BoardScores) -> None:
     with pytest.raises(InputError, match=r"no record of untrained on aidpath-ki67 .* mbench run"):
-        board.paired("untrained", "oracle", TASK, "few-shot/v1")
+        board.paired("untrained", "oracle", TASK, "few-shot/v2")
 
 
 def test_records_of_other_data_are_not_compared(board: BoardScores) -> None:
-    key = ("oracle", TASK, "few-shot/v1")
+    key = ("oracle", TASK, "few-shot/v2")
     record = board.cells[key]
     other = record.model_copy(
         update={"task": record.task.model_copy(update={"task_hash": "f" * 64})}
     )
     mixed = replace(board, cells={**board.cells, key: other})
     with pytest.raises(InputError, match="needs the same splits, found ffffffffffff"):
-        mixed.paired("oracle", "mean-pool", TASK, "few-shot/v1")
+        mixed.paired("oracle", "mean-pool", TASK, "few-shot/v2")
 
 
 def test_predictions_without_their_split_are_refused(board: BoardScores) -> None:
-    record = board.record("oracle", TASK, "few-shot/v1")
+    record = board.record("oracle", TASK, "few-shot/v2")
     predictions = board.store.read_predictions(record).drop(columns="draw")
-    task, protocol = board.catalogue.tasks[TASK], board.catalogue.protocol("few-shot/v1")
+    task, protocol = board.catalogue.tasks[TASK], board.catalogue.protocol("few-shot/v2")
     with pytest.raises(InputError, match=r"here: no column \['draw'\]"):
         scored_units(task, protocol, predictions, "splits", "here")
 
@@ -292,12 +292,12 @@ def test_the_script_writes_json_and_figure(results, tmp_path, monkeypatch, capsy
     assert call(monkeypatch, *asked, "--encoders", *ENCODERS) == 0
     found = json.loads((tmp_path / "phantom_madeleine.json").read_text())
     assert found["about"].startswith("PHANTOM")
-    cell = found["tasks"][TASK]["few-shot/v1"]
+    cell = found["tasks"][TASK]["few-shot/v2"]
     difference = cell["scores"]["max-pool"]["value"] - cell["scores"]["mean-pool"]["value"]
     paired = cell["paired"]["max-pool - mean-pool"]
     assert paired["difference"] == pytest.approx(difference, abs=1e-3)
     assert set(cell["recovered_headroom"]) == {"max-pool"}
-    assert set(found["over_tasks"]) == {"primary", "few-shot/v1"}
+    assert set(found["over_tasks"]) == {"primary", "few-shot/v2"}
     assert found["null"]["scores"] == 4
     assert found["null"]["paired"]["tests"] == 2
     assert "PHANTOM: paired differences of encoders" in texts(

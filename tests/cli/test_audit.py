@@ -76,7 +76,7 @@ def folds_only(folder):
     shutil.copytree(resource_folder("tasks"), catalogue)
     for path in (catalogue / "bcnb-er.yaml", catalogue / "cohorts" / "bcnb.yaml"):
         text = path.read_text()
-        path.write_text(text.replace("[linear-probe/v1, few-shot/v1]", "[linear-probe/v1]"))
+        path.write_text(text.replace("[linear-probe/v2, few-shot/v2]", "[linear-probe/v2]"))
     return catalogue
 
 
@@ -154,14 +154,14 @@ def test_phantom_folds_that_moved_are_held_against_the_lock(mbench, tmp_path, au
     catalogue = tmp_path / "tasks"
     shutil.copytree(resource_folder("tasks"), catalogue)
     lock = json.loads((catalogue / "tasks.lock").read_text())
-    lock["bcnb-er@1"]["linear-probe/v1"]["splits"] = "0" * 64
+    lock["bcnb-er@1"]["linear-probe/v2"]["splits"] = "0" * 64
     (catalogue / "tasks.lock").write_text(json.dumps(lock))
     common = ["--task", "bcnb-er", "--source", "phantom", "--catalogue", catalogue]
     said, document = audit(*common)
     assert said.code == 1
     assert kinds(document, "error") == ["lock"]
     finding = document["tasks"][0]["findings"][0]
-    assert finding["message"] == "linear-probe/v1: splits differ from tasks.lock"
+    assert finding["message"] == "linear-probe/v2: splits differ from tasks.lock"
     (catalogue / "tasks.lock").unlink()
     said, document = audit(*common)
     assert said.code == 0

@@ -50,7 +50,7 @@ def run(mbench, tmp_path):
     def call(config):
         results = tmp_path / "results"
         said = mbench(
-            "run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe/v1",
+            "run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe/v2",
             "--source", "local", "--config", config, "--results", results, "--jobs", "1",
         )  # fmt: skip
         records = [json.loads(path.read_text()) for path in results.rglob("records/**/*.json")]

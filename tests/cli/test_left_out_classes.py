@@ -19,7 +19,7 @@ labels:
   column: grade
   classes: [low, middle, high]
   map: {g1: low, g2: middle, g3: high}
-protocols: [linear-probe/v1]
+protocols: [linear-probe/v2]
 metric: {name: auroc, chance: 0.5}
 expected: {n: 1058, classes: {low: 400, middle: 400, high: 258}}
 provenance:

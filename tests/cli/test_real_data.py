@@ -64,10 +64,10 @@ def test_tcga_labels_drive_the_five_tasks(tmp_path, mbench):
         (r["encoder"]["name"], r["task"]["id"], r["protocol"]): r for r in records(tmp_path / "r")
     }
     assert len(found) == 18
-    survival = found["mean-pool", "tcga-breast-os", "cox/v1"]
+    survival = found["mean-pool", "tcga-breast-os", "cox/v2"]
     assert survival["inputs"]["n"] == 1061
     assert survival["inputs"]["missing"] == {"no follow-up time": ["TCGA-OL-A66H"]}
-    her2 = found["mean-pool", "tcga-breast-her2", "linear-probe/v1"]
+    her2 = found["mean-pool", "tcga-breast-her2", "linear-probe/v2"]
     assert len(her2["inputs"]["missing"]["no label: 'Equivocal'"]) == 10
     # The features are made up, so real labels cannot be found in them.
     for record in found.values():

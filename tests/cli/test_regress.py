@@ -52,7 +52,7 @@ source: local
 encoders: [{encoders}]
 runs:
   - tasks: [bcnb-er]
-    protocols: [linear-probe/v1]
+    protocols: [linear-probe/v2]
 """
 GOLDEN: dict[str, object] = {}
 
@@ -175,7 +175,7 @@ def test_worse_weights_fail(project):
     assert found["strong"]["verdict"] == "regressed"
     assert found["weak"]["verdict"] == "same"
     assert "still says revision 1" in found["strong"]["why"]
-    assert "regressed encoder strong: bcnb-er linear-probe/v1" in said.err
+    assert "regressed encoder strong: bcnb-er linear-probe/v2" in said.err
     assert "Traceback" not in said.err
 
 
@@ -237,7 +237,7 @@ def test_a_task_edited_under_its_version_is_incomparable(project):
 
 
 def test_a_changed_tolerance_in_the_yaml_has_its_own_verdict(project):
-    edit(project, "protocols/linear-probe-v1.yaml", "tol: 1.0e-8", "tol: 1.0e-4")
+    edit(project, "protocols/linear-probe-v2.yaml", "tol: 1.0e-8", "tol: 1.0e-4")
     said = project.regress()
     assert said.code == 1
     assert "3 scorer-changed" in said.err
@@ -328,5 +328,5 @@ def test_the_shipped_suite_passes_and_noisy_madeleine_does_not(mbench, tmp_path)
     assert said.code == 1
     found = json.loads((tmp_path / "found.json").read_text())["findings"]
     verdicts = {f["case"]: f["verdict"] for f in found if f["subject"] == "madeleine"}
-    assert verdicts["bcnb-her2 linear-probe/v1"] == "regressed"
+    assert verdicts["bcnb-her2 linear-probe/v2"] == "regressed"
     assert {f["verdict"] for f in found if f["subject"] != "madeleine"} == {"same"}

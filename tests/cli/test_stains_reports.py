@@ -29,7 +29,7 @@ def test_the_figure_has_the_point_alone():
         "chance": 0.5, "curves": {"alike": curve, "dropped": curve},
     }  # fmt: skip
     svg, png = stain_curves(
-        {"phantom": True, "board": "phantom", "cohort": "toy", "protocol": "linear-probe/v1",
+        {"phantom": True, "board": "phantom", "cohort": "toy", "protocol": "linear-probe/v2",
          "alone": "H&E", "tasks": [task]}
     )  # fmt: skip
     assert "early" in svg

@@ -22,7 +22,7 @@ def test_the_table_says_phantom_and_what_each_encoder_gives(mbench, results):
     assert "PHANTOM: synthetic data" in said.out
     lines = [line.split()[0] for line in said.out.splitlines() if line.startswith("m")]
     assert lines == ["madeleine", "mean-pool"]
-    for word in ("hazard ratio", "log-rank p", "slope", "O/E", "ICI", "cox/v1"):
+    for word in ("hazard ratio", "log-rank p", "slope", "O/E", "ICI", "cox/v2"):
         assert word in said.out
 
 
@@ -34,8 +34,8 @@ def test_the_folder_holds_the_json_and_a_figure_that_is_the_same_twice(mbench, r
         assert said.out == (out / "stratify.json").read_text()
         folder = out / "phantom" / "tcga-breast-os"
         names = sorted(path.name for path in folder.iterdir())
-        assert names == ["madeleine.cox-v1.png", "madeleine.cox-v1.svg"]
-        svgs.append((folder / "madeleine.cox-v1.svg").read_text())
+        assert names == ["madeleine.cox-v2.png", "madeleine.cox-v2.svg"]
+        svgs.append((folder / "madeleine.cox-v2.svg").read_text())
     assert svgs[0] == svgs[1]
     assert "PHANTOM" in svgs[0]
 
@@ -57,7 +57,7 @@ def test_several_encoders_share_a_figure_beside_their_own(mbench, results, tmp_p
     mbench("stratify", "--results", results, "--out", tmp_path / "out")
     folder = tmp_path / "out" / "phantom" / "tcga-breast-os"
     assert sorted(path.name for path in folder.glob("*.svg")) == [
-        "all.svg", "madeleine.cox-v1.svg", "mean-pool.cox-v1.svg"
+        "all.svg", "madeleine.cox-v2.svg", "mean-pool.cox-v2.svg"
     ]  # fmt: skip
     assert "PHANTOM" in (folder / "all.svg").read_text()
 
@@ -91,7 +91,7 @@ def test_several_repeats_are_said(mbench, tmp_path):
         (("--encoder", "madelene"), "did you mean 'madeleine'"),
         (("--task", "tcga-breast-oss"), "did you mean 'tcga-breast-os'"),
         (("--task", "bcnb-er"), "bcnb-er is binary"),
-        (("--protocol", "coxx/v1"), "did you mean 'cox/v1'"),
+        (("--protocol", "coxx/v1"), "did you mean 'cox/v2'"),
         (("--protocol", "patho-bench-coxnet-007"), "no record of tcga-breast-os under patho-bench"),
         (("--day", "365"), f"the days {', '.join(map(str, DAYS))}"),
         (("--format", "csv"), "csv"),

@@ -86,11 +86,11 @@ def fault_unknown_encoder(w):
 
 
 def fault_unknown_protocol(w):
-    return w.run(protocol="linear-prob"), 2, ["linear-probe/v1"]
+    return w.run(protocol="linear-prob"), 2, ["linear-probe/v2"]
 
 
 def fault_protocol_of_other_labels(w):
-    return w.run(protocol="cox"), 2, ["cox/v1", "survival", "binary"]
+    return w.run(protocol="cox"), 2, ["cox/v2", "survival", "binary"]
 
 
 def fault_no_workers(w):

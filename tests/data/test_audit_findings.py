@@ -199,7 +199,7 @@ def test_moving_one_slide_or_one_site_of_tcga_is_caught_and_named(
     tcga_slides: tuple[Any, Units], catalogue: Catalogue, tmp_path: Path
 ) -> None:
     task, units = tcga_slides
-    table, probe = units.table, catalogue.protocols["linear-probe/v1"]
+    table, probe = units.table, catalogue.protocols["linear-probe/v2"]
     ids, cases = table["unit_id"].to_numpy(), table["case_id"].to_numpy()
     sites = table["site"].to_numpy()
     fold, _ = balanced_folds(table["label"].to_numpy(), linked_groups(cases, sites), ids, 5)
@@ -240,7 +240,7 @@ def test_splits_are_found_without_being_written_or_refused(
     make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     units, task = make_units("PN" * 30), make_task("bcnb-er")
-    probe = catalogue.protocols["linear-probe/v1"]
+    probe = catalogue.protocols["linear-probe/v2"]
     new = find_splits(tmp_path, task, probe, units)
     assert new.state == "new"
     assert not list(tmp_path.iterdir())

@@ -178,7 +178,7 @@ def test_the_scheme_of_a_task_freezes_these_folds(
     sites[1] = "site6"  # case00 has slides of two sites, which are then kept together
     units = make_units(labels, cases, sites)
     task = make_task("bcnb-er", scheme="site-preserved-optimal")
-    splits = frozen_splits(tmp_path, task, catalogue.protocols["linear-probe/v1"], units)
+    splits = frozen_splits(tmp_path, task, catalogue.protocols["linear-probe/v2"], units)
     (path,) = tmp_path.glob("*.csv")
     assert path.name == "bcnb-er@1-site-preserved-optimal-1x5-0123456789ab.csv"
     together = [{0, 1} <= set(split.test) for split in splits]
@@ -196,7 +196,7 @@ def test_the_scheme_of_a_task_freezes_these_folds(
         frozen_splits(
             tmp_path / "other",
             task,
-            catalogue.protocols["linear-probe/v1"],
+            catalogue.protocols["linear-probe/v2"],
             make_units("PN" * 10, None, list("abcd") * 5),
         )
 

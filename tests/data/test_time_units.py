@@ -66,7 +66,7 @@ def judged(
     """All scores of one encoder, where the table has some times in some unit."""
 
     def call(times: np.ndarray, unit: str | None) -> dict[str, float | None]:
-        task, protocol = os_task(unit), catalogue.protocols["cox/v1"]
+        task, protocol = os_task(unit), catalogue.protocols["cox/v2"]
         units = build_units(task, make_cohort(rows_of(times)), "t.csv")
         splits = frozen_splits(tmp_path, task, protocol, units)
         found = evaluate(task, protocol, follow_up()[0], units, splits)
@@ -151,7 +151,7 @@ def test_the_unit_stands_in_mbench_toml_and_not_in_the_hash(
     task = load_config(path).task(declared)
     assert isinstance(task.labels, SurvivalLabels)
     assert task.labels.time_unit == "months"
-    protocol = catalogue.protocols["cox/v1"]
+    protocol = catalogue.protocols["cox/v2"]
     assert task_hash(task, protocol, "l", "s") == task_hash(declared, protocol, "l", "s")
     path.write_text(text + entry.format("tcga-breast-os", "weeks"))
     with pytest.raises(InputError, match=r"mbench\.toml:5: .*time_unit.*'days', 'months' or 'ye"):

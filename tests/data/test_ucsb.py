@@ -68,7 +68,7 @@ def test_written_cohort_is_ready_to_run(
         assert features.dtype == np.float32
         expected = TABLE[number == BAGS, 2:].astype(np.float32)
         np.testing.assert_array_equal(features, expected)
-    protocol = catalogue.protocols["linear-probe/v1"]
+    protocol = catalogue.protocols["linear-probe/v2"]
     splits = frozen_splits(tmp_path / "splits", task, protocol, units, config.splits_of(task))
     from sklearn.model_selection import RepeatedStratifiedKFold
 

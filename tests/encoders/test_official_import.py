@@ -259,7 +259,7 @@ def test_from_the_command_line_to_a_score(official, bcnb, mbench, tmp_path):
     assert mbench("encoders", "check", card).code == 0
     said = mbench(
         "run", "--encoder", card, "--task", "bcnb-er", "--config", bcnb.config,
-        "--results", tmp_path / "results", "--jobs", "1", "--protocol", "linear-probe/v1",
+        "--results", tmp_path / "results", "--jobs", "1", "--protocol", "linear-probe/v2",
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "madeleine-official" in said.out

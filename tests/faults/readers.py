@@ -111,7 +111,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
         lambda path: parse_spec(CohortSpec, read_yaml(path), path),
     )  # fmt: skip
     yield spec(
-        "protocol YAML", tasks / "protocols" / "few-shot-v1.yaml",
+        "protocol YAML", tasks / "protocols" / "few-shot-v2.yaml",
         lambda path: parse_spec(ProtocolSpec, read_yaml(path), path),
     )  # fmt: skip
     yield spec(
@@ -251,7 +251,7 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     data = open_cohort(
         catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
     ).data
-    task, protocol = catalogue.tasks[TASK], catalogue.protocol("linear-probe/v1")
+    task, protocol = catalogue.tasks[TASK], catalogue.protocol("linear-probe/v2")
     units = build_units(task, data, "bcnb")
 
     def frozen() -> Any:

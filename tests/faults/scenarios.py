@@ -27,7 +27,7 @@ from tests.stranger import MEAN, write_stranger
 SLIDES, CASES = 24, 12
 _FOR_THE_NEXT = ("checked.json", "packing.jsonl", "checkpoint.safetensors")
 _OF_THE_CLOCK = ("seconds", "patches_per_s", "status")  # whether a bag is made or found there
-TASK, PROTOCOL = "bcnb-er", "linear-probe/v1"
+TASK, PROTOCOL = "bcnb-er", "linear-probe/v2"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make_workshop(folder: Path) -> Workshop:
     shipped = resource_folder("tasks")
     for name in (
         "bcnb-er.yaml", "cohorts/bcnb.yaml", "cohorts/acrobat.yaml",
-        "protocols/linear-probe-v1.yaml", "protocols/few-shot-v1.yaml",
+        "protocols/linear-probe-v2.yaml", "protocols/few-shot-v2.yaml",
     ):  # fmt: skip
         (folder / "tasks" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(shipped / name, folder / "tasks" / name)

@@ -45,7 +45,7 @@ def board_document(**parts: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "schema_version": 1,
         "package": "madeleine-bench 0.3.0",
-        "boards": [make_board("local"), make_board("phantom", protocol="few-shot/v1", folds=6)],
+        "boards": [make_board("local"), make_board("phantom", protocol="few-shot/v2", folds=6)],
         "published": [
             published("Madeleine", 1, 0.664), published("Madeleine", 10, 0.818),
             published("mean of patches", 10, 0.759),
@@ -92,7 +92,7 @@ def make_task(
         "id": task_id, "version": 1, "title": f"The title of {task_id}", "family": family,
         "cohort": cohort, "organ": organ, "unit": "slide", "stains": ["H&E"], "labels": labels,
         "classes": ["negative", "positive"] if labels == "binary" else None, "metric": metric,
-        "chance": chance, "core": core, "ranked": core, "protocol": "linear-probe/v1", "n": 1058,
+        "chance": chance, "core": core, "ranked": core, "protocol": "linear-probe/v2", "n": 1058,
         "citation": "Someone et al. (2020), https://example.org/data", "licence": "CC-BY-NC-4.0",
         "controls_ahead": [],
         "attested": {"labels": "attested", "splits": "reconstructed"},

@@ -20,7 +20,7 @@ from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record
 
 CATALOGUE = load_catalogue()
-PROTOCOL = "linear-probe/v1"
+PROTOCOL = "linear-probe/v2"
 N_UNITS = 120
 TASKS = ("bcnb-er", "bcnb-pr")
 

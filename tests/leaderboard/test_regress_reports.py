@@ -10,15 +10,15 @@ from madeleine_bench.leaderboard.regression.junit import to_json, to_junit
 from madeleine_bench.leaderboard.regression.verdicts import VERDICTS, Finding, count_words, in_order
 
 FINDINGS = (
-    Finding("encoders", "a", "bcnb-er linear-probe/v1", "same", "equal predictions", 0.8, 0.8),
+    Finding("encoders", "a", "bcnb-er linear-probe/v2", "same", "equal predictions", 0.8, 0.8),
     Finding(
-        "encoders", "a", "bcnb-pr linear-probe/v1", "regressed", "p < .05 & <worse>",
+        "encoders", "a", "bcnb-pr linear-probe/v2", "regressed", "p < .05 & <worse>",
         0.8, 0.7, -0.1, (-0.15, -0.05), 0.002, "b" * 64, "c" * 64,
     ),
     Finding(
-        "encoders", "b", "bcnb-er linear-probe/v1", "improved", "better", explained="new weights"
+        "encoders", "b", "bcnb-er linear-probe/v2", "improved", "better", explained="new weights"
     ),
-    Finding("scorers", "cox/v1", "survival labels", "scorer-changed", "tol was 1 and is 2"),
+    Finding("scorers", "cox/v2", "survival labels", "scorer-changed", "tol was 1 and is 2"),
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def test_junit_has_the_shape_that_readers_expect():
     root = ElementTree.fromstring(to_junit("shipped", FINDINGS, phantom=True))
     assert root.tag == "testsuites"
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("4", "2", "0")
-    assert [suite.get("name") for suite in root] == ["encoders.a", "encoders.b", "scorers.cox/v1"]
+    assert [suite.get("name") for suite in root] == ["encoders.a", "encoders.b", "scorers.cox/v2"]
     for suite in root:
         cases = suite.findall("testcase")
         assert suite.tag == "testsuite"
@@ -52,7 +52,7 @@ def test_an_explanation_is_told_and_real_data_is_not_called_phantom():
 
 @given(st.text(max_size=40))
 def test_any_reason_makes_xml_that_can_be_read(reason):
-    finding = Finding("encoders", "a", "bcnb-er linear-probe/v1", "failed", reason)
+    finding = Finding("encoders", "a", "bcnb-er linear-probe/v2", "failed", reason)
     ElementTree.fromstring(to_junit("s", [finding], phantom=True))
 
 

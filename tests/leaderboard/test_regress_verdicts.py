@@ -176,7 +176,7 @@ def test_a_protocol_replaced_by_its_next_version_is_a_new_version(before):
     cells = frozenset({Cell("a", task, "linear-probe/v2") for task in TASKS})
     found = compare(replace(asked(before, before, "a"), cells=cells))
     assert {(f.case.split(" ")[1], f.verdict) for f in found} == {
-        ("linear-probe/v1", "new-version"),
+        ("linear-probe/v2", "new-version"),
         ("linear-probe/v2", "missing"),
     }
 
@@ -384,12 +384,12 @@ def test_a_suite_is_encoders_times_tasks_times_protocols():
     assert cells_of(suite(), CATALOGUE) == {
         Cell("mean-pool", "bcnb-er", name) for name in task.protocols
     }
-    runs = [{"tasks": ["bcnb-er", "tcga-breast-os"], "protocols": ["linear-probe", "cox/v1"]}]
+    runs = [{"tasks": ["bcnb-er", "tcga-breast-os"], "protocols": ["linear-probe", "cox/v2"]}]
     assert {c.case for c in cells_of(suite(runs=runs), CATALOGUE)} == {
-        "bcnb-er linear-probe/v1", "tcga-breast-os cox/v1",
+        "bcnb-er linear-probe/v2", "tcga-breast-os cox/v2",
     }  # fmt: skip
     with pytest.raises(InputError, match="survival"):
-        cells_of(suite(runs=[{"tasks": ["bcnb-er"], "protocols": ["cox/v1"]}]), CATALOGUE)
+        cells_of(suite(runs=[{"tasks": ["bcnb-er"], "protocols": ["cox/v2"]}]), CATALOGUE)
     with pytest.raises(InputError, match="twice"):
         cells_of(suite(encoders=["mean-pool", "mean-pool"]), CATALOGUE)
 
@@ -409,6 +409,6 @@ def test_the_files_of_a_suite_name_their_faults(tmp_path):
 
 
 def test_a_finding_has_a_plain_name():
-    finding = Finding("encoders", "a", "bcnb-er linear-probe/v1", "same", "w")
-    assert finding.name == "encoder a: bcnb-er linear-probe/v1"
+    finding = Finding("encoders", "a", "bcnb-er linear-probe/v2", "same", "w")
+    assert finding.name == "encoder a: bcnb-er linear-probe/v2"
     assert json.dumps(finding.ci95) == "null"

@@ -111,7 +111,7 @@ def test_folds_of_constant_risk_are_counted():
 def test_broken_predictions_are_refused_by_name(broken, says):
     with pytest.raises(InputError, match=says) as caught:
         strata(broken(predictions()))
-    assert "predictions of one on tcga-breast-os under cox/v1" in str(caught.value)
+    assert "predictions of one on tcga-breast-os under cox/v2" in str(caught.value)
 
 
 def test_records_are_the_newest_of_each_encoder_best_first():

@@ -62,7 +62,7 @@ def make_task(
             "labels": labels,
             "splits": {"scheme": "case-stratified"},
             "metric": {"name": metric, "chance": chance},
-            "protocols": ["linear-probe/v1"],
+            "protocols": ["linear-probe/v2"],
             "expected": expected,
             "provenance": dict.fromkeys(FACTS, KNOWN),
             "citation": "none",

@@ -12,7 +12,7 @@ from madeleine_bench.results.store import ResultStore, read_record
 from madeleine_bench.specs.record import RecordFeatures
 from tests.leaderboard.test_aggregate import CORE, make_record
 
-CELL = ("phantom", "a", f"{CORE[0].id}@1", "linear-probe/v1", "k" * 64)
+CELL = ("phantom", "a", f"{CORE[0].id}@1", "linear-probe/v2", "k" * 64)
 
 
 def kept(folder, value=0.7):
@@ -21,7 +21,7 @@ def kept(folder, value=0.7):
     predictions = store.write_predictions(*CELL, pd.DataFrame({"unit_id": ["u"], "risk": [value]}))
     content = make_record("a", CORE[0], value).model_dump(mode="json")
     content.pop("record_id")
-    content |= {"predictions": predictions, "resume_key": "k" * 64, "protocol": "linear-probe/v1"}
+    content |= {"predictions": predictions, "resume_key": "k" * 64, "protocol": "linear-probe/v2"}
     return store, store.write_record(content)
 
 

@@ -8,7 +8,7 @@ from madeleine_bench.files import replacing
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.results.store import ResultStore
 
-CELL = ("phantom", "a", "bcnb-er@1", "few-shot/v1", "k" * 64)
+CELL = ("phantom", "a", "bcnb-er@1", "few-shot/v2", "k" * 64)
 
 
 def predictions(rows: int) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def test_predictions_carry_the_hash_of_their_bytes_in_their_name(tmp_path):
     path = tmp_path / written.path
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
     assert hash_file(path) == written.hash
-    assert path.name == f"few-shot-v1.{'k' * 16}.{written.hash[:16]}.parquet"
+    assert path.name == f"few-shot-v2.{'k' * 16}.{written.hash[:16]}.parquet"
     assert written.rows == 70_000
     pd.testing.assert_frame_equal(pd.read_parquet(path), predictions(70_000))
 

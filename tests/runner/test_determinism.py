@@ -46,7 +46,7 @@ def test_an_encoder_that_changes_is_named_with_how_far(mbench, arguments, here, 
     said = mbench(*arguments(NOISE), "--check-determinism")
     assert said.code == 1
     assert "embeddings of given on bcnb: 40 of 40 slides differ, by at most 0.00" in said.err
-    assert "predictions of given on bcnb-er, linear-probe/v1: not the same bytes; auroc" in said.err
+    assert "predictions of given on bcnb-er, linear-probe/v2: not the same bytes; auroc" in said.err
     assert len(list((tmp_path / "r" / "records").rglob("*.json"))) == 1
 
 
@@ -63,7 +63,7 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
     found = check_determinism(request, Silence())
     assert [line.split(" (")[0] for line in found.differences] == [
         "embeddings of given on bcnb: the run left none",
-        "predictions of given on bcnb-er, linear-probe/v1: the run left none",
+        "predictions of given on bcnb-er, linear-probe/v2: the run left none",
     ]
     arguments("raise RuntimeError('no more')")
     jobs._loaded_by_path.cache_clear()  # as a new process begins

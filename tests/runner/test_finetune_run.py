@@ -131,7 +131,7 @@ def test_a_supervised_encoder_is_fine_tuned_where_no_protocol_is_asked_for(reque
 
 
 def test_a_supervised_encoder_under_a_probe_is_refused(request_of, tmp_path):
-    with pytest.raises(InputError, match="abmil is supervised, so that linear-probe/v1 finds no"):
+    with pytest.raises(InputError, match="abmil is supervised, so that linear-probe/v2 finds no"):
         make_plan(request_of(tmp_path, protocols=("linear-probe",)))
 
 
@@ -148,7 +148,7 @@ def test_an_encoder_that_cannot_be_fine_tuned_fails_alone(request_of, tmp_path):
 def test_seeds_and_shots_run_to_records(catalogue, request_of, tmp_path):
     folder = tmp_path / "tasks"
     shutil.copytree(catalogue, folder)
-    path = folder / "protocols" / "finetune-few-shot-v1.yaml"
+    path = folder / "protocols" / "finetune-few-shot-v2.yaml"
     path.write_text(path.read_text().replace("  seeds: 1", "  seeds: 2"))
     report = run(
         request_of(
@@ -171,12 +171,12 @@ def test_the_primary_board_holds_supervised_encoders_beside_the_others(
     store, catalogue = ResultStore(tmp_path / "r"), load_catalogue()
     (board,) = build_boards(store.records(), catalogue)
     found = {c.label: c.cells["aidpath-her2"].record.protocol for c in board.columns}
-    assert found == {"abmil": "finetune/v1", "max-pool": "linear-probe/v1"}
+    assert found == {"abmil": "finetune/v1", "max-pool": "linear-probe/v2"}
     assert all(c.cells["aidpath-her2"].comparable for c in board.columns)
     (tuned,) = build_boards(store.records(), catalogue, "finetune/v1")
     assert {c.label for c in tuned.columns} == {"abmil", "mean-pool"}
     assert tuned.core == 21
-    (probed,) = build_boards(store.records(), catalogue, "linear-probe/v1")
+    (probed,) = build_boards(store.records(), catalogue, "linear-probe/v2")
     assert probed.core == 20
 
 

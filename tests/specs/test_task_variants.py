@@ -25,7 +25,7 @@ def test_words_of_the_class_mean_no_label_and_counts_follow(her2: TaskSpec) -> N
 
 
 def test_its_hash_is_its_own(her2: TaskSpec) -> None:
-    protocol = load_catalogue().protocols["linear-probe/v1"]
+    protocol = load_catalogue().protocols["linear-probe/v2"]
     variant = without_classes(her2, ["equivocal"])
     assert task_hash(variant, protocol, "l", "s") != task_hash(her2, protocol, "l", "s")
 

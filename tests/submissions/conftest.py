@@ -27,7 +27,7 @@ from madeleine_bench.types import Silence
 from tests.conftest import LocalBcnb
 
 TASKS = ("bcnb-er", "bcnb-pr")
-PROTOCOL = "linear-probe/v1"
+PROTOCOL = "linear-probe/v2"
 
 
 @dataclass(frozen=True)

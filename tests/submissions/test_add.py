@@ -12,7 +12,7 @@ from tests.submissions.conftest import (
     snapshot,
 )
 
-RECORD = "records/bcnb-er.linear-probe-v1.json"
+RECORD = "records/bcnb-er.linear-probe-v2.json"
 
 
 @pytest.fixture

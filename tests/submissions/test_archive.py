@@ -71,7 +71,7 @@ ATTACKS = {
     "folder by name": (entry("embeddings/", b""), "no place"),
     "windows device": (entry("embeddings/nul.safetensors"), "names that Windows reserves"),
     "windows device in capitals": (entry("code/COM1.py"), "names that Windows reserves"),
-    "windows device with a suffix": (entry("records/Aux.linear-probe-v1.json"), "Windows"),
+    "windows device with a suffix": (entry("records/Aux.linear-probe-v2.json"), "Windows"),
     "pickle": (entry("weights/model.pkl"), "no place"),
     "torch file": (entry("weights/model.pt"), "no place"),
     "shell script": (entry("code/run.sh"), "no place"),

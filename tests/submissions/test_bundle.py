@@ -17,7 +17,7 @@ from tests.submissions.conftest import (
     zipped,
 )
 
-RECORD = "records/bcnb-er.linear-probe-v1.json"
+RECORD = "records/bcnb-er.linear-probe-v2.json"
 EMBEDDINGS = "embeddings/bcnb.safetensors"
 PICKLE = b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93."
 

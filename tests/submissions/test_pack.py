@@ -117,7 +117,7 @@ def test_records_that_no_embedding_gives_are_left_out_and_named(
 
 def test_a_claim_that_no_embedding_gives_is_refused(first, altered, catalogue):
     member = next(name for name in members_of(first.bundle) if name.startswith("records/"))
-    renamed = member.replace("linear-probe-v1", "finetune-v1")
+    renamed = member.replace("linear-probe-v2", "finetune-v1")
     record = altered_record(first.bundle, member, lambda r: r.update(protocol="finetune/v1"))
     bundle = read_bundle(altered({member: None, renamed: record}))
     said = [finding.line for finding in check_claims(bundle, catalogue)]

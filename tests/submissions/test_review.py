@@ -51,7 +51,7 @@ from madeleine_bench.submissions.verify import verify
 from madeleine_bench.types import Silence
 from tests.submissions.conftest import members_of
 
-RECORD = "records/bcnb-er.linear-probe-v1.json"
+RECORD = "records/bcnb-er.linear-probe-v2.json"
 IDS = tuple(f"s{number:03d}" for number in range(60))
 
 

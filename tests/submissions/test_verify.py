@@ -22,7 +22,7 @@ from tests.submissions.conftest import (
     members_of,
 )
 
-RECORD = "records/bcnb-er.linear-probe-v1.json"
+RECORD = "records/bcnb-er.linear-probe-v2.json"
 EMBEDDINGS = "embeddings/bcnb.safetensors"
 
 
@@ -171,8 +171,8 @@ def test_other_splits_are_named(submitted, mbench):
     ("change", "message"),
     [
         (lambda r: r["task"].update(id="bcnb-err"), "no such task; did you mean 'bcnb-er'"),
-        (lambda r: r.update(protocol="linear-prob/v1"), "did you mean 'linear-probe/v1'"),
-        (lambda r: r.update(protocol="cox/v1"), "scores survival labels"),
+        (lambda r: r.update(protocol="linear-prob/v1"), "did you mean 'linear-probe/v2'"),
+        (lambda r: r.update(protocol="cox/v2"), "scores survival labels"),
         (lambda r: r["task"].update(cohort="bcn"), "cohort: claimed bcn, found bcnb"),
         (lambda r: r["scores"]["main"].update(chance=-9.0), "chance: claimed -9.0, found 0.5"),
         (lambda r: r["encoder"].update(kind="baseline"), "encoder kind: claimed baseline"),
