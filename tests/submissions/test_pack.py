@@ -47,7 +47,11 @@ def test_the_newest_record_is_packed(submitted, catalogue, tmp_path):
 
 def test_changed_code_no_longer_owns_the_records(submitted, catalogue, tmp_path):
     code = submitted.card.with_name("encoder.py")
-    code.write_text(code.read_text() + "\n# changed\n")
+    code.write_text(
+        code.read_text() + "\n# a comment, which made these records unfit to pack before\n"
+    )
+    assert pack(str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue).path
+    code.write_text(code.read_text() + "x = 1\n")
     with pytest.raises(InputError, match="made by another card, code or weights"):
         pack(str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue)
 
