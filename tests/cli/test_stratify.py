@@ -91,7 +91,7 @@ def test_several_repeats_are_said(mbench, tmp_path):
         (("--encoder", "madelene"), "did you mean 'madeleine'"),
         (("--task", "tcga-breast-oss"), "did you mean 'tcga-breast-os'"),
         (("--task", "bcnb-er"), "bcnb-er is binary"),
-        (("--protocol", "coxx/v1"), "did you mean 'cox/v2'"),
+        (("--protocol", "coxx/v1"), "did you mean 'cox/v1'"),
         (("--protocol", "patho-bench-coxnet-007"), "no record of tcga-breast-os under patho-bench"),
         (("--day", "365"), f"the days {', '.join(map(str, DAYS))}"),
         (("--format", "csv"), "csv"),

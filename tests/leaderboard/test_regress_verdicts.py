@@ -173,11 +173,11 @@ def test_a_new_task_version_is_a_new_version_and_the_old_one_does_not_count(befo
 
 
 def test_a_protocol_replaced_by_its_next_version_is_a_new_version(before):
-    cells = frozenset({Cell("a", task, "linear-probe/v2") for task in TASKS})
+    cells = frozenset({Cell("a", task, "linear-probe/v3") for task in TASKS})
     found = compare(replace(asked(before, before, "a"), cells=cells))
     assert {(f.case.split(" ")[1], f.verdict) for f in found} == {
         ("linear-probe/v2", "new-version"),
-        ("linear-probe/v2", "missing"),
+        ("linear-probe/v3", "missing"),
     }
 
 

@@ -148,7 +148,7 @@ def test_an_encoder_that_cannot_be_fine_tuned_fails_alone(request_of, tmp_path):
 def test_seeds_and_shots_run_to_records(catalogue, request_of, tmp_path):
     folder = tmp_path / "tasks"
     shutil.copytree(catalogue, folder)
-    path = folder / "protocols" / "finetune-few-shot-v2.yaml"
+    path = folder / "protocols" / "finetune-few-shot-v1.yaml"
     path.write_text(path.read_text().replace("  seeds: 1", "  seeds: 2"))
     report = run(
         request_of(

@@ -57,7 +57,8 @@ def made_up(n=60, lacking=()):
 
 
 def assessment(units, splits, stain_of, fusion="late"):
-    name = "linear-probe" if fusion == "late" else f"linear-probe-{fusion}"
+    # Version 1 chooses nothing, so that it can be followed by hand.
+    name = "linear-probe/v1" if fusion == "late" else f"linear-probe-{fusion}/v1"
     groups = slide_groups(units, fusion, stain_of)
     return Assessment(TASK, CATALOGUE.protocol(name), units, splits, "hash", groups)
 
@@ -77,7 +78,7 @@ def probed(units, splits, train, test):
         n = len(split.train)
         one = Splits(("repeat", "fold"), [Split((0, 0), np.arange(n), np.arange(n, len(rows)))], "")
         unit = Units(table.reset_index(drop=True), {}, {}, "")
-        found = evaluate(TASK, CATALOGUE.protocol("linear-probe"), both, unit, one).predictions
+        found = evaluate(TASK, CATALOGUE.protocol("linear-probe/v1"), both, unit, one).predictions
         names = list(TASK.labels.classes)
         label = found["label"].map(names.index).to_numpy()
         scores.append(auroc(label, found[[f"prob_{c}" for c in names]].to_numpy()))

@@ -171,7 +171,7 @@ def test_other_splits_are_named(submitted, mbench):
     ("change", "message"),
     [
         (lambda r: r["task"].update(id="bcnb-err"), "no such task; did you mean 'bcnb-er'"),
-        (lambda r: r.update(protocol="linear-prob/v1"), "did you mean 'linear-probe/v2'"),
+        (lambda r: r.update(protocol="linear-prob/v1"), "did you mean 'linear-probe/v1'"),
         (lambda r: r.update(protocol="cox/v2"), "scores survival labels"),
         (lambda r: r["task"].update(cohort="bcn"), "cohort: claimed bcn, found bcnb"),
         (lambda r: r["scores"]["main"].update(chance=-9.0), "chance: claimed -9.0, found 0.5"),
