@@ -4,10 +4,10 @@
 
 The standard deviation of the draws of a score, or of a difference of two, is its standard error:
 cases are drawn by the Bayesian bootstrap, the same for all tasks of a cohort and all encoders, and
-spread about the score by the factor for training cases and few cases (`stats.intervals`). The draws
-of training cases of a few-shot protocol are resampled beside them. A score takes up to a second and
-depends on nothing but the predictions, the cohort's case ids, the task and the width of the
-embeddings, all of which the record's id covers.
+spread about the score by the factor of `stats.intervals`. The draws of training cases of a few-shot
+protocol are resampled beside them. A score takes up to a second and depends on nothing but the
+predictions, the cohort's case ids, the task and the width of the embeddings, all of which the
+record's id covers.
 """
 
 import io
@@ -31,7 +31,7 @@ from madeleine_bench.stats.paired import ScoredUnits
 
 RESAMPLES = 1000
 # Changes whenever the same record would give other draws.
-_VERSION = 3
+_VERSION = 4
 
 
 class CaseDraws:

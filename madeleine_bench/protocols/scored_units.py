@@ -109,6 +109,7 @@ def units_of(
     stratum = judge.strata_of_rows[first]
     tested = [row[fold.rows] for fold in folds]
     fitted = isinstance(protocol.method, LinearProbe | FewShot | Cox)
+    moving = [judge.flag(f, v is None) is None for f, v in zip(folds, values, strict=True)]
     draw_scores: dict[int, list[float]] = defaultdict(list)
     for fold, value in zip(folds, values, strict=True) if few_shot else ():
         draw_scores[fold.key[1]].append(chance if value is None else value)
@@ -118,7 +119,15 @@ def units_of(
         stratum=tuple(stratum),
         splits=splits,
         scores=scores,
-        design=design_of(case, stratum, tested, dim if fitted else None, metric, few_shot),
+        design=design_of(
+            case,
+            stratum,
+            tested,
+            dim if fitted else None,
+            metric,
+            few_shot=few_shot,
+            moving=float(np.mean(moving)),
+        ),
         draw_scores=tuple(float(np.mean(draw_scores[draw])) for draw in sorted(draw_scores)),
     )
 
@@ -129,7 +138,9 @@ def design_of(
     tested: Sequence[NDArray[np.integer[Any]]],
     dim: int | None,
     metric: str,
+    *,
     few_shot: bool = False,
+    moving: float = 1.0,
 ) -> ScoreDesign:
     """Return how a score was estimated, counted in cases.
 
@@ -140,6 +151,7 @@ def design_of(
         dim: width of the embeddings that a linear model is fitted to, or None.
         metric: what is scored.
         few_shot: whether the fits of a number of shots draw their training cases.
+        moving: as in `ScoreDesign`.
     """
     rare, n_cases = math.inf, len(np.unique(case))
     for kind in sorted(set(stratum)):
@@ -156,4 +168,4 @@ def design_of(
         noise = fit_noise(dim, rare_train, n_train - rare_train, metric)
         five_folds = few_shot or not n_train
         shares.append(noise * (FIVE_FOLDS if five_folds else test_sets * n_test / n_train))
-    return ScoreDesign(rare, per_test, float(np.mean(shares)))
+    return ScoreDesign(rare, per_test, float(np.mean(shares)), moving)

@@ -164,7 +164,7 @@ def _interval(
     return interval, (
         f"Student's t, {design.degrees_of_freedom:.0f} degrees of freedom; bootstrap of cases "
         f"within {strata} ({RESAMPLES} resamples), widened {design.factor:.2f} times for training "
-        "cases and few cases"
+        f"cases and few cases{', and folds at chance' if design.moving < 1 else ''}"
     )
 
 

@@ -4,7 +4,7 @@ The bootstrap of test cases keeps the fits, and with few cases of a class it is 
 the standard deviation over resamples, J the number of disjoint test sets and m the cases of the
 rarest class in one of them:
 
-    error^2 = (1 + J n_test / n_train  h) (s^2  m / (m - 1)  +  v / draws)
+    error^2 = (1 + J n_test / n_train  h) (s^2 / q  m / (m - 1)  +  v / draws)
 
 The first factor is for the training cases, which the folds share. Nadeau and Bengio (2003) have
 h = 1, which for five folds widens an interval by 1.5. This holds where the noise of the fit rules,
@@ -16,7 +16,13 @@ d standard deviations apart:
 
 with d = .8, an AUROC of .71, in the middle of the tasks; for survival d = .6, as prognosis is
 harder. Kappa compares classes, which move less with the fit than an order of cases does: half of h,
-as measured.
+as measured. A penalty that is chosen shrinks a wide embedding, so that its scores move less than h
+says; the choice itself adds some. The same h covers both, on the wide side.
+
+The share q of the folds is that of those which move with the cases. A fold of constant predictions,
+as of a model without effect, or with an undefined metric is at chance in every resample, and so
+lends nothing to s^2. With other training cases it would have moved as the others do: divided by q,
+s^2 is what J such folds have.
 
 The second factor makes the variance of m drawn cases unbiased. The last term is for few-shot
 protocols alone: the variance v of the score between draws of training cases. There J n_test /
@@ -61,11 +67,13 @@ class ScoreDesign:
         rare_cases: distinct test cases of the rarest class, or with an event.
         rare_per_test: such cases in a test set, mean over fits.
         training_share: J n_test / n_train  h, mean over fits.
+        moving: share of the fits that are not at chance in every resample.
     """
 
     rare_cases: float = math.inf
     rare_per_test: float = math.inf
     training_share: float = 0.0
+    moving: float = 1.0
 
     @property
     def covers(self) -> bool:
@@ -81,17 +89,21 @@ class ScoreDesign:
     @property
     def factor(self) -> float:
         """By how much the error exceeds the standard deviation over resamples of test cases."""
-        return self.training_factor * math.sqrt(1.0 / (1.0 - 1.0 / self._m))
+        return self._factor / math.sqrt(1.0 - 1.0 / self._m)
 
     @property
     def bayesian_factor(self) -> float:
         """The same for the Bayesian bootstrap, whose variance of m cases is (m - 1) / (m + 1)."""
-        return self.training_factor * math.sqrt(1.0 + 2.0 / (self._m - 1.0))
+        return self._factor * math.sqrt(1.0 + 2.0 / (self._m - 1.0))
 
     @property
     def degrees_of_freedom(self) -> float:
         """The degrees of freedom of the error: the rare cases less one for each test set."""
         return max(1.0, self.rare_cases * (1.0 - 1.0 / self._m))
+
+    @property
+    def _factor(self) -> float:
+        return self.training_factor / math.sqrt(self.moving or 1.0)
 
     @property
     def _m(self) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from benchmarks.interval_calibration import COHORTS, OUT, table, trial
+from benchmarks.interval_calibration import COHORTS, OUT, SURVIVAL, table, trial
 from madeleine_bench.protocols.scored_units import design_of
 from madeleine_bench.stats.intervals import (
     LEAST_PER_TEST,
@@ -57,6 +57,33 @@ def test_the_variance_of_few_cases_is_unbiased() -> None:
     bayesian = drawn.var(axis=1) / (m + 1)
     assert np.mean(design.bayesian_factor**2 * bayesian) == pytest.approx(1 / m, rel=0.03)
     assert design.degrees_of_freedom == 3.0
+
+
+def test_folds_at_chance_leave_the_variance_of_those_that_move() -> None:
+    """Five folds, two of them at chance: s^2 of their mean is 3/5 of what five that move have."""
+    rng = np.random.default_rng(0)
+    folds = rng.standard_normal((20_000, 5))
+    of_five = folds.mean(axis=1).var()
+    folds[:, :2] = 0.0
+    of_three = folds.mean(axis=1).var()
+    plain, design = ScoreDesign(50, 10, 0.7), ScoreDesign(50, 10, 0.7, moving=3 / 5)
+    for factor, usual in (
+        (design.factor, plain.factor),
+        (design.bayesian_factor, plain.bayesian_factor),
+    ):
+        assert factor**2 * of_three == pytest.approx(usual**2 * of_five, rel=0.03)
+    assert design.training_factor == plain.training_factor  # the draws of few-shot cases
+    assert ScoreDesign(50, 10, 0.7, moving=0.0).factor == plain.factor
+
+
+def test_a_score_of_folds_without_effect_is_as_unsure_as_the_others() -> None:
+    """Four of five folds chose the model without effect. Before: 0.479, 0.418 to 0.539."""
+    (cohort,) = (c for c in COHORTS if c.task == SURVIVAL and c.n == 200)
+    drawn = trial(cohort, 3)
+    low, high = drawn.intervals["used"][0]
+    assert (drawn.scores[0], low, high) == pytest.approx((0.4788, 0.3432, 0.6144), abs=2e-3)
+    widths = [high - low for low, high in drawn.intervals["used"]]
+    assert widths[0] == pytest.approx(np.mean(widths[1:]), rel=0.25)
 
 
 def test_few_cases_have_no_interval() -> None:
