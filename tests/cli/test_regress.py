@@ -149,7 +149,7 @@ def project(bcnb, mbench, tmp_path, template, monkeypatch):
     found.encoder("weak", blind())
     said = found.regress("--update")
     assert said.code == 0, said.err
-    assert "19 cells renewed" in said.out
+    assert "37 cells renewed" in said.out
     shutil.copytree(found.folder, template)
     return found
 
@@ -157,13 +157,13 @@ def project(bcnb, mbench, tmp_path, template, monkeypatch):
 def test_an_unchanged_tree_passes(project, tmp_path):
     said = project.regress("--junit", tmp_path / "regress.xml")
     assert said.code == 0, said.err
-    assert "regression gate passed: 19 same" in said.out
+    assert "regression gate passed: 37 same" in said.out
     assert "PHANTOM" not in said.out
     root = ElementTree.parse(tmp_path / "regress.xml").getroot()
-    assert (root.get("tests"), root.get("failures")) == ("19", "0")
+    assert (root.get("tests"), root.get("failures")) == ("37", "0")
     again = project.regress("--no-run")
     assert again.code == 0
-    assert "19 same" in again.out
+    assert "37 same" in again.out
 
 
 def test_worse_weights_fail(project):
@@ -254,7 +254,7 @@ def test_a_solver_stopped_early_in_the_code_has_its_own_verdict(project, monkeyp
     monkeypatch.setattr(regression_reports, "golden_cases", golden_cases)
     said = project.regress()
     assert said.code == 1
-    assert "6 scorer-changed" in said.err
+    assert "9 scorer-changed" in said.err
     assert "predictions moved by up to" in said.err
 
 
@@ -275,7 +275,7 @@ def test_the_shipped_suite_and_its_baseline_agree(mbench):
     baseline = resource_folder("leaderboard") / "regression" / "baseline"
     said = mbench("regress", "--no-run", "--results", baseline)
     assert said.code == 0, said.err
-    assert "35 same" in said.out
+    assert "53 same" in said.out
     assert "(PHANTOM)" in said.out
     assert sum(p.stat().st_size for p in baseline.rglob("*") if p.is_file()) < 1_000_000
     for path in baseline.rglob("*.json"):
