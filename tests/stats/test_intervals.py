@@ -117,7 +117,7 @@ def test_draws_of_training_cases_add_to_the_variance() -> None:
 def test_kappa_moves_less_with_the_fit_and_survival_more() -> None:
     assert fit_noise(32, 50, 100, "quadratic-kappa") == fit_noise(32, 50, 100) / 2
     tau = 32 * (1 / 50 + 1 / 100)
-    assert fit_noise(32, 50, 100, "harrell-c") == pytest.approx(tau / (tau + 0.36))
+    assert fit_noise(32, 50, 100, "harrell-c") == pytest.approx(tau / (tau + 0.16))
     assert fit_noise(None, 50, 100, "quadratic-kappa") == 0.5
 
 
