@@ -1,6 +1,6 @@
 """Do the board's intervals cover, and how often is somebody marked better where nobody is?
 
-    python benchmarks/board_calibration.py            # about 15 min on 2 cores
+    python benchmarks/board_calibration.py            # about 10 min on 1 core
 
 draws boards with known truth (benchmarks/simulated_boards.py) and counts. Each row of
 benchmarks/results/board_calibration.json is one world; docs/leaderboard.md shows them.

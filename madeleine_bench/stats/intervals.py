@@ -14,15 +14,15 @@ d standard deviations apart:
 
     tau = dim (1 / n_1 + 1 / n_0),     h = tau / (tau + d^2)
 
-with d = .8, an AUROC of .71, in the middle of the tasks; for survival d = .6, as prognosis is
-harder. Kappa compares classes, which move less with the fit than an order of cases does: half of h,
-as measured. A penalty that is chosen shrinks a wide embedding, so that its scores move less than h
-says; the choice itself adds some. The same h covers both, on the wide side.
+with d = .8, an AUROC of .71, in the middle of the tasks; for survival d = .4, a c of .61, as
+prognosis is harder. Kappa compares classes, which move less with the fit than an order of cases
+does: half of h, as measured. A penalty chosen within the training fold shrinks a wide embedding,
+whose scores then move less than h says, while the choice adds some noise. The same h covers both.
 
-The share q of the folds is that of those which move with the cases. A fold of constant predictions,
-as of a model without effect, or with an undefined metric is at chance in every resample, and so
-lends nothing to s^2. With other training cases it would have moved as the others do: divided by q,
-s^2 is what J such folds have.
+q is the share of the folds that move with the test cases. A fold of constant predictions, as of a
+model without effect, or with an undefined metric is at chance in every resample, and so lends
+nothing to s^2. With other training cases it would have moved as the others do, and s^2 / q is the
+variance of J such folds.
 
 The second factor makes the variance of m drawn cases unbiased. The last term is for few-shot
 protocols alone: the variance v of the score between draws of training cases. There J n_test /
@@ -50,7 +50,7 @@ Interval = tuple[float, float]
 LEAST_RARE_CASES = 18
 LEAST_PER_TEST = 3.0
 # By metric: how many standard deviations lie between two class means, and what part of h counts.
-_SEPARATION = {"harrell-c": 0.6}
+_SEPARATION = {"harrell-c": 0.4}
 _USUAL_SEPARATION = 0.8
 _PART = {"quadratic-kappa": 0.5}
 # J n_test / n_train of five folds, which few-shot scores take as well.

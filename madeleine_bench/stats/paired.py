@@ -135,9 +135,11 @@ def paired_difference(
     if n_resamples < 2:
         raise ValueError(f"at least two resamples are needed, found {n_resamples}")
     weights = case_weights(first.case, first.stratum, n_resamples, rng)
-    widened = first.design.factor * first.scores(weights)
-    widened = widened - second.design.factor * second.scores(weights)
-    difference = first.score - second.score
+    score, other = first.score, second.score
+    # Less the score, so that what never varies is exactly 0.
+    widened = first.design.factor * (first.scores(weights) - score)
+    widened = widened - second.design.factor * (second.scores(weights) - other)
+    difference = score - other
     if widened.shape != (n_resamples,) or not np.isfinite([difference, *widened]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
     factors = first.design.training_factor, second.design.training_factor

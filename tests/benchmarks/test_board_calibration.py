@@ -34,9 +34,9 @@ def test_nobody_is_marked_better_by_chance_on_more_than_one_board_in_twenty(worl
         assert world["boards_with_a_false_mark"]["marked"] <= 0.05
 
 
-def test_tasks_of_few_cases_would_double_the_error_of_a_gain():
+def test_tasks_of_few_cases_would_widen_a_gain_by_two_fifths():
     half = {w["tasks"]: w["half_width_of_gains"]["these cohorts"] for w in reversed(WORLDS)}
-    assert half[21] > 1.5 * half[19]
+    assert half[21] > 1.4 * half[19]
 
 
 def test_the_docs_show_what_was_measured():

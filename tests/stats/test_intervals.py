@@ -81,7 +81,7 @@ def test_a_score_of_folds_without_effect_is_as_unsure_as_the_others() -> None:
     (cohort,) = (c for c in COHORTS if c.task == SURVIVAL and c.n == 200)
     drawn = trial(cohort, 3)
     low, high = drawn.intervals["used"][0]
-    assert (drawn.scores[0], low, high) == pytest.approx((0.4788, 0.3432, 0.6144), abs=2e-3)
+    assert (drawn.scores[0], low, high) == pytest.approx((0.4788, 0.3376, 0.6201), abs=2e-3)
     widths = [high - low for low, high in drawn.intervals["used"]]
     assert widths[0] == pytest.approx(np.mean(widths[1:]), rel=0.25)
 
@@ -117,7 +117,7 @@ def test_draws_of_training_cases_add_to_the_variance() -> None:
 def test_kappa_moves_less_with_the_fit_and_survival_more() -> None:
     assert fit_noise(32, 50, 100, "quadratic-kappa") == fit_noise(32, 50, 100) / 2
     tau = 32 * (1 / 50 + 1 / 100)
-    assert fit_noise(32, 50, 100, "harrell-c") == pytest.approx(tau / (tau + 0.36))
+    assert fit_noise(32, 50, 100, "harrell-c") == pytest.approx(tau / (tau + 0.16))
     assert fit_noise(None, 50, 100, "quadratic-kappa") == 0.5
 
 

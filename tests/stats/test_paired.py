@@ -68,6 +68,15 @@ def make_means(first: NDArray[np.float64], second: NDArray[np.float64]):
 # --- the paired bootstrap ---
 
 
+def test_encoders_that_never_vary_have_no_interval() -> None:
+    """The factor made rounding of 0.7, so the interval was 0 to 0 within 1e-17."""
+    positive = np.arange(40) % 2 == 0
+    same = make_scored(positive, np.zeros(40), design=ScoreDesign(20, 4, 0.7, moving=0.6))
+    same = replace(same, scores=lambda weights: np.full(weights.shape[1], 0.7))
+    found = paired_difference(same, replace(same, design=ScoreDesign(20, 4, 0.3)), 200, rng_for(1))
+    assert (found.difference, found.ci95, found.p_value) == (0.0, None, 1.0)
+
+
 def test_difference_interval_and_p_are_those_of_a_loop_over_repeated_units() -> None:
     rng = np.random.default_rng(3)
     positive = np.arange(30) % 6 < 2
