@@ -131,8 +131,8 @@ def _chosen(
     choice = _choice(method.alphas, scaler.apply(choosing), survival, fold)
     if not choice.value:
         outcome = _fit(method, np.zeros_like(rows), train, method.alphas.values[-1:])
-        reason = "chose the model without effect"
-        return replace(outcome, reason=reason, diagnostics=choice.diagnostics)
+        words = "chose the model without effect"
+        return replace(outcome, reason=words, diagnostics=choice.diagnostics)
     outcome = _fit(method, rows, train, (1.0 / choice.value,))
     reason = "; ".join(filter(None, (outcome.reason, *choice.notes))) or None
     return replace(

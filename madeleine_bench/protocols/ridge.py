@@ -33,6 +33,7 @@ _NO_CURVATURE = 1e-10
 _PAST_BEST = 0.05
 _EQUAL_LOSS = 1e-7
 _INNER_TOL = 1e-6
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,19 @@ def principal_axes(rows: Array, *, intercept: bool) -> Axes:
     least = np.maximum(_NO_AXIS * square[..., -1:], np.finfo(np.float64).tiny)
     square = np.where(square > least, square, 0.0)
     vectors = vectors * (square > 0.0)[..., None, :]
+    turned = np.ones((*rows.shape[:-1], square.shape[-1] + intercept))
+    own = turned[..., : square.shape[-1]]
     if wide:
         root = np.sqrt(square)[..., None, :]
         back = rows.mT @ np.divide(vectors, root, out=np.zeros_like(vectors), where=root > 0.0)
-        turned = vectors * root
+        np.multiply(vectors, root, out=own)
     else:
-        back, turned = vectors, rows @ vectors
-    if not finite.all():
-        turned = np.where(finite, turned, np.nan)  # so that the fit says it
+        back = vectors
+        for start in range(0, units, _ROWS_AT_ONCE):  # no third copy of many rows
+            part = slice(start, start + _ROWS_AT_ONCE)
+            own[..., part, :] = rows[..., part, :] @ back
+    np.copyto(turned, np.nan, where=~np.asarray(finite))  # so that the fit says it
     if intercept:
-        turned = np.concatenate([turned, np.ones((*turned.shape[:-1], 1))], axis=-1)
         square = np.concatenate([square, np.full((*square.shape[:-1], 1), float(units))], axis=-1)
     return Axes(turned, square, back, int(intercept))
 

@@ -93,7 +93,10 @@ def _scores(found: Review) -> Iterator[str]:
         )  # fmt: skip
         rows.append([
             inert(task), inert(protocol), inert(main.metric), f"{main.value:.3f}",
-            f"{main.ci95[0]:.3f} to {main.ci95[1]:.3f}" if main.ci95 else "too few cases",
+            # Where there is none, the method begins with why.
+            f"{main.ci95[0]:.3f} to {main.ci95[1]:.3f}" if main.ci95 else inert(
+                main.method.partition(":")[0]
+            ),
             "-" if mean_pool is None else f"{mean_pool.scores.main.value:.3f}",
             "-" if best is None else f"{best[1].scores.main.value:.3f} {inert(best[0])}",
         ])  # fmt: skip
