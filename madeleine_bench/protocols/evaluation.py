@@ -32,7 +32,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the predictions of a protocol on a task and a report of each fit.
 
-    The same input gives the same bytes: one thread, no random state, and rows in the order of
+    The same input gives the same bytes: one thread, inner folds seeded by task and split, rows by
     (key, unit_id) whatever order the units come in.
 
     Args:

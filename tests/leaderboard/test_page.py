@@ -282,7 +282,7 @@ def test_a_phantom_says_so_in_titles_figures_captions_and_banner(pages):
         assert '<body class="phantom">' in page
         figures = re.findall(r'<svg[^>]*role="img"[^>]*><title>([^<]*)', page)
         assert all(title.startswith("PHANTOM") for title in figures)
-    forest = pages["tasks/phantom/few-shot-v1/bcnb-er.html"]
+    forest = pages["tasks/phantom/few-shot-v2/bcnb-er.html"]
     assert 'class="stamp">PHANTOM</text>' in forest
 
 
