@@ -51,8 +51,8 @@ def test_a_browser_that_refuses_storage_still_works(look):
 
 PAGES = (
     "index.html",
-    "tasks/phantom/few-shot-v1/tcga-os.html",
-    "encoders/phantom/few-shot-v1/madeleine.html",
+    "tasks/phantom/few-shot-v2/tcga-os.html",
+    "encoders/phantom/few-shot-v2/madeleine.html",
 )
 
 
@@ -141,7 +141,7 @@ VIEWS = {
     [
         *("index.html", "index.html#b1"),
         *("tasks/local/primary/tcga-os.html", "encoders/local/primary/intra-ssl.html"),
-        "tasks/phantom/few-shot-v1/tcga-os.html",
+        "tasks/phantom/few-shot-v2/tcga-os.html",
     ],
 )
 def test_axe_finds_nothing_serious(look, name, scheme):
