@@ -408,16 +408,37 @@ def _predicted(
         stopped = f"no convergence in {line.n_iter} iterations: the gradient is {line.residual:.1e}"
         reason = stopped if exact else notes[0]
         return failed_fit(len(rows), len(classes), reason, line.n_iter, known)
-    probability = np.zeros((len(rows), len(classes)))
-    probability[:, present] = share.T
     if not (exact or early):  # L-BFGS complains where rounding stops it too
         notes = ()
+    fit = class_fit(share.T, present, classes, constant=line.constant, notes=notes)
+    return replace(fit, n_iter=line.n_iter, diagnostics=known)
+
+
+def class_fit(
+    share: Array,
+    present: Sequence[int],
+    classes: tuple[str, ...],
+    *,
+    constant: bool,
+    notes: tuple[str, ...] = (),
+) -> ClassFit:
+    """Return a fit from its class shares: a class that is absent from train has probability 0.
+
+    Args:
+        share: unit x class that is present.
+        present: indices of the classes in the training units.
+        classes: all class names in order.
+        constant: whether the training rows are all the same; every unit then has the same shares.
+        notes: what is odd about the fit.
+    """
+    probability = np.zeros((len(share), len(classes)))
+    probability[:, present] = share
     if absent := sorted({*classes} - {classes[c] for c in present}):
         notes = (*notes, f"absent from train: {', '.join(absent)}")
-    if line.constant:
-        probability = np.tile(probability[:1], (len(rows), 1))
+    if constant:
+        probability = np.tile(probability[:1], (len(share), 1))
         notes = ("the embeddings are constant on the training rows",)
-    return ClassFit(probability, True, "; ".join(notes) or None, line.n_iter, known)
+    return ClassFit(probability, True, "; ".join(notes) or None)
 
 
 def failed_fit(

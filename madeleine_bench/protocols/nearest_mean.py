@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.protocols.logistic import ClassFit, failed_fit
+from madeleine_bench.protocols.logistic import ClassFit, class_fit, failed_fit
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.types import Split
 
@@ -35,7 +35,7 @@ def nearest_means(
     """
     for split in splits:
         train = embeddings[split.train].astype(np.float64)
-        scaler = fit_scaler(train, "common")  # its size says nothing, but it neither overflows
+        scaler = fit_scaler(train, "common")  # lengths are then far from overflow
         if len(present := np.unique(label[split.train])) < 2:
             reason = f"one class in train: '{classes[present[0]]}'"
             yield failed_fit(len(split.test), len(classes), reason)
@@ -47,14 +47,8 @@ def nearest_means(
         # row by where it stands; equal rows must tie.
         margin = 2.0 * np.einsum("ud,cd->uc", test, means) - np.square(means).sum(axis=1)
         share = np.exp(margin - margin.max(axis=1, keepdims=True))
-        probability = np.zeros((len(test), len(classes)))
-        probability[:, present] = share / share.sum(axis=1, keepdims=True)
-        notes = []
-        if absent := sorted({*classes} - {classes[c] for c in present}):
-            notes = [f"absent from train: {', '.join(absent)}"]
-        if scaler.constant:
-            notes = ["the embeddings are constant on the training rows"]
-        yield ClassFit(probability, True, "; ".join(notes) or None)
+        share /= share.sum(axis=1, keepdims=True)
+        yield class_fit(share, present.tolist(), classes, constant=scaler.constant)
 
 
 def _unit_length(rows: NDArray[np.float64]) -> NDArray[np.float64]:

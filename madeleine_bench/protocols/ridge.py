@@ -161,7 +161,7 @@ def minimise(
     for step in range(min(max_iter, _MOST_STEPS) + 1):
         part, own, penal = loss.take(going), _of_fits(axes, going), ridge[going]
         here = part.expand(margin[going])
-        gradient = here.slope @ own.rows + penal * w[going]
+        gradient = _backward(own, here.slope) + penal * w[going]
         residual[going] = np.sqrt((gradient**2).sum(axis=(1, 2))) / part.total
         if step == 0:
             first = residual.copy()
@@ -173,7 +173,7 @@ def minimise(
             part, own = loss.take(going), _of_fits(axes, going)
             here = part.expand(margin[going])
         share = np.clip(residual[going] / first[going], 1e-3, 0.1)
-        change, change_margin = _newton_step(own, here, penal, gradient, share, part.total)
+        change, change_margin = _newton_step(own, here, penal, gradient, share)
         moved, length = _line_search(part, penal, w[going], change, margin[going], change_margin)
         w[going] += length[:, None, None] * change
         margin[going] += length[:, None, None] * change_margin
@@ -207,7 +207,7 @@ def _backward(axes: Axes, slope: Array) -> Array:
 
 
 def _newton_step(
-    axes: Axes, here: Expansion, ridge: Array, gradient: Array, share: Array, total: Array
+    axes: Axes, here: Expansion, ridge: Array, gradient: Array, share: Array
 ) -> tuple[Array, Array]:
     """Return the change of coefficients and of margins; `share` of the gradient may be left."""
     units = axes.rows.shape[-2]
