@@ -1,12 +1,15 @@
 """The only door to rich: tables, boards and live progress in the terminal."""
 
 import io
+import json
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import typer
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.progress import (
@@ -18,12 +21,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from madeleine_bench.errors import Interrupted
+from madeleine_bench.figures import styled_png, styled_svg
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.aggregate import Board
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, score_text, summary_rows
+from madeleine_bench.report import Report, Table
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -37,12 +43,45 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; cells are plain text, never markup."""
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table = RichTable(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for name in header:
         table.add_column(Text(name), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console().print(table)
+
+
+def deliver(report: Report, form: str = "table", out: Path | None = None, name: str = "") -> None:
+    """Print a report, write it to a folder where one is given, and raise its problem.
+
+    Args:
+        report: what a command found.
+        form: "table", or "json" for the numbers alone.
+        out: folder for NAME.json, further texts, and each chart as SVG and PNG; None writes none.
+        name: file name of the numbers, without its ending.
+
+    Raises:
+        MbenchError: the problem of the report, or the folder cannot be written (InputError).
+    """
+    text = json.dumps(report.document, indent=1, allow_nan=False) + "\n"
+    if out is not None:
+        write_text(out / f"{name}.json", text)
+        for file, content in report.texts.items():
+            write_text(out / file, content)
+        for stem, chart in report.charts.items():
+            write_text(out / f"{stem}.svg", styled_svg(chart))
+            write_bytes(out / f"{stem}.png", styled_png(chart))
+        typer.echo(f"numbers and figures in {out}", err=True)
+    if form == "json":
+        typer.echo(text, nl=False)
+    else:
+        for part in report.body:
+            if isinstance(part, Table):
+                print_table(part.title, part.header, part.rows)
+            else:
+                typer.echo(part)
+    if report.problem is not None:
+        raise report.problem
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
@@ -69,7 +108,7 @@ def board_svg(board: Board) -> str:
 def _draw_board(board: Board, out: Console) -> None:
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    table = Table(
+    table = RichTable(
         title=Text(f"Board '{board.name}' ({kind}{protocol})", style="bold"),
         title_justify="left",
         box=None,

@@ -1,0 +1,103 @@
+"""Options that several commands share."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
+
+Encoders = Annotated[
+    list[str],
+    typer.Option(
+        "--encoder", help="Name, or path of a card; repeatable.", autocompletion=encoder_names
+    ),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--task", help="Id, glob such as 'bcnb-*', or all; repeatable.", autocompletion=task_names
+    ),
+]
+Protocols = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--protocol",
+        help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
+        autocompletion=protocol_names,
+    ),
+]
+Results = Annotated[
+    Path, typer.Option("--results", envvar="MBENCH_RESULTS", help="Results folder.")
+]
+Folders = Annotated[
+    list[Path],
+    typer.Option("--results", envvar="MBENCH_RESULTS", help="Folder with records; repeatable."),
+]
+Catalogue = Annotated[
+    Path | None, typer.Option("--catalogue", help="Folder of tasks instead of the shipped one.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Your cohorts (default: ./mbench.toml, if any).")
+]
+Source = Annotated[
+    Literal["auto", "phantom", "local"],
+    typer.Option(help="auto: your files where configured, phantoms elsewhere."),
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one per CPU).")]
+Signal = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
+
+_WORKSPACE: dict[str, tuple[Any, Any]] = {
+    "source": (Source, "auto"),
+    "jobs": (Jobs, None),
+    "results": (Results, Path("results")),
+    "config": (Config, None),
+    "catalogue": (Catalogue, None),
+    "phantom_signal": (Signal, None),
+    "phantom_seed": (Seed, None),
+}
+
+
+def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a `Workspace` in place of its parameter `workspace`.
+
+    Args:
+        without: options that the command does not take, such as "jobs".
+    """
+    names = [name for name in _WORKSPACE if name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.name != "workspace"]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        shared = [
+            inspect.Parameter(name, kind, default=default, annotation=annotation)
+            for name, (annotation, default) in _WORKSPACE.items()
+            if name in names
+        ]
+
+        @functools.wraps(command)
+        def call(**options: Any) -> None:
+            from madeleine_bench.specs.workspace import Workspace
+
+            values = {name: options.pop(name) for name in names}
+            if "jobs" in names:
+                values["jobs"] = values["jobs"] or os.cpu_count() or 1
+            command(**options, workspace=Workspace(**values))
+
+        parameters = [p.replace(kind=kind) for p in own] + shared
+        del call.__wrapped__  # its signature is another
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
+
+    return decorate

@@ -1,0 +1,40 @@
+"""Where a command works: results, cohorts, catalogue, source of the slides, worker processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
+
+SourceChoice = Literal["auto", "phantom", "local"]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What every command that reads cohorts or records has to know.
+
+    Attributes:
+        results: the results folder.
+        source: "auto" takes local files where mbench.toml names them, phantoms elsewhere.
+        config: path of mbench.toml; None takes the one of the working folder.
+        catalogue: folder of tasks; None takes the shipped one.
+        jobs: worker processes.
+        phantom_signal: biology in the phantoms; None keeps what the cohort declares.
+        phantom_seed: seed of the phantoms; None keeps what the cohort declares.
+    """
+
+    results: Path = Path("results")
+    source: SourceChoice = "auto"
+    config: Path | None = None
+    catalogue: Path | None = None
+    jobs: int = 1
+    phantom_signal: float | None = None
+    phantom_seed: int | None = None
+
+    def tasks(self) -> Catalogue:
+        """Return the catalogue of tasks, cohorts and protocols.
+
+        Raises:
+            InputError: the folder lacks a file, or a file in it is wrong.
+        """
+        return load_catalogue(self.catalogue)
