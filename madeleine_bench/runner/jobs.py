@@ -21,10 +21,12 @@ from madeleine_bench.finetuning.evaluation import (
     FitRequest,
     collect,
     fit,
+    fit_path,
+    read_fit,
     seeded_splits,
     torch_device,
+    write_fit,
 )
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.hashing import file_state, hash_code
 from madeleine_bench.process_memory import peak_memory_mb, return_freed_memory

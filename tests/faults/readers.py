@@ -25,7 +25,7 @@ from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
-from madeleine_bench.finetuning.fit_files import Fit, read_fit, write_fit
+from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
@@ -34,7 +34,7 @@ from madeleine_bench.pretrain.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.curves import TrainingLog, read_log
+from madeleine_bench.pretrain.log import TrainingLog, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
 from madeleine_bench.protocols.fits import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder

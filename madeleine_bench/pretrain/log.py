@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +37,7 @@ _FEW, _POINT = 15, {"size": 22}
 
 
 class TrainingLog:
-    """A CSV file with one row an epoch; a row is one write, so a crash can cut only the last one.
+    """A CSV file with one row an epoch, written whole after each epoch.
 
     Attributes:
         path: the file.
@@ -50,11 +49,12 @@ class TrainingLog:
         Args:
             path: the file.
             resume_epoch: the epoch after which the run goes on: its row and those before it are
-                kept, later ones dropped. None begins anew and replaces what is there.
+                kept, later ones dropped. None begins a new log and replaces what is there.
         """
         self.path = path
+        self._rows: list[list[str]] | None = None
+        self._columns: list[str] = []
         self._resume_epoch = resume_epoch
-        self._columns: list[str] | None = None
 
     def append(self, row: Mapping[str, float | None]) -> None:
         """Add the row of an epoch. The first row settles the columns of the log.
@@ -66,36 +66,26 @@ class TrainingLog:
             InputError: the file cannot be read or written, or is of a run with other columns.
             ValueError: the row has not the columns of the rows before it.
         """
-        if self._columns is None:
-            self._columns = self._begin(list(row))
+        if self._rows is None:
+            self._columns, self._rows = self._start(list(row))
         if set(row) != set(self._columns):
             raise ValueError(f"a row of {sorted(row)} in a log of {sorted(self._columns)}")
-        line = _line([_cell(row[column]) for column in self._columns])
-        try:
-            target = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-            try:
-                written = os.write(target, line.encode())
-            finally:
-                os.close(target)
-        except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
-        if written < len(line.encode()):
-            raise InputError(f"cannot write {self.path}: the disk has no room for a whole row")
+        self._rows.append([_cell(row[column]) for column in self._columns])
+        lines = [self._columns, *self._rows]
+        write_text(self.path, "".join(",".join(cells) + "\n" for cells in lines))
 
-    def _begin(self, columns: list[str]) -> list[str]:
-        """Write the header and the rows that are kept; return the columns."""
-        kept: list[list[str]] = []
-        if self._resume_epoch is not None and self.path.exists():
-            header, rows = _read_rows(self.path)
-            if set(header) != set(columns):
-                raise InputError(
-                    f"{self.path} has the columns {', '.join(header)}; this run logs "
-                    f"{', '.join(columns)}. Move the file away to go on with a new log"
-                )
-            columns, epoch = header, header.index("epoch")
-            kept = [row for row in rows if float(row[epoch]) <= self._resume_epoch]
-        write_text(self.path, "".join(map(_line, [columns, *kept])))
-        return columns
+    def _start(self, columns: list[str]) -> tuple[list[str], list[list[str]]]:
+        """Return the columns, and the rows of an earlier part of the run."""
+        if self._resume_epoch is None or not self.path.exists():
+            return columns, []
+        header, rows = _read_rows(self.path)
+        if set(header) != set(columns):
+            raise InputError(
+                f"{self.path} has the columns {', '.join(header)}; this run logs "
+                f"{', '.join(columns)}. Move the file away to go on with a new log"
+            )
+        epoch = header.index("epoch")
+        return header, [row for row in rows if float(row[epoch]) <= self._resume_epoch]
 
 
 def read_log(path: Path) -> pd.DataFrame:
@@ -238,12 +228,6 @@ def _panel_title(text: str) -> Any:
     import altair as alt
 
     return alt.Title(text, anchor="start", fontSize=12, fontWeight="normal", color=INK, offset=6)
-
-
-def _line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 def _cell(value: float | None) -> str:
