@@ -127,9 +127,7 @@ class Speed:
             with patch.object(run_module, "choose_source", lambda *_: source):
                 run = Run.start(recipe, self.store, Path(folder), self.group)
             reset_peak(self.clock)
-            try:
-                yield run
-            finally:
+            yield run
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.slide_jobs import EncoderChoice, extract_by_jobs
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.executor import threads_in_a_worker
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 
 SHOWN_FAILURES = 10
 _SAME_MPP = 0.05

@@ -32,7 +32,7 @@ from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
 from madeleine_bench.protocols.evaluation import class_index, collected, survival_of
-from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec

@@ -35,8 +35,8 @@ from madeleine_bench.pretrain.checkpoint import (
     restore_moments,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
+from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import (
     Group,

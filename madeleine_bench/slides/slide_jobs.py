@@ -15,7 +15,7 @@ from madeleine_bench.slides.patch_encoders import (
     load_patch_encoder,
 )
 from madeleine_bench.slides.patch_encoders.base import Device, Precision
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.types import Progress, Silence
 
 

@@ -8,7 +8,7 @@ import pytest
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import read_yaml
-from madeleine_bench.specs.pages import catalogue_pages
+from tests.docs.catalogue_cards import catalogue_pages
 from tests.docs.site_pages import encoder_pages
 
 TASKS, ENCODERS, BASELINES = (resource_folder(n) for n in ("tasks", "encoders", "baselines"))

@@ -36,18 +36,18 @@ from madeleine_bench.pretrain.checkpoint import (
 )
 from madeleine_bench.pretrain.log import TrainingLog, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
 from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
 from madeleine_bench.runner.lock import read_lock
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
 from madeleine_bench.specs.regression import read_explanations, read_suite

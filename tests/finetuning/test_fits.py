@@ -14,8 +14,7 @@ from madeleine_bench.finetuning.evaluation import (
     torch_device,
     write_fit,
 )
-from madeleine_bench.metrics.classification import auroc
-from madeleine_bench.metrics.ordinal import quadratic_kappa
+from madeleine_bench.metrics.classification import auroc, quadratic_kappa
 from madeleine_bench.metrics.survival import harrell_c
 from madeleine_bench.models.mil.base import BagOutput
 from madeleine_bench.types import Split, Splits, Survival
