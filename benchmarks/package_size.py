@@ -36,12 +36,7 @@ Sizes = dict[str, dict[str, int]]
 
 
 def code_lines(text: str) -> int:
-    """Return the number of lines with code: no blank lines, comments or docstrings.
-
-    Examples:
-        >>> code_lines('\"\"\"What it does.\"\"\"\\n\\n# why\\nx = [\\n    1,\\n]\\n')
-        3
-    """
+    """Return the number of lines with code: no blank lines, comments or docstrings."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(text)):
@@ -117,7 +112,9 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
     if "walks" in results:
         lines += ["", "| on the way of | functions | files |", "|---|---|---|"]
         for name, walk in results["walks"].items():
-            cells = [f"{walk[f'{n} before']} → {walk[f'{n} after']}" for n in ("functions", "files")]
+            cells = [
+                f"{walk[f'{n} before']} → {walk[f'{n} after']}" for n in ("functions", "files")
+            ]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -63,15 +63,15 @@ def walks(package: Path) -> dict[str, dict[str, int]]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = ["run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe/v2",
-               "--source", "phantom", "--jobs", "1"]  # fmt: skip
+        run = ["run", "--encoder", "mean-pool", "--task", "bcnb-er", "--source", "phantom",
+               "--protocol", "linear-probe/v2", "--jobs", "1"]  # fmt: skip
         found = {"one cell of a run": walk(package, folder, *run)}
         walk(package, folder, "submit", "pack", "mean-pool")
         found["one submission"] = walk(
             package, folder, "submit", "verify", "mean-pool.zip", "--jobs", "1"
         )
-        train = ["pretrain", "madeleine", "--source", "phantom", "--device", "cpu",
-                 "--set", "epochs=3", "--set", "optimiser.warmup_epochs=1", "--out", "trained"]  # fmt: skip
+        train = ["pretrain", "madeleine", "--source", "phantom", "--device", "cpu", "--out", "out",
+                 "--set", "epochs=3", "--set", "optimiser.warmup_epochs=1"]  # fmt: skip
         found["one training step"] = walk(package, folder, *train, inside="Run.step")
         picture = Image.new("RGB", (1024, 1024), (240, 240, 240))
         picture.paste((190, 90, 160), (100, 100, 900, 900))
