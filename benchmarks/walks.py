@@ -77,7 +77,7 @@ def walks(package: Path) -> dict[str, dict[str, int]]:
         picture.paste((190, 90, 160), (100, 100, 900, 900))
         picture.save(folder / "picture.png")
         walk(package, folder, "slides", "convert", "picture.png", "--mpp", "0.5", "--out", "slides")
-        extract = ["features", "extract", "--slides", "slides", "--cohort", "bcnb", "--out", "bags"]  # fmt: skip
+        extract = ["features", "extract", "--slides", "slides", "--cohort", "bcnb", "--out", "bags"]
         found["one slide"] = walk(package, folder, *extract)
     return found
 
