@@ -13,7 +13,6 @@ from distributed.protocol.pickle import dumps
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.data.bags import read_bag_file, write_bag_file
-from madeleine_bench.data.config import Config
 from madeleine_bench.data.packed import INDEX, pack_cohort, read_index
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
@@ -25,8 +24,8 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import SHARD_SLIDES
-from madeleine_bench.runner.executors import ExecutorChoice, open_executor
 from madeleine_bench.runner.jobs import EmbedJob
+from madeleine_bench.runner.workers import open_executor
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns
@@ -112,7 +111,7 @@ def scheduler_costs(tasks: int) -> dict[str, float]:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_executor(ExecutorChoice("dask"), Config(), 2, Path(folder), Silence()) as executor,
+        open_executor("dask", None, 2, Path(folder), Silence()) as executor,
     ):
         list(executor.run(_nothing, range(20), _lost))  # opens the cluster
         spent = fastest(lambda: list(executor.run(_nothing, range(tasks), _lost)), 2)

@@ -145,8 +145,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     toml.write_text(
         '[cohorts.bcnb]\nfeatures = "bcnb"\nlabels = "bcnb.csv"\n'
         'columns = { slide = "slide_id", case = "" }\n[cohorts.bcnb.tasks.bcnb-er]\n'
-        'map = { "1" = "positive" }\n[executor]\nkind = "slurm"\ncores = 2\n'
-        'memory = "4GB"\njobs = 2\n'
+        'map = { "1" = "positive" }\n'
     )
     yield Format("mbench.toml", toml, lambda: load_config(toml))
 
