@@ -86,7 +86,7 @@ def _recipe_and_data(
     from madeleine_bench.data.config import load_config
     from madeleine_bench.errors import InputError
     from madeleine_bench.pretrain.recipe import load_recipe, shipped_recipes, with_changes
-    from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+    from madeleine_bench.runner.cohorts import open_cohort
     from madeleine_bench.specs.loader import did_you_mean
 
     catalogue = workspace.tasks()
@@ -101,11 +101,7 @@ def _recipe_and_data(
             f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
             f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    data = open_cohort(
-        catalogue, cohort_id, workspace.source, load_config(workspace.config),
-        workspace.results / "cache",
-        PhantomChoice(workspace.phantom_signal, workspace.phantom_seed),
-    ).data  # fmt: skip
+    data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])

@@ -1,4 +1,4 @@
-"""`mbench.toml`: which cohorts the user has, where, what their label words mean; and workers."""
+"""`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
 import re
 import tomllib
@@ -10,13 +10,6 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
-from madeleine_bench.specs.executor import (
-    QUEUES,
-    ExecutorSection,
-    LocalCluster,
-    QueueCluster,
-    RunningCluster,
-)
 from madeleine_bench.specs.loader import Spec, did_you_mean, valid_keys
 from madeleine_bench.specs.task import (
     ClassLabels,
@@ -37,11 +30,11 @@ _WINDOWS = (
     "single quotes, as 'C:\\data', or with forward slashes, as \"C:/data\""
 )
 _PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
-_EXECUTORS: dict[str, type[Spec]] = {
-    "local": LocalCluster,
-    "address": RunningCluster,
-    **dict.fromkeys(QUEUES, QueueCluster),
-}
+_NO_EXECUTOR = (
+    "the section [executor] is no longer read: name an address or a queueing system with "
+    "--executor dask --scheduler, and describe the jobs of a queue in the settings of "
+    "dask-jobqueue (docs/scale.md)"
+)
 
 
 def _check_path(path: PathT) -> PathT:
@@ -115,7 +108,6 @@ class Config(Spec):
     """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file."""
 
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
-    executor: ExecutorSection | None = None
     path: Path | None = Field(default=None, exclude=True)
 
     def check(self, known_cohorts: Iterable[str], known_tasks: Mapping[str, TaskSpec]) -> None:
@@ -214,9 +206,9 @@ def load_config(path: Path | None = None) -> Config:
             raise InputError(f"{path}:{where}: {_WINDOWS}") from error
         raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
     if "path" in data:
-        raise InputError(
-            f"{path}:{_line_of(text, ('path',))}: unknown key 'path'; valid: cohorts, executor"
-        )
+        raise InputError(f"{path}:{_line_of(text, ('path',))}: unknown key 'path'; valid: cohorts")
+    if "executor" in data:
+        raise InputError(f"{path}:{_line_of(text, ('executor',))}: {_NO_EXECUTOR}")
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -256,16 +248,11 @@ def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(error: ValidationError, path: Path, text: str) -> str:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
-        if fault["type"].startswith("union_tag"):
-            lines.append(_explain_kind(fault["input"], path, text))
-            continue
         # A union adds its branch to the place; the key ends where the file has no such name.
         place = tuple(
             str(part) for part in fault["loc"] if part not in ("literal['phantom']", "path")
         )
         model = _model_at(place)
-        if place[0] == "executor":
-            place = (place[0], *place[2:])
         where = f"{path}:{_line_of(text, place)}"
         key = ".".join(place)
         if fault["type"] == "extra_forbidden":
@@ -278,21 +265,10 @@ def _explain(error: ValidationError, path: Path, text: str) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _explain_kind(section: Any, path: Path, text: str) -> str:
-    """Return what is wrong with the key that says of which kind the section [executor] is."""
-    where = f"{path}:{_line_of(text, ('executor', 'kind'))}"
-    if "kind" not in section:
-        return f"{where}: missing key 'executor.kind'; valid: {', '.join(_EXECUTORS)}"
-    word = str(section["kind"])
-    return f"{where}: 'executor.kind' is '{word}'{did_you_mean(word, list(_EXECUTORS))}"
-
-
 def _model_at(place: Sequence[str]) -> type[Spec]:
     """Return the model that the parent of a place is read into."""
     if len(place) <= 1:
         return Config
-    if place[0] == "executor":
-        return _EXECUTORS[place[1]]
     if len(place) <= 3:
         return CohortEntry
     return ColumnsEntry if place[2] == "columns" else TaskEntry

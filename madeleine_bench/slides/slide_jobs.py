@@ -65,7 +65,7 @@ class RunJobs(Protocol):
         self,
         work: Callable[[SlideJob], SlideOutcome],
         jobs: Sequence[SlideJob],
-        lost: Callable[[SlideJob, str], SlideOutcome],
+        on_worker_death: Callable[[SlideJob, str], SlideOutcome],
         *,
         gpu: bool,
     ) -> Iterator[SlideOutcome]:
