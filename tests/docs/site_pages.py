@@ -1,7 +1,6 @@
 """Hook of mkdocs (mkdocs.yml): the pages made from YAML, from the code and from the commands.
 
-It stands under tests/ because it serves the project and its tests, not users: what users want of
-it, the cards of a catalogue, is `mbench tasks cards`.
+It stands under tests/ because it serves the project and its tests, not users.
 """
 
 import posixpath
