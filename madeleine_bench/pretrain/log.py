@@ -4,36 +4,38 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.figures import COLOURS, GREY, INK, styled_svg
+from madeleine_bench.figures import COLOURS, GREY, styled_svg
 from madeleine_bench.files import write_text
 
-# Columns that are neither a loss term nor measured on held-out cases.
-_OTHER = ("epoch", "step", "learning_rate", "patches_per_s", "tokens_per_s", "seconds")
-_HELD_OUT = "held_out_"
-_CHANCE = "chance"
-_RETRIEVAL = {
-    "retrieval": "mean reciprocal rank",
-    "recall_at_1": "recall at 1",
-    "chance": _CHANCE,
-}
-_TERMS = {
+# Panels of the figure: title, and the columns of the log with the names they are shown by.
+_LOSSES = {
     "loss": "Loss: weighted sum of its terms",
     "global": "Loss: contrast of slides (global)",
     "local": "Loss: transport of tokens (local)",
     "intra": "Loss: contrast of two views (intra)",
 }
-_WIDTH, _HEIGHT = 360, 110
-_GAPS = {"row": 78, "column": 64}
+_HELD_OUT = {
+    "held_out_retrieval": ("Retrieval on held-out cases", "mean reciprocal rank"),
+    "held_out_recall_at_1": ("Retrieval on held-out cases", "recall at 1"),
+    "held_out_chance": ("Retrieval on held-out cases", "chance"),
+    "held_out_smooth_rank": ("Smooth rank of held-out H&E slides", "of this panel"),
+    "held_out_token_cosine": (
+        "Mean cosine between tokens of a slide (1 is collapse)",
+        "of this panel",
+    ),
+}
+_OTHER = ("epoch", "step", "learning_rate", "patches_per_s", "tokens_per_s", "seconds")
+_CURVES = {
+    "of this panel": (COLOURS[0], [1, 0]), "mean reciprocal rank": (COLOURS[0], [1, 0]),
+    "recall at 1": (COLOURS[1], [1, 0]), "chance": (GREY, [4, 3]),
+}  # fmt: skip
 _MOST_TICKS = 9
-_FEW, _POINT = 15, {"size": 22}
+_FEW = 15
 
 
 class TrainingLog:
@@ -117,103 +119,49 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
 
     if log.empty:
         raise ValueError("a log without a row has no curves")
-    panels = [
-        panel
-        for row in zip_longest(_loss_panels(log), _held_out_panels(log), fillvalue=_BLANK)
-        for panel in row
-    ]
-    heading = alt.Title(
-        re.sub("phantom", "PHANTOM", title, flags=re.IGNORECASE), anchor="start", fontSize=15,
-        fontWeight=600, color=INK, offset=20,
-    )  # fmt: skip
-    chart = alt.concat(
-        *[_draw(log, panel) for panel in panels], columns=2, title=heading, padding=16,
-        # "flush" sets panels out by their plots alone, so they align whatever stands around them.
-        bounds="flush", spacing=_GAPS, background="white",
-    )  # fmt: skip
-    chart = chart.resolve_scale(color="independent", strokeDash="independent")
-    return styled_svg(chart)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """One small chart: a line for each series, columns of the log by the names they are shown by.
-
-    `low` and `high` are where the axis must reach to; None leaves an end to the data.
-    """
-
-    title: str
-    series: Mapping[str, str]
-    low: float | None = None
-    high: float | None = None
-
-
-_BLANK = _Panel("", {})
-
-
-def _loss_panels(log: pd.DataFrame) -> list[_Panel]:
-    """Return a panel for each loss term, the total first."""
-    terms = [c for c in log.columns if c not in _OTHER and not c.startswith(_HELD_OUT)]
-    terms.sort(key=lambda term: term != "loss")
-    return [_Panel(_TERMS.get(term, f"Loss: {term}"), {term: term}, 0.0) for term in terms]
-
-
-def _held_out_panels(log: pd.DataFrame) -> list[_Panel]:
-    found = {f"{_HELD_OUT}{name}": shown for name, shown in _RETRIEVAL.items()}
-    panels = [
-        _Panel("Retrieval on held-out cases", found, 0.0, 1.0),
-        _Panel("Smooth rank of held-out H&E slides", {f"{_HELD_OUT}smooth_rank": "rank"}, 0.0),
-        _Panel(
-            "Mean cosine between tokens of a slide (1 is collapse)",
-            {f"{_HELD_OUT}token_cosine": "cosine"},
-            0.0,
-            1.0,
-        ),
-    ]
-    measured = set(log.columns[log.notna().any()])
-    there = [
-        replace(panel, series={c: n for c, n in panel.series.items() if c in measured})
-        for panel in panels
-    ]
-    return [panel for panel in there if panel.series]
-
-
-def _draw(log: pd.DataFrame, panel: _Panel) -> Any:
-    import altair as alt
-
-    if panel is _BLANK:
-        nothing = alt.Chart(pd.DataFrame({"epoch": []})).mark_point()
-        return nothing.properties(width=_WIDTH, height=_HEIGHT)
-    names = list(panel.series.values())
-    long = log[["epoch", *panel.series]].rename(columns=dict(panel.series))
-    long = long.melt("epoch", var_name="curve").dropna()
-    # Chance is a line to compare with, not a result: grey and dashed.
-    colours = [
-        GREY if name == _CHANCE else colour for name, colour in zip(names, COLOURS, strict=False)
-    ]
-    dashes = [[4, 3] if name == _CHANCE else [1, 0] for name in names]
-    legend = None
-    if len(names) > 1:
-        legend = alt.Legend(
-            title=None, orient="top", labelColor=INK, labelFontSize=11, symbolType="stroke",
-            symbolSize=220, symbolStrokeWidth=2, offset=4, columnPadding=16,
-        )  # fmt: skip
-    reach = [*long["value"], *(end for end in (panel.low, panel.high) if end is not None)]
-    low, high = min(reach), max(reach)
+    losses = [c for c in log.columns if c not in _OTHER and c not in _HELD_OUT]
+    losses.sort(key=lambda column: column != "loss")
+    shown = {c: (_LOSSES.get(c, f"Loss: {c}"), "of this panel") for c in losses}
+    shown |= {c: names for c, names in _HELD_OUT.items() if c in log}
+    curves = pd.concat(
+        log[["epoch"]].assign(value=log[column], panel=panel, curve=curve)
+        for column, (panel, curve) in shown.items()
+    ).dropna()
+    panels = list(dict.fromkeys(curves["panel"]))
+    colours, dashes = (list(each) for each in zip(*_CURVES.values(), strict=True))
+    named = list(_CURVES)[1:] if "chance" in set(curves["curve"]) else []
+    legend = alt.Legend(title=None, orient="bottom", values=named) if named else None
     epochs = alt.Axis(title="epoch", format="d", values=_epoch_ticks(log["epoch"]), grid=False)
-    values = alt.Axis(title=None, tickCount=4, domain=False, ticks=False, minExtent=34)
-    scale = alt.Scale(domain=[low, high if high > low else low + 1.0], zero=False, nice=4)
-    return (
-        alt.Chart(long)
-        .mark_line(strokeWidth=1.8, point=_POINT if log["epoch"].nunique() <= _FEW else False)
+    chart = (
+        alt.Chart(curves)
+        .mark_line(strokeWidth=1.8, point={"size": 22} if log["epoch"].nunique() <= _FEW else False)
         .encode(
             alt.X("epoch:Q", axis=epochs, scale=alt.Scale(zero=False, nice=False, padding=4)),
-            alt.Y("value:Q", axis=values, scale=scale),
-            alt.Color("curve:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
-            alt.StrokeDash("curve:N", scale=alt.Scale(domain=names, range=dashes), legend=legend),
+            alt.Y("value:Q", axis=alt.Axis(title=None, tickCount=4)),
+            alt.Color(
+                "curve:N", legend=legend, scale=alt.Scale(domain=list(_CURVES), range=colours)
+            ),
+            alt.StrokeDash(
+                "curve:N", legend=legend, scale=alt.Scale(domain=list(_CURVES), range=dashes)
+            ),
         )
-        .properties(width=_WIDTH, height=_HEIGHT, title=_panel_title(panel.title))
+        .properties(width=360, height=110)
+        .facet(
+            alt.Facet(
+                "panel:N",
+                title=None,
+                sort=panels,
+                header=alt.Header(labelAnchor="start", labelFontSize=12),
+            ),
+            columns=2,
+        )
+        .resolve_scale(y="independent")
+        .resolve_axis(x="independent")
+        .properties(
+            title=re.sub("phantom", "PHANTOM", title, flags=re.IGNORECASE), background="white"
+        )
     )
+    return styled_svg(chart)
 
 
 def _epoch_ticks(epochs: pd.Series) -> list[int]:
@@ -222,12 +170,6 @@ def _epoch_ticks(epochs: pd.Series) -> list[int]:
     steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
     step = next(step for step in steps if (last - first) // step < _MOST_TICKS)
     return list(range(first + -first % step, last + 1, step))
-
-
-def _panel_title(text: str) -> Any:
-    import altair as alt
-
-    return alt.Title(text, anchor="start", fontSize=12, fontWeight="normal", color=INK, offset=6)
 
 
 def _cell(value: float | None) -> str:
