@@ -66,10 +66,13 @@ def test_cohorts_and_executor_stand_beside_each_other(tmp_path):
     ("text", "message"),
     [
         ("executor = 3\n", r"toml:1: 'executor': "),
-        ("[executor]\nworkers = 3\n", r"toml:1: missing key 'executor\.kind'; valid: local"),
+        (
+            "[executor]\nworkers = 3\n",
+            r"toml:1: 'executor': Unable to extract tag using discriminator 'kind'",
+        ),
         (
             '[executor]\n\nkind = "slum"\n',
-            r"toml:3: 'executor\.kind' is 'slum'; did you mean 'slurm'",
+            r"toml:1: 'executor': Input tag 'slum' found using 'kind'.*expected tags: 'local'",
         ),
         (
             '[executor]\nkind = "local"\nworker = 3\n',
