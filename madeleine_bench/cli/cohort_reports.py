@@ -6,9 +6,9 @@ from pathlib import Path
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
+from madeleine_bench.data.audit_cohort import left_out, some_left_out
 from madeleine_bench.data.bags import BagLayout
 from madeleine_bench.data.config import Config, load_config
-from madeleine_bench.data.coverage import left_out, some_left_out
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.ucsb import fetch_ucsb
