@@ -21,6 +21,8 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +35,7 @@ from threadpoolctl import ThreadpoolController
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.files import write_text
-from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.provenance import machine_provenance
-from madeleine_bench.runner.phantom_slides import write_phantom_slides
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.choice import choose_patches, read_patches
 from madeleine_bench.slides.extraction import ExtractionSettings, extract
@@ -47,7 +47,6 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
-from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.types import Silence
 
@@ -59,13 +58,10 @@ CASES = 12
 
 def phantom_slides(work: Path) -> Path:
     """Return the folder of some phantom slides, drawn where they are not there."""
-    catalogue = load_catalogue()
-    spec = catalogue.cohorts["bcnb"]
-    cohort = PhantomCohort(spec, catalogue.tasks_of("bcnb"))
-    done = write_phantom_slides(
-        cohort, spec.columns, CASES, work / "bcnb", Silence(), workers=os.cpu_count() or 1
-    )
-    return done.slides
+    script = Path(__file__).resolve().parents[1] / "examples" / "phantom_slides"
+    command = [sys.executable, script, "bcnb", "--cases", str(CASES), "--out", work / "bcnb"]
+    subprocess.run(command, check=True)
+    return work / "bcnb" / "slides"
 
 
 class NoEncoder:
