@@ -10,15 +10,14 @@ import pandas as pd
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms.features import Appearance, patch_features
-from madeleine_bench.phantoms.labels import class_words, survival_words
-from madeleine_bench.phantoms.latents import LatentModel
 from madeleine_bench.phantoms.layout import CaseTissue, cut_section, draw_tissue
-from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, make_roster
+from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, class_words, make_roster, survival_words
 from madeleine_bench.phantoms.world import (
     COMPOSITION_STD,
     PATCH_ENCODER,
     SHARE_TO_BIAS,
     WORLDS,
+    LatentModel,
 )
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
@@ -86,8 +85,8 @@ class PhantomCohort:
         self.appearance = Appearance(self.world)
         self._latents = LatentModel(self.world)
         self._fingerprint = hash_code([Path(__file__).parent])
-        own = [task for task in tasks if task.cohort == cohort.id]
-        self.slides = self._labelled_roster(own) if table is None else table
+        mine = [task for task in tasks if task.cohort == cohort.id]
+        self.slides = self._labelled_roster(mine) if table is None else table
         self._rows: dict[str, tuple[str, str, str]] = {
             slide: (case, stain, site)
             for slide, case, stain, site in self.slides[ROSTER_COLUMNS].itertuples(index=False)
@@ -136,10 +135,10 @@ class PhantomCohort:
 
     def part(self, slide_ids: Sequence[str]) -> "PhantomCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
-        own = copy.copy(self)
-        own.slides = rows_of(self.slides, slide_ids)
-        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
-        return own
+        part = copy.copy(self)
+        part.slides = rows_of(self.slides, slide_ids)
+        part._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        return part
 
     def latents(self, case_id: str) -> Mapping[str, float]:
         """Return the hidden causes of a case, by name."""
