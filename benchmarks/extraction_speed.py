@@ -37,7 +37,6 @@ from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.files import write_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.choice import choose_patches, read_patches
 from madeleine_bench.slides.extraction import ExtractionSettings, extract
 from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patch_encoders import (
@@ -45,6 +44,7 @@ from madeleine_bench.slides.patch_encoders import (
     find_patch_encoder,
     load_patch_encoder,
 )
+from madeleine_bench.slides.patches import choose_patches, read_patches
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.specs.patch_card import PatchEncoderCard

@@ -15,16 +15,15 @@ from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import files_under, write_bytes
 from madeleine_bench.slides.bag_folder import boxes_on_thumbnail
-from madeleine_bench.slides.choice import choose_patches
-from madeleine_bench.slides.contours import tissue_contours
 from madeleine_bench.slides.folder import PICTURE_SUFFIXES, convert_picture, list_slides
 from madeleine_bench.slides.overlay import (
     heat_overlay,
     picture_bytes,
     side_by_side,
+    tissue_contours,
     tissue_overlay,
 )
-from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.patches import PatchSettings, choose_patches
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.types import Bag

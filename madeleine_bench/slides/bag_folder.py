@@ -18,10 +18,13 @@ from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_
 from madeleine_bench.data.patch_files import PatchPlace, write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.slides.choice import ChosenPatches
-from madeleine_bench.slides.contours import contours_geojson, tissue_contours
-from madeleine_bench.slides.overlay import picture_bytes, tissue_overlay
-from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.overlay import (
+    contours_geojson,
+    picture_bytes,
+    tissue_contours,
+    tissue_overlay,
+)
+from madeleine_bench.slides.patches import ChosenPatches, PatchSettings
 from madeleine_bench.slides.reader import Slide
 
 KEY_ATTRIBUTE = "extraction"

@@ -16,14 +16,14 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import hash_file, hash_json
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.choice import (
+from madeleine_bench.slides.patch_encoders import PatchEncoder
+from madeleine_bench.slides.patches import (
     ChosenPatches,
+    PatchSettings,
     choose_patches,
     find_patch_file,
     read_patches,
 )
-from madeleine_bench.slides.patch_encoders import PatchEncoder
-from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.read_ahead import Batch, ReadAhead
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings

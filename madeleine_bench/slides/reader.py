@@ -4,6 +4,7 @@ Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper le
 """
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ from PIL import Image
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.hashing import hash_sample
-from madeleine_bench.slides.pyramid import phantom_kind
 
 MppSource = Literal["given", "stated", "objective"]
 Read = TypeVar("Read")
 
+_PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _MPP_RANGE = (0.02, 100.0)  # from above the finest objective to a coarse overview scan
 _TIFF_MPP_LARGEST = 20.0  # above it, a resolution tag says "72 dpi", not how the slide was scanned
 _ANISOTROPY = 0.05  # pixels are square to this; no tool of the field reads others
@@ -247,6 +248,22 @@ class Slide:
             with self._idle:
                 self._reads -= 1
                 self._idle.notify_all()
+
+
+def phantom_description(kind: str, text: str) -> str:
+    """Return the description of a phantom slide, which every reader of ours knows it by.
+
+    Examples:
+        >>> phantom_kind(phantom_description("rendered", "drawn, not scanned"))
+        'rendered'
+    """
+    return f"{_PHANTOM_MARK} ({kind}): {text}"
+
+
+def phantom_kind(description: str) -> str | None:
+    """Return the kind of phantom that a description states; None for a real slide."""
+    mark = re.match(rf"{_PHANTOM_MARK} \(([\w.-]+)\)", description)
+    return mark.group(1) if mark else None
 
 
 def checked_mpp(mpp: float, name: str) -> float:

@@ -10,11 +10,12 @@ from typing import Protocol
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, SlideOutcome, extracted, follow
 from madeleine_bench.slides.patch_encoders import (
+    Device,
     PatchEncoder,
     PatchEncoderEntry,
+    Precision,
     load_patch_encoder,
 )
-from madeleine_bench.slides.patch_encoders.base import Device, Precision
 from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.types import Progress, Silence
 

@@ -9,8 +9,7 @@ from phantom_rendering.slides import main as draw
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.slides.folder import read_picture
-from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.folder import read_picture, write_pyramid
 from tests.slides.conftest import noise, plain_tiff, section
 
 

@@ -10,10 +10,9 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, extract
-from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.folder import list_slides, write_pyramid
 from madeleine_bench.slides.patch_encoders import find_patch_encoder, patch_fingerprint
 from madeleine_bench.slides.patches import PatchSettings
-from madeleine_bench.slides.pyramid import write_pyramid
 from madeleine_bench.slides.slide_jobs import EncoderChoice, extract_by_jobs
 from madeleine_bench.types import Silence
 

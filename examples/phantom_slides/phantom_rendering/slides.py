@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import tifffile
 
 from madeleine_bench.cli.console import LiveProgress
 from madeleine_bench.errors import InputError, MbenchError
@@ -17,7 +18,8 @@ from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.runner.workers import in_parallel
-from madeleine_bench.slides.pyramid import phantom_description, read_description, write_pyramid
+from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.reader import phantom_description
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
@@ -187,7 +189,7 @@ def label_table(table: pd.DataFrame, columns: Columns) -> str:
 def _draw(job: _DrawJob) -> tuple[str, bool]:
     """Draw one slide unless it is there; return its id and whether it was drawn."""
     description = _description(job)
-    if read_description(job.path) == description:
+    if _read_description(job.path) == description:
         return job.slide_id, False
     picture = SectionRenderer(job.cohort, job.mpp).render(job.slide_id)
     write_pyramid(
@@ -207,3 +209,14 @@ def _description(job: _DrawJob) -> str:
         f"drawn, never seen by a microscope. Cohort {job.cohort.cohort_id}, slide {job.slide_id}, "
         f"stain {stain}, {job.mpp:g} micrometres per pixel; {drawn}",
     )
+
+
+def _read_description(path: Path) -> str | None:
+    """Return the ImageDescription of a TIFF file; None where there is no file, or no such text."""
+    if not path.is_file():
+        return None
+    try:
+        with tifffile.TiffFile(path) as file:
+            return file.pages.first.description
+    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError):
+        return None
