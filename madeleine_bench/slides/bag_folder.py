@@ -66,7 +66,7 @@ class BagFolder:
         return self.features / f"{slide_id}.h5"
 
     def find_bag(self, slide_id: str, key: str, *, overwrite: bool) -> int | None:
-        """Return the number of patches of a slide's bag where `key` made it; None to make it anew.
+        """Return the number of patches of a slide's bag where `key` made it; None to make it again.
 
         A damaged file is made again: nothing in it is lost. One that is locked, or that may not be
         read, can hold everything.
@@ -107,7 +107,7 @@ class BagFolder:
             about = {"slide": slide_id, "mpp": slide.known_mpp(), "rejected": dict(tissue.rejected)}
             text = contours_geojson(contours, thumbnail.scale, about)
             write_text(self.root / "contours_geojson" / f"{slide_id}.geojson", text)
-            grid = boxes_on_thumbnail(chosen, thumbnail.scale)
+            grid = chosen.boxes() / np.tile(thumbnail.scale, 2)
             picture = tissue_overlay(thumbnail.rgb, contours, grid)
             picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
@@ -153,9 +153,3 @@ class BagFolder:
             slide_size_px0=(slide.width_px0, slide.height_px0),
             exact_level=level if plan.is_exact else None,
         )
-
-
-def boxes_on_thumbnail(chosen: ChosenPatches, scale: tuple[float, float]) -> NDArray[np.float64]:
-    """Return the patches as boxes (patch x 4: left, top, right, bottom) in thumbnail pixels."""
-    corners = chosen.coords / np.asarray(scale)
-    return np.hstack([corners, corners + chosen.plan.size_px0 / np.asarray(scale)])

@@ -1,4 +1,4 @@
-"""Which files of a folder are slides, and plain pictures turned into slides."""
+"""Which files of a folder are slides, and plain pictures turned into slides: TIFF pyramids."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +11,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import check_readable, files_under, looking_at, replacing
-from madeleine_bench.slides.reader import checked_mpp
+from madeleine_bench.report import Report, Table
+from madeleine_bench.slides.reader import Slide, checked_mpp
+from madeleine_bench.types import Progress
 
 _TILE_PX = 256
 _SMALLEST_PX = 256  # levels end where the longest side fits into one tile
@@ -194,6 +196,65 @@ def convert_picture(
         jpeg_quality=jpeg_quality,
     )
     return slide
+
+
+def describe_slides(places: Sequence[Path], mpp: float | None) -> Report:
+    """Return a table of slides; a problem where one cannot be read, or has no known resolution.
+
+    Raises:
+        InputError: a path is absent.
+    """
+    rows: list[list[str]] = []
+    faults: list[str] = []
+    for path in [path for place in places for path in list_slides(place).slides]:
+        try:
+            with Slide(path, mpp) as slide:
+                known = "unknown" if slide.mpp is None else f"{slide.mpp:.4g} ({slide.mpp_source})"
+                levels = ", ".join(f"{down:g}" for down in slide.level_downsamples)
+                kind = slide.vendor if slide.phantom is None else f"{slide.vendor}, PHANTOM"
+                size = f"{slide.width_px0} x {slide.height_px0}"
+                rows.append([slide.slide_id, kind, size, known, levels, str(path)])
+                slide.known_mpp()
+        except InputError as error:
+            faults.append(str(error))
+    header = ["slide", "format", "level 0", "mpp", "levels", "file"]
+    problem = CheckFailed("\n".join(faults)) if faults else None
+    return Report({}, [Table(f"{len(rows)} slides", header, rows)], problem=problem)
+
+
+def convert_pictures(
+    places: Sequence[Path],
+    out: Path,
+    mpp: float,
+    progress: Progress,
+    jpeg_quality: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Turn every picture into a slide; those that could not be are the problem of the report.
+
+    Raises:
+        InputError: a path holds no picture.
+    """
+    pictures = [path for place in places for path in _pictures(place)]
+    faults: list[str] = []
+    progress.phase("convert", len(pictures))
+    for path in pictures:
+        try:
+            convert_picture(path, out, mpp, jpeg_quality=jpeg_quality, overwrite=overwrite)
+        except InputError as error:
+            faults.append(str(error))
+        progress.advance(path.name)
+    problem = InputError("\n".join(faults)) if faults else None
+    return Report({}, [f"{len(pictures) - len(faults)} slides in {out}"], problem=problem)
+
+
+def _pictures(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]  # whatever it is, opening it says what is wrong
+    pictures = [path for path in files_under(place) if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures
 
 
 @contextmanager

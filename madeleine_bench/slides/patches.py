@@ -1,4 +1,4 @@
-"""Which square patches of a slide are taken: a regular grid, and how much tissue each one holds."""
+"""Which square patches of a slide are taken, by grid and tissue or by a patch file, and read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,21 @@ class PatchSettings:
             '10x_256px_0px_overlap'
         """
         return f"{self.magnification:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+
+
+def resolution(mpp: float | None, magnification: float | None) -> float:
+    """Return micrometres per pixel of a patch from what the user gave; 1 for neither.
+
+    Raises:
+        InputError: both were given, or no objective has that power.
+    """
+    if magnification is None:
+        return 1.0 if mpp is None else mpp
+    if mpp is not None:
+        raise InputError("--patch-mpp and --magnification say the same; give one of them")
+    if not 0.1 <= magnification <= 200:
+        raise InputError(f"--magnification is {magnification}; expected such as 10 or 20")
+    return 10.0 / magnification
 
 
 def grid_coords(slide: Slide, plan: ReadPlan, overlap_px: int) -> NDArray[np.int32]:
@@ -135,6 +150,11 @@ class ChosenPatches:
     coords: NDArray[np.int32]
     thumbnail: Thumbnail | None = None
     tissue: Tissue | None = None
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Return the patches as boxes (patch x 4: left, top, right, bottom) in level-0 pixels."""
+        corners = self.coords.astype(np.float64)
+        return np.hstack([corners, corners + self.plan.size_px0])
 
 
 def choose_patches(

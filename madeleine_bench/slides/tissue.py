@@ -7,7 +7,21 @@ on a blank slide it would split noise, and on a slide of tissue alone it would s
 
 Where it fails: a picture of pale tissue without any glass is taken for a blank slide; smears of
 glue are taken for pale tissue; fat that no stain shows (in IHC) is left out where it forms the edge
-of a section; the widest alveoli of a pale section count as holes. See also `artefacts`.
+of a section; the widest alveoli of a pale section count as holes.
+
+Ink is told from stain by colour and by how dense it is:
+
+* red: all of green and blue is taken, hardly any red. Eosin and magenta let blue through, DAB
+  takes red; Biebrich scarlet, AEC and red cells have the hue of ink but are less dense.
+* blue: most of the red is taken and blue passes. Haematoxylin takes more green than red. Aniline
+  blue of a trichrome has the very hue of ink, so only its lower density saves it.
+* green: red is taken and green passes, at a density that a light green counterstain stays under.
+* black: opaque, neutral and even. Silver is warm (more red than blue passes) or has a texture; DAB
+  is warm. Black that touches the edge of the picture is a dark border.
+
+Where that fails: faint or translucent ink is taken for tissue; so is a brown border. Trichrome blue
+or Alcian blue of an overstained, thick section can be taken for ink, and so can silver that is
+neutral and even at once. Tissue under ink is lost. Tissue dye on a margin counts as ink.
 
 References:
     N. Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on
@@ -83,20 +97,15 @@ def large_components(mask: Mask, least_px: float) -> Mask:
     labels = label(mask, connectivity=2)
     keep = np.bincount(labels.ravel()) >= least_px
     keep[0] = False
-    found: Mask = keep[labels]
-    return found
+    large: Mask = keep[labels]
+    return large
 
 
 def components_at(mask: Mask, seeds: Mask) -> Mask:
     """Return the 8-connected components of a mask that hold a seed."""
-    if not (mask & seeds).any():
-        return np.zeros_like(mask)
     labels = label(mask, connectivity=2)
-    keep = np.zeros(labels.max() + 1, dtype=bool)
-    keep[labels[seeds]] = True
-    keep[0] = False
-    found: Mask = keep[labels]
-    return found
+    kept: Mask = np.isin(labels, labels[mask & seeds])
+    return kept
 
 
 def touching_edge(mask: Mask) -> Mask:
@@ -110,8 +119,8 @@ def _grown(mask: Mask, by_px: float) -> Mask:
     """Return the mask with all that lies within a distance of it."""
     if not mask.any():
         return mask
-    found: Mask = ndimage.distance_transform_edt(~mask) <= by_px
-    return found
+    near: Mask = ndimage.distance_transform_edt(~mask) <= by_px
+    return near
 
 
 def _with_shadow(border: Mask, light: Floats, reach_px: float) -> Mask:
@@ -119,8 +128,8 @@ def _with_shadow(border: Mask, light: Floats, reach_px: float) -> Mask:
     if not border.any():
         return border
     grey = (light.max(axis=0) < _GREY_LIGHT) & _neutral(light)
-    found: Mask = ndimage.binary_dilation(border, iterations=ceil(reach_px), mask=grey | border)
-    return found
+    shaded: Mask = ndimage.binary_dilation(border, iterations=ceil(reach_px), mask=grey | border)
+    return shaded
 
 
 def _coloured(light: Floats) -> tuple[Mask, Mask, Mask]:
@@ -145,8 +154,8 @@ def _black(light: Floats) -> Mask:
     grey = light.mean(axis=0)
     mean = ndimage.uniform_filter(grey, 3)
     variance = ndimage.uniform_filter(grey * grey, 3) - mean * mean
-    found: Mask = opaque & _neutral(light) & (variance < _EVEN_STD**2)
-    return found
+    black: Mask = opaque & _neutral(light) & (variance < _EVEN_STD**2)
+    return black
 
 
 def _neutral(light: Floats) -> Mask:
@@ -244,11 +253,11 @@ def segment_tissue(
     pen, border = ink_and_borders(light, work_mpp, settings.ink_um2 / um2, settings.margin_um)
     border |= black
     aside = border | pen | white
-    found = _shaped(_differs(light, density, aside), work_mpp, settings) & ~aside
+    shape = _shaped(_differs(light, density, aside), work_mpp, settings) & ~aside
     # A picture smaller than the smallest piece is not all dust.
-    least_um2 = min(settings.tissue_um2, 0.05 * found.size * um2)
-    tissue = large_components(found, least_um2 / um2)
-    reasons = {"pen": pen, "dust": found & ~tissue, "dark border": border}
+    least_um2 = min(settings.tissue_um2, 0.05 * shape.size * um2)
+    tissue = large_components(shape, least_um2 / um2)
+    reasons = {"pen": pen, "dust": shape & ~tissue, "dark border": border}
     rejected = {reason: float(where.mean()) for reason, where in reasons.items()}
     return Tissue(_resized(tissue, width, height) > 0.5, mpp, rejected)
 
@@ -407,11 +416,11 @@ def _over_otsu(signal: Floats, aside: Mask) -> Floats:
     return signal / np.float32(threshold)
 
 
-def _shaped(found: Mask, mpp: float, settings: TissueSettings) -> Mask:
+def _shaped(mask: Mask, mpp: float, settings: TissueSettings) -> Mask:
     """Return the mask with gaps closed, threads cut off and small holes filled."""
     radius = round(settings.closing_um / mpp)
     if radius:
-        grey = closing(found.view(np.uint8), disk(radius, decomposition="sequence"))
-        found = opening(grey, disk(max(1, radius // 2), decomposition="sequence")).astype(bool)
-    holes = ~found & ~touching_edge(~found)
-    return found | (holes & ~large_components(holes, settings.hole_um2 / mpp**2))
+        grey = closing(mask.view(np.uint8), disk(radius, decomposition="sequence"))
+        mask = opening(grey, disk(max(1, radius // 2), decomposition="sequence")).astype(bool)
+    holes = ~mask & ~touching_edge(~mask)
+    return mask | (holes & ~large_components(holes, settings.hole_um2 / mpp**2))

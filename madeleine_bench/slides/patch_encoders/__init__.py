@@ -108,7 +108,6 @@ class BasePatchEncoder:
             )
 
 
-DEFAULT_PATCH_ENCODER = "efficientnet-lite0"
 _HERE = Path(__file__).resolve().parent
 # What a feature depends on; titles, descriptions and licences may be corrected without a new one.
 _SCORED = {
@@ -119,11 +118,10 @@ _SCORED = {
 
 @dataclass(frozen=True)
 class PatchEncoderEntry:
-    """A patch encoder that was found: its card, where the card lies, and who brought it."""
+    """A patch encoder: its card, and where the card lies."""
 
     card: PatchEncoderCard
     path: Path
-    origin: str
 
     @property
     def weights_path(self) -> Path | None:
@@ -164,7 +162,7 @@ def find_patch_encoder(name: str) -> PatchEncoderEntry:
         InputError: there is no such patch encoder or file, or the card is broken.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        return _read_card(Path(name), origin=name)
+        return _read_card(Path(name))
     paths = _shipped_paths()
     if name in paths:
         return _read_shipped(paths[name])
@@ -256,12 +254,12 @@ def _shipped_paths() -> dict[str, Path]:
 
 
 def _read_shipped(path: Path) -> PatchEncoderEntry:
-    entry = _read_card(path, origin="madeleine-bench")
+    entry = _read_card(path)
     if entry.card.name != path.stem:
         raise InputError(f"{path}: the card is of '{entry.card.name}'; its file must be called so")
     return entry
 
 
-def _read_card(path: Path, origin: str) -> PatchEncoderEntry:
+def _read_card(path: Path) -> PatchEncoderEntry:
     card = parse_spec(PatchEncoderCard, read_yaml(path), path)
-    return PatchEncoderEntry(card, path.resolve(), origin)
+    return PatchEncoderEntry(card, path.resolve())
