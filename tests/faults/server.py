@@ -238,7 +238,6 @@ def _warm_up() -> None:
     import torch  # noqa: F401
 
     import madeleine_bench.cli.board_reports
-    import madeleine_bench.cli.extraction
     import madeleine_bench.cli.packing
     import madeleine_bench.cli.reports
     import madeleine_bench.cli.submission_reports
