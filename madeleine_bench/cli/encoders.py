@@ -11,6 +11,7 @@ from madeleine_bench.cli.completion import cohort_names, encoder_names
 Encoder = Annotated[
     str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
 ]
+_VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
 
@@ -69,9 +70,9 @@ def check(encoder: Encoder) -> None:
     from madeleine_bench.errors import CheckFailed
 
     checks = check_contract(load_encoder(find_encoder(encoder)))
-    rows = [["passed" if c.passed else "FAILED", c.name, c.seen] for c in checks]
+    rows = [[_VERDICTS.get(c.verdict, c.verdict), c.check, c.found] for c in checks]
     print_table(encoder, ["verdict", "check", "seen"], rows)
-    if failed := [c.name for c in checks if not c.passed]:
+    if failed := [c.check for c in checks if c.verdict == "fail"]:
         raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}")
 
 
