@@ -92,9 +92,9 @@ def import_weights(
 
     Example: mbench encoders import madeleine-official --weights model.pt --config model_config.json
     """
-    from madeleine_bench.encoders.official import Target, import_official
+    from madeleine_bench.encoders.official import import_official
 
-    done = import_official(weights, config, Target(out, name, cohort, force))
+    done = import_official(weights, config, out, name=name, cohort=cohort, force=force)
     typer.echo(f"wrote {done.weights} and {done.card}")
     if done.passed_over:
         typer.echo(f"keys of {config} that say nothing of the model: {', '.join(done.passed_over)}")

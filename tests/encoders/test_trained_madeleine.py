@@ -40,7 +40,11 @@ description: For the tests.
 def tiny(seed, *, stain_encoding=False):
     model = Madeleine(7, 8, 2, stains=len(STAINS) * stain_encoding).eval()
     initialise(model, seed)
-    return ModelDescription(7, 8, 2, STAINS, stain_encoding, "acrobat"), model
+    description = ModelDescription(
+        input_dim=7, width=8, heads=2, stains=STAINS, stain_encoding=stain_encoding,
+        cohort="acrobat",
+    )  # fmt: skip
+    return description, model
 
 
 def write_card(folder, **models):
