@@ -98,10 +98,7 @@ def import_official(
     organ = _check_target(done, name, cohort, force)
     described, others = read_config(config)
     state = read_state(weights)
-    origin: dict[str, Any] = {
-        "origin": "official weights",
-        "sha256_of_origin": hash_file(weights),
-    }
+    origin: Any = {"origin": "official weights", "sha256_of_origin": hash_file(weights)}
     description = ModelDescription(
         input_dim=described.patch_embedding_dim,
         width=described.wsi_encoder_hidden_dim,
@@ -109,8 +106,7 @@ def import_official(
         stains=_stains(described, config),
         stain_encoding=described.add_stain_encoding,
         cohort=cohort,
-        origin="official weights",
-        sha256_of_origin=hash_file(weights),
+        **origin,
     )
     check_state(f"{weights} (as {config} describes it)", description, state)
     write_weights(done.weights, {organ: (description, state)})
