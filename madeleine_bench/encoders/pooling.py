@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Pooling(WithoutNetwork):
-    """A pooling that can be trained further: a linear head on it; there is nothing else to train."""
+    """A pooling with a linear head on it, where labels are to train one."""
 
     pooling = "MeanPooling"
 

@@ -1,7 +1,6 @@
 """`mbench doctor`: an encoder examined on slides of cohorts, or this environment, as a report."""
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,10 +22,10 @@ from madeleine_bench.embeddings.cloud import (
 )
 from madeleine_bench.embeddings.examination import Examination, examine_encoder
 from madeleine_bench.encoders.base import SlideEncoder
-from madeleine_bench.encoders.contract import CHECKS, Finding, Floats
+from madeleine_bench.encoders.contract import Finding
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.figures import COLOURS, GREY, INK
+from madeleine_bench.figures import COLOURS
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.checks import check_bags
@@ -53,7 +52,7 @@ def environment_report(results: Path) -> Report:
         InputError: there is a file where results are to go.
     """
     findings = examine_environment(results)
-    document = {**_head("environment"), "findings": [_plain(finding) for finding in findings]}
+    document = {**_head("environment"), "findings": [asdict(finding) for finding in findings]}
     markdown = ["# Environment", "", *_markdown_table(findings)]
     return _report(document, _shown("Environment", findings), markdown, {}, findings)
 
@@ -84,7 +83,7 @@ def encoder_report(
                 "notice": PHANTOM_NOTE if phantom else "",
                 "usable_slides": len(patches),
                 "median_patches": float(np.median(patches)) if patches else None,
-                "findings": [_plain(finding) for finding in findings],
+                "findings": [asdict(finding) for finding in findings],
             }
         )
         markdown += ["", f"## {data.cohort_id}, {len(patches)} usable slides", ""]
@@ -189,13 +188,6 @@ def _head(of: str) -> dict[str, Any]:
     }
 
 
-def _plain(finding: Finding) -> dict[str, Any]:
-    """Return a finding for JSON, which knows no infinity."""
-    number = finding.number
-    finite = None if number is None or not math.isfinite(number) else float(number)
-    return {**asdict(finding), "number": finite}
-
-
 def _shown(title: str, findings: Sequence[Finding]) -> list[Table | str]:
     """Return a table of findings, and what to look at of each that warned or failed."""
     verdicts = [finding.verdict for finding in findings]
@@ -222,7 +214,7 @@ def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def doctor_chart(rows: Rows, title: str, *, phantom: bool) -> Any:
-    """Return the figure as an Altair chart: spectrum, cosines, halves against slides, and scale.
+    """Return the figure as an Altair chart: spectrum, cosines of slides and halves, and norms.
 
     Args:
         rows: usable embeddings, of several slides.
@@ -234,83 +226,42 @@ def doctor_chart(rows: Rows, title: str, *, phantom: bool) -> Any:
     values = singular_values(rows.matrix)
     most = min(len(rows.matrix) - 1, rows.matrix.shape[1])
     shares = 100.0 * values[:most] / max(float(values.sum()), 1e-300)
-    spectrum = alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
-    spectrum = spectrum.mark_line(color=COLOURS[0], point=True).encode(
-        alt.X("direction:Q", title="direction, largest first"),
-        alt.Y("share:Q", title="share of the sum, %"),
-    )
-    pairs = cosines(rows.matrix)
     halves = compare_halves(rows)
-    warn, fail = CHECKS["mean cosine"].warn, CHECKS["mean cosine"].fail
-    rules = alt.Chart(pd.DataFrame({"at": [warn, fail]})).mark_rule(strokeDash=[4, 3])
-    points = pd.DataFrame(
-        {
-            "patches": [slide.patches for slide in rows.slides],
-            "norm": np.linalg.norm(rows.matrix, axis=1),
-        }
+    pairs = {
+        "two slides": cosines(rows.matrix),
+        "half and its slide": halves.same,
+        "half and another slide": halves.others,
+    }
+    drawn = {kind: found[:: len(found) // 1000 + 1] for kind, found in pairs.items()}
+    spectrum = alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
+    boxes = alt.Chart(
+        pd.concat(pd.DataFrame({"pair": kind, "cosine": found}) for kind, found in drawn.items())
     )
-    norms = alt.Chart(points).mark_point(filled=True, size=36, opacity=0.7, color=COLOURS[0])
-    norms = norms.encode(
-        alt.X("patches:Q", title="patches (log)", scale=alt.Scale(type="log", nice=False)),
-        alt.Y("norm:Q", title="norm", scale=alt.Scale(zero=True)),
-    )
-    rank = f"effective rank {effective_rank(values):.1f} of {most} possible"
-    limits = f"mean {pairs.mean():.3f}; dashed: its limits, {warn:g} and {fail:g}"
-    nearest = f"{halves.share:.0%} are nearest to their own slide"
-    to_slides = {"its own slide": halves.same, "another slide": halves.others}
-    top = alt.hconcat(
-        _panel(spectrum, "Singular values of the centred embeddings", rank),
-        _panel(
-            alt.layer(_histogram({"different slides": pairs}), rules.encode(x="at:Q")),
-            "Cosine between different slides", limits,
+    norm = np.linalg.norm(rows.matrix, axis=1)
+    patches = [slide.patches for slide in rows.slides]
+    points = alt.Chart(pd.DataFrame({"patches": patches, "norm": norm}))
+    charts = {
+        f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
+            spectrum.mark_line(color=COLOURS[0], point=True).encode(
+                alt.X("direction:Q", title="direction of the centred embeddings, largest first"),
+                alt.Y("share:Q", title="share of the sum, %"),
+            )
         ),
-    )  # fmt: skip
-    bottom = alt.hconcat(
-        _panel(_histogram(to_slides), "Cosine of half of the patches to", nearest),
-        _panel(norms, "Norm of the embedding by number of patches", "one point a slide"),
-    )
-    heading = alt.Title(
-        title + (" (PHANTOM, synthetic data)" if phantom else ""),
-        subtitle=f"{len(rows.slides)} slides, embeddings of width {rows.matrix.shape[1]}",
-        anchor="start", color=INK, subtitleColor=GREY,
-    )  # fmt: skip
-    return alt.vconcat(top, bottom, title=heading, padding=18, background="white").resolve_scale(
-        color="independent"
-    )
-
-
-def _panel(chart: Any, title: str, subtitle: str) -> Any:
-    import altair as alt
-
-    heading = alt.Title(title, subtitle=subtitle, anchor="start", color=INK, subtitleColor=GREY)
-    return chart.properties(width=300, height=190, title=heading)
-
-
-def histogram(values: Floats, low: float, high: float) -> pd.DataFrame:
-    """Return counts in equal bins as shares of all values; empty bins are left out."""
-    counts, edges = np.histogram(np.clip(values, low, high), bins=40, range=(low, high))
-    share = counts / max(len(values), 1)
-    table = pd.DataFrame({"left": edges[:-1], "right": edges[1:], "share": share, "zero": 0.0})
-    return table[table["share"] > 0.0]
-
-
-def _histogram(cosines_of: dict[str, Floats]) -> Any:
-    """Return bars of the cosines of some kinds of pairs; each kind adds up to 100%."""
-    import altair as alt
-
-    smallest = min(float(values.min(initial=0.9)) for values in cosines_of.values())
-    low = float(np.floor(smallest * 10.0) / 10.0)
-    parts = [histogram(values, low, 1.0).assign(pair=kind) for kind, values in cosines_of.items()]
-    scale = alt.Scale(domain=list(cosines_of), range=[COLOURS[1], COLOURS[7]])
-    legend = alt.Legend(orient="bottom", title=None)
-    return (
-        alt.Chart(pd.concat(parts))
-        .mark_rect(opacity=0.6)
-        .encode(
-            alt.X("left:Q", title="cosine", scale=alt.Scale(domain=[low, 1.0], nice=False)),
-            alt.X2("right"),
-            alt.Y("share:Q", title="share of pairs", axis=alt.Axis(format="%")),
-            alt.Y2("zero"),
-            alt.Color("pair:N", scale=scale, legend=legend),
-        )
-    )
+        f"Cosines; {halves.share:.0%} of halves are nearest to their own slide": (
+            boxes.mark_boxplot(color=COLOURS[0], size=24).encode(
+                alt.X("cosine:Q", title="cosine; of halves with the mean slide subtracted"),
+                alt.Y("pair:N", title=None, sort=list(pairs)),
+            )
+        ),
+        "Norm of the embedding by number of patches": (
+            points.mark_point(filled=True, color=COLOURS[0]).encode(
+                alt.X("patches:Q", title="patches (log)", scale=alt.Scale(type="log", nice=False)),
+                alt.Y("norm:Q", title="norm"),
+            )
+        ),
+    }
+    panels = [
+        chart.properties(title=heading, width=360, height=150) for heading, chart in charts.items()
+    ]
+    heading = f"{title}, {len(norm)} slides" + " (PHANTOM, synthetic data)" * phantom
+    return alt.vconcat(*panels, title=heading, padding=18, background="white")

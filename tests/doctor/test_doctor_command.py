@@ -7,7 +7,7 @@ import pytest
 
 from madeleine_bench.encoders.contract import CHECKS, Finding
 from madeleine_bench.figures import styled_svg
-from madeleine_bench.runner.doctor import _markdown_table, doctor_chart, draw_slides, histogram
+from madeleine_bench.runner.doctor import _markdown_table, doctor_chart, draw_slides
 from tests.doctor.conftest import Mean
 
 AIDPATH = ("doctor", "--source", "phantom", "--cohort", "aidpath", "--slides", "12")
@@ -169,13 +169,6 @@ def test_no_number_of_a_report_is_infinite(mbench, tmp_path):
     assert said.code == 1
     text = (tmp_path / "doctor.json").read_text()
     json.loads(text, parse_constant=lambda word: pytest.fail(word))
-
-
-def test_a_histogram_adds_up_to_one():
-    values = np.random.default_rng(0).uniform(-1.0, 1.0, 500)
-    table = histogram(values, -0.5, 1.0)
-    assert table["share"].sum() == pytest.approx(1.0)
-    assert (table["right"] > table["left"]).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])
