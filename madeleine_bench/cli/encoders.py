@@ -52,10 +52,19 @@ def show(encoder: Encoder) -> None:
 
     Example: mbench encoders show madeleine
     """
-    from madeleine_bench.cli.descriptions import describe_encoder
+    from madeleine_bench.cli.console import print_pairs
     from madeleine_bench.encoders.registry import find_encoder
+    from madeleine_bench.encoders.trident import external_model, needs
 
-    describe_encoder(find_encoder(encoder))
+    entry = find_encoder(encoder)
+    card = entry.card.model_dump(mode="json", exclude={"training_cohorts"})
+    cohorts = entry.card.training_cohorts
+    trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
+    pairs = [(key, str(value)) for key, value in card.items() if value not in (None, {}, "")]
+    pairs.append(("training cohorts", trained))
+    if model := external_model(entry.card):
+        pairs.append(("needs", f"{needs(entry.card)}: {model.page}"))
+    print_pairs([*pairs, ("card", str(entry.path))])
 
 
 @app.command()
