@@ -17,8 +17,7 @@ from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import Compared, leaderboard_document
 from madeleine_bench.leaderboard.export import to_csv, to_markdown
-from madeleine_bench.leaderboard.page.serve import serve
-from madeleine_bench.leaderboard.page.site import check_site_folder, write_site
+from madeleine_bench.leaderboard.page import check_site_folder, serve, write_site
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue

@@ -11,7 +11,7 @@ from madeleine_bench.leaderboard.aggregate import summarise as summaries
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import Compared, leaderboard_document
 from madeleine_bench.leaderboard.page import write_site
-from madeleine_bench.leaderboard.page.wording import interval, number
+from madeleine_bench.leaderboard.page.text import interval, number
 from tests.leaderboard.board_document import board_document, make_board, summarise
 from tests.leaderboard.browser import (
     HEAT,
