@@ -15,7 +15,7 @@ from madeleine_bench.files import write_text
 from madeleine_bench.leaderboard.aggregate import Board, build_boards
 from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import Compared, leaderboard_document
+from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import to_csv, to_markdown
 from madeleine_bench.leaderboard.page import check_site_folder, serve, write_site
 from madeleine_bench.leaderboard.sources import Sources
@@ -131,7 +131,7 @@ def _document(boards: Sequence[Board], sources: Sources, catalogue: Catalogue) -
             progress.advance(f"{record.encoder.name} {record.task.id}")
             return found
 
-        compared = [Compared(board, compare(board, draws_of)) for board in boards]
+        compared = [(board, compare(board, draws_of)) for board in boards]
     return leaderboard_document(
         compared,
         catalogue,

@@ -8,7 +8,7 @@ import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.contamination import contamination
+from madeleine_bench.leaderboard.aggregate import contamination
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.runner.cross_stain import (
