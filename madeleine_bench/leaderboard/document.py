@@ -9,24 +9,64 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from madeleine_bench import __version__
 from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
-from madeleine_bench.leaderboard.comparison import BASELINE, Comparison, controls_ahead
+from madeleine_bench.leaderboard.case_draws import CaseDraws
+from madeleine_bench.leaderboard.comparison import BASELINE, Comparison, compare, controls_ahead
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import stratify
+from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.reference import Adjudication, PublishedScores
+from madeleine_bench.specs.reference import (
+    Adjudication,
+    PublishedScores,
+    read_adjudications,
+    read_published,
+)
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.types import Progress
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
 PredictionsOf = Callable[[Record], pd.DataFrame]
 CardOf = Callable[[Record], EncoderCard | None]
+
+
+def document_of(
+    boards: Sequence[Board], sources: Sources, catalogue: Catalogue, progress: Progress
+) -> Json:
+    """Return boards as JSON, with all that is published and decided about them.
+
+    What was not resampled before is resampled first.
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
+    case_draws = CaseDraws(sources.stores, catalogue)
+    folder = resource_folder("leaderboard")
+    progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
+
+    def draws_of(record: Record) -> NDArray[np.float64]:
+        draws = case_draws.of(record)
+        progress.advance(f"{record.encoder.name} {record.task.id}")
+        return draws
+
+    return leaderboard_document(
+        [(board, compare(board, draws_of)) for board in boards],
+        catalogue,
+        sources.predictions,
+        sources.card,
+        read_published(folder / "published", catalogue.tasks),
+        read_adjudications(folder / "adjudications.yaml"),
+    )
 
 
 def leaderboard_document(
