@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Literal, TypeVar
 
 from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, RecordFeatures, Verification
@@ -21,7 +22,6 @@ from madeleine_bench.specs.task import TaskSpec, chance_corrected
 from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
 Key = TypeVar("Key")
-Contamination = Literal["clean", "contaminated", "unknown"]
 Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
@@ -37,15 +37,20 @@ class Cell:
     Attributes:
         record: all that is known of it.
         corrected: (score - chance) / (1 - chance): 0 is chance, 1 is perfect.
-        comparable: whether it was scored on the data that most encoders were scored on, from the
-            features that most encoders with this patch encoder were given.
+        other: "features" where most encoders with this patch encoder were given others, else "data"
+            where most encoders were scored on other data; "" where it is comparable.
         contamination: whether the encoder was trained on the cohort.
     """
 
     record: Record
     corrected: float
-    comparable: bool
+    other: Literal["", "features", "data"]
     contamination: Contamination
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may be compared with most scores of the task."""
+        return not self.other
 
     @property
     def value(self) -> float:
@@ -247,24 +252,6 @@ def _age(record: Record) -> tuple[bool, str, str]:
     return record.verification != "V0", *record.age
 
 
-def contamination(training_cohorts: Sequence[str] | None, cohort: str) -> Contamination:
-    """Return whether an encoder was trained on the cohort of a task, by its own card.
-
-    Unknown is not clean: a card with `training_cohorts: null` says that nobody knows.
-
-    Args:
-        training_cohorts: ids of the cohorts it was trained on; None where unknown.
-        cohort: id of the cohort that is scored.
-
-    Examples:
-        >>> [contamination(c, "bcnb") for c in ((), ("acrobat",), ("bcnb",), None)]
-        ['clean', 'clean', 'contaminated', 'unknown']
-    """
-    if training_cohorts is None:
-        return "unknown"
-    return "contaminated" if cohort in training_cohorts else "clean"
-
-
 def on_same_features(
     column: Column, columns: Iterable[Column], name: str, cohorts: Collection[str]
 ) -> Column | None:
@@ -284,7 +271,11 @@ def on_same_features(
 def _build_board(
     name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
-    records = list(newest_records(_with_features(every), _cell_key).values())
+    newest = newest_records(
+        _with_features(every),
+        lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id),
+    )
+    records = sorted(newest.values(), key=_age)
     core = [
         task
         for task in catalogue.tasks.values()
@@ -296,7 +287,7 @@ def _build_board(
     reference = _reference_data(r for r in records if usual.get(_source(r)) == _content(r))
     rows = _split_rows(records, usual)
     columns = [
-        _column(label, row, core, counted, reference, usual)
+        _column(label, [_cell(record, reference, usual) for record in row], core, counted)
         for label, row in zip(_column_labels(rows), rows.values(), strict=True)
     ]
     tasks = sorted(
@@ -306,10 +297,6 @@ def _build_board(
     core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
     placed = _ranked(columns, counted)
     return Board(name, protocol or "primary", tuple(tasks), core_ids, ranked_ids, placed)
-
-
-def _cell_key(record: Record) -> tuple[str, str, RecordFeatures | None, str]:
-    return record.encoder.name, record.encoder.revision, record.features, record.task.id
 
 
 def _with_features(records: Iterable[Record]) -> list[Record]:
@@ -356,7 +343,7 @@ def _source(record: Record) -> _Source:
 
 def _usual_features(records: Iterable[Record]) -> dict[_Source, str]:
     """Return by source the content that most encoders were given, ties going to the newest."""
-    recomputed = [r for r in sorted(records, key=_age) if r.verification != "V0"]
+    recomputed = [record for record in records if record.verification != "V0"]
     latest = {_content(record): place for place, record in enumerate(recomputed)}
     given = {(_source(r), _content(r), r.encoder.name, r.encoder.revision) for r in recomputed}
     votes = Counter((source, content) for source, content, *_ in given)
@@ -364,22 +351,21 @@ def _usual_features(records: Iterable[Record]) -> dict[_Source, str]:
 
 
 def _split_rows(
-    records: Iterable[Record], usual: Mapping[_Source, str]
+    records: Sequence[Record], usual: Mapping[_Source, str]
 ) -> dict[_ColumnKey, list[Record]]:
     """Return the records of each column, by encoder, revision, what made the features, and "".
 
     Where the encoder was given several contents of a cohort, one of them stands in that column: the
     usual one, or else the newest. Each other has a column of its own, with its hash as the last.
     """
-    ordered = sorted(records, key=_age)
 
     def place(record: Record) -> tuple[str, str, _Source]:
         return record.encoder.name, record.encoder.revision, _source(record)
 
-    by_use = sorted(ordered, key=lambda record: usual.get(_source(record)) == _content(record))
+    by_use = sorted(records, key=lambda record: usual.get(_source(record)) == _content(record))
     main = {place(record): _content(record) for record in by_use}
     rows: dict[_ColumnKey, list[Record]] = {}
-    for record in ordered:
+    for record in records:
         name, revision, (maker, _) = place(record)
         aside = "" if _content(record) == main[place(record)] else _content(record)
         rows.setdefault((name, revision, maker, aside), []).append(record)
@@ -431,40 +417,28 @@ def _data_of(record: Record) -> Reference:
 
 
 def _column(
-    label: str,
-    row: Sequence[Record],
-    core: Sequence[TaskSpec],
-    counted: Sequence[TaskSpec],
-    reference: Reference,
-    usual: Mapping[_Source, str],
+    label: str, row: Sequence[Cell], core: Sequence[TaskSpec], counted: Sequence[TaskSpec]
 ) -> Column:
-    first = row[0].encoder
-    unusual = {r.task.id for r in row if usual.get(_source(r), _content(r)) != _content(r)}
-    records = {record.task.id: record for record in row}
-    cells = {
-        task_id: _cell(record, reference, task_id not in unusual)
-        for task_id, record in sorted(records.items())
-    }
-    coverage = sum(task.id in cells for task in core)
-    families = _families(cells, counted)
-    other = [task_id for task_id, cell in cells.items() if not cell.comparable]
+    records = [cell.record for cell in row]
+    cells = dict(sorted({cell.record.task.id: cell for cell in row}.items()))
+    families, coverage = _families(cells, counted), sum(task.id in cells for task in core)
+    encoder, features = records[0].encoder, {r.task.cohort: r.features for r in records}
     column = Column(
         label=label,
-        name=first.name,
-        revision=first.revision,
-        features=dict(sorted({r.task.cohort: r.features for r in row}.items())),
-        kind=first.kind,
-        title=first.title,
+        name=encoder.name,
+        revision=encoder.revision,
+        features=dict(sorted(features.items())),
+        kind=encoder.kind,
+        title=encoder.title,
         cells=cells,
         families=families,
         mean=fmean(families.values()) if counted and coverage == len(core) else None,
         coverage=coverage,
-        complete=bool(core) and coverage == len(core) and not other,
-        verification=min((r.verification for r in records.values()), key=_LADDER.index),
+        complete=coverage == len(core) > 0 and all(cell.comparable for cell in cells.values()),
+        verification=min((record.verification for record in records), key=_LADDER.index),
         unranked="" if counted else "no task has enough cases for a rank",
     )
-    why = _why_unranked(column, len(core), other, unusual)
-    return replace(column, unranked=why or column.unranked)
+    return replace(column, unranked=_why_unranked(column, len(core)) or column.unranked)
 
 
 def _families(cells: Mapping[str, Cell], tasks: Iterable[TaskSpec]) -> dict[str, float]:
@@ -476,11 +450,11 @@ def _families(cells: Mapping[str, Cell], tasks: Iterable[TaskSpec]) -> dict[str,
     )
 
 
-def _why_unranked(column: Column, core: int, other: Sequence[str], unusual: set[str]) -> str:
+def _why_unranked(column: Column, core: int) -> str:
     if column.coverage < core:
         return f"incomplete: {column.coverage} of {core} tasks"
-    if other:
-        what = "features" if unusual.issuperset(other) else "data"
+    if other := {task_id: cell.other for task_id, cell in column.cells.items() if cell.other}:
+        what = "data" if "data" in other.values() else "features"
         return f"scored on other {what} than the rest: {', '.join(other)}"
     if column.verification == "V0":
         return "reported, not recomputed (V0)"
@@ -497,13 +471,17 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     return most >= LEAST_RARE_CASES
 
 
-def _cell(record: Record, reference: Reference, usual: bool) -> Cell:
-    main = record.scores.main
-    same = all(reference.get(place, value) == value for place, value in _data_of(record).items())
+def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) -> Cell:
+    main, content = record.scores.main, _content(record)
+    other: Literal["", "features", "data"] = ""
+    if usual.get(_source(record), content) != content:
+        other = "features"
+    elif any(reference.get(place, value) != value for place, value in _data_of(record).items()):
+        other = "data"
     return Cell(
         record,
         corrected=chance_corrected(main.metric, main.value),
-        comparable=usual and same,
+        other=other,
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )
 
@@ -511,16 +489,10 @@ def _cell(record: Record, reference: Reference, usual: bool) -> Cell:
 def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column, ...]:
     """Return the columns with their ranks: the ranked by rank, then the others, controls last."""
     summaries = summarise([column for column in columns if not column.unranked], core)
-    placed = [replace(column, summary=summaries.get(column.label)) for column in columns]
-    return tuple(
-        sorted(
-            placed,
-            key=lambda c: (
-                c.rank is None,
-                c.rank or 0,
-                c.kind == "control",
-                -(c.mean if c.mean is not None else -2.0),
-                c.label,
-            ),
-        )
-    )
+
+    def order(column: Column) -> tuple[bool, int, bool, float, str]:
+        mean = -2.0 if column.mean is None else column.mean
+        return column.rank is None, column.rank or 0, column.kind == "control", -mean, column.label
+
+    placed = (replace(column, summary=summaries.get(column.label)) for column in columns)
+    return tuple(sorted(placed, key=order))
