@@ -7,28 +7,19 @@ from madeleine_bench.leaderboard.page.text import checked_slug, words
 
 Json = dict[str, Any]
 
-# The columns of the main table before and after those of the families: key in addresses and CSV,
-# and heading. The page explains each in its legend.
-_BEFORE = (
-    ("rank", "Rank"),
-    ("encoder", "Encoder"),
-    ("letters", "Letters"),
-    ("mean", "Mean"),
-    ("intervals", "95% intervals"),
-    ("gain", "Gain"),
-    ("mean_rank", "Mean rank"),
-    ("win_rate", "Win rate"),
-    ("coverage", "Coverage"),
-    ("contamination", "Contamination"),
-    ("verification", "Verification"),
+# The columns of the main table, by key in addresses and CSV; those of the families lie between. The
+# page explains each in its legend.
+_SHOWN = (
+    *("rank", "encoder", "letters", "mean", "intervals", "gain", "mean_rank", "win_rate"),
+    *("coverage", "contamination", "verification"),
 )
-_HIDDEN = (
-    ("parameters", "Parameters"),
-    ("seconds", "Time per slide"),
-    ("dim", "Dimension"),
-    ("kind", "Kind"),
-    ("training", "Trained on"),
-)
+_HIDDEN = ("parameters", "seconds", "dim", "kind", "training")
+_HEADS = {
+    "intervals": "95% intervals",
+    "seconds": "Time per slide",
+    "dim": "Dimension",
+    "training": "Trained on",
+}
 _GROUPS = {
     "ranked": ("Ranked", "complete, on the same data, verified by recomputing or made here"),
     "incomplete": ("Not ranked", "incomplete, or scored on other data or features than the rest"),
@@ -40,11 +31,11 @@ _ARROWS = {"better": "\u25b2", "worse": "\u25bc", "": ""}
 
 def columns_of(board: Json) -> list[Json]:
     """Return the columns of a board's main table, left to right, each shown at first or not."""
-    families = [(f"family:{name}", words(name)) for name in board["families"]]
-    shown = [*_BEFORE, *((key, head[:1].upper() + head[1:]) for key, head in families)]
+    keys = [*_SHOWN, *(f"family:{name}" for name in board["families"]), *_HIDDEN]
+    heads = [_HEADS.get(k) or words(k.removeprefix("family:")).replace("_", " ") for k in keys]
     return [
-        {"key": key, "head": head, "shown": (key, head) not in _HIDDEN}
-        for key, head in (*shown, *_HIDDEN)
+        {"key": key, "head": head[:1].upper() + head[1:], "shown": key not in _HIDDEN}
+        for key, head in zip(keys, heads, strict=True)
     ]
 
 
