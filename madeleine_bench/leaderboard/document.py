@@ -4,7 +4,6 @@ It holds no clock of its own, so equal records give equal bytes. docs/leaderboar
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,11 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench import __version__
-from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import BASELINE, Comparison, compare, controls_ahead
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import stratify
 from madeleine_bench.resources import resource_folder
@@ -99,17 +97,6 @@ def leaderboard_document(
     }
     plain: Json = json.loads(json.dumps(document))
     return plain
-
-
-def slug_of(label: str) -> str:
-    """Return a file name for an encoder's label.
-
-    Examples:
-        >>> slug_of("madeleine@2+cu 12"), slug_of("NUL.1")
-        ('madeleine_2_cu_12', '_nul.1')
-    """
-    slug = re.sub(r"[^a-z0-9.-]", "_", label.lower())[:99].strip(".") or "encoder"
-    return f"_{slug}" if reserved_on_windows(slug) else slug
 
 
 def _slugs(board: Board) -> list[str]:
@@ -203,7 +190,8 @@ def _encoder(column: Column, comparison: Comparison, card_of: CardOf) -> Json:
     sizes = [cost["parameters"] for cost in costs if isinstance(cost.get("parameters"), int)]
     return {
         **_values(column, "label", "name", "revision", "title", "kind", "rank", "unranked"),
-        **_values(column, "complete", "coverage", "verification", "mean", "mean_rank", "families"),
+        **_values(column, "complete", "coverage", "verification", "mean", "mean_rank", "win_rate"),
+        "families": column.families,
         "features": {
             cohort: features and features.model_dump()
             for cohort, features in column.features.items()
@@ -219,7 +207,6 @@ def _encoder(column: Column, comparison: Comparison, card_of: CardOf) -> Json:
         "mean_ci95": standing and standing.mean.ci95,
         "mean_ci95_cases": standing and standing.mean.ci95_cases,
         "rank_ci95": standing and standing.rank_ci95,
-        "win_rate": column.summary and column.summary.win_rate,
         "gain": standing and standing.gain and asdict(standing.gain),
         "letters": standing.letters if standing else "",
         "baseline": comparison.baselines.get(column.label),

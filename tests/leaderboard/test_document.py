@@ -10,7 +10,8 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import leaderboard_document, slug_of
+from madeleine_bench.leaderboard.document import leaderboard_document
+from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
