@@ -13,11 +13,9 @@ from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
-from madeleine_bench.specs.reference import read_published
 from madeleine_bench.types import Silence
 from tests.leaderboard.records import CATALOGUE
 
@@ -45,7 +43,6 @@ def document_of(sources):
         CATALOGUE,
         sources.predictions,
         sources.card,
-        read_published(resource_folder("leaderboard") / "published", CATALOGUE.tasks),
     )
 
 
