@@ -14,11 +14,12 @@ from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.ucsb import fetch_ucsb
 from madeleine_bench.data.verify import verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 
 
 def print_status(
@@ -39,9 +40,7 @@ def print_status(
             rows.append([cohort_id, "absent", f"0/{spec.slides}", f"to get it: {spec.access.how}"])
             continue
         try:
-            cohort = open_cohort(
-                catalogue, cohort_id, source, settings, results / "cache", PhantomChoice()
-            )
+            cohort = open_cohort(Workspace(results, source), catalogue, cohort_id, settings)
             slides = len(cohort.data.slides)
             with_bag = slides - len(cohort.data.no_bag)
             note = f"{slides} slides in {cohort.where}, {spec.slides} declared"

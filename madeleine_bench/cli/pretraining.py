@@ -11,9 +11,10 @@ from madeleine_bench.data.local import packed_folder
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.loop import pretrain
 from madeleine_bench.pretrain.recipe import Recipe, load_recipe, shipped_recipes, with_changes
-from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import CohortData, Silence, board_name
 
 PHANTOM_SUFFIX = "-phantom"
@@ -72,9 +73,13 @@ def _recipe_and_data(wanted: Wanted) -> tuple[Recipe, CohortData, str]:
             f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
             f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    data = open_cohort(
-        catalogue, cohort_id, wanted.source, config, wanted.results / "cache", wanted.phantom
-    ).data
+    workspace = Workspace(
+        wanted.results,
+        wanted.source,
+        phantom_signal=wanted.phantom.signal,
+        phantom_seed=wanted.phantom.seed,
+    )
+    data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and wanted.encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(wanted.encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *wanted.changes])

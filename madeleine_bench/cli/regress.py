@@ -63,18 +63,11 @@ def _score(
     workspace: "Workspace", progress: "LiveProgress", suite: "SuiteSpec", part: "SuiteRun"
 ) -> list[tuple[str, str]]:
     """Score one run of a suite again, whatever is there; return what failed, and why."""
+    from dataclasses import replace
+
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.runner.run import run
 
-    request = Request(
-        encoders=suite.encoders,
-        tasks=part.tasks,
-        protocols=part.protocols,
-        source=suite.source,
-        results=workspace.results,
-        jobs=workspace.jobs,
-        resume="never",
-        config=workspace.config,
-        catalogue=workspace.catalogue,
-    )
+    here = replace(workspace, source=suite.source)
+    request = Request(suite.encoders, part.tasks, part.protocols, here, "never")
     return [(what, str(why)) for what, why in run(request, progress).failures]

@@ -107,15 +107,15 @@ def run(
     import os
 
     from madeleine_bench.cli.reports import finish_determinism, finish_run
-    from madeleine_bench.runner.cohorts import PhantomChoice
     from madeleine_bench.runner.executors import ExecutorChoice
     from madeleine_bench.runner.plan import Request
+    from madeleine_bench.specs.workspace import Workspace
 
     workers = jobs or os.cpu_count() or 1
-    phantom = PhantomChoice(phantom_signal, phantom_seed)
+    workspace = Workspace(results, source, config, catalogue, workers, phantom_signal, phantom_seed)
     request = Request(
-        tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
-        config, catalogue, phantom, device, ExecutorChoice(executor, scheduler), time_limit,
+        tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device,
+        ExecutorChoice(executor, scheduler), time_limit,
         allow_partial,
     )  # fmt: skip
     finish_run(request)

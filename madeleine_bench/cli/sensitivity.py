@@ -42,7 +42,6 @@ def sensitivity(
     """
     from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.leaderboard.sensitivity_report import sensitivity_report
-    from madeleine_bench.runner.cohorts import PhantomChoice
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.runner.run import run as run_request
@@ -51,12 +50,7 @@ def sensitivity(
     with LiveProgress() as progress:
 
         def score(tasks: Sequence[str], protocols: Sequence[str]) -> "RunReport":
-            request = Request(
-                tuple(encoder), tuple(tasks), tuple(protocols), workspace.source,
-                workspace.results, workspace.jobs, "only-missing", workspace.config,
-                workspace.catalogue,
-                PhantomChoice(workspace.phantom_signal, workspace.phantom_seed),
-            )  # fmt: skip
+            request = Request(tuple(encoder), tuple(tasks), tuple(protocols), workspace)
             report = run_request(request, progress)
             failures.extend(report.failures)
             return report

@@ -11,7 +11,6 @@ References:
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,17 +112,6 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
         integrated_index=None if smooth is None else float(np.mean(np.abs(alive - smooth))),
         curve=() if smooth is None else _read_curve(alive, smooth),
     )
-
-
-def calibration_day(days: Sequence[int]) -> int | None:
-    """Return the day nearest to the median of the days, the earlier of two; None without any.
-
-    Examples:
-        >>> calibration_day([100, 200, 900]), calibration_day([100, 200]), calibration_day([])
-        (200, 100, None)
-    """
-    middle = float(np.median(days)) if days else 0.0
-    return min(days, key=lambda day: (abs(day - middle), day), default=None)
 
 
 def _log_log(alive: Floats) -> Floats:

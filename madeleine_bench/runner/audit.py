@@ -31,11 +31,12 @@ from madeleine_bench.data.split_files import read_frozen
 from madeleine_bench.data.splits import FoundSplits, find_splits, scheme_of
 from madeleine_bench.errors import InputError
 from madeleine_bench.resources import resource_folder
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.lock import Lock, read_lock
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, task_hash
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import Progress, Silence, Splits, Units
 
 _ORDER: tuple[Level, ...] = ("error", "warning", "note")
@@ -184,9 +185,9 @@ def _opened(
     catalogue: Catalogue, cohort_id: str, request: AuditRequest, config: Config
 ) -> OpenCohort | str:
     """Return a cohort, or why the user's files cannot be read as one."""
-    cache = request.results / "cache"
+    workspace = Workspace(request.results, request.source)
     try:
-        cohort = open_cohort(catalogue, cohort_id, request.source, config, cache, PhantomChoice())
+        cohort = open_cohort(workspace, catalogue, cohort_id, config)
         _ = cohort.data.no_bag  # reads the header of every file
     except InputError as error:
         if cohort_id not in config.cohorts:

@@ -71,17 +71,20 @@ def check_determinism(request: Request, progress: Progress) -> Comparison:
     Raises:
         InputError: the request cannot be carried out.
     """
-    workers = request.jobs + 1
-    threads = max((os.cpu_count() or 1) // request.jobs, 1) + 1
+    workers = request.workspace.jobs + 1
+    threads = max((os.cpu_count() or 1) // request.workspace.jobs, 1) + 1
     with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
         again = replace(
-            request, results=Path(folder), jobs=workers, resume="never", executor=ExecutorChoice()
+            request,
+            workspace=replace(request.workspace, results=Path(folder), jobs=workers),
+            resume="never",
+            executor=ExecutorChoice(),
         )
         executor = Shuffled(LocalWorkers(workers, apart=True, threads=threads), seed=workers)
         report = run(again, progress, executor)
         lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
-        embeddings = list(_embeddings(request.results, again.results))
-        predictions = list(_predictions(request.results, again.results))
+        embeddings = list(_embeddings(request.workspace.results, again.workspace.results))
+        predictions = list(_predictions(request.workspace.results, again.workspace.results))
     found = [*embeddings, *predictions]
     return Comparison(len(found), (*lines, *(line for line in found if line is not None)))
 

@@ -13,11 +13,12 @@ from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.checks import check_bags
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import CohortData, Progress
 
 # It has sites, and its phantom needs no file.
@@ -80,8 +81,8 @@ def examine(request: DoctorRequest, progress: Progress) -> DoctorReport:
         if cohort_id not in catalogue.cohorts:
             hint = did_you_mean(cohort_id, list(catalogue.cohorts))
             raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
-        cache = request.results / "cache"
-        cohort = open_cohort(catalogue, cohort_id, request.source, config, cache, PhantomChoice())
+        workspace = Workspace(request.results, request.source)
+        cohort = open_cohort(workspace, catalogue, cohort_id, config)
         _require_fit(entry, cohort)
         opened.append(cohort.data)
     encoder = load_encoder(entry)

@@ -65,10 +65,11 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     Raises:
         InputError: the request cannot be carried out. Nothing has been computed then.
     """
-    config = load_config(request.config)
+    config = load_config(request.workspace.config)
     request.executor.section(config)  # said now, not when a long plan is made
     # A worker may stand in another folder.
-    request = replace(request, results=request.results.absolute())
+    workspace = replace(request.workspace, results=request.workspace.results.absolute())
+    request = replace(request, workspace=workspace)
     plan = make_plan(request)
     if request.resume != "never":
         for name, why in refusals(contradictions(plan, request), request):
@@ -78,13 +79,18 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
         progress.say(note)
     limit_s = request.time_limit_s
     chosen = open_executor(
-        request.executor, config, request.jobs, request.results, progress, apart=limit_s is not None
+        request.executor,
+        config,
+        workspace.jobs,
+        workspace.results,
+        progress,
+        apart=limit_s is not None,
     )
     with chosen if executor is None else nullcontext(executor) as workers:
         embedded, failed = embed(
             to_embed(plan),
-            request.results,
-            request.jobs,
+            workspace.results,
+            workspace.jobs,
             request.resume,
             progress,
             workers,
@@ -126,7 +132,7 @@ def _evaluate(
     An encoder that is not what its name and revision stand for here is not scored, unless its older
     records shall be replaced.
     """
-    results = ResultStore(request.results)
+    results = ResultStore(request.workspace.results)
     changed = contradictions(plan, request, ready)
     if request.resume == "never":
         retire(plan, request, changed)

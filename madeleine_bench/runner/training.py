@@ -49,7 +49,9 @@ def train_networks(
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
         if cohort_id not in stores:
-            stores[cohort_id] = packed_folder(plan.cohorts[cohort_id].data, request.results)
+            stores[cohort_id] = packed_folder(
+                plan.cohorts[cohort_id].data, request.workspace.results
+            )
         organ = plan.catalogue.cohorts[cohort_id].organ
         jobs += [
             FitJob(
@@ -93,13 +95,13 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
     key = fits_key(cell.fingerprint, data, assessment)
     place = (board_of(data), cell.entry.card.name, assessment.task.name)
     slug = assessment.protocol.name.replace("/", "-")
-    folder = request.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
+    folder = request.workspace.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
     splits = [split.key for split in seeded_splits(assessment.protocol, assessment.splits)]
     if request.resume == "never":
         return folder, key, splits
     record_key = resume_key(key, assessment)
     features = plan.features[assessment.task.cohort]
-    store = ResultStore(request.results)
+    store = ResultStore(request.workspace.results)
     if store.find(*place, assessment.protocol.name, record_key, features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]

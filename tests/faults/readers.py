@@ -40,7 +40,7 @@ from madeleine_bench.pretrain.recipe import load_recipe
 from madeleine_bench.protocols.fits import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.lock import read_lock
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.reader import Slide
@@ -51,6 +51,7 @@ from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
 from tests.faults.scenarios import TASK, Workshop
@@ -196,9 +197,7 @@ def _pixels(path: Path) -> bytes:
 
 def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
     catalogue = load_catalogue(shop.folder / "tasks")
-    data = open_cohort(
-        catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
-    ).data
+    data = open_cohort(Workspace(folder, "local"), catalogue, "bcnb", load_config(shop.config)).data
     store = folder / "store"
     pack_cohort(data, store, Silence())
 
@@ -248,9 +247,7 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     yield Format("cost of embeddings", cost, lambda: EmbeddingStore(shop.results).cost(embeddings))
     splits = next((shop.results / "splits").rglob("*.csv"))
     catalogue = load_catalogue(shop.folder / "tasks")
-    data = open_cohort(
-        catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
-    ).data
+    data = open_cohort(Workspace(folder, "local"), catalogue, "bcnb", load_config(shop.config)).data
     task, protocol = catalogue.tasks[TASK], catalogue.protocol("linear-probe/v2")
     units = build_units(task, data, "bcnb")
 
