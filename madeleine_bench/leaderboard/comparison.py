@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from madeleine_bench.leaderboard.aggregate import Board, on_same_features
+from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_features
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
@@ -112,6 +112,23 @@ class Comparison:
     pairs: tuple[PairVerdict, ...]
     pairs_note: str
     critical_difference: CriticalDifference | None
+
+
+@dataclass(frozen=True)
+class ControlAhead:
+    """A control that scores above the mean of the patches on a task.
+
+    Attributes:
+        label: of the control.
+        value: its score; higher is better.
+        baseline: the score of the mean of the patches.
+        beyond: whether its score lies above the 95% interval of the baseline, where it has one.
+    """
+
+    label: str
+    value: float
+    baseline: float
+    beyond: bool
 
 
 def compare(board: Board, draws_of: DrawsOf) -> Comparison:
@@ -270,3 +287,30 @@ def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, in
     places = 1 + (draws[None, :, :] > draws[:, None, :]).sum(axis=1)
     ends = np.quantile(places, [0.025, 0.975], axis=1, method="inverted_cdf")
     return {label: (int(ends[0, i]), int(ends[1, i])) for i, label in enumerate(ranked)}
+
+
+def controls_ahead(
+    board: Board, task: TaskSpec, reads_the_answer: Callable[[Column], bool]
+) -> tuple[ControlAhead, ...]:
+    """Return the controls that beat the mean of the patches on a task, the best first.
+
+    A control is held against mean-pool of the same features, and left out without one, as are
+    scores that are not on the data of the rest.
+
+    Args:
+        board: with its controls.
+        task: one of its tasks.
+        reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
+    """
+    scored = [column for column in board.columns if column.has([task.id])]
+    found = []
+    for column in scored:
+        pooled = on_same_features(column, scored, BASELINE, [task.cohort])
+        if column.kind != "control" or pooled is None or reads_the_answer(column):
+            continue
+        baseline, value = pooled.cells[task.id], column.cells[task.id].value
+        if value > baseline.value:
+            interval = baseline.record.scores.main.ci95
+            beyond = interval is not None and value > interval[1]
+            found.append(ControlAhead(column.label, value, baseline.value, beyond))
+    return tuple(sorted(found, key=lambda each: (-each.value, each.label)))

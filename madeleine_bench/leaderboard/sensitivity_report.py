@@ -24,7 +24,7 @@ from madeleine_bench.leaderboard.sensitivity import (
     fitting_protocols,
     sensitivity,
 )
-from madeleine_bench.leaderboard.stratification import figure_title
+from madeleine_bench.leaderboard.stratification_report import figure_title
 from madeleine_bench.report import Report, Table
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.catalogue import Catalogue, is_glob, misfit

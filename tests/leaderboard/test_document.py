@@ -10,7 +10,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import Compared, leaderboard_document, slug_of
+from madeleine_bench.leaderboard.document import leaderboard_document, slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
@@ -42,7 +42,7 @@ def document_of(sources):
     boards = build_boards(sources.records, CATALOGUE)
     draws = CaseDraws(sources.stores, CATALOGUE)
     return leaderboard_document(
-        [Compared(board, compare(board, draws.of)) for board in boards],
+        [(board, compare(board, draws.of)) for board in boards],
         CATALOGUE,
         sources.predictions,
         sources.card,

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.stratification import (
+from madeleine_bench.leaderboard.stratification import stratify, survival_records, survival_tasks
+from madeleine_bench.leaderboard.stratification_report import (
     calibration_line,
     comparison_chart,
     groups_line,
     stratification_chart,
-    stratify,
-    survival_records,
-    survival_tasks,
 )
 from madeleine_bench.metrics.calibration import calibration
 from madeleine_bench.metrics.risk_groups import risk_groups
