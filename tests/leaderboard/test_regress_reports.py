@@ -15,7 +15,7 @@ FINDINGS = (
     ),
     RegressionFinding(
         "encoders", "a", "bcnb-pr linear-probe/v2", "regressed", "p < .05 & <worse>",
-        0.8, 0.7, -0.1, (-0.15, -0.05), 0.002, "b" * 64, "c" * 64,
+        0.8, 0.7, "b" * 64, "c" * 64, -0.1, (-0.15, -0.05), 0.002,
     ),
     RegressionFinding(
         "encoders", "b", "bcnb-er linear-probe/v2", "improved", "better", explained="new weights"

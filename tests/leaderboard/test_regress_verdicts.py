@@ -31,9 +31,9 @@ from madeleine_bench.leaderboard.regression.suite import (
     SuiteCell,
     SuiteSpec,
     cells_of,
-    newest_records,
     read_explanations,
     read_suite,
+    records_by_cell,
 )
 from madeleine_bench.results.store import ResultStore
 from tests.leaderboard.regress_boards import (
@@ -317,7 +317,7 @@ def test_a_renewal_takes_what_changed_and_keeps_the_rest(before, now):
     assert after["bcnb-pr"].record_id == kept["bcnb-pr"]
     assert (
         after["bcnb-er"].record_id
-        == newest_records(now, "phantom")[SuiteCell("a", "bcnb-er", PROTOCOL)].record_id
+        == records_by_cell(now, "phantom")[SuiteCell("a", "bcnb-er", PROTOCOL)].record_id
     )
     assert words(asked(before, now, "a")) == {ER: "same", PR: "noise"}
     assert "/home/somebody" not in "".join(

@@ -22,7 +22,7 @@ from madeleine_bench.leaderboard.regression.suite import (
     Explanations,
     SuiteCell,
     newer_version,
-    newest_records,
+    records_by_cell,
 )
 from madeleine_bench.protocols.scored_units import scored_units
 from madeleine_bench.results.store import ResultStore
@@ -69,11 +69,11 @@ class RegressionFinding:
         why: the reason, for a person.
         baseline: main score in the baseline, None where there is none.
         current: main score now.
+        baseline_id: record id (scorers: digest) in the baseline; explanations name it.
+        current_id: the same of now.
         difference: current less baseline, where the two were compared.
         ci95: widened interval of the difference, where the paired bootstrap was needed.
         p_value: of the same, adjusted for the number of cells that were tested.
-        baseline_id: record id (scorers: digest) in the baseline; explanations name it.
-        current_id: the same of now.
         explained: the reason that somebody gave, "" where nobody did.
     """
 
@@ -84,11 +84,11 @@ class RegressionFinding:
     why: str
     baseline: float | None = None
     current: float | None = None
+    baseline_id: str = ""
+    current_id: str = ""
     difference: float | None = None
     ci95: tuple[float, float] | None = None
     p_value: float | None = None
-    baseline_id: str = ""
-    current_id: str = ""
     explained: str = ""
 
     @property
@@ -136,8 +136,8 @@ def compare(check: RegressionCheck) -> list[RegressionFinding]:
     Raises:
         InputError: a record or its predictions are broken or were altered.
     """
-    old = newest_records(check.baseline, check.board)
-    new = newest_records(check.current, check.board, check.since, check.catalogue)
+    old = records_by_cell(check.baseline, check.board)
+    new = records_by_cell(check.current, check.board, check.since, check.catalogue)
     findings: dict[SuiteCell, RegressionFinding] = {}
     changed: dict[SuiteCell, tuple[Record, Record]] = {}
     for cell in sorted(check.cells | old.keys() | check.listed.keys()):
@@ -341,17 +341,10 @@ def _finding(
     word, why = verdict
     if before is not None and now is not None:
         why += _encoder_note(before, now)
-    return RegressionFinding(
-        layer="encoders",
-        subject=cell.encoder,
-        case=f"{cell.task} {cell.protocol}",
-        verdict=word,
-        why=why,
-        baseline=before.scores.main.value if before else None,
-        current=now.scores.main.value if now else None,
-        baseline_id=before.record_id if before else "",
-        current_id=now.record_id if now else "",
-    )
+    scores = (record.scores.main.value if record else None for record in (before, now))
+    ids = (record.record_id if record else "" for record in (before, now))
+    case = f"{cell.task} {cell.protocol}"
+    return RegressionFinding("encoders", cell.encoder, case, word, why, *scores, *ids)
 
 
 def _encoder_note(before: Record, now: Record) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,14 +45,13 @@ from madeleine_bench.leaderboard.regression.suite import (
     SuiteRun,
     SuiteSpec,
     cells_of,
-    newest_records,
     read_explanations,
     read_suite,
+    records_by_cell,
 )
 from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.workspace import Workspace
 
 JUNIT_FILE = "regress.xml"
@@ -89,46 +88,42 @@ def regress(
         InputError: suite, baseline or results cannot be used.
     """
     path = suite_path or resource_folder("leaderboard") / "regression" / "suite.yaml"
-    folder, explanations_path = (
-        baseline or path.parent / "baseline",
-        path.parent / "explanations.yaml",
-    )
+    folder, reasons = baseline or path.parent / "baseline", path.parent / "explanations.yaml"
     if update and suite_path is None and "_resources" in folder.parts:
         raise InputError(
             f"{folder} is part of an installation; renew it in a checkout, or keep a suite and a "
             "baseline of your own: --suite FILE (docs/regression.md)"
         )
     suite, catalogue = read_suite(path), workspace.tasks()
-    explanations, cells = read_explanations(explanations_path), cells_of(suite, catalogue)
+    explanations, cells = read_explanations(reasons), cells_of(suite, catalogue)
     exists = has_baseline(folder)
     if not exists and not update:
-        raise InputError(
-            f"there is no baseline in {folder}; make the first: mbench regress --update"
-        )
+        raise InputError(f"there is no baseline in {folder}; make it: mbench regress --update")
     golden = (read_golden(folder / SCORERS_FILE) if exists else {}, golden_cases(catalogue))
     since = datetime.now(UTC).isoformat(timespec="microseconds") if score else ""
-    failed = [line for run in suite.runs for line in score(suite, run)] if score else []
+    failed = dict(line for run in suite.runs for line in score(suite, run)) if score else {}
     old, current = ResultStore(folder), ResultStore(workspace.results)
-    failures = _failed_cells(cells, catalogue, dict(failed))
-    check = RegressionCheck(
-        old, current, catalogue, cells, suite.source, listed_cells(folder), failures, since
-    )
-    findings = explain([*judge_scorers(*golden), *compare(check)], explanations, cells)
-    findings = in_order(findings)
+    failures = {}  # of its task, or of its cohort as a whole
+    for cell in cells:
+        task = catalogue.tasks[cell.task]
+        places = (f"{cell.encoder} on {name}" for name in (task.cohort, task.name))
+        failures |= {cell: failed[place] for place in places if place in failed}
+    listed = listed_cells(folder)
+    check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
+    results = [*judge_scorers(*golden), *compare(check)]
+    findings = in_order(explain(results, explanations, cells))
     outdated = stale(explanations, findings)
     body: list[Table | str] = [_table(suite, findings)]
-    body += [
-        f"explains nothing any more, remove it from {explanations_path}: {line}"
-        for line in outdated
-    ]
+    body += [f"explains nothing any more, remove it from {reasons}: {line}" for line in outdated]
     problem: MbenchError | None = None
     try:
         if update:
-            check_renewable(findings, explanations_path)
+            check_renewable(findings, reasons)
             count = renew(folder, findings, old, current, golden, suite.source)
             body.append(f"baseline {folder}: {count} cells renewed, the rest kept")
         else:
-            _check_passing(findings, explanations_path)
+            bad = [finding for finding in findings if not finding.passes]
+            _refuse(f"regression gate failed: {count_words(findings)}", bad, reasons)
             body.append(f"regression gate passed: {count_words(findings)}")
     except MbenchError as error:
         problem = error
@@ -225,13 +220,8 @@ def check_renewable(findings: Sequence[RegressionFinding], explanations: Path) -
     blocked = [
         f for f in findings if not f.passes and not (f.verdict in EXPLAINABLE and f.explained)
     ]
-    if blocked:
-        lines = [f"  {f.verdict} {f.name} (baseline {f.baseline_id[:12]})\n" for f in blocked]
-        raise CheckFailed(
-            f"the baseline stays as it is: {len(blocked)} cells changed and nobody says why\n"
-            f"{''.join(lines)}repair them, or explain them in {explanations} (docs/regression.md); "
-            "a cell that failed, or that has no record, cannot be explained"
-        )
+    count = f"{len(blocked)} cells changed and nobody says why"
+    _refuse(f"the baseline stays as it is: {count}", blocked, explanations)
 
 
 def renew(
@@ -262,43 +252,35 @@ def renew(
     kept = [finding for finding in findings if finding.verdict in _KEPT]
     if not changed:
         return 0
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file, no folder"}
-    if folder.exists() and (others := sorted(names - _CONTENT)):
-        raise InputError(
-            f"{folder} is no baseline: it holds {others[0]}; --baseline wants a folder of its own, "
-            "which --update replaces whole"
+    if folder.exists():
+        names = (
+            {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file's content"}
         )
+        if others := sorted(names - _CONTENT):
+            raise InputError(
+                f"{folder} is no baseline: it holds {others[0]}; --baseline wants a folder of its "
+                "own, which --update replaces whole"
+            )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            store = ResultStore(Path(scratch) / "new")
+            _copy_records({f.baseline_id for f in kept}, old, store)
+            _copy_records({f.current_id for f in changed}, current, store)
+            cells = {" ".join(c): r.record_id for c, r in records_by_cell(store, board).items()}
+            write_text(
+                store.folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n"
+            )
+            cases = _golden_of(kept, golden[0]) | _golden_of(changed, golden[1])
+            write_text(store.folder / SCORERS_FILE, golden_text(cases))
+            if folder.exists():
+                shutil.rmtree(_aside(folder), ignore_errors=True)
+                os.rename(folder, _aside(folder))
+            os.rename(store.folder, folder)  # cut off before this, `has_baseline` repairs it
     except OSError as error:
-        raise InputError(f"cannot write beside {folder}: {error.strerror or error}") from error
-    try:
-        store = ResultStore(scratch)
-        _copy_records({f.baseline_id for f in kept}, old, store)
-        _copy_records({f.current_id for f in changed}, current, store)
-        cells = {" ".join(c): r.record_id for c, r in newest_records(store, board).items()}
-        write_text(scratch / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n")
-        cases = _golden_of(kept, golden[0]) | _golden_of(changed, golden[1])
-        write_text(scratch / SCORERS_FILE, golden_text(cases))
-        scratch.chmod(0o755)
-        _swap(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise InputError(f"cannot renew {folder}: {error.strerror or error}") from error
+    shutil.rmtree(_aside(folder), ignore_errors=True)
     return len(changed)
-
-
-def _failed_cells(
-    cells: frozenset[SuiteCell], catalogue: Catalogue, failed: Mapping[str, str]
-) -> dict[SuiteCell, str]:
-    """Return why a cell could not be scored: its task failed, or its cohort as a whole."""
-    failures = {}
-    for cell in cells:
-        task = catalogue.tasks[cell.task]
-        for place in (task.cohort, task.name):
-            if (reason := failed.get(f"{cell.encoder} on {place}")) is not None:
-                failures[cell] = reason
-    return failures
 
 
 def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
@@ -318,21 +300,21 @@ def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
     return Table(title, ["verdict", "", "case", "baseline", "now", "difference", "why"], rows)
 
 
-def _check_passing(findings: Sequence[RegressionFinding], explanations: Path) -> None:
-    bad = [finding for finding in findings if not finding.passes]
+def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path) -> None:
+    """Raise what is bad, if anything is, each with its place, and what to do about it."""
     if not bad:
         return
-    lines = [f"regression gate failed: {count_words(findings)}"]
+    lines = [headline]
     for f in bad:
         place = f" (baseline {f.baseline_id[:12]})" if f.baseline_id else ""
         lines.append(f"  {f.verdict} {f.name}{place}: {f.why}")
-    ways = "repair the change, or give the task, protocol or scoring a new version"
+    lines.append("repair the change, or give the task, protocol or scoring a new version")
     if any(f.verdict in EXPLAINABLE for f in bad):
-        ways += (
-            f"; what is intended, explain in {explanations}, then mbench regress --update"
-            " (docs/regression.md)"
+        lines[-1] += (
+            f"; what is intended, explain in {explanations}, then mbench regress --update "
+            "(docs/regression.md); a cell that failed, or was not scored, cannot be explained"
         )
-    raise CheckFailed("\n".join([*lines, ways]))
+    raise CheckFailed("\n".join(lines))
 
 
 def _junit_counts(findings: Sequence[RegressionFinding]) -> dict[str, str]:
@@ -378,18 +360,3 @@ def _golden_of(findings: Sequence[RegressionFinding], golden: Golden) -> dict[st
 
 def _aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; `has_baseline` repairs what a crash in between leaves."""
-    aside = _aside(folder)
-    try:
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(folder, aside)
-        os.rename(new, folder)
-    except OSError as error:
-        if aside.exists() and not folder.exists():
-            os.rename(aside, folder)
-        raise InputError(f"cannot renew {folder}: {error.strerror or error}") from error
-    shutil.rmtree(aside, ignore_errors=True)

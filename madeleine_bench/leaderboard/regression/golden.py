@@ -132,19 +132,11 @@ def judge_scorers(old: Golden, new: Golden) -> list[RegressionFinding]:
     for key in sorted({*old, *new}):
         protocol, labels = key.split(" ")
         before, now = old.get(key), new.get(key)
+        scores = (case.scores["main"] if case else None for case in (before, now))
+        ids = (case.digest if case else "" for case in (before, now))
         verdict, why = _verdict(protocol, before, now, new)
         findings.append(
-            RegressionFinding(
-                layer="scorers",
-                subject=protocol,
-                case=f"{labels} labels",
-                verdict=verdict,
-                why=why,
-                baseline=before.scores["main"] if before else None,
-                current=now.scores["main"] if now else None,
-                baseline_id=before.digest if before else "",
-                current_id=now.digest if now else "",
-            )
+            RegressionFinding("scorers", protocol, f"{labels} labels", verdict, why, *scores, *ids)
         )
     return findings
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import newest_records
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.loader import Spec, parse_spec, read_yaml
@@ -143,7 +144,7 @@ def cells_of(suite: SuiteSpec, catalogue: Catalogue) -> frozenset[SuiteCell]:
     )
 
 
-def newest_records(
+def records_by_cell(
     store: ResultStore, board: str, since: str = "", catalogue: Catalogue | None = None
 ) -> dict[SuiteCell, Record]:
     """Return the newest record of each cell of a board; none that was made before `since`.
@@ -157,8 +158,7 @@ def newest_records(
     if catalogue is not None:
         versions = {task.id: task.version for task in catalogue.tasks.values()}
         records = [r for r in records if versions.get(r.task.id) == r.task.version]
-    records.sort(key=lambda record: record.age)
-    return {SuiteCell(r.encoder.name, r.task.id, r.protocol): r for r in records}
+    return newest_records(records, lambda r: SuiteCell(r.encoder.name, r.task.id, r.protocol))
 
 
 def newer_version(protocol: str, names: Iterable[str]) -> str | None:
