@@ -27,6 +27,7 @@ from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
 from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
+from madeleine_bench.leaderboard.regression.suite import read_explanations, read_suite
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
@@ -50,7 +51,6 @@ from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
-from madeleine_bench.specs.regression import read_explanations, read_suite
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
