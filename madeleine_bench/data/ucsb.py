@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from madeleine_bench.data.bags import BagLayout, write_bag_file
-from madeleine_bench.data.split_files import FOLD_KEYS, split_csv
+from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
