@@ -11,11 +11,10 @@ from madeleine_bench.encoders.trident import needs, weights_page
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.files import write_text
 from madeleine_bench.resources import resource_folder
-from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.card import EncoderCard, PatchEncoderCard
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import Spec
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 

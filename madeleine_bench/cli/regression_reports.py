@@ -73,7 +73,7 @@ class Gate:
 
 
 def run_gate(gate: Gate) -> None:
-    """Judge the suite and report; renew the baseline where asked.
+    """TaskScorer the suite and report; renew the baseline where asked.
 
     Raises:
         CheckFailed: something got worse, changed unexplained, or stops the renewal.

@@ -103,22 +103,3 @@ def schema(
     from madeleine_bench.cli.descriptions import write_schema
 
     write_schema(kind, out)
-
-
-@app.command()
-def cards(
-    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("cards"),
-    catalogue: Catalogue = None,
-) -> None:
-    """Write a Markdown page for each task, cohort and protocol: all that its YAML says.
-
-    Example: mbench tasks cards --catalogue my-catalogue --out cards
-    """
-    from madeleine_bench.files import write_text
-    from madeleine_bench.specs.catalogue import load_catalogue
-    from madeleine_bench.specs.pages import catalogue_pages
-
-    pages = catalogue_pages(load_catalogue(catalogue))
-    for name, text in pages.items():
-        write_text(out / name, text)
-    typer.echo(f"{len(pages)} pages in {out}")

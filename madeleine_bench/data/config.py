@@ -1,4 +1,4 @@
-"""`mbench.toml`: which cohorts the user has, where, what their label words mean; and workers."""
+"""`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
-from madeleine_bench.specs.executor import ExecutorSection
 from madeleine_bench.specs.loader import (
     WINDOWS_PATH,
     Spec,
@@ -28,6 +27,11 @@ from madeleine_bench.specs.task import (
 
 PathT = TypeVar("PathT")
 DEFAULT_NAME = "mbench.toml"
+_NO_EXECUTOR = (
+    "the section [executor] is no longer read: name an address or a queueing system with "
+    "--executor dask --scheduler, and describe the jobs of a queue in the settings of "
+    "dask-jobqueue (docs/scale.md)"
+)
 
 
 def _place(path: PathT, info: ValidationInfo) -> PathT:
@@ -103,7 +107,6 @@ class Config(Spec):
     """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file."""
 
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
-    executor: ExecutorSection | None = None
     path: Path | None = Field(default=None, exclude=True)
 
     def check(self, known_cohorts: Iterable[str], known_tasks: Mapping[str, TaskSpec]) -> None:
@@ -190,9 +193,9 @@ def load_config(path: Path | None = None) -> Config:
             return Config()
     data = read_toml(path)
     if "path" in data:
-        raise InputError(
-            f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts, executor"
-        )
+        raise InputError(f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts")
+    if "executor" in data:
+        raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
     folder = path.absolute().parent
     return parse_spec(Config, {**data, "path": path}, path, context=folder)
 

@@ -9,7 +9,7 @@ from madeleine_bench.encoders.base import WithoutNetwork
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
 class MeanPool(WithoutNetwork):
@@ -23,8 +23,8 @@ class MeanPool(WithoutNetwork):
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return a linear head on the mean; there is nothing else to train."""
+        from madeleine_bench.models.mil.base import initialise_network
         from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MeanPooling
-        from madeleine_bench.models.mil.start import initialise_network
 
         network = EmbedderWithHead(MeanPooling(), input_dim, outputs)
         initialise_network(network, seed)
@@ -42,8 +42,8 @@ class MaxPool(WithoutNetwork):
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return a linear head on the maximum; there is nothing else to train."""
+        from madeleine_bench.models.mil.base import initialise_network
         from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MaxPooling
-        from madeleine_bench.models.mil.start import initialise_network
 
         network = EmbedderWithHead(MaxPooling(), input_dim, outputs)
         initialise_network(network, seed)

@@ -25,7 +25,7 @@ from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
-from madeleine_bench.finetuning.fit_files import Fit, read_fit, write_fit
+from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
@@ -34,20 +34,20 @@ from madeleine_bench.pretrain.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.curves import TrainingLog, read_log
+from madeleine_bench.pretrain.log import TrainingLog, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
 from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.lock import read_lock
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
 from madeleine_bench.specs.regression import read_explanations, read_suite
@@ -145,8 +145,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     toml.write_text(
         '[cohorts.bcnb]\nfeatures = "bcnb"\nlabels = "bcnb.csv"\n'
         'columns = { slide = "slide_id", case = "" }\n[cohorts.bcnb.tasks.bcnb-er]\n'
-        'map = { "1" = "positive" }\n[executor]\nkind = "slurm"\ncores = 2\n'
-        'memory = "4GB"\njobs = 2\n'
+        'map = { "1" = "positive" }\n'
     )
     yield Format("mbench.toml", toml, lambda: load_config(toml))
 

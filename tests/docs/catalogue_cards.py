@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.card import EncoderCard, PatchEncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, Provenance, TaskSpec
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.pretrain.curves import TrainingLog, loss_curves_svg, read_log
+from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 
 
 def make_row(epoch: int, **more: float | None) -> dict[str, float | None]:
@@ -139,11 +139,14 @@ def test_no_log(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         TrainingLog(tmp_path / "file" / "log.csv").append(make_row(1))
+
+
+def test_a_log_that_was_deleted_is_written_again(tmp_path: Path) -> None:
     log = TrainingLog(tmp_path / "log.csv")
     log.append(make_row(1))
     (tmp_path / "log.csv").unlink()
-    with pytest.raises(InputError, match="cannot write"):
-        log.append(make_row(2))
+    log.append(make_row(2))
+    assert read_log(tmp_path / "log.csv")["epoch"].tolist() == [1, 2]
 
 
 def test_curves_of_a_whole_run() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from madeleine_bench.pretrain.row_draw import draw_rows, hash_counter
+from madeleine_bench.pretrain.batches import draw_rows, hash_counter
 
 CPU = torch.device("cpu")
 
