@@ -270,7 +270,9 @@ def _networks(folder: Path) -> Iterator[Format]:
     torch.manual_seed(0)
     model = Madeleine(6, 4, 2)
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    about = ModelDescription(6, 4, 2, ("H&E",), False, "acrobat")
+    about = ModelDescription(
+        input_dim=6, width=4, heads=2, stains=("H&E",), stain_encoding=False, cohort="acrobat"
+    )
     weights = folder / "weights.safetensors"
     write_weights(weights, {"breast": (about, state)})
     sha256 = hash_file(weights)
