@@ -198,14 +198,15 @@ def _agreed(unit_id: str, members: Sequence[_Slide], where: str) -> Label | None
     if len(labels) > 1:
         (one, first), (other, second) = sorted(labels.items(), key=lambda item: item[1])[:2]
         raise InputError(
-            f"{where}: slides of case '{unit_id}' disagree: '{_shown(one)}' (slide '{first}') and "
-            f"'{_shown(other)}' (slide '{second}'). The task is by case; give all its slides one "
-            "label"
+            f"{where}: slides of case '{unit_id}' disagree: '{label_text(one)}' (slide '{first}') "
+            f"and '{label_text(other)}' (slide '{second}'). The task is by case; give all its "
+            "slides one label"
         )
     return next(iter(labels), None)
 
 
-def _shown(label: Label) -> str:
+def label_text(label: Label) -> str:
+    """Return a label as messages have it: a class, or follow-up in days and whether it ended."""
     if isinstance(label, str):
         return label
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"

@@ -325,11 +325,11 @@ def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     groups = linked_groups(units.table["case_id"].to_numpy(dtype=str), sites)
     ids = units.table["unit_id"].to_numpy(dtype=str)
     try:
-        found, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
+        fold, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
     except InputError as error:
         raise InputError(f"{task.id}: {error}") from error
-    for fold, unit_id in zip(found, ids, strict=True):
-        yield 0, int(fold), str(unit_id)
+    for number, unit_id in zip(fold, ids, strict=True):
+        yield 0, int(number), str(unit_id)
 
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
