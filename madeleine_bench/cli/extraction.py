@@ -11,9 +11,8 @@ from typing import Literal
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
-from madeleine_bench.data.config import load_config
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.runner.executors import ExecutorChoice, open_executor
+from madeleine_bench.runner.workers import ExecutorKind, open_executor
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, SlideOutcome, extract
 from madeleine_bench.slides.folder import SlideFolder, list_slides
@@ -24,10 +23,9 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.patches import PatchSettings
 from madeleine_bench.slides.slide_jobs import EncoderChoice, extract_by_jobs
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.executor import threads_in_a_worker
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 
 SHOWN_FAILURES = 10
 _SAME_MPP = 0.05
@@ -55,9 +53,9 @@ class WantedBags:
     workers: int | None
     overwrite: bool
     catalogue: Path | None
-    executor: ExecutorChoice
+    executor: ExecutorKind
+    scheduler: str | None
     jobs: int | None
-    config: Path | None
 
 
 def extract_bags(wanted: WantedBags) -> None:
@@ -67,9 +65,7 @@ def extract_bags(wanted: WantedBags) -> None:
         InputError: an option, the slides or the patch encoder cannot be used.
         CheckFailed: a slide failed.
     """
-    config = load_config(wanted.config)
-    section = wanted.executor.section(config)
-    threads = default_workers() if section is None else threads_in_a_worker(section)
+    threads = default_workers() if wanted.executor == "local" else 1
     settings = ExtractionSettings(
         patches=PatchSettings(
             wanted.patch_px, _patch_mpp(wanted), wanted.overlap_px, wanted.min_tissue
@@ -90,7 +86,7 @@ def extract_bags(wanted: WantedBags) -> None:
     )
     key = patch_fingerprint(entry, wanted.weights)
     choice = EncoderChoice(entry, wanted.device, wanted.precision, wanted.weights)
-    if section is None:
+    if wanted.executor == "local" and wanted.scheduler is None:
         encoder = choice.load(settings.workers)
         with LiveProgress() as progress:
             outcomes = extract(found.slides, encoder, key, folder, settings, progress)
@@ -98,7 +94,9 @@ def extract_bags(wanted: WantedBags) -> None:
         jobs = wanted.jobs or os.cpu_count() or 1
         with (
             LiveProgress() as progress,
-            open_executor(wanted.executor, config, jobs, folder.features, progress) as executor,
+            open_executor(
+                wanted.executor, wanted.scheduler, jobs, folder.features, progress
+            ) as executor,
         ):
             outcomes = extract_by_jobs(
                 found.slides, choice, key, folder, settings, progress, executor.run

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, ExecutorName, Scheduler
+from madeleine_bench.cli.run import Catalogue, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
 app = typer.Typer(help="Patch features.", no_args_is_help=True)
@@ -64,7 +64,6 @@ def extract(
         int | None,
         typer.Option(min=1, help="With --executor dask: workers here; one for a core by default."),
     ] = None,
-    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
@@ -75,13 +74,11 @@ def extract(
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
     from madeleine_bench.cli.extraction import WantedBags, extract_bags
-    from madeleine_bench.runner.executors import ExecutorChoice
 
     extract_bags(
         WantedBags(slides, cohort, patch_encoder, out, patch_px, patch_mpp, magnification,
                    overlap_px, min_tissue, patches, mpp, weights, device, precision, batch_size,
-                   workers, overwrite, catalogue, ExecutorChoice(executor, scheduler), jobs,
-                   config)
+                   workers, overwrite, catalogue, executor, scheduler, jobs)
     )  # fmt: skip
 
 

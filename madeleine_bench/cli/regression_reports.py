@@ -38,6 +38,7 @@ from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.regression import SuiteSpec, read_explanations, read_suite
+from madeleine_bench.specs.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Gate:
 
 
 def run_gate(gate: Gate) -> None:
-    """Judge the suite and report; renew the baseline where asked.
+    """TaskScorer the suite and report; renew the baseline where asked.
 
     Raises:
         CheckFailed: something got worse, changed unexplained, or stops the renewal.
@@ -132,12 +133,14 @@ def _score(
                 encoders=suite.encoders,
                 tasks=part.tasks,
                 protocols=part.protocols,
-                source=suite.source,
-                results=gate.results,
-                jobs=gate.jobs or os.cpu_count() or 1,
+                workspace=Workspace(
+                    gate.results,
+                    suite.source,
+                    gate.config,
+                    gate.catalogue,
+                    gate.jobs or os.cpu_count() or 1,
+                ),
                 resume="never",
-                config=gate.config,
-                catalogue=gate.catalogue,
             )
             report = run(request, progress)
             failed.update((what, str(why)) for what, why in report.failures)

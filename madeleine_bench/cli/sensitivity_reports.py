@@ -30,7 +30,7 @@ from madeleine_bench.leaderboard.sensitivity import (
 )
 from madeleine_bench.leaderboard.sensitivity_figure import sensitivity_chart
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
+from madeleine_bench.runner.cohorts import PhantomChoice
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import RunReport, run
@@ -38,6 +38,7 @@ from madeleine_bench.specs.catalogue import Catalogue, is_glob, load_catalogue, 
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.stats.rank_agreement import LEAST_TASKS, RESAMPLES
 
 _SHOWN_FAILURES = 20
@@ -149,9 +150,9 @@ def _score(
         for ids, names in fitting.items():
             report = run(
                 Request(
-                    request.encoders, ids, tuple(names), request.source, request.results,
-                    request.jobs, "only-missing", request.config, request.catalogue,
-                    request.phantom,
+                    request.encoders, ids, tuple(names),
+                    Workspace(request.results, request.source, request.config, request.catalogue,
+                              request.jobs, request.phantom.signal, request.phantom.seed),
                 ),
                 progress,
             )  # fmt: skip

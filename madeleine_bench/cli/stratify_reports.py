@@ -25,7 +25,7 @@ from madeleine_bench.leaderboard.stratification_figure import (
     comparison_chart,
     stratification_chart,
 )
-from madeleine_bench.metrics.risk_groups import Curve
+from madeleine_bench.metrics.calibration import Curve
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.task import TaskSpec
 

@@ -138,35 +138,16 @@ def schema(
         typer.echo(f"wrote {out}", err=True)
 
 
-@app.command()
-def cards(
-    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("cards"),
-    catalogue: Catalogue = None,
-) -> None:
-    """Write a Markdown page for each task, cohort and protocol: all that its YAML says.
-
-    Example: mbench tasks cards --catalogue my-catalogue --out cards
-    """
-    from madeleine_bench.files import write_text
-    from madeleine_bench.specs.catalogue import load_catalogue
-    from madeleine_bench.specs.pages import catalogue_pages
-
-    pages = catalogue_pages(load_catalogue(catalogue))
-    for name, text in pages.items():
-        write_text(out / name, text)
-    typer.echo(f"{len(pages)} pages in {out}")
-
-
 def schemas() -> "dict[str, type[Spec]]":
     """Return the model behind each kind of YAML file."""
-    from madeleine_bench.specs import card, cohort, patch_card, protocol, task
+    from madeleine_bench.specs import card, cohort, protocol, task
 
     return {
         "task": task.TaskSpec,
         "cohort": cohort.CohortSpec,
         "protocol": protocol.ProtocolSpec,
         "encoder": card.EncoderCard,
-        "patch-encoder": patch_card.PatchEncoderCard,
+        "patch-encoder": card.PatchEncoderCard,
     }
 
 

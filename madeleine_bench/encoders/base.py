@@ -11,7 +11,7 @@ from madeleine_bench.specs.card import MAX_DIM, EncoderCard
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
 @runtime_checkable

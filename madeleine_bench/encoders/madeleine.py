@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from madeleine_bench.models.madeleine import Madeleine
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
 class _Madeleine(BaseEncoder):
@@ -183,8 +183,8 @@ def _with_head(
 ) -> "BagNetwork":
     """Return the model with a linear head; parameters are drawn where no state gives them."""
     from madeleine_bench.models.madeleine import Madeleine
+    from madeleine_bench.models.mil.base import initialise_network
     from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MadeleineEmbedder
-    from madeleine_bench.models.mil.start import initialise_network
 
     model = Madeleine(input_dim, width, heads)
     network = EmbedderWithHead(MadeleineEmbedder(model), width, outputs)

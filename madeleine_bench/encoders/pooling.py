@@ -9,7 +9,7 @@ from madeleine_bench.encoders.base import WithoutNetwork
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
 class _Pooling(WithoutNetwork):
@@ -22,7 +22,7 @@ class _Pooling(WithoutNetwork):
     ) -> "BagNetwork":
         """Return a linear head on the pooled features."""
         from madeleine_bench.models.mil import embedder_head
-        from madeleine_bench.models.mil.start import initialise_network
+        from madeleine_bench.models.mil.base import initialise_network
 
         pooling = getattr(embedder_head, self.pooling)()
         network = embedder_head.EmbedderWithHead(pooling, input_dim, outputs)

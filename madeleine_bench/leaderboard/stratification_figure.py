@@ -7,8 +7,7 @@ import pandas as pd
 
 from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.leaderboard.stratification import DAYS_A_YEAR, Stratification
-from madeleine_bench.metrics.calibration import Calibration
-from madeleine_bench.metrics.risk_groups import Curve, RiskGroups
+from madeleine_bench.metrics.calibration import Calibration, Curve, RiskGroups
 
 _GROUPS = ("low risk", "high risk")
 _WIDTH, _SQUARE, _SMALL = 420, 250, 150

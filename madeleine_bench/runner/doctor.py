@@ -29,7 +29,7 @@ from madeleine_bench.figures import COLOURS
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.checks import check_bags
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.environment import examine_environment
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
@@ -126,9 +126,7 @@ def examine(
         if cohort_id not in catalogue.cohorts:
             hint = did_you_mean(cohort_id, list(catalogue.cohorts))
             raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
-        cache = workspace.results / "cache"
-        phantom = PhantomChoice(workspace.phantom_signal, workspace.phantom_seed)
-        cohort = open_cohort(catalogue, cohort_id, workspace.source, config, cache, phantom)
+        cohort = open_cohort(workspace, catalogue, cohort_id, config)
         if entry.card.phantom_only and cohort.data.source != "phantom":
             raise InputError(
                 f"encoder {entry.card.name} reads what only phantom bags have, and {cohort_id} is "

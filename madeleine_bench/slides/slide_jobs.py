@@ -15,7 +15,7 @@ from madeleine_bench.slides.patch_encoders import (
     load_patch_encoder,
 )
 from madeleine_bench.slides.patch_encoders.base import Device, Precision
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.types import Progress, Silence
 
 
@@ -65,7 +65,7 @@ class RunJobs(Protocol):
         self,
         work: Callable[[SlideJob], SlideOutcome],
         jobs: Sequence[SlideJob],
-        lost: Callable[[SlideJob, str], SlideOutcome],
+        on_worker_death: Callable[[SlideJob, str], SlideOutcome],
         *,
         gpu: bool,
     ) -> Iterator[SlideOutcome]:

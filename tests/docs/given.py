@@ -129,7 +129,6 @@ def _slides(folder: Path, shell: Shell, running: ExitStack) -> Here:
 def _scale(folder: Path, shell: Shell, running: ExitStack) -> Here:
     """Slides, a cluster of a scheduler and a worker, and a place where two machines meet."""
     _draw_slides(folder, shell)
-    (folder / "mbench.toml").write_text('[executor]\nkind = "local"\nworkers = 2\n')
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     for words in (

@@ -240,7 +240,6 @@ def _warm_up() -> None:
     import madeleine_bench.cli.board_reports
     import madeleine_bench.cli.extraction
     import madeleine_bench.cli.packing
-    import madeleine_bench.cli.pretraining
     import madeleine_bench.cli.reports
     import madeleine_bench.cli.submission_reports
     import madeleine_bench.pretrain.loop

@@ -6,12 +6,17 @@ import torch
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.finetuning import training
-from madeleine_bench.finetuning.evaluation import fit, seeded_splits, torch_device
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
-from madeleine_bench.metrics.classification import auroc
-from madeleine_bench.metrics.ordinal import quadratic_kappa
+from madeleine_bench.finetuning.evaluation import (
+    fit,
+    fit_path,
+    read_fit,
+    seeded_splits,
+    torch_device,
+    write_fit,
+)
+from madeleine_bench.metrics.classification import auroc, quadratic_kappa
 from madeleine_bench.metrics.survival import harrell_c
-from madeleine_bench.models.mil.output import BagOutput
+from madeleine_bench.models.mil.base import BagOutput
 from madeleine_bench.types import Split, Splits, Survival
 from tests.finetuning.conftest import CATALOGUE
 

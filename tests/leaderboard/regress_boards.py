@@ -12,7 +12,7 @@ import pandas as pd
 from madeleine_bench.leaderboard.regression.compare import Comparison, compare
 from madeleine_bench.leaderboard.regression.suite import Cell
 from madeleine_bench.leaderboard.regression.verdicts import Finding
-from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.leaderboard.regression import noise
 from madeleine_bench.leaderboard.regression.suite import Cell, newest_records, successor
 from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, Finding, Verdict
-from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]

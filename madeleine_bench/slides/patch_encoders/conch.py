@@ -11,7 +11,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.slides.patch_encoders.obtain import download_failed, import_package
 from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
 from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 
 _VISUAL = "visual."
 

@@ -12,8 +12,8 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.slides.patch_encoders.obtain import download_failed, import_package
 from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
 from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 
 Pooling = Literal["token", "token-and-mean", "map"]
 

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 
 _REFUSED = {"GatedRepoError", "RepositoryNotFoundError", "LocalTokenNotFoundError"}
 _NO_NETWORK = {

@@ -14,9 +14,9 @@ from madeleine_bench.slides.patch_encoders.base import (
     PatchEncoder,
     Precision,
 )
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.implementation import check_weights_file, code_file, make
 from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read_yaml
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 
 DEFAULT_PATCH_ENCODER = "efficientnet-lite0"
 _HERE = Path(__file__).resolve().parent

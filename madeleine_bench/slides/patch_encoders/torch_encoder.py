@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.patch_encoders.base import BasePatchEncoder, Device, Precision
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 
 # A CPU spends its time on memory, not on arithmetic, once activations outgrow its caches: four
 # at a time take 18 ms a patch, 32 take 34 (EfficientNet-Lite0 from 256 px, one thread).
