@@ -1,5 +1,6 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,7 +10,6 @@ from madeleine_bench.cli.completion import cohort_names
 from madeleine_bench.cli.options import (
     Catalogue,
     Config,
-    Jobs,
     Results,
     Seed,
     Signal,
@@ -19,6 +19,7 @@ from madeleine_bench.cli.options import (
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.errors import InputError
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -189,30 +190,17 @@ def fetch(
     )
 
 
-@app.command("phantom-slides")
-def phantom_slides(
-    cohort: Annotated[
-        str,
-        typer.Argument(
-            help="Cohort of an organ that is drawn (breast).", autocompletion=cohort_names
-        ),
-    ],
-    cases: Annotated[int, typer.Option(help="How many of its cases.")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; phantom-slides/<cohort> by default.")
-    ] = None,
-    mpp: Annotated[float, typer.Option(help="Micrometres per pixel; 0.5 is a 20x scan.")] = 0.5,
-    jobs: Jobs = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
-) -> None:
-    """Draw slides of a phantom cohort as pyramidal TIFF, with their label table.
+@app.command(
+    "phantom-slides",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def phantom_slides(context: typer.Context) -> None:
+    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
 
     Example: mbench data phantom-slides acrobat --cases 24
     """
-    from madeleine_bench.cli.phantom_slides import draw_phantom_slides
-    from madeleine_bench.runner.cohorts import PhantomChoice
-
-    choice = PhantomChoice(phantom_signal, phantom_seed)
-    draw_phantom_slides(cohort, cases, out, mpp, jobs, catalogue, choice)
+    raise InputError(
+        "phantom slides are drawn by a script that comes with the source, not with the installed "
+        "package; in a checkout of the repository type: "
+        f"python examples/phantom_slides {shlex.join(context.args)}"
+    )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
-from madeleine_bench.cli.leaderboard import Folders
+from madeleine_bench.cli.options import Folders
 from madeleine_bench.cli.run import Catalogue
 
 

@@ -12,8 +12,7 @@ from madeleine_bench import __version__
 from madeleine_bench.cli.console import print_table
 from madeleine_bench.figures import styled_png, styled_svg
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.document import slug_of
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import (
     Stratification,

@@ -122,13 +122,13 @@ def read_state(path: Path) -> "dict[str, Tensor]":
     """
     import torch
 
-    from madeleine_bench.slides.patch_encoders import weights
+    from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
 
     if path.is_file():
         with path.open("rb") as handle:
             if not (start := handle.read(4)).startswith((b"PK\x03\x04", b"\x80")):
                 raise InputError(f"{path} was not written by torch.save: it begins with {start!r}")
-    state = weights.read_state(path)
+    state = read_state(path)
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise InputError(f"{path}: '{name}' is {tensor.dtype}, expected a tensor of floats")

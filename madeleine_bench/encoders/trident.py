@@ -152,9 +152,9 @@ def load_network(name: str, model: str) -> "torch.nn.Module":
 
 def _reason(model: str, error: Exception, cause: str) -> str:
     """Return what went wrong when TRIDENT was asked for a model, and what to do."""
-    from madeleine_bench.slides.patch_encoders.obtain import _kind
+    from madeleine_bench.slides.patch_encoders.hub import failure_kind
 
-    about, kind = MODELS[model], _kind(error)
+    about, kind = MODELS[model], failure_kind(error)
     cached = (
         "On a machine without network, bring the cache of one that has fetched them and set "
         "HF_HOME to it and HF_HUB_OFFLINE=1"

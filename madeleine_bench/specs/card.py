@@ -1,6 +1,7 @@
 """Encoder cards: what an encoder is, what it expects, and what it was trained on."""
 
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -17,6 +18,7 @@ class Weights(Spec):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+Contamination = Literal["clean", "contaminated", "unknown"]
 Kind = Literal["encoder", "baseline", "supervised", "control"]
 Revision = Annotated[
     str,
@@ -184,3 +186,21 @@ class PatchEncoderCard(Card):
         if self.weights is not None and self.weights.hub is not None:
             parts.append("gated weights" if self.weights.gated else "weights (download)")
         return ", ".join(parts)
+
+
+def contamination(training_cohorts: Sequence[str] | None, cohort: str) -> Contamination:
+    """Return whether an encoder was trained on the cohort of a task, by its own card.
+
+    Unknown is not clean: a card with `training_cohorts: null` says that nobody knows.
+
+    Args:
+        training_cohorts: ids of the cohorts it was trained on; None where unknown.
+        cohort: id of the cohort that is scored.
+
+    Examples:
+        >>> [contamination(c, "bcnb") for c in ((), ("acrobat",), ("bcnb",), None)]
+        ['clean', 'clean', 'contaminated', 'unknown']
+    """
+    if training_cohorts is None:
+        return "unknown"
+    return "contaminated" if cohort in training_cohorts else "clean"

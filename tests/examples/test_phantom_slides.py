@@ -5,14 +5,14 @@ import io
 
 import pandas as pd
 import pytest
-
-from madeleine_bench.errors import InputError
-from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.runner.phantom_slides import (
+from phantom_rendering.slides import (
     choose_cases,
     label_table,
     write_phantom_slides,
 )
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns

@@ -6,7 +6,7 @@ from math import exp
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.phantoms.rendering.textures import Plane
+from phantom_rendering.ground import Plane
 
 Floats = NDArray[np.float64]
 

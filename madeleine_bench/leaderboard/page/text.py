@@ -1,9 +1,23 @@
-"""Numbers and states as a reader sees them; one place, so every page says them alike."""
+"""Text of the pages: numbers and states as a reader sees them, and hostile text made harmless."""
 
+import base64
+import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import reserved_on_windows
+
+_SLUG = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,119}")
+_LINK = re.compile(r"(https?://[^\s<>\"'`{}|\\^]*[^\s<>\"'`{}|\\^.,;:)\]])")
+_ANCHOR = Markup('<a href="{0}" rel="noopener noreferrer external">{0}</a>')
+# What could end a <script> block or break a line of JavaScript, as JSON escapes.
+_IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 NONE, MINUS = "\u2013", "\u2212"
 MARKS = {"clean": "\u25cb clean", "contaminated": "\u25b2 contaminated", "unknown": "? unknown"}
 VERIFIED = {
@@ -60,9 +74,7 @@ def interval(ends: Sequence[float] | None, digits: int = 3) -> str:
         >>> interval([0.1, 0.25])
         '0.100 to 0.250'
     """
-    if ends is None:
-        return NONE
-    return f"{number(ends[0], digits)} to {number(ends[1], digits)}"
+    return NONE if ends is None else " to ".join(number(end, digits) for end in ends)
 
 
 def score_interval(cell: dict[str, Any]) -> str:
@@ -103,12 +115,12 @@ def metric(value: float | None, name: str) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a count with thin groups of thousands; "unknown" where nobody said."""
+    """Return a count with groups of thousands; "unknown" where nobody counted."""
     return "unknown" if value is None else f"{value:,.0f}"
 
 
 def short_count(value: float | None) -> str:
-    """Return a number of parameters as 5.0 M; "unknown" where nobody said."""
+    """Return a number of parameters as 5.0 M; "unknown" where nobody counted."""
     if value is None:
         return "unknown"
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -134,8 +146,8 @@ def verified(level: str) -> str:
 
 def tally(states: Iterable[str]) -> list[str]:
     """Return how often each contamination occurs, the worst first."""
-    found = Counter(states)
-    return [f"{mark(s)}: {found[s]}" for s in ("contaminated", "unknown", "clean") if found[s]]
+    counts = Counter(states)
+    return [f"{mark(s)}: {counts[s]}" for s in ("contaminated", "unknown", "clean") if counts[s]]
 
 
 def words(name: object) -> str:
@@ -146,3 +158,55 @@ def words(name: object) -> str:
 def plural(amount: int, noun: str) -> str:
     """Return a count with its noun."""
     return f"{amount} {noun}" + ("" if amount == 1 else "s")
+
+
+def checked_slug(text: object, what: str) -> str:
+    """Return the text if it can name a file on any system.
+
+    Raises:
+        InputError: it is not made of [a-z0-9._-], starts with a dot, is too long, or Windows
+            reserves it.
+
+    Examples:
+        >>> checked_slug("bcnb-er", "task id")
+        'bcnb-er'
+    """
+    if isinstance(text, str) and _SLUG.fullmatch(text) and not reserved_on_windows(text):
+        return text
+    raise InputError(
+        f"the {what} {text!r} cannot name a page: use a-z, 0-9, '.', '_' and '-', "
+        "not starting or ending with a dot, at most 120 characters, and no name that Windows "
+        "reserves, such as con"
+    )
+
+
+def script_json(value: Any) -> Markup:
+    """Return a value as JSON that cannot leave a `<script type="application/json">`."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.translate(_IN_SCRIPT))
+
+
+def csp_hash(text: str) -> str:
+    """Return the source expression that lets exactly this inline style or script through."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def content_policy(style: str, scripts: Sequence[str]) -> str:
+    """Return a policy under which a page loads nothing, and runs only these inline texts."""
+    allowed = " ".join(csp_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; style-src {csp_hash(style)}; script-src {allowed}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def linked(text: object) -> Markup:
+    """Return text with its http and https addresses as links; other schemes stay text."""
+    parts = enumerate(_LINK.split(str(text)))  # every second part is an address
+    return Markup("").join(_ANCHOR.format(p) if i % 2 else escape(p) for i, p in parts)
+
+
+def pretty(value: Any) -> str:
+    """Return JSON as a reader sees it."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -3,6 +3,6 @@
 The model, its constants and its limits are explained in docs/phantom.md, "Rendered slides".
 """
 
-from madeleine_bench.phantoms.rendering.render import RENDERED_STAINS, SectionRenderer
+from phantom_rendering.render import RENDERED_STAINS, SectionRenderer
 
 __all__ = ["RENDERED_STAINS", "SectionRenderer"]

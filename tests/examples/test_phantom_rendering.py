@@ -1,24 +1,29 @@
 import hashlib
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.ndimage import distance_transform_edt
-
-from madeleine_bench.errors import InputError
-from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.phantoms.features import Appearance
-from madeleine_bench.phantoms.layout import field_values
-from madeleine_bench.phantoms.rendering import RENDERED_STAINS, SectionRenderer
-from madeleine_bench.phantoms.rendering.bystanders import DUCT_REACH_UM
-from madeleine_bench.phantoms.rendering.ground import MARGIN_UM, PATCH_UM
-from madeleine_bench.phantoms.rendering.mixing import Tiles
-from madeleine_bench.phantoms.rendering.nuclei import VESICULAR
-from madeleine_bench.phantoms.rendering.population import Patterns, populate
-from madeleine_bench.phantoms.rendering.signs import ShownSigns, shown_signs
-from madeleine_bench.phantoms.rendering.stains import (
+from phantom_rendering import RENDERED_STAINS, SectionRenderer
+from phantom_rendering.canvas import Tiles
+from phantom_rendering.cells import VESICULAR
+from phantom_rendering.ground import (
+    MARGIN_UM,
+    PATCH_UM,
+    SIDE,
+    ShownSigns,
+    draws,
+    evenly,
+    places_in_block,
+    shown_signs,
+    tileable_noise,
+    wrapped,
+)
+from phantom_rendering.ground import section as section_of
+from phantom_rendering.render import Patterns, populate
+from phantom_rendering.stains import (
     DAB,
     EOSIN,
     HAEMATOXYLIN,
@@ -27,8 +32,14 @@ from madeleine_bench.phantoms.rendering.stains import (
     draw_look,
     transmit,
 )
-from madeleine_bench.phantoms.rendering.textures import SIDE, evenly, tileable_noise, wrapped
-from madeleine_bench.phantoms.rendering.tumour import FILE_REACH_UM, MITOSIS_INK
+from phantom_rendering.stroma_and_fat import DUCT_REACH_UM
+from phantom_rendering.tumour import FILE_REACH_UM, MITOSIS_INK
+from scipy.ndimage import distance_transform_edt
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.phantoms import PhantomCohort
+from madeleine_bench.phantoms.features import Appearance
+from madeleine_bench.phantoms.layout import field_values
 from madeleine_bench.phantoms.world import BREAST, NUISANCE_DIMS
 from madeleine_bench.seeds import rng_for
 from tests.phantoms.declare import make_cohort
@@ -102,11 +113,12 @@ def test_a_picture_depends_on_nothing_but_its_name(renderer, pictures):
 
 def test_a_picture_is_the_same_in_another_process(pictures):
     script = (
-        "from tests.phantoms.test_phantom_rendering import *;"
+        "from tests.examples.test_phantom_rendering import *;"
         "print(digest(SectionRenderer(COHORT, mpp=MPP).render(slide(1, 'HER2'))))"
     )
     command = [sys.executable, "-c", script]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert answer.stdout.strip() == digest(pictures["HER2"])
 
 
@@ -130,7 +142,7 @@ def test_signs_are_those_of_the_patch_features():
     for stain in RENDERED_STAINS:
         name = slide(3, stain)
         signs = shown_signs(COHORT, name)
-        site, case, section = COHORT.draws(name)
+        site, case, section = draws(COHORT, name)
         latents = COHORT.latents("toy-phantom-0003")
         values = [*signs.morphology.values(), signs.marker]
         moved = np.zeros((len(TISSUES), 512))
@@ -143,14 +155,14 @@ def test_signs_are_those_of_the_patch_features():
         expected = appearance.nuisance(site, case, section, share)
         np.testing.assert_allclose(total, expected, atol=1e-12)
         # The very draws behind the bag: with the noise averaged out they explain its mean.
-        bag, tissue = COHORT.read_bag(name), COHORT.section(name).tissue
+        bag, tissue = COHORT.read_bag(name), section_of(COHORT, name).tissue
         typical = appearance.prototypes[stain] + expected
         left = bag.features[tissue == 2] - typical[2]
         assert len(left) == 0 or np.sqrt((left**2).mean()) == pytest.approx(0.05, rel=0.05)
 
 
 def test_features_are_what_they_were_before_slides_were_rendered():
-    bag, section = COHORT.read_bag(slide(1, "ER")), COHORT.section(slide(1, "ER"))
+    bag, section = COHORT.read_bag(slide(1, "ER")), section_of(COHORT, slide(1, "ER"))
     parts = bag.features[:, ::64].astype(np.float64).sum(), section.heterogeneity.sum()
     assert (len(bag.features), int(section.tissue.sum())) == FEATURES_BEFORE[:2]
     np.testing.assert_allclose(parts, FEATURES_BEFORE[2:], rtol=1e-6)
@@ -158,7 +170,7 @@ def test_features_are_what_they_were_before_slides_were_rendered():
 
 def test_the_ground_shows_the_tissue_of_the_section_at_every_patch_centre(renderer):
     for case in range(1, 9):
-        section = COHORT.section(slide(case))
+        section = section_of(COHORT, slide(case))
         ground = renderer.ground(slide(case))
         x, y = (section.coords * 0.25 + MARGIN_UM + PATCH_UM / 2.0).T
         np.testing.assert_array_equal(ground.at(ground.tissue, x, y), section.tissue)
@@ -167,9 +179,9 @@ def test_the_ground_shows_the_tissue_of_the_section_at_every_patch_centre(render
 
 def test_places_in_the_block_are_those_that_the_section_has_cut():
     for name in (slide(1), slide(5, "Ki67")):
-        section = COHORT.section(name)
-        waves = COHORT.block(name).waves
-        values = field_values(waves, COHORT.places_in_block(name, section.coords / 512))
+        section = section_of(COHORT, name)
+        waves = COHORT.tissue(COHORT.row(name)[0]).waves
+        values = field_values(waves, places_in_block(COHORT, name, section.coords / 512))
         np.testing.assert_allclose(values[:, -1], section.heterogeneity, atol=1e-9)
 
 
@@ -294,7 +306,7 @@ def test_nodal_spread_shows_as_clefts_about_nests(monkeypatch, puppet):
 
 def test_the_size_follows_mpp_and_the_section(pictures):
     name = slide(1)
-    columns, rows = COHORT.section(name).coords.max(axis=0) // 512 + 1
+    columns, rows = section_of(COHORT, name).coords.max(axis=0) // 512 + 1
     for mpp in (1.3, MPP):
         drawn = pictures["H&E"] if mpp == MPP else SectionRenderer(COHORT, mpp=mpp).render(name)
         height, width, channels = drawn.shape

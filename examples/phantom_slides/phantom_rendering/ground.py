@@ -1,17 +1,66 @@
-"""The ground plan of a section: tissue, outline and fibre direction on a grid of 4 micrometres."""
+"""What a slide shows: the ground plan of its section, its signs, and noise to texture it with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi, sqrt
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import fftfreq, irfft2, rfft2, rfftfreq
 from scipy.ndimage import distance_transform_edt, zoom
+from scipy.special import ndtr
 
 from madeleine_bench.phantoms.cohort import PhantomCohort
-from madeleine_bench.phantoms.layout import field_values
-from madeleine_bench.phantoms.rendering.textures import Plane
-from madeleine_bench.phantoms.world import HETEROGENEITY_STD, PATCH_PX0
+from madeleine_bench.phantoms.features import Draws
+from madeleine_bench.phantoms.layout import Section, cut_section, deform, field_values
+from madeleine_bench.phantoms.world import (
+    COUNTERSTAIN,
+    HETEROGENEITY_STD,
+    LOOK_CASE_SHARE,
+    PATCH_PX0,
+    SITE_SHARE,
+)
+
+Plane = NDArray[np.float32]
+
+SIDE = 1024  # of a tile; a power of two, so that a coordinate wraps by a bit mask
+
+
+def tileable_noise(rng: np.random.Generator, along: float, across: float) -> Plane:
+    """Return Gaussian noise (SIDE, SIDE) of mean 0 and variance 1 that repeats without a seam.
+
+    Args:
+        rng: source of the noise.
+        along: correlation length in x, in pixels.
+        across: correlation length in y, in pixels.
+    """
+    x = rfftfreq(SIDE).astype(np.float32)[None, :] * np.float32(along)
+    y = fftfreq(SIDE).astype(np.float32)[:, None] * np.float32(across)
+    smooth = np.exp(np.float32(-2.0 * np.pi**2) * (x**2 + y**2))
+    white = rng.standard_normal((SIDE, SIDE), dtype=np.float32)
+    noise = irfft2(rfft2(white) * smooth, (SIDE, SIDE))
+    noise -= noise.mean()
+    tile: Plane = (noise / noise.std()).astype(np.float32)
+    return tile
+
+
+def evenly(tile: Plane) -> Plane:
+    """Return a normal tile spread evenly over 0 to 1, so that about a share f of it is below f."""
+    even: Plane = ndtr(tile)
+    return even
+
+
+def wrapped(tile: Plane, top: int, left: int, height: int, width: int) -> Plane:
+    """Return a window (height, width) of the endless pattern that the tile repeats."""
+    rows = tile[np.arange(top, top + height) % SIDE]
+    start = left % SIDE
+    found: Plane = np.empty((height, width), np.float32)
+    for column in range(-start, width, SIDE):
+        first, last = max(column, 0), min(column + SIDE, width)
+        found[:, first:last] = rows[:, first - column : last - column]
+    return found
+
 
 Floats = NDArray[np.float64]
 Value = TypeVar("Value", bound=np.generic)
@@ -59,13 +108,52 @@ class Ground:
         return found
 
 
+def section(cohort: PhantomCohort, slide_id: str) -> Section:
+    """Return where which tissue lies in a slide.
+
+    Raises:
+        InputError: the cohort has no such slide.
+    """
+    block = cohort.tissue(cohort.row(slide_id)[0])
+    return cut_section(block, cohort.rng("section", slide_id), cohort.spec.patches)
+
+
+def places_in_block(cohort: PhantomCohort, slide_id: str, places: Floats) -> Floats:
+    """Return where in its block places of a section lie, place x 2.
+
+    `places` are counted in patches (x, y) from the centre of the patch at coordinate (0, 0);
+    they may lie between patches. `layout.field_values` there gives what `section` has cut.
+
+    Raises:
+        InputError: the cohort has no such slide.
+    """
+    centre = (section(cohort, slide_id).coords / PATCH_PX0).mean(axis=0)
+    rng = cohort.rng("section", slide_id)
+    rng.standard_normal()  # the size of the section is drawn before its deformation
+    return deform(places - centre, rng)
+
+
+def draws(cohort: PhantomCohort, slide_id: str) -> tuple[Draws, Draws, Draws]:
+    """Return the draws of the site, the case and the section behind the look of a slide.
+
+    Raises:
+        InputError: the cohort has no such slide.
+    """
+    case_id, _, site = cohort.row(slide_id)
+    rng = cohort.rng("section", slide_id)
+    cut_section(cohort.tissue(case_id), rng, cohort.spec.patches)
+    draw = cohort.appearance.draw
+    case, own = draw(cohort.rng("look", case_id)), draw(rng)
+    return draw(cohort.rng("site", site)), case, own
+
+
 def lay_ground(cohort: PhantomCohort, slide_id: str, rng: np.random.Generator) -> Ground:
     """Return the ground plan of a slide: at patch centres the tissue is that of its `section`."""
-    cells = cohort.section(slide_id).coords / PATCH_PX0
+    cells = section(cohort, slide_id).coords / PATCH_PX0
     x, y = _coarse_nodes(cells)
     places = np.column_stack([part.ravel() for part in np.meshgrid(x, y)])
-    block = cohort.block(slide_id)
-    values = field_values(block.waves, cohort.places_in_block(slide_id, places))
+    block = cohort.tissue(cohort.row(slide_id)[0])
+    values = field_values(block.waves, places_in_block(cohort, slide_id, places))
     values[:, :-1] += block.bias
     fine = [_refined(value.reshape(len(y), len(x))) for value in values.T]
     fibre, ripple = _fibre_and_ripple(rng, fine[0].shape)
@@ -170,3 +258,50 @@ def _depth(tissue: NDArray[np.int8]) -> Plane:
     border[1:] |= tissue[1:] != tissue[:-1]
     depth: Plane = distance_transform_edt(~border).astype(np.float32) * np.float32(GRID_UM)
     return depth
+
+
+@dataclass(frozen=True)
+class ShownSigns:
+    """What one slide shows, each about standard normal over slides.
+
+    Attributes:
+        morphology: `m_l` of docs/phantom.md of each latent in the form of cells.
+        marker: `m_l` of the latent that the stain is made for; 0 in H&E.
+        strength: how strongly form shows, 1 in H&E and less under immunohistochemistry.
+        nuisance: `n_j` of docs/phantom.md, (axis,): cutting, staining, scanning.
+    """
+
+    morphology: Mapping[str, float]
+    marker: float
+    strength: float
+    nuisance: Floats
+
+    def form(self, latent: str) -> float:
+        """Return what the form of cells shows of a latent, in units of H&E."""
+        return self.strength * self.morphology[latent]
+
+
+def shown_signs(cohort: PhantomCohort, slide_id: str) -> ShownSigns:
+    """Return what a slide shows; with `signal` 0 it does not depend on the latents.
+
+    Raises:
+        InputError: the cohort has no such slide.
+    """
+    case_id, stain, _ = cohort.row(slide_id)
+    world = cohort.world
+    site, case, own = draws(cohort, slide_id)
+    latents = cohort.latents(case_id)
+    looks = sqrt(LOOK_CASE_SHARE) * case.looks + sqrt(1.0 - LOOK_CASE_SHARE) * own.looks
+    signs = [*world.morphology.items(), *world.markers.get(stain, {}).items()]
+    shown = [
+        cohort.signal * sign.fidelity * latents[latent] + sqrt(1.0 - sign.fidelity**2) * look
+        for (latent, sign), look in zip(signs, looks.tolist(), strict=False)
+    ]
+    form = dict(zip(world.morphology, shown, strict=False))
+    share = cohort.spec.nuisance_case_share
+    within = sqrt(share) * case.nuisance + sqrt(1.0 - share) * own.nuisance
+    nuisance = sqrt(SITE_SHARE) * site.nuisance + sqrt(1.0 - SITE_SHARE) * within
+    special = stain in world.markers
+    return ShownSigns(
+        form, shown[-1] if special else 0.0, COUNTERSTAIN if special else 1.0, nuisance
+    )

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from madeleine_bench.phantoms.rendering.cells import (
+from phantom_rendering.cells import (
+    VESICULAR,
     Cells,
     Discs,
     fibre_angle,
@@ -14,10 +15,7 @@ from madeleine_bench.phantoms.rendering.cells import (
     ring,
     scatter,
 )
-from madeleine_bench.phantoms.rendering.ground import Ground
-from madeleine_bench.phantoms.rendering.nuclei import VESICULAR
-from madeleine_bench.phantoms.rendering.signs import ShownSigns
-from madeleine_bench.phantoms.rendering.textures import Plane
+from phantom_rendering.ground import Ground, Plane, ShownSigns
 
 Floats = NDArray[np.float64]
 

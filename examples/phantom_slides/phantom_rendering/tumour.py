@@ -5,7 +5,9 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import expit
 
-from madeleine_bench.phantoms.rendering.cells import (
+from phantom_rendering.cells import (
+    DENSE,
+    VESICULAR,
     Cells,
     Discs,
     fibre_angle,
@@ -15,10 +17,7 @@ from madeleine_bench.phantoms.rendering.cells import (
     ring,
     scatter,
 )
-from madeleine_bench.phantoms.rendering.ground import Ground
-from madeleine_bench.phantoms.rendering.nuclei import DENSE, VESICULAR
-from madeleine_bench.phantoms.rendering.signs import ShownSigns
-from madeleine_bench.phantoms.rendering.textures import Plane
+from phantom_rendering.ground import Ground, Plane, ShownSigns
 
 Floats = NDArray[np.float64]
 Place = tuple[Floats, Floats]

@@ -1,21 +1,28 @@
 """The renderer: a slide of a breast phantom as the picture a scanner would take of it."""
 
+from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
-from madeleine_bench.phantoms.rendering.bystanders import FAT_SPACING_UM
-from madeleine_bench.phantoms.rendering.canvas import Cones, Strip
-from madeleine_bench.phantoms.rendering.cells import between
-from madeleine_bench.phantoms.rendering.ground import GRID_UM, Ground, lay_ground
-from madeleine_bench.phantoms.rendering.mixing import Mixer, Spaces, Tiles
-from madeleine_bench.phantoms.rendering.nuclei import NucleusStamps
-from madeleine_bench.phantoms.rendering.population import Patterns, Population, populate
-from madeleine_bench.phantoms.rendering.signs import shown_signs
-from madeleine_bench.phantoms.rendering.stains import (
+from madeleine_bench.seeds import rng_for
+from phantom_rendering.canvas import Cones, Mixer, Spaces, Strip, Tiles
+from phantom_rendering.cells import Cells, Discs, NucleusStamps, between, joined
+from phantom_rendering.ground import (
+    GRID_UM,
+    Ground,
+    Plane,
+    ShownSigns,
+    evenly,
+    lay_ground,
+    shown_signs,
+    tileable_noise,
+)
+from phantom_rendering.stains import (
     SECOND_STAIN,
     Look,
     bare_glass,
@@ -24,8 +31,75 @@ from madeleine_bench.phantoms.rendering.stains import (
     draw_look,
     transmit,
 )
-from madeleine_bench.phantoms.rendering.textures import Plane
-from madeleine_bench.seeds import rng_for
+from phantom_rendering.stroma_and_fat import (
+    FAT_SPACING_UM,
+    debris,
+    ducts,
+    fat_cells,
+    lymphocytes,
+    spindle_cells,
+)
+from phantom_rendering.tumour import TumourCells
+
+NEST_UM, FILE_UM = 21.0, 70.0  # correlation lengths of nests, and of where single files lie
+ROOM_UM = 8.5  # that epithelium keeps free of other cells about each of its centres
+
+
+class Patterns:
+    """Patterns of the ground, one value for each node and even over 0 to 1."""
+
+    def __init__(self) -> None:
+        rng = rng_for("picture", "patterns")
+        self.nests, self.files = (
+            evenly(tileable_noise(rng, length / GRID_UM, length / GRID_UM))
+            for length in (NEST_UM, FILE_UM)
+        )
+
+
+@dataclass(frozen=True)
+class Population:
+    """All that lies in a section, in micrometres from the corner of the picture.
+
+    Attributes:
+        cells: with a nucleus.
+        lumens: of glands and ducts.
+        vacuoles: of fat.
+    """
+
+    cells: Cells
+    lumens: Discs
+    vacuoles: Discs
+
+
+def populate(
+    ground: Ground, signs: ShownSigns, stain: str, patterns: Patterns, rng: np.random.Generator
+) -> Population:
+    """Return the cells of a section."""
+    tumour, glands = TumourCells(ground, signs, stain, patterns.nests, patterns.files).draw(rng)
+    vacuoles, fat = fat_cells(rng, ground)
+    lumens, lining = ducts(rng, ground)
+    covered = _covered(ground, [tumour, lining], [glands, lumens])
+    others = [
+        lymphocytes(rng, ground, signs, patterns.nests, covered),
+        spindle_cells(rng, ground, covered),
+        debris(rng, ground),
+    ]
+    cells = np.concatenate([tumour, lining, fat, *others])
+    inside = ground.at(ground.inside_um, cells["x_um"], cells["y_um"]) > 2.0
+    return Population(cells[inside], joined(glands, lumens), vacuoles)
+
+
+def _covered(ground: Ground, cells: list[Cells], discs: list[Discs]) -> NDArray[np.bool_]:
+    """Nodes of the ground where epithelium or a lumen leaves no room for other cells."""
+    free = np.ones(ground.tissue.shape, bool)
+    places = [(part["x_um"], part["y_um"]) for part in cells]
+    places += [(part.x_um, part.y_um) for part in discs]
+    for x, y in places:
+        row, column = (np.rint(side / GRID_UM).astype(np.intp) for side in (y, x))
+        free[row, column] = False
+    near: NDArray[np.bool_] = distance_transform_edt(free) * GRID_UM < ROOM_UM
+    return near
+
 
 RENDERED_STAINS = tuple(SECOND_STAIN)
 FINEST_MPP, COARSEST_MPP = 0.25, 2.0
@@ -80,7 +154,7 @@ class SectionRenderer:
         Raises:
             InputError: the cohort has no such slide.
         """
-        stain = self._cohort.stain_of(slide_id)
+        stain = self._cohort.row(slide_id)[1]
         ground, signs = self.ground(slide_id), shown_signs(self._cohort, slide_id)
         rng = self._rng("picture", slide_id)
         drawn = populate(ground, signs, stain, self._patterns, rng)
@@ -96,8 +170,7 @@ class SectionRenderer:
         return picture
 
     def _rng(self, what: str, slide_id: str) -> np.random.Generator:
-        cohort = self._cohort
-        return rng_for("phantom", cohort.cohort_id, cohort.seed, what, slide_id)
+        return self._cohort.rng(what, slide_id)
 
     def _draw_rows(
         self,
