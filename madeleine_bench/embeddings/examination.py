@@ -170,51 +170,41 @@ def _usable(sample: Sequence[Sampled]) -> tuple[Rows, Probes]:
 
 
 def _answer_findings(card: EncoderCard, sample: Sequence[Sampled]) -> Iterator[Finding]:
-    """Yield what is wrong with single outputs: does the encoder answer with vectors of floats."""
-    raised = [each for each in sample if each.whole.value is None]
-    seen = f"{len(sample)} slides"
-    if raised:
-        which = named([each.slide.slide_id for each in raised])
-        error = raised[0].whole.fault.removeprefix("raised ")
-        seen = f"raised on {len(raised)} of {len(sample)} slides ({which}): {error}"
-    number = float(len(raised))
-    yield CHECKS["encodes every slide"].finding("fail" if raised else "pass", seen, number)
-    values = [(each.slide, each.whole.value) for each in sample if each.whole.value is not None]
-    if not values:
+    """Yield what is wrong with single answers: does the encoder give vectors of floats."""
+    made = [each for each in sample if not each.whole.raised]
+    raised = [each for each in sample if each.whole.raised]
+    yield _over("encodes every slide", raised, sample, f"{len(sample)} slides")
+    if not made:
         return
-    yield _width(card, [(slide, value.shape) for slide, value in values])
-    dtypes = {each.whole.dtype for each in sample if each.whole.value is not None}
-    verdict: Verdict = "warn" if dtypes & {"float16", "bfloat16"} else "pass"
-    floats = [(slide, value) for slide, value in values if value.dtype.kind == "f"]
-    if len(floats) < len(values):
-        verdict = "fail"
+    usual = Counter(each.whole.value.shape for each in made).most_common(1)[0][0]
+    odd = [s for s in made if s.whole.value.shape != usual or len(usual) != 1 or not usual[0]]
+    dim = sample[0].slide.patch_width if card.dim is None else card.dim
+    if odd:
+        yield _over("width", odd, made, "")
+    else:
+        says = f"says {dim}" if card.dim else f"has no 'dim', which means {dim}, as wide as a patch"
+        verdict: Verdict = "pass" if usual[0] == dim else "fail" if card.dim else "warn"
+        seen = f"{usual[0]}" + f"; the card {says}" * (verdict != "pass")
+        yield CHECKS["width"].finding(verdict, seen, float(usual[0]))
+    dtypes = {each.whole.dtype for each in made}
+    floats = [each for each in made if each.whole.value.dtype.kind == "f"]
+    verdict = "warn" if dtypes & {"float16", "bfloat16"} else "pass"
+    verdict = verdict if len(floats) == len(made) else "fail"
     yield CHECKS["dtype"].finding(verdict, ", ".join(sorted(dtypes)))
-    if not floats:
-        return
-    with np.errstate(over="ignore"):  # what overflows float32 is infinite on disk
-        bad = [s.slide_id for s, v in floats if not np.isfinite(v.astype(np.float32)).all()]
-    seen = f"NaN or infinity on {len(bad)} of {len(floats)} slides ({named(bad)})"
-    seen = seen if bad else "no NaN, no infinity"
-    yield CHECKS["finite"].finding("fail" if bad else "pass", seen, float(len(bad)))
+    vectors = [each for each in floats if each.whole.value.ndim == 1]
+    if vectors:
+        bad = [each for each in vectors if each.whole.fault]
+        yield _over("finite", bad, vectors, "no NaN, no infinity")
 
 
-def _width(card: EncoderCard, shapes: Sequence[tuple[Slide, tuple[int, ...]]]) -> Finding:
-    check = CHECKS["width"]
-    usual = Counter(shape for _, shape in shapes).most_common(1)[0][0]
-    if len(usual) != 1 or not usual[0]:
-        return check.finding("fail", f"shape {usual}; expected a vector, (dim,)")
-    width = float(usual[0])
-    if odd := [(slide.slide_id, shape) for slide, shape in shapes if shape != usual]:
-        which = named([slide_id for slide_id, _ in odd])
-        seen = f"{usual[0]}, but {len(odd)} slides differ ({which}): shape {odd[0][1]}"
-        return check.finding("fail", seen, width)
-    if card.dim is not None and usual[0] != card.dim:
-        return check.finding("fail", f"{usual[0]}; the card says {card.dim}", width)
-    patches = shapes[0][0].patch_width
-    if card.dim is None and usual[0] != patches:
-        seen = f"{usual[0]}; the card has no 'dim', which means {patches}, as wide as a patch"
-        return check.finding("warn", seen, width)
-    return check.finding("pass", str(usual[0]), width)
+def _over(check: str, bad: Sequence[Sampled], every: Sequence[Sampled], good: str) -> Finding:
+    """Return a finding over slides: how many are bad, which, and what the first one gave."""
+    if not bad:
+        return CHECKS[check].finding("pass", good, 0.0)
+    which, first = named([each.slide.slide_id for each in bad]), bad[0].whole
+    seen = f"{len(bad)} of {len(every)} slides ({which}): "
+    seen += first.fault or f"shape {first.value.shape}"
+    return CHECKS[check].finding("fail", seen, float(len(bad)))
 
 
 def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) -> Iterator[Finding]:
