@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.data.bags import read_bag_file, write_bag_file
 from madeleine_bench.data.config import Config
-from madeleine_bench.data.packed import INDEX, pack_cohort, read_index
+from madeleine_bench.data.packed import INDEX, read_index
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from madeleine_bench.cli.console import LiveProgress, console
 from madeleine_bench.data.config import load_config
-from madeleine_bench.data.local import packed_folder
+from madeleine_bench.data.packing import packed_folder
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.loop import pretrain
 from madeleine_bench.pretrain.recipe import Recipe, load_recipe, shipped_recipes, with_changes

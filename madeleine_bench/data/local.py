@@ -3,22 +3,19 @@
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from madeleine_bench.data.bag_sources import BagSource, PackedBags, open_bags
-from madeleine_bench.data.bags import BagFile
+from madeleine_bench.data.bag_sources import PackedBags, open_bags
+from madeleine_bench.data.bags import BagFacts, BagFile
 from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.ids import canonical_id
-from madeleine_bench.data.memory import FileFacts
-from madeleine_bench.data.packed import differences
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.types import Bag, CohortData, Source, board_name, rows_of
+from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
 _SLIDE_SUFFIXES = {
@@ -69,14 +66,18 @@ class LocalCohort:
         self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
         _check_stains(self.slides, cohort, entry.labels)
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
-        _check_cohort(self.bags, cohort.id)
-        found = self.bags.found
-        self.names = _match(list(self.slides["slide_id"]), found)
-        self.files = {slide_id: found[name] for slide_id, name in self.names.items()}
+        if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
+            raise InputError(
+                f"{self.folder} is the packed store of cohort {self.bags.store.cohort_id}, and "
+                f"mbench.toml names it as the features of {cohort.id}"
+            )
+        files = self.bags.files
+        self.names = _match(list(self.slides["slide_id"]), files)
+        self.files = {slide_id: files[name] for slide_id, name in self.names.items()}
         used = set(self.names.values())
-        self.extra = {name: path for name, path in found.items() if name not in used}
+        self.extra = {name: path for name, path in files.items() if name not in used}
         if not self.files:
-            raise InputError(_nothing_matches(self.slides, found, self.folder, entry.labels))
+            raise InputError(_nothing_matches(self.slides, files, self.folder, entry.labels))
         self._rows = {
             slide_id: (case_id, stain, site)
             for slide_id, case_id, stain, site in self.slides[
@@ -120,7 +121,7 @@ class LocalCohort:
             site=site or None,
             patch_encoder=self.entry.patch_encoder or file.patch_encoder,
             organ=self.organ,
-            **asdict(file.geometry),
+            **file.geometry._asdict(),
         )
 
     def read_file(self, slide_id: str) -> BagFile:
@@ -143,16 +144,16 @@ class LocalCohort:
 
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
-        own = copy.copy(self)
+        some = copy.copy(self)
         for name in ("no_bag", "width", "facts"):  # of all slides
-            own.__dict__.pop(name, None)
-        own.slides = rows_of(self.slides, slide_ids)
-        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
-        own.names = {one: self.names[one] for one in slide_ids if one in self.names}
-        own.files = {one: self.files[one] for one in own.names}
-        own.extra = {}
-        own.bags = self.bags.part(own.names.values())
-        return own
+            some.__dict__.pop(name, None)
+        some.slides = rows_of(self.slides, slide_ids)
+        some._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        some.names = {one: self.names[one] for one in slide_ids if one in self.names}
+        some.files = {one: self.files[one] for one in some.names}
+        some.extra = {}
+        some.bags = self.bags.part(some.names.values())
+        return some
 
     @property
     def encoder_in_files(self) -> str | None:
@@ -185,14 +186,14 @@ class LocalCohort:
         return None
 
     @cached_property
-    def facts(self) -> Mapping[str, FileFacts]:
+    def facts(self) -> Mapping[str, BagFacts]:
         """What the header of each slide's feature file states, by slide id.
 
         Raises:
             InputError: a file is damaged, or two files differ in width or patch encoder.
         """
-        facts: dict[str, FileFacts] = {}
-        first: tuple[Path, FileFacts] | None = None
+        facts: dict[str, BagFacts] = {}
+        first: tuple[Path, BagFacts] | None = None
         for slide_id, path in sorted(self.files.items()):
             facts[slide_id] = now = self.bags.facts(self.names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
@@ -203,7 +204,7 @@ class LocalCohort:
             _check_same(*first, path, now)
         return facts
 
-    def _check_origin(self, path: Path, facts: FileFacts) -> None:
+    def _check_origin(self, path: Path, facts: BagFacts) -> None:
         expected = self.variant if self.source == "phantom" else None
         if facts.phantom != expected:
             here, others = (
@@ -220,30 +221,6 @@ class LocalCohort:
         if name is None:
             raise InputError(f"slide '{slide_id}' has no feature file under {self.folder}")
         return name
-
-
-def packed_folder(data: CohortData, results: Path) -> Path:
-    """Return the folder of the packed store of a cohort, which may not be there yet.
-
-    The store that the cohort is read from, if it has exactly the slides of the cohort's table;
-    else the one among the results.
-
-    Args:
-        data: the cohort.
-        results: folder of the results.
-    """
-    bags = data.bags if isinstance(data, LocalCohort) else None
-    if isinstance(bags, PackedBags) and not any(differences(bags.index, data)):
-        return bags.path
-    return results / "features" / board_name(data.source, data.variant) / data.cohort_id
-
-
-def _check_cohort(bags: BagSource, cohort_id: str) -> None:
-    if isinstance(bags, PackedBags) and bags.index.head.cohort_id != cohort_id:
-        raise InputError(
-            f"{bags.path} is the packed store of cohort {bags.index.head.cohort_id}, and "
-            f"mbench.toml names it as the features of {cohort_id}"
-        )
 
 
 def match_notes(data: CohortData) -> list[str]:
@@ -271,7 +248,7 @@ def _bare(name: str) -> str:
     return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
 
 
-def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
+def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     """Return the bag of each slide: of the same name, else of a name that means the same slide.
 
     Such a name differs by the suffix of a slide file (x.svs and x.h5, x and x.svs.h5), or goes on
@@ -283,7 +260,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
     same: dict[str, list[str]] = defaultdict(list)
     candidates: dict[str, list[str]] = defaultdict(list)
     exact = set(slide_ids)
-    for stem in found:
+    for stem in files:
         if (slide_id := canonical_id(stem)) in exact:
             same[slide_id].append(stem)
             continue
@@ -294,7 +271,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
     for slide_id in slide_ids:
         stems = same.get(slide_id) or candidates.get(_bare(slide_id), [])
         if len(stems) > 1:
-            paths = " and ".join(str(found[stem]) for stem in sorted(stems)[:_SHOWN])
+            paths = " and ".join(str(files[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(
                 f"slide '{slide_id}' could be {paths}; keep one of them, or write the whole name "
                 "in the label table"
@@ -303,23 +280,22 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
             other = slide_of.setdefault(stem, slide_id)
             if other != slide_id:
                 raise InputError(
-                    f"{found[stem]} could be of slide '{other}' and of slide '{slide_id}'; give "
+                    f"{files[stem]} could be of slide '{other}' and of slide '{slide_id}'; give "
                     "the file the whole name of its slide, or remove one row of the label table"
                 )
             names[slide_id] = stem
     return names
 
 
-def _check_same(first: Path, known: FileFacts, path: Path, now: FileFacts) -> None:
-    advice = "One cohort has one patch encoder (mbench data verify lists every file)"
-    if now.width != known.width:
+def _check_same(first: Path, then: BagFacts, path: Path, now: BagFacts) -> None:
+    differs = ""
+    if now.width != then.width:
+        differs = f"{path} has patches of {now.width} dimensions, {first} of {then.width}"
+    elif now.patch_encoder != then.patch_encoder:
+        differs = f"{path} was made by '{now.patch_encoder}', {first} by '{then.patch_encoder}'"
+    if differs:
         raise InputError(
-            f"{path} has patches of {now.width} dimensions, {first} of {known.width}. {advice}"
-        )
-    if now.patch_encoder != known.patch_encoder:
-        raise InputError(
-            f"{path} was made by '{now.patch_encoder}', {first} by '{known.patch_encoder}'. "
-            f"{advice}"
+            f"{differs}. One cohort has one patch encoder (mbench data verify lists every file)"
         )
 
 
@@ -333,14 +309,14 @@ def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None
 
 
 def _nothing_matches(
-    slides: pd.DataFrame, found: Mapping[str, Path], folder: Path, table: Path
+    slides: pd.DataFrame, files: Mapping[str, Path], folder: Path, table: Path
 ) -> str:
     ids = ", ".join(slides["slide_id"].iloc[:_SHOWN])
-    if not found:
+    if not files:
         return f"no feature file (.h5, .hdf5, .pt) under {folder}; check 'features' in mbench.toml"
-    stems = ", ".join(list(found)[:_SHOWN])
+    stems = ", ".join(list(files)[:_SHOWN])
     return (
-        f"none of the {len(found)} feature files under {folder} belongs to a slide of {table}. "
+        f"none of the {len(files)} feature files under {folder} belongs to a slide of {table}. "
         f"Slide ids look like {ids}; files look like {stems}. Slide id and file name (without its "
         "suffix) must be the same"
     )

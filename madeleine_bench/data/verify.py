@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from madeleine_bench.data.bags import BagFile
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
@@ -63,7 +64,18 @@ def verify_cohort(
     findings: list[Finding] = []
     seen: list[_Seen] = []
     for slide_id, path in data.files.items():
-        _look(data, slide_id, path, findings, seen, full)
+        try:
+            if full and not data.is_as_remembered(slide_id):
+                findings.append(Finding("error", slide_id, path, _REPLACED))
+            file = data.read_file(slide_id)
+        except InputError as error:
+            message = str(error).removeprefix(str(path)).lstrip(": ")
+            findings.append(Finding("error", slide_id, path, message))
+        else:
+            if len(file.features):
+                seen.append(_seen(slide_id, path, file))
+            else:
+                findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
         progress(slide_id)
     findings += _odd_ones(seen, "width", "error", "patches of {} dimensions, most files have {}")
     findings += _odd_ones(seen, "dtype", "warning", "features of type {}, most files have {}")
@@ -78,29 +90,10 @@ def verify_cohort(
     return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 
-def _look(
-    data: LocalCohort,
-    slide_id: str,
-    path: Path,
-    findings: list[Finding],
-    seen: list[_Seen],
-    full: bool,
-) -> None:
-    """Read one file, and note it as seen or what is wrong with it."""
-    try:
-        if full and not data.is_as_remembered(slide_id):
-            findings.append(Finding("error", slide_id, path, _REPLACED))
-        file = data.read_file(slide_id)
-    except InputError as error:
-        message = str(error).removeprefix(str(path)).lstrip(": ")
-        findings.append(Finding("error", slide_id, path, message))
-        return
-    if not len(file.features):
-        findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
-        return
-    content = hash_array([], file.features)
-    dtype, width = str(file.features.dtype), file.features.shape[1]
-    seen.append(_Seen(slide_id, path, width, dtype, file.patch_encoder, content))
+def _seen(slide_id: str, path: Path, file: BagFile) -> _Seen:
+    features = file.features
+    content, dtype = hash_array([], features), str(features.dtype)
+    return _Seen(slide_id, path, features.shape[1], dtype, file.patch_encoder, content)
 
 
 def _odd_ones(

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from madeleine_bench.data.packed import FeatureStore, open_store, pack_cohort
+from madeleine_bench.data.packed import FeatureStore, open_store
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.errors import InputError, Interrupted
 from madeleine_bench.files import sole_writer
 from madeleine_bench.pretrain.interrupt import listening

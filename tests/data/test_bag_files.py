@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from madeleine_bench.data.bag_sources import feature_files
 from madeleine_bench.data.bags import (
     BagLayout,
-    feature_files,
     read_bag_file,
     read_bag_header,
     write_bag_file,

@@ -12,11 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.data import memory
-from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
+from madeleine_bench.data import bag_sources
+from madeleine_bench.data.bag_sources import FileFactsCache
+from madeleine_bench.data.bags import (
+    BagFacts,
+    PatchGeometry,
+    read_bag_file,
+    read_bag_header,
+    stated_geometry,
+    write_bag_file,
+)
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
 
 Make = Callable[..., LocalCohort]
 Write = Callable[..., Path]
@@ -81,14 +87,16 @@ def test_it_is_read_from_the_coords_and_from_the_file(tmp_path: Path, owner: str
     options: dict[str, Any] = {"layout": layout, "patch_encoder": "uni", where: TRIDENT}
     write_bag_file(path, FEATURES, COORDS, **options)
     expected = PatchGeometry(20, 512, 1024)
-    assert read_bag_header(path).geometry == expected
+    facts = read_bag_header(path)
+    assert (facts.magnification, facts.patch_size, facts.patch_size_level0) == expected
     assert read_bag_file(path).geometry == expected
 
 
 def test_a_pt_file_states_nothing(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save(torch.ones(3, 4), tmp_path / "a.pt")
-    assert read_bag_header(tmp_path / "a.pt").geometry == PatchGeometry()
+    assert read_bag_header(tmp_path / "a.pt") == BagFacts(3, 4, None)
+    assert read_bag_file(tmp_path / "a.pt").geometry == PatchGeometry()
 
 
 def test_it_reaches_the_bag_and_the_facts_of_a_cohort(small_cohort: Make, write_bag: Write) -> None:
@@ -113,14 +121,14 @@ def test_facts_are_remembered_and_older_caches_are_not_misread(
     older = {"patches": 3, "width": 4, "patch_encoder": None, "phantom": None}
     key = f"facts:|{stat.st_size}|{stat.st_mtime_ns}|{path.absolute()}"
     store.write_text(json.dumps([key, older]) + "\n")
-    facts = FileMemory(store).facts(path, None)
+    facts = FileFactsCache(store).facts(path, None)
     assert (facts.magnification, facts.patch_size, facts.patch_size_level0) == (20, 512, 1024)
 
     def forbidden(*args: object) -> None:
         raise AssertionError("the file was read again")
 
-    monkeypatch.setattr(memory, "read_bag_header", forbidden)
-    assert FileMemory(store).facts(path, None) == facts
+    monkeypatch.setattr(bag_sources, "read_bag_header", forbidden)
+    assert FileFactsCache(store).facts(path, None) == facts
 
 
 def test_what_trident_writes_in_earnest(tmp_path: Path) -> None:
@@ -131,6 +139,6 @@ def test_what_trident_writes_in_earnest(tmp_path: Path) -> None:
         coords = handle.create_dataset("coords", data=COORDS)
         for key, value in TRIDENT.items():
             coords.attrs[key] = np.int64(value)
-    found = read_bag_header(path).geometry
+    found = read_bag_file(path).geometry
     assert found == PatchGeometry(20, 512, 1024)
     assert type(found.patch_size_level0) is int
