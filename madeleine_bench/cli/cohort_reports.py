@@ -10,9 +10,8 @@ from madeleine_bench.data.bags import BagLayout
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.coverage import left_out, some_left_out
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.local import LocalCohort, match_notes
+from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.data.ucsb import fetch_ucsb
-from madeleine_bench.data.verify import verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
 from madeleine_bench.runner.plan import board_of

@@ -136,7 +136,7 @@ def _pictures(place: Path) -> list[Path]:
 def _bag_of(slide: Slide, path: Path) -> tuple[BagFile, NDArray[np.float64]]:
     """Return a bag and its patches as boxes (patch x 4) in level-0 pixels."""
     bag = read_bag_file(path)
-    side = bag.attributes.get("patch_size_level0")
+    side = bag.facts.patch_size_level0
     if bag.coords is None or bag.coords_unit != "px0" or side is None:
         raise InputError(
             f"{path} does not say where its patches lie: coords in level-0 pixels and the "
@@ -183,7 +183,7 @@ def _attention_picture(
             np.asarray(file.features, dtype=np.float32),
             stain=wanted.stain,
             coords=file.coords,
-            patch_encoder=file.patch_encoder,
+            patch_encoder=file.facts.patch_encoder,
             organ=wanted.organ,
         ),
     )

@@ -8,7 +8,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from madeleine_bench.data.bags import SUFFIXES, BagFacts, BagFile, read_bag_file, read_bag_header
+from madeleine_bench.data.bags import (
+    SUFFIXES,
+    BagFacts,
+    BagFile,
+    CoordsUnit,
+    read_bag_file,
+    read_bag_header,
+)
 from madeleine_bench.data.packed import (
     INDEX,
     FeatureStore,
@@ -264,20 +271,9 @@ class PackedBags:
             InputError: it is not what was packed.
         """
         store, slides = self._opened
-        slide = slides[name]
-        rows, coords = store.read(slide)
-        stated = {
-            "target_magnification": slide.magnification,
-            "patch_size": slide.patch_size,
-            "patch_size_level0": slide.patch_size_level0,
-        }
-        return BagFile(
-            read_rows(rows, store.dtype),
-            coords,
-            None if coords is None else "px0",
-            store.patch_encoder,
-            {attribute: value for attribute, value in stated.items() if value is not None},
-        )
+        rows, coords = store.read(slides[name])
+        unit: CoordsUnit | None = None if coords is None else "px0"
+        return BagFile(read_rows(rows, store.dtype), coords, unit, self.facts(name))
 
     def content_key(self, name: str) -> str:
         """Return the content key of the bag that was packed; another where it was rounded."""

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -40,20 +40,6 @@ _UM_AT_1X = 10.0
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
 _ENCODER_ATTRIBUTES = ("patch_encoder", "extractor", "encoder")
-
-
-class PatchGeometry(NamedTuple):
-    """What is stated of the patches of a bag; None is not stated.
-
-    Attributes:
-        magnification: objective power of the patches, such as 20.
-        patch_size: side of a patch in pixels, at `magnification` where that is known.
-        patch_size_level0: side of a patch in level-0 pixels.
-    """
-
-    magnification: float | None = None
-    patch_size: int | None = None
-    patch_size_level0: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,20 +75,13 @@ class BagFile:
         features: patch x dim, float16 or float32 (float64 is cast to float32), finite.
         coords: patch x 2 (x, y), or None.
         coords_unit: "px0" level-0 pixels, "um" micrometres, None where unknown.
-        patch_encoder: what the file says made the features, or None.
-        attributes: attributes of the file, of the features and of the coords, in one mapping.
+        facts: what the file states.
     """
 
     features: NDArray[Any]
-    coords: NDArray[Any] | None = None
-    coords_unit: CoordsUnit | None = None
-    patch_encoder: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def geometry(self) -> PatchGeometry:
-        """Magnification and size of its patches, as far as the file states them."""
-        return stated_geometry(self.attributes)
+    coords: NDArray[Any] | None
+    coords_unit: CoordsUnit | None
+    facts: BagFacts
 
 
 def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
@@ -117,17 +96,16 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
             are not a finite floating-point matrix. The message names the file.
     """
     if path.suffix == ".pt":
-        features = _matrix(_load_pt(path), path, "the tensor")
-        return BagFile(_finite(features, path))
+        features = _finite(_matrix(_load_pt(path), path, "the tensor"), path)
+        patches, width = features.shape
+        return BagFile(features, None, None, BagFacts(patches, width, None))
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
-        _check_header(handle[name], path, name)
+        facts = _facts(handle, path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
         coords = read_coords(handle, path, len(features))
-        attributes = read_attributes(handle, name)
-    unit = None if coords is None else _coords_unit(name, attributes)
-    encoder_name = _patch_encoder(name, attributes)
-    return BagFile(_finite(features, path), coords, unit, encoder_name, attributes)
+    unit = None if coords is None else _coords_unit(name, facts.attributes)
+    return BagFile(_finite(features, path), coords, unit, facts)
 
 
 def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
@@ -139,9 +117,13 @@ def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
     if path.suffix == ".pt":
         return BagFacts(*_shape(_load_pt(path).shape, path, "the tensor"), None)
     with opened(path) as handle:
-        name = _features_name(handle, path, encoder)
-        rows, width = _check_header(handle[name], path, name)
-        attributes = read_attributes(handle, name)
+        return _facts(handle, path, _features_name(handle, path, encoder))
+
+
+def _facts(handle: Any, path: Path, name: str) -> BagFacts:
+    """Return what the header states of the features in a dataset."""
+    rows, width = _check_header(handle[name], path, name)
+    attributes = read_attributes(handle, name)
     kind = attributes.get(PHANTOM_ATTRIBUTE)
     return BagFacts(
         rows,
@@ -376,7 +358,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def stated_geometry(attributes: Mapping[str, Any]) -> PatchGeometry:
+def stated_geometry(
+    attributes: Mapping[str, Any],
+) -> tuple[float | None, int | None, int | None]:
     """Return what the attributes of a bag file state of its patches, in the words of any tool.
 
     TRIDENT states `target_magnification`, `patch_size`, `patch_size_level0` and
@@ -388,9 +372,9 @@ def stated_geometry(attributes: Mapping[str, Any]) -> PatchGeometry:
     Examples:
         >>> stated_geometry({"patch_size": 512, "target_magnification": 20,
         ...                  "level0_magnification": 40})
-        PatchGeometry(magnification=20.0, patch_size=512, patch_size_level0=1024)
+        (20.0, 512, 1024)
         >>> stated_geometry({"tile_size_um": 256.0, "tile_size_px": 512})
-        PatchGeometry(magnification=20.0, patch_size=512, patch_size_level0=None)
+        (20.0, 512, None)
     """
     side = _positive(attributes, "patch_size")
     power = _positive(attributes, "target_magnification")
@@ -406,7 +390,7 @@ def stated_geometry(attributes: Mapping[str, Any]) -> PatchGeometry:
             side_px0 = side * level0_power / power
         elif "patch_level" in attributes and (downsample := _positive(attributes, "downsample")):
             side_px0 = side * downsample
-    return PatchGeometry(power, _whole(side), _whole(side_px0))
+    return power, _whole(side), _whole(side_px0)
 
 
 def _positive(attributes: Mapping[str, Any], key: str) -> float | None:

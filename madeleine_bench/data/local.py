@@ -1,10 +1,12 @@
 """A cohort of the user's own files: a label table matched with a folder of bags, packed or not."""
 
 import copy
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_array
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
@@ -22,6 +25,18 @@ _SLIDE_SUFFIXES = {
     "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
     "qptiff", "isyntax",
 }  # fmt: skip
+
+
+_REPLACED = (
+    "its content is not what was remembered; that is repaired now. Scores from before are of the "
+    "former content: run again"
+)
+# Of width, type and patch encoder of a bag: how bad it is to differ from most, and what is said.
+_USUAL: tuple[tuple[Literal["error", "warning"], str], ...] = (
+    ("error", "patches of {} dimensions, most files have {}"),
+    ("warning", "features of type {}, most files have {}"),
+    ("error", "patch encoder {}, most files have {}"),
+)
 
 
 class LocalCohort:
@@ -111,6 +126,7 @@ class LocalCohort:
             InputError: the slide has no file or the file is broken; the message names it.
         """
         file = self.read_file(slide_id)
+        facts = file.facts
         case_id, stain, site = self._rows[slide_id]
         return Bag(
             slide_id=slide_id,
@@ -119,9 +135,11 @@ class LocalCohort:
             stain=stain,
             coords=file.coords if file.coords_unit == "px0" else None,
             site=site or None,
-            patch_encoder=self.entry.patch_encoder or file.patch_encoder,
+            patch_encoder=self.entry.patch_encoder or facts.patch_encoder,
             organ=self.organ,
-            **file.geometry._asdict(),
+            magnification=facts.magnification,
+            patch_size=facts.patch_size,
+            patch_size_level0=facts.patch_size_level0,
         )
 
     def read_file(self, slide_id: str) -> BagFile:
@@ -131,7 +149,7 @@ class LocalCohort:
             InputError: as `read_bag`.
         """
         file = self.bags.read(self._name(slide_id))
-        self.check_patch_encoder(self.files[slide_id], file.patch_encoder)
+        self.check_patch_encoder(self.files[slide_id], file.facts.patch_encoder)
         return file
 
     def content_key(self, slide_id: str) -> str:
@@ -221,6 +239,78 @@ class LocalCohort:
         if name is None:
             raise InputError(f"slide '{slide_id}' has no feature file under {self.folder}")
         return name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: an error stops a run, a warning is worth a look.
+
+    Attributes:
+        level: "error" or "warning".
+        slide_id: the slide, or "" for a file that belongs to none.
+        path: the file, or None for a slide without one.
+        message: what was found, without the path.
+    """
+
+    level: Literal["error", "warning"]
+    slide_id: str
+    path: Path | None
+    message: str
+
+
+def verify_cohort(
+    data: LocalCohort,
+    progress: Callable[[str], None] = lambda slide_id: None,
+    *,
+    full: bool = False,
+) -> list[Finding]:
+    """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
+
+    Every bag is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
+    bags, the same content under two ids, slides without a file, files without a slide.
+
+    Args:
+        data: the cohort.
+        progress: called with the slide id after each file.
+        full: hash every byte of every file again, whatever its fingerprint says, and list those
+            that are not what was remembered; what was remembered of them is replaced.
+    """
+    findings: list[Finding] = []
+    seen: dict[str, tuple[int, str, str | None, str]] = {}
+    for slide_id, path in data.files.items():
+        try:
+            if full and not data.is_as_remembered(slide_id):
+                findings.append(Finding("error", slide_id, path, _REPLACED))
+            file = data.read_file(slide_id)
+        except InputError as error:
+            message = str(error).removeprefix(str(path)).lstrip(": ")
+            findings.append(Finding("error", slide_id, path, message))
+        else:
+            if len(features := file.features):
+                kind, content = str(features.dtype), hash_array([], features)
+                seen[slide_id] = features.shape[1], kind, file.facts.patch_encoder, content
+            else:
+                findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
+        progress(slide_id)
+    for column, (level, text) in enumerate(_USUAL if seen else ()):
+        (usual, _), *_ = Counter(values[column] for values in seen.values()).most_common()
+        findings += [
+            Finding(level, slide_id, data.files[slide_id], text.format(values[column], usual))
+            for slide_id, values in seen.items()
+            if values[column] != usual
+        ]
+    first: dict[str, str] = {}
+    for slide_id, (*_, content) in seen.items():
+        if (twin := first.setdefault(content, slide_id)) != slide_id:
+            message = f"the same features as slide '{twin}'"
+            findings.append(Finding("error", slide_id, data.files[slide_id], message))
+    for slide_id in data.slides["slide_id"]:
+        if slide_id not in data.files:
+            findings.append(Finding("warning", slide_id, None, "no feature file; left out"))
+    for name, path in data.extra.items():
+        which = "" if path.stem == name else f"slide '{name}': "
+        findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
+    return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 
 def match_notes(data: CohortData) -> list[str]:

@@ -86,37 +86,26 @@ def pack_cohort(
             `dtype`, two slides differ in width or patch encoder; or a bag changed meanwhile.
     """
     progress = progress or Silence()
-    if (store := _finished(data, path, progress, dtype)) is not None:
-        return store
+    before = _index_in(path, data.cohort_id)
+    if before is not None and any(stale_reasons(before, data, dtype)):
+        before = None
+    if before is not None:
+        try:
+            return open_store(path, progress=progress)
+        except DamagedStore as error:
+            progress.say(str(error))
     no_bag = data.no_bag
     slide_ids = [slide for slide in data.slides["slide_id"] if slide not in no_bag]
     if not slide_ids:
         raise InputError(f"no slide of cohort {data.cohort_id} has a bag; there is nothing to pack")
     with sole_writer(path):
-        # Another process may have packed it before this one had the folder to itself.
-        if (store := _finished(data, path, progress, dtype)) is not None:
-            return store
-        packing = _Packing(data, path, progress, dtype)
+        packing = _Packing(data, path, progress, dtype or "float16", before)
         progress.phase(f"pack {data.cohort_id}", len(slide_ids))
         while todo := slide_ids[len(packing.store) :]:
             if not packing.keep(todo):
                 packing.write(todo, part_bytes)
         packing.publish()
         return open_store(path, verify=False)
-
-
-def _finished(
-    data: CohortData, path: Path, progress: Progress, dtype: PackedDtype | None
-) -> FeatureStore | None:
-    """Return the store if it is whole and that of the cohort."""
-    index = _index_in(path, data.cohort_id)
-    if index is None or any(stale_reasons(index, data, dtype)):
-        return None
-    try:
-        return open_store(path, progress=progress)
-    except DamagedStore as error:
-        progress.say(str(error))
-        return None
 
 
 class _Packing:
@@ -127,26 +116,25 @@ class _Packing:
     """
 
     def __init__(
-        self, data: CohortData, path: Path, progress: Progress, dtype: PackedDtype | None
+        self,
+        data: CohortData,
+        path: Path,
+        progress: Progress,
+        dtype: PackedDtype,
+        damaged: FeatureStore | None,
     ) -> None:
         self._data, self._progress = data, progress
         self._ahead: dict[str, Bag] = {}  # read, and too large for the file before it
-        before = _index_in(path, data.cohort_id)
-        if before is not None and not any(stale_reasons(before, data, dtype)):  # it is damaged
-            content, dtype = before.content, before.dtype
-        else:
-            dtype = dtype or "float16"
-            content = content_hash(data, dtype)
         self.store = FeatureStore(
             path=path,
             cohort_id=data.cohort_id,
             source=data.source,
             variant=data.variant,
-            content=content,
+            content=damaged.content if damaged else content_hash(data, dtype),
             missing=tuple(sorted(set(data.slides["slide_id"]) & data.no_bag)),
             patch_encoder=None,
             dim=0,
-            dtype=dtype,
+            dtype=damaged.dtype if damaged else dtype,
             parts=[],
             slides=[],
         )
