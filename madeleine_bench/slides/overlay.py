@@ -182,7 +182,7 @@ def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
         InputError: the bag is damaged, of another slide, or does not say where its patches lie.
     """
     bag = read_bag_file(path)
-    side = bag.attributes.get("patch_size_level0")
+    side = bag.facts.patch_size_level0
     if bag.coords is None or bag.coords_unit != "px0" or side is None:
         raise InputError(
             f"{path} does not say where its patches lie: coords in level-0 pixels and the "

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.packed import open_store, pack_cohort
+from madeleine_bench.data.packed import open_store
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.patch_files import PatchPlace, read_patch_file, write_patch_file
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
@@ -205,17 +206,17 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
         return opened.slide_ids, [opened.bag(i).tobytes() for i in range(len(opened))]
 
     for name, path in (
-        ("packed index", store / "index.parquet"), ("packed rows", store / "features-0000.bin"),
-        ("packed coords", store / "coords-0000.bin"), ("packed check", store / "checked.json"),
+        ("packed index", store / "index.json"), ("packed check", store / "checked.json"),
+        ("packed rows and coords", next(store.glob("*.safetensors"))),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
     memory = next((folder / "cache").iterdir()) if not memory.exists() else memory
     bag = shop.folder / "bcnb" / "1.h5"
-    FileMemory(memory).facts(bag, None)
+    FileFactsCache(memory).facts(bag, None)
 
     def remembered() -> Any:
-        fresh = FileMemory(memory)
+        fresh = FileFactsCache(memory)
         return [
             (fresh.sha256(path), fresh.facts(path, None))
             for path in sorted((shop.folder / "bcnb").glob("*.h5"))
