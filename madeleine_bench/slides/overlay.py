@@ -17,7 +17,6 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json
 from madeleine_bench.slides.patches import PatchSettings, choose_patches
 from madeleine_bench.slides.reader import Slide
-from madeleine_bench.slides.tissue import TissueSettings
 
 Points = NDArray[np.float64]
 
@@ -141,7 +140,7 @@ def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
     """
     mpp = max(1.0, slide.known_mpp())  # no finer than the slide
     settings = PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp)
-    chosen = choose_patches(slide, settings, TissueSettings())
+    chosen = choose_patches(slide, settings)
     assert chosen.tissue is not None
     assert chosen.thumbnail is not None
     shown = slide.thumbnail(longest_px=_PICTURE_PX)
