@@ -48,11 +48,6 @@ class PatchSettings:
             raise InputError(f"--min-tissue is {self.min_tissue}; expected a share from 0 to 1")
 
     @property
-    def magnification(self) -> float:
-        """The objective power this resolution goes by: 10 at 1 micrometre a pixel."""
-        return 10.0 / self.mpp
-
-    @property
     def folder_name(self) -> str:
         """The folder that TRIDENT would use for these patches.
 
@@ -60,7 +55,7 @@ class PatchSettings:
             >>> PatchSettings().folder_name
             '10x_256px_0px_overlap'
         """
-        return f"{self.magnification:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+        return f"{10.0 / self.mpp:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
 
 
 def resolution(mpp: float | None, magnification: float | None) -> float:
@@ -115,8 +110,9 @@ def tissue_share(
     return np.clip(np.round(share, 9), 0.0, 1.0)
 
 
-_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0  # finer adds nothing, coarser loses thin strands
-_LONGEST_PX = 1500  # what the picture of a slide has at least, if it can within these
+# Of the thumbnail that shows tissue and glass: finer adds nothing, coarser loses thin strands.
+_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0
+_LONGEST_PX = 1500  # what it has at least, if it can within these
 
 
 @dataclass(frozen=True)
@@ -153,24 +149,13 @@ def choose_patches(
     plan = slide.plan(patches.patch_px, patches.mpp)
     if patch_folder is not None:
         return _from_file(slide, plan, patch_folder)
-    thumbnail = segmentation_thumbnail(slide)
+    longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
+    thumbnail = slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
     tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp)
     coords = grid_coords(slide, plan, patches.overlap_px)
     share = tissue_share(tissue.mask, coords, plan.size_px0, thumbnail.scale)
     kept = (share >= patches.min_tissue) & (share > 0)
     return ChosenPatches(plan, coords[kept], thumbnail, tissue)
-
-
-def segmentation_thumbnail(slide: Slide) -> Thumbnail:
-    """Return the thumbnail to tell tissue from glass on.
-
-    It has 8 micrometres a pixel, or down to 4 where the slide is small.
-
-    Raises:
-        InputError: the resolution of the slide is unknown, or the slide is damaged.
-    """
-    longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
-    return slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
 
 
 def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
