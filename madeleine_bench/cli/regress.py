@@ -9,7 +9,7 @@ from madeleine_bench.cli.options import with_workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.leaderboard.regression.suite import SuiteRun, SuiteSpec
+    from madeleine_bench.leaderboard.regression import SuiteRun, SuiteSpec
     from madeleine_bench.specs.workspace import Workspace
 
 
@@ -45,7 +45,7 @@ def regress(
 
     from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.files import write_text
-    from madeleine_bench.leaderboard.regression import gate
+    from madeleine_bench.leaderboard import regression_gate as gate
 
     workspace = replace(workspace, results=results)
     with LiveProgress() as progress:

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from madeleine_bench.hashing import hash_file
-from madeleine_bench.leaderboard.regression import gate
-from madeleine_bench.leaderboard.regression.golden import golden_cases
+from madeleine_bench.leaderboard import regression_gate as gate
+from madeleine_bench.leaderboard.regression_golden import golden_cases
 from madeleine_bench.protocols import logistic
 from madeleine_bench.resources import resource_folder
 

@@ -28,7 +28,7 @@ from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
 from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
-from madeleine_bench.leaderboard.regression.suite import read_explanations, read_suite
+from madeleine_bench.leaderboard.regression import read_explanations, read_suite
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,

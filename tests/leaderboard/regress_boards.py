@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from madeleine_bench.leaderboard.regression.compare import (
+from madeleine_bench.leaderboard.regression import (
     RegressionCheck,
     RegressionFinding,
+    SuiteCell,
     compare,
 )
-from madeleine_bench.leaderboard.regression.suite import SuiteCell
 from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.results.store import ResultStore

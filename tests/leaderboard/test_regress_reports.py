@@ -6,16 +6,16 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.leaderboard.regression.compare import VERDICTS, RegressionFinding
-from madeleine_bench.leaderboard.regression.gate import count_words, document, in_order, to_junit
+from madeleine_bench.leaderboard.regression import VERDICTS, RegressionFinding
+from madeleine_bench.leaderboard.regression_gate import count_words, document, in_order, to_junit
 
 FINDINGS = (
     RegressionFinding(
-        "encoders", "a", "bcnb-er linear-probe/v2", "same", "equal predictions", 0.8, 0.8
+        "encoders", "a", "bcnb-er linear-probe/v2", "same", "equal predictions", 0.8, "", 0.8
     ),
     RegressionFinding(
         "encoders", "a", "bcnb-pr linear-probe/v2", "regressed", "p < .05 & <worse>",
-        0.8, 0.7, "b" * 64, "c" * 64, -0.1, (-0.15, -0.05), 0.002,
+        0.8, "b" * 64, 0.7, "c" * 64, -0.1, (-0.15, -0.05), 0.002,
     ),
     RegressionFinding(
         "encoders", "b", "bcnb-er linear-probe/v2", "improved", "better", explained="new weights"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.regression import golden as golden_values
-from madeleine_bench.leaderboard.regression.compare import TOLERANCE
-from madeleine_bench.leaderboard.regression.golden import (
+from madeleine_bench.leaderboard import regression_golden as golden_values
+from madeleine_bench.leaderboard.regression import TOLERANCE
+from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     golden_case,
     golden_cases,

@@ -9,31 +9,29 @@ from hypothesis import strategies as st
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.regression import compare as comparison_rules
-from madeleine_bench.leaderboard.regression.compare import (
+from madeleine_bench.leaderboard import regression as comparison_rules
+from madeleine_bench.leaderboard.regression import (
     ALPHA,
     EXPLAINABLE,
     PASSING,
     VERDICTS,
-    RegressionFinding,
-    compare,
-    explain,
-    stale,
-)
-from madeleine_bench.leaderboard.regression.gate import (
-    check_renewable,
-    has_baseline,
-    listed_cells,
-    renew,
-)
-from madeleine_bench.leaderboard.regression.suite import (
     Explanations,
+    RegressionFinding,
     SuiteCell,
     SuiteSpec,
     cells_of,
+    compare,
     read_explanations,
     read_suite,
     records_by_cell,
+)
+from madeleine_bench.leaderboard.regression_gate import (
+    check_renewable,
+    explain,
+    has_baseline,
+    listed_cells,
+    renew,
+    stale,
 )
 from madeleine_bench.results.store import ResultStore
 from tests.leaderboard.regress_boards import (

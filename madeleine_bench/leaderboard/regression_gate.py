@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,32 +22,28 @@ from xml.etree import ElementTree
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
-from madeleine_bench.leaderboard.regression.compare import (
+from madeleine_bench.leaderboard.regression import (
     EXPLAINABLE,
     VERDICTS,
+    Explanations,
     RegressionCheck,
     RegressionFinding,
-    compare,
-    explain,
-    stale,
-)
-from madeleine_bench.leaderboard.regression.golden import (
-    SCORERS_FILE,
-    Golden,
-    GoldenCase,
-    golden_cases,
-    golden_text,
-    judge_scorers,
-    read_golden,
-)
-from madeleine_bench.leaderboard.regression.suite import (
     SuiteCell,
     SuiteRun,
     SuiteSpec,
     cells_of,
+    compare,
     read_explanations,
     read_suite,
     records_by_cell,
+)
+from madeleine_bench.leaderboard.regression_golden import (
+    SCORERS_FILE,
+    Golden,
+    golden_cases,
+    golden_text,
+    judge_scorers,
+    read_golden,
 )
 from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
@@ -103,11 +99,12 @@ def regress(
     since = datetime.now(UTC).isoformat(timespec="microseconds") if score else ""
     failed = dict(line for run in suite.runs for line in score(suite, run)) if score else {}
     old, current = ResultStore(folder), ResultStore(workspace.results)
-    failures = {}  # of its task, or of its cohort as a whole
+    failures: dict[SuiteCell, str] = {}
     for cell in cells:
         task = catalogue.tasks[cell.task]
-        places = (f"{cell.encoder} on {name}" for name in (task.cohort, task.name))
-        failures |= {cell: failed[place] for place in places if place in failed}
+        for place in (task.cohort, task.name):  # a cohort fails as a whole
+            if why := failed.get(f"{cell.encoder} on {place}"):
+                failures[cell] = why
     listed = listed_cells(folder)
     check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
     results = [*judge_scorers(*golden), *compare(check)]
@@ -130,6 +127,32 @@ def regress(
     texts = {JUNIT_FILE: to_junit(suite.id, findings, suite.source == "phantom")}
     numbers = document(suite.id, suite.source, findings, outdated)
     return Report(numbers, body, texts=texts, problem=problem)
+
+
+def explain(
+    findings: Sequence[RegressionFinding], explanations: Explanations, cells: frozenset[SuiteCell]
+) -> list[RegressionFinding]:
+    """Return the findings with the reasons that somebody gave.
+
+    A cell that the suite asks for and that has no record cannot be explained.
+    """
+    explained = []
+    for finding in findings:
+        due = finding.verdict == "missing" and (finding.subject, *finding.case.split(" ")) in cells
+        explainable = finding.verdict in EXPLAINABLE and not due
+        reasons = [e.reason for e in explanations.all if explainable and e.covers(finding)]
+        explained.append(replace(finding, explained=reasons[0] if reasons else ""))
+    return explained
+
+
+def stale(explanations: Explanations, findings: Sequence[RegressionFinding]) -> list[str]:
+    """Return a line for each explanation that explains nothing any more."""
+    explained = [finding for finding in findings if finding.explained]
+    return [
+        f"{explanation.pattern}: {explanation.reason}"
+        for explanation in explanations.all
+        if not any(explanation.covers(finding) for finding in explained)
+    ]
 
 
 def in_order(findings: Sequence[RegressionFinding]) -> list[RegressionFinding]:
@@ -271,7 +294,7 @@ def renew(
             write_text(
                 store.folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n"
             )
-            cases = _golden_of(kept, golden[0]) | _golden_of(changed, golden[1])
+            cases = {**_golden_of(kept, golden[0]), **_golden_of(changed, golden[1])}
             write_text(store.folder / SCORERS_FILE, golden_text(cases))
             if folder.exists():
                 shutil.rmtree(_aside(folder), ignore_errors=True)
@@ -353,7 +376,7 @@ def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> No
             target.write_record({**content, "provenance": provenance})
 
 
-def _golden_of(findings: Sequence[RegressionFinding], golden: Golden) -> dict[str, GoldenCase]:
+def _golden_of(findings: Sequence[RegressionFinding], golden: Golden) -> Golden:
     keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in findings]
     return {key: golden[key] for key in keys if key in golden}
 

@@ -10,32 +10,147 @@ its p-value (docs/regression.md).
 """
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args
 
+from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.leaderboard.regression.suite import (
-    ExplainedCell,
-    ExplainedScorer,
-    Explanations,
-    SuiteCell,
-    newer_version,
-    records_by_cell,
-)
+from madeleine_bench.encoders.registry import find_encoder
+from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import newest_records
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.loader import Spec, parse_spec, read_yaml
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record, RecordScores
+from madeleine_bench.specs.task import Identifier, TaskSpec
 from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, holm, paired_difference
 
 # Machines differ in the last digits: scores and predictions that differ by less are the same.
 TOLERANCE = 1e-6
 SMALLEST, ALPHA, RESAMPLES = 0.005, 0.05, 1000
-Explanation = ExplainedCell | ExplainedScorer
 _STATUS = ("ok", "partly-failed", "failed")
+
+IdStart = Annotated[str, Field(pattern=r"^[0-9a-f]{12,64}$")]
+
+
+class SuiteRun(Spec):
+    """Tasks that are scored under the same protocols.
+
+    Attributes:
+        tasks: ids, globs or "all".
+        protocols: versioned names; empty means those each task declares.
+    """
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    protocols: tuple[str, ...] = ()
+
+
+class SuiteSpec(Spec):
+    """What the gate scores: every encoder on every run.
+
+    Attributes:
+        id: name of the suite.
+        title: one line for the report.
+        source: "phantom", or "local" for files that mbench.toml names.
+        encoders: names, or paths of cards relative to the suite.
+        runs: tasks and protocols. Put the tasks of one cohort into one run, as each run embeds its
+            cohort again.
+    """
+
+    id: Identifier
+    title: str
+    source: Literal["phantom", "local"] = "phantom"
+    encoders: tuple[str, ...] = Field(min_length=1)
+    runs: tuple[SuiteRun, ...] = Field(min_length=1)
+
+
+class Explanation(Spec):
+    """Why something changed, and from which baseline. Another baseline is not excused.
+
+    Attributes:
+        baseline: record ids (of scorers: digests) of the baseline, 12 digits or more.
+        reason: why, in words.
+    """
+
+    baseline: tuple[IdStart, ...] = Field(min_length=1)
+    reason: str = Field(min_length=10)
+
+    @property
+    def pattern(self) -> str:
+        """A glob of the name and verdict of what is explained."""
+        raise NotImplementedError
+
+    def covers(self, finding: "RegressionFinding") -> bool:
+        """Return whether this explains a finding."""
+        return finding.baseline_id.startswith(self.baseline) and fnmatch.fnmatchcase(
+            f"{finding.name} {finding.verdict}", self.pattern
+        )
+
+
+class ExplainedCell(Explanation):
+    """Why the score of an encoder moved.
+
+    Attributes:
+        encoder: its name.
+        task: id of a task, or a glob.
+        protocol: versioned name, or a glob.
+        verdict: the verdict that is explained.
+        at_most: largest difference that is excused; None excuses any.
+    """
+
+    encoder: str
+    task: str
+    protocol: str = "*"
+    verdict: Literal["improved", "regressed", "missing", "incomparable"]
+    at_most: float | None = Field(None, gt=0)
+
+    @property
+    def pattern(self) -> str:
+        """A glob of the name and verdict of what is explained."""
+        return f"encoder {self.encoder}: {self.task} {self.protocol} {self.verdict}"
+
+    def covers(self, finding: "RegressionFinding") -> bool:
+        """Return whether this explains a finding."""
+        small = self.at_most is None or abs(finding.difference or 0.0) <= self.at_most
+        return small and super().covers(finding)
+
+
+class ExplainedScorer(Explanation):
+    """Why a protocol predicts or scores otherwise; it is a versioned name, or a glob."""
+
+    protocol: str
+
+    @property
+    def pattern(self) -> str:
+        """A glob of the name and verdict of what is explained."""
+        return f"scorer {self.protocol}: * labels *"
+
+
+class Explanations(Spec):
+    """Every change that somebody has explained; the file may be absent."""
+
+    explained: tuple[ExplainedCell, ...] = ()
+    scorers: tuple[ExplainedScorer, ...] = ()
+
+    @property
+    def all(self) -> tuple[Explanation, ...]:
+        """The explanations of either kind."""
+        return (*self.explained, *self.scorers)
+
+
+class SuiteCell(NamedTuple):
+    """Name of an encoder, id of a task, versioned name of a protocol."""
+
+    encoder: str
+    task: str
+    protocol: str
+
 
 Verdict = Literal[  # the worst first
     "scorer-changed",
@@ -68,9 +183,9 @@ class RegressionFinding:
         verdict: the word.
         why: the reason, for a person.
         baseline: main score in the baseline, None where there is none.
-        current: main score now.
         baseline_id: record id (scorers: digest) in the baseline; explanations name it.
-        current_id: the same of now.
+        current: main score now.
+        current_id: its record id or digest.
         difference: current less baseline, where the two were compared.
         ci95: widened interval of the difference, where the paired bootstrap was needed.
         p_value: of the same, adjusted for the number of cells that were tested.
@@ -83,8 +198,8 @@ class RegressionFinding:
     verdict: Verdict
     why: str
     baseline: float | None = None
-    current: float | None = None
     baseline_id: str = ""
+    current: float | None = None
     current_id: str = ""
     difference: float | None = None
     ci95: tuple[float, float] | None = None
@@ -127,6 +242,74 @@ class RegressionCheck:
     since: str = ""
 
 
+def read_suite(path: Path) -> SuiteSpec:
+    """Return the suite of a YAML file; the paths of its cards are resolved against the file.
+
+    Raises:
+        InputError: the file is absent or broken.
+    """
+    suite = parse_spec(SuiteSpec, read_yaml(path), path)
+    encoders = tuple(
+        str((path.parent / name).resolve()) if name.endswith((".yaml", ".yml")) else name
+        for name in suite.encoders
+    )
+    return suite.model_copy(update={"encoders": encoders})
+
+
+def read_explanations(path: Path) -> Explanations:
+    """Return the explanations of a YAML file; none where there is no file.
+
+    Raises:
+        InputError: the file is broken.
+    """
+    if not path.is_file():
+        return Explanations()
+    return parse_spec(Explanations, read_yaml(path), path)
+
+
+def cells_of(suite: SuiteSpec, catalogue: Catalogue) -> frozenset[SuiteCell]:
+    """Return every cell a suite asks for.
+
+    Raises:
+        InputError: an encoder, task or protocol is unknown, or two encoders have one name.
+    """
+    names = [find_encoder(encoder).card.name for encoder in suite.encoders]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"suite {suite.id}: the encoder '{repeated[0]}' stands in it twice")
+    return frozenset(
+        SuiteCell(name, task.id, protocol.name)
+        for run in suite.runs
+        for task in catalogue.select(run.tasks)
+        for protocol in _protocols(run, task, catalogue)
+        for name in names
+    )
+
+
+def records_by_cell(
+    store: ResultStore, board: str, since: str = "", catalogue: Catalogue | None = None
+) -> dict[SuiteCell, Record]:
+    """Return the newest record of each cell of a board; none that was made before `since`.
+
+    With a catalogue, records of another version of a task than it declares do not count.
+
+    Raises:
+        InputError: a record is broken or was altered.
+    """
+    records = [r for r in store.records() if r.board == board and r.made >= since]
+    if catalogue is not None:
+        versions = {task.id: task.version for task in catalogue.tasks.values()}
+        records = [r for r in records if versions.get(r.task.id) == r.task.version]
+    return newest_records(records, lambda r: SuiteCell(r.encoder.name, r.task.id, r.protocol))
+
+
+def newer_version(protocol: str, names: Iterable[str]) -> str | None:
+    """Return the newest later version of a protocol among some names; None without one."""
+    base, _, version = protocol.rpartition("/v")
+    numbers = [int(n.rpartition("/v")[2]) for n in names if n.rpartition("/v")[0] == base]
+    newest = max(numbers, default=0)
+    return f"{base}/v{newest}" if newest > int(version) else None
+
+
 def compare(check: RegressionCheck) -> list[RegressionFinding]:
     """Return a finding for each cell of the suite and of the baseline, sorted by cell.
 
@@ -153,61 +336,11 @@ def compare(check: RegressionCheck) -> list[RegressionFinding]:
     return [findings[cell] for cell in sorted(findings)]
 
 
-def explain(
-    findings: Sequence[RegressionFinding], explanations: Explanations, cells: frozenset[SuiteCell]
-) -> list[RegressionFinding]:
-    """Return the findings with the reasons that somebody gave.
-
-    A cell that the suite asks for and that has no record cannot be explained.
-    """
-    reasons: list[Explanation] = [*explanations.explained, *explanations.scorers]
-    explained = []
-    for finding in findings:
-        reason = ""
-        due = (finding.subject, *finding.case.split(" ")) in cells
-        if finding.verdict in EXPLAINABLE and not (finding.verdict == "missing" and due):
-            reason = next((r.reason for r in reasons if _covers(r, finding)), "")
-        explained.append(replace(finding, explained=reason))
-    return explained
-
-
-def stale(explanations: Explanations, findings: Sequence[RegressionFinding]) -> list[str]:
-    """Return a line for each explanation that explains nothing any more."""
-    titles: list[tuple[str, Explanation]] = [
-        (f"{e.verdict} {e.encoder} {e.task}", e) for e in explanations.explained
-    ]
-    titles += [(f"scorer-changed {e.protocol}", e) for e in explanations.scorers]
-    used = [finding for finding in findings if finding.explained]
-    return [
-        f"{title}: {explanation.reason}"
-        for title, explanation in titles
-        if not any(_covers(explanation, finding) for finding in used)
-    ]
-
-
 def close(one: float | None, other: float | None) -> bool:
     """Return whether two scores are the same; an undefined one is the same as another."""
     if one is None or other is None:
         return one is other
     return abs(one - other) <= TOLERANCE
-
-
-def _covers(explanation: Explanation, finding: RegressionFinding) -> bool:
-    """Return whether an explanation is of a finding, and of its very baseline."""
-    if not finding.baseline_id.startswith(explanation.baseline):
-        return False
-    if isinstance(explanation, ExplainedScorer):
-        by_name = fnmatch.fnmatchcase(finding.subject, explanation.protocol)
-        return finding.layer == "scorers" and by_name
-    task, protocol = finding.case.split(" ")
-    return (
-        finding.layer == "encoders"
-        and explanation.encoder == finding.subject
-        and fnmatch.fnmatchcase(task, explanation.task)
-        and fnmatch.fnmatchcase(protocol, explanation.protocol)
-        and explanation.verdict == finding.verdict
-        and (explanation.at_most is None or abs(finding.difference or 0.0) <= explanation.at_most)
-    )
 
 
 def _without_records(
@@ -341,10 +474,12 @@ def _finding(
     word, why = verdict
     if before is not None and now is not None:
         why += _encoder_note(before, now)
-    scores = (record.scores.main.value if record else None for record in (before, now))
-    ids = (record.record_id if record else "" for record in (before, now))
     case = f"{cell.task} {cell.protocol}"
-    return RegressionFinding("encoders", cell.encoder, case, word, why, *scores, *ids)
+    old, new = (
+        (record.scores.main.value, record.record_id) if record else (None, "")
+        for record in (before, now)
+    )
+    return RegressionFinding("encoders", cell.encoder, case, word, why, *old, *new)
 
 
 def _encoder_note(before: Record, now: Record) -> str:
@@ -354,3 +489,13 @@ def _encoder_note(before: Record, now: Record) -> str:
     if was.fingerprint != is_.fingerprint:
         return f"; its code or weights changed and its card still says revision {is_.revision}"
     return ""
+
+
+def _protocols(run: SuiteRun, task: TaskSpec, catalogue: Catalogue) -> list[ProtocolSpec]:
+    """Return what `mbench run` scores a task under: of several protocols those that fit."""
+    named = [catalogue.protocol(name) for name in run.protocols or task.protocols]
+    fitting = [protocol for protocol in named if task.labels.type in protocol.labels]
+    for protocol in fitting or named:
+        if fault := misfit(task, protocol):
+            raise InputError(f"the suite's run of {', '.join(run.tasks)}: {fault}")
+    return fitting

@@ -20,13 +20,13 @@ from pydantic import ValidationError
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array, hash_json
-from madeleine_bench.leaderboard.regression.compare import (
+from madeleine_bench.leaderboard.regression import (
     TOLERANCE,
     RegressionFinding,
     Verdict,
     close,
+    newer_version,
 )
-from madeleine_bench.leaderboard.regression.suite import newer_version
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
 from madeleine_bench.resources import resource_folder
@@ -132,11 +132,15 @@ def judge_scorers(old: Golden, new: Golden) -> list[RegressionFinding]:
     for key in sorted({*old, *new}):
         protocol, labels = key.split(" ")
         before, now = old.get(key), new.get(key)
-        scores = (case.scores["main"] if case else None for case in (before, now))
-        ids = (case.digest if case else "" for case in (before, now))
+        sides = (
+            (case.scores["main"], case.digest) if case else (None, "") for case in (before, now)
+        )
+        (was, old_id), (is_, new_id) = sides
         verdict, why = _verdict(protocol, before, now, new)
         findings.append(
-            RegressionFinding("scorers", protocol, f"{labels} labels", verdict, why, *scores, *ids)
+            RegressionFinding(
+                "scorers", protocol, f"{labels} labels", verdict, why, was, old_id, is_, new_id
+            )
         )
     return findings
 
