@@ -21,9 +21,10 @@ from madeleine_bench.data.packed import (
     read_index,
 )
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import CohortData
 
 SHOWN = 10
@@ -102,10 +103,13 @@ def _data(wanted: WantedStore) -> CohortData:
     if wanted.cohort not in catalogue.cohorts:
         hint = did_you_mean(wanted.cohort, sorted(catalogue.cohorts))
         raise InputError(f"no cohort is called '{wanted.cohort}'{hint}")
-    cache = wanted.results / "cache"
-    return open_cohort(
-        catalogue, wanted.cohort, wanted.source, settings, cache, wanted.phantom
-    ).data
+    workspace = Workspace(
+        wanted.results,
+        wanted.source,
+        phantom_signal=wanted.phantom.signal,
+        phantom_seed=wanted.phantom.seed,
+    )
+    return open_cohort(workspace, catalogue, wanted.cohort, settings).data
 
 
 def _place(wanted: WantedStore, data: CohortData) -> Path:

@@ -21,11 +21,14 @@ from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_feature
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.clusters import Clusters, cluster_draws, cluster_mean, clusters_of
 from madeleine_bench.stats.intervals import t_test
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
+    Clusters,
     CriticalDifference,
+    cluster_draws,
+    cluster_mean,
+    clusters_of,
     critical_difference,
     letter_display,
 )

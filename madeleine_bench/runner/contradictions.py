@@ -22,12 +22,12 @@ def contradictions(plan: Plan, request: Request, ready: Ready | None = None) -> 
         request: of the run.
         ready: the embeddings there are; None compares cards alone.
     """
-    store = ResultStore(request.results)
+    store = ResultStore(request.workspace.results)
     found: Contradictions = {}
     for name, contents in _contents(plan, request, ready).items():
         for path, record in store.located(name):
             if record.encoder.revision == contents[0].encoder.revision:
-                before = content_of(record, path, request.results, plan.catalogue)
+                before = content_of(record, path, request.workspace.results, plan.catalogue)
                 difference = next(filter(None, (c.contradicts(before) for c in contents)), "")
                 if difference:
                     found.setdefault(name, []).append((path, difference))
@@ -43,7 +43,7 @@ def refusals(found: Contradictions, request: Request) -> Iterable[tuple[str, Fai
             f"its name and revision stand for another encoder already: it differs in {difference} "
             f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
             "with --resume never, which moves the older records of this name and revision to "
-            f"{request.results / 'retired'}"
+            f"{request.workspace.results / 'retired'}"
         )
         yield name, Failure(reason, of_input=True)
 
@@ -54,7 +54,7 @@ def retire(plan: Plan, request: Request, found: Contradictions) -> None:
     Raises:
         InputError: the results folder cannot be written.
     """
-    store = ResultStore(request.results)
+    store = ResultStore(request.workspace.results)
     prints = {cell.entry.card.name: cell for cell in plan.cells}
     for name, records in found.items():
         contradicting = {path for path, _ in records}
@@ -85,6 +85,6 @@ def _contents(plan: Plan, request: Request, ready: Ready | None) -> dict[str, li
             content = made[1]
         features = plan.features[cohort].content
         found.setdefault(card.name, {})[embedded] = Content(
-            "this run", card, request.results, board_of(data), embedded, features, content
+            "this run", card, request.workspace.results, board_of(data), embedded, features, content
         )
     return {name: list(contents.values()) for name, contents in found.items()}

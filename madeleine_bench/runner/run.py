@@ -4,14 +4,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from madeleine_bench.data.config import load_config
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.contradictions import contradictions, refusals, retire
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
-from madeleine_bench.runner.executors import open_executor
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import EvaluateJob, Outcome, run_evaluate_job
 from madeleine_bench.runner.plan import (
@@ -23,7 +21,7 @@ from madeleine_bench.runner.plan import (
     resume_key,
 )
 from madeleine_bench.runner.training import train_networks
-from madeleine_bench.runner.workers import Executor
+from madeleine_bench.runner.workers import Executor, open_executor
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.types import CohortData, Progress
@@ -65,30 +63,34 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     Raises:
         InputError: the request cannot be carried out. Nothing has been computed then.
     """
-    config = load_config(request.config)
-    request.executor.section(config)  # said now, not when a long plan is made
     # A worker may stand in another folder.
-    request = replace(request, results=request.results.absolute())
-    plan = make_plan(request)
-    if request.resume != "never":
-        for name, why in refusals(contradictions(plan, request), request):
-            raise InputError(f"encoder {name}: {why}")
-    report = RunReport(plan.catalogue, plan.boards, plan.features)
-    for note in plan.notes:
-        progress.say(note)
-    limit_s = request.time_limit_s
-    chosen = open_executor(
-        request.executor, config, request.jobs, request.results, progress, apart=limit_s is not None
+    workspace = replace(request.workspace, results=request.workspace.results.absolute())
+    request = replace(request, workspace=workspace)
+    apart = request.time_limit_s is not None
+    opened = open_executor(
+        request.executor,
+        request.scheduler,
+        workspace.jobs,
+        workspace.results,
+        progress,
+        apart=apart,
     )
-    with chosen if executor is None else nullcontext(executor) as workers:
+    with opened if executor is None else nullcontext(executor) as workers:
+        plan = make_plan(request)
+        if request.resume != "never":
+            for name, why in refusals(contradictions(plan, request), request):
+                raise InputError(f"encoder {name}: {why}")
+        report = RunReport(plan.catalogue, plan.boards, plan.features)
+        for note in plan.notes:
+            progress.say(note)
         embedded, failed = embed(
             to_embed(plan),
-            request.results,
-            request.jobs,
+            workspace.results,
+            workspace.jobs,
             request.resume,
             progress,
             workers,
-            limit_s,
+            request.time_limit_s,
         )
         report.failures += [
             (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
@@ -126,7 +128,7 @@ def _evaluate(
     An encoder that is not what its name and revision stand for here is not scored, unless its older
     records shall be replaced.
     """
-    results = ResultStore(request.results)
+    results = ResultStore(request.workspace.results)
     changed = contradictions(plan, request, ready)
     if request.resume == "never":
         retire(plan, request, changed)
@@ -171,13 +173,13 @@ def _evaluate(
             )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))
-    for outcome in executor.run(run_evaluate_job, jobs, _lost):
+    for outcome in executor.run(run_evaluate_job, jobs, _on_worker_death):
         report.failures.extend((f"{e} on {t}", reason) for (e, t), reason in outcome.failed.items())
         report.computed += not outcome.failed
         progress.advance(outcome.note)
 
 
-def _lost(job: EvaluateJob, reason: str) -> Outcome:
+def _on_worker_death(job: EvaluateJob, reason: str) -> Outcome:
     name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
     note = f"{name} {task.id} {protocol.name}"
     return Outcome(note, {(name, task.name): Failure(f"{protocol.name}: {reason}")})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from madeleine_bench.data.audit_cohort import audit_ids, require_sound
 from madeleine_bench.data.ids import canonical_id, look_alikes
 from madeleine_bench.data.split_files import FOLD_KEYS, parse_splits
-from madeleine_bench.data.table_folds import FoldColumns, fold_table
+from madeleine_bench.data.table_folds import split_table
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import Columns
@@ -231,5 +231,5 @@ def test_real_ids_give_no_alarm(table: str, case: str, slide: str | None, cases:
 def test_made_folds_say_which_ids_look_alike(tmp_path: Path) -> None:
     rows = "".join(f"{i},{case},{'PN'[i % 2]}\n" for i, case in enumerate(["7", "007", "a", "b"]))
     path = write(tmp_path, f"slide_id,case_id,er\n{rows}")
-    made = fold_table(path, FoldColumns("slide_id", "case_id", label="er"), folds=2)
-    assert made.look_alikes == (("007", "7"),)
+    report = split_table(path, Columns(), ["er"], folds=2, out=tmp_path / "splits.csv")
+    assert report.document["look_alikes"] == [("007", "7")]

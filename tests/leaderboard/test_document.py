@@ -16,6 +16,7 @@ from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 from tests.leaderboard.records import CATALOGUE
 
@@ -25,7 +26,8 @@ def results(tmp_path_factory):
     """Two encoders and a control on two small phantom tasks."""
     folder = tmp_path_factory.mktemp("results")
     names = ("mean-pool", "max-pool", "patch-count")
-    report = run(Request(names, ("aidpath-*",), ("linear-probe",), "phantom", folder), Silence())
+    workspace = Workspace(folder, "phantom")
+    report = run(Request(names, ("aidpath-*",), ("linear-probe",), workspace), Silence())
     assert not report.failures
     return folder
 

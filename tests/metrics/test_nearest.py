@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics import nearest
-from madeleine_bench.metrics.nearest import ranked_neighbours, unit_rows
+from madeleine_bench.metrics import retrieval
+from madeleine_bench.metrics.retrieval import ranked_neighbours, unit_rows
 
 WHOLE = st.integers(-2, 2)
 
@@ -165,7 +165,7 @@ def faiss(monkeypatch):
     module = ModuleType("faiss")
     module.IndexFlatIP = FakeIndex  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "faiss", module)
-    monkeypatch.setattr(nearest, "FAISS_FROM", 100)
+    monkeypatch.setattr(retrieval, "FAISS_FROM", 100)
     monkeypatch.setattr(FakeIndex, "searches", 0)
     return module
 

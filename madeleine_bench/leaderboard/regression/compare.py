@@ -1,36 +1,109 @@
 """Each cell of a suite against a baseline: same, noise, better, worse, or not to be compared.
 
 Pure: records and stored predictions in, findings out. Nothing is run here.
+
+Noise is a change of one encoder that the paired test on its task allows, the test of two encoders
+(`stats.paired.paired_difference`): it counts the training cases, which the resampled test cases
+alone do not. Two nearly equal sets of predictions have a nearly empty interval, so that a
+difference of no consequence can be significant: below SMALLEST a change counts as noise whatever
+its p-value (docs/regression.md).
 """
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.leaderboard.regression import noise
-from madeleine_bench.leaderboard.regression.suite import Cell, newest_records, successor
-from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, Finding, Verdict
-from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.leaderboard.regression.suite import (
+    ExplainedCell,
+    ExplainedScorer,
+    Explanations,
+    SuiteCell,
+    newer_version,
+    records_by_cell,
+)
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record, RecordScores
-from madeleine_bench.specs.regression import Explanations
-from madeleine_bench.stats.paired import (
-    PairedDifference,
-    ScoredUnits,
-    holm,
-    paired_difference,
-)
+from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, holm, paired_difference
 
-# Scores agree to this between machines; what differs by less is the same score.
+# Machines differ in the last digits: scores and predictions that differ by less are the same.
 TOLERANCE = 1e-6
+SMALLEST, ALPHA, RESAMPLES = 0.005, 0.05, 1000
+Explanation = ExplainedCell | ExplainedScorer
 _STATUS = ("ok", "partly-failed", "failed")
+
+Verdict = Literal[  # the worst first
+    "scorer-changed",
+    "failed",
+    "missing",
+    "incomparable",
+    "regressed",
+    "improved",
+    "new-version",
+    "new",
+    "noise",
+    "same",
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+PASSING: frozenset[Verdict] = frozenset({"same", "noise", "new", "new-version"})
+# What an explanation lets into a new baseline. A failure is repaired, never explained.
+EXPLAINABLE: frozenset[Verdict] = frozenset(
+    {"improved", "regressed", "missing", "incomparable", "scorer-changed"}
+)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RegressionFinding:
+    """What the gate says of one cell.
+
+    Attributes:
+        layer: "encoders" for a cell of the board, "scorers" for the golden values of a protocol.
+        subject: the encoder; for scorers the protocol.
+        case: task id and protocol; for scorers the type of labels.
+        verdict: the word.
+        why: the reason, for a person.
+        baseline: main score in the baseline, None where there is none.
+        current: main score now.
+        baseline_id: record id (scorers: digest) in the baseline; explanations name it.
+        current_id: the same of now.
+        difference: current less baseline, where the two were compared.
+        ci95: widened interval of the difference, where the paired bootstrap was needed.
+        p_value: of the same, adjusted for the number of cells that were tested.
+        explained: the reason that somebody gave, "" where nobody did.
+    """
+
+    layer: Literal["encoders", "scorers"]
+    subject: str
+    case: str
+    verdict: Verdict
+    why: str
+    baseline: float | None = None
+    current: float | None = None
+    baseline_id: str = ""
+    current_id: str = ""
+    difference: float | None = None
+    ci95: tuple[float, float] | None = None
+    p_value: float | None = None
+    explained: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Whether the gate passes this cell; of what is explained, only an improvement does."""
+        return self.verdict in PASSING or (self.verdict == "improved" and bool(self.explained))
+
+    @property
+    def name(self) -> str:
+        """Layer, subject and case in one line."""
+        return f"{self.layer[:-1]} {self.subject}: {self.case}"
+
+
+@dataclass(frozen=True)
+class RegressionCheck:
     """What is compared with what.
 
     Attributes:
@@ -47,125 +120,146 @@ class Comparison:
     baseline: ResultStore
     current: ResultStore
     catalogue: Catalogue
-    cells: frozenset[Cell]
+    cells: frozenset[SuiteCell]
     board: str
-    listed: Mapping[Cell, str] = field(default_factory=dict)
-    failures: Mapping[Cell, str] = field(default_factory=dict)
+    listed: Mapping[SuiteCell, str] = field(default_factory=dict)
+    failures: Mapping[SuiteCell, str] = field(default_factory=dict)
     since: str = ""
 
 
-def compare(asked: Comparison) -> tuple[Finding, ...]:
+def compare(check: RegressionCheck) -> list[RegressionFinding]:
     """Return a finding for each cell of the suite and of the baseline, sorted by cell.
 
-    Cells whose predictions changed are compared by the paired bootstrap (`noise`), and their
-    p-values are adjusted for their number.
+    Cells whose predictions changed are compared by the paired bootstrap, and their p-values are
+    adjusted for their number.
 
     Raises:
         InputError: a record or its predictions are broken or were altered.
     """
-    old = newest_records(asked.baseline, asked.board)
-    new = newest_records(asked.current, asked.board, asked.since, asked.catalogue)
-    findings: dict[Cell, Finding] = {}
-    moved: list[Cell] = []
-    for cell in sorted(asked.cells | old.keys() | asked.listed.keys()):
-        found = _without_records(asked, cell, old, new)
-        if found is None:
-            found = _from_records(cell, old[cell], new[cell])
-        if found is None:
-            moved.append(cell)
-        else:
-            findings[cell] = found
-    findings |= _by_bootstrap(asked, {cell: (old[cell], new[cell]) for cell in moved})
-    return tuple(findings[cell] for cell in sorted(findings))
+    old = records_by_cell(check.baseline, check.board)
+    new = records_by_cell(check.current, check.board, check.since, check.catalogue)
+    findings: dict[SuiteCell, RegressionFinding] = {}
+    changed: dict[SuiteCell, tuple[Record, Record]] = {}
+    for cell in sorted(check.cells | old.keys() | check.listed.keys()):
+        before, now = old.get(cell), new.get(cell) if cell in check.cells else None
+        verdict = _without_records(check, cell, before, now)
+        if before is not None and now is not None:
+            verdict = verdict or _from_records(before, now)
+            if verdict is None:
+                changed[cell] = before, now
+        if verdict is not None:
+            findings[cell] = _finding(cell, verdict, before, now)
+    findings |= _by_bootstrap(check, changed)
+    return [findings[cell] for cell in sorted(findings)]
 
 
 def explain(
-    findings: Sequence[Finding], explanations: Explanations, cells: frozenset[Cell]
-) -> tuple[Finding, ...]:
+    findings: Sequence[RegressionFinding], explanations: Explanations, cells: frozenset[SuiteCell]
+) -> list[RegressionFinding]:
     """Return the findings with the reasons that somebody gave.
 
     A cell that the suite asks for and that has no record cannot be explained.
     """
+    reasons: list[Explanation] = [*explanations.explained, *explanations.scorers]
     explained = []
     for finding in findings:
         reason = ""
-        if finding.layer == "encoders" and finding.verdict in EXPLAINABLE:
-            cell = Cell(finding.subject, *finding.case.split(" "))
-            about = (*cell, finding.verdict, finding.baseline_id, finding.difference or 0.0)
-            if finding.verdict != "missing" or cell not in cells:
-                reason = next((e.reason for e in explanations.explained if e.covers(*about)), "")
-        elif finding.verdict in EXPLAINABLE:
-            about_scorer = (finding.subject, finding.baseline_id)
-            reason = next((e.reason for e in explanations.scorers if e.covers(*about_scorer)), "")
+        due = (finding.subject, *finding.case.split(" ")) in cells
+        if finding.verdict in EXPLAINABLE and not (finding.verdict == "missing" and due):
+            reason = next((r.reason for r in reasons if _covers(r, finding)), "")
         explained.append(replace(finding, explained=reason))
-    return tuple(explained)
+    return explained
 
 
-def stale(explanations: Explanations, findings: Sequence[Finding]) -> list[str]:
+def stale(explanations: Explanations, findings: Sequence[RegressionFinding]) -> list[str]:
     """Return a line for each explanation that explains nothing any more."""
-    used = {(f.subject, f.explained) for f in findings if f.explained}
-    lines = [
-        f"{e.verdict} {e.encoder} {e.task}: {e.reason}"
-        for e in explanations.explained
-        if (e.encoder, e.reason) not in used
+    titles: list[tuple[str, Explanation]] = [
+        (f"{e.verdict} {e.encoder} {e.task}", e) for e in explanations.explained
     ]
-    reasons = {f.explained for f in findings if f.layer == "scorers"}
-    return lines + [
-        f"scorer-changed {e.protocol}: {e.reason}"
-        for e in explanations.scorers
-        if e.reason not in reasons
+    titles += [(f"scorer-changed {e.protocol}", e) for e in explanations.scorers]
+    used = [finding for finding in findings if finding.explained]
+    return [
+        f"{title}: {explanation.reason}"
+        for title, explanation in titles
+        if not any(_covers(explanation, finding) for finding in used)
     ]
+
+
+def close(one: float | None, other: float | None) -> bool:
+    """Return whether two scores are the same; an undefined one is the same as another."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= TOLERANCE
+
+
+def _covers(explanation: Explanation, finding: RegressionFinding) -> bool:
+    """Return whether an explanation is of a finding, and of its very baseline."""
+    if not finding.baseline_id.startswith(explanation.baseline):
+        return False
+    if isinstance(explanation, ExplainedScorer):
+        by_name = fnmatch.fnmatchcase(finding.subject, explanation.protocol)
+        return finding.layer == "scorers" and by_name
+    task, protocol = finding.case.split(" ")
+    return (
+        finding.layer == "encoders"
+        and explanation.encoder == finding.subject
+        and fnmatch.fnmatchcase(task, explanation.task)
+        and fnmatch.fnmatchcase(protocol, explanation.protocol)
+        and explanation.verdict == finding.verdict
+        and (explanation.at_most is None or abs(finding.difference or 0.0) <= explanation.at_most)
+    )
 
 
 def _without_records(
-    asked: Comparison, cell: Cell, old: Mapping[Cell, Record], new: Mapping[Cell, Record]
-) -> Finding | None:
-    """Return the finding of a cell that lacks a record on one side; None if it lacks none."""
-    before, now = old.get(cell), new.get(cell)
-    if before is None and (lost := asked.listed.get(cell)) is not None:
-        why = f"the baseline has lost its record {lost[:12]}; restore it from version control"
-        return _finding(cell, "missing", why, None, now)
-    if cell not in asked.cells:
-        if (newer := successor(cell, asked.cells)) is not None:
-            why = f"replaced by {newer.protocol}; renew the baseline"
-            return _finding(cell, "new-version", why, before, None)
-        why = "in the baseline, and the suite no longer asks for it"
-        return _finding(cell, "missing", why, before, None)
+    check: RegressionCheck, cell: SuiteCell, before: Record | None, now: Record | None
+) -> tuple[Verdict, str] | None:
+    """Return the verdict on a cell that lacks a record on one side; None if it lacks none."""
+    if before is None and cell in check.listed:
+        record = check.listed[cell][:12]
+        return (
+            "missing",
+            f"the baseline has lost its record {record}; restore it from version control",
+        )
+    if cell not in check.cells:
+        names = [other.protocol for other in check.cells if other[:2] == cell[:2]]
+        if newer := newer_version(cell.protocol, names):
+            return "new-version", f"replaced by {newer}; renew the baseline"
+        return "missing", "in the baseline, and the suite no longer asks for it"
     if now is None:
-        if cell in asked.failures:
-            return _finding(cell, "failed", asked.failures[cell], before, None)
-        return _finding(cell, "missing", "the results hold no record of it", before, None)
+        if cell in check.failures:
+            return "failed", check.failures[cell]
+        return "missing", "the results hold no record of it"
     if before is None:
         if now.status == "failed":
-            return _finding(cell, "failed", "no fit converged", None, now)
-        return _finding(cell, "new", "not in the baseline; renew the baseline", None, now)
+            return "failed", "no fit converged"
+        return "new", "not in the baseline; renew the baseline"
     return None
 
 
-def _from_records(cell: Cell, before: Record, now: Record) -> Finding | None:
+def _from_records(before: Record, now: Record) -> tuple[Verdict, str] | None:
     """Return what the two records say by themselves; None if their predictions must be compared."""
-    if (other := _other_data(before, now)) is not None:
-        return _finding(cell, *other, before, now)
+    if (verdict := _of_other_data(before, now)) is not None:
+        return verdict
     if _STATUS.index(now.status) > _STATUS.index(before.status):
         failed = [fold for fold in now.folds if not fold.converged]
         why = f"{len(failed)} of {len(now.folds)} fits failed, the first: {failed[0].reason}"
-        return _finding(cell, "failed", why, before, now)
+        return "failed", why
     equal = _scores_agree(before.scores, now.scores)
-    if before.predictions.hash == now.predictions.hash:
-        if equal:
-            return _finding(cell, "same", "equal predictions", before, now)
-        why = "equal predictions, other scores: scoring changed without a new scoring version"
-        return _finding(cell, "scorer-changed", why, before, now)
-    return _finding(cell, "same", "equal scores", before, now) if equal else None
+    if before.predictions.hash != now.predictions.hash:
+        return ("same", "equal scores") if equal else None
+    if equal:
+        return "same", "equal predictions"
+    why = "equal predictions, other scores: scoring changed without a new scoring version"
+    return "scorer-changed", why
 
 
-def _other_data(before: Record, now: Record) -> tuple[Verdict, str] | None:
+def _of_other_data(before: Record, now: Record) -> tuple[Verdict, str] | None:
     """Return why two records are not of the same question, or None."""
-    parts = [
-        (name, getattr(before.inputs, name) != getattr(now.inputs, name))
+    moved = [
+        name
         for name in ("labels", "splits")
+        if getattr(before.inputs, name) != getattr(now.inputs, name)
     ]
-    moved = [name for name, differs in parts if differs]
     if before.task.task_hash != now.task.task_hash:
         moved = moved or ["the declaration of task or protocol"]
     was, is_ = before.task.version, now.task.version
@@ -183,92 +277,80 @@ def _other_data(before: Record, now: Record) -> tuple[Verdict, str] | None:
 
 
 def _scores_agree(before: RecordScores, now: RecordScores) -> bool:
-    if before.secondary.keys() != now.secondary.keys():
-        return False
-    pairs: list[tuple[float | None, float | None]] = [(before.main.value, now.main.value)]
-    pairs += [(before.secondary[name], now.secondary[name]) for name in before.secondary]
-    return all(
-        one == other or (one is not None and other is not None and abs(one - other) <= TOLERANCE)
-        for one, other in pairs
+    return (
+        before.secondary.keys() == now.secondary.keys()
+        and close(before.main.value, now.main.value)
+        and all(close(before.secondary[name], now.secondary[name]) for name in before.secondary)
     )
 
 
 def _by_bootstrap(
-    asked: Comparison, moved: Mapping[Cell, tuple[Record, Record]]
-) -> dict[Cell, Finding]:
+    check: RegressionCheck, changed: Mapping[SuiteCell, tuple[Record, Record]]
+) -> dict[SuiteCell, RegressionFinding]:
     """Return the findings of cells whose predictions changed."""
-    findings: dict[Cell, Finding] = {}
-    changes: dict[Cell, PairedDifference] = {}
-    for cell, (before, now) in moved.items():
-        theirs = _scored(asked, asked.baseline, before)
-        ours = _scored(asked, asked.current, now)
-        if (why := _rescored(before, theirs) or _rescored(now, ours)) is not None:
-            findings[cell] = _finding(cell, "scorer-changed", why, before, now)
+    findings: dict[SuiteCell, RegressionFinding] = {}
+    differences: dict[SuiteCell, PairedDifference] = {}
+    for cell, (before, now) in changed.items():
+        units = _scored(check, check.baseline, before), _scored(check, check.current, now)
+        why = _rescored(before, units[0]) or _rescored(now, units[1])
+        if why:
+            findings[cell] = _finding(cell, ("scorer-changed", why), before, now)
             continue
         rng = rng_for(f"{now.task.id}@{now.task.version}", now.protocol, "bootstrap")
         with threadpool_limits(1):
-            changes[cell] = paired_difference(ours, theirs, noise.RESAMPLES, rng)
-    adjusted = holm([changes[cell].p_value for cell in changes])
-    for (cell, change), p_value in zip(changes.items(), adjusted, strict=True):
-        findings[cell] = _judged(cell, *moved[cell], change, p_value)
+            differences[cell] = paired_difference(units[1], units[0], RESAMPLES, rng)
+    adjusted = holm([one.p_value for one in differences.values()])
+    for (cell, one), p_value in zip(differences.items(), adjusted, strict=True):
+        finding = _finding(cell, _significance(one.difference, p_value), *changed[cell])
+        findings[cell] = replace(finding, difference=one.difference, ci95=one.ci95, p_value=p_value)
     return findings
 
 
-def _scored(asked: Comparison, store: ResultStore, record: Record) -> ScoredUnits:
+def _scored(check: RegressionCheck, store: ResultStore, record: Record) -> ScoredUnits:
     where = f"{store.folder}: predictions of record {record.record_id[:12]}"
-    task = asked.catalogue.tasks[record.task.id]
-    protocol = asked.catalogue.protocol(record.protocol)
+    task = check.catalogue.tasks[record.task.id]
+    protocol = check.catalogue.protocol(record.protocol)
     predictions = store.read_predictions(record)
     dim = record.inputs.dim
     return scored_units(task, protocol, predictions, record.task.task_hash, where, dim)
 
 
-def _rescored(record: Record, units: ScoredUnits) -> str | None:
+def _rescored(record: Record, units: ScoredUnits) -> str:
     """Return what is odd if stored predictions no longer give the score of their record."""
     value = units.score
-    if abs(value - record.scores.main.value) <= TOLERANCE:
-        return None
+    if close(value, record.scores.main.value):
+        return ""
     return (
         f"the predictions of record {record.record_id[:12]} score {value:.6f} now and scored "
         f"{record.scores.main.value:.6f} then: scoring changed without a new scoring version"
     )
 
 
-def _judged(
-    cell: Cell, before: Record, now: Record, change: PairedDifference, p_value: float
-) -> Finding:
-    verdict: Verdict = "improved" if change.difference > 0 else "regressed"
+def _significance(difference: float, p_value: float) -> tuple[Verdict, str]:
     why = f"p {p_value:.3g} after Holm"
-    if p_value >= noise.ALPHA:
-        verdict, why = "noise", f"no more than noise: {why}"
-    elif abs(change.difference) < noise.SMALLEST:
-        verdict, why = "noise", f"smaller than {noise.SMALLEST}, the least that counts"
-    found = _finding(cell, verdict, why, before, now)
-    return replace(found, difference=change.difference, ci95=change.ci95, p_value=p_value)
+    if p_value >= ALPHA:
+        return "noise", f"no more than noise: {why}"
+    if abs(difference) < SMALLEST:
+        return "noise", f"smaller than {SMALLEST}, the least that counts"
+    return "improved" if difference > 0 else "regressed", why
 
 
 def _finding(
-    cell: Cell, verdict: Verdict, why: str, before: Record | None, now: Record | None
-) -> Finding:
-    if before is not None and now is not None and (note := _encoder_note(before, now)):
-        why = f"{why}; {note}"
-    return Finding(
-        layer="encoders",
-        subject=cell.encoder,
-        case=cell.case,
-        verdict=verdict,
-        why=why,
-        baseline=None if before is None else before.scores.main.value,
-        current=None if now is None else now.scores.main.value,
-        baseline_id="" if before is None else before.record_id,
-        current_id="" if now is None else now.record_id,
-    )
+    cell: SuiteCell, verdict: tuple[Verdict, str], before: Record | None, now: Record | None
+) -> RegressionFinding:
+    word, why = verdict
+    if before is not None and now is not None:
+        why += _encoder_note(before, now)
+    scores = (record.scores.main.value if record else None for record in (before, now))
+    ids = (record.record_id if record else "" for record in (before, now))
+    case = f"{cell.task} {cell.protocol}"
+    return RegressionFinding("encoders", cell.encoder, case, word, why, *scores, *ids)
 
 
 def _encoder_note(before: Record, now: Record) -> str:
     was, is_ = before.encoder, now.encoder
     if was.revision != is_.revision:
-        return f"revision {was.revision} is now {is_.revision}"
+        return f"; revision {was.revision} is now {is_.revision}"
     if was.fingerprint != is_.fingerprint:
-        return f"its code or weights changed and its card still says revision {is_.revision}"
+        return f"; its code or weights changed and its card still says revision {is_.revision}"
     return ""
