@@ -69,7 +69,7 @@ def encoder_report(
     parts, documents, charts = [], [], {}
     for found in examine(workspace, encoder, cohorts, slides, progress):
         cohort, phantom = found.data.cohort_id, found.data.source == "phantom"
-        patches = [slide.patches for slide in found.rows.slides] if found.rows else []
+        patches = list(found.rows.slides["patches"]) if found.rows else []
         title = f"{card.name} {card.revision} on {'PHANTOM ' * phantom}{cohort}"
         parts.append((title, found.findings))
         documents.append(
@@ -223,8 +223,7 @@ def doctor_chart(rows: Rows, title: str) -> Any:
         pd.concat(pd.DataFrame({"pair": kind, "cosine": some}) for kind, some in drawn.items())
     )
     norm = np.linalg.norm(rows.matrix, axis=1)
-    patches = [slide.patches for slide in rows.slides]
-    points = alt.Chart(pd.DataFrame({"patches": patches, "norm": norm}))
+    points = alt.Chart(rows.slides[["patches"]].assign(norm=norm))
     charts = {
         f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
             spectrum.mark_line(color=COLOURS[0], point=True).encode(
