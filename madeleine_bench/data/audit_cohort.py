@@ -18,10 +18,17 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE
+from madeleine_bench.data.labels import NO_FILE, label_text
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
+
+LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
+EMPTY_BAG = "empty bag"
+_ADVICE = (
+    "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score the "
+    "rest: mbench run --allow-partial"
+)
 
 Divided = tuple[Splits, Scheme]
 
@@ -174,15 +181,17 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
         by_case: whether the task is by case.
     """
     table = slides.table
-    columns = [name for name in table.columns if name not in ("unit_id", "site")]
-    different = table.drop_duplicates(columns)
-    counts = different["case_id"].value_counts()
-    rows = different[different["case_id"].isin(counts.index[counts > 1])]
+    if "label" not in table:
+        pairs = zip(table["time_days"], table["event"], strict=True)
+        table = table.assign(label=pd.Series(list(pairs), index=table.index, dtype=object))
+    different = table.drop_duplicates(["case_id", "label"])
+    rows = different[different["case_id"].duplicated(keep=False)]
     findings = []
-    for case_id, members in sorted(rows.groupby("case_id"), key=lambda item: str(item[0])):
+    for case_id, members in rows.groupby("case_id"):
+        first = members.head(SHOWN)
         shown = " and ".join(
-            f"{_label(row)} (slide '{row['unit_id']}')"
-            for row in members.head(SHOWN).to_dict("records")
+            f"'{label_text(label)}' (slide '{unit}')"
+            for label, unit in zip(first["label"], first["unit_id"], strict=True)
         )
         findings.append(
             AuditFinding(
@@ -214,12 +223,6 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
     )
     advice = f'time_unit = "months", "years" or "days" under {task.place}'
     return [AuditFinding("warning", "time-unit", message, advice)]
-
-
-def _label(row: dict[object, object]) -> str:
-    if "label" in row:
-        return f"'{row['label']}'"
-    return f"'{row['time_days']:g} days, {'event' if row['event'] else 'censored'}'"
 
 
 def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
@@ -261,15 +264,6 @@ def _site_leak(site: str, rows: NDArray[np.intp], units: Units, at: str) -> Audi
     )
 
 
-LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
-EMPTY_BAG = "empty bag"
-_SHOWN = 3
-_ADVICE = (
-    "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score the "
-    "rest: mbench run --allow-partial"
-)
-
-
 def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:
     """Return by reason what a task does not score, an empty bag told from a file that is missing.
 
@@ -289,10 +283,7 @@ def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[
 
 def some_left_out(reasons: Mapping[str, tuple[str, ...]]) -> str:
     """Return reasons with the number and the first of what they leave out; "" where nothing is."""
-    return "; ".join(
-        f"{reason}: {len(ids)} ({', '.join(ids[:_SHOWN])}{', ...' * (len(ids) > _SHOWN)})"
-        for reason, ids in reasons.items()
-    )
+    return "; ".join(f"{reason}: {len(ids)} ({some(ids)})" for reason, ids in reasons.items())
 
 
 def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:

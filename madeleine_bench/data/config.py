@@ -122,13 +122,13 @@ class Config(Spec):
                 raise InputError(
                     f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}"
                 )
-            own = [task.id for task in known_tasks.values() if task.cohort == cohort_id]
+            tasks = [task.id for task in known_tasks.values() if task.cohort == cohort_id]
             for task_id in entry.tasks:
-                if task_id not in own:
+                if task_id not in tasks:
                     where = self._at("cohorts", cohort_id, "tasks", task_id)
                     raise InputError(
                         f"{where}: cohort {cohort_id} has no task '{task_id}'"
-                        f"{did_you_mean(task_id, own)}"
+                        f"{did_you_mean(task_id, tasks)}"
                     )
 
     def task(self, task: TaskSpec) -> TaskSpec:

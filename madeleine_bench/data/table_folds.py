@@ -9,7 +9,7 @@ import pandas as pd
 
 from madeleine_bench.data.ids import look_alikes
 from madeleine_bench.data.site_folds import FoldReport, balanced_folds, linked_groups
-from madeleine_bench.data.split_files import FOLD_KEYS, split_csv
+from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.data.tables import missing_column, read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes

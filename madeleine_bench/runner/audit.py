@@ -31,8 +31,7 @@ from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.site_folds import NEAR, balanced_folds, fold_deviation, linked_groups
-from madeleine_bench.data.split_files import read_frozen
-from madeleine_bench.data.splits import FoundSplits, find_splits, scheme_of
+from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, scheme_of
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder

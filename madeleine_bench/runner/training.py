@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from madeleine_bench.data.local import packed_folder
-from madeleine_bench.data.packed import pack_cohort
+from madeleine_bench.data.packing import pack_cohort, packed_folder
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.evaluation import fit_path, read_fit, seeded_splits, torch_device
 from madeleine_bench.results.store import ResultStore

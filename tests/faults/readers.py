@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.packed import open_store, pack_cohort
+from madeleine_bench.data.packed import open_store
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.patch_files import PatchPlace, read_patch_file, write_patch_file
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
@@ -27,6 +28,7 @@ from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
 from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
+from madeleine_bench.leaderboard.regression import read_explanations, read_suite
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
@@ -50,7 +52,6 @@ from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
-from madeleine_bench.specs.regression import read_explanations, read_suite
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
@@ -205,17 +206,17 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
         return opened.slide_ids, [opened.bag(i).tobytes() for i in range(len(opened))]
 
     for name, path in (
-        ("packed index", store / "index.parquet"), ("packed rows", store / "features-0000.bin"),
-        ("packed coords", store / "coords-0000.bin"), ("packed check", store / "checked.json"),
+        ("packed index", store / "index.json"), ("packed check", store / "checked.json"),
+        ("packed rows and coords", next(store.glob("*.safetensors"))),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
     memory = next((folder / "cache").iterdir()) if not memory.exists() else memory
     bag = shop.folder / "bcnb" / "1.h5"
-    FileMemory(memory).facts(bag, None)
+    FileFactsCache(memory).facts(bag, None)
 
     def remembered() -> Any:
-        fresh = FileMemory(memory)
+        fresh = FileFactsCache(memory)
         return [
             (fresh.sha256(path), fresh.facts(path, None))
             for path in sorted((shop.folder / "bcnb").glob("*.h5"))
