@@ -209,14 +209,14 @@ def read_word(matrix: Floats, words: Sequence[str], cases: Sequence[str]) -> Rea
     member = np.eye(len(names))[labels]  # slide x draw x word
     right = np.zeros(labels.shape, dtype=bool)
     for train, test in _folds(kept_cases).split():
-        own = member[train]
-        count = np.maximum(own.sum(axis=0), 1.0)
+        inside = member[train]
+        count = np.maximum(inside.sum(axis=0), 1.0)
         ridge = _ridge(matrix[rows])
-        ridge.fit(matrix[rows][train], (own * len(train) / count).reshape(len(train), -1))
-        made = (ridge.predict(matrix[rows]) - 1.0).reshape(member.shape)
+        ridge.fit(matrix[rows][train], (inside * len(train) / count).reshape(len(train), -1))
+        score = (ridge.predict(matrix[rows]) - 1.0).reshape(member.shape)
         # Half of what a mean gives for itself: equal priors put the border between two means.
-        made -= 0.5 * (made[train] * own).sum(axis=0) / count
-        right[test] = made[test].argmax(axis=2) == labels[test]
+        score -= 0.5 * (score[train] * inside).sum(axis=0) / count
+        right[test] = score[test].argmax(axis=2) == labels[test]
     accuracy = ((right[:, :, None] * member).sum(axis=0) / member.sum(axis=0)).mean(axis=1)
     p_value = float((accuracy >= accuracy[0] - 1e-12).mean())
     return Readout(float(accuracy[0]), len(names), p_value, len(rows))
