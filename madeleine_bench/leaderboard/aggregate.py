@@ -97,7 +97,8 @@ class Column:
         complete: whether it has every core task, on the data of the rest.
         verification: the lowest of its cells.
         unranked: why it has no rank; "" when it has one.
-        summary: rank and what goes with it, over the ranked tasks; None when unranked.
+        rank: its place among the ranked, over the ranked tasks; `mean_rank` and `win_rate` as in
+            `Summary`. None when unranked.
     """
 
     label: str
@@ -113,17 +114,9 @@ class Column:
     complete: bool
     verification: Verification
     unranked: str
-    summary: Summary | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """Its place among the ranked; None when it has none."""
-        return self.summary.rank if self.summary else None
-
-    @property
-    def mean_rank(self) -> float | None:
-        """Mean over the ranked tasks of its place among the ranked; None when unranked."""
-        return self.summary.mean_rank if self.summary else None
+    rank: int | None = None
+    mean_rank: float | None = None
+    win_rate: float | None = None
 
     @property
     def made_by(self) -> str:
@@ -173,7 +166,7 @@ class Board:
     @property
     def ranked(self) -> tuple[Column, ...]:
         """The columns that have a rank, best first."""
-        return tuple(column for column in self.columns if column.summary)
+        return tuple(column for column in self.columns if column.rank)
 
     def protocol_of(self, task: TaskSpec) -> str:
         """Return the versioned name of the protocol that a task is scored by on this board."""
@@ -494,5 +487,10 @@ def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column
         mean = -2.0 if column.mean is None else column.mean
         return column.rank is None, column.rank or 0, column.kind == "control", -mean, column.label
 
-    placed = (replace(column, summary=summaries.get(column.label)) for column in columns)
+    placed = [
+        replace(column, rank=place.rank, mean_rank=place.mean_rank, win_rate=place.win_rate)
+        if (place := summaries.get(column.label))
+        else column
+        for column in columns
+    ]
     return tuple(sorted(placed, key=order))

@@ -4,8 +4,7 @@ It holds no clock of its own, so equal records give equal bytes. docs/leaderboar
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,23 +13,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench import __version__
-from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.case_draws import CaseDraws
-from madeleine_bench.leaderboard.comparison import BASELINE, Comparison, compare, controls_ahead
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.leaderboard.comparison import (
+    BASELINE,
+    Comparison,
+    compare,
+    controls_ahead,
+)
+from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import stratify
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.reference import (
-    Adjudication,
-    PublishedScores,
-    read_adjudications,
-    read_published,
-)
+from madeleine_bench.specs.reference import PublishedScores, read_adjudications, read_published
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.types import Progress
 
@@ -51,7 +50,6 @@ def document_of(
         InputError: predictions are gone or were altered.
     """
     case_draws = CaseDraws(sources.stores, catalogue)
-    folder = resource_folder("leaderboard")
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -64,8 +62,6 @@ def document_of(
         catalogue,
         sources.predictions,
         sources.card,
-        read_published(folder / "published", catalogue.tasks),
-        read_adjudications(folder / "adjudications.yaml"),
     )
 
 
@@ -74,42 +70,33 @@ def leaderboard_document(
     catalogue: Catalogue,
     predictions_of: PredictionsOf,
     card_of: CardOf,
-    published: Iterable[PublishedScores] = (),
-    adjudications: Iterable[Adjudication] = (),
 ) -> Json:
-    """Return the leaderboard as plain JSON.
+    """Return the leaderboard as plain JSON, with what others published and people decided.
 
     Args:
         compared: boards, each with the comparison of its encoders.
         catalogue: the catalogue of the tasks.
         predictions_of: gives the predictions of a record.
         card_of: gives the card of a record's encoder; None where there is none.
-        published: numbers that others printed.
-        adjudications: decisions of people.
 
     Raises:
         InputError: the predictions of a survival task are gone or were altered.
     """
+    folder = resource_folder("leaderboard")
+    published = read_published(folder / "published", catalogue.tasks)
     document = {
         "schema_version": SCHEMA_VERSION,
         "package": f"madeleine-bench {__version__}",
         "boards": [_board(*each, catalogue, predictions_of, card_of) for each in compared],
         "published": [row for scores in published for row in _published(scores)],
-        "adjudications": [entry.model_dump(mode="json") for entry in adjudications],
+        "adjudications": read_adjudications(folder / "adjudications.yaml"),
     }
-    plain: Json = json.loads(json.dumps(document))
+    plain: Json = json.loads(json.dumps(document, default=_as_dict))
     return plain
 
 
-def slug_of(label: str) -> str:
-    """Return a file name for an encoder's label.
-
-    Examples:
-        >>> slug_of("madeleine@2+cu 12"), slug_of("NUL.1")
-        ('madeleine_2_cu_12', '_nul.1')
-    """
-    slug = re.sub(r"[^a-z0-9.-]", "_", label.lower())[:99].strip(".") or "encoder"
-    return f"_{slug}" if reserved_on_windows(slug) else slug
+def _as_dict(part: Any) -> Json:
+    return part.model_dump(mode="json") if isinstance(part, Spec) else asdict(part)
 
 
 def _slugs(board: Board) -> list[str]:
@@ -178,7 +165,6 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -
         card = card_of(column.newest)
         return card is not None and card.phantom_only
 
-    controls = controls_ahead(board, task, reads_the_answer)
     return {
         **_values(task, "id", "version", "title", "family", "cohort", "unit", "stains"),
         **_values(task, "citation", "licence"),
@@ -191,7 +177,7 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -
         "ranked": task.id in board.ranked_ids,
         "protocol": board.protocol_of(task),
         "n": max(c.cells[task.id].record.inputs.n for c in board.columns if task.id in c.cells),
-        "controls_ahead": [asdict(control) for control in controls],
+        "controls_ahead": controls_ahead(board, task, reads_the_answer),
         "attested": {fact: source.status for fact, source in task.provenance.items()},
     }
 
@@ -203,11 +189,8 @@ def _encoder(column: Column, comparison: Comparison, card_of: CardOf) -> Json:
     sizes = [cost["parameters"] for cost in costs if isinstance(cost.get("parameters"), int)]
     return {
         **_values(column, "label", "name", "revision", "title", "kind", "rank", "unranked"),
-        **_values(column, "complete", "coverage", "verification", "mean", "mean_rank", "families"),
-        "features": {
-            cohort: features and features.model_dump()
-            for cohort, features in column.features.items()
-        },
+        **_values(column, "complete", "coverage", "verification", "mean", "mean_rank", "win_rate"),
+        **_values(column, "families", "features"),
         "description": card.description if card else "",
         "citation": card.citation if card else None,
         "licence": card.licence if card else "",
@@ -219,8 +202,7 @@ def _encoder(column: Column, comparison: Comparison, card_of: CardOf) -> Json:
         "mean_ci95": standing and standing.mean.ci95,
         "mean_ci95_cases": standing and standing.mean.ci95_cases,
         "rank_ci95": standing and standing.rank_ci95,
-        "win_rate": column.summary and column.summary.win_rate,
-        "gain": standing and standing.gain and asdict(standing.gain),
+        "gain": standing and standing.gain,
         "letters": standing.letters if standing else "",
         "baseline": comparison.baselines.get(column.label),
         "cells": {task_id: _cell(cell) for task_id, cell in column.cells.items()},
@@ -260,7 +242,7 @@ def _survival(record: Record, predictions_of: PredictionsOf) -> Json:
     content = asdict(strata.groups)
     for curve in filter(None, (content["low"], content["high"])):
         curve["survival"] = curve.pop("alive")
-    return {**content, "calibration": strata.calibration and asdict(strata.calibration)}
+    return {**content, "calibration": strata.calibration}
 
 
 def _published(scores: PublishedScores) -> list[Json]:

@@ -1,9 +1,11 @@
-"""A board as CSV or Markdown; as JSON see `document`."""
+"""A board as CSV or Markdown, and what file names and tables call it; as JSON see `document`."""
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 
 _CSV_HEADER = (
@@ -72,9 +74,20 @@ def summary_rows(board: Board) -> list[tuple[str, list[str]]]:
         row("mean over families", ".3f", (c.mean for c in columns)),
         ("rank", [str(c.rank or ("control" if c.kind == "control" else "-")) for c in columns]),
         row("mean rank", ".1f", (c.mean_rank for c in columns)),
-        row("win rate", ".2f", (c.summary and c.summary.win_rate for c in columns)),
+        row("win rate", ".2f", (c.win_rate for c in columns)),
         ("coverage", [f"{c.coverage}/{board.core}" for c in columns]),
     ]
+
+
+def slug_of(label: str) -> str:
+    """Return a file name for an encoder's label.
+
+    Examples:
+        >>> slug_of("madeleine@2+cu 12"), slug_of("NUL.1")
+        ('madeleine_2_cu_12', '_nul.1')
+    """
+    slug = re.sub(r"[^a-z0-9.-]", "_", label.lower())[:99].strip(".") or "encoder"
+    return f"_{slug}" if reserved_on_windows(slug) else slug
 
 
 def _plain(text: str) -> str:

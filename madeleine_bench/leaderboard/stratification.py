@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.metrics.calibration import Calibration, calibration
-from madeleine_bench.metrics.risk_groups import RiskGroups, risk_groups
+from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
-from madeleine_bench.protocols.folds import require_columns
+from madeleine_bench.protocols.scorers import require_columns
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record

@@ -11,7 +11,6 @@ import numpy as np
 
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.executors import ExecutorChoice
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.runner.workers import Executor, Job, LocalWorkers, Result
@@ -39,23 +38,18 @@ class Shuffled:
     inner: Executor
     seed: int
 
-    @property
-    def elsewhere(self) -> bool:
-        """As of the executor within."""
-        return self.inner.elsewhere
-
     def run(
         self,
         work: Callable[[Job], Result],
         jobs: Iterable[Job],
-        lost: Callable[[Job, str], Result],
+        on_worker_death: Callable[[Job, str], Result],
         *,
         gpu: bool = False,
     ) -> Iterator[Result]:
         """Yield the result of each job as it ends; see `Executor`."""
         queue = list(jobs)
         random.Random(self.seed).shuffle(queue)
-        return self.inner.run(work, queue, lost, gpu=gpu)
+        return self.inner.run(work, queue, on_worker_death, gpu=gpu)
 
 
 def check_determinism(request: Request, progress: Progress) -> Comparison:
@@ -78,7 +72,8 @@ def check_determinism(request: Request, progress: Progress) -> Comparison:
             request,
             workspace=replace(request.workspace, results=Path(folder), jobs=workers),
             resume="never",
-            executor=ExecutorChoice(),
+            executor="local",
+            scheduler=None,
         )
         executor = Shuffled(LocalWorkers(workers, apart=True, threads=threads), seed=workers)
         report = run(again, progress, executor)

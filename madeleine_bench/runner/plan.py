@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from madeleine_bench.data.audit_cohort import require_sound
+from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.config import Config, load_config
-from madeleine_bench.data.coverage import coverage_line, require_coverage
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, scheme_of
@@ -21,7 +20,7 @@ from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
-from madeleine_bench.runner.executors import ExecutorChoice
+from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
     Catalogue,
@@ -50,7 +49,8 @@ class Request:
         resume: "only-missing" computes what is not there; "always" only reads what is there;
             "never" computes everything again, in place of records of a changed encoder.
         device: where networks are trained; "auto" takes the GPU where there is one.
-        executor: where jobs run: in processes of this machine, or on a cluster.
+        executor: "local" runs jobs in processes of this machine, "dask" on a cluster.
+        scheduler: of dask: an address or a queueing system; None starts workers here.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
         allow_partial: score a task although many of its labelled units have no features.
     """
@@ -61,7 +61,8 @@ class Request:
     workspace: Workspace = field(default_factory=Workspace)
     resume: Resume = "only-missing"
     device: Device = "auto"
-    executor: ExecutorChoice = field(default_factory=ExecutorChoice)
+    executor: ExecutorKind = "local"
+    scheduler: str | None = None
     time_limit_s: float | None = None
     allow_partial: bool = False
 

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from madeleine_bench.data.local import packed_folder
-from madeleine_bench.data.packed import pack_cohort
+from madeleine_bench.data.packing import pack_cohort, packed_folder
 from madeleine_bench.errors import InputError
-from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit
+from madeleine_bench.finetuning.evaluation import fit_path, read_fit, seeded_splits, torch_device
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready
 from madeleine_bench.runner.failures import Failure
@@ -59,7 +57,7 @@ def train_networks(
             )
             for split in todo
         ]
-    if jobs and not executor.elsewhere:
+    if jobs and request.scheduler is None:
         torch_device(request.device)  # a wrong --device is said before anything is packed
     unpacked: dict[str, Failure] = {}
     for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
@@ -74,13 +72,13 @@ def train_networks(
     jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
     jobs.sort(key=lambda job: -len(job.assessment.units.table))
     progress.phase("train", len(jobs))
-    for outcome in executor.run(run_fit_job, jobs, _lost, gpu=request.device != "cpu"):
+    for outcome in executor.run(run_fit_job, jobs, _on_worker_death, gpu=request.device != "cpu"):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
     return {name: found for name, found in ready.items() if name not in failed}, failed
 
 
-def _lost(job: FitJob, reason: str) -> Outcome:
+def _on_worker_death(job: FitJob, reason: str) -> Outcome:
     name, assessment = job.entry.card.name, job.assessment
     place = (name, f"{assessment.task.name} {assessment.protocol.name}")
     split = f"{job.key[0]}/{job.key[1]}"

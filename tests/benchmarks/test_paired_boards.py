@@ -21,9 +21,8 @@ from benchmarks.paired_summary import (
     recovered,
 )
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.fits import FitReport
-from madeleine_bench.protocols.scored_units import scored_units
-from madeleine_bench.protocols.scoring import RESAMPLES, score
+from madeleine_bench.protocols.results import FitReport
+from madeleine_bench.protocols.scoring import RESAMPLES, score, scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run

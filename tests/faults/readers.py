@@ -14,18 +14,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.packed import open_store, pack_cohort
+from madeleine_bench.data.packed import open_store
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.patch_files import PatchPlace, read_patch_file, write_patch_file
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
-from madeleine_bench.finetuning.fit_files import Fit, read_fit, write_fit
+from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.leaderboard.regression import read_explanations, read_suite
 from madeleine_bench.models.madeleine import Madeleine
@@ -35,20 +36,20 @@ from madeleine_bench.pretrain.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.curves import TrainingLog, read_log
+from madeleine_bench.pretrain.log import TrainingLog, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
 from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.lock import read_lock
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
 from madeleine_bench.specs.workspace import Workspace
@@ -145,8 +146,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     toml.write_text(
         '[cohorts.bcnb]\nfeatures = "bcnb"\nlabels = "bcnb.csv"\n'
         'columns = { slide = "slide_id", case = "" }\n[cohorts.bcnb.tasks.bcnb-er]\n'
-        'map = { "1" = "positive" }\n[executor]\nkind = "slurm"\ncores = 2\n'
-        'memory = "4GB"\njobs = 2\n'
+        'map = { "1" = "positive" }\n'
     )
     yield Format("mbench.toml", toml, lambda: load_config(toml))
 
@@ -206,17 +206,17 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
         return opened.slide_ids, [opened.bag(i).tobytes() for i in range(len(opened))]
 
     for name, path in (
-        ("packed index", store / "index.parquet"), ("packed rows", store / "features-0000.bin"),
-        ("packed coords", store / "coords-0000.bin"), ("packed check", store / "checked.json"),
+        ("packed index", store / "index.json"), ("packed check", store / "checked.json"),
+        ("packed rows and coords", next(store.glob("*.safetensors"))),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
     memory = next((folder / "cache").iterdir()) if not memory.exists() else memory
     bag = shop.folder / "bcnb" / "1.h5"
-    FileMemory(memory).facts(bag, None)
+    FileFactsCache(memory).facts(bag, None)
 
     def remembered() -> Any:
-        fresh = FileMemory(memory)
+        fresh = FileFactsCache(memory)
         return [
             (fresh.sha256(path), fresh.facts(path, None))
             for path in sorted((shop.folder / "bcnb").glob("*.h5"))
@@ -271,7 +271,9 @@ def _networks(folder: Path) -> Iterator[Format]:
     torch.manual_seed(0)
     model = Madeleine(6, 4, 2)
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    about = ModelDescription(6, 4, 2, ("H&E",), False, "acrobat")
+    about = ModelDescription(
+        input_dim=6, width=4, heads=2, stains=("H&E",), stain_encoding=False, cohort="acrobat"
+    )
     weights = folder / "weights.safetensors"
     write_weights(weights, {"breast": (about, state)})
     sha256 = hash_file(weights)

@@ -15,7 +15,7 @@ from madeleine_bench.leaderboard.regression import (
     SuiteCell,
     compare,
 )
-from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for

@@ -10,13 +10,12 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import leaderboard_document, slug_of
+from madeleine_bench.leaderboard.document import leaderboard_document
+from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
-from madeleine_bench.specs.reference import read_published
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 from tests.leaderboard.records import CATALOGUE
@@ -46,7 +45,6 @@ def document_of(sources):
         CATALOGUE,
         sources.predictions,
         sources.card,
-        read_published(resource_folder("leaderboard") / "published", CATALOGUE.tasks),
     )
 
 

@@ -21,7 +21,7 @@ from madeleine_bench.leaderboard.regression_golden import (
 )
 from madeleine_bench.metrics import cox
 from madeleine_bench.protocols import logistic, scoring
-from madeleine_bench.protocols.class_scoring import METRICS
+from madeleine_bench.protocols.scorers import METRICS
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue
 

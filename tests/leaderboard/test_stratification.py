@@ -11,8 +11,7 @@ from madeleine_bench.leaderboard.stratification_report import (
     groups_line,
     stratification_chart,
 )
-from madeleine_bench.metrics.calibration import calibration
-from madeleine_bench.metrics.risk_groups import risk_groups
+from madeleine_bench.metrics.calibration import calibration, risk_groups
 from madeleine_bench.types import Survival
 from tests.leaderboard.records import CATALOGUE, make_record
 from tests.leaderboard.survival_records import DAYS, OS, predictions

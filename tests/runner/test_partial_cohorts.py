@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from madeleine_bench.data.coverage import LEAST_SHARE
+from madeleine_bench.data.audit_cohort import LEAST_SHARE
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request

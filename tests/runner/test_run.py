@@ -14,7 +14,7 @@ import pytest
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.phantoms.cohort import PhantomCohort
-from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.jobs import EmbedJob, run_embed_job

@@ -79,9 +79,7 @@ def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom
     values = [v for _, cell in rows for v in (cell["value"], *(cell["ci95"] or []), cell["chance"])]
     across = Axis(*reach(values), 200, width - 70)
     chance = across(rows[0][1]["chance"])
-    parts = bottom_axis(
-        across, bottom, [(t, f"{t:.2f}") for t in across.ticks()], metric, bottom - 6
-    )
+    parts = bottom_axis(across, bottom, across.ticks(), "{:.2f}".format, metric, bottom - 6)
     parts.append(line(chance, 6, chance, bottom, "baseline"))
     for place, (label, cell) in enumerate(rows):
         y, value = 18 + step * place, cell["value"]
@@ -109,9 +107,9 @@ def cost_scatter(board: dict[str, Any], key: str, title: str) -> Markup | None:
     up = Axis(*reach([*means, 0.0]), bottom, 10)
     powers = range(math.ceil(low), math.floor(high) + 1)
     write = seconds if key == "seconds_per_slide" else short_count
-    marks = [(power, write(10.0**power)) for power in powers]
-    parts = bottom_axis(across, bottom, marks, f"{title} (log scale)")
-    parts += left_axis(up, left, across.end, [(t, f"{t:.1f}") for t in up.ticks()])
+    title_below = f"{title} (log scale)"
+    parts = bottom_axis(across, bottom, powers, lambda power: write(10.0**power), title_below)
+    parts += left_axis(up, left, across.end, up.ticks(), "{:.1f}".format)
     middle = (bottom + 10) / 2
     parts.append(element(
         "text", "mean, chance-corrected", x=14, y=middle, text_anchor="middle", class_="title",
@@ -193,9 +191,8 @@ def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
     days = [day for curve in groups.values() for day in curve["time_days"]]
     across = Axis(0, max([0.1, *(day / _DAYS_A_YEAR for day in days)]), left, width - 12)
     up = Axis(0, 1, bottom, top)
-    parts = bottom_axis(across, bottom, [(t, f"{t:g}") for t in across.ticks(6)], "years")
-    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-    parts += left_axis(up, left, across.end, [(share, f"{share:.2f}") for share in shares])
+    parts = bottom_axis(across, bottom, across.ticks(6), "{:g}".format, "years")
+    parts += left_axis(up, left, across.end, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.2f}".format)
     for name, curve in groups.items():
         upper, lower, middle = (
             _steps(curve["time_days"], curve[key], across, up)
@@ -257,9 +254,10 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     left, right, top, bottom = 46, 238, 8, 200
     low = max(0.0, min(map(min, groups)) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
-    ticks = [(share, f"{share:.2f}") for share in up.ticks(4)]
+    ticks, write = up.ticks(4), "{:.2f}".format
     title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
-    parts = bottom_axis(across, bottom, ticks, title) + left_axis(up, left, right, ticks)
+    parts = bottom_axis(across, bottom, ticks, write, title)
+    parts += left_axis(up, left, right, ticks, write)
     parts.append(line(left, bottom, right, top, "zero"))
     for predicted, observed, least, most in groups:
         x = across(predicted)

@@ -139,20 +139,9 @@ def _board_view(board: Json, index: int) -> Json:
         "groups": tables.row_groups(board, f"encoders/{where}"),
         "axis": figures.strip_axis(figures.mean_axis(board), board["phantom"]),
         "ranks": figures.critical_difference(board),
-        "costs": [_cost(board, key, title) for key, title in _COSTS],
+        "costs": [(key, title, figures.cost_scatter(board, key, title)) for key, title in _COSTS],
         "matrix": tables.win_matrix(board),
         "curves": _curves(board),
-    }
-
-
-def _cost(board: Json, key: str, title: str) -> Json:
-    encoders = board["encoders"]
-    return {
-        "title": title,
-        "drawing": figures.cost_scatter(board, key, title),
-        "unknown": [e["label"] for e in encoders if e[key] is None],
-        "zero": [e["label"] for e in encoders if e[key] == 0],
-        "no_mean": [e["label"] for e in encoders if e[key] and e["mean"] is None],
     }
 
 

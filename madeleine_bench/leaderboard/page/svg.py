@@ -1,10 +1,12 @@
 """Inline SVG: escaped elements, axes, and the frame that every figure shares."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+Write = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,21 @@ def words_at(
 
 
 def bottom_axis(
-    across: Axis, y: float, ticks: Iterable[tuple[float, str]], title: str, grid: float = -4
+    across: Axis, y: float, ticks: Iterable[float], write: Write, title: str, grid: float = -4
 ) -> list[Markup]:
     """Return an axis with words at its ticks, and a line from each, `grid` pixels up."""
     parts = [line(across.start, y, across.end, y, "axis")]
-    for value, words in ticks:
-        x = across(value)
+    for x, words in [(across(tick), write(tick)) for tick in ticks]:
         parts += [line(x, y, x, y - grid, "grid"), words_at(x, y + 16, words)]
     return [*parts, words_at((across.start + across.end) / 2, y + 32, title, "title")]
 
 
-def left_axis(up: Axis, x: float, right: float, ticks: Iterable[tuple[float, str]]) -> list[Markup]:
+def left_axis(
+    up: Axis, x: float, right: float, ticks: Iterable[float], write: Write
+) -> list[Markup]:
     """Return an axis with words at its ticks, and a grid line to the right from each."""
     parts = [line(x, up.start, x, up.end, "axis")]
-    for value, words in ticks:
-        y = up(value)
+    for y, words in [(up(tick), write(tick)) for tick in ticks]:
         parts += [line(x, y, right, y, "grid"), words_at(x - 6, y + 4, words, anchor="end")]
     return parts
 
