@@ -201,15 +201,18 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
         catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
     ).data
     store = folder / "store"
-    pack_cohort(data, store, Silence())
+    pack_cohort(data, store, Silence(), part_bytes=1_000)
+    files = sorted(store.glob("*.safetensors"))
 
     def whole() -> Any:
         opened = open_store(store, verify=True)
         return opened.slide_ids, [opened.bag(i).tobytes() for i in range(len(opened))]
 
     for name, path in (
-        ("packed index", store / "index.json"), ("packed check", store / "checked.json"),
-        ("packed rows and coords", next(store.glob("*.safetensors"))),
+        ("packed index", store / "index.json"),
+        ("packed first file", files[0]),
+        ("packed last file", files[-1]),
+        ("packed check", store / "checked.json"),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
