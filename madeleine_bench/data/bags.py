@@ -14,8 +14,10 @@ others         `patch_embeddings`          `coords`                          `pa
 """
 
 import math
+import mmap
 import re
 import shlex
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ SUFFIXES = (".h5", ".hdf5", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
 # An objective of 20x is a pixel of half a micrometre: how TRIDENT too turns one into the other.
 _UM_AT_1X = 10.0
+_HEAP = b"GCOL\x01\x00\x00\x00"
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
 _ENCODER_ATTRIBUTES = ("patch_encoder", "extractor", "encoder")
@@ -347,9 +350,39 @@ def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
 
 
 def read_attributes(handle: Any, name: str) -> dict[str, Any]:
-    """Return the attributes of the coords, of a dataset and of an open file, in one mapping."""
+    """Return the attributes of the coords, of a dataset and of an open file, in one mapping.
+
+    Raises:
+        InputError: they are damaged in a way that HDF5 does not end on.
+    """
     owners = [owner for owner in (handle.get("coords"), handle[name], handle) if owner is not None]
+    kinds = (owner.attrs.get_id(key).dtype for owner in owners for key in owner.attrs)
+    if any((text := h5py.check_string_dtype(kind)) and text.length is None for kind in kinds):
+        begin = handle[name].id.get_offset() or 0  # None where it lies in chunks
+        _check_heaps(Path(handle.filename), begin, begin + handle[name].nbytes if begin else 0)
     return {key: _plain(owner.attrs[key]) for owner in owners for key in owner.attrs}
+
+
+def _check_heaps(path: Path, begin: int, end: int) -> None:
+    """Check the heaps in which texts of attributes lie, save where there are numbers alone.
+
+    Where zeros took the place of a heap, the library takes an object of no size for the next one,
+    again and again (HDF5 file format specification 3.0, section III.E).
+    """
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for low, high in ((0, begin), (end, len(data))):
+            heap = data.find(_HEAP, low, high)
+            while heap >= 0:
+                at, size = heap + 16, int.from_bytes(data[heap + 8 : heap + 16], "little")
+                while at + 16 <= min(heap + size, len(data)):
+                    number, length = struct.unpack("<H6xQ", data[at : at + 16])
+                    if not number and not length:
+                        raise InputError(
+                            f"{path} cannot be read as HDF5 (the heap of texts at byte {heap} is "
+                            "damaged). Extract the features of this slide again"
+                        )
+                    at += 16 + (length + 7) // 8 * 8 if number else length
+                heap = data.find(_HEAP, heap + 1, high)
 
 
 def _plain(value: Any) -> Any:
