@@ -15,11 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from madeleine_bench.embeddings.doctor.readout import read_word
-from madeleine_bench.embeddings.doctor.sample import Rows
-from madeleine_bench.encoders.registry import shipped_encoders
+from madeleine_bench.embeddings.cloud import Rows, read_word
+from madeleine_bench.encoders.registry import find_encoder, shipped_encoders
 from madeleine_bench.files import write_text
-from madeleine_bench.runner.doctor import DoctorRequest, examine
+from madeleine_bench.runner.doctor import examine
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 
 OUT = Path(__file__).resolve().parent / "results"
@@ -38,11 +38,14 @@ SHOWN = (
 READ_OUT = ("site", "stain")
 
 
-def row(request: DoctorRequest) -> dict[str, Any]:
+Request = tuple[str, str, int]
+
+
+def row(workspace: Workspace, request: Request) -> dict[str, Any]:
     """Return what is found of one encoder on one cohort: verdict, number and words by check."""
-    report = examine(request, Silence())
-    (cohort,) = report.cohorts
-    found = cohort.examination
+    encoder, cohort, slides = request
+    (found,) = examine(workspace, encoder, (cohort,), slides, Silence())
+    card = find_encoder(encoder).card
     rows = found.rows
     assert rows is not None
     checks = {
@@ -54,11 +57,11 @@ def row(request: DoctorRequest) -> dict[str, Any]:
         for f in found.findings
     }
     return {
-        "cohort": request.cohorts[0],
+        "cohort": cohort,
         "slides": len(rows.slides),
-        "encoder": report.entry.card.name,
-        "kind": report.entry.card.kind,
-        "revision": report.entry.card.revision,
+        "encoder": card.name,
+        "kind": card.kind,
+        "revision": card.revision,
         "dim": rows.matrix.shape[1],
         "checks": checks,
         "readout": {
@@ -106,11 +109,11 @@ def _cell(found: Mapping[str, Any]) -> str:
     return {"warn": f"**{text}**", "fail": f"**{text}!**"}.get(found["verdict"], text)
 
 
-def document(requests: Sequence[DoctorRequest], about: str) -> dict[str, Any]:
+def document(workspace: Workspace, requests: Sequence[Request], about: str) -> dict[str, Any]:
     """Return the rows of some requests, each printed as it is made."""
     rows = []
     for request in requests:
-        rows.append(row(request))
+        rows.append(row(workspace, request))
         print(next(markdown_rows(rows[-1:])), flush=True)
     return {"about": about, "rows": rows}
 
@@ -123,20 +126,15 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         results = Path(scratch)
         if config is not None:
-            requests = [
-                DoctorRequest(name, ("ucsb-breast",), SLIDES, "local", results, config)
-                for name in POOLING
-            ]
+            workspace = Workspace(results, "local", config)
+            requests = [(name, "ucsb-breast", SLIDES) for name in POOLING]
             about, path = "58 real H&E images, hand-made patch features", OUT / "doctor_ucsb.json"
         else:
-            asked = [(cohort, SLIDES, name) for cohort in COHORTS for name in ENCODERS]
-            asked += [("tcga-breast", MANY_SLIDES, name) for name in POOLING]
-            requests = [
-                DoctorRequest(name, (cohort,), slides, "phantom", results)
-                for cohort, slides, name in asked
-            ]
+            workspace = Workspace(results, "phantom")
+            requests = [(name, cohort, SLIDES) for cohort in COHORTS for name in ENCODERS]
+            requests += [(name, "tcga-breast", MANY_SLIDES) for name in POOLING]
             about, path = "PHANTOM. mbench doctor", OUT / "doctor_phantom.json"
-        found = document(requests, about)
+        found = document(workspace, requests, about)
     write_text(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 

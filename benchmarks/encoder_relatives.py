@@ -22,11 +22,12 @@ from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.embeddings.compute import encode_checked
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.files import write_text
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.stats.linear_share import linear_share
+from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.stats.similarity import linear_share
 from madeleine_bench.submissions.duplicates import COPY_SHARE
 from madeleine_bench.types import CohortData
 
@@ -117,14 +118,10 @@ def cohorts(ucsb: Path | None) -> Iterator[tuple[str, CohortData, Sequence[int],
     """Yield name, data, sizes and encoders; the real images fit those that take any features."""
     catalogue = load_catalogue(None)
     for cohort_id, sizes in SIZES.items():
-        opened = open_cohort(
-            catalogue, cohort_id, "phantom", Config(), Path("cache"), PhantomChoice()
-        )
+        opened = open_cohort(Workspace(source="phantom"), catalogue, cohort_id, Config())
         yield cohort_id, opened.data, sizes, (*ENCODERS, "random-projection")
     if ucsb is not None:
-        opened = open_cohort(
-            catalogue, "ucsb-breast", "local", load_config(ucsb), Path("cache"), PhantomChoice()
-        )
+        opened = open_cohort(Workspace(source="local"), catalogue, "ucsb-breast", load_config(ucsb))
         yield "ucsb-breast", opened.data, (58,), ("mean-pool", "max-pool", "random-projection",
                                                   "untrained")  # fmt: skip
 

@@ -126,22 +126,6 @@ def _extraction(found: Found) -> Lines:
     ]
 
 
-def _batched(found: Found) -> Lines:
-    return [
-        (
-            f"bags of {row['patches']} patches packed into one call",
-            "one bag a call",
-            row["times_faster"],
-        )
-        for row in found["rows"]
-    ]
-
-
-def _executors(found: Found) -> Lines:
-    what = f"{found['what']}, {found['workers']} dask workers"
-    return [(what, f"process pool of {found['workers']}", found["times_faster"])]
-
-
 def _nothing(found: Found) -> Lines:
     return []
 
@@ -151,10 +135,7 @@ BENCHMARKS = (
     Benchmark("cox_speed", _cox),
     Benchmark("packed_store", _packed),
     Benchmark("transport", _transport, _transport_command),
-    Benchmark("batched_encoding", _batched),
-    Benchmark("executors", _executors),
     Benchmark("growth", _nothing, _growth_command),
-    Benchmark("million_slides", _nothing),
 )
 # Not run with the others: it needs slides, or draws them first (docs/slides.md says how).
 TABLED = (*BENCHMARKS, Benchmark("extraction_speed", _extraction))

@@ -21,10 +21,13 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,22 +36,17 @@ from threadpoolctl import ThreadpoolController
 
 from madeleine_bench.data.bags import read_bag_header
 from madeleine_bench.files import write_text
-from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.provenance import machine_provenance
-from madeleine_bench.runner.phantom_slides import write_phantom_slides
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.choice import choose_patches, read_patches
-from madeleine_bench.slides.extraction import ExtractionSettings, extract
+from madeleine_bench.slides.extraction import EncoderChoice, ExtractionSettings, extract_bags
 from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patch_encoders import (
     PatchEncoder,
     find_patch_encoder,
-    load_patch_encoder,
 )
+from madeleine_bench.slides.patches import choose_patches, read_patches
 from madeleine_bench.slides.reader import Slide
-from madeleine_bench.slides.tissue import TissueSettings
-from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.types import Silence
 
 RESULTS = Path(__file__).resolve().parent / "results" / "extraction_speed.json"
@@ -59,13 +57,10 @@ CASES = 12
 
 def phantom_slides(work: Path) -> Path:
     """Return the folder of some phantom slides, drawn where they are not there."""
-    catalogue = load_catalogue()
-    spec = catalogue.cohorts["bcnb"]
-    cohort = PhantomCohort(spec, catalogue.tasks_of("bcnb"))
-    done = write_phantom_slides(
-        cohort, spec.columns, CASES, work / "bcnb", Silence(), workers=os.cpu_count() or 1
-    )
-    return done.slides
+    script = Path(__file__).resolve().parents[1] / "examples" / "phantom_slides"
+    command = [sys.executable, script, "bcnb", "--cases", str(CASES), "--out", work / "bcnb"]
+    subprocess.run(command, check=True)
+    return work / "bcnb" / "slides"
 
 
 class NoEncoder:
@@ -92,7 +87,7 @@ def sequential(
     kept: list[NDArray[np.uint8]] = []
     for path in slides:
         with Slide(path, settings.slide_mpp) as slide:
-            chosen = choose_patches(slide, settings.patches, TissueSettings())
+            chosen = choose_patches(slide, settings.patches)
             folder.write_tissue(slide, chosen)
             rows, features = np.arange(len(chosen.coords)), []
             for part in np.split(rows, range(settings.batch, len(rows), settings.batch)):
@@ -122,11 +117,10 @@ def measure(
     slides: Sequence[Path], name: str, settings: ExtractionSettings, work: Path, repeats: int
 ) -> dict[str, Any]:
     """Return one row of the table: medians over repeats that take turns."""
-    import torch
-
-    torch.set_num_threads(settings.workers)
-    encoder = load_patch_encoder(find_patch_encoder(name))
-    nothing = NoEncoder(encoder.card)
+    choice = EncoderChoice(find_patch_encoder(name))
+    encoder = choice.load(settings.workers)
+    nothing = SimpleNamespace(key="speed", load=lambda threads: NoEncoder(encoder.card))
+    loaded = SimpleNamespace(key="speed", load=lambda threads: encoder)
     folder = BagFolder(work / "bags", settings.patches, name)
     spent: dict[str, list[Spent]] = {key: [] for key in ("sequential", "read", "encode", "extract")}
     encoder.encode(np.zeros((settings.batch, 256, 256, 3), np.uint8))  # warm
@@ -134,9 +128,9 @@ def measure(
         seconds, batches = timed(sequential, slides, encoder, folder, settings)
         spent["sequential"].append(seconds)
         spent["encode"].append(timed(encode_alone, batches, encoder)[0])
-        for key, one in (("read", nothing), ("extract", encoder)):
+        for key, one in (("read", nothing), ("extract", loaded)):
             shutil.rmtree(folder.root, ignore_errors=True)
-            seconds, outcomes = timed(extract, slides, one, "speed", folder, settings, Silence())
+            seconds, outcomes = timed(extract_bags, slides, one, folder, settings, Silence())
             spent[key].append(seconds)
     patches = sum(outcome.patches for outcome in outcomes)
     assert patches == sum(map(len, batches))
@@ -187,7 +181,7 @@ def main() -> None:
     place = wanted.slides or phantom_slides(wanted.work)
     slides = list_slides(place).slides
     load_before = os.getloadavg()[0]
-    # As `extract` does for itself, so that the parts alone do not count threads that spin.
+    # As `extract_bags` does for itself, so that the parts alone do not count threads that spin.
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     rows = []
     for name in ENCODERS:

@@ -44,8 +44,7 @@ from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.files import write_text
 from madeleine_bench.protocols.evaluation import class_index, evaluate
 from madeleine_bench.protocols.logistic import fit_and_predict
-from madeleine_bench.protocols.scored_units import folds_of, judge_of
-from madeleine_bench.protocols.scoring import score
+from madeleine_bench.protocols.scoring import folds_of, score, task_scorer
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
@@ -221,7 +220,7 @@ def _metrics(
 ) -> list[float | None]:
     """Return what a record shows of a task but for the interval: all of a sweep but that."""
     predictions = evaluate(task, protocol, rows, units, splits).predictions
-    judge = judge_of(task, predictions, task.name)
+    judge = task_scorer(task, predictions, task.name)
     folds, groups = folds_of(protocol, predictions, task.name)
     found = [judge.value(fold) for fold in folds]
     return found + [judge.secondary(name, folds, groups) for name in task.secondary]

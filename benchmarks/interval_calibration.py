@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.files import write_text
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.scored_units import folds_of, judge_of, scored_units
+from madeleine_bench.protocols.scoring import folds_of, scored_units, task_scorer
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.protocol import ProtocolSpec
@@ -228,7 +228,7 @@ def _scored(
     """Return the scored units of one encoder, and its score in each fold."""
     predictions = evaluate(task, protocol, matrix, units, splits).predictions
     where, dim = "simulated", matrix.shape[1]
-    judge, chance = judge_of(task, predictions, where), task.metric.chance
+    judge, chance = task_scorer(task, predictions, where), task.metric.chance
     values = [judge.value(fold) for fold in folds_of(protocol, predictions, where)[0]]
     return scored_units(task, protocol, predictions, where, where, dim), np.array(
         [chance if value is None else value for value in values]

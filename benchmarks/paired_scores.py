@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.scored_units import scored_units
-from madeleine_bench.protocols.scoring import RESAMPLES
+from madeleine_bench.protocols.scoring import RESAMPLES, scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue

@@ -52,7 +52,7 @@ from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.heldout import mean_token_cosine
 from madeleine_bench.pretrain.recipe import Recipe
-from madeleine_bench.pretrain.schedule import learning_rate_at
+from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch_encoder

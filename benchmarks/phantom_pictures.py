@@ -6,6 +6,7 @@ No case of phantom acrobat has all five stains, so a table with five sections of
 """
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from madeleine_bench.files import write_bytes
 from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.phantoms.rendering import RENDERED_STAINS, SectionRenderer
 from madeleine_bench.specs.catalogue import load_catalogue
 
-OUT = Path(__file__).resolve().parents[1] / "docs" / "phantom_slides.jpg"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples" / "phantom_slides"))
+
+from phantom_rendering import RENDERED_STAINS, SectionRenderer  # noqa: E402
+
+OUT = ROOT / "docs" / "phantom_slides.jpg"
 COHORT, CASE = "acrobat", "acrobat-phantom-0070"
 MPP = 0.5
 CLOSE_UM = 250

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.fits import Evaluation
-from madeleine_bench.protocols.folds import mean_of_groups
-from madeleine_bench.protocols.scored_units import folds_of, judge_of
-from madeleine_bench.runner.cohorts import PhantomChoice
+from madeleine_bench.protocols.results import Evaluation
+from madeleine_bench.protocols.scorers import mean_of_groups
+from madeleine_bench.protocols.scoring import folds_of, task_scorer
 from madeleine_bench.runner.embedding import embed
 from madeleine_bench.runner.plan import Assessment, Request, bags_to_embed, make_plan
 from madeleine_bench.runner.run import to_embed
 from madeleine_bench.runner.workers import LocalWorkers
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 
 Rows = NDArray[np.floating]
@@ -49,7 +49,7 @@ class Problem:
         """Return the main score of some embeddings of the units, without its interval."""
         own = self.assessment
         predictions = self.evaluate(rows).predictions
-        judge = judge_of(own.task, predictions, own.task.name)
+        judge = task_scorer(own.task, predictions, own.task.name)
         folds, groups = folds_of(own.protocol, predictions, own.task.name)
         chance = own.task.metric.chance
         found = [judge.value(fold) for fold in folds]
@@ -70,15 +70,18 @@ def phantom_problems(
         tuple(encoders),
         tuple(tasks),
         tuple(protocols),
-        source="phantom",
-        results=results.absolute(),
-        jobs=2,
-        phantom=PhantomChoice(signal=signal),
+        Workspace(results.absolute(), "phantom", jobs=2, phantom_signal=signal),
     )
     plan = make_plan(request)
-    workers = LocalWorkers(request.jobs)
+    workers = LocalWorkers(request.workspace.jobs)
     ready, failed = embed(
-        to_embed(plan), request.results, request.jobs, "only-missing", Silence(), workers, None
+        to_embed(plan),
+        request.workspace.results,
+        request.workspace.jobs,
+        "only-missing",
+        Silence(),
+        workers,
+        None,
     )
     if failed:
         raise SystemExit(f"not embedded: {failed}")

@@ -8,7 +8,6 @@ the GPU; model, losses, batches and steps are the package's own, by the recipe
 encoders/recipes/madeleine.yaml. Sections, the most telling first, each written when it ends:
 
     steps      time of a step and of its parts, launches, waits, peak memory, held-out validation
-    transport  steps whose transport runs as fused kernels, and as torch's operations
     plain      the same step by the plain, padded implementation of plain_madeleine.py
     full       a whole run: its wall time, log and curves
     compile    steps whose layers are compiled, beside those of `steps`
@@ -42,11 +41,11 @@ from benchmarks.speed_sections import (
     measure_precision,
     measure_steps,
 )
-from benchmarks.speed_variants import measure_compile, measure_transport
+from benchmarks.speed_variants import measure_compile
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.pretrain.curves import loss_curves_svg, read_log
+from madeleine_bench.pretrain.log import loss_curves_svg, read_log
 from madeleine_bench.pretrain.parallel import Group, process_group
 from madeleine_bench.pretrain.recipe import Recipe, load_recipe, with_changes
 from madeleine_bench.pretrain.run import CURVES, LOG
@@ -55,7 +54,6 @@ from madeleine_bench.provenance import machine_provenance
 REPORT, FOLDER, PRECISION = "pretrain_speed.json", "pretrain_speed", "precision.svg"
 SECTIONS: dict[str, Callable[[Speed], dict[str, Any]]] = {
     "steps": measure_steps,
-    "transport": measure_transport,
     "plain": measure_plain,
     "full": measure_full,
     "compile": measure_compile,
@@ -249,7 +247,7 @@ def _in_short(section: Mapping[str, Any]) -> str:
         if name in section:
             return f"{name}: {section[name]}"
     shown = (
-        "ms_per_step", "parts_ms", "transport_share", "transport_by", "times_faster",
+        "ms_per_step", "parts_ms", "transport_share", "times_faster",
         "times_ours_by_the_case", "wall_s", "largest_difference",
     )  # fmt: skip
     told = {name: section[name] for name in (*shown, "seconds") if name in section}

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.leaderboard.comparison import Grid, make_grid
-from madeleine_bench.protocols.scored_units import design_of
+from madeleine_bench.protocols.scoring import design_of
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.task import TaskSpec

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from madeleine_bench.data.audit import audit_splits, outcome_of
-from madeleine_bench.data.audit_balance import audit_balance
 from madeleine_bench.data.audit_cohort import audit_labels
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.site_folds import balanced_folds, fold_deviation, linked_groups
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.files import write_text
 from madeleine_bench.provenance import machine_provenance
+from madeleine_bench.runner.audit import audit_balance
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import CohortData, Split, Splits, Units
 

@@ -37,10 +37,9 @@ from benchmarks.step_clock import (
     watching,
 )
 from madeleine_bench.data.packed import FeatureStore
-from madeleine_bench.losses import fused
 from madeleine_bench.pretrain import run as run_module
 from madeleine_bench.pretrain.batches import CaseBatch, draw_batch
-from madeleine_bench.pretrain.curves import read_log
+from madeleine_bench.pretrain.log import read_log
 from madeleine_bench.pretrain.parallel import Group
 from madeleine_bench.pretrain.recipe import Recipe, with_changes
 from madeleine_bench.pretrain.run import LOG, Run
@@ -128,10 +127,7 @@ class Speed:
             with patch.object(run_module, "choose_source", lambda *_: source):
                 run = Run.start(recipe, self.store, Path(folder), self.group)
             reset_peak(self.clock)
-            try:
-                yield run
-            finally:
-                run.writer.finish()  # before the folder goes
+            yield run
 
 
 @dataclass(frozen=True)
@@ -199,7 +195,6 @@ def measure_steps(speed: Speed) -> dict[str, Any]:
             "epoch_s": round(epoch_s / 1e3, 3),
             "parts_ms": parts,
             "transport_share": transport_share(parts),
-            "transport_by": transport_by(run),
             "end_of_epoch_ms": ends,
             "drawing_ms": _drawing_ms(run, clock),
             "per_step": profile_steps(run, batches[: amounts.profiled_steps]),
@@ -301,17 +296,6 @@ def transport_share(parts: Mapping[str, float]) -> float:
     adds is little: a scaling, and the products that make costs from tokens.
     """
     return round(parts["transport"] / parts["step"], 4)
-
-
-def transport_by(run: Run) -> str:
-    """Return what computes the transport of a run: "triton", or "torch" and why."""
-    device, tokens = run.group.device, run.recipe.objective.tokens
-    if device.type != "cuda":
-        return "torch: the kernels are for a GPU"
-    if fused.choice() == "torch":
-        return f"torch: {fused.SETTING}=torch"
-    why = fused.fault(device, tokens, tokens, warn=False)
-    return f"torch: {why}" if why else "triton"
 
 
 def reset_peak(clock: Clock) -> None:

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.cli.main import main as mbench
 from madeleine_bench.files import write_text
-from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for

@@ -17,7 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from madeleine_bench.encoders.weights import CITATION, join_weights, read_weights
+from madeleine_bench.encoders.weights import CITATION, read_weights, write_weights
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.phantoms.world import PATCH_ENCODER
@@ -67,8 +67,9 @@ def ship(name: str, runs: list[Path]) -> Path:
     """Return the card of an encoder, after joining the weights of its runs beside it."""
     folder, title, description = ENCODERS[name]
     weights = ROOT / folder / f"{name}.safetensors"
-    join_weights([run / f"{run.name}.safetensors" for run in runs], weights)
-    models = read_weights(weights)
+    files = [run / f"{run.name}.safetensors" for run in runs]
+    models = {organ: model for path in files for organ, model in read_weights(path).items()}
+    write_weights(weights, models)
     first = next(iter(models.values()))[0]
     sha256 = hash_file(weights)
     card = EncoderCard(

@@ -8,8 +8,7 @@ repository on a machine with nothing else to do (about two minutes, Linux):
     PYTHONPATH=. python benchmarks/transport.py
 
 `--step` measures a whole training step instead, at toy size (some seconds), against the plain,
-padded implementation of plain_madeleine.py, and puts it beside the rows already in the file. The
-fused kernels are for a GPU, so pretrain_speed.py measures those.
+padded implementation of plain_madeleine.py, and puts it beside the rows already in the file.
 """
 
 import argparse

@@ -5,11 +5,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from phantom_rendering import slides as phantom_slides
 
 from madeleine_bench.encoders import registry
 from madeleine_bench.hashing import hash_bytes, hash_code, hash_json
-from madeleine_bench.phantoms import PhantomCohort, cohort, rendering
-from madeleine_bench.runner import jobs, phantom_slides, plan
+from madeleine_bench.phantoms import PhantomCohort, cohort
+from madeleine_bench.runner import jobs, plan
 from madeleine_bench.specs.catalogue import load_catalogue
 from tests.stranger import write_stranger
 
@@ -171,7 +172,7 @@ def key_of_a_phantom_bag(folder, monkeypatch):
 
 
 def key_of_a_drawn_slide(folder, monkeypatch):
-    monkeypatch.setattr(rendering, "__file__", str(folder / "phantoms" / "rendering" / "x.py"))
+    monkeypatch.setattr(phantom_slides, "__file__", str(folder / "phantom_rendering" / "x.py"))
     phantom = PhantomCohort(BCNB, [])
     job = phantom_slides._DrawJob(phantom, phantom.slides["slide_id"][0], folder, 2.0)
     return phantom_slides._description(job)
@@ -188,7 +189,7 @@ def key_of_trained_networks(folder, monkeypatch):
         (key_of_a_shipped_encoder, "encoders/base.py"),
         (key_of_a_shipped_encoder, "models/madeleine.py"),
         (key_of_a_phantom_bag, "phantoms/features.py"),
-        (key_of_a_drawn_slide, "phantoms/rendering/cells.py"),
+        (key_of_a_drawn_slide, "phantom_rendering/cells.py"),
         (key_of_trained_networks, "finetuning/training.py"),
         (key_of_trained_networks, "models/mil/abmil.py"),
         (key_of_trained_networks, "losses/contrast.py"),
@@ -199,6 +200,8 @@ def test_keys_follow_what_our_code_does(tmp_path, monkeypatch, key, file):
     folder = tmp_path / "package"
     for part in ("encoders", "models", "phantoms", "finetuning", "losses"):
         shutil.copytree(PACKAGE / part, folder / part)
+    rendering = Path(phantom_slides.__file__).parent
+    shutil.copytree(rendering, folder / rendering.name)
     path = folder / file
     code, before = path.read_text(), key(folder, monkeypatch)
     assert code.startswith('"""')

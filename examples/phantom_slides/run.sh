@@ -8,13 +8,14 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-phantom-slides}
+python=${PYTHON:-python}
 mkdir -p "$work"
 cp "$here/mbench.toml" "$work/mbench.toml"
 cd "$work"
 
 # 1. Slides: a few cases of a pretraining cohort in five stains, and a downstream cohort in H&E.
-mbench data phantom-slides acrobat --cases 20 --out acrobat
-mbench data phantom-slides bcnb --cases 50 --out bcnb
+"$python" "$here" acrobat --cases 20 --out acrobat
+"$python" "$here" bcnb --cases 50 --out bcnb
 
 # 2. Tissue, patches of 256 px at 10x, features of an ImageNet network: a bag for each slide.
 for cohort in acrobat bcnb; do

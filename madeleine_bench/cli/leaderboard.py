@@ -1,20 +1,21 @@
 """`mbench leaderboard`: the board on the screen, in a file, as a site; and what is added to it."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
-Folders = Annotated[
-    list[Path],
-    typer.Option(
-        "--results", envvar="MBENCH_RESULTS", help="Folder with records; may be repeated."
-    ),
-]
+if TYPE_CHECKING:
+    from madeleine_bench.leaderboard.aggregate import Board
+    from madeleine_bench.leaderboard.sources import Sources
+    from madeleine_bench.specs.catalogue import Catalogue as CatalogueOfTasks
+    from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
 
@@ -47,9 +48,27 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.board_reports import show_boards
+    from madeleine_bench.cli.console import print_board
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.files import write_text
+    from madeleine_bench.leaderboard.sources import Sources
+    from madeleine_bench.specs.catalogue import load_catalogue
 
-    show_boards(results, board, protocol, format, out, catalogue)
+    declared, sources = load_catalogue(catalogue), Sources(results)
+    sources.check(declared)
+    boards = sources.boards(declared, [protocol], board)
+    if format != "table":
+        text = _text(boards, format, sources, declared)
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            write_text(out, text)
+            typer.echo(f"wrote {out}", err=True)
+    elif out is not None:
+        raise InputError("--out wants --format csv, json, markdown or svg")
+    else:
+        for each in boards:
+            print_board(each)
 
 
 @app.command()
@@ -69,9 +88,44 @@ def build(
 
     Example: mbench leaderboard build --results results --protocol few-shot
     """
-    from madeleine_bench.cli.board_reports import build_site
+    from madeleine_bench.files import write_text
+    from madeleine_bench.leaderboard.export import to_csv
+    from madeleine_bench.leaderboard.page import check_site_folder, write_site
+    from madeleine_bench.leaderboard.sources import Sources
+    from madeleine_bench.specs.catalogue import load_catalogue
 
-    build_site(results, out, protocol or [], catalogue)
+    check_site_folder(out)
+    declared, sources = load_catalogue(catalogue), Sources(results)
+    sources.check(declared)
+    boards = sources.boards(declared, [None, *(protocol or [])])
+    text = _text(boards, "json", sources, declared)
+    pages = write_site(json.loads(text), out)
+    write_text(out / "leaderboard.json", text)
+    write_text(out / "leaderboard.csv", to_csv(boards))
+    typer.echo(f"{len(pages)} pages in {out}; open {out / 'index.html'}", err=True)
+
+
+def _text(
+    boards: "Sequence[Board]", form: str, sources: "Sources", catalogue: "CatalogueOfTasks"
+) -> str:
+    """Return boards in a form other than a table."""
+    from madeleine_bench.cli.console import LiveProgress, board_svg
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.leaderboard.document import document_of
+    from madeleine_bench.leaderboard.export import to_csv, to_markdown
+
+    if form == "csv":
+        return to_csv(boards)
+    if form == "markdown":
+        return "\n".join(to_markdown(board) for board in boards)
+    if form == "svg":
+        if len(boards) != 1:
+            names = " | ".join(board.name for board in boards)
+            raise InputError(f"one board a picture: --board {names}")
+        return board_svg(boards[0])
+    with LiveProgress() as progress:
+        document = document_of(boards, sources, catalogue, progress)
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 @app.command()
@@ -83,23 +137,20 @@ def serve(
 
     Example: mbench leaderboard serve leaderboard-site
     """
-    from madeleine_bench.cli.board_reports import serve_site
+    from madeleine_bench.leaderboard.page import serve
 
-    serve_site(folder, port)
+    serve(folder, port, lambda address: typer.echo(f"{address} (Ctrl-C ends it)", err=True))
 
 
 @app.command()
+@with_workspace("phantom_signal", "phantom_seed")
 def add(
+    workspace: "Workspace",
     bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
-    results: Results = Path("results"),
     level: Level = "V1",
     reported: Annotated[
         bool, typer.Option("--reported", help="Keep the claimed scores, unranked, as V0.")
     ] = False,
-    source: Source = "auto",
-    config: Config = None,
-    catalogue: Catalogue = None,
-    jobs: Jobs = None,
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
@@ -112,6 +163,7 @@ def add(
     from madeleine_bench.cli.submission_reports import add_bundle, asked
 
     request = asked(
-        level, source, config, results, catalogue, jobs, allow_code, sample, draw, time_limit
+        level, workspace.source, workspace.config, workspace.results, workspace.catalogue,
+        workspace.jobs, allow_code, sample, draw, time_limit,
     )  # fmt: skip
     add_bundle(bundle, request, reported)

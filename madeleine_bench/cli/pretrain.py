@@ -1,14 +1,24 @@
 """`mbench pretrain`: train a slide encoder from the bags of a pretraining cohort."""
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, recipe_names
-from madeleine_bench.cli.run import Catalogue, Config, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.pretrain.recipe import Recipe
+    from madeleine_bench.specs.workspace import Workspace
+    from madeleine_bench.types import CohortData
+
+PHANTOM_SUFFIX = "-phantom"
 
 
+@with_workspace("jobs")
 def pretrain(
     encoder: Annotated[
         str,
@@ -17,6 +27,7 @@ def pretrain(
             autocompletion=recipe_names,
         ),
     ],
+    workspace: "Workspace",
     cohort: Annotated[
         str | None,
         typer.Option(
@@ -41,12 +52,6 @@ def pretrain(
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU where there is one.")
     ] = "auto",
     name: Annotated[str | None, typer.Option(help="Name on the encoder's card.")] = None,
-    source: Source = "auto",
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
 ) -> None:
     """Train a slide encoder; the card it leaves is what `mbench run --encoder` takes.
 
@@ -55,12 +60,49 @@ def pretrain(
 
     Example: mbench pretrain madeleine --set epochs=3 --out results/pretrain/small
     """
-    from madeleine_bench.cli.pretraining import Wanted, run_pretraining
-    from madeleine_bench.runner.cohorts import PhantomChoice
+    from madeleine_bench.cli.console import LiveProgress
+    from madeleine_bench.data.packing import packed_folder
+    from madeleine_bench.pretrain.loop import pretrain as train
+    from madeleine_bench.types import Silence, board_name
 
-    phantom = PhantomChoice(phantom_signal, phantom_seed)
-    run_pretraining(
-        Wanted(encoder, cohort, tuple(change or ()), out, features, name, source, results, config,
-               catalogue, phantom),
-        device=device, resume=resume,
-    )  # fmt: skip
+    recipe, data, organ = _recipe_and_data(workspace, encoder, cohort, change or [])
+    board = board_name(data.source, data.variant)
+    out = out or workspace.results / "pretrain" / board / f"{recipe.name}-{recipe.cohort}"
+    features = features or packed_folder(data, workspace.results)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with LiveProgress() if is_first else nullcontext(Silence()) as progress:
+        card = train(
+            recipe, data, features, out, progress,
+            organ=organ, device=device, resume=resume, name=name,
+        )  # fmt: skip
+    if is_first:
+        typer.echo(f"card: {card}\nnext: mbench run --encoder {card} --task all")
+
+
+def _recipe_and_data(
+    workspace: "Workspace", encoder: str, cohort: str | None, changes: list[str]
+) -> "tuple[Recipe, CohortData, str]":
+    """Return the recipe with the user's changes, the cohort it trains on, and its organ."""
+    from madeleine_bench.data.config import load_config
+    from madeleine_bench.errors import InputError
+    from madeleine_bench.pretrain.recipe import load_recipe, shipped_recipes, with_changes
+    from madeleine_bench.runner.cohorts import open_cohort
+    from madeleine_bench.specs.loader import did_you_mean
+
+    catalogue = workspace.tasks()
+    recipe = load_recipe(encoder)
+    cohort_id = cohort or recipe.cohort
+    if cohort_id not in catalogue.cohorts:
+        hint = did_you_mean(cohort_id, sorted(catalogue.cohorts))
+        raise InputError(f"no cohort is called '{cohort_id}'{hint}")
+    trainable = [c.id for c in catalogue.cohorts.values() if c.role == "pretraining"]
+    if cohort_id not in trainable:
+        raise InputError(
+            f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
+            f"test cases. For pretraining: {', '.join(trainable)}"
+        )
+    data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
+    if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
+        recipe = load_recipe(encoder + PHANTOM_SUFFIX)
+    recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])
+    return recipe, data, catalogue.cohorts[cohort_id].organ

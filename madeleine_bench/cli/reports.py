@@ -27,7 +27,9 @@ def finish_run(request: Request) -> None:
     """
     with LiveProgress() as progress:
         report = run(request, progress)
-    every = [r for r in ResultStore(request.results).records() if r.board in report.boards]
+    every = [
+        r for r in ResultStore(request.workspace.results).records() if r.board in report.boards
+    ]
     records = [record for record in every if report.on_its_features(record)]
     asked = report.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in asked]
@@ -36,13 +38,13 @@ def finish_run(request: Request) -> None:
             print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
-        f"{len(report.failures)} failed; records in {request.results / 'records'}",
+        f"{len(report.failures)} failed; records in {request.workspace.results / 'records'}",
         err=True,
     )
     if left_out := len(every) - len(records):
         typer.echo(
             f"the board leaves out {left_out} records of other features, or of features they do "
-            f"not state; see mbench leaderboard show --results {request.results}",
+            f"not state; see mbench leaderboard show --results {request.workspace.results}",
             err=True,
         )
     if report.failures:

@@ -8,7 +8,6 @@ import typer
 
 from madeleine_bench.cli.console import LiveProgress, print_table
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.contamination import contamination
 from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.runner.cross_stain import (
@@ -20,6 +19,7 @@ from madeleine_bench.runner.cross_stain import (
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.runner.stain_search import RESAMPLES, StainSearch
+from madeleine_bench.specs.card import contamination
 
 _SHORT = {
     "recall@1": "recall@1",

@@ -26,10 +26,13 @@ Jobs = Annotated[
 ]
 ExecutorName = Annotated[
     Literal["local", "dask"],
-    typer.Option("--executor", help="dask: workers of [executor] in mbench.toml, or --jobs here."),
+    typer.Option("--executor", help="dask: --jobs workers here, or those of --scheduler."),
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="With --executor dask: its scheduler, such as tcp://node1:8786.")
+    str | None,
+    typer.Option(
+        help="With --executor dask: tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, htcondor."
+    ),
 ]
 Source = Annotated[
     Literal["auto", "phantom", "local"],
@@ -107,15 +110,14 @@ def run(
     import os
 
     from madeleine_bench.cli.reports import finish_determinism, finish_run
-    from madeleine_bench.runner.cohorts import PhantomChoice
-    from madeleine_bench.runner.executors import ExecutorChoice
     from madeleine_bench.runner.plan import Request
+    from madeleine_bench.specs.workspace import Workspace
 
     workers = jobs or os.cpu_count() or 1
-    phantom = PhantomChoice(phantom_signal, phantom_seed)
+    workspace = Workspace(results, source, config, catalogue, workers, phantom_signal, phantom_seed)
     request = Request(
-        tuple(encoder), tuple(task), tuple(protocol or ()), source, results, workers, resume,
-        config, catalogue, phantom, device, ExecutorChoice(executor, scheduler), time_limit,
+        tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device,
+        executor, scheduler, time_limit,
         allow_partial,
     )  # fmt: skip
     finish_run(request)

@@ -1,11 +1,17 @@
 """`mbench slides`: what a slide file says, plain pictures made slides, and a look at one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import encoder_names
+from madeleine_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from madeleine_bench.slides.reader import Slide
 
 app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
 
@@ -24,9 +30,10 @@ def info(
 
     Example: mbench slides info slides/
     """
-    from madeleine_bench.cli.slide_reports import print_slides
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.slides.folder import describe_slides
 
-    print_slides(slides, mpp)
+    deliver(describe_slides(slides, mpp))
 
 
 @app.command()
@@ -44,9 +51,12 @@ def convert(
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
-    from madeleine_bench.cli.slide_reports import convert_pictures
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.slides.folder import convert_pictures
 
-    convert_pictures(pictures, mpp, out, jpeg_quality, overwrite)
+    with LiveProgress() as progress:
+        report = convert_pictures(pictures, out, mpp, progress, jpeg_quality, overwrite)
+    deliver(report)
 
 
 @app.command()
@@ -73,6 +83,38 @@ def show(
 
     Example: mbench slides show a.svs --out a.png --bag features/a.h5 --encoder madeleine
     """
-    from madeleine_bench.cli.slide_reports import Shown, draw_slide
+    from madeleine_bench.files import write_bytes
+    from madeleine_bench.slides.overlay import picture_bytes, slide_overlay
+    from madeleine_bench.slides.reader import Slide
 
-    draw_slide(Shown(slide, out, bag, encoder, stain, organ, mpp))
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out is {out}; the picture is a .png")
+    if encoder is not None and bag is None:
+        raise InputError(
+            "--encoder needs --bag, the features that it looks at (mbench features extract)"
+        )
+    with Slide(slide, mpp) as opened:
+        if bag is None or encoder is None:
+            picture = slide_overlay(opened, bag)
+        else:
+            picture = _attention(opened, bag, encoder, stain, organ)
+    write_bytes(out, picture_bytes(picture))
+    typer.echo(f"wrote {out}")
+
+
+def _attention(
+    slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None
+) -> "Image.Image":
+    """Return what each head of an encoder attends to, and their mean, side by side."""
+    from madeleine_bench.embeddings.compute import attention_checked
+    from madeleine_bench.encoders.registry import find_encoder, load_encoder
+    from madeleine_bench.slides.overlay import attention_overlay, bag_on_slide
+    from madeleine_bench.types import Bag
+
+    encoder = load_encoder(find_encoder(encoder_name))
+    file, boxes = bag_on_slide(slide, path)
+    name = slide.slide_id
+    features = file.features.astype("float32")
+    bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
+    weights = attention_checked(encoder, bag)
+    return attention_overlay(slide, boxes, weights, encoder.card.name)

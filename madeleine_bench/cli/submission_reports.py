@@ -13,7 +13,7 @@ import typer
 from madeleine_bench.cli.console import LiveProgress, print_table
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.runner.cohorts import SourceChoice
+from madeleine_bench.specs.workspace import SourceChoice
 from madeleine_bench.submissions.add import add_submission
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest

@@ -1,12 +1,18 @@
 """`mbench tasks`: the catalogue of tasks."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import task_names
 from madeleine_bench.cli.run import Catalogue
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.cohort import CohortSpec
+    from madeleine_bench.specs.loader import Spec
+    from madeleine_bench.specs.task import TaskSpec
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
@@ -44,10 +50,14 @@ def show(
 
     Example: mbench tasks show bcnb-er
     """
-    from madeleine_bench.cli.descriptions import describe_task
+    from madeleine_bench.cli.console import print_pairs, print_table
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    describe_task(load_catalogue(catalogue), task)
+    tasks = load_catalogue(catalogue)
+    for each in tasks.select([task]):
+        print_pairs(_facts(each, tasks.cohorts[each.cohort]))
+        facts = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
+        print_table("", ["fact", "status", "source"], facts)
 
 
 @app.command()
@@ -83,9 +93,27 @@ def lock(
 
     Example: mbench tasks lock --check
     """
-    from madeleine_bench.cli.descriptions import check_lock, write_lock
+    from madeleine_bench.errors import CheckFailed
+    from madeleine_bench.files import write_text
+    from madeleine_bench.resources import resource_folder
+    from madeleine_bench.runner.lock import changes, lock_text, make_lock, read_lock
+    from madeleine_bench.specs.catalogue import load_catalogue
 
-    (check_lock if check else write_lock)(catalogue)
+    path = (catalogue or resource_folder("tasks")) / "tasks.lock"
+    new = make_lock(load_catalogue(catalogue))
+    old = read_lock(path) if check or path.is_file() else {}
+    if moved := "\n  ".join(changes(old, new)):
+        raise CheckFailed(
+            f"{path}: what moves a score changed, and the version did not:\n  {moved}\nGive each "
+            "of these tasks a higher 'version' and say so in CHANGELOG.md under Scores."
+        )
+    if check and lock_text(old) != lock_text(new):
+        raise CheckFailed(f"{path} is behind the catalogue; write it again: mbench tasks lock")
+    if not check:
+        write_text(path, lock_text(new))
+    typer.echo(
+        f"{path}: {len(new)} tasks unchanged" if check else f"wrote {path}: {len(new)} tasks"
+    )
 
 
 @app.command()
@@ -100,25 +128,51 @@ def schema(
 
     Example: mbench tasks schema task --out task.json
     """
-    from madeleine_bench.cli.descriptions import write_schema
-
-    write_schema(kind, out)
-
-
-@app.command()
-def cards(
-    out: Annotated[Path, typer.Option(help="Folder of the pages.")] = Path("cards"),
-    catalogue: Catalogue = None,
-) -> None:
-    """Write a Markdown page for each task, cohort and protocol: all that its YAML says.
-
-    Example: mbench tasks cards --catalogue my-catalogue --out cards
-    """
     from madeleine_bench.files import write_text
-    from madeleine_bench.specs.catalogue import load_catalogue
-    from madeleine_bench.specs.pages import catalogue_pages
 
-    pages = catalogue_pages(load_catalogue(catalogue))
-    for name, text in pages.items():
-        write_text(out / name, text)
-    typer.echo(f"{len(pages)} pages in {out}")
+    text = json.dumps(schemas()[kind].model_json_schema(), indent=1, sort_keys=True) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}", err=True)
+
+
+def schemas() -> "dict[str, type[Spec]]":
+    """Return the model behind each kind of YAML file."""
+    from madeleine_bench.specs import card, cohort, protocol, task
+
+    return {
+        "task": task.TaskSpec,
+        "cohort": cohort.CohortSpec,
+        "protocol": protocol.ProtocolSpec,
+        "encoder": card.EncoderCard,
+        "patch-encoder": card.PatchEncoderCard,
+    }
+
+
+def _facts(task: "TaskSpec", cohort: "CohortSpec") -> list[tuple[str, str]]:
+    """Return what a task declares, by name, to print."""
+    words = task.labels
+    if words.type == "survival":
+        labels = f"days in {words.time!r}, event where {words.event!r} is {words.event_value!r}"
+    else:
+        mapped = "; ".join(f"{word!r} = {name}" for word, name in words.map.items())
+        labels = f"column {words.column!r}: {mapped}"
+        if words.missing:
+            labels += f"; no label: {', '.join(map(repr, words.missing))}"
+    expected: object = task.expected.classes or {"events": task.expected.events}
+    splits = task.splits
+    return [
+        ("task", f"{task.name}  {task.title}"),
+        ("family", f"{task.family} ({task.status})"),
+        ("cohort", f"{cohort.id}: {cohort.title}"),
+        ("access", f"{cohort.access.status}. {cohort.access.how}"),
+        ("unit", f"{task.unit}, stains {', '.join(task.stains)}"),
+        ("labels", f"{words.type}, {labels}"),
+        ("expected", f"n={task.expected.n}, {expected}"),
+        ("splits", f"{splits.scheme}, {splits.folds} folds, {splits.repeats} repeat(s)"),
+        ("metric", f"{task.metric.name}, chance {task.metric.chance}"),
+        ("protocols", ", ".join(task.protocols)),
+        ("citation", task.citation),
+    ]

@@ -44,14 +44,14 @@ _ADVICE: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One thing found.
+    """One thing that is wrong, doubtful or to be known.
 
     Attributes:
         level: an error makes scores wrong, a warning makes them doubtful, a note is to be known.
         kind: what sort of thing it is (docs/audit.md).
-        message: what was found, with its place.
+        message: what it is, with its place.
         advice: what to do.
-        fold: the split it was found in, such as "repeat 0, fold 1", or "".
+        fold: the split it is in, such as "repeat 0, fold 1", or "".
         case_id: the first case concerned, or "".
         slide_ids: units or slides concerned, of leaks one on each side.
     """
@@ -72,21 +72,19 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     unit tested twice or never in a repeat; few-shot draws of unequal classes; a class, or events,
     that no split tests. Warnings: a side of a fold lacks a class or an event.
     """
-    findings: list[AuditFinding] = []
-    cases = _codes(units, "case_id")
-    sites = _codes(units, "site") if scheme in SITES_WHOLE else None
-    outcome = _Outcome(units)
-    for split in splits:
-        findings += _leaks(split, cases, "case", units, fold_name(splits, split))
-        if sites is not None:
-            findings += _leaks(split, sites, "site", units, fold_name(splits, split))
-        findings += outcome.lacking(split, fold_name(splits, split))
-    findings += outcome.untested()
-    if scheme == "few-shot":
-        findings += outcome.shots(splits)
-    else:
-        findings += _coverage(splits, units)
-    return findings
+    columns = ["case_id", "site"] if scheme in SITES_WHOLE else ["case_id"]
+    groups = [
+        (column, *np.unique(units.table[column].to_numpy(dtype=str), return_inverse=True))
+        for column in columns
+    ]
+    findings = [
+        leak
+        for split in splits
+        for column, names, codes in groups
+        for leak in _leaks(split, units, column, names, codes, fold_name(splits, split))
+    ]
+    findings += _outcome_findings(splits, units, scheme)
+    return findings if scheme == "few-shot" else findings + _coverage(splits, units)
 
 
 def require_clean(splits: Splits, units: Units, scheme: Scheme, where: str) -> None:
@@ -127,113 +125,91 @@ def some(ids: Sequence[str] | NDArray[Any]) -> str:
     return f"{shown}, ..." if len(ids) > SHOWN else shown
 
 
-def on_both_sides(split: Split, groups: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """Return the groups with a unit to train on and one to test on, in order."""
-    train, test = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-    train[groups[split.train]] = True
-    test[groups[split.test]] = True
-    return np.flatnonzero(train & test)
+def outcome_counts(
+    splits: Splits, units: Units
+) -> tuple[list[str], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the classes, and by split and class how many units are trained on and tested.
 
-
-def _codes(units: Units, column: str) -> NDArray[Any]:
-    return np.unique(units.table[column].to_numpy(dtype=str), return_inverse=True)[1]
+    The classes of survival are "False" and "True": whether the event was seen.
+    """
+    outcome = outcome_of(units)
+    names = np.unique(outcome) if "label" in units.table else np.array(["False", "True"])
+    codes = np.searchsorted(names, outcome)
+    counts = [
+        [np.bincount(codes[rows], minlength=len(names)) for rows in (split.train, split.test)]
+        for split in splits
+    ]
+    trained, tested = np.array(counts).transpose(1, 0, 2)
+    return [str(name) for name in names], trained, tested
 
 
 def _leaks(
-    split: Split, groups: NDArray[Any], what: Literal["case", "site"], units: Units, at: str
+    split: Split, units: Units, column: str, names: NDArray[Any], codes: NDArray[np.intp], at: str
 ) -> list[AuditFinding]:
-    """Return the groups that are on both sides of a split."""
-    both = on_both_sides(split, groups, len(groups))
+    """Return the first case or site on both sides of a split, and how many others there are."""
+    both = np.intersect1d(codes[split.train], codes[split.test])
     if not len(both):
         return []
-    ids = units.table["unit_id"].to_numpy()
-    names = units.table["case_id" if what == "case" else "site"].to_numpy()
-    in_train = split.train[groups[split.train] == both[0]]
-    in_test = split.test[groups[split.test] == both[0]]
+    what, ids = column.removesuffix("_id"), units.table["unit_id"].to_numpy()
+    train, test = (rows[codes[rows] == both[0]] for rows in (split.train, split.test))
     message = (
-        f"{at}: {what} '{names[in_test[0]]}' is in train ({some(ids[in_train])}) and in test "
-        f"({some(ids[in_test])})"
+        f"{at}: {what} '{names[both[0]]}' is in train ({some(ids[train])}) and in test "
+        f"({some(ids[test])})"
     )
     if len(both) > 1:
         message += f", as are {len(both) - 1} other {what}s"
     kind: Kind = "case-leak" if what == "case" else "site-leak"
-    case_id = str(units.table["case_id"].iloc[in_test[0]])
-    first = (str(ids[in_train[0]]), str(ids[in_test[0]]))
+    case_id = str(units.table["case_id"].iloc[test[0]])
+    first = (str(ids[train[0]]), str(ids[test[0]]))
     return [AuditFinding("error", kind, message, _ADVICE[kind], at, case_id, first)]
 
 
-class _Outcome:
-    """Classes or events of units, counted in splits."""
-
-    def __init__(self, units: Units) -> None:
-        self.of_class = "label" in units.table
-        names, self.codes = np.unique(outcome_of(units), return_inverse=True)
-        self.names = [str(name) for name in names]
-        # Of survival only events must be there; without any the column is all "False".
-        self.wanted = self.names if self.of_class else ["True"]
-        self.tested: set[str] = set()
-
-    def counts(self, rows: NDArray[np.intp]) -> dict[str, int]:
-        """Return how many units of each class, or with an event, there are among rows."""
-        found = np.bincount(self.codes[rows], minlength=len(self.names))
-        known = dict(zip(self.names, map(int, found), strict=True))
-        return {name: known.get(name, 0) for name in self.wanted}
-
-    def lacking(self, split: Split, at: str) -> list[AuditFinding]:
-        """Return which classes, or events, a side of a split lacks."""
-        findings = []
-        for side, rows in (("train", split.train), ("test", split.test)):
-            counts = self.counts(rows)
-            if side == "test":
-                self.tested |= {name for name, count in counts.items() if count}
-            for name in (name for name, count in counts.items() if not count):
-                what = f"no unit of class '{name}'" if self.of_class else "no event"
-                message = f"{at}: {what} in {side}"
-                advice = _ADVICE["lacking-class"]
-                findings.append(AuditFinding("warning", "lacking-class", message, advice, at))
-        return findings
-
-    def untested(self) -> list[AuditFinding]:
-        """Return the classes, or events, that no split seen so far tests."""
-        return [
-            AuditFinding(
-                "error",
-                "lacking-class",
-                f"no split tests {f'a unit of class {name!r}' if self.of_class else 'an event'}",
-                "list units of it to be tested",
-            )
-            for name in self.wanted
-            if name not in self.tested
-        ]
-
-    def shots(self, splits: Splits) -> list[AuditFinding]:
-        """Return the draws that do not train on the same number of units of each class."""
-        findings = []
-        for split in splits:
-            at = fold_name(splits, split)
-            for name, count in self.counts(split.train).items():
-                if count != split.key[0]:
-                    message = f"{at}: trains on {count} unit(s) of class '{name}'"
-                    findings.append(AuditFinding("error", "shots", message, _ADVICE["shots"], at))
-        return findings
+def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
+    """Return which classes, or events, a side of a split lacks, and unequal few-shot draws."""
+    names, trained, tested = outcome_counts(splits, units)
+    of_class = "label" in units.table
+    # Of survival only events must be there.
+    wanted = [i for i, name in enumerate(names) if of_class or name == "True"]
+    lacking: list[AuditFinding] = []
+    unequal: list[AuditFinding] = []
+    for split, *sides in zip(splits, trained, tested, strict=True):
+        at = fold_name(splits, split)
+        for side, counts in zip(("train", "test"), sides, strict=True):
+            for i in wanted:
+                if not counts[i]:
+                    what = f"unit of class '{names[i]}'" if of_class else "event"
+                    message, advice = f"{at}: no {what} in {side}", _ADVICE["lacking-class"]
+                    lacking.append(AuditFinding("warning", "lacking-class", message, advice, at))
+        for i in wanted:
+            if scheme == "few-shot" and sides[0][i] != split.key[0]:
+                message = f"{at}: trains on {sides[0][i]} unit(s) of class '{names[i]}'"
+                unequal.append(AuditFinding("error", "shots", message, _ADVICE["shots"], at))
+    untested = [
+        AuditFinding(
+            "error",
+            "lacking-class",
+            f"no split tests {f'a unit of class {names[i]!r}' if of_class else 'an event'}",
+            "list units of it to be tested",
+        )
+        for i in wanted
+        if not tested[:, i].any()
+    ]
+    return lacking + untested + unequal
 
 
 def _coverage(splits: Splits, units: Units) -> list[AuditFinding]:
     """Return the units that a repeat tests twice or never."""
     ids = units.table["unit_id"].to_numpy()
-    tested: dict[int, NDArray[np.intp]] = {}
-    for split in splits:
-        counts = tested.setdefault(split.key[0], np.zeros(len(ids), dtype=np.intp))
-        np.add.at(counts, split.test, 1)
     findings = []
-    for repeat, counts in sorted(tested.items()):
+    for repeat in sorted({split.key[0] for split in splits}):
+        tested = np.concatenate([split.test for split in splits if split.key[0] == repeat])
+        counts = np.bincount(tested, minlength=len(ids))
         for what, rows in (("never", ids[counts == 0]), ("more than once", ids[counts > 1])):
             if len(rows):
-                message = f"repeat {repeat}: {len(rows)} unit(s) tested {what} ({some(rows)})"
-                at, first = f"repeat {repeat}", tuple(map(str, rows))
+                at, advice = f"repeat {repeat}", _ADVICE["coverage"]
+                message = f"{at}: {len(rows)} unit(s) tested {what} ({some(rows)})"
+                slides = tuple(map(str, rows))
                 findings.append(
-                    AuditFinding(
-                        "error", "coverage", message, _ADVICE["coverage"], at, slide_ids=first
-                    )
+                    AuditFinding("error", "coverage", message, advice, at, slide_ids=slides)
                 )
     return findings

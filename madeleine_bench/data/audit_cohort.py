@@ -1,9 +1,7 @@
 """What units alone do not show: ids that look alike, equal slides, cases of two labels or sites."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,14 +14,21 @@ from madeleine_bench.data.audit import (
     Level,
     Scheme,
     fold_name,
-    on_both_sides,
     refuse_errors,
     some,
 )
 from madeleine_bench.data.ids import look_alikes
+from madeleine_bench.data.labels import NO_FILE, label_text
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
+
+LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
+EMPTY_BAG = "empty bag"
+_ADVICE = (
+    "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score the "
+    "rest: mbench run --allow-partial"
+)
 
 Divided = tuple[Splits, Scheme]
 
@@ -60,52 +65,41 @@ def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> li
     """
     if data.entry.ids == "exact":
         return []
-    rows = data.slides[
-        data.slides["slide_id"].isin([s for ids in units.slides.values() for s in ids])
-    ]
+    used = {slide for ids in units.slides.values() for slide in ids}
+    rows = data.slides[data.slides["slide_id"].isin(used)]
     cases = look_alikes(rows["case_id"].unique(), cases=True)
-    findings = _look_alike("case_id", cases, rows, data.cohort_id)
+    alike = [("case_id", ids) for ids in cases]
     if any(scheme in SITES_WHOLE for _, scheme in divided):
-        sites = look_alikes(rows["site"].unique(), cases=False)
-        findings += _look_alike("site", sites, rows, data.cohort_id)
-    group_of = {case: ids for ids in cases for case in ids}
+        alike += [("site", ids) for ids in look_alikes(rows["site"].unique(), cases=False)]
+    spelling = {case: ids[0] for ids in cases for case in ids}
     case_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
-    slides = []
     for ids in look_alikes(case_of, cases=False):
-        own = {case_of[slide] for slide in ids}
-        if len(own) == 1 or len({group_of.get(case, case) for case in own}) > 1:
-            slides.append(ids)  # else they are named by their cases
-    return findings + _look_alike("slide_id", slides, rows, data.cohort_id)
+        of_cases = {case_of[slide] for slide in ids}
+        if len(of_cases) == 1 or len({spelling.get(case, case) for case in of_cases}) > 1:
+            alike.append(("slide_id", ids))  # else they are named by their cases
+    return [_look_alike(column, ids, rows, data.cohort_id) for column, ids in alike]
 
 
 def _look_alike(
-    column: Literal["case_id", "site", "slide_id"],
-    groups: Sequence[tuple[str, ...]],
-    rows: pd.DataFrame,
-    cohort_id: str,
-) -> list[AuditFinding]:
+    column: str, ids: tuple[str, ...], rows: pd.DataFrame, cohort_id: str
+) -> AuditFinding:
     what = column.removesuffix("_id")
     beside = "case_id" if column == "slide_id" else "slide_id"
-    named = rows[rows[column].isin([one for ids in groups for one in ids])]
-    members = {str(one): own for one, own in named.groupby(column)}
-    advice = (
-        f"write one spelling in the label table; or, where these are different {what}s, "
-        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml'
+    members = [rows[rows[column] == one] for one in ids]
+    cases = sorted({str(case) for member in members for case in member["case_id"]})
+    shown = " and ".join(
+        f"'{one}' ({beside.removesuffix('_id')} {some(member[beside].unique())})"
+        for one, member in zip(ids[:SHOWN], members, strict=False)
     )
-    findings = []
-    for ids in groups:
-        cases = sorted({str(case) for one in ids for case in members[one]["case_id"]})
-        level: Level = "warning" if column == "slide_id" and len(cases) == 1 else "error"
-        shown = " and ".join(
-            f"'{one}' ({beside.removesuffix('_id')} {some(members[one][beside].unique())})"
-            for one in ids[:SHOWN]
-        )
-        message = f"{what} ids {shown} may be spellings of one"
-        slides = tuple(str(slide) for one in ids for slide in members[one]["slide_id"])
-        findings.append(
-            AuditFinding(level, "look-alike", message, advice, case_id=cases[0], slide_ids=slides)
-        )
-    return findings
+    return AuditFinding(
+        "warning" if column == "slide_id" and len(cases) == 1 else "error",
+        "look-alike",
+        f"{what} ids {shown} may be spellings of one",
+        f"write one spelling in the label table; or, where these are different {what}s, "
+        f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
+        case_id=cases[0],
+        slide_ids=tuple(str(slide) for member in members for slide in member["slide_id"]),
+    )
 
 
 def audit_contents(
@@ -117,30 +111,28 @@ def audit_contents(
     the other tested. Of one case: a warning, as the slide counts twice. Only files of equal size
     are hashed, and hashes are remembered between runs.
     """
-    of_slide = {slide: row for row, ids in enumerate(units.slides.values()) for slide in ids}
-    cases = dict(zip(units.table["unit_id"], units.table["case_id"], strict=True))
-    case_of = {slide: cases[unit] for unit, ids in units.slides.items() for slide in ids}
+    rows = list(zip(units.table["unit_id"], units.table["case_id"], strict=True))
+    of_slide = {slide: row for row, (unit, _) in enumerate(rows) for slide in units.slides[unit]}
     findings = []
     for slides in _equal(data, of_slide):
-        own = list(dict.fromkeys(case_of[slide] for slide in slides))
-        if len(own) == 1:
-            message = f"slides {some(slides)} of case '{own[0]}' have the same content"
-            advice = "keep one of them in the label table"
-            findings.append(
-                AuditFinding("warning", "duplicate", message, advice, "", own[0], tuple(slides))
+        cases = list(dict.fromkeys(rows[of_slide[slide]][1] for slide in slides))
+        if len(cases) == 1:
+            level: Level = "warning"
+            message = f"slides {some(slides)} of case '{cases[0]}' have the same content"
+            advice, fold = "keep one of them in the label table", ""
+        else:
+            level = "error"
+            other = next(slide for slide in slides if rows[of_slide[slide]][1] == cases[1])
+            fold = _leaks_in([of_slide[slide] for slide in slides], divided)
+            message = (
+                f"slide '{slides[0]}' of case '{cases[0]}' and slide '{other}' of case "
+                f"'{cases[1]}' have the same content"
+                + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
+                + (f", in train and in test of {fold}" if fold else "")
             )
-            continue
-        other = next(slide for slide in slides if case_of[slide] != own[0])
-        fold = _leaks_in([of_slide[slide] for slide in slides], divided)
-        message = (
-            f"slide '{slides[0]}' of case '{own[0]}' and slide '{other}' of case '{own[1]}' have "
-            "the same content"
-            + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
-            + (f", in train and in test of {fold}" if fold else "")
-        )
-        advice = "find out whose slide it is, and take the other row out of the label table"
+            advice = "find out whose slide it is, and take the other row out of the label table"
         findings.append(
-            AuditFinding("error", "duplicate", message, advice, fold, own[0], tuple(slides))
+            AuditFinding(level, "duplicate", message, advice, fold, cases[0], tuple(slides))
         )
     return findings
 
@@ -154,25 +146,29 @@ def audit_slide_sites(
     may then be trained on.
     """
     site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
-    pairs = [
-        (row, site_of[slide]) for row, ids in enumerate(units.slides.values()) for slide in ids
-    ]
-    own = units.table["site"].tolist()
-    if all(own[row] == site for row, site in pairs):
+    rows, sites = unit_sites(units, site_of)
+    if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
         return []
-    names, codes = np.unique([site for _, site in pairs], return_inverse=True)
-    rows = np.array([row for row, _ in pairs])
-    findings = []
-    for splits, scheme in divided:
-        if scheme not in SITES_WHOLE:
-            continue
-        for split in splits:
-            sides = [np.flatnonzero(np.isin(rows, side)) for side in (split.train, split.test)]
-            by_slide = type(split)(split.key, sides[0], sides[1])
-            for code in on_both_sides(by_slide, codes, len(names)):
-                at = fold_name(splits, split)
-                findings.append(_site_leak(str(names[code]), codes == code, rows, units, at))
-    return findings
+    names, codes = np.unique(sites, return_inverse=True)
+    return [
+        _site_leak(str(names[code]), rows[codes == code], units, fold_name(splits, split))
+        for splits, scheme in divided
+        if scheme in SITES_WHOLE
+        for split in splits
+        for code in np.intersect1d(
+            codes[np.isin(rows, split.train)], codes[np.isin(rows, split.test)]
+        )
+    ]
+
+
+def unit_sites(
+    units: Units, site_of: Mapping[str, str]
+) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
+    """Return of each slide of each unit the row of the unit and the site of the slide."""
+    ids = units.table["unit_id"]
+    pairs = [(row, site_of[slide]) for row, unit in enumerate(ids) for slide in units.slides[unit]]
+    rows, sites = zip(*pairs, strict=True)
+    return np.array(rows, dtype=np.intp), np.array(sites, dtype=str)
 
 
 def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
@@ -185,15 +181,17 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
         by_case: whether the task is by case.
     """
     table = slides.table
-    columns = [name for name in table.columns if name not in ("unit_id", "site")]
-    different = table.drop_duplicates(columns)
-    counts = different["case_id"].value_counts()
-    rows = different[different["case_id"].isin(counts.index[counts > 1])]
+    if "label" not in table:
+        pairs = zip(table["time_days"], table["event"], strict=True)
+        table = table.assign(label=pd.Series(list(pairs), index=table.index, dtype=object))
+    different = table.drop_duplicates(["case_id", "label"])
+    rows = different[different["case_id"].duplicated(keep=False)]
     findings = []
-    for case_id, members in sorted(rows.groupby("case_id"), key=lambda item: str(item[0])):
+    for case_id, members in rows.groupby("case_id"):
+        first = members.head(SHOWN)
         shown = " and ".join(
-            f"{_label(row)} (slide '{row['unit_id']}')"
-            for row in members.head(SHOWN).to_dict("records")
+            f"'{label_text(label)}' (slide '{unit}')"
+            for label, unit in zip(first["label"], first["unit_id"], strict=True)
         )
         findings.append(
             AuditFinding(
@@ -227,30 +225,18 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
     return [AuditFinding("warning", "time-unit", message, advice)]
 
 
-def _label(row: dict[object, object]) -> str:
-    if "label" in row:
-        return f"'{row['label']}'"
-    return f"'{row['time_days']:g} days, {'event' if row['event'] else 'censored'}'"
-
-
 def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
     """Return the slides that have the same content, in groups of two or more, sorted."""
     sized: dict[int, list[str]] = defaultdict(list)
     for slide in sorted(slides):
-        sized[_size(data.files[slide])].append(slide)
+        path = data.files[slide]
+        # Of a file that is gone its hash says what is wrong.
+        sized[path.stat().st_size if path.is_file() else 0].append(slide)
     same: dict[str, list[str]] = defaultdict(list)
     for members in sized.values():
         for slide in members if len(members) > 1 else ():
             same[data.content_key(slide)].append(slide)
     return sorted(members for members in same.values() if len(members) > 1)
-
-
-def _size(path: Path) -> int:
-    """Return the size of a file; of one that is gone 0, for its hash to say what is wrong."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
@@ -262,12 +248,10 @@ def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
     return ""
 
 
-def _site_leak(
-    site: str, at_site: NDArray[np.bool_], rows: NDArray[np.intp], units: Units, at: str
-) -> AuditFinding:
-    members = units.table.iloc[np.unique(rows[at_site])]
-    moved = members[members["site"] != site]
-    case_id = str(moved["case_id"].iloc[0]) if len(moved) else str(members["case_id"].iloc[0])
+def _site_leak(site: str, rows: NDArray[np.intp], units: Units, at: str) -> AuditFinding:
+    members = units.table.iloc[np.unique(rows)]
+    # A unit that counts as of another site comes first.
+    case_id = str(members["case_id"].iloc[(members["site"] == site).argmin()])
     return AuditFinding(
         "error",
         "site-leak",
@@ -278,3 +262,64 @@ def _site_leak(
         case_id,
         tuple(map(str, members["unit_id"])),
     )
+
+
+def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:
+    """Return by reason what a task does not score, an empty bag told from a file that is missing.
+
+    Records count both as one reason (`Units.missing`).
+    """
+    reasons = dict(units.missing)
+    without = reasons.pop(NO_FILE, ())
+    if isinstance(data, LocalCohort):
+        key = "case_id" if task.unit == "case" else "slide_id"
+        slides = data.slides[data.slides["stain"].isin(task.stains)]
+        filed = set(slides.loc[slides["slide_id"].isin(list(data.files)), key])
+        reasons[EMPTY_BAG] = tuple(unit for unit in without if unit in filed)
+        without = tuple(unit for unit in without if unit not in filed)
+    reasons[NO_FILE] = without
+    return {reason: ids for reason, ids in sorted(reasons.items()) if ids}
+
+
+def some_left_out(reasons: Mapping[str, tuple[str, ...]]) -> str:
+    """Return reasons with the number and the first of what they leave out; "" where nothing is."""
+    return "; ".join(f"{reason}: {len(ids)} ({some(ids)})" for reason, ids in reasons.items())
+
+
+def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:
+    """Return how many units of a task are scored, of how many, and why the others are not."""
+    there = data.slides[data.slides["stain"].isin(task.stains)]
+    total = there["case_id"].nunique() if task.unit == "case" else len(there)
+    reasons = some_left_out(left_out(task, data, units))
+    return f"{task.id}: {len(units.table)} of {total} {task.unit}s scored" + (
+        f"; left out: {reasons}" if reasons else ""
+    )
+
+
+def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[AuditFinding]:
+    """Return that labelled units have no features: an error below `LEAST_SHARE`, else a warning.
+
+    Units without a label do not count. A phantom is never in error.
+    """
+    labelled = len(units.table) + len(units.missing.get(NO_FILE, ()))
+    share = len(units.table) / labelled
+    if share == 1.0:
+        return []
+    reasons = left_out(task, data, units)
+    absent = {reason: reasons[reason] for reason in (NO_FILE, EMPTY_BAG) if reason in reasons}
+    message = (
+        f"{len(units.table)} of {labelled} {task.unit}s with a label have features "
+        f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected): "
+        f"{some_left_out(absent)}"
+    )
+    wrong = share < LEAST_SHARE and data.source == "local"
+    return [AuditFinding("error" if wrong else "warning", "partial", message, _ADVICE)]
+
+
+def require_coverage(task: TaskSpec, data: CohortData, units: Units) -> None:
+    """Check that enough of the labelled units of a task have features.
+
+    Raises:
+        InputError: fewer than `LEAST_SHARE` have; the message says why and names the first ones.
+    """
+    refuse_errors(audit_coverage(task, data, units), task.name, f". {_ADVICE}")

@@ -1,23 +1,21 @@
-"""`mbench.toml`: which cohorts the user has, where, what their label words mean; and workers."""
+"""`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import CohortSpec, Columns
-from madeleine_bench.specs.executor import (
-    QUEUES,
-    ExecutorSection,
-    LocalCluster,
-    QueueCluster,
-    RunningCluster,
+from madeleine_bench.specs.loader import (
+    WINDOWS_PATH,
+    Spec,
+    did_you_mean,
+    line_of,
+    parse_spec,
+    read_toml,
 )
-from madeleine_bench.specs.loader import Spec, did_you_mean, valid_keys
 from madeleine_bench.specs.task import (
     ClassLabels,
     Labels,
@@ -29,29 +27,23 @@ from madeleine_bench.specs.task import (
 
 PathT = TypeVar("PathT")
 DEFAULT_NAME = "mbench.toml"
-_HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*[^\s=]+)*)\s*=")
-_BACKSLASH = re.compile(r"\"[^\"]*\\")
-_WINDOWS = (
-    "a backslash in double quotes starts an escape sequence in TOML; write a Windows path in "
-    "single quotes, as 'C:\\data', or with forward slashes, as \"C:/data\""
+_NO_EXECUTOR = (
+    "the section [executor] is no longer read: name an address or a queueing system with "
+    "--executor dask --scheduler, and describe the jobs of a queue in the settings of "
+    "dask-jobqueue (docs/scale.md)"
 )
-_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
-_EXECUTORS: dict[str, type[Spec]] = {
-    "local": LocalCluster,
-    "address": RunningCluster,
-    **dict.fromkeys(QUEUES, QueueCluster),
-}
 
 
-def _check_path(path: PathT) -> PathT:
-    r"""Return a path, checked for escape sequences: the \t of "C:\temp" was read as a tab."""
+def _place(path: PathT, info: ValidationInfo) -> PathT:
+    r"""Return a path, taken from the folder of the file; the \t of "C:\temp" was read as a tab."""
     if any(ord(character) < 32 for character in str(path)):
-        raise ValueError(f"the path holds a control character: {_WINDOWS}")
+        raise ValueError(f"the path holds a control character: {WINDOWS_PATH}")
+    if isinstance(path, Path) and info.context is not None:
+        return info.context / path.expanduser()  # type: ignore[no-any-return]
     return path
 
 
-_CheckedPath = Annotated[PathT, AfterValidator(_check_path)]
+_Placed = Annotated[PathT, AfterValidator(_place)]
 
 
 class ColumnsEntry(Columns):
@@ -77,7 +69,7 @@ class TaskEntry(Spec):
     event: str | None = None
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None
-    splits: _CheckedPath[Path | None] = None
+    splits: _Placed[Path | None] = None
     without: tuple[str, ...] = ()
 
 
@@ -95,8 +87,8 @@ class CohortEntry(Spec):
         tasks: by task id, what the label words mean.
     """
 
-    features: _CheckedPath[Literal["phantom"] | Path]
-    labels: _CheckedPath[Path]
+    features: _Placed[Literal["phantom"] | Path]
+    labels: _Placed[Path]
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
@@ -115,7 +107,6 @@ class Config(Spec):
     """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file."""
 
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
-    executor: ExecutorSection | None = None
     path: Path | None = Field(default=None, exclude=True)
 
     def check(self, known_cohorts: Iterable[str], known_tasks: Mapping[str, TaskSpec]) -> None:
@@ -131,13 +122,13 @@ class Config(Spec):
                 raise InputError(
                     f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}"
                 )
-            own = [task.id for task in known_tasks.values() if task.cohort == cohort_id]
+            tasks = [task.id for task in known_tasks.values() if task.cohort == cohort_id]
             for task_id in entry.tasks:
-                if task_id not in own:
+                if task_id not in tasks:
                     where = self._at("cohorts", cohort_id, "tasks", task_id)
                     raise InputError(
                         f"{where}: cohort {cohort_id} has no task '{task_id}'"
-                        f"{did_you_mean(task_id, own)}"
+                        f"{did_you_mean(task_id, tasks)}"
                     )
 
     def task(self, task: TaskSpec) -> TaskSpec:
@@ -186,7 +177,7 @@ class Config(Spec):
     def _at(self, *place: str) -> str:
         if self.path is None:
             return DEFAULT_NAME
-        return f"{self.path}:{_line_of(self.path.read_text(encoding='utf-8-sig'), place)}"
+        return f"{self.path}:{line_of(self.path, place)}"
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -200,46 +191,13 @@ def load_config(path: Path | None = None) -> Config:
         path = Path(DEFAULT_NAME)
         if not path.is_file():
             return Config()
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        data = tomllib.loads(text)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"cannot read {path}: it is not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"line (\d+)", str(error))
-        where = line.group(1) if line else str(text.count("\n") + 1)
-        if _BACKSLASH.search(text.split("\n")[int(where) - 1].replace("\\\\", "")):
-            raise InputError(f"{path}:{where}: {_WINDOWS}") from error
-        raise InputError(f"{path}:{where}: not valid TOML: {error}") from error
+    data = read_toml(path)
     if "path" in data:
-        raise InputError(
-            f"{path}:{_line_of(text, ('path',))}: unknown key 'path'; valid: cohorts, executor"
-        )
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise InputError(_explain(error, path, text)) from error
-    return _anchored(config, path)
-
-
-def _anchored(config: Config, path: Path) -> Config:
-    """Return the configuration with paths taken from the folder of the file."""
+        raise InputError(f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts")
+    if "executor" in data:
+        raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
     folder = path.absolute().parent
-    cohorts = {}
-    for cohort_id, entry in config.cohorts.items():
-        tasks = {
-            task_id: task.model_copy(update={"splits": folder / task.splits.expanduser()})
-            if task.splits is not None
-            else task
-            for task_id, task in entry.tasks.items()
-        }
-        update: dict[str, Any] = {"labels": folder / entry.labels.expanduser(), "tasks": tasks}
-        if isinstance(entry.features, Path):
-            update["features"] = folder / entry.features.expanduser()
-        cohorts[cohort_id] = entry.model_copy(update=update)
-    return config.model_copy(update={"cohorts": cohorts, "path": path})
+    return parse_spec(Config, {**data, "path": path}, path, context=folder)
 
 
 def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,69 +209,3 @@ def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:
         kept["missing"] = [word for word in declared.missing if word not in mapped]
         kept["map"] = {word: name for word, name in declared.map.items() if word not in missing}
     return kept
-
-
-def _explain(error: ValidationError, path: Path, text: str) -> str:
-    lines = []
-    for fault in error.errors(include_url=False, include_context=False):
-        if fault["type"].startswith("union_tag"):
-            lines.append(_explain_kind(fault["input"], path, text))
-            continue
-        # A union adds its branch to the place; the key ends where the file has no such name.
-        place = tuple(
-            str(part) for part in fault["loc"] if part not in ("literal['phantom']", "path")
-        )
-        model = _model_at(place)
-        if place[0] == "executor":
-            place = (place[0], *place[2:])
-        where = f"{path}:{_line_of(text, place)}"
-        key = ".".join(place)
-        if fault["type"] == "extra_forbidden":
-            valid = [name for name in valid_keys(model, ()) if name != "path"]
-            lines.append(f"{where}: unknown key '{key}'{did_you_mean(place[-1], valid)}")
-        elif fault["type"] == "missing":
-            lines.append(f"{where}: missing key '{key}'")
-        else:
-            lines.append(f"{where}: '{key}': {fault['msg'].removeprefix('Value error, ')}")
-    return "\n".join(dict.fromkeys(lines))
-
-
-def _explain_kind(section: Any, path: Path, text: str) -> str:
-    """Return what is wrong with the key that says of which kind the section [executor] is."""
-    where = f"{path}:{_line_of(text, ('executor', 'kind'))}"
-    if "kind" not in section:
-        return f"{where}: missing key 'executor.kind'; valid: {', '.join(_EXECUTORS)}"
-    word = str(section["kind"])
-    return f"{where}: 'executor.kind' is '{word}'{did_you_mean(word, list(_EXECUTORS))}"
-
-
-def _model_at(place: Sequence[str]) -> type[Spec]:
-    """Return the model that the parent of a place is read into."""
-    if len(place) <= 1:
-        return Config
-    if place[0] == "executor":
-        return _EXECUTORS[place[1]]
-    if len(place) <= 3:
-        return CohortEntry
-    return ColumnsEntry if place[2] == "columns" else TaskEntry
-
-
-def _line_of(text: str, place: Sequence[str]) -> int:
-    """Return the line (from 1) of a key path in TOML text, or of its deepest part that is there."""
-    best, best_depth = 1, 0
-    table: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = found = _parts(header.group(1))
-        elif key := _KEY.match(line):
-            found = table + _parts(key.group(1))
-        else:
-            continue
-        depth = min(len(found), len(place))
-        if found[:depth] == list(place[:depth]) and depth > best_depth:
-            best, best_depth = number, depth
-    return best
-
-
-def _parts(dotted: str) -> list[str]:
-    return ["".join(groups) for groups in _PART.findall(dotted)]

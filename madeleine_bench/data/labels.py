@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from madeleine_bench.data.tables import missing_column
+from madeleine_bench.data.tables import ROLE_COLUMNS, missing_column
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.loader import did_you_mean
@@ -21,6 +21,7 @@ from madeleine_bench.specs.task import (
 from madeleine_bench.types import CohortData, Units
 
 NO_FILE = "no feature file"
+_EMPTY = "no label: empty"
 LEAST_DAYS = 60  # a follow-up that ends earlier and has decimals is of months or years
 SOME_FILES = "no feature file, case scored from its other slides"
 NO_STAIN = "no slide of stain {}, case scored from its other stains"
@@ -30,13 +31,13 @@ Label = str | tuple[float, bool]
 
 @dataclass(frozen=True)
 class _Slide:
-    """One slide of the task: its label, or the reason why it has none."""
+    """One slide of the task: its label, or None and the reason."""
 
     slide_id: str
     case_id: str
     site: str
     label: Label | None
-    reason: str | None
+    reason: str
 
 
 def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
@@ -76,7 +77,9 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
         label = _agreed(unit_id, members, where)
         present = tuple(m.slide_id for m in members if m.slide_id not in data.no_bag)
         if label is None:
-            missing[_first_reason(members)].append(unit_id)
+            # The first word, or else that the cells are empty.
+            reasons = [member.reason for member in members if member.reason != _EMPTY]
+            missing[reasons[0] if reasons else _EMPTY].append(unit_id)
         elif not present:
             missing[NO_FILE].append(unit_id)
         else:
@@ -96,23 +99,26 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
 
 
 def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
+    """Return the slides with their labels, sorted by id."""
     labels = task.labels
     names = [labels.column] if isinstance(labels, ClassLabels) else [labels.time, labels.event]
-    raw = [name for name in chosen.columns if name not in ("slide_id", "case_id", "stain", "site")]
+    columns = [name for name in chosen.columns if name not in ROLE_COLUMNS]
     for name in names:
-        if name not in raw:
+        if name not in columns:
             raise InputError(
-                f"{missing_column(name, raw, where)}. {task.id} reads its labels there; name "
+                f"{missing_column(name, columns, where)}. {task.id} reads its labels there; name "
                 f"another column under {task.place}"
             )
     if isinstance(labels, ClassLabels):
         _check_words(task, labels, chosen, where)
     slides = []
-    for slide_id, case_id, site, *cells in chosen[
-        ["slide_id", "case_id", "site", *names]
-    ].itertuples(index=False):
+    roles = ["slide_id", "case_id", "site"]
+    for slide_id, case_id, site, *cells in chosen[roles + names].itertuples(index=False):
+        label: Label | None
         if isinstance(labels, ClassLabels):
-            label, reason = _class_of(labels, cells[0])
+            word = canonical_word(cells[0])
+            label = labels.map.get(word)
+            reason = f"no label: '{word}'" if word else _EMPTY
         else:
             at = f"{where}: slide '{slide_id}'"
             label, reason = _survival_of(labels, cells[0], cells[1], at, task)
@@ -122,16 +128,9 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
     return sorted(slides, key=lambda slide: slide.slide_id)
 
 
-def _class_of(labels: ClassLabels, cell: str) -> tuple[Label | None, str | None]:
-    word = canonical_word(cell)
-    if word in labels.map:
-        return labels.map[word], None
-    return None, f"no label: '{word}'" if word else "no label: empty"
-
-
 def _survival_of(
     labels: SurvivalLabels, time: str, event: str, at: str, task: TaskSpec
-) -> tuple[Label | None, str | None]:
+) -> tuple[Label | None, str]:
     word, text = canonical_word(event), time.strip()
     if word and word not in (labels.event_value, labels.censored_value):
         raise InputError(
@@ -139,24 +138,23 @@ def _survival_of(
             f"('{labels.event_value}') nor censored ('{labels.censored_value}'); set event_value "
             f"and censored_value under {task.place}"
         )
-    if text:
-        try:
-            days = float(text)
-            if labels.time_unit not in (None, "days"):  # whole days stay whole
-                days = round(days * DAYS_IN[labels.time_unit], 6)
-        except ValueError:
-            days = math.nan
-        if not math.isfinite(days) or days < 0:
-            raise InputError(
-                f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected "
-                f"{labels.time_unit or 'days'} as a number of 0 or more, or an empty cell where it "
-                "is unknown"
-            )
     if not text:
         return None, "no follow-up time"
+    try:
+        days = float(text)
+        if labels.time_unit not in (None, "days"):  # whole days stay whole
+            days = round(days * DAYS_IN[labels.time_unit], 6)
+    except ValueError:
+        days = math.nan
+    if not math.isfinite(days) or days < 0:
+        raise InputError(
+            f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected "
+            f"{labels.time_unit or 'days'} as a number of 0 or more, or an empty cell where it is "
+            "unknown"
+        )
     if not word:
         return None, "no event indicator"
-    return (days, word == labels.event_value), None
+    return (days, word == labels.event_value), ""
 
 
 def _check_days(
@@ -176,8 +174,7 @@ def _check_days(
 
 def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, where: str) -> None:
     words = chosen[labels.column].map(canonical_word)
-    known = {"", *labels.map, *labels.missing}
-    unknown = words[~words.isin(known)]
+    unknown = words[~words.isin({"", *labels.map, *labels.missing})]
     if unknown.empty:
         return
     word = unknown.iloc[0]
@@ -201,49 +198,40 @@ def _agreed(unit_id: str, members: Sequence[_Slide], where: str) -> Label | None
     if len(labels) > 1:
         (one, first), (other, second) = sorted(labels.items(), key=lambda item: item[1])[:2]
         raise InputError(
-            f"{where}: slides of case '{unit_id}' disagree: '{_shown(one)}' (slide '{first}') and "
-            f"'{_shown(other)}' (slide '{second}'). The task is by case; give all its slides one "
-            "label"
+            f"{where}: slides of case '{unit_id}' disagree: '{label_text(one)}' (slide '{first}') "
+            f"and '{label_text(other)}' (slide '{second}'). The task is by case; give all its "
+            "slides one label"
         )
     return next(iter(labels), None)
 
 
-def _shown(label: Label) -> str:
+def label_text(label: Label) -> str:
+    """Return a label as messages have it: a class, or follow-up in days and whether it ended."""
     if isinstance(label, str):
         return label
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
 
 
-def _first_reason(members: Sequence[_Slide]) -> str:
-    """Return why a unit has no label: the first word, or else that the cells are empty."""
-    reasons = [slide.reason for slide in members if slide.reason is not None]
-    return next((reason for reason in reasons if reason != "no label: empty"), reasons[0])
-
-
 def _check_sites(slides: Sequence[_Slide], where: str) -> None:
     sites: dict[str, str] = {}
     for slide in slides:
-        known = sites.setdefault(slide.case_id, slide.site)
-        if known != slide.site:
+        site = sites.setdefault(slide.case_id, slide.site)
+        if site != slide.site:
             raise InputError(
-                f"{where}: case '{slide.case_id}' is of site '{known}' and, by slide "
+                f"{where}: case '{slide.case_id}' is of site '{site}' and, by slide "
                 f"'{slide.slide_id}', of '{slide.site}'; with site-preserved folds a case has one"
             )
 
 
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:
-    heads = {
-        name: pd.Series([row[i] for row in rows], dtype=str)
-        for i, name in enumerate(("unit_id", "case_id", "site"))
-    }
-    table = pd.DataFrame(heads)
+    columns = ("unit_id", "case_id", "site")
+    table = pd.DataFrame([row[:3] for row in rows], columns=columns, dtype=str)
     labels = [row[3] for row in rows]
     if isinstance(task.labels, ClassLabels):
         table["label"] = pd.Series(labels, dtype=str)
     else:
-        pairs = [label for label in labels if isinstance(label, tuple)]
-        table["time_days"] = pd.Series([days for days, _ in pairs], dtype="float64")
-        table["event"] = pd.Series([event for _, event in pairs], dtype=bool)
+        table["time_days"] = pd.Series([label[0] for label in labels], dtype="float64")
+        table["event"] = pd.Series([label[1] for label in labels], dtype=bool)
     return table
 
 

@@ -4,21 +4,25 @@ With K folds, n_fc units of class c in fold f and N_c in the cohort, the largest
 is minimised first, then the sum. Whole groups are dealt out: sites, and sites that share a case.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from madeleine_bench.data.fold_program import Proof, prove, simple_bounds
-from madeleine_bench.data.fold_search import search
 from madeleine_bench.errors import InputError
 
 NEAR = 2.0
 _SHOWN_SITES = 4
+# Nodes and not seconds end the program, so that a slow machine makes the same folds.
+_NODES = 5000
+# Above this many whole numbers even a node takes too long.
+_CELLS = 4000
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,6 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Oversized:
-    """A group that alone has more units of a class than a fold should."""
-
-    group: str
-    label: str
-    units: int
-
-
-@dataclass(frozen=True)
 class FoldReport:
     """How balanced folds are, and how balanced they could be at best.
 
@@ -59,7 +54,7 @@ class FoldReport:
         total: the sum of |n_fc - N_c / K| over folds and classes.
         total_bound: what no folds of that largest deviation can be below in the sum.
         effort: how the folds and the bounds were found.
-        oversized: groups that are larger than a fold should be, largest first.
+        large: a line for each group that alone has more of a class than a fold should have.
     """
 
     what: str
@@ -71,7 +66,7 @@ class FoldReport:
     total: float
     total_bound: float
     effort: str
-    oversized: tuple[Oversized, ...]
+    large: tuple[str, ...]
 
     @property
     def optimal(self) -> bool:
@@ -89,17 +84,6 @@ class FoldReport:
         return (
             f"{reached}; no folds that keep each {self.what} whole are nearer (proved), so "
             f"within {NEAR:g} cannot be had"
-        )
-
-    @property
-    def large(self) -> tuple[str, ...]:
-        """What to know of groups larger than a fold should be, a line each."""
-        sums = {label: sum(c[i] for c in self.counts) for i, label in enumerate(self.labels)}
-        folds = len(self.counts)
-        return tuple(
-            f"{self.what} '{each.group}' has {each.units} of the {sums[each.label]} units of "
-            f"{_named(each.label)}; a fold should have {sums[each.label] / folds:.1f}"
-            for each in self.oversized
         )
 
 
@@ -150,23 +134,41 @@ def balanced_folds(
         InputError: there are fewer groups than folds, or fewer units of a class.
     """
     order = np.argsort(ids.astype(str), kind="stable")
-    labels, label = np.unique(outcome.astype(str)[order], return_inverse=True)
+    labels, label = np.unique(outcome.astype(str), return_inverse=True)
     # Groups by their first unit, so that names of sites do not matter.
-    first, group = np.unique(groups.of_unit[order], return_index=True, return_inverse=True)[1:]
-    group = np.argsort(np.argsort(first))[group]
-    table = np.zeros((len(first), len(labels)), dtype=np.int64)
-    np.add.at(table, (group, label), 1)
-    _check_enough(table, labels, groups.what, folds)
-    kinds, kind, many = np.unique(table, axis=0, return_inverse=True, return_counts=True)
-    start = search(kinds, many, folds, simple_bounds(kinds, many, folds))
-    proof = prove(kinds, many, start)
-    fold_of_group = np.empty(len(first), dtype=np.intp)
-    for number, dealt in enumerate(proof.deal.groups):
-        fold_of_group[np.flatnonzero(kind == number)] = np.repeat(np.arange(folds), dealt)
-    fold = _in_order(fold_of_group)[group]
-    found = np.empty(len(order), dtype=np.intp)
-    found[order] = fold
-    return found, _report(found, outcome, groups, folds, proof)
+    names, first = np.unique(groups.of_unit[order], return_index=True)
+    names = names[np.argsort(first)]
+    table = np.zeros((len(groups.names), len(labels)), dtype=np.int64)
+    np.add.at(table, (groups.of_unit, label), 1)
+    _check_enough(table[names], labels, groups.what, folds)
+    kinds, kind, many = np.unique(table[names], axis=0, return_inverse=True, return_counts=True)
+    dealt, least, least_total, effort = deal_groups(kinds, many, folds)
+    if dealt is None:
+        fold_of_group = _stratified(label[order], groups.of_unit[order], folds)
+    else:
+        fold_of_group = np.zeros(len(table), dtype=np.intp)
+        for number, row in enumerate(dealt):
+            fold_of_group[names[kind == number]] = np.repeat(np.arange(folds), row)
+    # Folds are numbered by their first unit.
+    first = np.unique(fold_of_group[names], return_index=True)[1]
+    fold_of_group = np.argsort(np.argsort(first))[fold_of_group]
+    fold = fold_of_group[groups.of_unit]
+    counts = np.zeros((folds, len(labels)), dtype=np.int64)
+    np.add.at(counts, (fold, label), 1)
+    deviation, total = fold_deviation(outcome, fold, folds)
+    report = FoldReport(
+        what=groups.what,
+        labels=tuple(map(str, labels)),
+        counts=tuple(tuple(map(int, row)) for row in counts),
+        groups=tuple(map(int, np.bincount(fold_of_group[names], minlength=folds))),
+        deviation=deviation,
+        bound=least / folds,
+        total=total,
+        total_bound=least_total / folds,
+        effort=effort,
+        large=_large(table, labels, groups, folds),
+    )
+    return fold, report
 
 
 def fold_deviation(
@@ -180,6 +182,96 @@ def fold_deviation(
     return int(apart.max()) / folds, int(apart.sum()) / folds
 
 
+def deal_groups(
+    kinds: NDArray[np.int64], many: NDArray[np.int64], folds: int
+) -> tuple[NDArray[np.int64] | None, int, int, str]:
+    """Return how many groups of each kind go to each fold, two bounds, and how they were found.
+
+    An integer program makes the largest deviation least, then the sum among the deals that reach
+    it. Nothing is below the bounds, which are times the number of folds, so that all numbers are
+    whole. Where the program is too large there is no deal.
+
+    Args:
+        kinds: kind x class, the units of each class in one group of the kind.
+        many: how many groups there are of each kind.
+        folds: how many folds.
+
+    References:
+        Huangfu and Hall, Parallelizing the dual revised simplex method, Mathematical Programming
+        Computation 10 (2018), for HiGHS, which scipy.optimize.milp calls.
+    """
+    wanted = many @ kinds
+    # A class of N units leaves N mod K folds with one unit more; the largest group fills its fold.
+    rest, excess = wanted % folds, folds * kinds.max(axis=0) - wanted
+    uneven = np.where(rest > 0, np.maximum(rest, folds - rest), 0)
+    least = max(int(uneven.max()), int(excess.max()), 0)
+    least_total = int((2 * np.maximum(rest * (folds - rest), excess)).sum())
+    cells, apart = len(kinds) * folds, len(wanted) * folds
+    if cells > _CELLS:
+        return None, least, least_total, "stratified; too many sites for a proof"
+
+    # Columns: groups of each kind in each fold, deviations of each class in each fold, the largest.
+    def rows(left: NDArray[Any], low: Any, high: Any, middle: Any = 0, right: int = 0) -> Any:
+        beside = np.broadcast_to(middle, (len(left), apart)), np.full((len(left), 1), right)
+        return LinearConstraint(csr_array(np.hstack([left, *beside])), low, high)
+
+    counts = folds * np.kron(kinds.T, np.eye(folds))
+    share, each, nothing = np.repeat(wanted, folds), np.eye(apart), np.zeros((apart, cells))
+    rules = [
+        rows(np.kron(np.eye(len(kinds)), np.ones(folds)), many, many),  # each group has a fold
+        rows(np.tile(np.eye(folds), len(kinds)), 1, np.inf),  # no fold is empty
+        rows(counts, -np.inf, share, middle=-each),
+        rows(-counts, -np.inf, -share, middle=-each),
+        rows(nothing, -np.inf, 0, middle=each, right=-1),
+        rows(nothing[:1], least_total, np.inf, middle=1),
+    ]
+    low, high = np.zeros(cells + apart + 1), np.full(cells + apart + 1, np.inf)
+    high[:cells], low[-1] = np.repeat(many, folds), least
+    bounds, proved = [least, least_total], ["not proved", "not proved"]
+    dealt: NDArray[np.int64] | None = None
+    for stage, columns in enumerate((slice(-1, None), slice(cells, -1))):
+        aim = np.zeros(len(low))
+        aim[columns] = 1
+        solved = _solve(aim, Bounds(low, high), rules)
+        if solved.x is None:
+            break
+        dealt = np.rint(solved.x[:cells]).astype(np.int64).reshape(-1, folds)
+        deviation = np.abs(folds * (dealt.T @ kinds) - wanted)
+        reached = int(deviation.sum() if stage else deviation.max())
+        bounds[stage] = max(bounds[stage], int(np.ceil(solved.mip_dual_bound - 1e-6)))
+        # What a class has too many in some folds it lacks in others, so that the sum is even.
+        bounds[1] += bounds[1] % 2
+        if reached == bounds[stage]:
+            proved[stage] = "proved"
+        high[-1] = reached
+    effort = f"integer program: largest {proved[0]}, sum {proved[1]}"
+    return dealt, bounds[0], bounds[1], effort
+
+
+def _solve(aim: NDArray[np.float64], bounds: Bounds, rules: Sequence[LinearConstraint]) -> Any:
+    options: Any = {"node_limit": _NODES, "mip_rel_gap": 0.0, "parallel": False}
+    with warnings.catch_warnings():
+        # scipy passes on "parallel" and says that it does not know it.
+        warnings.filterwarnings("ignore", message="Unrecognized options detected")
+        return milp(
+            aim,
+            integrality=np.ones(len(aim), dtype=np.intp),
+            bounds=bounds,
+            constraints=rules,
+            options=options,
+        )
+
+
+def _stratified(label: NDArray[np.intp], group: NDArray[np.intp], folds: int) -> NDArray[np.intp]:
+    """Return the fold of each group as scikit-learn deals them, one by one."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fold = np.zeros(group.max() + 1, dtype=np.intp)
+    for number, (_, test) in enumerate(StratifiedGroupKFold(folds).split(label, label, group)):
+        fold[group[test]] = number
+    return fold
+
+
 def _named(label: str) -> str:
     return {"True": "the event", "False": "no event"}.get(label, f"'{label}'")
 
@@ -187,6 +279,22 @@ def _named(label: str) -> str:
 def _joined(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN_SITES
     return " + ".join(names[:_SHOWN_SITES]) + (f" + {more} more" if more > 0 else "")
+
+
+def _large(
+    table: NDArray[np.int64], labels: NDArray[Any], groups: Groups, folds: int
+) -> tuple[str, ...]:
+    """Return a line for each group with more of a class than a fold should have, largest first."""
+    total = table.sum(axis=0)
+    large = [
+        (-int(table[group, name]), groups.names[group], str(labels[name]), int(total[name]))
+        for group, name in zip(*np.nonzero(folds * table > total), strict=True)
+    ]
+    return tuple(
+        f"{groups.what} '{group}' has {-units} of the {count} units of {_named(name)}; a fold "
+        f"should have {count / folds:.1f}"
+        for units, group, name, count in sorted(large)
+    )
 
 
 def _check_enough(table: NDArray[np.int64], labels: NDArray[Any], what: str, folds: int) -> None:
@@ -201,37 +309,3 @@ def _check_enough(table: NDArray[np.int64], labels: NDArray[Any], what: str, fol
                 f"{count} unit(s) of {_named(str(label))} cannot fill {folds} folds; ask for fewer "
                 "folds, or add slides"
             )
-
-
-def _in_order(fold: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return folds numbered by their first group."""
-    names, first, code = np.unique(fold, return_index=True, return_inverse=True)
-    number = np.empty(len(names), dtype=np.intp)
-    number[np.argsort(first)] = np.arange(len(names))
-    return number[code]
-
-
-def _report(
-    fold: NDArray[np.intp], outcome: NDArray[Any], groups: Groups, folds: int, proof: Proof
-) -> FoldReport:
-    labels, label = np.unique(outcome.astype(str), return_inverse=True)
-    counts = np.zeros((folds, len(labels)), dtype=np.int64)
-    np.add.at(counts, (fold, label), 1)
-    table = np.zeros((len(groups.names), len(labels)), dtype=np.int64)
-    np.add.at(table, (groups.of_unit, label), 1)
-    large = [
-        Oversized(groups.names[group], str(labels[name]), int(table[group, name]))
-        for group, name in zip(*np.nonzero(folds * table > counts.sum(axis=0)), strict=True)
-    ]
-    return FoldReport(
-        what=groups.what,
-        labels=tuple(map(str, labels)),
-        counts=tuple(tuple(map(int, row)) for row in counts),
-        groups=tuple(len(set(groups.of_unit[fold == number])) for number in range(folds)),
-        deviation=proof.deal.largest / folds,
-        bound=proof.largest / folds,
-        total=proof.deal.total / folds,
-        total_bound=proof.total / folds,
-        effort=proof.effort,
-        oversized=tuple(sorted(large, key=lambda each: (-each.units, each.group, each.label))),
-    )

@@ -4,8 +4,11 @@ Folds: columns repeat, fold, unit_id: which units are tested. Few-shot: columns 
 unit_id: which units are trained on; tested are all units of all other cases.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,24 +17,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import Scheme, outcome_of, require_clean
+from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.site_folds import balanced_folds, linked_groups
-from madeleine_bench.data.split_files import (
-    FOLD_KEYS,
-    SHOT_KEYS,
-    Row,
-    key_names_of,
-    parse_splits,
-    read_frozen,
-    read_split_file,
-    split_csv,
-    write_frozen,
-)
+from madeleine_bench.data.tables import decode
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes, write_text
+from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import ProtocolSpec, ShotPlan
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
-from madeleine_bench.types import Splits, Units
+from madeleine_bench.types import Split, Splits, Units
 
+FOLD_KEYS = ("repeat", "fold")
+SHOT_KEYS = ("shots", "draw")
+
+Row = tuple[int, int, str]
 SplitState = Literal["given", "frozen", "changed", "new"]
 
 
@@ -75,15 +75,15 @@ def frozen_splits(
             leaks; the message names file, case and units.
     """
     scheme = scheme_of(task, protocol)
-    path = given
-    if path is None or not _is_of(path, scheme):
-        path = _frozen_path(folder, task, protocol, units)
-        if not path.is_file():
-            write_frozen(path, _drawn(task, protocol, units))
-    data = read_split_file(path) if path == given else read_frozen(path)
-    splits = _parsed(path, data, scheme, units, given)
-    advice = "" if path == given else " was changed; remove it to have it made again"
-    require_clean(splits, units, scheme, f"{path}{advice}")
+    splits = _given_splits(given, protocol, units)
+    if splits is not None:
+        require_clean(splits, units, scheme, str(given))
+        return splits
+    path = _frozen_path(folder, task, protocol, units)
+    if not path.is_file():
+        write_frozen(path, _drawn(task, protocol, units))
+    splits = parse_splits(path, read_frozen(path), units)
+    require_clean(splits, units, scheme, f"{path} was changed; remove it to have it made again")
     return splits
 
 
@@ -99,17 +99,16 @@ def find_splits(
     Raises:
         InputError: as `frozen_splits`, but for leaks.
     """
-    scheme = scheme_of(task, protocol)
-    if given is not None and _is_of(given, scheme):
-        data = read_split_file(given)
-        return FoundSplits(_parsed(given, data, scheme, units, given), given, "given")
+    splits = _given_splits(given, protocol, units)
+    if given is not None and splits is not None:
+        return FoundSplits(splits, given, "given")
     path = _frozen_path(folder, task, protocol, units)
-    there = path.is_file()
     drawn = _drawn(task, protocol, units)
-    data = read_split_file(path) if there else drawn
-    splits = _parsed(path, data, scheme, units, given)
-    state: SplitState = "new" if not there else "frozen" if data == drawn else "changed"
-    return FoundSplits(splits, path, state)
+    data = read_bytes(path) if path.is_file() else drawn
+    state: SplitState = "changed"
+    if data == drawn:
+        state = "frozen" if path.is_file() else "new"
+    return FoundSplits(parse_splits(path, data, units), path, state)
 
 
 def scheme_of(task: TaskSpec, protocol: ProtocolSpec) -> Scheme:
@@ -117,21 +116,164 @@ def scheme_of(task: TaskSpec, protocol: ProtocolSpec) -> Scheme:
     return "few-shot" if protocol.shot_plan else task.splits.scheme
 
 
-def _key_names(scheme: Scheme) -> tuple[str, str]:
-    return SHOT_KEYS if scheme == "few-shot" else FOLD_KEYS
+def split_csv(key_names: tuple[str, str], rows: Iterable[Row]) -> bytes:
+    """Return the bytes of a split file; its rows are sorted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*key_names, "unit_id"))
+    writer.writerows(sorted(rows))
+    return text.getvalue().encode()
 
 
-def _is_of(given: Path, scheme: Scheme) -> bool:
-    """Return whether a given file has the columns that a protocol needs."""
-    return key_names_of(given) == _key_names(scheme)
+def write_frozen(path: Path, data: bytes) -> None:
+    """Write a split file and, before it, its SHA-256.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_text(_sum_path(path), f"{hash_bytes(data)}  {path.name}\n")
+    write_bytes(path, data)
 
 
-def _parsed(path: Path, data: bytes, scheme: Scheme, units: Units, given: Path | None) -> Splits:
-    return parse_splits(path, data, _key_names(scheme), units, missing_allowed=path == given)
+def read_frozen(path: Path) -> bytes:
+    """Return the bytes of a split file, checked against its SHA-256 where that was written down.
+
+    Raises:
+        InputError: it cannot be read, or was changed.
+    """
+    data, noted = read_bytes(path), _sum_path(path)
+    if noted.is_file() and read_bytes(noted).split()[:1] != [hash_bytes(data).encode()]:
+        raise InputError(
+            f"{path} was changed; remove it to have it made again (its SHA-256 is not that in "
+            f"{noted.name})"
+        )
+    return data
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a split file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the split file {path}: {error.strerror}") from error
+
+
+def parse_splits(path: Path, data: bytes, units: Units, *, missing_allowed: bool = False) -> Splits:
+    """Return the splits of a file; its header says of which kind they are.
+
+    Args:
+        path: the file, for messages.
+        data: its bytes.
+        units: the units that are divided.
+        missing_allowed: whether it may name units that have no label or no features.
+
+    Raises:
+        InputError: the file is broken or names a unit that there is not; the message has the row.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(decode(data, path), newline=""), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: not a split file: {error}") from error
+    if len(lines) < 2:
+        raise InputError(f"{path}: no splits in the file; expected a header and rows")
+    kinds = [names for names in (FOLD_KEYS, SHOT_KEYS) if lines[0] == [*names, "unit_id"]]
+    if not kinds:
+        raise InputError(
+            f"{path}: row 1 is {','.join(lines[0])}; expected repeat,fold,unit_id (which units are "
+            "tested) or shots,draw,unit_id (which units are trained on)"
+        )
+    members = _members(path, lines, units, missing_allowed=missing_allowed)
+    listed = {key: np.array(sorted(members[key]), dtype=np.intp) for key in sorted(members)}
+    case, _ = pd.factorize(units.table["case_id"])
+    splits = _Listed(tuple(listed.items()), case, trains=kinds[0] == SHOT_KEYS)
+    return Splits(kinds[0], splits, hash_bytes(data))
+
+
+@dataclass(frozen=True)
+class _Listed(Sequence[Split]):
+    """Splits that are held as their file has them: the other side of one is made when asked for.
+
+    Fifty draws of few shots leave nearly all units to test on, fifty times.
+
+    Attributes:
+        listed: key and sorted positions of each split, sorted by key.
+        case: (unit,) a number for each case.
+        trains: whether the listed units are trained on; then no other unit of their cases is tested
+            on. Else they are tested on, and all others trained on.
+    """
+
+    listed: tuple[tuple[tuple[int, int], NDArray[np.intp]], ...]
+    case: NDArray[np.intp]
+    trains: bool
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return replace(self, listed=self.listed[index])
+        key, rows = self.listed[index]
+        if self.trains:
+            others = np.flatnonzero(~np.isin(self.case, self.case[rows]))
+            return Split(key, rows, others)
+        return Split(key, np.setdiff1d(np.arange(len(self.case)), rows), rows)
+
+
+def _sum_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _members(
+    path: Path, lines: list[list[str]], units: Units, *, missing_allowed: bool
+) -> dict[tuple[int, int], set[int]]:
+    """Return the rows of the unit table that a file lists under each key."""
+    position = {unit_id: row for row, unit_id in enumerate(units.table["unit_id"])}
+    left_out: set[str] = set()
+    if missing_allowed:
+        left_out = {i for ids in units.missing.values() for i in ids} - set(position)
+    members: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) != 3 or not (cells[0].isdecimal() and cells[1].isdecimal()):
+            raise InputError(
+                f"{path}: row {number} is '{','.join(cells)}'; expected two whole numbers and a "
+                "unit id"
+            )
+        key, unit_id = (int(cells[0]), int(cells[1])), canonical_id(cells[2])
+        if unit_id in left_out:
+            members[key]  # The split stays, should all its units be left out.
+        elif unit_id not in position:
+            raise InputError(
+                f"{path}: row {number}: no unit is called '{unit_id}'; units look like "
+                f"'{units.table['unit_id'].iloc[0]}'"
+            )
+        elif position[unit_id] in members[key]:
+            raise InputError(f"{path}: row {number}: '{unit_id}' stands twice in one split")
+        else:
+            members[key].add(position[unit_id])
+    return members
+
+
+def _given_splits(given: Path | None, protocol: ProtocolSpec, units: Units) -> Splits | None:
+    """Return the splits of a given file where they are of the kind that a protocol needs."""
+    if given is None:
+        return None
+    splits = parse_splits(given, read_bytes(given), units, missing_allowed=True)
+    needed = SHOT_KEYS if protocol.shot_plan else FOLD_KEYS
+    return splits if splits.key_names == needed else None
 
 
 def _frozen_path(folder: Path, task: TaskSpec, protocol: ProtocolSpec, units: Units) -> Path:
-    return folder / f"{task.name}-{_plan_name(task, protocol.shot_plan)}-{units.hash[:12]}.csv"
+    plan = protocol.shot_plan
+    if plan is None:
+        name = f"{task.splits.scheme}-{task.splits.repeats}x{task.splits.folds}"
+    else:
+        rule = "" if plan.rule == "distinct-cases" else f"{plan.rule}-"
+        name = f"few-shot-{rule}{'-'.join(map(str, _shots(task, plan)))}x{plan.draws}"
+    return folder / f"{task.name}-{name}-{units.hash[:12]}.csv"
 
 
 def _drawn(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> bytes:
@@ -141,13 +283,6 @@ def _drawn(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> bytes:
     if task.splits.scheme == "site-preserved-optimal":
         return split_csv(FOLD_KEYS, _optimal_folds(task, units))
     return split_csv(FOLD_KEYS, _draw_folds(task, units))
-
-
-def _plan_name(task: TaskSpec, few_shot: ShotPlan | None) -> str:
-    if few_shot is None:
-        return f"{task.splits.scheme}-{task.splits.repeats}x{task.splits.folds}"
-    rule = "" if few_shot.rule == "distinct-cases" else f"{few_shot.rule}-"
-    return f"few-shot-{rule}{'-'.join(map(str, _shots(task, few_shot)))}x{few_shot.draws}"
 
 
 def _shots(task: TaskSpec, few_shot: ShotPlan) -> tuple[int, ...]:
@@ -190,11 +325,11 @@ def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     groups = linked_groups(units.table["case_id"].to_numpy(dtype=str), sites)
     ids = units.table["unit_id"].to_numpy(dtype=str)
     try:
-        found, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
+        fold, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
     except InputError as error:
         raise InputError(f"{task.id}: {error}") from error
-    for fold, unit_id in zip(found, ids, strict=True):
-        yield 0, int(fold), str(unit_id)
+    for number, unit_id in zip(fold, ids, strict=True):
+        yield 0, int(number), str(unit_id)
 
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:

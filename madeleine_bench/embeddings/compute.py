@@ -1,15 +1,18 @@
 """Running encoders over bags, with the contract checked at the door."""
 
+import faulthandler
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.alarm import OutOfTime, alarm, can_alarm
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
-from madeleine_bench.embeddings.time_limit import time_limit
 from madeleine_bench.encoders.base import (
     AttentiveEncoder,
     SlideEncoder,
@@ -19,6 +22,43 @@ from madeleine_bench.encoders.base import (
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
+
+GRACE_S = 3.0
+
+
+@contextmanager
+def time_limit(seconds: float | None, what: str) -> Iterator[None]:
+    """End the block after some seconds; None sets no limit.
+
+    Python code is interrupted by a signal. Compiled code does not see it, nor is a thread other
+    than the main one interrupted; then the whole process ends, with exit code 1, where the grace
+    of 3 s passes too. So a block with a limit runs in a worker that may be lost.
+
+    Args:
+        seconds: of wall time, above 0.
+        what: begins the message.
+
+    Raises:
+        CheckFailed: the block took longer.
+    """
+    if seconds is None:
+        yield
+        return
+    with open(os.devnull, "w") as silent:
+        # Its watch is a thread of C, which needs no lock of the interpreter to end the process.
+        grace_s = GRACE_S if can_alarm() else 0.0
+        faulthandler.dump_traceback_later(seconds + grace_s, exit=True, file=silent)
+        try:
+            with alarm(seconds):
+                yield
+        except OutOfTime as error:
+            raise CheckFailed(
+                f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
+                "leave it out"
+            ) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
 
 # Scanners of "40x" differ by some per cent, so 19.9x from micrometres a pixel is 20x.
 _SAME_POWER = 0.05

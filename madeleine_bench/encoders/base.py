@@ -1,6 +1,5 @@
-"""The one interface a slide encoder has, built in or a stranger's."""
+"""The one interface a slide encoder has, built in or third-party."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,7 +11,7 @@ from madeleine_bench.specs.card import MAX_DIM, EncoderCard
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
 @runtime_checkable
@@ -46,7 +45,7 @@ class AttentiveEncoder(SlideEncoder, Protocol):
 
 @runtime_checkable
 class TrainableEncoder(SlideEncoder, Protocol):
-    """A slide encoder whose network can be trained further, or anew, on the labels of a task."""
+    """A slide encoder whose network can be trained further, or again, on the labels of a task."""
 
     def network(
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
@@ -70,8 +69,7 @@ class BaseEncoder:
     """What an encoder class inherits: the constructor that the registry calls.
 
     A subclass takes `card`, `weights` (path of the checked weights file, or None) and the card's
-    `parameters` as keywords, and implements `encode`; `encode_batch` is worth overriding where
-    several bags at once are faster.
+    `parameters` as keywords, and implements `encode`.
     """
 
     def __init__(self, card: EncoderCard, weights: Path | None = None) -> None:
@@ -86,10 +84,6 @@ class BaseEncoder:
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the embedding of one slide, shape (dim,)."""
         raise NotImplementedError(f"{type(self).__name__} must implement encode(bag)")
-
-    def encode_batch(self, bags: Sequence[Bag]) -> NDArray[np.floating]:
-        """Return the embeddings of several slides, slide x dim."""
-        return np.stack([as_array(self.encode(bag)) for bag in bags])
 
 
 class WithoutNetwork(BaseEncoder):

@@ -15,12 +15,19 @@ from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag
 
 
-class RandomProjection(WithoutNetwork):
-    """The mean over patches, projected to `dim` random directions (Johnson-Lindenstrauss)."""
+class _OfWidth(WithoutNetwork):
+    """A control whose embeddings are `dim` wide, whatever the patches are."""
 
     def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
         super().__init__(card, weights)
         self.dim = dim
+
+
+class RandomProjection(_OfWidth):
+    """The mean over patches, projected to `dim` random directions (Johnson-Lindenstrauss)."""
+
+    def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
+        super().__init__(card, weights, dim=dim)
         self._matrices: dict[int, NDArray[np.float64]] = {}
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
@@ -43,24 +50,16 @@ class PatchCount(WithoutNetwork):
         return np.array([np.log(len(bag.features))])
 
 
-class SiteOnly(WithoutNetwork):
+class SiteOnly(_OfWidth):
     """Where the case was treated, and nothing else; slides without a site share one embedding."""
-
-    def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
-        super().__init__(card, weights)
-        self.dim = dim
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return a random direction that belongs to the site, shape (dim,)."""
         return rng_for("site-only", bag.site or "").standard_normal(self.dim)
 
 
-class CaseId(WithoutNetwork):
+class CaseId(_OfWidth):
     """Which case it is, and nothing else: above chance only where a case crosses folds."""
-
-    def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
-        super().__init__(card, weights)
-        self.dim = dim
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return a random direction that belongs to the case, shape (dim,)."""

@@ -18,10 +18,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from madeleine_bench.models.madeleine import Madeleine
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
-class TrainedMadeleine(BaseEncoder):
+class _Madeleine(BaseEncoder):
+    """What both have in common: the model of a bag gives its embedding and its attention."""
+
+    def encode(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the slide embedding, shape (width,), float32.
+
+        Raises:
+            InputError: no model is of the bag's organ or takes features of its width, or the stain
+                has no encoding.
+        """
+        import torch
+
+        model, stain = self._fitting(bag)
+        with torch.inference_mode():
+            embedding: NDArray[np.float32] = model.encode(_tensor(bag), stain).numpy()
+        return embedding
+
+    def attention(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the weight of each patch in each head, (patch, head); each head adds up to 1.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        import torch
+
+        model, stain = self._fitting(bag)
+        patches = _tensor(bag)
+        stains = None if stain is None else torch.full((len(patches),), stain)
+        with torch.inference_mode():
+            _, scores = model.embed_patches(patches, stains)
+            weights: NDArray[np.float32] = scores.softmax(dim=0).numpy()
+        return weights
+
+    def _fitting(self, bag: Bag) -> "tuple[Madeleine, int | None]":
+        """Return the model for a bag, and the index of the bag's stain where it is an input."""
+        raise NotImplementedError
+
+
+class TrainedMadeleine(_Madeleine):
     """Madeleine with the weights of its card.
 
     Weights may hold a model for each organ; a bag then goes to the model of its own organ, and a
@@ -38,27 +76,8 @@ class TrainedMadeleine(BaseEncoder):
         if weights is None:
             raise InputError(f"the card of {card.name} has no 'weights' {{path, sha256}}")
         self._models: dict[str, tuple[ModelDescription, Madeleine]] = {}
-        for key, (description, state) in read_weights(weights).items():
-            self._models[key] = (description, description.build(state))
-
-    def encode(self, bag: Bag) -> NDArray[np.floating]:
-        """Return the slide embedding, shape (width,), float32.
-
-        Raises:
-            InputError: no model is of the bag's organ or takes features of its width, or the stain
-                has no encoding.
-        """
-        model, stain = self._fitting(bag)
-        return _encode(model, bag, stain)
-
-    def attention(self, bag: Bag) -> NDArray[np.floating]:
-        """Return the weight of each patch in each head, (patch, head); each head adds up to 1.
-
-        Raises:
-            InputError: as `encode`.
-        """
-        model, stain = self._fitting(bag)
-        return _attention(model, bag, stain)
+        for organ, (description, state) in read_weights(weights).items():
+            self._models[organ] = (description, description.build(state))
 
     def network(
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
@@ -80,14 +99,8 @@ class TrainedMadeleine(BaseEncoder):
                 f"the weights take patch features of width {description.input_dim}, the bags have "
                 f"{input_dim}; another protocol may start from scratch (finetune-scratch)"
             )
-        return _with_head(
-            input_dim,
-            description.width,
-            description.heads,
-            outputs,
-            seed,
-            model.state_dict() if from_weights else None,
-        )
+        state = model.state_dict() if from_weights else None
+        return _with_head(input_dim, description.width, description.heads, outputs, seed, state)
 
     @property
     def n_parameters(self) -> int:
@@ -95,14 +108,20 @@ class TrainedMadeleine(BaseEncoder):
         return _largest(model for _, model in self._models.values())
 
     def _fitting(self, bag: Bag) -> "tuple[Madeleine, int | None]":
-        """Return the model for a bag, and the index of the bag's stain where it is an input."""
         description, model = self._model_for(bag.organ)
         if bag.features.shape[1] != description.input_dim:
             raise InputError(
                 f"the model takes patch features of width {description.input_dim}, "
                 f"the bag has {bag.features.shape[1]}"
             )
-        return model, _stain_index(description, bag)
+        if not description.stain_encoding:
+            return model, None
+        if bag.stain not in description.stains:
+            raise InputError(
+                f"the slide is of stain {bag.stain}; the weights have encodings of: "
+                f"{', '.join(description.stains)}"
+            )
+        return model, description.stains.index(bag.stain)
 
     def _model_for(self, organ: str | None) -> "tuple[ModelDescription, Madeleine]":
         if len(self._models) == 1:
@@ -117,7 +136,7 @@ class TrainedMadeleine(BaseEncoder):
         return self._models[organ]
 
 
-class UntrainedMadeleine(BaseEncoder):
+class UntrainedMadeleine(_Madeleine):
     """Madeleine's architecture with random weights: what the architecture alone is worth."""
 
     def __init__(
@@ -126,14 +145,6 @@ class UntrainedMadeleine(BaseEncoder):
         super().__init__(card, weights)
         self.width, self.heads = width, heads
         self._models: dict[int, Madeleine] = {}
-
-    def encode(self, bag: Bag) -> NDArray[np.floating]:
-        """Return the slide embedding, shape (width,), float32."""
-        return _encode(self._model_of(bag), bag, None)
-
-    def attention(self, bag: Bag) -> NDArray[np.floating]:
-        """Return the weight of each patch in each head, (patch, head); each head adds up to 1."""
-        return _attention(self._model_of(bag), bag, None)
 
     def network(
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
@@ -146,23 +157,20 @@ class UntrainedMadeleine(BaseEncoder):
         """Of the largest network made so far; None before the first bag."""
         return _largest(self._models.values()) if self._models else None
 
-    def _model_of(self, bag: Bag) -> "Madeleine":
-        input_dim = bag.features.shape[1]
-        if input_dim not in self._models:
-            self._models[input_dim] = self._make(input_dim)
-        return self._models[input_dim]
-
-    def _make(self, input_dim: int) -> "Madeleine":
+    def _fitting(self, bag: Bag) -> "tuple[Madeleine, None]":
         import torch
 
         from madeleine_bench.models.madeleine import Madeleine, initialise
 
-        # Made as an outline first: torch's own filling would move the global random state.
-        with torch.device("meta"):
-            model = Madeleine(input_dim, self.width, self.heads).eval()
-        model.to_empty(device="cpu")
-        initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
-        return model
+        input_dim = bag.features.shape[1]
+        if input_dim not in self._models:
+            # Made as an outline first: torch's own filling would move the global random state.
+            with torch.device("meta"):
+                model = Madeleine(input_dim, self.width, self.heads).eval()
+            model.to_empty(device="cpu")
+            initialise(model, seed_for("untrained-madeleine", input_dim, self.width, self.heads))
+            self._models[input_dim] = model
+        return self._models[input_dim], None
 
 
 def _with_head(
@@ -175,8 +183,8 @@ def _with_head(
 ) -> "BagNetwork":
     """Return the model with a linear head; parameters are drawn where no state gives them."""
     from madeleine_bench.models.madeleine import Madeleine
+    from madeleine_bench.models.mil.base import initialise_network
     from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MadeleineEmbedder
-    from madeleine_bench.models.mil.start import initialise_network
 
     model = Madeleine(input_dim, width, heads)
     network = EmbedderWithHead(MadeleineEmbedder(model), width, outputs)
@@ -188,36 +196,6 @@ def _with_head(
 
 def _largest(models: "Iterable[Madeleine]") -> int:
     return max(sum(part.numel() for part in model.parameters()) for model in models)
-
-
-def _stain_index(description: ModelDescription, bag: Bag) -> int | None:
-    if not description.stain_encoding:
-        return None
-    if bag.stain not in description.stains:
-        raise InputError(
-            f"the slide is of stain {bag.stain}; the weights have encodings of: "
-            f"{', '.join(description.stains)}"
-        )
-    return description.stains.index(bag.stain)
-
-
-def _encode(model: "Madeleine", bag: Bag, stain: int | None) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        embedding: NDArray[np.float32] = model.encode(_tensor(bag), stain).numpy()
-    return embedding
-
-
-def _attention(model: "Madeleine", bag: Bag, stain: int | None) -> NDArray[np.float32]:
-    import torch
-
-    patches = _tensor(bag)
-    stains = None if stain is None else torch.full((len(patches),), stain)
-    with torch.inference_mode():
-        _, scores = model.embed_patches(patches, stains)
-        weights: NDArray[np.float32] = scores.softmax(dim=0).numpy()
-    return weights
 
 
 def _tensor(bag: Bag) -> "Tensor":

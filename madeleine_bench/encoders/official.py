@@ -6,11 +6,9 @@ References:
     (table of slide encoders, README of github.com/mahmoodlab/TRIDENT).
 """
 
-import json
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -18,9 +16,9 @@ from madeleine_bench.encoders.weights import CITATION, ModelDescription, check_s
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_file
-from madeleine_bench.specs.card import EncoderCard, Weights, card_text
+from madeleine_bench.specs.card import EncoderCard, Weights, Width, card_text
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.loader import Spec, did_you_mean
+from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
 
 if TYPE_CHECKING:
@@ -38,9 +36,6 @@ STAINS = {
     "JONES": "Jones",
     "TRICHROME": "trichrome",
 }
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # the zip of today, the bare pickle of before 1.6
-_MODULE = "module."  # what DataParallel puts before each name
 
 
 class OfficialConfig(Spec):
@@ -58,8 +53,8 @@ class OfficialConfig(Spec):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    patch_embedding_dim: int = Field(gt=0)
-    wsi_encoder_hidden_dim: int = Field(gt=0)
+    patch_embedding_dim: Width
+    wsi_encoder_hidden_dim: Width
     n_heads: int = Field(gt=0)
     wsi_encoder: Literal["abmil"] = "abmil"
     activation: Literal["softmax"] = "softmax"
@@ -67,145 +62,96 @@ class OfficialConfig(Spec):
     MODALITIES: list[str] = Field(default=["HE", "HER2", "PGR", "KI67", "ER"], min_length=1)
 
 
-@dataclass(frozen=True)
-class Imported:
+class Imported(NamedTuple):
     """Where the encoder lies now, and the keys of the config that were passed over."""
 
     card: Path
     weights: Path
-    passed_over: tuple[str, ...]
+    passed_over: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where an import goes.
+def import_official(
+    weights: Path,
+    config: Path,
+    folder: Path,
+    *,
+    name: str = NAME,
+    cohort: str = "acrobat",
+    force: bool = False,
+) -> Imported:
+    """Return what was written: official weights as safetensors, and their card.
 
-    Attributes:
+    Args:
+        weights: model.pt, as published.
+        config: model_config.json, as published.
         folder: gets `<name>.safetensors` and `<name>.yaml`.
         name: of the encoder.
         cohort: id of the cohort the model was trained on.
         force: whether files that are there already are replaced.
-    """
-
-    folder: Path
-    name: str = NAME
-    cohort: str = "acrobat"
-    force: bool = False
-
-    @property
-    def card(self) -> Path:
-        """The path of the card."""
-        return self.folder / f"{self.name}.yaml"
-
-    @property
-    def weights(self) -> Path:
-        """The path of the weights."""
-        return self.folder / f"{self.name}.safetensors"
-
-
-def import_official(weights: Path, config: Path, target: Target) -> Imported:
-    """Return what was written: official weights as safetensors, and their card.
 
     Raises:
         InputError: a file cannot be read or is not what it should be, the weights are not of the
             model that the config describes, or a file is there already.
     """
-    organ = _check_target(target)
-    described, passed_over = read_config(config)
+    done = Imported(folder / f"{name}.yaml", folder / f"{name}.safetensors", [])
+    organ = _check_target(done, name, cohort, force)
+    keys = read_yaml(config)  # as every JSON file is YAML
+    described = parse_spec(OfficialConfig, keys, config)
+    state = read_state(weights)
+    origin: Any = {"origin": "official weights", "sha256_of_origin": hash_file(weights)}
     description = ModelDescription(
         input_dim=described.patch_embedding_dim,
         width=described.wsi_encoder_hidden_dim,
         heads=described.n_heads,
         stains=_stains(described, config),
         stain_encoding=described.add_stain_encoding,
-        cohort=target.cohort,
-        extra={"origin": "official weights", "sha256_of_origin": _hash(weights)},
+        cohort=cohort,
+        **origin,
     )
-    state = read_state(weights)
     check_state(f"{weights} (as {config} describes it)", description, state)
-    write_weights(target.weights, {organ: (description, state)})
-    write_text(target.card, card_text(_card(target, description)))
-    return Imported(target.card, target.weights, passed_over)
-
-
-def read_config(path: Path) -> tuple[OfficialConfig, tuple[str, ...]]:
-    """Return the official config, and its keys that do not say what the model is.
-
-    Raises:
-        InputError: the file is absent, is no JSON object, lacks a key, or describes another model.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    known = OfficialConfig.model_fields
-    others = tuple(sorted(set(data) - set(known)))
-    try:
-        return OfficialConfig.model_validate(data), others
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = str(fault["loc"][0])
-        if fault["type"] == "missing":
-            hint = did_you_mean(key, others).replace("valid:", "its other keys:")
-            raise InputError(f"{path}: key '{key}' is missing{hint}") from error
-        raise InputError(f"{path}: key '{key}' is {data[key]!r}: {fault['msg']}") from error
+    write_weights(done.weights, {organ: (description, state)})
+    write_text(done.card, card_text(_card(name, done.weights, description)))
+    return done._replace(passed_over=sorted(set(keys) - set(OfficialConfig.model_fields)))
 
 
 def read_state(path: Path) -> "dict[str, Tensor]":
     """Return the state dict of a torch file, names without "module.", as float32.
 
-    Only tensors and plain containers are read: a file with any other object in it is refused
-    before that object is made.
-
     Raises:
-        InputError: the file is absent, damaged, holds other objects, or is no state dict.
+        InputError: the file is absent, damaged, holds more than tensors, or is no state dict.
     """
     import torch
 
-    _check_start(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises almost anything
-        raise InputError(_refusal(path, error)) from error
-    for key in _WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-            break
-    if not isinstance(found, dict) or not found:
-        raise InputError(f"{path}: expected tensors by name, found {type(found).__name__}")
-    state = {}
-    for name, tensor in found.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise InputError(f"{path}: '{name}' is {kind}, expected a tensor of floats")
-        state[str(name)] = tensor.to(torch.float32)
-    if all(name.startswith(_MODULE) for name in state):
-        state = {name.removeprefix(_MODULE): tensor for name, tensor in state.items()}
-    return state
+    from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
+
+    if path.is_file():
+        with path.open("rb") as handle:
+            if not (start := handle.read(4)).startswith((b"PK\x03\x04", b"\x80")):
+                raise InputError(f"{path} was not written by torch.save: it begins with {start!r}")
+    state = read_state(path)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"{path}: '{name}' is {tensor.dtype}, expected a tensor of floats")
+    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
 
 
-def _check_target(target: Target) -> str:
+def _check_target(target: Imported, name: str, cohort: str, force: bool) -> str:
     """Return the organ of the cohort, after checking that the target can be written."""
     try:
-        TypeAdapter(Identifier).validate_python(target.name)
+        TypeAdapter(Identifier).validate_python(name)
     except ValidationError as error:
         raise InputError(
-            f"'{target.name}' cannot name an encoder: use small letters, digits, single hyphens, "
+            f"'{name}' cannot name an encoder: use small letters, digits, single hyphens, "
             "and no name that Windows reserves, such as con"
         ) from error
     cohorts = load_catalogue().cohorts
-    if target.cohort not in cohorts:
-        hint = did_you_mean(target.cohort, sorted(cohorts))
-        raise InputError(f"no cohort is called '{target.cohort}'{hint} (mbench tasks validate)")
+    if cohort not in cohorts:
+        hint = did_you_mean(cohort, sorted(cohorts))
+        raise InputError(f"no cohort is called '{cohort}'{hint} (mbench tasks validate)")
     for path in (target.card, target.weights):
-        if path.exists() and not target.force:
+        if path.exists() and not force:
             raise InputError(f"{path} exists; choose another --name or --out, or add --force")
-    return cohorts[target.cohort].organ
+    return cohorts[cohort].organ
 
 
 def _stains(described: OfficialConfig, path: Path) -> tuple[str, ...]:
@@ -220,50 +166,23 @@ def _stains(described: OfficialConfig, path: Path) -> tuple[str, ...]:
     return stains
 
 
-def _card(target: Target, description: ModelDescription) -> EncoderCard:
-    sha256 = hash_file(target.weights)
+def _card(name: str, weights: Path, description: ModelDescription) -> EncoderCard:
+    sha256 = hash_file(weights)
     encodings = ", stain encodings" * description.stain_encoding
     return EncoderCard(
-        name=target.name,
+        name=name,
         revision=sha256[:12],
         title=f"Madeleine{encodings}, official weights",
         implementation="madeleine_bench.encoders.madeleine:TrainedMadeleine",
-        weights=Weights(path=target.weights.name, sha256=sha256),
+        weights=Weights(path=weights.name, sha256=sha256),
         patch_encoder="conch_v1",
         input_dim=description.input_dim,
         magnification=10,
         patch_size=256,
         dim=description.width,
-        training_cohorts=(target.cohort,),
+        training_cohorts=(description.cohort,),
         licence="CC BY-NC-ND 4.0",
         description="The weights published by the authors of Madeleine, imported unchanged. Their "
         "licence forbids commercial use and passing on changed copies.",
         citation=CITATION,
     )
-
-
-def _check_start(path: Path) -> None:
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(4)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if not start.startswith(_TORCH_STARTS):
-        raise InputError(f"{path} was not written by torch.save: it begins with {start!r}")
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    if type(error).__name__ == "UnpicklingError":
-        return (
-            f"{path} holds Python objects besides tensors, which could run code when read, so it "
-            "was not read on. Save the state dict alone: torch.save(model.state_dict(), ...)"
-        )
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return f"{path} is damaged or no torch file ({reason}); download it again"
-
-
-def _hash(path: Path) -> str:
-    try:
-        return hash_file(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -9,42 +9,40 @@ from madeleine_bench.encoders.base import WithoutNetwork
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 
-class MeanPool(WithoutNetwork):
+class _Pooling(WithoutNetwork):
+    """A pooling with a linear head on it, where labels are to train one."""
+
+    pooling = "MeanPooling"
+
+    def network(
+        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
+    ) -> "BagNetwork":
+        """Return a linear head on the pooled features."""
+        from madeleine_bench.models.mil import embedder_head
+        from madeleine_bench.models.mil.base import initialise_network
+
+        pooling = getattr(embedder_head, self.pooling)()
+        network = embedder_head.EmbedderWithHead(pooling, input_dim, outputs)
+        initialise_network(network, seed)
+        return network
+
+
+class MeanPool(_Pooling):
     """The mean over patches of each feature: the baseline every slide encoder must beat."""
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the mean feature vector, shape (dim of the patch features,), summed in float64."""
         return np.asarray(bag.features.mean(axis=0, dtype=np.float64))
 
-    def network(
-        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
-    ) -> "BagNetwork":
-        """Return a linear head on the mean; there is nothing else to train."""
-        from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MeanPooling
-        from madeleine_bench.models.mil.start import initialise_network
 
-        network = EmbedderWithHead(MeanPooling(), input_dim, outputs)
-        initialise_network(network, seed)
-        return network
-
-
-class MaxPool(WithoutNetwork):
+class MaxPool(_Pooling):
     """The maximum over patches of each feature."""
+
+    pooling = "MaxPooling"
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the largest value of each feature, shape (dim of the patch features,)."""
         return np.asarray(bag.features.max(axis=0))
-
-    def network(
-        self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
-    ) -> "BagNetwork":
-        """Return a linear head on the maximum; there is nothing else to train."""
-        from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MaxPooling
-        from madeleine_bench.models.mil.start import initialise_network
-
-        network = EmbedderWithHead(MaxPooling(), input_dim, outputs)
-        initialise_network(network, seed)
-        return network

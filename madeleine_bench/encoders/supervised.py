@@ -13,7 +13,7 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag
 
 if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+    from madeleine_bench.models.mil.base import BagNetwork
 
 NETWORKS = ("abmil", "clam-sb", "dsmil", "ilra", "mean-mlp", "transmil")
 
@@ -57,7 +57,7 @@ class SupervisedMil(BaseEncoder):
     ) -> "BagNetwork":
         """Return the network, all of it drawn from the seed."""
         from madeleine_bench.models.mil import Abmil, ClamSb, DsMil, Ilra, MeanMlp, TransMil
-        from madeleine_bench.models.mil.start import initialise_network
+        from madeleine_bench.models.mil.base import initialise_network
 
         makers: dict[str, type[BagNetwork]] = {
             "abmil": Abmil,

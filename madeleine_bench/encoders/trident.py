@@ -1,35 +1,174 @@
-"""Slide encoders of others through TRIDENT: TITAN, PRISM, CHIEF, GigaPath, FEATHER, Madeleine.
+"""Third-party slide encoders through TRIDENT: TITAN, PRISM, CHIEF, GigaPath, FEATHER, Madeleine.
+
+TRIDENT is not on PyPI, most of the weights are gated, and TRIDENT takes no path of a weights file:
+what a user has already is found in the cache of the hub (HF_HOME), or where TRIDENT's own
+slide_encoder_models/local_ckpts.json points to (docs/external-encoders.md).
 
 References:
     github.com/mahmoodlab/TRIDENT, slide_encoder_models/load.py; Zhang et al., arXiv 2502.06750.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import importlib
+import importlib.util
+import io
+from contextlib import AbstractContextManager, chdir, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.encoders.base import BaseEncoder
-from madeleine_bench.encoders.trident_loading import (
-    MODELS,
-    PIP,
-    ExternalModel,
-    installed,
-    load_network,
-    trident_factory,
-)
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag
 
+if TYPE_CHECKING:
+    import torch
+
+PIP = "pip install git+https://github.com/mahmoodlab/TRIDENT"
+_LOADER = "trident.slide_encoder_models.load"
 IMPLEMENTATION = "madeleine_bench.encoders.trident:TridentEncoder"
 NO_LEVEL0_SIZE = (
     "its file does not state patch_size_level0, the side of a patch in level-0 pixels, by which "
     "the model places the patches; TRIDENT, AtlasPatch and mbench features extract state it"
 )
+
+
+@dataclass(frozen=True)
+class ExternalModel:
+    """What a model of TRIDENT's needs.
+
+    Attributes:
+        page: where its weights are asked for.
+        gated: whether they are given out on request alone.
+        places: whether it uses the coordinates of the patches and their size at level 0.
+        more: what it needs besides TRIDENT.
+    """
+
+    page: str
+    gated: bool
+    places: bool
+    more: str
+
+
+_TRANSFORMERS = "pip install 'transformers>=4.51,<5'"
+# By their names in TRIDENT; the facts are of its README and slide_encoder_models/load.py.
+MODELS = {
+    "chief": ExternalModel(
+        "https://github.com/hms-dbmi/CHIEF",
+        gated=False,
+        places=False,
+        more="pip install addict; a clone of that repository with CHIEF_pretraining.pth and "
+        "Text_emdding.pth, from the page's link, in its model_weight/, and the path of the clone "
+        'under "chief" in trident/slide_encoder_models/local_ckpts.json',
+    ),
+    "feather": ExternalModel(
+        "https://huggingface.co/MahmoodLab/abmil.base.conch_v15.pc108-24k",
+        gated=True,
+        places=False,
+        more=_TRANSFORMERS,
+    ),
+    "gigapath": ExternalModel(
+        "https://huggingface.co/prov-gigapath/prov-gigapath",
+        gated=True,
+        places=True,
+        more="an NVIDIA GPU; pip install fairscale flash-attn "
+        "git+https://github.com/prov-gigapath/prov-gigapath.git",
+    ),
+    "madeleine": ExternalModel(
+        "https://huggingface.co/MahmoodLab/madeleine",
+        gated=True,
+        places=False,
+        more="pip install git+https://github.com/mahmoodlab/MADELEINE.git (or go without TRIDENT: "
+        "mbench encoders import madeleine-official)",
+    ),
+    "prism": ExternalModel(
+        "https://huggingface.co/paige-ai/Prism",
+        gated=True,
+        places=False,
+        more="pip install environs==11.0.0 sacremoses==0.1.1 'transformers>=4.51,<5'",
+    ),
+    "titan": ExternalModel(
+        "https://huggingface.co/MahmoodLab/TITAN", gated=True, places=True, more=_TRANSFORMERS
+    ),
+}
+
+
+def installed() -> bool:
+    """Return whether TRIDENT is installed; nothing of it is run."""
+    return any((place / "slide_encoder_models").is_dir() for place in _places_of_trident())
+
+
+def _places_of_trident() -> list[Path]:
+    spec = importlib.util.find_spec("trident")
+    return [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+
+
+def load_network(name: str, model: str) -> "torch.nn.Module":
+    """Return a network of TRIDENT's with its weights.
+
+    Args:
+        name: of the encoder, for messages.
+        model: its name in TRIDENT.
+
+    Raises:
+        InputError: TRIDENT is not installed, is another package of the name, cannot be imported,
+            does not know the model, or could not get its weights or build it.
+    """
+    about = MODELS[model]
+    if not installed():
+        weights = f"Its weights: {about.page}"
+        if about.gated:
+            weights = f"Its weights are gated: ask for access at {about.page}, then hf auth login"
+        fault = f"not installed; {PIP} (the package 'trident' on PyPI is an astrophysics code). "
+        fault += weights
+        if others := _places_of_trident():
+            fault = (
+                f"not the package 'trident' at {others[0]} (on PyPI the name belongs to an "
+                f"astrophysics code); pip uninstall trident, then {PIP}"
+            )
+        raise InputError(f"{name}: it is loaded by TRIDENT, which is {fault}")
+    step = "import"
+    try:
+        # TRIDENT prints tracebacks of what it then raises; for CHIEF it changes the folder too.
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), chdir("."):
+            create = importlib.import_module(_LOADER).encoder_factory
+            step = "load"
+            network: torch.nn.Module = create(model, pretrained=True, freeze=True)
+            return network
+    except Exception as error:  # TRIDENT, the hub and the network each raise their own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+        if step == "import":  # a package built for another torch raises almost anything
+            raise InputError(
+                f"{name}: TRIDENT is installed but cannot be imported ({cause}); install it "
+                f"again with what it requires: {PIP}"
+            ) from error
+        raise InputError(f"{name}: {_reason(model, error, cause)}") from error
+
+
+def _reason(model: str, error: Exception, cause: str) -> str:
+    """Return what went wrong when TRIDENT was asked for a model, and what to do."""
+    from madeleine_bench.slides.patch_encoders.hub import failure_kind
+
+    about, kind = MODELS[model], failure_kind(error)
+    cached = (
+        "On a machine without network, bring the cache of one that has fetched them and set "
+        "HF_HOME to it and HF_HUB_OFFLINE=1"
+    )
+    if kind == "refused":
+        return (
+            f"its weights are gated and were refused; ask for access at {about.page}, then log in "
+            f"(hf auth login). {cached}\n{cause}"
+        )
+    if kind in ("network", "absent"):
+        return f"its weights ({about.page}) could not be fetched. {cached}\n{cause}"
+    if isinstance(error, ValueError) and "unknown encoder" in cause.lower():
+        return f"this TRIDENT does not know the model '{model}'; install it again: {PIP}\n{cause}"
+    return f"TRIDENT could not make the model: {cause}. It needs {about.more}. Page: {about.page}"
 
 
 class TridentEncoder(BaseEncoder):
@@ -58,9 +197,9 @@ class TridentEncoder(BaseEncoder):
         if model not in MODELS:
             raise InputError(f"there is no model '{model}'{did_you_mean(model, sorted(MODELS))}")
         self.model = MODELS[model]
-        create = trident_factory(card.name, model)
+        self._network = load_network(card.name, model)
         self.device = _device(device)
-        self._network = load_network(create, card.name, model).to(self.device).eval()
+        self._network.to(self.device).eval()
 
     @property
     def n_parameters(self) -> int:
@@ -79,18 +218,15 @@ class TridentEncoder(BaseEncoder):
         batch = self._batch(bag)
         with torch.inference_mode(), self._precision():
             out = self._network(batch, device=self.device)
-        if not isinstance(out, torch.Tensor):
+        if isinstance(out, torch.Tensor) and out.ndim == 2 and len(out) == 1:
+            out = out[0]
+        if not isinstance(out, torch.Tensor) or out.ndim != 1:
+            shape = f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__
             raise InputError(
-                f"TRIDENT's model returned a {type(out).__name__}, expected one vector; {_other()}"
+                f"TRIDENT's model returned a {shape}, expected one vector; another version of "
+                f"TRIDENT may fit: {PIP}"
             )
-        vector: NDArray[np.floating] = out.float().cpu().numpy()
-        if vector.ndim == 2 and len(vector) == 1:
-            vector = vector[0]
-        if vector.ndim != 1:
-            raise InputError(
-                f"TRIDENT's model returned shape {vector.shape}, expected one vector; {_other()}"
-            )
-        return vector
+        return np.asarray(out.float().cpu().numpy())
 
     def _batch(self, bag: Bag) -> dict[str, Any]:
         """Return what TRIDENT's models take: features 1 x patch x dim, and coords 1 x patch x 2."""
@@ -128,25 +264,20 @@ class TridentEncoder(BaseEncoder):
 
 def needs(card: EncoderCard) -> str:
     """Return what must be there that does not ship, for tables; "" for nothing."""
-    model = _model_of(card)
+    model = external_model(card)
     if model is None:
         return ""
     return ("" if installed() else "TRIDENT, ") + "gated " * model.gated + "weights"
 
 
-def weights_page(card: EncoderCard) -> str:
-    """Return where the weights are asked for; "" for an encoder that is not TRIDENT's."""
-    model = _model_of(card)
-    return "" if model is None else model.page
-
-
 def needs_level0_size(card: EncoderCard) -> bool:
     """Return whether an encoder can do nothing with a bag that states no patch_size_level0."""
-    model = _model_of(card)
+    model = external_model(card)
     return model is not None and model.places
 
 
-def _model_of(card: EncoderCard) -> ExternalModel | None:
+def external_model(card: EncoderCard) -> ExternalModel | None:
+    """Return what the model of a card needs; None for an encoder that is not TRIDENT's."""
     ours = card.implementation == IMPLEMENTATION
     return MODELS.get(str(card.parameters.get("model"))) if ours else None
 
@@ -162,7 +293,3 @@ def _device(asked: str) -> str:
     if asked == "cuda" and not there:
         raise InputError("device cuda: torch sees no GPU here; take device: auto or cpu")
     return "cuda" if there and asked != "cpu" else "cpu"
-
-
-def _other() -> str:
-    return f"another version of TRIDENT may fit: {PIP}"

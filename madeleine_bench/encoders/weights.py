@@ -4,11 +4,9 @@ metadata "mbench"     {"format": 1, "models": {"breast": {"input_dim": 512, ...}
 tensors               "breast/projector.weight", ... float32, names of the official state dict
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -29,12 +27,13 @@ CITATION = (
     "ECCV 2024, arXiv 2408.02859"
 )
 _KEY = "mbench"  # the only one: safetensors writes several keys in an order that changes
-_PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and any binary pickle
+_PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save since 1.6, and before
 
 
-@dataclass(frozen=True)
-class ModelDescription:
+class ModelDescription(Spec):
     """What one model is: enough to build it, and what it was trained on.
+
+    Further keys, such as what else its maker wrote down, are kept and not read.
 
     Attributes:
         input_dim: width of the patch features.
@@ -43,16 +42,16 @@ class ModelDescription:
         stains: the stains it was trained on, H&E first; with stain encodings, in their order.
         stain_encoding: whether the stain of a slide is an input.
         cohort: id of the cohort it was trained on.
-        extra: what else its maker wrote down; JSON values.
     """
 
-    input_dim: int
-    width: int
-    heads: int
-    stains: tuple[str, ...]
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    input_dim: Width
+    width: Width
+    heads: int = Field(gt=0)
+    stains: tuple[str, ...] = Field(min_length=1)
     stain_encoding: bool
     cohort: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def outline(self) -> "Madeleine":
         """Return the model with shapes alone: its parameters are on the meta device."""
@@ -76,24 +75,11 @@ class ModelDescription:
 Models: TypeAlias = "dict[str, tuple[ModelDescription, dict[str, Tensor]]]"
 
 
-class _Described(Spec):
-    """A model in the metadata; keys beyond these are kept as `extra`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    input_dim: Width
-    width: Width
-    heads: int = Field(gt=0)
-    stains: list[str] = Field(min_length=1)
-    stain_encoding: bool
-    cohort: str
-
-
 class _Metadata(Spec):
     """The metadata of a weights file."""
 
     format: Literal[1]
-    models: dict[str, _Described] = Field(min_length=1)
+    models: dict[str, ModelDescription] = Field(min_length=1)
 
 
 def write_weights(
@@ -117,7 +103,7 @@ def write_weights(
             plain = tensor.detach().to("cpu", torch.float32)
             # A tied or sliced tensor would be refused, or its whole storage written.
             tensors[f"{key}/{name}"] = plain.clone(memory_format=torch.contiguous_format)
-    described = {key: _plain(description) for key, (description, _) in models.items()}
+    described = {key: model.model_dump(mode="json") for key, (model, _) in models.items()}
     metadata = {_KEY: canonical_json({"format": FORMAT, "models": described})}
     write_bytes(path, save(dict(sorted(tensors.items())), metadata))
 
@@ -131,13 +117,19 @@ def read_weights(path: Path) -> Models:
     """
     from safetensors import SafetensorError, safe_open
 
-    _refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
     except (SafetensorError, OSError) as error:
         check_readable(path, error)
+        with path.open("rb") as handle:
+            if handle.read(4).startswith(_PICKLES):
+                raise InputError(
+                    f"{path} is a pickle (torch.save), which can run code when it is read, so it "
+                    "is not. Official weights become safetensors by mbench encoders import "
+                    "madeleine-official"
+                ) from error
         raise InputError(
             f"{path} is damaged or no safetensors file ({error}). Copy it again from where it "
             "came, or write it again with mbench pretrain or mbench encoders import"
@@ -159,55 +151,20 @@ def read_weights(path: Path) -> Models:
     return models
 
 
-def join_weights(paths: Sequence[Path], out: Path) -> None:
-    """Write one weights file with the models of several.
-
-    Raises:
-        InputError: two files hold a model of the same organ, or as `read_weights`.
-    """
-    joined: Models = {}
-    owner: dict[str, Path] = {}
-    for path in paths:
-        for key, model in read_weights(path).items():
-            if key in joined:
-                raise InputError(
-                    f"both {owner[key]} and {path} hold a model '{key}'; leave one out"
-                )
-            joined[key], owner[key] = model, path
-    if not joined:
-        raise InputError(f"{out}: no weights file was named")
-    write_weights(out, joined)
-
-
 def check_state(where: str, description: ModelDescription, state: "Mapping[str, Tensor]") -> None:
     """Check that a state dict is that of the described model; `where` begins the message.
 
     Raises:
         InputError: a tensor is missing, unknown, of another shape, or not finite.
     """
-    import torch
-
-    expected = {name: tuple(t.shape) for name, t in description.outline().state_dict().items()}
-    if missing := sorted(set(expected) - set(state)):
-        raise InputError(f"{where}: tensor '{missing[0]}' is missing{_more(missing)}")
-    if unknown := sorted(set(state) - set(expected)):
-        raise InputError(
-            f"{where}: tensor '{unknown[0]}' is not of the described model{_more(unknown)}"
-        )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise InputError(
-                f"{where}: tensor '{name}' has shape {tuple(state[name].shape)}, the described "
-                f"model needs {shape}"
-            )
-        if not bool(torch.isfinite(state[name]).all()):
+    try:
+        description.outline().load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        faults = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise InputError(f"{where}: not the state of the described model: {faults}") from error
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
             raise InputError(f"{where}: tensor '{name}' holds NaN or infinity")
-
-
-def _plain(description: ModelDescription) -> dict[str, Any]:
-    values = asdict(description)
-    extra = values.pop("extra")
-    return {**extra, **values, "stains": list(description.stains)}
 
 
 def _descriptions(path: Path, metadata: Mapping[str, str]) -> dict[str, ModelDescription]:
@@ -217,35 +174,9 @@ def _descriptions(path: Path, metadata: Mapping[str, str]) -> dict[str, ModelDes
             f"'{_KEY}'. Official weights are read by mbench encoders import madeleine-official"
         )
     try:
-        found = _Metadata.model_validate(json.loads(metadata[_KEY]))
+        return _Metadata.model_validate_json(metadata[_KEY]).models
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
-        raise InputError(f"{path}: metadata '{_KEY}', key '{place}': {fault['msg']}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: metadata '{_KEY}' is no JSON: {error}") from error
-    descriptions = {}
-    for key, model in found.models.items():
-        values = model.model_dump()
-        extra = {name: values.pop(name) for name in model.model_extra or {}}
-        values["stains"] = tuple(values["stains"])
-        descriptions[key] = ModelDescription(**values, extra=extra)
-    return descriptions
-
-
-def _refuse_pickle(path: Path) -> None:
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(8)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    # A safetensors file starts with the length of its header, which is never that large.
-    if start.startswith(_PICKLES[0]) or (start.startswith(_PICKLES[1]) and start[2:] != b"\0" * 6):
-        raise InputError(
-            f"{path} is a pickle (torch.save), which can run code when it is read, so it is not. "
-            "Official weights become safetensors by mbench encoders import madeleine-official"
-        )
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        reason = f", key '{place}': {fault['msg']}" if place else f" is no JSON: {fault['msg']}"
+        raise InputError(f"{path}: metadata '{_KEY}'{reason}") from error

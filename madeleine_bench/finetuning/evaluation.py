@@ -1,35 +1,104 @@
 """Fine-tuning as a protocol: each fold times each seed is a fit, all fits are one evaluation."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.finetuning.fit_files import Fit, fit_path, read_fit
+from madeleine_bench.files import write_bytes
 from madeleine_bench.finetuning.objectives import (
     CoxObjective,
     Objective,
     class_objective,
     survival_objective,
 )
-from madeleine_bench.finetuning.training import Trained, predict, train
+from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
-from madeleine_bench.finetuning.validation_split import TrainingUnits, keep_for_validation
+from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
 from madeleine_bench.protocols.evaluation import class_index, collected, survival_of
-from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
-if TYPE_CHECKING:
-    from madeleine_bench.models.mil.output import BagNetwork
+_KEY = "mbench-fit"  # the only one: safetensors writes several keys in an order that changes
+_COLUMN, _NETWORK, _SCALE = "column/", "network/", "scale/"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One trained network.
+
+    Attributes:
+        prediction: the columns of the test units, and the report.
+        network: parameters and buffers by name; empty where the fit failed.
+        scale: "centre" and "factor" of the patches, each (dim,).
+    """
+
+    prediction: FoldPrediction
+    network: Mapping[str, NDArray[Any]]
+    scale: Mapping[str, NDArray[Any]]
+
+
+def fit_path(folder: Path, key: tuple[int, int]) -> Path:
+    """Return where the fit of a key lies."""
+    return folder / f"{key[0]:04d}-{key[1]:04d}.safetensors"
+
+
+def write_fit(path: Path, fit: Fit) -> None:
+    """Write a fit, the same bytes for the same fit.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    columns = fit.prediction.columns
+    tensors: dict[str, NDArray[Any]] = {
+        f"{_COLUMN}{name}": np.ascontiguousarray(values) for name, values in columns.items()
+    }
+    tensors |= {f"{_NETWORK}{name}": np.ascontiguousarray(v) for name, v in fit.network.items()}
+    tensors |= {f"{_SCALE}{name}": np.ascontiguousarray(v) for name, v in fit.scale.items()}
+    report = asdict(fit.prediction.report)
+    said = {"report": report, "columns": list(columns), "hash": _hash(fit.prediction)}
+    write_bytes(path, save(dict(sorted(tensors.items())), {_KEY: json.dumps(said)}))
+
+
+def read_fit(path: Path) -> Fit | None:
+    """Return a fit, or None where there is none, or one that is damaged: it is made again then."""
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            said = json.loads(handle.metadata()[_KEY])
+            names = list(handle.keys())
+            tensors = {name: handle.get_tensor(name) for name in names}
+        report = said["report"]
+        report["key"] = (int(report["key"][0]), int(report["key"][1]))
+        columns = {name: tensors[f"{_COLUMN}{name}"] for name in said["columns"]}
+        prediction = FoldPrediction(FitReport(**report), columns)
+        if _hash(prediction) != said["hash"]:
+            return None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError):
+        return None
+    return Fit(prediction, _under(tensors, _NETWORK), _under(tensors, _SCALE))
+
+
+def _under(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _hash(prediction: FoldPrediction) -> str:
+    columns = [[name, hash_array([], values)] for name, values in prediction.columns.items()]
+    return hash_json([asdict(prediction.report), columns])
+
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -103,68 +172,45 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
         rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
     )
     objective = _objective(request, units.train)
+    from_weights = method.start == "weights" and encoder.card.weights is not None
     try:
-        network, scale, trained = _trained(encoder, bags, request, objective, units, seed, target)
-        known, unseen = _logits(network, bags, scale, trained, request, objective.outputs, target)
+        with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
+            network = encoder.network(
+                input_dim=bags.dim,
+                outputs=objective.outputs,
+                organ=request.organ,
+                seed=seed,
+                from_weights=from_weights,
+            )
+        scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
+        trainer = Trainer(network, bags, scale, objective, method, target)
+        fault = _fault(request, units.train)
+        trained = Trained(0, 0, 0.0, None, fault) if fault else trainer.train(units, seed)
+        # Of the training and of the test units; zeros where training failed.
+        logits = [
+            trainer.predict(rows)
+            if trained.reason is None
+            else torch.zeros(len(rows), objective.outputs)
+            for rows in (split.train, split.test)
+        ]
+        if not all(each.isfinite().all() for each in logits):
+            raise ValueError("its outputs are not finite, though its loss was")
     except InputError:
         raise
-    except Exception as error:  # a stranger's network may raise anything; so may a full GPU
+    except Exception as error:  # a third-party network may raise anything; so may a full GPU
         raise CheckFailed(
             f"encoder {encoder.card.name}: its network raised {type(error).__name__} on "
             f"{request.task.id}: {error}"
         ) from error
-    columns = objective.columns(known, unseen, split.train)
-    report = _report(request, trained, len(units.validation))
-    state = _state(network) if trained.reason is None else {}
+    state = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
     return Fit(
-        FoldPrediction(report, columns), state, {"centre": scale.centre, "factor": scale.factor}
+        FoldPrediction(
+            _report(request, trained, len(units.validation)),
+            objective.columns(logits[0], logits[1], split.train),
+        ),
+        state if trained.reason is None else {},
+        {"centre": scale.centre, "factor": scale.factor},
     )
-
-
-def _trained(
-    encoder: TrainableEncoder,
-    bags: UnitBags,
-    request: FitRequest,
-    objective: Objective,
-    units: TrainingUnits,
-    seed: int,
-    device: torch.device,
-) -> "tuple[BagNetwork, PatchScale, Trained]":
-    """Return a trained network, the scale of its patches, and how the training went."""
-    method = method_of(request.protocol)
-    from_weights = method.start == "weights" and encoder.card.weights is not None
-    with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
-        network = encoder.network(
-            input_dim=bags.dim,
-            outputs=objective.outputs,
-            organ=request.organ,
-            seed=seed,
-            from_weights=from_weights,
-        )
-    scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
-    if fault := _fault(request, units.train):
-        return network, scale, Trained(0, 0, 0.0, None, fault)
-    return network, scale, train(network, bags, scale, objective, units, method, seed, device)
-
-
-def _logits(
-    network: "BagNetwork",
-    bags: UnitBags,
-    scale: PatchScale,
-    trained: Trained,
-    request: FitRequest,
-    outputs: int,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of the training and of the test units; zeros where training failed."""
-    both = request.split.train, request.split.test
-    if trained.reason is not None:
-        return torch.zeros(len(both[0]), outputs), torch.zeros(len(both[1]), outputs)
-    method = method_of(request.protocol)
-    known, unseen = (predict(network, bags, scale, rows, method, device) for rows in both)
-    if not (known.isfinite().all() and unseen.isfinite().all()):
-        raise ValueError("its outputs are not finite, though its loss was")
-    return known, unseen
 
 
 def collect(
@@ -240,7 +286,3 @@ def _report(request: FitRequest, trained: Trained, validated: int) -> FitReport:
         n_iter=trained.epochs,
         diagnostics=diagnostics,
     )
-
-
-def _state(network: "BagNetwork") -> dict[str, NDArray[np.generic]]:
-    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}

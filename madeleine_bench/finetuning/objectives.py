@@ -12,16 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from madeleine_bench.losses.class_loss import balanced_weights, class_loss
-from madeleine_bench.losses.discrete_time import (
+from madeleine_bench.losses.classes import (
+    balanced_weights,
+    class_loss,
+    level_probabilities,
+    ordered_levels_loss,
+)
+from madeleine_bench.losses.survival import (
     alive_beyond,
     discrete_time_loss,
     interval_edges,
     interval_of,
+    partial_likelihood_loss,
     survival_risk,
 )
-from madeleine_bench.losses.ordered_levels import level_probabilities, ordered_levels_loss
-from madeleine_bench.losses.partial_likelihood import partial_likelihood_loss
 from madeleine_bench.metrics.cox import CoxFit, breslow_hazard
 from madeleine_bench.specs.protocol import FineTune
 from madeleine_bench.types import Survival

@@ -8,28 +8,26 @@ beside the ranks and take none.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Literal, TypeVar
 
-from madeleine_bench.leaderboard.contamination import Contamination, contamination
-from madeleine_bench.leaderboard.same_features import (
-    Scored,
-    column_labels,
-    features_by_record,
-    made_by,
-    split_rows,
-    usual_features,
-)
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, RecordFeatures, Verification
 from madeleine_bench.specs.task import TaskSpec, chance_corrected
 from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
+Key = TypeVar("Key")
 Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
+_SHOWN_DIGITS = 6
+_ColumnKey = tuple[str, str, str, str]
+_Source = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,20 @@ class Cell:
     Attributes:
         record: all that is known of it.
         corrected: (score - chance) / (1 - chance): 0 is chance, 1 is perfect.
-        comparable: whether it was scored on the data that most encoders were scored on, from the
-            features that most encoders with this patch encoder were given.
+        other: "features" where most encoders with this patch encoder were given others, else "data"
+            where most encoders were scored on other data; "" where it is comparable.
         contamination: whether the encoder was trained on the cohort.
     """
 
     record: Record
     corrected: float
-    comparable: bool
+    other: Literal["", "features", "data"]
     contamination: Contamination
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may be compared with most scores of the task."""
+        return not self.other
 
     @property
     def value(self) -> float:
@@ -94,7 +97,8 @@ class Column:
         complete: whether it has every core task, on the data of the rest.
         verification: the lowest of its cells.
         unranked: why it has no rank; "" when it has one.
-        summary: rank and what goes with it, over the ranked tasks; None when unranked.
+        rank: its place among the ranked, over the ranked tasks; `mean_rank` and `win_rate` as in
+            `Summary`. None when unranked.
     """
 
     label: str
@@ -110,22 +114,19 @@ class Column:
     complete: bool
     verification: Verification
     unranked: str
-    summary: Summary | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """Its place among the ranked; None when it has none."""
-        return self.summary.rank if self.summary else None
-
-    @property
-    def mean_rank(self) -> float | None:
-        """Mean over the ranked tasks of its place among the ranked; None when unranked."""
-        return self.summary.mean_rank if self.summary else None
+    rank: int | None = None
+    mean_rank: float | None = None
+    win_rate: float | None = None
 
     @property
     def made_by(self) -> str:
         """What made its features: a patch encoder, "features" of an unknown one, or unrecorded."""
-        return made_by(next(iter(self.features.values())))
+        return _made_by(next(iter(self.features.values())))
+
+    @property
+    def newest(self) -> Record:
+        """Its record that was made last: what that says of the encoder holds."""
+        return max((cell.record for cell in self.cells.values()), key=lambda record: record.made)
 
     def has(self, task_ids: Iterable[str]) -> bool:
         """Return whether it has each of the tasks, scored on the data of the rest."""
@@ -165,7 +166,7 @@ class Board:
     @property
     def ranked(self) -> tuple[Column, ...]:
         """The columns that have a rank, best first."""
-        return tuple(column for column in self.columns if column.summary)
+        return tuple(column for column in self.columns if column.rank)
 
     def protocol_of(self, task: TaskSpec) -> str:
         """Return the versioned name of the protocol that a task is scored by on this board."""
@@ -204,87 +205,190 @@ def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str,
     among = [c for c in columns if c.kind != "control" and c.verification != "V0" and c.has(ids)]
     if not ids:
         return {}
-    means = {c.label: fmean(family_means(c, tasks).values()) for c in among}
-    found = {}
-    for column in among:
-        places, wins = [], []
-        for task_id in ids:
-            own = column.cells[task_id].value
-            others = [c.cells[task_id].value for c in among if c is not column]
-            above, equal = sum(v > own for v in others), sum(v == own for v in others)
-            places.append(1 + above + equal / 2)
-            wins.append((len(others) - above - equal / 2) / max(1, len(others)))
-        found[column.label] = Summary(
+    means = {c.label: fmean(_families(c.cells, tasks).values()) for c in among}
+    values = {task_id: [c.cells[task_id].value for c in among] for task_id in ids}
+    others = len(among) - 1
+    summaries = {}
+    for number, column in enumerate(among):
+        places = [
+            sum(other > row[number] for other in row) + (row.count(row[number]) + 1) / 2
+            for row in values.values()
+        ]
+        summaries[column.label] = Summary(
             mean=means[column.label],
             rank=1 + sum(mean > means[column.label] for mean in means.values()),
             mean_rank=fmean(places),
-            win_rate=fmean(wins) if len(among) > 1 else None,
+            win_rate=fmean((others + 1 - p) / others for p in places) if others else None,
         )
-    return found
+    return summaries
 
 
-def family_means(column: Column, tasks: Iterable[TaskSpec]) -> dict[str, float]:
-    """Return the mean chance-corrected score of each family of which it has all of the tasks."""
-    ids: dict[str, list[str]] = {}
-    for task in tasks:
-        ids.setdefault(task.family, []).append(task.id)
-    return {
-        family: fmean(column.cells[task_id].corrected for task_id in own)
-        for family, own in sorted(ids.items())
-        if all(task_id in column.cells for task_id in own)
-    }
+def family_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the mean score of each family, from the family and the score of each task.
+
+    Examples:
+        >>> family_means([("subtyping", 0.5), ("prognosis", 0.25), ("subtyping", 1.0)])
+        {'prognosis': 0.25, 'subtyping': 0.75}
+    """
+    by_family: dict[str, list[float]] = {}
+    for family, score in scores:
+        by_family.setdefault(family, []).append(score)
+    return {family: fmean(values) for family, values in sorted(by_family.items())}
+
+
+def newest_records(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, Record]:
+    """Return the newest record of each key; one that nobody recomputed never hides another."""
+    return {key(record): record for record in sorted(records, key=_age)}
+
+
+def _age(record: Record) -> tuple[bool, str, str]:
+    return record.verification != "V0", *record.age
 
 
 def on_same_features(
-    column: Column, columns: Iterable[Column], name: str, cohorts: Iterable[str]
+    column: Column, columns: Iterable[Column], name: str, cohorts: Collection[str]
 ) -> Column | None:
     """Return the encoder of a name that was given the same features as `column` in some cohorts.
 
     None without one, and where several revisions were.
     """
-    wanted = set(cohorts)
-    found = [
+    shared = [
         other
         for other in columns
         if other.name == name
-        and all(other.features.get(c) == column.features.get(c) for c in wanted)
+        and all(other.features.get(c) == column.features.get(c) for c in cohorts)
     ]
-    return found[0] if len(found) == 1 else None
+    return shared[0] if len(shared) == 1 else None
 
 
 def _build_board(
-    name: str, records: Sequence[Record], catalogue: Catalogue, protocol: str | None
+    name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
-    features = features_by_record(records)
-    newest: dict[tuple[str, str, RecordFeatures | None, str], Scored] = {}
-    every = (Scored(record, features[record.record_id]) for record in records)
-    for one in sorted(every, key=lambda one: one.age):
-        encoder = one.record.encoder
-        newest[encoder.name, encoder.revision, one.features, one.record.task.id] = one
+    newest = newest_records(
+        _with_features(every),
+        lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id),
+    )
+    records = sorted(newest.values(), key=_age)
     core = [
         task
         for task in catalogue.tasks.values()
         if task.status == "core"
         and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
-    scored = list(newest.values())
-    counted = [task for task in core if enough_cases(task, (one.record for one in scored))]
-    usual = usual_features(scored)
-    reference = _reference_data(s.record for s in scored if usual.get(s.source) == s.content)
-    rows = split_rows(scored, usual)
+    counted = [task for task in core if enough_cases(task, records)]
+    usual = _usual_features(records)
+    reference = _reference_data(r for r in records if usual.get(_source(r)) == _content(r))
+    rows = _split_rows(records, usual)
     columns = [
-        _column(label, own, core, counted, reference, usual)
-        for label, own in zip(column_labels(rows), rows.values(), strict=True)
+        _column(label, [_cell(record, reference, usual) for record in row], core, counted)
+        for label, row in zip(_column_labels(rows), rows.values(), strict=True)
     ]
-    order = sorted(
-        (catalogue.tasks[task_id] for task_id in {s.record.task.id for s in scored}),
+    tasks = sorted(
+        (catalogue.tasks[task_id] for task_id in {record.task.id for record in records}),
         key=lambda task: (task.status != "core", task.family, task.id),
     )
-    core_ids = tuple(task.id for task in core)
-    ranked_ids = tuple(task.id for task in counted)
-    return Board(
-        name, protocol or "primary", tuple(order), core_ids, ranked_ids, _ranked(columns, counted)
-    )
+    core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
+    placed = _ranked(columns, counted)
+    return Board(name, protocol or "primary", tuple(tasks), core_ids, ranked_ids, placed)
+
+
+def _with_features(records: Iterable[Record]) -> list[Record]:
+    """Return records with their features.
+
+    One from before records stated them has those of a later record of the same embeddings, if all
+    of these agree.
+    """
+    stated: dict[tuple[str, ...], set[RecordFeatures]] = {}
+
+    def embeddings(record: Record) -> tuple[str, ...]:
+        encoder = record.encoder
+        return encoder.name, encoder.revision, record.task.cohort, record.inputs.embeddings
+
+    every = list(records)
+    for record in every:
+        if record.features is not None:
+            stated.setdefault(embeddings(record), set()).add(record.features)
+    alone = {key: next(iter(several)) for key, several in stated.items() if len(several) == 1}
+    return [
+        record
+        if record.features or embeddings(record) not in alone
+        else record.model_copy(update={"features": alone[embeddings(record)]})
+        for record in every
+    ]
+
+
+def _made_by(features: RecordFeatures | None) -> str:
+    """Return what made features: a patch encoder, "features" of an unknown one, or unrecorded."""
+    if features is None:
+        return "features not recorded"
+    return features.patch_encoder or "features"
+
+
+def _content(record: Record) -> str:
+    """Return the hash of a record's features; "" where they are not recorded."""
+    return record.features.content if record.features else ""
+
+
+def _source(record: Record) -> _Source:
+    """Return what made the features, and the cohort: contents differ within one of these alone."""
+    return _made_by(record.features), record.task.cohort
+
+
+def _usual_features(records: Iterable[Record]) -> dict[_Source, str]:
+    """Return by source the content that most encoders were given, ties going to the newest."""
+    recomputed = [record for record in records if record.verification != "V0"]
+    latest = {_content(record): place for place, record in enumerate(recomputed)}
+    given = {(_source(r), _content(r), r.encoder.name, r.encoder.revision) for r in recomputed}
+    votes = Counter((source, content) for source, content, *_ in given)
+    return dict(sorted(votes, key=lambda vote: (votes[vote], latest[vote[1]])))
+
+
+def _split_rows(
+    records: Sequence[Record], usual: Mapping[_Source, str]
+) -> dict[_ColumnKey, list[Record]]:
+    """Return the records of each column, by encoder, revision, what made the features, and "".
+
+    Where the encoder was given several contents of a cohort, one of them stands in that column: the
+    usual one, or else the newest. Each other has a column of its own, with its hash as the last.
+    """
+
+    def place(record: Record) -> tuple[str, str, _Source]:
+        return record.encoder.name, record.encoder.revision, _source(record)
+
+    by_use = sorted(records, key=lambda record: usual.get(_source(record)) == _content(record))
+    main = {place(record): _content(record) for record in by_use}
+    rows: dict[_ColumnKey, list[Record]] = {}
+    for record in records:
+        name, revision, (maker, _) = place(record)
+        aside = "" if _content(record) == main[place(record)] else _content(record)
+        rows.setdefault((name, revision, maker, aside), []).append(record)
+    return dict(sorted(rows.items()))
+
+
+def _column_labels(rows: Mapping[_ColumnKey, Sequence[Record]]) -> list[str]:
+    """Return the label of each column: as short as tells it from all others of the board."""
+    revisions = Counter(name for name, _ in {key[:2] for key in rows})
+    makers = {maker for _, _, maker, _ in rows}
+    every = [record for row in rows.values() for record in row]
+    contents = Counter(source for source, _ in {(_source(r), _content(r)) for r in every})
+
+    def label(key: _ColumnKey, digits: int) -> str:
+        name, revision, maker, _ = key
+        text = name if revisions[name] == 1 else f"{name}@{revision}"
+        several = {_content(r) for r in rows[key] if contents[_source(r)] > 1}
+        if maker == "features" and len(makers) > 1 and not several:
+            several = {_content(record) for record in rows[key]}
+        if len(makers) == 1 and not several:
+            return text
+        digest = min(several, default="") if len(several) < 2 else hash_json(sorted(several))
+        return f"{text} \u00b7 {maker} {digest[:digits]}".rstrip()
+
+    labels: list[str] = []
+    for digits in range(_SHOWN_DIGITS, 65):
+        labels = [label(key, digits) for key in rows]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _reference_data(records: Iterable[Record]) -> Reference:
@@ -293,15 +397,8 @@ def _reference_data(records: Iterable[Record]) -> Reference:
     By (task id, protocol) the task hash, which covers all that moves a score; by (task id, "") the
     labels and splits, which encoders scored by different protocols must share.
     """
-    votes: dict[tuple[str, str], Counter[str]] = {}
-    for record in records:
-        if record.verification != "V0":
-            for place, value in _data_of(record).items():
-                votes.setdefault(place, Counter())[value] += 1
-    return {
-        place: min(count, key=lambda value: (-count[value], value))
-        for place, count in votes.items()
-    }
+    votes = Counter(vote for r in records if r.verification != "V0" for vote in _data_of(r).items())
+    return dict(sorted(sorted(votes, reverse=True), key=lambda vote: votes[vote]))
 
 
 def _data_of(record: Record) -> Reference:
@@ -313,44 +410,44 @@ def _data_of(record: Record) -> Reference:
 
 
 def _column(
-    label: str,
-    scored: Sequence[Scored],
-    core: Sequence[TaskSpec],
-    counted: Sequence[TaskSpec],
-    reference: Reference,
-    usual: Mapping[tuple[str, str], str],
+    label: str, row: Sequence[Cell], core: Sequence[TaskSpec], counted: Sequence[TaskSpec]
 ) -> Column:
-    records = {one.record.task.id: one.record for one in scored}
-    first = next(iter(records.values())).encoder
-    unusual = {s.record.task.id for s in scored if usual.get(s.source, s.content) != s.content}
-    cells = {
-        task_id: _cell(record, reference, task_id not in unusual)
-        for task_id, record in sorted(records.items())
-    }
-    coverage = sum(task.id in cells for task in core)
-    verification = min((r.verification for r in records.values()), key=_LADDER.index)
-    features = {one.record.task.cohort: one.features for one in scored}
+    records = [cell.record for cell in row]
+    cells = dict(sorted({cell.record.task.id: cell for cell in row}.items()))
+    families, coverage = _families(cells, counted), sum(task.id in cells for task in core)
+    encoder, features = records[0].encoder, {r.task.cohort: r.features for r in records}
     column = Column(
-        label, first.name, first.revision, dict(sorted(features.items())), first.kind, first.title,
-        cells, {}, None, coverage, False, verification, "",
-    )  # fmt: skip
-    other = [task_id for task_id, cell in cells.items() if not cell.comparable]
-    families = family_means(column, counted)
-    return replace(
-        column,
+        label=label,
+        name=encoder.name,
+        revision=encoder.revision,
+        features=dict(sorted(features.items())),
+        kind=encoder.kind,
+        title=encoder.title,
+        cells=cells,
         families=families,
         mean=fmean(families.values()) if counted and coverage == len(core) else None,
-        complete=bool(core) and coverage == len(core) and not other,
-        unranked=_why_unranked(column, len(core), other, unusual)
-        or ("" if counted else "no task has enough cases for a rank"),
+        coverage=coverage,
+        complete=coverage == len(core) > 0 and all(cell.comparable for cell in cells.values()),
+        verification=min((record.verification for record in records), key=_LADDER.index),
+        unranked="" if counted else "no task has enough cases for a rank",
+    )
+    return replace(column, unranked=_why_unranked(column, len(core)) or column.unranked)
+
+
+def _families(cells: Mapping[str, Cell], tasks: Iterable[TaskSpec]) -> dict[str, float]:
+    """Return the mean chance-corrected score of each family that has a cell for all its tasks."""
+    every = list(tasks)
+    lacking = {task.family for task in every if task.id not in cells}
+    return family_means(
+        (task.family, cells[task.id].corrected) for task in every if task.family not in lacking
     )
 
 
-def _why_unranked(column: Column, core: int, other: Sequence[str], unusual: set[str]) -> str:
+def _why_unranked(column: Column, core: int) -> str:
     if column.coverage < core:
         return f"incomplete: {column.coverage} of {core} tasks"
-    if other:
-        what = "features" if unusual.issuperset(other) else "data"
+    if other := {task_id: cell.other for task_id, cell in column.cells.items() if cell.other}:
+        what = "data" if "data" in other.values() else "features"
         return f"scored on other {what} than the rest: {', '.join(other)}"
     if column.verification == "V0":
         return "reported, not recomputed (V0)"
@@ -362,35 +459,38 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
 
     With fewer, the error of its score outweighs those of all other tasks in the mean.
     """
-    own = [r.scores.main.rare_cases for r in records if r.task.id == task.id]
-    counts = [count for count in own if count is not None]
-    return max(counts, default=task.expected.rarest) >= LEAST_RARE_CASES
+    counts = [r.scores.main.rare_cases for r in records if r.task.id == task.id]
+    most = max((count for count in counts if count is not None), default=task.expected.rarest)
+    return most >= LEAST_RARE_CASES
 
 
-def _cell(record: Record, reference: Reference, usual: bool) -> Cell:
-    main = record.scores.main
-    same = all(reference.get(place, value) == value for place, value in _data_of(record).items())
+def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) -> Cell:
+    main, content = record.scores.main, _content(record)
+    other: Literal["", "features", "data"] = ""
+    if usual.get(_source(record), content) != content:
+        other = "features"
+    elif any(reference.get(place, value) != value for place, value in _data_of(record).items()):
+        other = "data"
     return Cell(
         record,
         corrected=chance_corrected(main.metric, main.value),
-        comparable=usual and same,
+        other=other,
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )
 
 
 def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column, ...]:
     """Return the columns with their ranks: the ranked by rank, then the others, controls last."""
-    found = summarise([column for column in columns if not column.unranked], core)
-    placed = [replace(column, summary=found.get(column.label)) for column in columns]
-    return tuple(
-        sorted(
-            placed,
-            key=lambda c: (
-                c.rank is None,
-                c.rank or 0,
-                c.kind == "control",
-                -(c.mean if c.mean is not None else -2.0),
-                c.label,
-            ),
-        )
-    )
+    summaries = summarise([column for column in columns if not column.unranked], core)
+
+    def order(column: Column) -> tuple[bool, int, bool, float, str]:
+        mean = -2.0 if column.mean is None else column.mean
+        return column.rank is None, column.rank or 0, column.kind == "control", -mean, column.label
+
+    placed = [
+        replace(column, rank=place.rank, mean_rank=place.mean_rank, win_rate=place.win_rate)
+        if (place := summaries.get(column.label))
+        else column
+        for column in columns
+    ]
+    return tuple(sorted(placed, key=order))

@@ -12,6 +12,7 @@ record's id covers.
 
 import io
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
-from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
@@ -46,7 +47,7 @@ class CaseDraws:
         """
         self._stores = stores
         self._catalogue = catalogue
-        self._weights: dict[tuple[str, tuple[str, ...]], NDArray[np.float32]] = {}
+        self._weights = cache(bayesian_case_weights)  # the tasks of a cohort share them
 
     def of(self, record: Record) -> NDArray[np.float64]:
         """Return the main score in each resample, (resample,).
@@ -56,21 +57,22 @@ class CaseDraws:
         """
         store = self._stores[record.record_id]
         path = store.folder / "cache" / "board" / f"{record.record_id}.v{_VERSION}.npy"
-        found = _read(path)
-        if found is None:
-            found = self._draw(record, store)
+        draws = _read(path)
+        if draws is None:
+            draws = self._draw(record, store)
             out = io.BytesIO()
-            np.save(out, found, allow_pickle=False)
+            np.save(out, draws, allow_pickle=False)
             write_bytes(path, out.getvalue())
-        return found
+        return draws
 
     def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
         task = self._catalogue.tasks[record.task.id]
         protocol = self._catalogue.protocol(record.protocol)
         where = f"predictions of {record.encoder.name} on {task.name} under {protocol.name}"
         predictions = store.read_predictions(record)
-        same = record.task.task_hash
-        units = scored_units(task, protocol, predictions, same, where, record.inputs.dim)
+        units = scored_units(
+            task, protocol, predictions, record.task.task_hash, where, record.inputs.dim
+        )
         with threadpool_limits(1):
             value = units.score
             if abs(value - record.scores.main.value) > 1e-6:
@@ -78,14 +80,8 @@ class CaseDraws:
                     f"{where} score {value:.6f}, the record says {record.scores.main.value:.6f}; "
                     "run the task again with --resume never"
                 )
-            draws = units.scores(self._weights_of(record.task.cohort, units.case))
+            draws = units.scores(self._weights(task.cohort, units.case, RESAMPLES))
         return value + units.design.bayesian_factor * (draws - value) + _between_draws(task, units)
-
-    def _weights_of(self, cohort: str, case: tuple[str, ...]) -> NDArray[np.float32]:
-        key = (cohort, case)
-        if key not in self._weights:
-            self._weights[key] = bayesian_case_weights(cohort, case, RESAMPLES)
-        return self._weights[key]
 
 
 def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
@@ -97,9 +93,8 @@ def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
     if len(scores) < 2:
         return np.zeros(RESAMPLES)
     n = len(scores)
-    counts = rng_for("draws of training cases", task.name).multinomial(
-        n, np.full(n, 1.0 / n), size=RESAMPLES
-    )
+    rng = rng_for("draws of training cases", task.name)
+    counts = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
     factor = units.design.training_factor * np.sqrt(n / (n - 1.0))
     moved: NDArray[np.float64] = factor * (counts / n - 1.0 / n) @ scores
     return moved
@@ -108,8 +103,8 @@ def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
 def _read(path: Path) -> NDArray[np.float64] | None:
     """Return draws from the cache; None where they are absent or not what was written."""
     try:
-        found = np.load(path, allow_pickle=False)
+        draws = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    sound = found.shape == (RESAMPLES,) and found.dtype == np.float64 and np.isfinite(found).all()
-    return found if sound else None
+    sound = draws.shape == (RESAMPLES,) and draws.dtype == np.float64 and np.isfinite(draws).all()
+    return draws if sound else None

@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from madeleine_bench.leaderboard.aggregate import Board, on_same_features
+from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_features
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.clusters import Clusters, cluster_draws, cluster_mean, clusters_of
 from madeleine_bench.stats.intervals import t_test
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
+    Clusters,
     CriticalDifference,
+    cluster_draws,
+    cluster_mean,
+    clusters_of,
     critical_difference,
     letter_display,
 )
@@ -114,6 +117,23 @@ class Comparison:
     critical_difference: CriticalDifference | None
 
 
+@dataclass(frozen=True)
+class ControlAhead:
+    """A control that scores above the mean of the patches on a task.
+
+    Attributes:
+        label: of the control.
+        value: its score; higher is better.
+        baseline: the score of the mean of the patches.
+        beyond: whether its score lies above the 95% interval of the baseline, where it has one.
+    """
+
+    label: str
+    value: float
+    baseline: float
+    beyond: bool
+
+
 def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     """Return the comparison of the encoders of a board over the tasks that they are ranked on.
 
@@ -130,7 +150,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     complete = [c for c in board.columns if c.complete and c.verification != "V0"]
     if not complete:
         return Comparison({}, {}, (), "no encoder has every task", None)
-    ranked = [column for column in board.ranked if column.complete]
+    ranked = [column.label for column in board.ranked if column.complete]
     grid = make_grid(
         tasks,
         [column.label for column in complete],
@@ -139,20 +159,24 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     )
     cohorts = {task.cohort for task in tasks}
     over = {c.label: on_same_features(c, complete, BASELINE, cohorts) for c in complete}
-    baselines = {label: found.label for label, found in over.items() if found is not None}
-    pairs = pair_verdicts(grid, [column.label for column in ranked])
+    baselines = {label: baseline.label for label, baseline in over.items() if baseline}
+    pairs = pair_verdicts(grid, ranked)
     marked = [(pair.first, pair.second) for pair in pairs if pair.better]
-    letters = letter_display([column.label for column in ranked], marked) if pairs else {}
-    ranks = rank_intervals(grid, [column.label for column in ranked])
+    letters = letter_display(ranked, marked) if pairs else {}
+    ranks = rank_intervals(grid, ranked)
     standings = {}
     for label in grid.labels:
-        baseline = baselines.get(label)
-        gain = None if baseline in (None, label) else grid.estimate(label, baseline)
-        standings[label] = Standing(
-            grid.estimate(label), gain, ranks.get(label), letters.get(label, "")
-        )
-    found = critical_difference({c.label: grid.difference(c.label, None).tolist() for c in ranked})
-    return Comparison(baselines, standings, pairs, _pairs_note(grid, len(ranked)), found)
+        baseline = baselines.get(label, label)
+        gain = None if baseline == label else grid.estimate(label, baseline)
+        mean = grid.estimate(label)
+        standings[label] = Standing(mean, gain, ranks.get(label), letters.get(label, ""))
+    note = ""
+    if len(ranked) < 2:
+        note = "fewer than two encoders are ranked"
+    elif len(tasks) < LEAST_TASKS:
+        note = f"fewer than {LEAST_TASKS} tasks: no test over tasks can reach {ALPHA}"
+    scores = {label: grid.difference(label, None).tolist() for label in ranked}
+    return Comparison(baselines, standings, pairs, note, critical_difference(scores))
 
 
 @dataclass(frozen=True)
@@ -175,21 +199,23 @@ class Grid:
 
     def difference(self, first: str, second: str | None) -> NDArray[np.float64]:
         """Return (task,) the scores of the first, less those of the second where there is one."""
-        own: NDArray[np.float64] = self.scores[self.labels.index(first)]
-        return own if second is None else own - self.scores[self.labels.index(second)]
+        return self._less(self.scores, first, second)
 
     def case_error(self, first: str, second: str | None) -> float:
         """Return the standard error of a mean, or of a difference of two, on these cohorts."""
-        draws = self.case_means[self.labels.index(first)]
-        if second is not None:
-            draws = draws - self.case_means[self.labels.index(second)]
-        return float(draws.std(ddof=1))
+        return float(self._less(self.case_means, first, second).std(ddof=1))
 
     def estimate(self, first: str, second: str | None = None) -> Estimate:
         """Return the mean over families of an encoder, or of what it is above another."""
-        found = cluster_mean(self.difference(first, second).tolist(), self.clusters)
+        mean = cluster_mean(self.difference(first, second).tolist(), self.clusters)
         half = float(norm.ppf(0.975)) * self.case_error(first, second)
-        return Estimate(found.value, found.ci95, (found.value - half, found.value + half))
+        return Estimate(mean.value, mean.ci95, (mean.value - half, mean.value + half))
+
+    def _less(
+        self, rows: NDArray[np.float64], first: str, second: str | None
+    ) -> NDArray[np.float64]:
+        row: NDArray[np.float64] = rows[self.labels.index(first)]
+        return row if second is None else row - rows[self.labels.index(second)]
 
 
 def make_grid(
@@ -207,12 +233,10 @@ def make_grid(
         draws: by encoder and task, the main score in each resample of the cases.
     """
     weights = family_weights([task.family for task in tasks])
-    chance = np.array([task.metric.chance for task in tasks])
+    chance = np.array([task.metric.chance for task in tasks])[:, None]
     clusters = clusters_of([task.cohort for task in tasks], weights.tolist())
-    corrected = (scores - chance) / (1.0 - chance)
-    means = [
-        weights @ ((np.stack(row) - chance[:, None]) / (1.0 - chance[:, None])) for row in draws
-    ]
+    corrected = (scores - chance.T) / (1.0 - chance.T)
+    means = [weights @ ((np.stack(row) - chance) / (1.0 - chance)) for row in draws]
     return Grid(tuple(labels), weights, clusters, corrected, np.stack(means))
 
 
@@ -252,14 +276,6 @@ def pair_verdicts(grid: Grid, ranked: Sequence[str]) -> tuple[PairVerdict, ...]:
     )
 
 
-def _pairs_note(grid: Grid, ranked: int) -> str:
-    if ranked < 2:
-        return "fewer than two encoders are ranked"
-    if len(grid.weights) < LEAST_TASKS:
-        return f"fewer than {LEAST_TASKS} tasks: no test over tasks can reach {ALPHA}"
-    return ""
-
-
 def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the 95% interval of each rank over draws of cohorts, equal means sharing a place."""
     if len(ranked) < 2 or len(grid.clusters.names) < 2:
@@ -270,3 +286,30 @@ def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, in
     places = 1 + (draws[None, :, :] > draws[:, None, :]).sum(axis=1)
     ends = np.quantile(places, [0.025, 0.975], axis=1, method="inverted_cdf")
     return {label: (int(ends[0, i]), int(ends[1, i])) for i, label in enumerate(ranked)}
+
+
+def controls_ahead(
+    board: Board, task: TaskSpec, reads_the_answer: Callable[[Column], bool]
+) -> tuple[ControlAhead, ...]:
+    """Return the controls that beat the mean of the patches on a task, the best first.
+
+    A control is held against mean-pool of the same features, and left out without one, as are
+    scores that are not on the data of the rest.
+
+    Args:
+        board: with its controls.
+        task: one of its tasks.
+        reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
+    """
+    scored = [column for column in board.columns if column.has([task.id])]
+    ahead = []
+    for column in scored:
+        pooled = on_same_features(column, scored, BASELINE, [task.cohort])
+        if column.kind != "control" or pooled is None or reads_the_answer(column):
+            continue
+        baseline, value = pooled.cells[task.id], column.cells[task.id].value
+        if value > baseline.value:
+            ends = baseline.record.scores.main.ci95
+            beyond = ends is not None and value > ends[1]
+            ahead.append(ControlAhead(column.label, value, baseline.value, beyond))
+    return tuple(sorted(ahead, key=lambda each: (-each.value, each.label)))

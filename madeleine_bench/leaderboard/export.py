@@ -1,9 +1,11 @@
-"""A board as CSV or Markdown; as JSON see `document`."""
+"""A board as CSV or Markdown, and what file names and tables call it; as JSON see `document`."""
 
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 
 _CSV_HEADER = (
@@ -19,28 +21,25 @@ PHANTOM_NOTICE = (
 def to_csv(boards: Sequence[Board]) -> str:
     """Return one line per board, encoder and task: score, interval, and where it comes from."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n")  # it writes None as nothing
     writer.writerow(_CSV_HEADER)
     for board in boards:
         data = "PHANTOM" if board.is_phantom else "real"
         for column in board.columns:
-            name, rank = _plain(column.label), "" if column.rank is None else column.rank
+            head = [data, board.name, _plain(column.label), column.kind, column.rank]
             for task in board.tasks:
                 about = [task.id, task.family, task.cohort, board.protocol_of(task)]
-                score = _scores(column.cells.get(task.id))
-                head = [data, board.name, name, column.kind, rank, *about, task.metric.name]
-                writer.writerow([*head, *score])
+                score = _score(column.cells.get(task.id))
+                writer.writerow([*head, *about, task.metric.name, *score])
     return out.getvalue()
 
 
-def _scores(cell: Cell | None) -> list[object]:
+def _score(cell: Cell | None) -> list[object]:
     if cell is None:
-        return ["", "", "", "", "", "absent", "", "", ""]
-    main = cell.record.scores.main
-    low, high = main.ci95 or (None, None)
-    numbers = ["" if n is None else repr(n) for n in (main.value, low, high, cell.corrected)]
-    said = [cell.status, cell.contamination, cell.record.verification, cell.record.record_id]
-    return [*numbers, cell.record.inputs.n, *said]
+        return [*[None] * 5, "absent", *[None] * 3]
+    record, main = cell.record, cell.record.scores.main
+    numbers = [main.value, *(main.ci95 or (None, None)), cell.corrected, record.inputs.n]
+    return [*numbers, cell.status, cell.contamination, record.verification, record.record_id]
 
 
 def to_markdown(board: Board) -> str:
@@ -61,31 +60,34 @@ def to_markdown(board: Board) -> str:
 def score_text(column: Column, task_id: str) -> str:
     """Return a score to three digits; "-" where there is none, "!" after one whose fits failed."""
     cell = column.cells.get(task_id)
-    if cell is None:
-        return "-"
-    return f"{cell.value:.3f}" + ("" if cell.status == "ok" else "!")
+    return f"{cell.value:.3f}{'' if cell.status == 'ok' else '!'}" if cell else "-"
 
 
 def summary_rows(board: Board) -> list[tuple[str, list[str]]]:
     """Return the rows under the tasks: mean, rank, mean rank, and coverage of each column."""
 
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
+    def row(name: str, form: str, values: Iterable[float | None]) -> tuple[str, list[str]]:
+        return name, ["-" if value is None else format(value, form) for value in values]
 
     columns = board.columns
     return [
-        ("mean over families", [number(c.mean, ".3f") for c in columns]),
-        (
-            "rank",
-            [
-                number(c.rank, "d") if c.rank else c.kind[:7] if c.kind == "control" else "-"
-                for c in columns
-            ],
-        ),
-        ("mean rank", [number(c.mean_rank, ".1f") for c in columns]),
-        ("win rate", [number(c.summary.win_rate if c.summary else None, ".2f") for c in columns]),
+        row("mean over families", ".3f", (c.mean for c in columns)),
+        ("rank", [str(c.rank or ("control" if c.kind == "control" else "-")) for c in columns]),
+        row("mean rank", ".1f", (c.mean_rank for c in columns)),
+        row("win rate", ".2f", (c.win_rate for c in columns)),
         ("coverage", [f"{c.coverage}/{board.core}" for c in columns]),
     ]
+
+
+def slug_of(label: str) -> str:
+    """Return a file name for an encoder's label.
+
+    Examples:
+        >>> slug_of("madeleine@2+cu 12"), slug_of("NUL.1")
+        ('madeleine_2_cu_12', '_nul.1')
+    """
+    slug = re.sub(r"[^a-z0-9.-]", "_", label.lower())[:99].strip(".") or "encoder"
+    return f"_{slug}" if reserved_on_windows(slug) else slug
 
 
 def _plain(text: str) -> str:

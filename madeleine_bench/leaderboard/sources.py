@@ -1,4 +1,4 @@
-"""Where records and their predictions come from: one results folder, or several."""
+"""Where records, their predictions and their boards come from: one results folder, or several."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,11 @@ import pandas as pd
 from madeleine_bench.embeddings.contents import content_of, require_one_content
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import Board, build_boards
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.loader import parse_spec, read_yaml
+from madeleine_bench.specs.loader import did_you_mean, parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 
 
@@ -19,6 +20,7 @@ class Sources:
     """The records of several results folders; a record that lies in two counts once.
 
     Attributes:
+        folders: the results folders.
         records: in the order of the folders and of their paths.
         stores: the results folder of each record, by record id.
         paths: the file of each record, by record id.
@@ -30,6 +32,7 @@ class Sources:
         Raises:
             InputError: a folder is absent, or a record is broken or was altered.
         """
+        self.folders = folders
         self.stores: dict[str, ResultStore] = {}
         self.paths: dict[str, Path] = {}
         self.records: list[Record] = []
@@ -49,15 +52,41 @@ class Sources:
         Raises:
             InputError: one stands for two; the message names two records.
         """
+        ids = ((record, record.record_id) for record in self.records)
         require_one_content(
-            content_of(
-                record,
-                self.paths[record.record_id],
-                self.stores[record.record_id].folder,
-                catalogue,
-            )
-            for record in self.records
+            content_of(record, self.paths[key], self.stores[key].folder, catalogue)
+            for record, key in ids
         )
+
+    def boards(
+        self, catalogue: Catalogue, protocols: Sequence[str | None], name: str | None = None
+    ) -> list[Board]:
+        """Return the boards of each protocol (id or glob), real data first.
+
+        Args:
+            catalogue: the catalogue of the tasks.
+            protocols: None stands for each task's first protocol.
+            name: return the boards of this name alone.
+
+        Raises:
+            InputError: there are no records, or none under a protocol, or no such protocol or name.
+        """
+        boards: list[Board] = []
+        folders = ", ".join(map(str, self.folders))
+        for protocol in protocols:
+            versions: list[str | None] = [None]
+            if protocol:
+                versions = [each.name for each in catalogue.select_protocols([protocol])]
+            more = [b for v in versions for b in build_boards(self.records, catalogue, v)]
+            boards += more
+            if protocol and not more:
+                raise InputError(f"no records under {protocol} in {folders}")
+        if not boards:
+            raise InputError(f"no records for this in {folders}; make some with mbench run")
+        names = [board.name for board in boards]
+        if name is not None and name not in names:
+            raise InputError(f"no board is called '{name}'{did_you_mean(name, names)}")
+        return [board for board in boards if name in (None, board.name)]
 
     def predictions(self, record: Record) -> pd.DataFrame:
         """Return the predictions a record was scored from.

@@ -1,4 +1,4 @@
-"""Patients by predicted risk: curves, numbers at risk and calibration of survival records."""
+"""Patients by predicted risk: curves, numbers at risk and calibration of a survival record."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.metrics.calibration import Calibration, calibration
-from madeleine_bench.metrics.risk_groups import RiskGroups, risk_groups
+from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
-from madeleine_bench.protocols.folds import require_columns
+from madeleine_bench.protocols.scorers import require_columns
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
@@ -43,7 +42,6 @@ class Stratification:
 
     Attributes:
         label: the encoder, with its revision where the board holds several.
-        kind: encoder, baseline, supervised or control.
         record: the record.
         repeats: how often the folds were drawn; what follows is of the first, each unit once.
         groups: the curves of low and high risk, log-rank test and hazard ratio.
@@ -53,7 +51,6 @@ class Stratification:
     """
 
     label: str
-    kind: str
     record: Record
     repeats: int
     groups: RiskGroups
@@ -72,9 +69,9 @@ def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSp
     named = catalogue.select(patterns) if patterns else every
     chosen = [task for task in named if task in every]
     if not chosen:
-        found = ", ".join(f"{task.id} is {task.labels.type}" for task in named[:5])
+        kinds = ", ".join(f"{task.id} is {task.labels.type}" for task in named[:5])
         valid = ", ".join(task.id for task in every) or "none"
-        raise InputError(f"--task: no survival task named ({found}); survival tasks: {valid}")
+        raise InputError(f"--task: no survival task named ({kinds}); survival tasks: {valid}")
     return chosen
 
 
@@ -99,13 +96,13 @@ def survival_records(
     Raises:
         InputError: there is no such record, or none of an encoder that was named.
     """
-    found: dict[str, list[tuple[str, Record]]] = {}
+    rows: dict[str, list[tuple[str, Record]]] = {}
     for board in build_boards(records, catalogue, protocol):
         for column in board.columns:
             cell = column.cells.get(task.id)
             if cell is not None and cell.record.verification != "V0":
-                found.setdefault(board.name, []).append((column.label, cell.record))
-    names = {record.encoder.name for rows in found.values() for _, record in rows}
+                rows.setdefault(board.name, []).append((column.label, cell.record))
+    names = {record.encoder.name for board in rows.values() for _, record in board}
     if not names:
         under = f" under {protocol}" if protocol else ""
         raise InputError(
@@ -117,13 +114,13 @@ def survival_records(
             hint = did_you_mean(name, sorted(names))
             raise InputError(f"no record of {task.id} is of encoder '{name}'{hint}")
     chosen = {
-        board: [row for row in rows if not encoders or row[1].encoder.name in encoders]
-        for board, rows in found.items()
+        board: [row for row in columns if not encoders or row[1].encoder.name in encoders]
+        for board, columns in rows.items()
     }
     return {
-        board: sorted(rows, key=lambda row: (-row[1].scores.main.value, row[0]))
-        for board, rows in chosen.items()
-        if rows
+        board: sorted(columns, key=lambda row: (-row[1].scores.main.value, row[0]))
+        for board, columns in chosen.items()
+        if columns
     }
 
 
@@ -153,7 +150,10 @@ def stratify(
     where = f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
     require_columns(predictions, ["repeat", "time_days", "event", "high_risk"], where)
     days = survival_days(list(predictions.columns))
-    chosen = _day(days, day, where)
+    if day is not None and day not in days:
+        valid = ", ".join(map(str, days)) or "none"
+        raise InputError(f"--day {day}: {where} are at the days {valid}")
+    chosen = calibration_day(days) if day is None else day
     require_columns(predictions, [f"surv@{d}" for d in days], where)
     repeats = sorted(set(predictions["repeat"]))
     first = predictions[predictions["repeat"] == repeats[0]]
@@ -161,23 +161,22 @@ def stratify(
         survival = Survival(
             first["time_days"].to_numpy(dtype=np.float64), first["event"].to_numpy(dtype=np.bool_)
         )
-        judged = None
+        calibrated = None
         if chosen is not None:
             alive = first[f"surv@{chosen}"].to_numpy(dtype=np.float64)
-            judged = calibration(survival, alive, chosen)
+            calibrated = calibration(survival, alive, chosen)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     high = first["high_risk"].to_numpy(dtype=np.bool_)
     groups = risk_groups(survival, high)
     return Stratification(
         label,
-        record.encoder.kind,
         record,
         len(repeats),
         groups,
         _at_risk(survival, high),
-        judged,
-        _notes(record, groups, judged),
+        calibrated,
+        _notes(record, groups, calibrated),
     )
 
 
@@ -192,13 +191,6 @@ def calibration_day(days: Sequence[int]) -> int | None:
     return min(days, key=lambda day: (abs(day - middle), day), default=None)
 
 
-def _day(days: Sequence[int], wanted: int | None, where: str) -> int | None:
-    if wanted is not None and wanted not in days:
-        valid = ", ".join(map(str, days)) or "none"
-        raise InputError(f"--day {wanted}: {where} are at the days {valid}")
-    return calibration_day(days) if wanted is None else wanted
-
-
 def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
     last = int(survival.time_days.max() / DAYS_A_YEAR)
     step = next(s for s in (1, 2, 5, 10, 20, 50) if last // s < _MOST_TICKS)
@@ -210,20 +202,19 @@ def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
     return AtRisk(years, low, up)
 
 
-def _notes(record: Record, groups: RiskGroups, judged: Calibration | None) -> tuple[str, ...]:
-    said = []
+def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -> tuple[str, ...]:
+    notes = []
     for name, curve in (("low", groups.low), ("high", groups.high)):
         if curve is None:
-            said.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
+            notes.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
         elif not curve.events:
-            said.append(f"no event among those of {name} risk: no hazard ratio")
-    if judged is None:
-        said.append("no predicted survival: no calibration")
-    elif judged.slope is None:
-        said.append(
+            notes.append(f"no event among those of {name} risk: no hazard ratio")
+    if calibrated is None:
+        notes.append("no predicted survival: no calibration")
+    elif calibrated.slope is None:
+        notes.append(
             "predicted survival is the same for everybody, or nobody has an event: no slope"
         )
-    constant = sum(fold.flag == "constant predictions" for fold in record.folds)
-    if constant:
-        said.append(f"constant risk in {constant} of {len(record.folds)} folds")
-    return tuple(said)
+    if constant := sum(fold.flag == "constant predictions" for fold in record.folds):
+        notes.append(f"constant risk in {constant} of {len(record.folds)} folds")
+    return tuple(notes)

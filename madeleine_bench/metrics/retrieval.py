@@ -10,7 +10,9 @@ References:
     Prague Bulletin of Mathematical Linguistics 103 (2015) 131-138.
 """
 
+from dataclasses import dataclass
 from math import comb
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,3 +150,110 @@ def expected_average_precision(n_rows: int, n_relevant: int) -> float:
         return 0.0
     share = (n_relevant - 1) / (n_rows - 1) if n_rows > 1 else 0.0
     return sum((1.0 + (i - 1) * share) / i for i in range(1, n_rows + 1)) / n_rows
+
+
+SIMILARITY_DECIMALS = 12
+_BLOCK_VALUES = 2**22
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What a gallery holds for each query, most similar first.
+
+    Attributes:
+        indices: query x neighbour, rows of the gallery.
+        similarity: query x neighbour, rounded to 1e-12: the cosine, in [-1, 1]; or for l2, in
+            [-1, 0], minus the distance as a share of the distance to the query's farthest row.
+    """
+
+    indices: NDArray[np.intp]
+    similarity: NDArray[np.float64]
+
+
+def ranked_neighbours(
+    queries: NDArray[np.floating],
+    gallery: NDArray[np.floating],
+    k: int,
+    *,
+    similarity: Literal["cosine", "l2"] = "cosine",
+    block_values: int = _BLOCK_VALUES,
+) -> Neighbours:
+    """Return the k most similar rows of the gallery for each query; all rows where it has fewer.
+
+    The answer is the same to the last bit whatever `block_values` is. A row of zeros has no
+    direction: its cosine with every row is 0.
+
+    Args:
+        queries: query x dim, finite.
+        gallery: row x dim, finite.
+        k: number of neighbours, 1 or more.
+        similarity: what the rows are ranked by.
+        block_values: similarities held in memory at a time; a block has one query at least.
+
+    Raises:
+        ValueError: k is below 1, the gallery is empty, or the widths differ.
+
+    Examples:
+        >>> found = ranked_neighbours(np.eye(2), np.array([[0.0, 2.0], [1.0, 1.0], [3.0, 0.0]]), 2)
+        >>> found.indices.tolist()
+        [[2, 1], [0, 1]]
+    """
+    if k < 1 or not len(gallery) or queries.shape[1:] != gallery.shape[1:]:
+        raise ValueError(
+            f"expected k of 1 or more and rows of one width in a gallery that is not empty; found "
+            f"k {k}, queries {queries.shape}, gallery {gallery.shape}"
+        )
+    cosine, kept = similarity == "cosine", min(k, len(gallery))
+    asked, rows = (
+        unit_rows(m) if cosine else np.asarray(m, np.float64) for m in (queries, gallery)
+    )
+    nearest = Neighbours(np.empty((len(asked), kept), np.intp), np.empty((len(asked), kept)))
+    step = max(1, block_values // len(rows))
+    for start in range(0, len(asked), step):
+        block = slice(start, start + step)
+        likeness = _cosine(asked[block], rows) if cosine else _nearness(asked[block], rows)
+        order = np.argsort(-likeness, axis=1, kind="stable")[:, :kept]
+        nearest.indices[block] = order
+        nearest.similarity[block] = np.take_along_axis(likeness, order, axis=1)
+    return nearest
+
+
+def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the rows in float64 at length 1; a row of zeros stays zero.
+
+    The largest component is divided out first, so that no square overflows or vanishes.
+    """
+    exact = np.asarray(rows, dtype=np.float64)
+    largest = np.abs(exact).max(axis=1, keepdims=True, initial=0.0)
+    scaled = np.divide(exact, largest, out=np.zeros_like(exact), where=largest > 0)
+    length = np.sqrt(np.einsum("rd,rd->r", scaled, scaled))[:, None]
+    unit: NDArray[np.float64] = np.divide(scaled, length, out=scaled, where=length > 0)
+    return unit
+
+
+def _cosine(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return query x row, on the grid.
+
+    A matrix product may round a row by where it stands in it; einsum adds up every pair alike.
+    """
+    similarity: NDArray[np.float64] = np.round(
+        np.einsum("qd,rd->qr", queries, rows), SIMILARITY_DECIMALS
+    )
+    return similarity + 0.0  # -0.0 becomes 0.0
+
+
+def _nearness(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return query x row, minus the distance as a share of the query's farthest row, on the grid.
+
+    Distances are of the differences themselves: the short way, by squared lengths and products,
+    cancels where rows are near each other. The largest difference is divided out first, so that no
+    square overflows or vanishes.
+    """
+    nearness = np.zeros((len(queries), len(rows)))
+    for query, value in zip(queries, nearness, strict=True):
+        apart = rows - query
+        if largest := float(np.abs(apart).max(initial=0.0)):
+            apart /= largest
+            distance = np.sqrt(np.einsum("rd,rd->r", apart, apart))
+            value[:] = -np.round(distance / distance.max(), SIMILARITY_DECIMALS)
+    return nearness + 0.0  # -0.0 becomes 0.0

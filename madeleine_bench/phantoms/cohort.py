@@ -9,17 +9,15 @@ import pandas as pd
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
-from madeleine_bench.phantoms.features import Appearance, Draws, Floats, patch_features
-from madeleine_bench.phantoms.labels import class_words, survival_words
-from madeleine_bench.phantoms.latents import LatentModel
-from madeleine_bench.phantoms.layout import CaseTissue, Section, cut_section, deform, draw_tissue
-from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, make_roster
+from madeleine_bench.phantoms.features import Appearance, patch_features
+from madeleine_bench.phantoms.layout import CaseTissue, cut_section, draw_tissue
+from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, class_words, make_roster, survival_words
 from madeleine_bench.phantoms.world import (
     COMPOSITION_STD,
     PATCH_ENCODER,
-    PATCH_PX0,
     SHARE_TO_BIAS,
     WORLDS,
+    LatentModel,
 )
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
@@ -40,6 +38,8 @@ class PhantomCohort:
         signal: strength of the biology in the features; 0 is the null phantom.
         seed: what all draws but those of the organ's world depend on.
         organ: of the cohort.
+        world: what all cohorts of the organ share.
+        appearance: what the sections of the organ look like.
     """
 
     source: Source = "phantom"
@@ -82,11 +82,11 @@ class PhantomCohort:
         self.organ: str = cohort.organ
         self.spec = declared
         self.world = WORLDS[declared.organ]
-        self._appearance = Appearance(self.world)
+        self.appearance = Appearance(self.world)
         self._latents = LatentModel(self.world)
         self._fingerprint = hash_code([Path(__file__).parent])
-        own = [task for task in tasks if task.cohort == cohort.id]
-        self.slides = self._labelled_roster(own) if table is None else table
+        mine = [task for task in tasks if task.cohort == cohort.id]
+        self.slides = self._labelled_roster(mine) if table is None else table
         self._rows: dict[str, tuple[str, str, str]] = {
             slide: (case, stain, site)
             for slide, case, stain, site in self.slides[ROSTER_COLUMNS].itertuples(index=False)
@@ -100,16 +100,16 @@ class PhantomCohort:
         """
         case_id, stain, site = self.row(slide_id)
         latents = self.latents(case_id)
-        rng = self._rng("section", slide_id)
-        section = cut_section(self._tissue(case_id, latents), rng, self.spec.patches)
-        look = self._appearance.draw(rng)
-        case_look = self._appearance.draw(self._rng("look", case_id))
-        site_look = self._appearance.draw(self._rng("site", site))
-        nuisance = self._appearance.nuisance(
+        rng = self.rng("section", slide_id)
+        section = cut_section(self.tissue(case_id), rng, self.spec.patches)
+        look = self.appearance.draw(rng)
+        case_look = self.appearance.draw(self.rng("look", case_id))
+        site_look = self.appearance.draw(self.rng("site", site))
+        nuisance = self.appearance.nuisance(
             site_look, case_look, look, self.spec.nuisance_case_share
         )
-        moved = self._appearance.shifts(stain, latents, case_look, look, self.signal)
-        typical = self._appearance.prototypes[stain] + nuisance
+        moved = self.appearance.shifts(stain, latents, case_look, look, self.signal)
+        typical = self.appearance.prototypes[stain] + nuisance
         return Bag(
             slide_id=slide_id,
             case_id=case_id,
@@ -135,57 +135,14 @@ class PhantomCohort:
 
     def part(self, slide_ids: Sequence[str]) -> "PhantomCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
-        own = copy.copy(self)
-        own.slides = rows_of(self.slides, slide_ids)
-        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
-        return own
+        part = copy.copy(self)
+        part.slides = rows_of(self.slides, slide_ids)
+        part._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        return part
 
     def latents(self, case_id: str) -> Mapping[str, float]:
         """Return the hidden causes of a case, by name."""
-        return self._latents.draw(self._rng("latents", case_id))
-
-    def section(self, slide_id: str) -> Section:
-        """Return where which tissue lies in a slide.
-
-        Raises:
-            InputError: the cohort has no such slide.
-        """
-        return cut_section(self.block(slide_id), self._rng("section", slide_id), self.spec.patches)
-
-    def block(self, slide_id: str) -> CaseTissue:
-        """Return the tissue block that a slide is a section of.
-
-        Raises:
-            InputError: the cohort has no such slide.
-        """
-        case_id, _, _ = self.row(slide_id)
-        return self._tissue(case_id, self.latents(case_id))
-
-    def places_in_block(self, slide_id: str, places: Floats) -> Floats:
-        """Return where in its block places of a section lie, place x 2.
-
-        `places` are counted in patches (x, y) from the centre of the patch at coordinate (0, 0);
-        they may lie between patches. `layout.field_values` there gives what `section` has cut.
-
-        Raises:
-            InputError: the cohort has no such slide.
-        """
-        centre = (self.section(slide_id).coords / PATCH_PX0).mean(axis=0)
-        rng = self._rng("section", slide_id)
-        rng.standard_normal()  # the size of the section is drawn before its deformation
-        return deform(places - centre, rng)
-
-    def draws(self, slide_id: str) -> tuple[Draws, Draws, Draws]:
-        """Return the draws of the site, the case and the section behind the look of a slide.
-
-        Raises:
-            InputError: the cohort has no such slide.
-        """
-        case_id, _, site = self.row(slide_id)
-        rng = self._rng("section", slide_id)
-        cut_section(self.block(slide_id), rng, self.spec.patches)
-        case, own = self._appearance.draw(self._rng("look", case_id)), self._appearance.draw(rng)
-        return self._appearance.draw(self._rng("site", site)), case, own
+        return self._latents.draw(self.rng("latents", case_id))
 
     def row(self, slide_id: str) -> tuple[str, str, str]:
         """Return case_id, stain and site of a slide.
@@ -197,26 +154,21 @@ class PhantomCohort:
         if row is None:
             hint = did_you_mean(slide_id, list(self._rows)[:2000])
             raise InputError(f"the phantom of {self.cohort_id} has no slide '{slide_id}'{hint}")
-        if row[1] not in self._appearance.signs:
+        if row[1] not in self.appearance.signs:
             raise InputError(
                 f"slide {slide_id} of {self.cohort_id} has stain '{row[1]}', which the phantom "
                 f"world '{self.world.organ}' does not know{did_you_mean(row[1], self.world.stains)}"
             )
         return row
 
-    def stain_of(self, slide_id: str) -> str:
-        """Return the stain of a slide.
-
-        Raises:
-            InputError: the cohort has no such slide, or the world does not know its stain.
-        """
-        return self.row(slide_id)[1]
-
-    def _rng(self, what: str, name: str) -> np.random.Generator:
+    def rng(self, what: str, name: str) -> np.random.Generator:
+        """Return the source of all draws of one kind for one case, slide or site."""
         return rng_for("phantom", self.cohort_id, self.seed, what, name)
 
-    def _tissue(self, case_id: str, latents: Mapping[str, float]) -> CaseTissue:
-        rng = self._rng("tissue", case_id)
+    def tissue(self, case_id: str) -> CaseTissue:
+        """Return the tissue block of a case, from which its sections are cut."""
+        latents = self.latents(case_id)
+        rng = self.rng("tissue", case_id)
         shares = np.array(list(self.world.tissues.values()))
         bias = SHARE_TO_BIAS * np.log(shares) + COMPOSITION_STD * rng.standard_normal(len(shares))
         for latent, (tissue, more) in self.world.composition.items():

@@ -3,14 +3,14 @@
 No matrix product is taken here, so no linear algebra library and no thread count has a say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import hadamard
 
-from madeleine_bench.phantoms.directions import direction_names, draw_directions
 from madeleine_bench.phantoms.layout import Section
 from madeleine_bench.phantoms.world import (
     COUNTERSTAIN,
@@ -29,8 +29,41 @@ from madeleine_bench.phantoms.world import (
     Sign,
     World,
 )
+from madeleine_bench.seeds import rng_for
 
 Floats = NDArray[np.float64]
+
+
+def direction_names(world: World, nuisance_dims: int) -> list[str]:
+    """Return the name of every direction a world needs, in a fixed order."""
+    names = ["offset", "chromogen"]
+    names += [f"tissue/{tissue}" for tissue in world.tissues]
+    names += [f"stain/{stain}" for stain in world.stains]
+    names += [f"tissue/{tissue}/{stain}" for stain in world.stains for tissue in world.tissues]
+    names += [f"morphology/{latent}" for latent in world.morphology]
+    names += [
+        f"marker/{stain}/{latent}" for stain in world.markers for latent in world.markers[stain]
+    ]
+    return names + [f"nuisance/{axis}" for axis in range(nuisance_dims)]
+
+
+def draw_directions(organ: str, names: Iterable[str]) -> dict[str, Floats]:
+    """Return a unit vector (DIM,) for each name, orthogonal to all others.
+
+    They are rows of a Hadamard matrix, in random order and with random signs of the columns, so
+    that each direction spreads over all features and no linear algebra library has a say.
+
+    Raises:
+        ValueError: more names than dimensions.
+    """
+    names = list(names)
+    if len(names) > DIM:
+        raise ValueError(f"{len(names)} orthogonal directions do not fit into {DIM} dimensions")
+    rng = rng_for("phantom-world", organ)
+    order = rng.permutation(DIM)
+    signs = rng.choice(np.array([-1.0, 1.0]), DIM)
+    rows = hadamard(DIM)[order[: len(names)]] * signs / sqrt(DIM)
+    return dict(zip(names, rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -87,13 +120,13 @@ class Appearance:
             return Shown(latent, sign.fidelity, rows[sign.tissue], vector)
 
         faint = 1.0 if stain == "H&E" else COUNTERSTAIN
-        common, own = sqrt(self.world.chromogen_share), sqrt(1.0 - self.world.chromogen_share)
+        common, special = sqrt(self.world.chromogen_share), sqrt(1.0 - self.world.chromogen_share)
         signs = [
             shown(latent, sign, faint, axes[f"morphology/{latent}"])
             for latent, sign in self.world.morphology.items()
         ]
         for latent, sign in self.world.markers.get(stain, {}).items():
-            direction = common * axes["chromogen"] + own * axes[f"marker/{stain}/{latent}"]
+            direction = common * axes["chromogen"] + special * axes[f"marker/{stain}/{latent}"]
             signs.append(shown(latent, sign, 1.0, direction))
         return signs
 

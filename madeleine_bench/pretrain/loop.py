@@ -4,15 +4,18 @@ Every random draw derives from the recipe's seed and from what it is for, never 
 before; so a run that was stopped anywhere goes on to the same weights, bit for bit on a CPU.
 """
 
-from contextlib import nullcontext
-from dataclasses import asdict
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 from madeleine_bench.data.packed import FeatureStore, open_store
 from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.errors import InputError, Interrupted
 from madeleine_bench.files import sole_writer
-from madeleine_bench.pretrain.interrupt import listening
 from madeleine_bench.pretrain.parallel import (
     Group,
     any_of,
@@ -23,6 +26,39 @@ from madeleine_bench.pretrain.publish import CARD, Trained, card_name, publish
 from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.pretrain.run import CHECKPOINT, Run
 from madeleine_bench.types import CohortData, Progress
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class StopRequest:
+    """Whether the user asked the run to stop."""
+
+    asked: bool = False
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Yield a flag that the first Ctrl-C or SIGTERM sets; a second one stops at once.
+
+    Outside the main thread, where Python lets no one listen, the flag stays down.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.asked:
+            raise KeyboardInterrupt
+        request.asked = True
+
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def pretrain(

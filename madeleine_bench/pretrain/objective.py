@@ -22,10 +22,9 @@ from madeleine_bench.losses.transport import (
     graph_transport,
 )
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
-from madeleine_bench.pretrain.batches import CaseBatch
+from madeleine_bench.pretrain.batches import CaseBatch, on_device
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
-from madeleine_bench.pretrain.row_draw import on_device
 
 
 @dataclass(frozen=True)

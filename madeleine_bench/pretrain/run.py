@@ -1,10 +1,11 @@
 """One training run: the model with its optimiser, the step, the end of an epoch, what is saved."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.data.packed import FeatureStore
-from madeleine_bench.errors import CheckFailed
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.batches import (
@@ -32,21 +33,133 @@ from madeleine_bench.pretrain.checkpoint import (
     optimiser_moments,
     read_checkpoint,
     restore_moments,
+    write_checkpoint,
 )
-from madeleine_bench.pretrain.checkpoint_writer import CheckpointWriter
-from madeleine_bench.pretrain.compiled import compile_layers
-from madeleine_bench.pretrain.curves import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
+from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import (
     Group,
     sum_gradients,
     sum_over,
 )
-from madeleine_bench.pretrain.reading import Reading
-from madeleine_bench.pretrain.recipe import Recipe
-from madeleine_bench.pretrain.schedule import learning_rate_at
+from madeleine_bench.pretrain.recipe import OptimiserRecipe, Preset, Recipe
 from madeleine_bench.seeds import seed_for
+
+# The published warm-up begins at this share of the highest rate.
+_PUBLISHED_START = 1e-5
+
+
+def learning_rate_at(
+    step: int,
+    steps_per_epoch: int,
+    epochs: int,
+    optimiser: OptimiserRecipe,
+    preset: Preset = "corrected",
+) -> float:
+    """Return the learning rate of a step.
+
+    Corrected: the highest rate is reached at the last step of the warm-up, the final rate exactly
+    at the last step of the run. Published: the warm-up begins at 1e-5 of the highest rate, one
+    more epoch than declared passes before the fall begins, and so the run ends above the final
+    rate.
+
+    Args:
+        step: from 0, over the whole run.
+        steps_per_epoch: steps of one epoch.
+        epochs: of the whole run; fewer than the warm-up's are refused by the recipe.
+        optimiser: the rates, and the epochs of warm-up.
+        preset: "corrected" or "published".
+
+    Raises:
+        ValueError: the step is not of the run.
+
+    Examples:
+        >>> optimiser = OptimiserRecipe(learning_rate=1e-4, warmup_epochs=2)
+        >>> [f"{learning_rate_at(step, 3, 6, optimiser):.1e}" for step in (0, 5, 17)]
+        ['1.7e-05', '1.0e-04', '1.0e-08']
+    """
+    steps = steps_per_epoch * epochs
+    if not 0 <= step < steps:
+        raise ValueError(f"step {step} is not one of the {steps} steps of the run")
+    highest, final = optimiser.learning_rate, optimiser.final_learning_rate
+    warmup = steps_per_epoch * optimiser.warmup_epochs
+    if preset == "published":
+        if step < warmup:
+            return highest * (_PUBLISHED_START + (1.0 - _PUBLISHED_START) * step / warmup)
+        fallen = max(step - warmup - steps_per_epoch, 0) / (steps - warmup)
+        return _fall(highest, final, fallen)
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    peak = max(warmup - 1, 0)
+    return _fall(highest, final, (step - peak) / max(steps - 1 - peak, 1))
+
+
+def _fall(highest: float, final: float, fallen: float) -> float:
+    """Return the rate when a share `fallen` (0-1) of the half cosine lies behind."""
+    return final + (highest - final) * (1.0 + cos(pi * fallen)) / 2.0
+
+
+def compile_layers(model: Madeleine) -> None:
+    """Have the layers before the pooling, nearly all of the arithmetic, compiled in training.
+
+    They are compiled once, for any number of patches, at the first step. Evaluation stays as it
+    is: it is not worth a second compilation. So does the pooling, whose shapes differ from batch
+    to batch where slides have fewer patches than are drawn.
+
+    A step raises InputError where they cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # a second of imports
+
+    plain = model.embed_patches
+    fast = torch.compile(plain, dynamic=True)
+
+    def embed_patches(patches: Tensor, stains: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not model.training:
+            return plain(patches, stains)
+        try:
+            return fast(patches, stains)
+        except TorchDynamoException as error:
+            first = str(error).strip().splitlines()[0][:200]
+            raise InputError(
+                f"compile: true, but torch.compile failed ({type(error).__name__}: {first}). It "
+                "needs a C++ compiler on a CPU and Triton on a GPU; --set compile=false does "
+                "without"
+            ) from error
+
+    model.embed_patches = embed_patches  # type: ignore[method-assign]
+
+
+class AsyncScalars:
+    """Scalars to be read later, without waiting for what the device was given after them.
+
+    On a GPU their copy is queued at once, right behind what makes them. Asked for later, a number
+    would come after all that has been queued by then: a whole step.
+
+    Attributes:
+        terms: scalars on the device, without gradient.
+    """
+
+    def __init__(self, terms: Mapping[str, Tensor]) -> None:
+        """Queue the copy of the terms."""
+        self.terms = terms
+        self._copied: tuple[Tensor, torch.cuda.Event] | None = None
+        if any(value.device.type == "cuda" for value in terms.values()):
+            there = torch.stack(list(terms.values()))
+            here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
+            here.copy_(there, non_blocking=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+            self._copied = here, copied
+
+    def values(self) -> dict[str, float]:
+        """Return the numbers, once they are there."""
+        if self._copied is None:
+            return {name: float(value) for name, value in self.terms.items()}
+        here, copied = self._copied
+        copied.synchronize()
+        return dict(zip(self.terms, here.tolist(), strict=True))
+
 
 CHECKPOINT, LOG, CURVES = "checkpoint.safetensors", "log.csv", "curves.svg"
 _TERMS = ("global", "local", "intra", "loss")
@@ -71,8 +184,7 @@ class Run:
     best: dict[str, Tensor]
     average: dict[str, Tensor]
     log: TrainingLog
-    writer: CheckpointWriter
-    pending: Reading | None = None
+    pending: AsyncScalars | None = None
     drawn_s: float = float("-inf")
     smooth_rank: float | None = None
 
@@ -119,7 +231,6 @@ class Run:
         return cls(
             recipe, store, out, group, cases, held_out, source, model, optimiser, state, best,
             {name: value.to(group.device) for name, value in average.items()}, log,
-            CheckpointWriter(out / CHECKPOINT, behind=on_gpu),
         )  # fmt: skip
 
     @cached_property
@@ -164,7 +275,7 @@ class Run:
             loss = objective(
                 self.model, batch, len(self.cases.stains), recipe.objective, self.group
             )
-        reading = Reading(loss.terms)
+        reading = AsyncScalars(loss.terms)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.group, self.model.parameters())
@@ -198,7 +309,7 @@ class Run:
         state.sums, state.seconds = {}, 0.0
         if self.group.is_first:
             self._write_log(row, draw=last)
-        self.save(last=last)
+        self.save()
         return self._describe(row)
 
     def describe_step(self) -> str:
@@ -214,11 +325,8 @@ class Run:
         """Return the weights to judge and to keep: the moving average where there is one."""
         return self.average or self.model.state_dict()
 
-    def save(self, *, last: bool = True) -> None:
-        """Write the checkpoint; in a group, the first process does.
-
-        Unless it is the `last` of this process, a GPU is given work while it is written.
-        """
+    def save(self) -> None:
+        """Write the checkpoint; in a group, the first process does."""
         self._settle()
         self._refuse_unless_finite()
         if not self.group.is_first:
@@ -231,7 +339,7 @@ class Run:
             average=self.average,
             inputs=_inputs(self.recipe, self.store, self.group),
         )
-        self.writer.write(checkpoint, last=last)
+        write_checkpoint(self.out / CHECKPOINT, checkpoint)
 
     def _row(self, held_out: HeldOut | None) -> dict[str, float]:
         """Return the epoch's row of the log."""

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics.cox import CoxFit, fit_coxnet, fit_ridge_cox
-from madeleine_bench.metrics.cox_newton import RiskSets
+from madeleine_bench.metrics.cox import CoxFit, RiskSets, fit_coxnet, fit_ridge_cox
 from madeleine_bench.metrics.survival import kaplan_meier_at
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.protocols.ridge import Choice, Expansion, choose_penalty, principal_axes
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.specs.protocol import Cox, Grid

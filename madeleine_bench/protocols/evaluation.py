@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.cox import cox
-from madeleine_bench.protocols.fits import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.probe import probe
+from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.retrieval import retrieval
 from madeleine_bench.protocols.ridge import inner_folds
 from madeleine_bench.seeds import rng_for

@@ -114,7 +114,7 @@ def _shares(margin: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class _Line:
+class LinearFit:
     """A fit on embeddings as they are: margin = coefficients (x - centre) + intercepts.
 
     Attributes:
@@ -178,9 +178,9 @@ def fit_and_predict(
                 continue
             with np.errstate(all="ignore"):  # what overflows is not finite, and is seen below
                 trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
-                for split, line in zip(batch, _lines(model, trainings), strict=True):
+                for split, fit in zip(batch, _linear_fits(model, trainings), strict=True):
                     rows = embeddings[split.test]
-                    yield _predicted(model, line, rows, classes, present)
+                    yield _predicted(model, fit, rows, classes, present)
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,12 @@ def _training(
     return _Training(scaler, constant, rows, target, own, weight, fold, fitted)
 
 
-def _lines(model: LogisticRegression, trainings: Sequence[_Training]) -> list[_Line]:
+def _linear_fits(model: LogisticRegression, trainings: Sequence[_Training]) -> list[LinearFit]:
     """Return the fits of training sets; those that run together are of equal size and classes."""
     if model.tol > _EXACT_TOL:
-        return [_library_line(model, training) for training in trainings]
+        return [_fit_by_library(model, training) for training in trainings]
     if isinstance(model.C, Grid):
-        return [_chosen_line(model, model.C.values, training) for training in trainings]
+        return [_fit_chosen(model, model.C.values, training) for training in trainings]
     axes = principal_axes(np.stack([t.rows for t in trainings]), intercept=True)
     weight = np.stack([t.weight for t in trainings])[:, None]
     loss = Multinomial(np.stack([t.target for t in trainings]), weight)
@@ -263,12 +263,14 @@ def _lines(model: LogisticRegression, trainings: Sequence[_Training]) -> list[_L
     penalty = np.full(len(trainings), 1.0 / model.C)
     fits = minimise(axes, loss, penalty, start, tol=model.tol, max_iter=model.max_iter)
     return [
-        _line(training, fits, each, back)
+        _linear_fit(training, fits, each, back)
         for each, (training, back) in enumerate(zip(trainings, axes.back, strict=True))
     ]
 
 
-def _chosen_line(model: LogisticRegression, grid: tuple[float, ...], training: _Training) -> _Line:
+def _fit_chosen(
+    model: LogisticRegression, grid: tuple[float, ...], training: _Training
+) -> LinearFit:
     """Return the fit at the C that the inner folds, or the validation units, choose."""
     trained, judged = [], []
     for fold in range(training.fold.max() + 1):
@@ -299,27 +301,27 @@ def _chosen_line(model: LogisticRegression, grid: tuple[float, ...], training: _
         tol=model.tol,
         max_iter=model.max_iter,
     )
-    return _line(training, fits, 0, axes.back, notes, diagnostics)
+    return _linear_fit(training, fits, 0, axes.back, notes, diagnostics)
 
 
-def _line(
+def _linear_fit(
     training: _Training,
     fits: Minima,
     each: int,
     back: Array,
     notes: tuple[str, ...] = (),
     diagnostics: Mapping[str, float] | None = None,
-) -> _Line:
+) -> LinearFit:
     """Return one of the minima, turned back from the axes to the embeddings."""
     w, scaler = fits.coefficients[each], training.scaler
     residual, n_iter = float(fits.residual[each]), int(fits.n_iter[each])
     slope = (w[:, :-1] @ back.T) * scaler.factor
-    return _Line(
+    return LinearFit(
         slope, w[:, -1], scaler, training.constant, residual, n_iter, notes, diagnostics or {}
     )
 
 
-def _library_line(model: LogisticRegression, training: _Training) -> _Line:
+def _fit_by_library(model: LogisticRegression, training: _Training) -> LinearFit:
     """Return where scikit-learn's L-BFGS stops; of a grid of C, where it predicts validation best.
 
     Validation units are then left out of the fit.
@@ -331,17 +333,17 @@ def _library_line(model: LogisticRegression, training: _Training) -> _Line:
     left_out = Multinomial(training.target[None], (training.weight * judged)[None, None])
     least, best = np.inf, None
     for value in grid:
-        line = _library_fit(model, value, training)
-        w = line.coefficients / np.where(training.scaler.factor, training.scaler.factor, 1.0)
-        margin = w @ training.rows.T + line.intercepts[:, None]
+        fit = _library_fit(model, value, training)
+        w = fit.coefficients / np.where(training.scaler.factor, training.scaler.factor, 1.0)
+        margin = w @ training.rows.T + fit.intercepts[:, None]
         loss = float(left_out.value(margin[None])[0]) / max(1, int(judged.sum()))
         if best is None or loss < least:
-            least, best = loss, replace(line, diagnostics={"C": value, f"loss@C={value:g}": loss})
+            least, best = loss, replace(fit, diagnostics={"C": value, f"loss@C={value:g}": loss})
     assert best is not None
     return best
 
 
-def _library_fit(model: LogisticRegression, value: float, training: _Training) -> _Line:
+def _library_fit(model: LogisticRegression, value: float, training: _Training) -> LinearFit:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as Estimator
 
@@ -356,7 +358,7 @@ def _library_fit(model: LogisticRegression, value: float, training: _Training) -
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
             notes: tuple[str, ...] = (f"{type(error).__name__}: {str(error).splitlines()[0]}",)
             lost = np.full((len(training.target), rows.shape[1]), np.nan)
-            return _Line(lost, lost[:, 0], scaler, training.constant, np.inf, 0, notes)
+            return LinearFit(lost, lost[:, 0], scaler, training.constant, np.inf, 0, notes)
     w, intercepts = estimator.coef_, estimator.intercept_
     loss = Multinomial(training.target[None], (training.weight * fitted)[None, None])
     slope = loss.expand((w @ rows.T + intercepts[:, None])[None]).slope[0]
@@ -368,50 +370,50 @@ def _library_fit(model: LogisticRegression, value: float, training: _Training) -
     )[:1]
     residual, n_iter = float(np.abs(gradient).max()), int(np.max(estimator.n_iter_))
     w = w * scaler.factor
-    return _Line(w, intercepts, scaler, training.constant, residual, n_iter, notes)
+    return LinearFit(w, intercepts, scaler, training.constant, residual, n_iter, notes)
 
 
-def _margins(line: _Line, rows: NDArray[np.floating]) -> Array:
+def _margins(fit: LinearFit, rows: NDArray[np.floating]) -> Array:
     """Return the margins of embeddings, vector x unit.
 
     A matrix product may round a row by where it stands; equal rows must tie on any machine.
     """
-    margin = np.empty((len(line.coefficients), len(rows)))
+    margin = np.empty((len(fit.coefficients), len(rows)))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        centred = rows[part] - line.scaler.centre
-        np.einsum("vd,ud->vu", line.coefficients, centred, out=margin[:, part])
-    margin += line.intercepts[:, None]
+        centred = rows[part] - fit.scaler.centre
+        np.einsum("vd,ud->vu", fit.coefficients, centred, out=margin[:, part])
+    margin += fit.intercepts[:, None]
     return margin
 
 
 def _predicted(
     model: LogisticRegression,
-    line: _Line,
+    fit: LinearFit,
     rows: NDArray[np.floating],
     classes: tuple[str, ...],
     present: tuple[int, ...],
 ) -> ClassFit:
     """Return the predictions of a fit: with the absent classes, or uniform where it failed."""
-    margin = _margins(line, rows)
+    margin = _margins(fit, rows)
     share = _shares(margin)
     if len(share) == 1:
         share = np.concatenate([expit(-margin), share])
-    notes, known = line.notes, {**line.diagnostics, "residual": line.residual}
-    if not (np.isfinite(share).all() and np.isfinite(line.residual)):
+    notes, known = fit.notes, {**fit.diagnostics, "residual": fit.residual}
+    if not (np.isfinite(share).all() and np.isfinite(fit.residual)):
         reason = (*notes, "the probabilities are not finite")[0]
-        return failed_fit(len(rows), len(classes), reason, line.n_iter)
+        return failed_fit(len(rows), len(classes), reason, fit.n_iter)
     exact = model.tol <= _EXACT_TOL
-    early = line.residual > max(model.tol, _SMALL_GRADIENT)
+    early = fit.residual > max(model.tol, _SMALL_GRADIENT)
     # Of a published search the validation units have judged each fit as it is.
     if early and (exact or (notes and not isinstance(model.C, Grid))):
-        stopped = f"no convergence in {line.n_iter} iterations: the gradient is {line.residual:.1e}"
+        stopped = f"no convergence in {fit.n_iter} iterations: the gradient is {fit.residual:.1e}"
         reason = stopped if exact else notes[0]
-        return failed_fit(len(rows), len(classes), reason, line.n_iter, known)
+        return failed_fit(len(rows), len(classes), reason, fit.n_iter, known)
     if not (exact or early):  # L-BFGS complains where rounding stops it too
         notes = ()
-    fit = class_fit(share.T, present, classes, constant=line.constant, notes=notes)
-    return replace(fit, n_iter=line.n_iter, diagnostics=known)
+    predictions = class_fit(share.T, present, classes, constant=fit.constant, notes=notes)
+    return replace(predictions, n_iter=fit.n_iter, diagnostics=known)
 
 
 def class_fit(

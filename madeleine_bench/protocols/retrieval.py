@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics.nearest import ranked_neighbours
 from madeleine_bench.metrics.retrieval import (
     average_precision,
     average_precision_at,
     hit_at,
     majority_class,
+    ranked_neighbours,
     vote_counts,
     vote_hit,
 )
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
-from madeleine_bench.protocols.folds import Fold, require_columns
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.protocols.scaling import fit_scaler
+from madeleine_bench.protocols.scorers import Fold, require_columns
 from madeleine_bench.specs.protocol import Retrieval
 from madeleine_bench.types import Split
 

@@ -1,10 +1,12 @@
 """The audit of tasks: everything that can be known to be wrong before anything is computed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency, fisher_exact
 
 from madeleine_bench.data.audit import (
     SITES_WHOLE,
@@ -12,53 +14,41 @@ from madeleine_bench.data.audit import (
     Level,
     Scheme,
     audit_splits,
+    fold_name,
+    outcome_counts,
     outcome_of,
 )
-from madeleine_bench.data.audit_balance import audit_balance
 from madeleine_bench.data.audit_cohort import (
     audit_contents,
+    audit_coverage,
     audit_ids,
     audit_labels,
     audit_slide_sites,
     audit_times,
+    unit_sites,
 )
 from madeleine_bench.data.config import Config, load_config
-from madeleine_bench.data.coverage import audit_coverage
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.site_folds import NEAR, balanced_folds, fold_deviation, linked_groups
-from madeleine_bench.data.split_files import read_frozen
-from madeleine_bench.data.splits import FoundSplits, find_splits, scheme_of
-from madeleine_bench.errors import InputError
+from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, scheme_of
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.lock import Lock, read_lock
 from madeleine_bench.runner.plan import board_of
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue, task_hash
+from madeleine_bench.specs.catalogue import Catalogue, task_hash
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.stats.paired import holm
 from madeleine_bench.types import Progress, Silence, Splits, Units
 
-_ORDER: tuple[Level, ...] = ("error", "warning", "note")
-
-
-@dataclass(frozen=True)
-class AuditRequest:
-    """What is to be audited.
-
-    Attributes:
-        tasks: ids, globs or "all"; empty means the tasks of the configured cohorts, or, where
-            none is configured, all.
-        source: "auto" takes local files where configured.
-        results: the results folder, where frozen splits and remembered hashes lie.
-        config: path of mbench.toml; None takes the one of the working folder.
-        catalogue: folder of tasks; None takes the shipped one.
-    """
-
-    tasks: tuple[str, ...] = ()
-    source: SourceChoice = "auto"
-    results: Path = Path("results")
-    config: Path | None = None
-    catalogue: Path | None = None
+FEW_UNITS = 5
+FEW_EVENTS = 10
+DRIFT = 0.05
+_LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ class TaskAudit:
         units: how many it scores.
         cases: how many cases these are of.
         splits: its kinds of splits, each with its state, such as "folds (frozen)".
-        findings: what was found, errors first.
+        findings: what is wrong or doubtful, errors first.
     """
 
     task: str
@@ -81,35 +71,83 @@ class TaskAudit:
     splits: tuple[str, ...]
     findings: tuple[AuditFinding, ...]
 
-    def count(self, level: Level) -> int:
-        """Return how many findings are of a level."""
-        return sum(finding.level == level for finding in self.findings)
 
+def audit_tasks(
+    workspace: Workspace, tasks: Sequence[str] = (), progress: Progress | None = None
+) -> Report:
+    """Return what is wrong with tasks; the problem of the report says how many errors there are.
 
-def audit_tasks(request: AuditRequest, progress: Progress | None = None) -> list[TaskAudit]:
-    """Return the audit of each task, by name. Nothing stops it but a request that names nothing.
+    Args:
+        workspace: where cohorts, catalogue, frozen splits and remembered hashes lie.
+        tasks: ids, globs or "all"; empty means the tasks of the configured cohorts, or, where
+            none is configured, all.
+        progress: is told of each task.
 
     Raises:
         InputError: an unknown name, a broken configuration, or a cohort that is nowhere.
     """
-    progress = progress or Silence()
-    catalogue = load_catalogue(request.catalogue)
-    config = load_config(request.config)
+    audits = _audits(workspace, tasks, progress or Silence())
+    counts = {
+        level: [sum(finding.level == level for finding in audit.findings) for audit in audits]
+        for level in _LEVELS
+    }
+    rows = [
+        [
+            audit.task,
+            audit.board,
+            *([str(audit.units), str(audit.cases)] if audit.units else ["", ""]),
+            ", ".join(audit.splits),
+            *(str(counts[level][number]) for level in _LEVELS),
+        ]
+        for number, audit in enumerate(audits)
+    ]
+    header = ["task", "board", "units", "cases", "splits", *(f"{level}s" for level in _LEVELS)]
+    body: list[Table | str] = [Table("", header, rows)]
+    if any(audit.findings for audit in audits):
+        lines = [line for audit in audits for line in _lines(audit)]
+        body += ["", Table("", ["level", "task", "kind", "what was found", "what to do"], lines)]
+    errors, wrong = sum(counts["error"]), np.count_nonzero(counts["error"])
+    failed = CheckFailed(f"{errors} error(s) in {wrong} of {len(audits)} task(s)")
+    document = {f"{level}s": sum(counts[level]) for level in _LEVELS}
+    return Report(
+        {**document, "tasks": [asdict(audit) for audit in audits]},
+        body,
+        problem=failed if errors else None,
+    )
+
+
+def _lines(audit: TaskAudit) -> list[list[str]]:
+    """Return the rows of a task's first findings, and how many more there are."""
+    rows = [[f.level, audit.task, f.kind, f.message, f.advice] for f in audit.findings[:_SHOWN]]
+    more = len(audit.findings) - _SHOWN
+    if more > 0:
+        rows.append(["", audit.task, "", f"and {more} more (--json FILE has all)", ""])
+    return rows
+
+
+def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> list[TaskAudit]:
+    """Return the audit of each task, by name; see `audit_tasks`."""
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config)
     config.check(catalogue.cohorts, catalogue.tasks)
-    chosen = catalogue.select(request.tasks or _default_tasks(request, catalogue, config))
-    lock = _lock(request.catalogue)
+    if not tasks and workspace.source != "phantom":
+        tasks = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
+    chosen = catalogue.select(tasks or ["all"])
+    path = (workspace.catalogue or resource_folder("tasks")) / "tasks.lock"
+    lock = read_lock(path) if path.is_file() else {}
     cohorts: dict[str, OpenCohort | str] = {}
     audits = []
     progress.phase("audit", len(chosen))
     for declared in chosen:
         if declared.cohort not in cohorts:
-            cohorts[declared.cohort] = _opened(catalogue, declared.cohort, request, config)
+            cohorts[declared.cohort] = _opened(workspace, catalogue, declared.cohort, config)
         cohort = cohorts[declared.cohort]
         if isinstance(cohort, str):
             audits.append(TaskAudit(declared.name, "", 0, 0, (), (_unusable(cohort),)))
         else:
             task = cohort.task(declared)
-            audits.append(audit_task(cohort, task, catalogue, config, request.results, lock))
+            folder = workspace.results / "splits" / board_of(cohort.data)
+            audits.append(audit_task(cohort, task, catalogue, config, folder, lock))
         progress.advance(declared.id)
     return audits
 
@@ -119,10 +157,19 @@ def audit_task(
     task: TaskSpec,
     catalogue: Catalogue,
     config: Config,
-    results: Path,
+    folder: Path,
     lock: Lock,
 ) -> TaskAudit:
-    """Return the audit of a task of an open cohort; nothing is written but remembered hashes."""
+    """Return the audit of a task of an open cohort; nothing is written but remembered hashes.
+
+    Args:
+        cohort: the cohort.
+        task: the task, with the label words of the cohort.
+        catalogue: has the protocols.
+        config: names the split file of the task, if any.
+        folder: where frozen splits lie.
+        lock: what phantoms are held against.
+    """
     data = cohort.data
     board = board_of(data)
     units, findings = _units(task, cohort)
@@ -130,63 +177,106 @@ def audit_task(
         return TaskAudit(task.name, board, 0, 0, (), tuple(findings))
     findings += audit_times(task, units)
     local = isinstance(data, LocalCohort)
-    given = config.splits_of(task) if local else None
-    folder = results / "splits" / board
-    found: dict[Path, tuple[FoundSplits, Scheme]] = {}
+    used: dict[Path, tuple[FoundSplits, Scheme]] = {}
     for name in task.protocols:
         protocol = catalogue.protocols[name]
+        given = config.splits_of(task) if local else None
         try:
-            own = find_splits(folder, task, protocol, units, given)
+            located = find_splits(folder, task, protocol, units, given)
         except InputError as error:
             findings.append(_unusable(str(error)))
             continue
-        found[own.path] = own, scheme_of(task, protocol)
+        used[located.path] = located, scheme_of(task, protocol)
         if board == "phantom" and not local:
             now = {
                 "labels": units.hash,
-                "splits": own.splits.hash,
-                "task_hash": task_hash(task, protocol, units.hash, own.splits.hash),
+                "splits": located.splits.hash,
+                "task_hash": task_hash(task, protocol, units.hash, located.splits.hash),
             }
             findings += _against_lock(task, name, now, lock)
-    for own, scheme in found.values():
-        findings += audit_splits(own.splits, units, scheme)
-        findings += audit_balance(own.splits, units)
-        findings += _changed(own)
+    for located, scheme in used.values():
+        findings += audit_splits(located.splits, units, scheme)
+        findings += audit_balance(located.splits, units)
+        findings += _changed(located)
         if scheme in SITES_WHOLE:
-            findings += _against_optimum(own.splits, units, cohort)
-    divided = [(own.splits, scheme) for own, scheme in found.values()]
+            findings += _against_optimum(located.splits, units, cohort)
+    divided = [(located.splits, scheme) for located, scheme in used.values()]
     findings += audit_slide_sites(data, units, divided)
     if isinstance(data, LocalCohort):
         findings += audit_ids(data, units, divided)
         findings += audit_coverage(task, data, units)
         findings += audit_contents(data, units, divided)
-    findings = list(dict.fromkeys(findings))
-    findings.sort(key=lambda finding: _ORDER.index(finding.level))
+    findings = sorted(dict.fromkeys(findings), key=lambda each: _LEVELS.index(each.level))
     states = tuple(
-        f"{'draws' if scheme == 'few-shot' else 'folds'} ({own.state})"
-        for own, scheme in found.values()
+        f"{'draws' if scheme == 'few-shot' else 'folds'} ({located.state})"
+        for located, scheme in used.values()
     )
     cases = units.table["case_id"].nunique()
     return TaskAudit(task.name, board, len(units.table), cases, states, tuple(findings))
 
 
-def _default_tasks(request: AuditRequest, catalogue: Catalogue, config: Config) -> list[str]:
-    own = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
-    return own if own and request.source != "phantom" else ["all"]
+def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
+    """Return which classes folds test few units of, and which folds differ from the others.
+
+    Both compare the test units of folds; few-shot draws are unequal by design and have no finding.
+
+    A fold's class counts are held against those of all other units, by Fisher's exact test for two
+    classes and a chi-square test for more, with Holm's correction over the folds. Units are taken
+    as independent, which slides of one case are not: a warning, never an error.
+
+    References:
+        Fisher, The logic of inductive inference, J. Roy. Statist. Soc. 98 (1935).
+        Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
+    """
+    if splits.key_names[0] == "shots":
+        return []
+    names, others, tested = outcome_counts(splits, units)
+    places = [fold_name(splits, split) for split in splits]
+    of_class = "label" in units.table
+    least, unit = (FEW_UNITS, "unit") if of_class else (FEW_EVENTS, "event")
+    findings = []
+    for name, counts in zip(names, tested.T, strict=True):
+        # None at all is a finding of its own; those without an event are never few.
+        few = (counts > 0) & (counts < least)
+        if few.any() and (of_class or name == "True"):
+            fold = int(np.flatnonzero(few)[counts[few].argmin()])
+            message = (
+                f"{f'class {name!r}' if of_class else 'events'}: fewer than {least} to test on in "
+                f"{int(few.sum())} of {len(places)} folds, fewest in {places[fold]} "
+                f"({counts[fold]} {unit}(s))"
+            )
+            advice = "read a single fold's score with care; fewer folds test on more"
+            findings.append(AuditFinding("note", "few-units", message, advice, places[fold]))
+    p_values = holm([_p_value(np.stack(pair)) for pair in zip(tested, others, strict=True)])
+    test = "Fisher's exact test" if len(names) == 2 else "chi-square test"
+    for fold in (number for number, p_value in enumerate(p_values) if p_value < DRIFT):
+        here, there = (counts[fold] / counts[fold].sum() for counts in (tested, others))
+        most = 1 if len(names) == 2 else int(np.abs(here - there).argmax())
+        message = (
+            f"{places[fold]}: {tested[fold, most]} of {tested[fold].sum()} test units are "
+            f"{f'of class {names[most]!r}' if of_class else 'events'} ({here[most]:.1%}), of all "
+            f"others {there[most]:.1%} ({test}, p = {p_values[fold]:.2g} after Holm's correction "
+            f"for {len(places)} folds)"
+        )
+        advice = "use folds stratified by class; where sites are kept whole, mbench data split"
+        findings.append(AuditFinding("warning", "prevalence", message, advice, places[fold]))
+    return findings
 
 
-def _lock(folder: Path | None) -> Lock:
-    path = (folder or resource_folder("tasks")) / "tasks.lock"
-    return read_lock(path) if path.is_file() else {}
+def _p_value(table: NDArray[np.intp]) -> float:
+    """Return the p-value of equal class shares among the units of two rows."""
+    if not table.any(axis=1).all() or table.shape[1] < 2:
+        return 1.0
+    test = fisher_exact if table.shape[1] == 2 else chi2_contingency
+    return float(test(table)[1])
 
 
 def _opened(
-    catalogue: Catalogue, cohort_id: str, request: AuditRequest, config: Config
+    workspace: Workspace, catalogue: Catalogue, cohort_id: str, config: Config
 ) -> OpenCohort | str:
     """Return a cohort, or why the user's files cannot be read as one."""
-    cache = request.results / "cache"
     try:
-        cohort = open_cohort(catalogue, cohort_id, request.source, config, cache, PhantomChoice())
+        cohort = open_cohort(workspace, catalogue, cohort_id, config)
         _ = cohort.data.no_bag  # reads the header of every file
     except InputError as error:
         if cohort_id not in config.cohorts:
@@ -197,34 +287,32 @@ def _opened(
 
 def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[AuditFinding]]:
     """Return the units of a task, or None, and what is wrong with their labels."""
+    by_slide = task.model_copy(update={"unit": "slide"})
     try:
         units = build_units(task, cohort.data, cohort.where)
     except InputError as error:
-        unusable = [_unusable(str(error))]
-        if task.unit == "slide":
-            return None, unusable
-        by_slide = task.model_copy(update={"unit": "slide"})
         try:
             slides = build_units(by_slide, cohort.data, cohort.where)
-        except InputError:
-            return None, unusable  # the same fault as of the cases
-        return None, audit_labels(slides, by_case=True) or unusable
+        except InputError:  # the same fault as of the cases
+            return None, [_unusable(str(error))]
+        return None, audit_labels(slides, by_case=True) or [_unusable(str(error))]
     return units, audit_labels(units, by_case=False) if task.unit == "slide" else []
 
 
 def _unusable(message: str) -> AuditFinding:
-    return AuditFinding("error", "unusable", message, "mend this first; the rest was not audited")
+    advice = "repair this first; the rest was not audited"
+    return AuditFinding("error", "unusable", message, advice)
 
 
-def _changed(own: FoundSplits) -> list[AuditFinding]:
+def _changed(located: FoundSplits) -> list[AuditFinding]:
     """Return that a frozen file is another than today's: changed since, or of another release."""
-    if own.state != "changed":
+    if located.state != "changed":
         return []
     try:
-        read_frozen(own.path)
+        read_frozen(located.path)
     except InputError as error:
         return [AuditFinding("error", "changed", str(error), "a run refuses it as well")]
-    message = f"{own.path} differs from what these units are divided into today"
+    message = f"{located.path} differs from what these units are divided into today"
     advice = "another release froze it; it is used as it is, and no other one may be compared"
     return [AuditFinding("warning", "changed", message, advice)]
 
@@ -233,8 +321,8 @@ def _against_lock(
     task: TaskSpec, protocol: str, now: Mapping[str, str], lock: Lock
 ) -> list[AuditFinding]:
     """Return in what a task differs from tasks.lock; a task that it does not have cannot."""
-    known = lock.get(task.name, {}).get(protocol)
-    moved = [part for part in sorted(now) if known is not None and known.get(part) != now[part]]
+    locked = lock.get(task.name, {}).get(protocol, now)
+    moved = [part for part in sorted(now) if locked.get(part) != now[part]]
     if not moved:
         return []
     message = f"{protocol}: {', '.join(moved)} differ from tasks.lock"
@@ -256,14 +344,11 @@ def _against_optimum(splits: Splits, units: Units, cohort: OpenCohort) -> list[A
     if reached <= NEAR:
         return []
     slides = cohort.data.slides
-    site_of = dict(zip(slides["slide_id"], slides["site"], strict=True))
-    ids = units.table["unit_id"].to_numpy(dtype=str)
-    rows = [(unit, site_of[slide]) for unit in ids for slide in units.slides[unit]]
-    of_rows, sites = (np.array(column, dtype=str) for column in zip(*rows, strict=True))
-    case_of = dict(zip(ids, units.table["case_id"], strict=True))
-    cases = np.array([case_of[unit] for unit in of_rows], dtype=str)
+    rows, sites = unit_sites(units, dict(zip(slides["slide_id"], slides["site"], strict=True)))
+    cases, ids = (units.table[name].to_numpy(dtype=str) for name in ("case_id", "unit_id"))
+    groups = linked_groups(cases[rows], sites, ids[rows])
     try:
-        best = balanced_folds(outcome, linked_groups(cases, sites, of_rows), ids, len(folds))[1]
+        best = balanced_folds(outcome, groups, ids, len(folds))[1]
     except InputError:
         return []  # too few sites or units of a class, which the folds themselves show
     findings = []

@@ -66,9 +66,9 @@ def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
             and [_sized(card, facts) for facts in full.values()],
         }
         unknown = [
-            f"{what} ({found.count(None)} of {len(full)})"
-            for what, found in asked.items()
-            if isinstance(found, list) and None in found
+            f"{what} ({stated.count(None)} of {len(full)})"
+            for what, stated in asked.items()
+            if isinstance(stated, list) and None in stated
         ]
         if unknown:
             lines.append(

@@ -1,8 +1,6 @@
 """Opening a cohort: the user's files where mbench.toml names them, a phantom elsewhere."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from madeleine_bench.data.config import Config
 from madeleine_bench.data.local import LocalCohort
@@ -11,9 +9,8 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData
-
-SourceChoice = Literal["auto", "phantom", "local"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,7 @@ class PhantomChoice:
 
 
 def open_cohort(
-    catalogue: Catalogue,
-    cohort_id: str,
-    source: SourceChoice,
-    config: Config,
-    cache: Path,
-    phantom: PhantomChoice,
+    workspace: Workspace, catalogue: Catalogue, cohort_id: str, config: Config
 ) -> OpenCohort:
     """Return a cohort from the source that was asked for; "auto" prefers the user's files.
 
@@ -55,28 +47,27 @@ def open_cohort(
             there is no phantom of it.
     """
     spec = catalogue.cohorts[cohort_id]
+    signal, seed = workspace.phantom_signal, workspace.phantom_seed
     tasks = catalogue.tasks_of(cohort_id)
     entry = config.cohorts.get(cohort_id)
-    if source == "local" and entry is None:
+    if workspace.source == "local" and entry is None:
         raise InputError(
             f"cohort {cohort_id} is not configured: add [cohorts.{cohort_id}] with 'features' and "
             f"'labels' to {config.path or 'mbench.toml'} (docs/data.md)"
         )
-    if entry is None or source == "phantom":
+    if entry is None or workspace.source == "phantom":
         if spec.phantom is None:
             raise InputError(
                 f"cohort {cohort_id} has no phantom and is not configured. To get it: "
                 f"{spec.access.how}"
             )
-        data = PhantomCohort(spec, tasks, signal=phantom.signal, seed=phantom.seed)
+        data = PhantomCohort(spec, tasks, signal=signal, seed=seed)
         return OpenCohort(data, tuple(tasks), f"phantom {cohort_id}")
     own_tasks = tuple(config.task(task) for task in tasks)
     where = str(entry.labels)
     if entry.features == "phantom":
         table = read_label_table(entry.labels, entry.columns_for(spec))
-        made_up = PhantomCohort(
-            spec, own_tasks, signal=phantom.signal, seed=phantom.seed, table=table
-        )
+        made_up = PhantomCohort(spec, own_tasks, signal=signal, seed=seed, table=table)
         made_up.variant = "-".join(filter(None, ["own-labels", made_up.variant]))
         return OpenCohort(made_up, own_tasks, where)
-    return OpenCohort(LocalCohort(spec, entry, cache), own_tasks, where)
+    return OpenCohort(LocalCohort(spec, entry, workspace.results / "cache"), own_tasks, where)

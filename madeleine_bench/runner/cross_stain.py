@@ -16,7 +16,7 @@ from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, open_cohort
 from madeleine_bench.runner.embedding import ToEmbed, embed
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import slides_with_bags
@@ -24,6 +24,7 @@ from madeleine_bench.runner.stain_search import StainSearch, search_stains
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import CohortData, Progress
 
 
@@ -81,8 +82,11 @@ def cross_stain(request: CrossStainRequest, progress: Progress) -> CrossStainRep
     config = load_config(request.config)
     config.check(catalogue.cohorts, catalogue.tasks)
     entries = [_usable(name) for name in request.encoders]
-    cache = request.results / "cache"
-    cohort = open_cohort(catalogue, request.cohort, request.source, config, cache, request.phantom)
+    workspace = Workspace(
+        request.results, request.source, request.config, request.catalogue, request.jobs,
+        request.phantom.signal, request.phantom.seed,
+    )  # fmt: skip
+    cohort = open_cohort(workspace, catalogue, request.cohort, config)
     spec = catalogue.cohorts[request.cohort]
     stains = searched_stains(cohort, spec, request.query)
     ready, failures = embed_cohort(entries, cohort.data, request.results, request.jobs, progress)

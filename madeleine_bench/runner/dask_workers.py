@@ -1,65 +1,80 @@
-"""Jobs on the workers of dask.distributed, which may come, go and die while the work goes on.
-
-joblib has a backend for dask too. It hands out jobs in batches, and the first job that ends its
-worker each time ends the whole run; here each job is a task, and such a job fails alone, by name.
-"""
+"""Jobs on the workers of dask.distributed, which may come, go and die while the work goes on."""
 
 import importlib
+import importlib.util
+import logging
+import math
 import os
-import socket
-import sys
+import signal
 import tempfile
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from madeleine_bench import __version__
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.dask_clusters import GPU, Connection, connected, describe
-from madeleine_bench.runner.workers import Job, Result, suspects_alone
-from madeleine_bench.specs.executor import ExecutorSection, LocalCluster
+from madeleine_bench.runner.workers import Job, Result, retry_in_isolation
 
-_LOOK_EVERY_S = 1.0
+GPU = "GPU"  # the resource that workers with a GPU of their own offer
+QUEUES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+    "oar": "OARCluster",
+    "moab": "MoabCluster",
+    "htcondor": "HTCondorCluster",
+}
+_QUIET = logging.CRITICAL  # what a user must know, the run says in its own words
 _TASKS_AHEAD = 2048  # keeps 512 workers busy, and bounds what the scheduler must hold
-_FETCH_S = 10.0
+_CONNECT_S = 30.0
+_WORKER_S = 60.0
+_LOOK_EVERY_S = 0.25
 _ONE_JOB = threading.Lock()
-_LAST_RUN: list[str] = []
-_SAME = "scheduler and workers need the environment that this mbench runs in"
 
 
 class DaskWorkers:
     """An executor on a cluster of dask, which is opened when the first job comes.
 
-    dask gives the jobs of a worker that died to others. A job that was with a worker each of the
-    times one died is tried once more when all others have ended, alone, as a worker's death is
-    blamed on all jobs it held; if its workers die again, it is lost.
+    dask gives the jobs of a worker that died to others. A worker's death is blamed on all jobs it
+    held, so a job that dask gives up is tried once more when all others have ended, alone.
     """
 
     def __init__(
-        self, section: ExecutorSection, workers: int, folder: Path, say: Callable[[str], None]
+        self, scheduler: str | None, workers: int, folder: Path, say: Callable[[str], None]
     ) -> None:
         """Prepare to open a cluster.
 
         Args:
-            section: which workers.
-            workers: how many on this machine, where the section does not say.
+            scheduler: address of a scheduler, or a queueing system; None starts workers here.
+            workers: how many are started.
             folder: where jobs write; workers must see it at the same place.
             say: told which workers there are.
+
+        Raises:
+            InputError: dask is not installed, or the scheduler is neither.
         """
-        self.section, self.workers, self.say = section, workers, say
+        self.scheduler, self.workers, self.say = scheduler, workers, say
         self.folder = folder.absolute()
         self._stack = ExitStack()
-        self._connection: Connection | None = None
-        self._run = uuid.uuid4().hex
+        self._client: Any = None
+        for package in ["distributed"] + ["dask_jobqueue"] * (scheduler in QUEUES):
+            if importlib.util.find_spec(package) is None:
+                raise InputError(
+                    f"--executor dask needs the package {package.replace('_', '-')}: "
+                    'pip install "madeleine-bench[dask]"'
+                )
+        if scheduler is not None and scheduler not in QUEUES and "://" not in scheduler:
+            raise InputError(
+                f"--scheduler: '{scheduler}' is no address of a scheduler, such as "
+                f"tcp://node1:8786, and no queueing system; these are {', '.join(QUEUES)}"
+            )
 
     def __enter__(self) -> Self:
         """Begin; nothing is started yet."""
@@ -72,206 +87,202 @@ class DaskWorkers:
         trace: TracebackType | None,
     ) -> None:
         """Leave the cluster, and end what was started for it."""
-        self._connection = None
+        self._client = None
         self._stack.close()
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether workers may be on other machines."""
-        return not isinstance(self.section, LocalCluster)
-
-    @property
-    def _client(self) -> Any:
-        assert self._connection is not None  # `_ready` was called
-        return self._connection.client
 
     def run(
         self,
         work: Callable[[Job], Result],
         jobs: Iterable[Job],
-        lost: Callable[[Job, str], Result],
+        on_worker_death: Callable[[Job, str], Result],
         *,
         gpu: bool = False,
     ) -> Iterator[Result]:
         """Yield the result of each job as it ends, in any order.
 
-        Where the section gives workers a GPU each, jobs with `gpu` go to such workers alone.
+        Where workers offer the resource GPU, jobs with `gpu` go to such workers alone.
 
         Raises:
-            InputError: there is no worker for as long as the section waits, the workers are of
-                another version or do not see the folder, or the scheduler is gone. An error of a
-                job is raised too.
+            InputError: there is no scheduler or no worker, the workers are of another version or
+                do not see the folder, or the scheduler is gone. An error of a job is raised too.
         """
         queue = list(jobs)
         if not queue:
             return
-        gpu = gpu and getattr(self.section, "gpus_per_worker", 0) > 0
-        self._ready(gpu)
-        spread = partial(self._spread, work, gpu)
-        yield from suspects_alone(spread, queue, _TASKS_AHEAD, lost)
+        self._client = self._client or self._connect()
+        details = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        gpu = gpu and any(GPU in worker["resources"] for worker in details)
+        spread = partial(self._spread, work, {GPU: 1} if gpu else None)
+        yield from retry_in_isolation(spread, queue, _TASKS_AHEAD, on_worker_death)
 
     def _spread(
-        self, work: Callable[[Job], Result], gpu: bool, jobs: Sequence[Job], at_once: int
+        self,
+        work: Callable[[Job], Result],
+        resources: dict[str, int] | None,
+        jobs: Sequence[Job],
+        at_once: int,
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with why its workers are thought to have died."""
-        ended: SimpleQueue[Any] = SimpleQueue()
-        waiting, running = deque(jobs), dict[str, tuple[Job, Any]]()
-        resources = {GPU: 1} if gpu else None
-        workers_seen = time.monotonic()
+        distributed = importlib.import_module("distributed")
+
+        waiting, running = iter(jobs), dict[Any, Job]()
+
+        def submitted(number: int) -> list[Any]:
+            futures = {
+                self._client.submit(_do, work, job, pure=False, resources=resources): job
+                for job in islice(waiting, number)
+            }
+            running.update(futures)
+            return list(futures)
+
+        ended = distributed.as_completed(submitted(at_once), loop=self._client.loop)
         try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    future = self._client.submit(
-                        _do, self._run, work, waiting[0], pure=False, resources=resources
-                    )
-                    running[future.key] = (waiting.popleft(), future)
-                    future.add_done_callback(ended.put)
+            for future in ended:
+                job = running.pop(future)
                 try:
-                    future = ended.get(timeout=_LOOK_EVERY_S)
-                except Empty:
-                    workers_seen = self._look(workers_seen, len(waiting) + len(running))
-                    continue
-                outcome = self._outcome(future)
-                if outcome is None:
-                    future.add_done_callback(ended.put)
-                    continue
-                job, _ = running.pop(future.key)
-                yield job, *outcome
+                    yield job, None, future.result()
+                except distributed.KilledWorker as error:
+                    yield job, _reason(error), None
+                except CancelledError as error:
+                    raise InputError(
+                        "--executor dask: the scheduler is gone; what was finished is kept, and "
+                        "the same command goes on from there"
+                    ) from error
+                ended.update(submitted(1))
         finally:
             if running:
-                self._client.cancel([future for _, future in running.values()], force=True)
+                self._client.cancel(list(running), force=True)
 
-    def _outcome(self, future: Any) -> tuple[str | None, Any] | None:
-        """Return why the workers of a task died, or None and its result.
-
-        None alone where a worker died with the result of its task: dask does the task again.
-        """
+    def _connect(self) -> Any:
+        """Return a client of the cluster, once there is a worker that can do the jobs."""
+        distributed = importlib.import_module("distributed")
+        for name in ("distributed", "distributed.client", "tornado.application", "asyncio"):
+            logging.getLogger(name).setLevel(_QUIET)
+        refusals: list[str] = []
+        where: Any = self.scheduler
+        if self.scheduler is None:
+            where = self._stack.enter_context(_local_cluster(self.workers))
+        elif self.scheduler in QUEUES:
+            where = self._stack.enter_context(
+                _queue_cluster(self.scheduler, self.workers, refusals)
+            )
         try:
-            return None, future.result(timeout=_FETCH_S)
-        except importlib.import_module("distributed").scheduler.KilledWorker as error:
-            times = error.allowed_failures + 1
-            return (
-                f"its worker died each of the {times} times it was tried alone, last at "
-                f"{error.last_worker.address}: out of memory, or a crash of compiled code"
-            ), None
-        except CancelledError as error:
-            raise self._scheduler_gone() from error
-        except TimeoutError:
-            if future.status == "error":  # of the job itself
-                raise
-            return None
-
-    def _look(self, seen: float, left: int) -> float:
-        """Return when workers were last seen, which is now where there are any."""
-        try:
-            if self._client.nthreads():
-                return time.monotonic()
-        except OSError as error:
-            raise self._scheduler_gone() from error
-        self._check_refusals()
-        if time.monotonic() - seen < self.section.wait_s:
-            return seen
-        raise InputError(
-            f"--executor dask: all workers are gone since {self.section.wait_s:g} s, {left} jobs "
-            "are left; what was finished is kept, and the same command goes on from there"
-        )
-
-    def _check_refusals(self) -> None:
-        if self._connection is not None and self._connection.refusals:
-            raise InputError(f"--executor dask: {self._connection.refusals[0]}")
-
-    def _scheduler_gone(self) -> InputError:
-        return InputError(
-            "--executor dask: the scheduler is gone; what was finished is kept, and the same "
-            "command goes on from there"
-        )
-
-    def _ready(self, gpu: bool) -> None:
-        """Open the cluster if that is to be done, and wait until a worker is fit for the jobs."""
-        if self._connection is None:
-            self.say(f"dask: {describe(self.section, self.workers)}")
-            opened = connected(self.section, self.workers)
-            self._connection = self._stack.enter_context(opened)
-            try:
-                _check_version("the scheduler", self._client.run_on_scheduler(_version))
-            except ImportError as error:
-                raise InputError(f"the scheduler: {error}; {_SAME}") from error
-        deadline = time.monotonic() + self.section.wait_s
-        while not self._any_fit(gpu):
-            self._check_refusals()
+            client = distributed.Client(where, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"no scheduler answers at {self.scheduler} ({error}); start one (dask scheduler) "
+                "and workers (dask worker), or correct the address"
+            ) from error
+        self._stack.enter_context(client)
+        self.say(f"dask: {self._description()}")
+        deadline = time.monotonic() + (math.inf if self.scheduler in QUEUES else _WORKER_S)
+        while not client.nthreads():
+            if refusals:
+                raise InputError(f"--scheduler {self.scheduler} took no job: {refusals[0]}")
             if time.monotonic() > deadline:
-                what = f"offers a GPU (dask worker --resources {GPU}=1)" if gpu else "has come"
                 raise InputError(
-                    f"--executor dask: within {self.section.wait_s:g} s no worker {what}; look "
-                    "at the queue and at what workers write, or raise wait_s in [executor]"
+                    f"--executor dask: within {_WORKER_S:g} s no worker has come to "
+                    f"{self.scheduler}; start one (dask worker), and look at what it writes"
                 )
-            time.sleep(_LOOK_EVERY_S / 4)
+            time.sleep(_LOOK_EVERY_S)
+        self._check(client)
+        return client
 
-    def _any_fit(self, gpu: bool) -> bool:
-        """Return whether there is a worker for the jobs.
+    def _description(self) -> str:
+        if self.scheduler is None:
+            return f"{self.workers} workers on this machine"
+        if self.scheduler in QUEUES:
+            return f"waiting for jobs of {self.scheduler} with {self.workers} workers"
+        return f"the workers of {self.scheduler}"
 
-        Raises:
-            InputError: a worker cannot do them as this process would.
-        """
-        if not self._client.nthreads():
-            return False
+    def _check(self, client: Any) -> None:
+        """Check that scheduler and workers run this version, and that workers see the folder."""
+        versions = client.get_versions(packages=["madeleine_bench"])
+        here = versions["client"]["packages"]["madeleine_bench"]
+        for who, each in {"the scheduler": versions["scheduler"], **versions["workers"]}.items():
+            if (version := each["packages"]["madeleine_bench"]) != here:
+                raise InputError(
+                    f"{who} has madeleine-bench {version}, this is {here}; start scheduler and "
+                    "workers in the environment that this mbench runs in"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=".seen-by-workers-", dir=self.folder) as mark:
-            found = self._client.run(_facts, mark.name, on_error="return")
-        offers = False
-        for address, facts in found.items():
-            if isinstance(facts, OSError):
-                continue  # it has died since, and another will come
-            if isinstance(facts, BaseException):
-                raise InputError(f"worker {address}: {facts}; {_SAME}")
-            host, version, sees, gpus = facts
-            _check_version(f"worker {address} on {host}", version)
+            seen = client.run(os.path.exists, mark.name, on_error="ignore")
+        for worker, sees in seen.items():
             if not sees:
                 raise InputError(
-                    f"worker {address} on {host} does not see {self.folder}; name a folder on a "
-                    "disk that all machines share, at the same place"
+                    f"worker {worker} does not see {self.folder}; name a folder on a disk that "
+                    "all machines share, at the same place"
                 )
-            offers |= gpus > 0 or not gpu
-        return offers
 
 
-def _do(run: str, work: Callable[[Job], Result], job: Job) -> Result:
-    """Do a job, one at a time in a process: jobs pin the threads of the process they are in.
+def _local_cluster(workers: int) -> Any:
+    """Return workers on this machine, with one thread and no limit of memory each.
 
-    A process may outlive the run, and an encoder's code may change before the next.
+    A job that needs much memory would be killed for it, time and again.
     """
+    return importlib.import_module("distributed").LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=_QUIET,
+        preload=__name__,
+    )
+
+
+def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
+    """Return workers in jobs of a queueing system, as the settings of dask-jobqueue say.
+
+    Jobs that end, as at their time limit, are submitted again.
+
+    Args:
+        system: one of `QUEUES`.
+        workers: how many; a job may hold several.
+        refusals: receives what the system said when it took no job; dask would only log it.
+
+    Raises:
+        InputError: the settings do not say what a job is.
+    """
+    cluster_class = getattr(importlib.import_module("dask_jobqueue"), QUEUES[system])
+
+    class HeardJob(cluster_class.job_cls):  # type: ignore[misc, name-defined]
+        """A job of the queue that says why it was not taken."""
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except Exception as error:
+                refusals.append(" ".join(str(error).split()))
+                self.status = importlib.import_module("distributed.core").Status.failed
+                raise
+
+    settings = importlib.import_module("dask").config.get(f"jobqueue.{system}")
+    if settings["cores"] is None or settings["memory"] is None:
+        raise InputError(
+            f"--scheduler {system}: the settings of dask-jobqueue do not say how many cores and "
+            f"how much memory a job has; write them under jobqueue: {system}: in "
+            "~/.config/dask/jobqueue.yaml (docs/scale.md)"
+        )
+    cluster = cluster_class(job_cls=HeardJob, silence_logs=_QUIET)
+    cluster.adapt(minimum=workers, maximum=workers)
+    return cluster
+
+
+def _reason(error: Any) -> str:
+    return (
+        f"its worker died each of the {error.allowed_failures + 1} times it was tried alone, last "
+        f"at {error.last_worker.address}: out of memory, or a crash of compiled code"
+    )
+
+
+def _do(work: Callable[[Job], Result], job: Job) -> Result:
+    """Do a job, one at a time in a process: jobs pin the threads of the process they are in."""
     with _ONE_JOB:
-        if run not in _LAST_RUN:
-            _forget()
-            _LAST_RUN[:] = [run]
         return work(job)
 
 
-def _forget() -> None:
-    """Empty what functions of this package remember, such as encoders and opened files."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("madeleine_bench."):
-            for value in list(vars(module).values()):
-                if callable(clear := getattr(value, "cache_clear", None)):
-                    clear()
-
-
-def _version() -> str:
-    """Return the version of this package where the function runs."""
-    return __version__
-
-
-def _check_version(who: str, version: str) -> None:
-    if version != __version__:
-        raise InputError(
-            f"{who} has madeleine-bench {version}, this is {__version__}; install the same there"
-        )
-
-
-def _facts(mark: str, dask_worker: Any) -> tuple[str, str, bool, float]:
-    """Return host, version, whether a file is seen, and number of GPUs offered, of a worker.
-
-    dask gives the worker to an argument of this name.
-    """
-    gpus = float(dask_worker.state.total_resources.get(GPU, 0))
-    return socket.gethostname(), __version__, os.path.exists(mark), gpus
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the process that started this worker; dask calls this in the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

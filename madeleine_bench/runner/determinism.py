@@ -11,7 +11,6 @@ import numpy as np
 
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.executors import ExecutorChoice
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.runner.workers import Executor, Job, LocalWorkers, Result
@@ -39,23 +38,18 @@ class Shuffled:
     inner: Executor
     seed: int
 
-    @property
-    def elsewhere(self) -> bool:
-        """As of the executor within."""
-        return self.inner.elsewhere
-
     def run(
         self,
         work: Callable[[Job], Result],
         jobs: Iterable[Job],
-        lost: Callable[[Job, str], Result],
+        on_worker_death: Callable[[Job, str], Result],
         *,
         gpu: bool = False,
     ) -> Iterator[Result]:
         """Yield the result of each job as it ends; see `Executor`."""
         queue = list(jobs)
         random.Random(self.seed).shuffle(queue)
-        return self.inner.run(work, queue, lost, gpu=gpu)
+        return self.inner.run(work, queue, on_worker_death, gpu=gpu)
 
 
 def check_determinism(request: Request, progress: Progress) -> Comparison:
@@ -71,17 +65,21 @@ def check_determinism(request: Request, progress: Progress) -> Comparison:
     Raises:
         InputError: the request cannot be carried out.
     """
-    workers = request.jobs + 1
-    threads = max((os.cpu_count() or 1) // request.jobs, 1) + 1
+    workers = request.workspace.jobs + 1
+    threads = max((os.cpu_count() or 1) // request.workspace.jobs, 1) + 1
     with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
         again = replace(
-            request, results=Path(folder), jobs=workers, resume="never", executor=ExecutorChoice()
+            request,
+            workspace=replace(request.workspace, results=Path(folder), jobs=workers),
+            resume="never",
+            executor="local",
+            scheduler=None,
         )
         executor = Shuffled(LocalWorkers(workers, apart=True, threads=threads), seed=workers)
         report = run(again, progress, executor)
         lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
-        embeddings = list(_embeddings(request.results, again.results))
-        predictions = list(_predictions(request.results, again.results))
+        embeddings = list(_embeddings(request.workspace.results, again.workspace.results))
+        predictions = list(_predictions(request.workspace.results, again.workspace.results))
     found = [*embeddings, *predictions]
     return Comparison(len(found), (*lines, *(line for line in found if line is not None)))
 

@@ -90,14 +90,14 @@ def embed(
     def set_apart(job: EmbedJob, reason: str) -> Outcome:
         # One of its encoders ended the worker; each alone shows which, and the others are kept.
         if len(job.encoders) == 1:
-            return _lost(job, reason)
+            return _on_worker_death(job, reason)
         alone.extend(replace(job, encoders=(one,)) for one in job.encoders)
         return Outcome(f"{job.cohort_id}: each encoder alone")
 
     for outcome in executor.run(run_embed_job, jobs, set_apart):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
-    for outcome in executor.run(run_embed_job, alone, _lost):
+    for outcome in executor.run(run_embed_job, alone, _on_worker_death):
         failed.update(outcome.failed)
     for place, (path, shards_made) in missing.items():
         if place in failed and resume != "never":
@@ -113,7 +113,7 @@ def embed(
     return ready, failed
 
 
-def _lost(job: EmbedJob, reason: str) -> Outcome:
+def _on_worker_death(job: EmbedJob, reason: str) -> Outcome:
     where = f"slides {job.slide_ids[0]} to {job.slide_ids[-1]}: {reason}"
     if job.time_limit_s is not None:
         where += f"; or it hung, and did not end after --time-limit {job.time_limit_s:g}"

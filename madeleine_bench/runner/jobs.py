@@ -21,16 +21,17 @@ from madeleine_bench.finetuning.evaluation import (
     FitRequest,
     collect,
     fit,
+    fit_path,
+    read_fit,
     seeded_splits,
     torch_device,
+    write_fit,
 )
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.hashing import file_state, hash_code
-from madeleine_bench.process_memory import peak_memory_mb, return_freed_memory
 from madeleine_bench.protocols.evaluation import Evaluation, evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
-from madeleine_bench.provenance import blas_libraries
+from madeleine_bench.provenance import blas_libraries, peak_memory_mb, return_freed_memory
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Assessment

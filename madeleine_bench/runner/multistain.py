@@ -7,7 +7,7 @@ from pathlib import Path
 from madeleine_bench.data.case_bags import CaseBags
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.cohorts import PhantomChoice, SourceChoice
+from madeleine_bench.runner.cohorts import PhantomChoice
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.plan import Assessment, Cell, Plan, Request, bags_to_embed, make_plan
@@ -21,6 +21,7 @@ from madeleine_bench.runner.stain_subsets import (
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.protocol import Fusion
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.types import CohortData, Progress
 
 
@@ -90,9 +91,9 @@ def multistain(request: MultistainRequest, progress: Progress) -> MultistainRepo
         _check(task, request.alone)
     plan = make_plan(
         Request(
-            request.encoders, request.tasks, (base.name, *siblings), request.source,
-            request.results, request.jobs, "only-missing", request.config, request.catalogue,
-            request.phantom,
+            request.encoders, request.tasks, (base.name, *siblings),
+            Workspace(request.results, request.source, request.config, request.catalogue,
+                      request.jobs, request.phantom.signal, request.phantom.seed),
         )
     )  # fmt: skip
     ready, failed = embed(

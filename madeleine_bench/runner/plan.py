@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from madeleine_bench.data.audit_cohort import require_sound
+from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.config import Config, load_config
-from madeleine_bench.data.coverage import coverage_line, require_coverage
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, scheme_of
@@ -20,19 +19,19 @@ from madeleine_bench.finetuning.evaluation import Device
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
-from madeleine_bench.runner.executors import ExecutorChoice
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
     Catalogue,
     embedded_name,
-    load_catalogue,
     misfit,
     task_hash,
 )
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
 Resume = Literal["only-missing", "always", "never"]
@@ -46,16 +45,12 @@ class Request:
         encoders: names or card paths.
         tasks: ids, globs or "all".
         protocols: names; empty means those each task declares.
-        source: "auto" takes local files where configured.
-        results: the results folder.
-        jobs: worker processes.
+        workspace: results, cohorts, catalogue and worker processes.
         resume: "only-missing" computes what is not there; "always" only reads what is there;
             "never" computes everything again, in place of records of a changed encoder.
-        config: path of mbench.toml; None takes the one of the working folder.
-        catalogue: folder of tasks; None takes the shipped one.
-        phantom: signal and seed of phantoms.
         device: where networks are trained; "auto" takes the GPU where there is one.
-        executor: where jobs run: in processes of this machine, or on a cluster.
+        executor: "local" runs jobs in processes of this machine, "dask" on a cluster.
+        scheduler: of dask: an address or a queueing system; None starts workers here.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
         allow_partial: score a task although many of its labelled units have no features.
     """
@@ -63,15 +58,11 @@ class Request:
     encoders: tuple[str, ...]
     tasks: tuple[str, ...]
     protocols: tuple[str, ...] = ()
-    source: SourceChoice = "auto"
-    results: Path = Path("results")
-    jobs: int = 1
+    workspace: Workspace = field(default_factory=Workspace)
     resume: Resume = "only-missing"
-    config: Path | None = None
-    catalogue: Path | None = None
-    phantom: PhantomChoice = field(default_factory=PhantomChoice)
     device: Device = "auto"
-    executor: ExecutorChoice = field(default_factory=ExecutorChoice)
+    executor: ExecutorKind = "local"
+    scheduler: str | None = None
     time_limit_s: float | None = None
     allow_partial: bool = False
 
@@ -146,24 +137,18 @@ def make_plan(request: Request) -> Plan:
     Raises:
         InputError: an unknown name, a broken file, labels or splits that cannot be used.
     """
-    if request.jobs < 1:
-        raise InputError(f"--jobs must be at least 1, found {request.jobs}")
+    workspace = request.workspace
+    if workspace.jobs < 1:
+        raise InputError(f"--jobs must be at least 1, found {workspace.jobs}")
     if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
         raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
-    catalogue = load_catalogue(request.catalogue)
+    catalogue = workspace.tasks()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    config = load_config(request.config)
+    config = load_config(workspace.config)
     config.check(catalogue.cohorts, catalogue.tasks)
     cohorts = {
-        cohort_id: open_cohort(
-            catalogue,
-            cohort_id,
-            request.source,
-            config,
-            request.results / "cache",
-            request.phantom,
-        )
+        cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
         for cohort_id in sorted({task.cohort for task in chosen})
     }
     _refuse_phantom_only(encoders, cohorts)
@@ -183,10 +168,10 @@ def make_plan(request: Request) -> Plan:
             task,
             list(protocols.values()),
             config,
-            request.results,
+            workspace.results,
             allow_partial=request.allow_partial,
         )
-        if assessments and task.cohort in config.cohorts and request.source != "phantom":
+        if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
             coverage.append(coverage_line(task, cohort.data, assessments[0].units))
         for assessment in assessments:
             cells.extend(

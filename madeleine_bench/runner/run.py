@@ -1,17 +1,17 @@
 """One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from madeleine_bench.data.config import load_config
+from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.contradictions import contradictions, refusals, retire
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
-from madeleine_bench.runner.executors import open_executor
 from madeleine_bench.runner.failures import Failure
 from madeleine_bench.runner.jobs import EvaluateJob, Outcome, run_evaluate_job
 from madeleine_bench.runner.plan import (
@@ -23,10 +23,12 @@ from madeleine_bench.runner.plan import (
     resume_key,
 )
 from madeleine_bench.runner.training import train_networks
-from madeleine_bench.runner.workers import Executor
-from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.runner.workers import Executor, open_executor
+from madeleine_bench.specs.catalogue import Catalogue, embedded_name
 from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.types import CohortData, Progress
+
+Contradictions = dict[str, list[tuple[Path, str]]]
 
 
 @dataclass
@@ -65,30 +67,34 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     Raises:
         InputError: the request cannot be carried out. Nothing has been computed then.
     """
-    config = load_config(request.config)
-    request.executor.section(config)  # said now, not when a long plan is made
     # A worker may stand in another folder.
-    request = replace(request, results=request.results.absolute())
-    plan = make_plan(request)
-    if request.resume != "never":
-        for name, why in refusals(contradictions(plan, request), request):
-            raise InputError(f"encoder {name}: {why}")
-    report = RunReport(plan.catalogue, plan.boards, plan.features)
-    for note in plan.notes:
-        progress.say(note)
-    limit_s = request.time_limit_s
-    chosen = open_executor(
-        request.executor, config, request.jobs, request.results, progress, apart=limit_s is not None
+    workspace = replace(request.workspace, results=request.workspace.results.absolute())
+    request = replace(request, workspace=workspace)
+    apart = request.time_limit_s is not None
+    opened = open_executor(
+        request.executor,
+        request.scheduler,
+        workspace.jobs,
+        workspace.results,
+        progress,
+        apart=apart,
     )
-    with chosen if executor is None else nullcontext(executor) as workers:
+    with opened if executor is None else nullcontext(executor) as workers:
+        plan = make_plan(request)
+        if request.resume != "never":
+            for name, why in refusals(contradictions(plan, request), request):
+                raise InputError(f"encoder {name}: {why}")
+        report = RunReport(plan.catalogue, plan.boards, plan.features)
+        for note in plan.notes:
+            progress.say(note)
         embedded, failed = embed(
             to_embed(plan),
-            request.results,
-            request.jobs,
+            workspace.results,
+            workspace.jobs,
             request.resume,
             progress,
             workers,
-            limit_s,
+            request.time_limit_s,
         )
         report.failures += [
             (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
@@ -126,10 +132,10 @@ def _evaluate(
     An encoder that is not what its name and revision stand for here is not scored, unless its older
     records shall be replaced.
     """
-    results = ResultStore(request.results)
+    results = ResultStore(request.workspace.results)
     changed = contradictions(plan, request, ready)
     if request.resume == "never":
-        retire(plan, request, changed)
+        retire(plan, results, changed)
         changed = {}
     report.failures += refusals(changed, request)
     machine: dict[str, Any] | None = None
@@ -171,13 +177,85 @@ def _evaluate(
             )
     jobs.sort(key=lambda job: -job.cost)
     progress.phase("evaluate", len(jobs))
-    for outcome in executor.run(run_evaluate_job, jobs, _lost):
+    for outcome in executor.run(run_evaluate_job, jobs, _on_worker_death):
         report.failures.extend((f"{e} on {t}", reason) for (e, t), reason in outcome.failed.items())
         report.computed += not outcome.failed
         progress.advance(outcome.note)
 
 
-def _lost(job: EvaluateJob, reason: str) -> Outcome:
+def _on_worker_death(job: EvaluateJob, reason: str) -> Outcome:
     name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
     note = f"{name} {task.id} {protocol.name}"
     return Outcome(note, {(name, task.name): Failure(f"{protocol.name}: {reason}")})
+
+
+def contradictions(plan: Plan, request: Request, ready: Ready | None = None) -> Contradictions:
+    """Return by encoder the records that differ from this run, and what they differ in.
+
+    Args:
+        plan: of the run.
+        request: of the run.
+        ready: the embeddings there are; None compares cards alone.
+    """
+    folder = request.workspace.results
+    differing: Contradictions = {}
+    for name, contents in _contents(plan, folder, ready).items():
+        for path, record in ResultStore(folder).located(name):
+            if record.encoder.revision == contents[0].encoder.revision:
+                before = content_of(record, path, folder, plan.catalogue)
+                difference = next(filter(None, (c.contradicts(before) for c in contents)), "")
+                if difference:
+                    differing.setdefault(name, []).append((path, difference))
+    return differing
+
+
+def refusals(differing: Contradictions, request: Request) -> Iterable[tuple[str, Failure]]:
+    """Yield for each encoder that the records contradict why it is not scored, and what to do."""
+    for name, records in differing.items():
+        path, difference = records[0]
+        more = f" and {len(records) - 1} more records" if len(records) > 1 else ""
+        reason = (
+            f"its name and revision stand for another encoder already: it differs in {difference} "
+            f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
+            "with --resume never, which moves the older records of this name and revision to "
+            f"{request.workspace.results / 'retired'}"
+        )
+        yield name, Failure(reason, of_input=True)
+
+
+def retire(plan: Plan, store: ResultStore, differing: Contradictions) -> None:
+    """Move the records that contradict this run, and others of the same older code, out of sight.
+
+    Raises:
+        InputError: the results folder cannot be written.
+    """
+    cells = {cell.entry.card.name: cell for cell in plan.cells}
+    for name, records in differing.items():
+        card, fingerprint = cells[name].entry.card, cells[name].fingerprint
+        contradicting = {path for path, _ in records}
+        for path, record in list(store.located(name)):
+            of_revision = record.encoder.revision == card.revision
+            if path in contradicting or (of_revision and record.encoder.fingerprint != fingerprint):
+                store.retire(path)
+
+
+def _contents(plan: Plan, folder: Path, ready: Ready | None) -> dict[str, list[Content]]:
+    """Return what this run says of each of its encoders, once for all cells with the same bags."""
+    contents: dict[str, dict[str | None, Content]] = {}
+    for cell in plan.cells:
+        card, assessment = cell.entry.card, cell.assessment
+        cohort = assessment.task.cohort
+        data = plan.cohorts[cohort].data
+        embedded, content = embedded_name(assessment.task, assessment.protocol), ""
+        if ready is None:
+            embedded = None
+        elif embedded is not None:
+            embeddings = ready.get((card.name, bags_to_embed(assessment, data)[0]))
+            if embeddings is None:
+                continue
+            content = embeddings[1]
+        features = plan.features[cohort].content
+        contents.setdefault(card.name, {})[embedded] = Content(
+            "this run", card, folder, board_of(data), embedded, features, content
+        )
+    return {name: list(by_bags.values()) for name, by_bags in contents.items()}

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.embeddings.store import Embeddings
-from madeleine_bench.metrics.nearest import ranked_neighbours
 from madeleine_bench.metrics.retrieval import (
     average_precision,
     expected_average_precision,
     expected_hit,
     expected_reciprocal_rank,
     hit_at,
+    ranked_neighbours,
     reciprocal_rank,
 )
 from madeleine_bench.protocols.scaling import fit_scaler

@@ -19,7 +19,7 @@ from madeleine_bench.data.case_bags import slide_groups
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.scored_units import scored_units
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.runner.plan import Assessment
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Fusion

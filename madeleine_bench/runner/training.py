@@ -4,8 +4,7 @@ from pathlib import Path
 
 from madeleine_bench.data.packing import pack_cohort, packed_folder
 from madeleine_bench.errors import InputError
-from madeleine_bench.finetuning.evaluation import seeded_splits, torch_device
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit
+from madeleine_bench.finetuning.evaluation import fit_path, read_fit, seeded_splits, torch_device
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready
 from madeleine_bench.runner.failures import Failure
@@ -48,7 +47,9 @@ def train_networks(
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
         if cohort_id not in stores:
-            stores[cohort_id] = packed_folder(plan.cohorts[cohort_id].data, request.results)
+            stores[cohort_id] = packed_folder(
+                plan.cohorts[cohort_id].data, request.workspace.results
+            )
         organ = plan.catalogue.cohorts[cohort_id].organ
         jobs += [
             FitJob(
@@ -56,7 +57,7 @@ def train_networks(
             )
             for split in todo
         ]
-    if jobs and not executor.elsewhere:
+    if jobs and request.scheduler is None:
         torch_device(request.device)  # a wrong --device is said before anything is packed
     unpacked: dict[str, Failure] = {}
     for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
@@ -71,13 +72,13 @@ def train_networks(
     jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
     jobs.sort(key=lambda job: -len(job.assessment.units.table))
     progress.phase("train", len(jobs))
-    for outcome in executor.run(run_fit_job, jobs, _lost, gpu=request.device != "cpu"):
+    for outcome in executor.run(run_fit_job, jobs, _on_worker_death, gpu=request.device != "cpu"):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
     return {name: found for name, found in ready.items() if name not in failed}, failed
 
 
-def _lost(job: FitJob, reason: str) -> Outcome:
+def _on_worker_death(job: FitJob, reason: str) -> Outcome:
     name, assessment = job.entry.card.name, job.assessment
     place = (name, f"{assessment.task.name} {assessment.protocol.name}")
     split = f"{job.key[0]}/{job.key[1]}"
@@ -92,13 +93,13 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
     key = fits_key(cell.fingerprint, data, assessment)
     place = (board_of(data), cell.entry.card.name, assessment.task.name)
     slug = assessment.protocol.name.replace("/", "-")
-    folder = request.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
+    folder = request.workspace.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
     splits = [split.key for split in seeded_splits(assessment.protocol, assessment.splits)]
     if request.resume == "never":
         return folder, key, splits
     record_key = resume_key(key, assessment)
     features = plan.features[assessment.task.cohort]
-    store = ResultStore(request.results)
+    store = ResultStore(request.workspace.results)
     if store.find(*place, assessment.protocol.name, record_key, features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]

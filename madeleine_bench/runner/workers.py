@@ -7,14 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.types import Progress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+ExecutorKind = Literal["local", "dask"]
 
 _LOOK_EVERY_S = 1.0
 _IDLE_S = 300.0  # a worker that has had nothing to do for so long ends
@@ -24,16 +29,11 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Executor(Protocol):
     """Where jobs run: processes of this machine, or a cluster."""
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether jobs may run on other machines, which may have a GPU where this one has none."""
-        ...
-
     def run(
         self,
         work: Callable[[Job], Result],
         jobs: Iterable[Job],
-        lost: Callable[[Job, str], Result],
+        on_worker_death: Callable[[Job, str], Result],
         *,
         gpu: bool = False,
     ) -> Iterator[Result]:
@@ -42,7 +42,7 @@ class Executor(Protocol):
         Args:
             work: does a job and returns its result; a function of a module.
             jobs: do not depend on each other, and may be done twice.
-            lost: makes the result of a job that ended its worker each time, from the reason.
+            on_worker_death: makes the result of a job that ended its worker each time, from why.
             gpu: whether a job computes on a GPU where its worker has one.
 
         Raises:
@@ -51,11 +51,11 @@ class Executor(Protocol):
         ...
 
 
-def suspects_alone(
+def retry_in_isolation(
     spread: Callable[[Sequence[Job], int], Iterator[tuple[Job, str | None, Any]]],
     jobs: Sequence[Job],
     at_once: int,
-    lost: Callable[[Job, str], Result],
+    on_worker_death: Callable[[Job, str], Result],
 ) -> Iterator[Result]:
     """Yield the result of each job; those whose worker died are tried again at the end, alone.
 
@@ -64,7 +64,7 @@ def suspects_alone(
             jobs and how many may be out at once.
         jobs: what is to be done.
         at_once: how many jobs may be out.
-        lost: makes the result of a job whose worker died again, from how.
+        on_worker_death: makes the result of a job whose worker died again, from how.
     """
     suspects: list[Job] = []
     for job, death, result in spread(jobs, at_once):
@@ -73,7 +73,7 @@ def suspects_alone(
         else:
             suspects.append(job)
     for job, death, result in spread(suspects, 1):
-        yield result if death is None else lost(job, death)
+        yield result if death is None else on_worker_death(job, death)
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,11 @@ class LocalWorkers:
     apart: bool = False
     threads: int | None = None
 
-    @property
-    def elsewhere(self) -> bool:
-        """Never."""
-        return False
-
     def run(
         self,
         work: Callable[[Job], Result],
         jobs: Iterable[Job],
-        lost: Callable[[Job, str], Result],
+        on_worker_death: Callable[[Job, str], Result],
         *,
         gpu: bool = False,
     ) -> Iterator[Result]:
@@ -115,8 +110,8 @@ class LocalWorkers:
             yield from map(work, queue)
             return
 
-        def lost_here(job: Job, death: str) -> Result:
-            return lost(
+        def killed(job: Job, death: str) -> Result:
+            return on_worker_death(
                 job,
                 f"its worker process died when it was tried again alone ({death}): out of "
                 "memory, or a crash of compiled code; fewer --jobs leave more memory to each",
@@ -124,7 +119,7 @@ class LocalWorkers:
 
         # Two for each worker, so that none waits for this process; few are blamed for a death.
         spread = partial(self._spread, work)
-        yield from suspects_alone(spread, queue, 2 * self.number, lost_here)
+        yield from retry_in_isolation(spread, queue, 2 * self.number, killed)
 
     def _spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int
@@ -173,6 +168,42 @@ class LocalWorkers:
         )
 
 
+@contextmanager
+def open_executor(
+    kind: ExecutorKind,
+    scheduler: str | None,
+    jobs: int,
+    folder: Path,
+    progress: Progress,
+    *,
+    apart: bool = False,
+) -> Iterator[Executor]:
+    """Yield what runs jobs until the block ends; no process is left behind then.
+
+    A cluster is opened when the first job comes, so a run with nothing to do opens none.
+
+    Args:
+        kind: "local" for processes of this machine, "dask" for workers of dask.
+        scheduler: of dask: an address, or a queueing system; None starts workers here.
+        jobs: worker processes.
+        folder: where jobs write; workers of dask must see it at the same place.
+        progress: told which workers there are.
+        apart: whether no job may be done in this process, as it may have to be ended.
+
+    Raises:
+        InputError: dask is not installed, or the choice contradicts itself.
+    """
+    if kind == "local":
+        if scheduler is not None:
+            raise InputError("--scheduler is for --executor dask; add that, or leave it out")
+        yield LocalWorkers(jobs, apart)
+        return
+    from madeleine_bench.runner.dask_workers import DaskWorkers
+
+    with DaskWorkers(scheduler, jobs, folder, progress.say) as workers:
+        yield workers
+
+
 def in_parallel(
     work: Callable[[Job], Result], jobs: Iterable[Job], workers: int
 ) -> Iterator[Result]:
@@ -184,10 +215,10 @@ def in_parallel(
         InputError: a job has ended its worker twice.
     """
 
-    def lost(job: Job, reason: str) -> Result:
+    def on_worker_death(job: Job, reason: str) -> Result:
         raise InputError(f"a job could not be done: {reason}")
 
-    return LocalWorkers(workers).run(work, jobs, lost)
+    return LocalWorkers(workers).run(work, jobs, on_worker_death)
 
 
 def _how(error: Exception) -> str:

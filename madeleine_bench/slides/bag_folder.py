@@ -18,10 +18,13 @@ from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_
 from madeleine_bench.data.patch_files import PatchPlace, write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.slides.choice import ChosenPatches
-from madeleine_bench.slides.contours import contours_geojson, tissue_contours
-from madeleine_bench.slides.overlay import picture_bytes, tissue_overlay
-from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.overlay import (
+    contours_geojson,
+    picture_bytes,
+    tissue_contours,
+    tissue_overlay,
+)
+from madeleine_bench.slides.patches import ChosenPatches, PatchSettings
 from madeleine_bench.slides.reader import Slide
 
 KEY_ATTRIBUTE = "extraction"
@@ -63,7 +66,7 @@ class BagFolder:
         return self.features / f"{slide_id}.h5"
 
     def find_bag(self, slide_id: str, key: str, *, overwrite: bool) -> int | None:
-        """Return the number of patches of a slide's bag where `key` made it; None to make it anew.
+        """Return the number of patches of a slide's bag where `key` made it; None to make it again.
 
         A damaged file is made again: nothing in it is lost. One that is locked, or that may not be
         read, can hold everything.
@@ -104,7 +107,7 @@ class BagFolder:
             about = {"slide": slide_id, "mpp": slide.known_mpp(), "rejected": dict(tissue.rejected)}
             text = contours_geojson(contours, thumbnail.scale, about)
             write_text(self.root / "contours_geojson" / f"{slide_id}.geojson", text)
-            grid = boxes_on_thumbnail(chosen, thumbnail.scale)
+            grid = chosen.boxes() / np.tile(thumbnail.scale, 2)
             picture = tissue_overlay(thumbnail.rgb, contours, grid)
             picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
@@ -150,9 +153,3 @@ class BagFolder:
             slide_size_px0=(slide.width_px0, slide.height_px0),
             exact_level=level if plan.is_exact else None,
         )
-
-
-def boxes_on_thumbnail(chosen: ChosenPatches, scale: tuple[float, float]) -> NDArray[np.float64]:
-    """Return the patches as boxes (patch x 4: left, top, right, bottom) in thumbnail pixels."""
-    corners = chosen.coords / np.asarray(scale)
-    return np.hstack([corners, corners + chosen.plan.size_px0 / np.asarray(scale)])

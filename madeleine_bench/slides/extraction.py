@@ -1,39 +1,62 @@
-"""From slides to bags: every slide of a list read, cut into patches and encoded, resumable."""
+"""From slides to bags: every slide of a list read, cut into patches and encoded, resumable.
+
+In this process threads prepare and read while the encoder works; other processes do a slide each.
+"""
 
 import csv
 import io
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from madeleine_bench.errors import InputError
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import hash_file, hash_json
+from madeleine_bench.report import Report
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.choice import (
+from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.patch_encoders import (
+    Device,
+    PatchEncoder,
+    PatchEncoderEntry,
+    Precision,
+    load_patch_encoder,
+    patch_fingerprint,
+)
+from madeleine_bench.slides.patches import (
     ChosenPatches,
+    PatchSettings,
     choose_patches,
     find_patch_file,
     read_patches,
 )
-from madeleine_bench.slides.patch_encoders import PatchEncoder
-from madeleine_bench.slides.patches import PatchSettings
-from madeleine_bench.slides.read_ahead import Batch, ReadAhead
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tissue import TissueSettings
-from madeleine_bench.types import Progress
+from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.types import Progress, Silence
 
 Status = Literal["extracted", "already there", "empty", "failed"]
+Rows = NDArray[np.intp]
+Pixels = NDArray[np.uint8]
+RunJobs = Callable[..., Iterable["SlideOutcome"]]
 
 EXTRACTION_VERSION = 1  # raise it when the same settings come to mean other patches or pixels
 
+_SLIDES_AHEAD = 2
 _BATCHES_AHEAD = 4
+_SHOWN_FAILURES = 10
+_SAME_MPP = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,6 @@ class ExtractionSettings:
 
     Attributes:
         patches: size, resolution and choice of patches.
-        tissue: how tissue is told from glass.
         slide_mpp: micrometres per level-0 pixel of every slide, in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
         overwrite: replace bags that were made with other settings.
@@ -51,7 +73,6 @@ class ExtractionSettings:
     """
 
     patches: PatchSettings = field(default_factory=PatchSettings)
-    tissue: TissueSettings = field(default_factory=TissueSettings)
     slide_mpp: float | None = None
     patch_folder: Path | None = None
     overwrite: bool = False
@@ -72,6 +93,44 @@ class ExtractionSettings:
 
 
 @dataclass(frozen=True)
+class EncoderChoice:
+    """A patch encoder, and how it is loaded; two are equal where their features are.
+
+    Attributes:
+        entry: which.
+        device: "auto" takes the GPU of the process that loads it, where there is one.
+        precision: as in `load_patch_encoder`.
+        weights: the user's own copy of weights that do not ship.
+        key: hash of all that a feature depends on besides the pixels.
+    """
+
+    entry: PatchEncoderEntry = field(compare=False)
+    device: Device = "auto"
+    precision: Precision = "auto"
+    weights: Path | None = None
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out the key.
+
+        Raises:
+            InputError: the weights are absent or are not those of the card; the code is not found.
+        """
+        object.__setattr__(self, "key", patch_fingerprint(self.entry, self.weights))
+
+    def load(self, threads: int) -> PatchEncoder:
+        """Return the encoder; on a CPU it takes as many threads.
+
+        Raises:
+            InputError: code or weights are absent or unfit, or there is no such device.
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        return load_patch_encoder(self.entry, self.device, self.precision, self.weights)
+
+
+@dataclass(frozen=True)
 class SlideOutcome:
     """What became of a slide: patches in its bag, seconds of work on it, and why it failed."""
 
@@ -81,6 +140,172 @@ class SlideOutcome:
     mpp: float | None = None
     seconds: float = 0.0
     message: str = ""
+
+
+def extract_cohort(
+    place: Path,
+    cohort: str,
+    choice: EncoderChoice,
+    folder: BagFolder,
+    settings: ExtractionSettings,
+    progress: Progress,
+    catalogue: Path | None = None,
+    run: RunJobs | None = None,
+) -> Report:
+    """Write the bags of a folder of slides, and return what became of them.
+
+    Args:
+        place: a folder of slides, or one slide.
+        cohort: name of the cohort that the slides are of.
+        choice: turns patches into features.
+        folder: where the files go.
+        settings: size of patches, tissue, threads.
+        progress: told of each slide, and of what a user may not have meant.
+        catalogue: folder of tasks; None takes the shipped one.
+        run: as in `extract_bags`.
+
+    Raises:
+        InputError: the cohort has no such name, there is no slide, or as `extract_bags`.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", cohort):
+        raise InputError(
+            f"--cohort is '{cohort}'; a cohort is named in lower case, digits and hyphens"
+        )
+    listing = list_slides(place)
+    names = sorted(load_catalogue(catalogue).cohorts)
+    if cohort not in names:
+        progress.say(
+            f"note: the catalogue has no cohort '{cohort}'{did_you_mean(cohort, names)}. Bags are "
+            "written; for mbench run to read them the cohort must be declared (CONTRIBUTING.md)"
+        )
+    if listing.pictures:
+        progress.say(
+            f"note: {len(listing.pictures)} plain pictures are no slides and are left out, "
+            f"{listing.pictures[0].name} first; mbench slides convert makes slides of them"
+        )
+    card, mpp = choice.entry.card, settings.patches.mpp
+    if card.mpp is not None and abs(mpp / card.mpp - 1.0) > _SAME_MPP:
+        progress.say(
+            f"note: {card.name} was made for patches of {card.mpp:g} micrometres a pixel; you ask "
+            f"for {mpp:g} (--patch-mpp {card.mpp:g} is what its authors use)"
+        )
+    outcomes = extract_bags(listing.slides, choice, folder, settings, progress, run)
+    return _report(outcomes, folder, cohort)
+
+
+def extract_bags(
+    slides: Sequence[Path],
+    choice: EncoderChoice,
+    folder: BagFolder,
+    settings: ExtractionSettings,
+    progress: Progress,
+    run: RunJobs | None = None,
+) -> list[SlideOutcome]:
+    """Write the bag of each slide and return what became of each, in the order of the slides.
+
+    A slide that fails is named and passed over. A bag that the same slide, settings and encoder
+    have made before is left as it is, so an interrupted extraction goes on where it was.
+
+    Args:
+        slides: files, of different stems.
+        choice: turns patches into features.
+        folder: where the files go; with `run` every process must see it, and the slides, at the
+            same place.
+        settings: size of patches, tissue, and the threads of each process.
+        progress: told of each slide.
+        run: does a job for each slide in other processes, see `runner.workers`; None extracts in
+            this process. The bags are the same, to the byte.
+
+    Raises:
+        InputError: the encoder cannot be loaded, the output folder cannot be written, or another
+            process writes to it.
+    """
+    if run is None:
+        encoder = choice.load(settings.workers)
+        extraction = _Extraction(encoder, choice.key, folder, settings, progress)
+        return _collect(extraction.run(slides), len(slides), folder, progress)
+    patches, weights = settings.patch_folder, choice.weights
+    work = partial(
+        _extract_slide,
+        choice=replace(choice, weights=weights and weights.absolute()),
+        folder=replace(folder, root=folder.root.absolute()),
+        settings=replace(settings, patch_folder=patches and patches.absolute()),
+    )
+    jobs = [path.absolute() for path in slides]
+    outcomes = run(work, jobs, _on_worker_death, gpu=choice.device != "cpu")
+    collected = _collect(outcomes, len(jobs), folder, progress)
+    return sorted(collected, key=lambda outcome: outcome.slide_id)
+
+
+def _report(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: str) -> Report:
+    """Return what became of all slides, how the bags are used, and the first failures."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    patches = sum(outcome.patches for outcome in outcomes)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    body = [f"{told}; {patches} patches; each slide: {folder.report}"]
+    failed = [f"{one.slide_id}: {one.message}" for one in outcomes if one.status == "failed"]
+    if len(failed) < len(outcomes):
+        body.append(
+            f"bags: {folder.features}\nfor mbench.toml:\n\n[cohorts.{cohort}]\n"
+            f'features = "{folder.features.absolute()}"\nlabels = "YOUR LABEL TABLE"\n'
+            f'patch_encoder = "{folder.patch_encoder}"\n'
+        )
+    problem = None
+    if failed:
+        heading = f"{len(failed)} of {len(outcomes)} slides failed"
+        more = len(failed) - _SHOWN_FAILURES
+        rest = [f"and {more} more; see {folder.report}"] if more > 0 else []
+        problem = CheckFailed("\n".join([heading, *failed[:_SHOWN_FAILURES], *rest]))
+    return Report({"slides": dict(counts), "patches": patches}, body, problem=problem)
+
+
+def _extract_slide(
+    path: Path, choice: EncoderChoice, folder: BagFolder, settings: ExtractionSettings
+) -> SlideOutcome:
+    encoder = _loaded(choice, settings.workers)
+    (outcome,) = _Extraction(encoder, choice.key, folder, settings, Silence()).run([path])
+    return outcome
+
+
+@lru_cache(maxsize=1)
+def _loaded(choice: EncoderChoice, threads: int) -> PatchEncoder:
+    """Return the encoder, loaded once for each process until weights or code are others."""
+    return choice.load(threads)
+
+
+def _on_worker_death(path: Path, reason: str) -> SlideOutcome:
+    return SlideOutcome(path.stem, "failed", message=reason)
+
+
+def _collect(
+    outcomes: Iterable[SlideOutcome], slides: int, folder: BagFolder, progress: Progress
+) -> list[SlideOutcome]:
+    """Return outcomes as they come; progress is told of each, and the table of all is written."""
+    collected: list[SlideOutcome] = []
+    with sole_writer(folder.features):
+        progress.phase("slides", slides)
+        try:
+            for outcome in outcomes:
+                collected.append(outcome)
+                if outcome.status == "failed":
+                    progress.say(f"{outcome.slide_id} failed: {outcome.message}")
+                progress.advance(f"{outcome.slide_id}: {outcome.status}")
+        finally:
+            if collected:
+                write_text(folder.report, _table(collected))
+    return collected
+
+
+def _table(outcomes: Sequence[SlideOutcome]) -> str:
+    """Return the table of outcomes as CSV, sorted by slide."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["slide_id", "status", "patches", "mpp", "seconds", "message"])
+    for done in sorted(outcomes, key=lambda outcome: outcome.slide_id):
+        mpp = "" if done.mpp is None else f"{done.mpp:g}"
+        row = [done.slide_id, done.status, done.patches, mpp, f"{done.seconds:.2f}", done.message]
+        writer.writerow(row)
+    return out.getvalue()
 
 
 @dataclass
@@ -98,160 +323,92 @@ class _Work:
     def encoded(self) -> int:
         return sum(map(len, self.features))
 
-
-def extract(
-    slides: Sequence[Path],
-    encoder: PatchEncoder,
-    encoder_key: str,
-    folder: BagFolder,
-    settings: ExtractionSettings,
-    progress: Progress,
-) -> list[SlideOutcome]:
-    """Write the bag of each slide and return what became of each, in the order of the slides.
-
-    A slide that fails is named and passed over. A bag that the same slide, settings and encoder
-    have made before is left as it is, so an interrupted extraction goes on where it was.
-
-    Args:
-        slides: files, of different stems.
-        encoder: turns patches into features.
-        encoder_key: hash of all that a feature depends on besides the pixels.
-        folder: where the files go.
-        settings: size of patches, tissue, threads.
-        progress: told of each slide.
-
-    Raises:
-        InputError: the output folder cannot be written, or another process writes to it.
-    """
-    made = extracted(slides, encoder, encoder_key, folder, settings, progress)
-    return follow(made, len(slides), folder, progress)
+    def release(self) -> None:
+        self.features.clear()
+        self.slide.close()
 
 
-def extracted(
-    slides: Sequence[Path],
-    encoder: PatchEncoder,
-    encoder_key: str,
-    folder: BagFolder,
-    settings: ExtractionSettings,
-    progress: Progress,
-) -> Iterator[SlideOutcome]:
-    """Yield what became of each slide, in their order, once its bag is written.
-
-    Arguments are those of `extract`; whoever calls holds the folder against other runs.
-    """
-    # NumPy's own threads would spin for the cores that reading and encoding share.
-    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
-        yield from _Extraction(encoder, encoder_key, folder, settings, progress).run(slides)
-
-
-def follow(
-    made: Iterable[SlideOutcome], slides: int, folder: BagFolder, progress: Progress
-) -> list[SlideOutcome]:
-    """Return outcomes as they came; progress is told of each, and the table of all is written.
-
-    Raises:
-        InputError: the output folder cannot be written, or another process writes to it.
-    """
-    outcomes: list[SlideOutcome] = []
-    with sole_writer(folder.features):
-        progress.phase("slides", slides)
-        try:
-            for outcome in made:
-                outcomes.append(outcome)
-                if outcome.status == "failed":
-                    progress.say(f"{outcome.slide_id} failed: {outcome.message}")
-                progress.advance(f"{outcome.slide_id}: {outcome.status}")
-        finally:
-            if outcomes:
-                write_text(folder.report, _report(outcomes))
-    return outcomes
-
-
+@dataclass
 class _Extraction:
     """One extraction under way: threads prepare and read, this thread encodes and writes."""
 
-    def __init__(
-        self,
-        encoder: PatchEncoder,
-        encoder_key: str,
-        folder: BagFolder,
-        settings: ExtractionSettings,
-        progress: Progress,
-    ) -> None:
-        self.encoder, self.encoder_key = encoder, encoder_key
-        self.folder, self.settings, self.progress = folder, settings, progress
+    encoder: PatchEncoder
+    encoder_key: str
+    folder: BagFolder
+    settings: ExtractionSettings
+    progress: Progress
 
     def run(self, slides: Sequence[Path]) -> Iterator[SlideOutcome]:
-        """Yield the outcome of each slide as it ends."""
-        ahead = ReadAhead(
-            slides, self.prepare, self.split, self.read, self.settings.workers, _BATCHES_AHEAD
-        )
-        work: _Work | None = None
-        failed: Path | None = None
+        """Yield what became of each slide, in their order, once its bag is written."""
+        failed: set[Path] = set()
         begun = 0.0
-        for item in ahead:
-            try:
-                if isinstance(item, Batch):
-                    if item.path == failed:
-                        continue
-                    assert work is not None
-                    self.encode(work, item)
-                else:
-                    work = item.ready.result()
-                    begun = time.perf_counter()
-                if work.encoded == work.patches or work.chosen is None:
-                    yield self.finish(work, time.perf_counter() - begun)
-            except InputError as error:
-                failed = item.path
-                ahead.drop(failed)
-                yield self.fail(failed, work, error)
+        threads = self.settings.workers
+        ahead = read_ahead(slides, self.prepare, self.split, self.read, threads, failed)
+        # NumPy's own threads would spin for the cores that reading and encoding share.
+        with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+            for path, ready, pixels in ahead:
+                if path in failed:
+                    continue
+                try:
+                    work = ready.result()
+                    if pixels is None:
+                        begun = time.perf_counter()
+                    else:
+                        self.encode(work, pixels.result())
+                    if work.encoded == work.patches or work.chosen is None:
+                        yield self.finish(work, time.perf_counter() - begun)
+                except InputError as error:
+                    failed.add(path)
+                    if ready.exception() is None:
+                        ready.result().release()
+                    yield SlideOutcome(path.stem, "failed", message=str(error))
 
     def prepare(self, path: Path) -> _Work:
         """Open a slide and choose its patches, or find that its bag is there."""
         started = time.perf_counter()
-        slide = Slide(path, self.settings.slide_mpp)
+        settings = self.settings
+        slide = Slide(path, settings.slide_mpp)
         try:
             key = self.key_of(slide)
-            found = self.folder.find_bag(slide.slide_id, key, overwrite=self.settings.overwrite)
-            if found is not None:
-                return _Work(slide, key, time.perf_counter() - started, found)
-            wanted = self.settings
-            chosen = choose_patches(slide, wanted.patches, wanted.tissue, wanted.patch_folder)
-            self.folder.write_tissue(slide, chosen)
+            patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
+            chosen = None
+            if patches is None:
+                chosen = choose_patches(slide, settings.patches, settings.patch_folder)
+                patches = len(chosen.coords)
+                self.folder.write_tissue(slide, chosen)
         except BaseException:
             slide.close()
             raise
-        return _Work(slide, key, time.perf_counter() - started, len(chosen.coords), chosen)
+        return _Work(slide, key, time.perf_counter() - started, patches, chosen)
 
     def key_of(self, slide: Slide) -> str:
         """Return the hash of all that the bag of a slide depends on."""
-        wanted = self.settings
+        settings = self.settings
         chosen = None
-        if wanted.patch_folder is not None:
-            chosen = hash_file(find_patch_file(wanted.patch_folder, slide.slide_id))
-        how = [asdict(wanted.patches), asdict(wanted.tissue), slide.mpp, chosen]
+        if settings.patch_folder is not None:
+            chosen = hash_file(find_patch_file(settings.patch_folder, slide.slide_id))
+        how = [asdict(settings.patches), asdict(TissueSettings()), slide.mpp, chosen]
         return hash_json([EXTRACTION_VERSION, slide.content, self.encoder_key, how])
 
-    def split(self, work: _Work) -> list[NDArray[np.intp]]:
+    def split(self, work: _Work) -> list[Rows]:
         """Return the rows of each batch of a slide."""
         if work.chosen is None:
             return []
         rows, size = np.arange(work.patches), self.settings.batch
         return [rows[start : start + size] for start in range(0, work.patches, size)]
 
-    def read(self, work: _Work, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    def read(self, work: _Work, rows: Rows) -> Pixels:
         """Return the patches of some rows."""
         assert work.chosen is not None
         return read_patches(work.slide, work.chosen, rows)
 
-    def encode(self, work: _Work, batch: Batch) -> None:
-        """Append the features of a batch that a thread has read."""
-        pixels = batch.pixels.result()
+    def encode(self, work: _Work, pixels: Pixels) -> None:
+        """Append the features of a batch."""
         try:
             work.features.append(self.encoder.encode(pixels))
         except InputError:
             raise
-        except Exception as error:  # of a stranger's encoder, or of a GPU that is full
+        except Exception as error:  # of a third-party encoder, or of a GPU that is full
             raise InputError(
                 f"patch encoder {self.encoder.card.name} raised {type(error).__name__}: {error}"
             ) from error
@@ -260,31 +417,59 @@ class _Extraction:
     def finish(self, work: _Work, seconds: float) -> SlideOutcome:
         """Write the bag of a slide whose turn took some seconds, and return its outcome."""
         slide, seconds = work.slide, work.seconds + seconds
-        done = SlideOutcome(slide.slide_id, "already there", work.patches, slide.mpp, seconds)
+        status: Status = "already there"
         if work.chosen is not None:
             none = np.empty((0, self.encoder.card.dim), dtype=np.float32)
             features = np.concatenate([none, *work.features])
             self.folder.write_bag(slide, work.chosen, features, work.key)
-            done = replace(done, status="extracted" if work.patches else "empty")
-        work.features.clear()
-        slide.close()
-        return done
-
-    def fail(self, path: Path, work: _Work | None, error: InputError) -> SlideOutcome:
-        """Return the outcome of a slide that failed."""
-        if work is not None and work.slide.path == path:
-            work.features.clear()
-            work.slide.close()
-        return SlideOutcome(path.stem, "failed", message=str(error))
+            status = "extracted" if work.patches else "empty"
+        work.release()
+        return SlideOutcome(slide.slide_id, status, work.patches, slide.mpp, seconds)
 
 
-def _report(outcomes: Sequence[SlideOutcome]) -> str:
-    """Return the table of outcomes as CSV, sorted by slide."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["slide_id", "status", "patches", "mpp", "seconds", "message"])
-    for done in sorted(outcomes, key=lambda outcome: outcome.slide_id):
-        mpp = "" if done.mpp is None else f"{done.mpp:g}"
-        row = [done.slide_id, done.status, done.patches, mpp, f"{done.seconds:.2f}", done.message]
-        writer.writerow(row)
-    return out.getvalue()
+def read_ahead(
+    paths: Iterable[Path],
+    prepare: Callable[[Path], Any],
+    split: Callable[[Any], Iterable[Rows]],
+    read: Callable[[Any, Rows], Pixels],
+    threads: int,
+    failed: set[Path],
+    batches: int = _BATCHES_AHEAD,
+) -> Iterator[tuple[Path, "Future[Any]", "Future[Pixels] | None"]]:
+    """Yield slides in order, each followed by its batches, made by threads before they are wanted.
+
+    A slide comes as (path, what `prepare` made of it, None) and a batch as (path, the same,
+    pixels); a future gives its value, or raises what went wrong.
+
+    Args:
+        paths: slides, in the order they are wanted.
+        prepare: opens a slide and decides on its patches.
+        split: gives the rows of each batch of a prepared slide.
+        read: reads the patches of some rows.
+        threads: number of reading threads.
+        failed: slides of which no more batches are read; the caller adds to it.
+        batches: how many batches may wait for the encoder at most.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-slides")
+    waiting = deque(paths)
+    coming: deque[tuple[Path, Future[Any]]] = deque()
+    unread: deque[tuple[Path, Future[Any], Rows]] = deque()
+    queue: deque[tuple[Path, Future[Any], Future[Pixels] | None]] = deque()
+    try:
+        while waiting or coming or unread or queue:
+            while waiting and len(coming) < _SLIDES_AHEAD:
+                path = waiting.popleft()
+                coming.append((path, pool.submit(prepare, path)))
+            if unread and len(queue) < batches:
+                path, ready, rows = unread.popleft()
+                if path not in failed:
+                    queue.append((path, ready, pool.submit(read, ready.result(), rows)))
+            elif not unread and coming and (not queue or coming[0][1].done()):
+                path, ready = coming.popleft()
+                if ready.exception() is None:  # waits until the slide is ready
+                    unread.extend((path, ready, rows) for rows in split(ready.result()))
+                queue.append((path, ready, None))
+            else:
+                yield queue.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)

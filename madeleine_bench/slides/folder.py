@@ -1,18 +1,95 @@
-"""Which files of a folder are slides, and plain pictures turned into slides."""
+"""Which files of a folder are slides, and plain pictures turned into slides: TIFF pyramids."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable, files_under, looking_at
-from madeleine_bench.slides.pyramid import write_pyramid
-from madeleine_bench.slides.reader import checked_mpp
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.files import check_readable, files_under, looking_at, replacing
+from madeleine_bench.report import Report, Table
+from madeleine_bench.slides.reader import Slide, checked_mpp
+from madeleine_bench.types import Progress
+
+_TILE_PX = 256
+
+
+def write_pyramid(
+    path: Path,
+    picture: NDArray[np.uint8],
+    *,
+    mpp: float,
+    description: str,
+    jpeg_quality: int | None = None,
+) -> None:
+    """Write a picture as a pyramid, each level half the size of the one before, atomically.
+
+    Level 0 holds the picture, bit for bit unless it is compressed as JPEG; the others are averages
+    of 2 x 2 pixels. The resolution goes into the resolution tags, where OpenSlide looks for it.
+
+    Args:
+        path: the file, .tif or .tiff; replaced when it exists.
+        picture: height x width x 3, RGB.
+        mpp: micrometres per pixel.
+        description: text of the ImageDescription tag.
+        jpeg_quality: 1 to 100 for JPEG tiles; None stores without loss (deflate).
+
+    Raises:
+        InputError: the folder cannot be written, or the picture is not RGB.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise InputError(
+            f"cannot write {path}: the picture has shape {picture.shape} and type {picture.dtype}; "
+            "expected (height, width, 3) of 8-bit RGB"
+        )
+    # A classic TIFF ends at 4 GiB; all levels together are at most 4/3 of the first.
+    is_big = picture.nbytes * 4 // 3 > 2**32 - 2**25
+    compression: dict[str, Any] = {"compression": "zlib"}
+    if jpeg_quality is not None:
+        compression = {"compression": "jpeg", "compressionargs": {"level": jpeg_quality}}
+        compression["subsampling"] = (2, 2)
+    with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=is_big) as out:
+        for number, level in enumerate(_levels(Image.fromarray(picture))):
+            per_cm = 1e4 / (mpp * picture.shape[1] / level.width)
+            out.write(
+                _tiles(level),
+                shape=(level.height, level.width, 3),
+                dtype=np.uint8,
+                photometric="rgb",
+                tile=(_TILE_PX, _TILE_PX),
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                subfiletype=1 if number else 0,
+                description=description if number == 0 else None,
+                metadata=None,
+                software="madeleine-bench",
+                **compression,
+            )
+
+
+def _levels(level: Image.Image) -> Iterator[Image.Image]:
+    yield level
+    while max(level.size) > _TILE_PX:  # the last level fits into one tile
+        level = level.reduce(2)
+        yield level
+
+
+def _tiles(level: Image.Image) -> Iterator[NDArray[np.uint8]]:
+    """Yield the tiles row by row; those at the right and lower edge are filled up with white."""
+    for top in range(0, level.height, _TILE_PX):
+        for left in range(0, level.width, _TILE_PX):
+            tile = np.full((_TILE_PX, _TILE_PX, 3), 255, dtype=np.uint8)
+            box = (left, top, min(left + _TILE_PX, level.width), min(top + _TILE_PX, level.height))
+            part = np.asarray(level.crop(box))
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
+
 
 # Not .dcm: a DICOM slide is several files, and each would count as a slide. Name one of them.
 SLIDE_SUFFIXES = (
@@ -45,15 +122,25 @@ def list_slides(place: Path) -> SlideFolder:
     if not is_folder:
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
     files = [path for path in files_under(place) if path.name[0] != "."]
-    slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
+    slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
     pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
     # The slices of an MRXS slide lie in a folder of its name and are not slides.
     owners = {path.with_suffix("") for path in slides}
-    slides = {path: name for path, name in slides.items() if not owners & set(path.parents)}
-    _refuse_twins(slides)
-    if not slides:
-        raise InputError(_nothing(place, pictures))
-    return SlideFolder(tuple(sorted(slides, key=lambda path: path.stem)), pictures)
+    by_name: dict[str, Path] = {}
+    for path in slides:
+        if not owners & set(path.parents) and (twin := by_name.setdefault(path.stem, path)) != path:
+            raise InputError(
+                f"two slides are called '{path.stem}': {twin} and {path}. The name is the slide "
+                "id, so each may stand once; rename one or move it away"
+            )
+    if not by_name:
+        raise InputError(
+            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
+            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
+            if pictures
+            else f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"
+        )
+    return SlideFolder(tuple(by_name[name] for name in sorted(by_name)), pictures)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -114,6 +201,65 @@ def convert_picture(
     return slide
 
 
+def describe_slides(places: Sequence[Path], mpp: float | None) -> Report:
+    """Return a table of slides; a problem where one cannot be read, or has no known resolution.
+
+    Raises:
+        InputError: a path is absent.
+    """
+    rows: list[list[str]] = []
+    faults: list[str] = []
+    for path in [path for place in places for path in list_slides(place).slides]:
+        try:
+            with Slide(path, mpp) as slide:
+                known = "unknown" if slide.mpp is None else f"{slide.mpp:.4g} ({slide.mpp_source})"
+                levels = ", ".join(f"{down:g}" for down in slide.level_downsamples)
+                kind = slide.vendor if slide.phantom is None else f"{slide.vendor}, PHANTOM"
+                size = f"{slide.width_px0} x {slide.height_px0}"
+                rows.append([slide.slide_id, kind, size, known, levels, str(path)])
+                slide.known_mpp()
+        except InputError as error:
+            faults.append(str(error))
+    header = ["slide", "format", "level 0", "mpp", "levels", "file"]
+    problem = CheckFailed("\n".join(faults)) if faults else None
+    return Report({}, [Table(f"{len(rows)} slides", header, rows)], problem=problem)
+
+
+def convert_pictures(
+    places: Sequence[Path],
+    out: Path,
+    mpp: float,
+    progress: Progress,
+    jpeg_quality: int | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Turn every picture into a slide; those that could not be are the problem of the report.
+
+    Raises:
+        InputError: a path holds no picture.
+    """
+    pictures = [path for place in places for path in _pictures(place)]
+    faults: list[str] = []
+    progress.phase("convert", len(pictures))
+    for path in pictures:
+        try:
+            convert_picture(path, out, mpp, jpeg_quality=jpeg_quality, overwrite=overwrite)
+        except InputError as error:
+            faults.append(str(error))
+        progress.advance(path.name)
+    problem = InputError("\n".join(faults)) if faults else None
+    return Report({}, [f"{len(pictures) - len(faults)} slides in {out}"], problem=problem)
+
+
+def _pictures(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]  # whatever it is, opening it says what is wrong
+    pictures = [path for path in files_under(place) if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures
+
+
 @contextmanager
 def _large_pictures() -> Iterator[None]:
     """Lift Pillow's own limit, which is below what scanners export; ours is checked instead."""
@@ -122,23 +268,3 @@ def _large_pictures() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _refuse_twins(slides: dict[Path, str]) -> None:
-    seen: dict[str, Path] = {}
-    for path, name in slides.items():
-        if name in seen:
-            raise InputError(
-                f"two slides are called '{name}': {seen[name]} and {path}. The name is the slide "
-                "id, so each may stand once; rename one or move it away"
-            )
-        seen[name] = path
-
-
-def _nothing(place: Path, pictures: Sequence[Path]) -> str:
-    if pictures:
-        return (
-            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
-            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
-        )
-    return f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"

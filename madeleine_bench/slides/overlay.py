@@ -1,25 +1,197 @@
-"""Pictures to look at: tissue and patches drawn on a thumbnail, and values as a heat map."""
+"""Pictures to look at: outlines of tissue, patches on a thumbnail, and values as a heat map."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from madeleine_bench.data.bags import BagFile, read_bag_file
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.contours import Contour
+from madeleine_bench.hashing import canonical_json
+from madeleine_bench.slides.patches import PatchSettings, choose_patches
+from madeleine_bench.slides.reader import Slide
+
+Points = NDArray[np.float64]
 
 _OUTLINE, _HOLE, _GRID = (0, 160, 0), (0, 90, 255), (40, 40, 40)
 _LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
 _COLOURS = "viridis"  # even to the eye, also without colour vision; no stain looks like it
 _OPACITY = 0.6
+_PICTURE_PX = 1600
+_PANEL_PX = 640  # of a head's heat map; five stand side by side
 _BAND_PX = 26  # height of the title, and of the colour bar with its numbers
 _BAR_PX = 80
 _LEAST_WIDTH_PX = 260
 _GAP_PX = 8
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Contour:
+    """The outline of one piece of tissue.
+
+    Attributes:
+        outline: (point, 2) x, y in pixels, first = last; pixel i spans i to i + 1.
+        holes: outlines of the holes in it, in the same way.
+    """
+
+    outline: Points
+    holes: tuple[Points, ...]
+
+    @property
+    def area_px(self) -> float:
+        """The area without the holes, in pixels squared."""
+        return _area(self.outline) - sum(map(_area, self.holes))
+
+    def scaled(self, x: float, y: float) -> "Contour":
+        """Return the contour in pixels of another picture, x and y times as many."""
+        factors = np.array([x, y])
+        return Contour(self.outline * factors, tuple(hole * factors for hole in self.holes))
+
+
+def tissue_contours(mask: NDArray[np.bool_]) -> tuple[Contour, ...]:
+    """Return the outlines of the tissue, the largest first.
+
+    Outlines run half-way between the centres of pixels inside and outside, so every centre is on
+    the side it belongs to, and corners are cut. Pixels that touch by a corner are two pieces.
+
+    Args:
+        mask: (height, width), True on tissue.
+    """
+    framed = np.pad(mask, 1).astype(np.float64)  # so that outlines close at the picture's edge
+    polygons: Any = contour_generator(z=framed, fill_type="OuterOffset").filled(0.5, 2.0)
+    contours = []
+    for points, offsets in zip(*polygons, strict=True):
+        # From centres of pixels in the frame to corners in the picture.
+        lines = np.split(points - 0.5, offsets[1:-1].astype(np.intp))
+        outline, *holes = map(_without_straight_points, lines)
+        contours.append(Contour(outline, tuple(holes)))
+    return tuple(sorted(contours, key=lambda contour: -contour.area_px))
+
+
+def contours_geojson(
+    contours: Sequence[Contour], scale: tuple[float, float], properties: Mapping[str, Any]
+) -> str:
+    """Return the outlines as a GeoJSON FeatureCollection, which QuPath, geopandas and TRIDENT read.
+
+    One Polygon a piece, in whole level-0 pixels; `tissue_id` counts from the largest piece. The
+    same input gives the same bytes.
+
+    Args:
+        contours: as `tissue_contours` returns them.
+        scale: level-0 pixels per pixel of the contours, along x and y.
+        properties: facts on the slide, kept as a member of the collection.
+    """
+    features = []
+    for number, contour in enumerate(contours):
+        rings = [_ring(points, scale) for points in (contour.outline, *contour.holes)]
+        # A speck can round away to a line; as a ring it would be invalid.
+        rings = [ring for ring in rings if len(ring) >= 4]
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": rings},
+                "properties": {
+                    "classification": {"color": _OUTLINE, "name": "Tissue"},
+                    "objectType": "annotation",  # without it QuPath makes no annotation of it
+                    "tissue_id": number,
+                },
+            }
+        )
+    content = {"type": "FeatureCollection", "features": features, "properties": dict(properties)}
+    return canonical_json(content) + "\n"
+
+
+def _ring(points: Points, scale: tuple[float, float]) -> list[list[int]]:
+    """Return an outline in whole level-0 pixels, closed, without points that fell together."""
+    places = np.floor(points * np.asarray(scale) + 0.5).astype(np.int64)
+    moved = np.append(True, (np.diff(places, axis=0) != 0).any(axis=1))
+    ring: list[list[int]] = places[moved].tolist()
+    return ring
+
+
+def _without_straight_points(points: Points) -> Points:
+    """Return a closed outline without the points that lie on a straight line (exact)."""
+    ring = points[:-1]
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    corners = ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    return np.vstack([corners, corners[:1]])
+
+
+def _area(points: Points) -> float:
+    """Return the area of a closed outline."""
+    x, y = (points - points[0]).T  # small numbers, so nothing is lost
+    return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2))
+
+
+def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
+    """Return a slide with its tissue and patches: the usual ones, or those of a bag.
+
+    Raises:
+        InputError: the slide is damaged or its resolution is unknown; the bag is of another slide
+            or does not say where its patches lie.
+    """
+    mpp = max(1.0, slide.known_mpp())  # no finer than the slide
+    settings = PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp)
+    chosen = choose_patches(slide, settings)
+    assert chosen.tissue is not None
+    assert chosen.thumbnail is not None
+    shown = slide.thumbnail(longest_px=_PICTURE_PX)
+    across, down = (a / b for a, b in zip(chosen.thumbnail.scale, shown.scale, strict=True))
+    contours = [one.scaled(across, down) for one in tissue_contours(chosen.tissue.mask)]
+    boxes = chosen.boxes() if bag is None else bag_on_slide(slide, bag)[1]
+    return tissue_overlay(shown.rgb, contours, boxes / np.tile(shown.scale, 2))
+
+
+def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
+    """Return a bag and its patches as boxes (patch x 4) in level-0 pixels of its slide.
+
+    Raises:
+        InputError: the bag is damaged, of another slide, or does not say where its patches lie.
+    """
+    bag = read_bag_file(path)
+    side = bag.facts.patch_size_level0
+    if bag.coords is None or bag.coords_unit != "px0" or side is None:
+        raise InputError(
+            f"{path} does not say where its patches lie: coords in level-0 pixels and the "
+            "attribute patch_size_level0 are needed (mbench features extract and TRIDENT write "
+            "both)"
+        )
+    corners = np.asarray(bag.coords, dtype=np.float64)
+    boxes = np.hstack([corners, corners + float(side)])
+    if len(boxes) and (boxes[:, 2:].max(axis=0) > (slide.width_px0, slide.height_px0)).any():
+        raise InputError(f"{path} has patches outside of {slide.path}; is it of another slide?")
+    return bag, boxes
+
+
+def attention_overlay(
+    slide: Slide, boxes: Points, weights: NDArray[np.floating], name: str
+) -> Image.Image:
+    """Return the attention of each head on patches, and the mean of several, side by side.
+
+    Args:
+        slide: the slide.
+        boxes: (patch, 4) in level-0 pixels.
+        weights: patch x head, each head adding up to 1.
+        name: of the encoder, for the titles.
+    """
+    thumbnail = slide.thumbnail(longest_px=_PANEL_PX)
+    places = boxes / np.tile(thumbnail.scale, 2)
+    # Times the number of patches: 1 is what a plain mean gives each.
+    heads = weights.T * len(weights)
+    titled = {f"head {number}": head for number, head in enumerate(heads, start=1)}
+    if len(heads) > 1:
+        titled["mean"] = heads.mean(axis=0)
+    return side_by_side(
+        [heat_overlay(thumbnail.rgb, places, v, f"{name}, {title}") for title, v in titled.items()]
+    )
 
 
 def tissue_overlay(
@@ -74,12 +246,12 @@ def heat_overlay(
     if not np.isfinite(numbers).all():
         raise InputError("a value to draw is not finite")
     base = Image.fromarray(thumbnail)
-    heat, drawn = base.copy(), Image.new("L", base.size)
-    on_heat, on_drawn = ImageDraw.Draw(heat), ImageDraw.Draw(drawn)
+    heat = base.copy()
+    draw = ImageDraw.Draw(heat)
     for box, colour in zip(places, _colours(_relative(numbers)), strict=True):
-        on_heat.rectangle(_pixels(box), fill=colour)
-        on_drawn.rectangle(_pixels(box), fill=round(255 * _OPACITY))
-    return _framed(Image.composite(heat, base, drawn), title, numbers)
+        left, top, right, bottom = (int(edge) for edge in np.rint(box))
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), fill=colour)
+    return _framed(Image.blend(base, heat, _OPACITY), title, numbers)
 
 
 def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
@@ -101,30 +273,22 @@ def picture_bytes(picture: Image.Image) -> bytes:
 
 
 def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    found = np.asarray(boxes, dtype=np.float64)
-    if not found.size:
+    edges = np.asarray(boxes, dtype=np.float64)
+    if not edges.size:
         return np.empty((0, 4))
-    if found.ndim != 2 or found.shape[1] != 4:
+    if edges.ndim != 2 or edges.shape[1] != 4:
         raise InputError(
-            f"boxes have shape {found.shape}; expected (patch, 4): left, top, right, bottom"
+            f"boxes have shape {edges.shape}; expected (patch, 4): left, top, right, bottom"
         )
-    return found
-
-
-def _pixels(box: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """Return the first and last pixel of a box along x and y, as Pillow wants them."""
-    left, top, right, bottom = (int(edge) for edge in np.rint(box))
-    return left, top, max(left, right - 1), max(top, bottom - 1)
+    return edges
 
 
 def _relative(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return values from 0 (the lowest) to 1; all in the middle where they are the same."""
     if not len(values) or values.min() == values.max():
         return np.full(len(values), 0.5)
-    # Halved, so that the span of the largest numbers does not overflow.
-    relative: NDArray[np.float64] = (values / 2 - values.min() / 2) / (
-        values.max() / 2 - values.min() / 2
-    )
+    halves = values / 2  # so that the span of the largest numbers does not overflow
+    relative: NDArray[np.float64] = (halves - halves.min()) / np.ptp(halves)
     return relative
 
 

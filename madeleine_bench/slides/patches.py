@@ -1,12 +1,16 @@
-"""Which square patches of a slide are taken: a regular grid, and how much tissue each one holds."""
+"""Which square patches of a slide are taken, by grid and tissue or by a patch file, and read."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
+from madeleine_bench.data.patch_files import read_patch_file
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.reader import ReadPlan, Slide
+from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
+from madeleine_bench.slides.tissue import Tissue, segment_tissue
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,6 @@ class PatchSettings:
             raise InputError(f"--min-tissue is {self.min_tissue}; expected a share from 0 to 1")
 
     @property
-    def magnification(self) -> float:
-        """The objective power this resolution goes by: 10 at 1 micrometre a pixel."""
-        return 10.0 / self.mpp
-
-    @property
     def folder_name(self) -> str:
         """The folder that TRIDENT would use for these patches.
 
@@ -56,7 +55,22 @@ class PatchSettings:
             >>> PatchSettings().folder_name
             '10x_256px_0px_overlap'
         """
-        return f"{self.magnification:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+        return f"{10.0 / self.mpp:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+
+
+def resolution(mpp: float | None, magnification: float | None) -> float:
+    """Return micrometres per pixel of a patch from what the user gave; 1 for neither.
+
+    Raises:
+        InputError: both were given, or no objective has that power.
+    """
+    if magnification is None:
+        return 1.0 if mpp is None else mpp
+    if mpp is not None:
+        raise InputError("--patch-mpp and --magnification say the same; give one of them")
+    if not 0.1 <= magnification <= 200:
+        raise InputError(f"--magnification is {magnification}; expected such as 10 or 20")
+    return 10.0 / magnification
 
 
 def grid_coords(slide: Slide, plan: ReadPlan, overlap_px: int) -> NDArray[np.int32]:
@@ -88,26 +102,112 @@ def tissue_share(
     area[1:, 1:] = mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
     left, top = (coords[:, axis] / scale[axis] for axis in (0, 1))
     right, bottom = left + size_px0 / scale[0], top + size_px0 / scale[1]
-    covered = (
-        _between(area, bottom, right)
-        - _between(area, top, right)
-        - _between(area, bottom, left)
-        + _between(area, top, left)
-    )
+    # Linear between corners, as pixels are constant.
+    places = [(bottom, top, bottom, top), (right, right, left, left)]
+    corners = map_coordinates(area, np.asarray(places), order=1, mode="nearest")
+    covered: NDArray[np.float64] = corners[0] - corners[1] - corners[2] + corners[3]
     share = covered / (size_px0**2 / (scale[0] * scale[1]))
     return np.clip(np.round(share, 9), 0.0, 1.0)
 
 
-def _between(
-    area: NDArray[np.float64], row: NDArray[np.float64], column: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return summed areas at fractional places: linear between corners, as pixels are constant."""
-    row = np.clip(row, 0.0, area.shape[0] - 1.0)
-    column = np.clip(column, 0.0, area.shape[1] - 1.0)
-    top = np.minimum(row.astype(np.intp), area.shape[0] - 2)
-    left = np.minimum(column.astype(np.intp), area.shape[1] - 2)
-    down, across = row - top, column - left
-    upper = area[top, left] * (1 - across) + area[top, left + 1] * across
-    lower = area[top + 1, left] * (1 - across) + area[top + 1, left + 1] * across
-    found: NDArray[np.float64] = upper * (1 - down) + lower * down
-    return found
+# Of the thumbnail that shows tissue and glass: finer adds nothing, coarser loses thin strands.
+_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0
+_LONGEST_PX = 1500  # what it has at least, if it can within these
+
+
+@dataclass(frozen=True)
+class ChosenPatches:
+    """The patches of one slide.
+
+    Attributes:
+        plan: how they are read.
+        coords: patch x 2 (x, y), level-0 pixels.
+        thumbnail: the slide, small; None where the patches came from a file.
+        tissue: what was taken for tissue; None where the patches came from a file.
+    """
+
+    plan: ReadPlan
+    coords: NDArray[np.int32]
+    thumbnail: Thumbnail | None = None
+    tissue: Tissue | None = None
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Return the patches as boxes (patch x 4: left, top, right, bottom) in level-0 pixels."""
+        corners = self.coords.astype(np.float64)
+        return np.hstack([corners, corners + self.plan.size_px0])
+
+
+def choose_patches(
+    slide: Slide, patches: PatchSettings, patch_folder: Path | None = None
+) -> ChosenPatches:
+    """Return the patches of a slide: those that hold enough tissue, or those of its patch file.
+
+    Raises:
+        InputError: the resolution of the slide is unknown or too coarse, a patch file is absent,
+            broken or of another slide, or the slide is damaged.
+    """
+    plan = slide.plan(patches.patch_px, patches.mpp)
+    if patch_folder is not None:
+        return _from_file(slide, plan, patch_folder)
+    longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
+    thumbnail = slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
+    tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp)
+    coords = grid_coords(slide, plan, patches.overlap_px)
+    share = tissue_share(tissue.mask, coords, plan.size_px0, thumbnail.scale)
+    kept = (share >= patches.min_tissue) & (share > 0)
+    return ChosenPatches(plan, coords[kept], thumbnail, tissue)
+
+
+def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    """Return some patches of a slide, (row, px, px, 3).
+
+    Raises:
+        InputError: the slide is damaged.
+    """
+    plan = chosen.plan
+    if not len(rows):
+        return np.empty((0, plan.patch_px, plan.patch_px, 3), np.uint8)
+    return np.stack([slide.read_patch(int(x), int(y), plan) for x, y in chosen.coords[rows]])
+
+
+def find_patch_file(folder: Path, slide_id: str) -> Path:
+    """Return the patch file of a slide, of TRIDENT (<slide>_patches.h5) or CLAM (<slide>.h5).
+
+    Raises:
+        InputError: there is none.
+    """
+    names = (f"{slide_id}_patches.h5", f"{slide_id}.h5")
+    for path in (folder / name for name in names):
+        if path.is_file():
+            return path
+    raise InputError(f"no patch file {names[0]} or {names[1]} in {folder}")
+
+
+def _from_file(slide: Slide, plan: ReadPlan, folder: Path) -> ChosenPatches:
+    """Return the patches that CLAM or TRIDENT has chosen."""
+    path = find_patch_file(folder, slide.slide_id)
+    stated = read_patch_file(path)
+    size_px0 = stated.size_px0
+    if size_px0 is None:
+        assert stated.level is not None  # the reader has seen to it
+        assert stated.patch_px is not None
+        if stated.level >= len(slide.level_downsamples):
+            raise InputError(
+                f"{path} is of level {stated.level}; {slide.path} has the levels 0 to "
+                f"{len(slide.level_downsamples) - 1}. Is it the patch file of another slide?"
+            )
+        size_px0 = round(stated.patch_px * slide.level_downsamples[stated.level])
+    if abs(size_px0 / plan.size_px0 - 1.0) > 0.02:
+        raise InputError(
+            f"{path} has patches of {size_px0} level-0 pixels; --patch-px and --patch-mpp ask for "
+            f"{plan.size_px0}. Give those that the patches were chosen with"
+        )
+    coords = stated.coords
+    outside = (coords < 0).any(axis=1) | (coords >= (slide.width_px0, slide.height_px0)).any(axis=1)
+    if outside.any():
+        x, y = coords[outside][0]
+        raise InputError(
+            f"{path}: patch {int(np.flatnonzero(outside)[0])} at ({x}, {y}) lies outside of "
+            f"{slide.path} ({slide.width_px0} x {slide.height_px0}). Is it of another slide?"
+        )
+    return ChosenPatches(plan, coords)

@@ -4,13 +4,11 @@ Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper le
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 import numpy as np
 import openslide
@@ -20,17 +18,14 @@ from PIL import Image
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.hashing import hash_sample
-from madeleine_bench.slides.pyramid import phantom_kind
 
 MppSource = Literal["given", "stated", "objective"]
-Read = TypeVar("Read")
 
+_PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _MPP_RANGE = (0.02, 100.0)  # from above the finest objective to a coarse overview scan
-_TIFF_MPP_LARGEST = 20.0  # above it, a resolution tag says "72 dpi", not how the slide was scanned
 _ANISOTROPY = 0.05  # pixels are square to this; no tool of the field reads others
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
 _BAND_BYTES = 64 * 1024**2
-_MICROMETRES = {"centimeter": 1e4, "inch": 25400.0}
 
 
 @dataclass(frozen=True)
@@ -100,13 +95,12 @@ class Slide:
         """
         self.path = path
         self.slide_id = path.stem
-        self._slide = _opened(path)
-        self._idle = threading.Condition()
-        self._reads, self._closed = 0, False
-        properties = dict(self._slide.properties)
-        self.width_px0, self.height_px0 = self._slide.dimensions
-        self.level_downsamples = tuple(float(d) for d in self._slide.level_downsamples)
-        self.level_sizes = tuple(self._slide.level_dimensions)
+        slide = _opened(path)
+        self._slide: openslide.OpenSlide | None = slide
+        properties = dict(slide.properties)
+        self.width_px0, self.height_px0 = slide.dimensions
+        self.level_downsamples = tuple(float(d) for d in slide.level_downsamples)
+        self.level_sizes = tuple(slide.level_dimensions)
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
         # OpenSlide hashes the smallest level, unless that is large: then there is no such hash.
@@ -122,22 +116,13 @@ class Slide:
         """Return the slide; leaving the block closes it."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the file."""
         self.close()
 
     def close(self) -> None:
         """Close the file once reads under way have ended; reading afterwards is an error."""
-        with self._idle:
-            if not self._closed:
-                self._closed = True
-                self._idle.wait_for(lambda: not self._reads)
-                self._slide.close()
+        self._slide = None  # OpenSlide closes when its last user lets go of it
 
     def known_mpp(self) -> float:
         """Return micrometres per level-0 pixel.
@@ -225,8 +210,13 @@ class Slide:
         return np.concatenate(bands)
 
     def _read(self, x: int, y: int, level: int, size: tuple[int, int]) -> Image.Image:
-        with self._in_use():
-            region = _reading(self.path, lambda: self._slide.read_region((x, y), level, size))
+        slide = self._slide  # held open while it is read, whoever closes this one
+        if slide is None:
+            raise InputError(f"{self.path} has been closed")
+        try:
+            region = slide.read_region((x, y), level, size)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise _damaged(self.path, error) from error
         scanned = region.getchannel("A")
         if scanned.getextrema() == (255, 255):
             return region.convert("RGB")
@@ -234,19 +224,21 @@ class Slide:
         glass.paste(region, mask=scanned)
         return glass
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Hold the file open: OpenSlide frees its memory on closing, whoever still reads."""
-        with self._idle:
-            if self._closed:
-                raise InputError(f"{self.path} has been closed")
-            self._reads += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._reads -= 1
-                self._idle.notify_all()
+
+def phantom_description(kind: str, text: str) -> str:
+    """Return the description of a phantom slide, which every reader of ours knows it by.
+
+    Examples:
+        >>> phantom_kind(phantom_description("rendered", "drawn, not scanned"))
+        'rendered'
+    """
+    return f"{_PHANTOM_MARK} ({kind}): {text}"
+
+
+def phantom_kind(description: str) -> str | None:
+    """Return the kind of phantom that a description states; None for a real slide."""
+    mark = re.match(rf"{_PHANTOM_MARK} \(([\w.-]+)\)", description)
+    return mark.group(1) if mark else None
 
 
 def checked_mpp(mpp: float, name: str) -> float:
@@ -276,13 +268,6 @@ def _opened(path: Path) -> openslide.OpenSlide:
         raise _damaged(path, error) from error
 
 
-def _reading(path: Path, read: Callable[[], Read]) -> Read:
-    try:
-        return read()
-    except (openslide.OpenSlideError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
 def _damaged(path: Path, error: Exception) -> InputError:
     """Return the error for a slide that OpenSlide fails on.
 
@@ -298,25 +283,13 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, MppSource | None]:
     """Return the mpp that the properties of a slide give, and how they do; None where unknown."""
-    pair = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
-    if not all(pair):
-        pair = _tiff_mpp(properties)
-    first, second = pair
+    first, second = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     if first and second and abs(first / second - 1) <= _ANISOTROPY:
         mean = (first + second) / 2
         if _MPP_RANGE[0] <= mean <= _MPP_RANGE[1]:
             return mean, "stated"
     power = _number(properties.get("openslide.objective-power"))
     return (10.0 / power, "objective") if power else (None, None)
-
-
-def _tiff_mpp(properties: Mapping[str, str]) -> list[float | None]:
-    unit = _MICROMETRES.get(properties.get("tiff.ResolutionUnit", ""))
-    counts = [_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY"]
-    if unit is None or not all(counts):
-        return [None, None]
-    found = [unit / count for count in counts if count]
-    return [mpp if mpp <= _TIFF_MPP_LARGEST else None for mpp in found]
 
 
 def _number(text: str | None) -> float | None:

@@ -1,9 +1,12 @@
-"""One way to read a YAML file into a frozen model, with errors that name file and line."""
+"""One way to read a YAML or TOML file into a frozen model, with errors that name file and line."""
 
 import difflib
-from collections.abc import Sequence
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -16,6 +19,14 @@ from madeleine_bench.files import reserved_on_windows
 
 # What making values raises: a day that there is not, 4,301 digits, a tag !!bool on another word.
 _BAD_VALUES = (ValueError, TypeError, KeyError, ArithmeticError, AttributeError)
+_TOML_HEADER = re.compile(r"^\s*\[{1,2}\s*(.+?)\s*\]{1,2}\s*(?:#.*)?$")
+_TOML_KEY = re.compile(r"^\s*((?:\"[^\"]*\"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*[^\s=]+)*)\s*=")
+_TOML_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
+_BACKSLASH = re.compile(r"\"[^\"]*\\")
+WINDOWS_PATH = (
+    "a backslash in double quotes starts an escape sequence in TOML; write a Windows path in "
+    "single quotes, as 'C:\\data', or with forward slashes, as \"C:/data\""
+)
 
 
 class Spec(BaseModel):
@@ -48,11 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file is absent, is not UTF-8, is not YAML, repeats a key, or its top level
             is not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {reason}") from error
+    text = _read(path)
     try:
         data = YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
@@ -76,24 +83,60 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path) -> SpecT:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the table that a TOML file holds.
+
+    Raises:
+        InputError: the file is absent, is not UTF-8, or is not TOML.
+    """
+    text = _read(path)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"line (\d+)", str(error))
+        line = int(place.group(1)) if place else text.count("\n") + 1
+        if _BACKSLASH.search(text.split("\n")[line - 1].replace("\\\\", "")):
+            raise InputError(f"{path}:{line}: {WINDOWS_PATH}") from error
+        raise InputError(f"{path}:{line}: not valid TOML: {error}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig" if path.suffix == ".toml" else "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"cannot read {path}: {reason}") from error
+
+
+def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path, context: Any = None) -> SpecT:
     """Return `data` as a model; `path` is where it was read, for the message.
+
+    `context` is what validators of the model are given.
 
     Raises:
         InputError: a key is unknown or missing, or a value is of the wrong kind. Each fault is
             named with its line, and an unknown key with the closest valid one.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=context)
     except ValidationError as error:
-        raise InputError(explain(error, model, path)) from error
+        raise InputError(explain(error, model, path, data)) from error
 
 
-def explain(error: ValidationError, model: type[BaseModel], path: Path) -> str:
-    """Return the message for the faults pydantic found: a line each, with file and line number."""
+def explain(error: ValidationError, model: type[BaseModel], path: Path, data: Any = None) -> str:
+    """Return the message for the faults pydantic found: a line each, with file and line number.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that the content of the file was to be.
+        path: the file.
+        data: its content. Pydantic names branches of unions in a place, which are no keys in it.
+    """
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
-        place = tuple(part for part in fault["loc"])
+        place = tuple(fault["loc"])
+        if data is not None:
+            place = _keys_alone(place, data, keep_last=fault["type"] == "missing")
         where = f"{path}:{line_of(path, place)}"
         key = ".".join(str(part) for part in place) or "(top level)"
         if fault["type"] == "extra_forbidden":
@@ -104,25 +147,48 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path) -> str:
         else:
             message = fault["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: '{key}': {message}")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _keys_alone(place: Sequence[Any], data: Any, *, keep_last: bool) -> tuple[Any, ...]:
+    """Return the parts of a place that are keys and positions of the content."""
+    keys = []
+    for number, part in enumerate(place, 1):
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            if not keep_last or number < len(place):
+                continue
+        keys.append(part)
+    return tuple(keys)
 
 
 def valid_keys(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
-    """Return the keys that may stand at a place inside a model; all field names if unsure."""
-    names: set[str] = set()
-    stack: list[Any] = [model]
-    seen: set[int] = set()
-    while stack:
-        kind = stack.pop()
-        if id(kind) in seen:
-            continue
-        seen.add(id(kind))
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            if not place or kind is not model:
-                names.update(kind.model_fields)
-            stack.extend(info.annotation for info in kind.model_fields.values() if place)
-        stack.extend(getattr(kind, "__args__", ()))
-    return sorted(names)
+    """Return the keys that may stand at a place inside a model, sorted."""
+    kinds = [model]
+    for part in place:
+        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
+    models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return sorted({name for kind in models for name in kind.model_fields})
+
+
+def _inside(kind: Any, part: Any) -> Iterator[Any]:
+    """Yield the types that a part of a place may have."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if field := kind.model_fields.get(str(part)):
+            yield from _branches(field.annotation)
+    elif members := get_args(kind):
+        yield from _branches(members[-1] if get_origin(kind) is dict else members[0])
+
+
+def _branches(kind: Any) -> Iterator[Any]:
+    if get_origin(kind) is Annotated:
+        yield from _branches(get_args(kind)[0])
+    elif get_origin(kind) in (Union, UnionType):
+        for branch in get_args(kind):
+            yield from _branches(branch)
+    else:
+        yield kind
 
 
 def did_you_mean(word: str, valid: Sequence[str]) -> str:
@@ -136,10 +202,12 @@ def did_you_mean(word: str, valid: Sequence[str]) -> str:
 
 
 def line_of(path: Path, place: Sequence[Any]) -> int:
-    """Return the line (from 1) of a key path in a YAML file; of the deepest part that exists."""
+    """Return the line (from 1) of a key path in a file; of the deepest part that is there."""
     try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
-    except (OSError, YAMLError, RecursionError, *_BAD_VALUES):
+        if path.suffix == ".toml":
+            return _toml_line(_read(path), [str(part) for part in place])
+        node: Node | None = YAML(typ="safe", pure=True).compose(_read(path))
+    except (InputError, YAMLError, RecursionError, *_BAD_VALUES):
         return 1
     line = 1
     for part in place:
@@ -152,3 +220,23 @@ def line_of(path: Path, place: Sequence[Any]) -> int:
             node = node.value[part]
             line = node.start_mark.line + 1 if node is not None else line
     return line
+
+
+def _toml_line(text: str, place: Sequence[str]) -> int:
+    best, best_depth = 1, 0
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _TOML_HEADER.match(line):
+            table = keys = _toml_parts(header.group(1))
+        elif key := _TOML_KEY.match(line):
+            keys = table + _toml_parts(key.group(1))
+        else:
+            continue
+        depth = min(len(keys), len(place))
+        if keys[:depth] == list(place[:depth]) and depth > best_depth:
+            best, best_depth = number, depth
+    return best
+
+
+def _toml_parts(dotted: str) -> list[str]:
+    return ["".join(groups) for groups in _TOML_PART.findall(dotted)]

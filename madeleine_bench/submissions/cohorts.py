@@ -7,10 +7,11 @@ from pathlib import Path
 
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, open_cohort
 from madeleine_bench.runner.plan import board_of, slides_with_bags
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
 from madeleine_bench.submissions.bundle import Bundle
 from madeleine_bench.submissions.findings import Finding, Level
 from madeleine_bench.submissions.text import shown
@@ -66,13 +67,14 @@ def open_own_cohorts(bundle: Bundle, request: VerifyRequest, catalogue: Catalogu
     config.check(catalogue.cohorts, catalogue.tasks)
     board = bundle.manifest.board
     source, phantom = _source(board, request.source)
+    workspace = Workspace(
+        request.results, source, phantom_signal=phantom.signal, phantom_seed=phantom.seed
+    )
     found: dict[str, OpenCohort] = {}
     for cohort_id in sorted({claim.record.task.cohort for claim in bundle.claims}):
         if cohort_id not in catalogue.cohorts:
             continue  # said already, as a false claim
-        cohort = open_cohort(
-            catalogue, cohort_id, source, config, request.results / "cache", phantom
-        )
+        cohort = open_cohort(workspace, catalogue, cohort_id, config)
         if (own := board_of(cohort.data)) != board:
             raise InputError(
                 f"{bundle.path} is of board '{board}', and cohort {cohort_id} is of board '{own}' "

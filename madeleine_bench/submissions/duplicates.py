@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.stats.linear_share import linear_share
-from madeleine_bench.stats.similarity import chance_cka, linear_cka
+from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 
 # Disguised copies of mean-pool have .9980 or more; the mean with the deviation beside it, the
 # closest honest relative, has .9971 at most, a shipped encoder .985 (encoder_relatives.py). A mean

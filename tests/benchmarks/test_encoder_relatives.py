@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import encoder_relatives
-from madeleine_bench.stats.linear_share import linear_share
+from madeleine_bench.stats.similarity import linear_share
 from madeleine_bench.submissions.duplicates import COPY_SHARE
 
 MEASURED = json.loads(encoder_relatives.OUT.read_text())

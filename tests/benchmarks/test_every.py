@@ -36,10 +36,6 @@ def test_the_goals_of_the_few_shot_sweep_and_the_bootstrap_are_met():
     assert all(each["largest_difference"] < 1e-12 for each in found["bootstrap"])
 
 
-def test_the_executors_made_the_same_records():
-    assert json.loads((every.RESULTS / "executors.json").read_text())["records_equal"]
-
-
 def test_a_benchmark_that_fails_is_named_and_the_others_go_on(monkeypatch, capsys):
     ran = []
 
@@ -55,7 +51,7 @@ def test_a_benchmark_that_fails_is_named_and_the_others_go_on(monkeypatch, capsy
     assert "--- cox_speed: 0 s, exit 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["few_shot_speed", "batched_encoding"])
+@pytest.mark.parametrize("name", ["few_shot_speed", "cox_speed"])
 def test_a_benchmark_runs_at_toy_size(name, tmp_path):
     (each,) = (each for each in every.BENCHMARKS if each.name == name)
     assert every._run(each, tmp_path, quick=True)

@@ -21,16 +21,15 @@ from benchmarks.paired_summary import (
     recovered,
 )
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.fits import FitReport
-from madeleine_bench.protocols.scored_units import scored_units
-from madeleine_bench.protocols.scoring import RESAMPLES, score
+from madeleine_bench.protocols.results import FitReport
+from madeleine_bench.protocols.scoring import RESAMPLES, score, scored_units
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.cohorts import PhantomChoice
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import MainScore
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.bootstrap import case_weights
 from madeleine_bench.stats.intervals import standard_error, t_interval
 from madeleine_bench.stats.paired import PairedDifference
@@ -46,10 +45,8 @@ def results(tmp_path_factory) -> Path:
     """A results folder with both boards of one small task."""
     folder = tmp_path_factory.mktemp("boards")
     for signal in (1.0, 0.0):
-        phantom = PhantomChoice(signal=signal)
-        report = run(
-            Request(ENCODERS, (TASK,), source="phantom", results=folder, phantom=phantom), Quiet()
-        )
+        workspace = Workspace(folder, "phantom", phantom_signal=signal)
+        report = run(Request(ENCODERS, (TASK,), workspace=workspace), Quiet())
         assert report.failures == []
     return folder
 

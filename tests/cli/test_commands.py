@@ -165,7 +165,7 @@ def test_leaderboard_build_writes_a_site_and_the_numbers_beside_it(mbench, bcnb,
     [
         (("build", "--results", "nowhere"), "no folder nowhere"),
         (("show", "--results", "nowhere"), "no folder nowhere"),
-        (("build", "--results", "."), "no records in ."),
+        (("build", "--results", "."), "no records for this in ."),
         (("build", "--results", ".", "--protocol", "few-shoot"), "few-shot"),
         (("build", "--results", ".", "--out", "mine"), "no leaderboard"),
         (("build", "--results", ".", "--out", "mine/a.txt"), "is a file"),

@@ -28,11 +28,11 @@ def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
         table.insert(0, "label", arrays["label"])
     found = []
     for layout in ("clam", "trident", "stamp", "atlaspatch"):
-        paths = write_ucsb(table, tmp_path / layout, layout)
+        write_ucsb(table, tmp_path / layout, layout)
         results = tmp_path / f"results-{layout}"
         said = mbench(
             "run", "--encoder", "mean-pool", "--task", "ucsb-breast-malignancy",
-            "--config", paths.config, "--results", results, "--jobs", "1",
+            "--config", tmp_path / layout / "mbench.toml", "--results", results, "--jobs", "1",
         )  # fmt: skip
         assert said.code == 0, said.err
         (record,) = records(results)

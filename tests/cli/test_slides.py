@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantom_rendering.slides import main as draw
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.slides.folder import read_picture
-from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.folder import read_picture, write_pyramid
 from tests.slides.conftest import noise, plain_tiff, section
 
 
@@ -222,11 +222,10 @@ def test_the_patch_encoder_of_the_page_runs(mbench, slides, tmp_path):
 
 
 @pytest.mark.slow
-def test_from_phantom_slides_to_a_board_of_their_own(mbench, tmp_path, monkeypatch):
+def test_from_phantom_slides_to_a_board_of_their_own(mbench, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    drawn = mbench("data", "phantom-slides", "bcnb", "--cases", "16", "--mpp", "2", "--out", "bcnb")
-    assert drawn.code == 0, drawn.err
-    assert "PHANTOM slides of bcnb: 16 drawn" in drawn.out
+    assert draw(["bcnb", "--cases", "16", "--mpp", "2", "--out", "bcnb"]) == 0
+    assert "PHANTOM slides of bcnb: 16 drawn" in capsys.readouterr().out
     said = mbench("features", "extract", "--slides", "bcnb/slides", "--cohort", "bcnb", "--out",
                   "bags", "--patch-encoder", "stain-texture", "--patch-mpp", "2",
                   "--patch-px", "128")  # fmt: skip
@@ -256,8 +255,13 @@ def test_from_phantom_slides_to_a_board_of_their_own(mbench, tmp_path, monkeypat
         (("bcnb", "--jobs", "0"), "jobs"),
     ],
 )
-def test_phantom_slides_refuse_wrong_options(mbench, tmp_path, arguments, message):
-    said = mbench("data", "phantom-slides", *arguments, "--out", tmp_path / "out")
-    assert said.code == 2
-    assert message in said.err
+def test_phantom_slides_refuse_wrong_options(capsys, tmp_path, arguments, message):
+    assert draw([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_where_the_script_lies_that_draws_them(mbench):
+    said = mbench("data", "phantom-slides", "acrobat", "--cases", "24")
+    assert said.code == 2
+    assert "python examples/phantom_slides acrobat --cases 24" in said.err

@@ -11,7 +11,6 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from madeleine_bench.data.audit import audit_splits
-from madeleine_bench.data.audit_balance import audit_balance, holm
 from madeleine_bench.data.audit_cohort import (
     audit_contents,
     audit_labels,
@@ -23,8 +22,8 @@ from madeleine_bench.data.site_folds import balanced_folds, linked_groups
 from madeleine_bench.data.splits import find_splits, frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
+from madeleine_bench.runner.audit import audit_balance
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.stats.paired import holm as holm_of_boards
 from madeleine_bench.types import Split, Splits, Units
 
 TCGA = Path(__file__).parents[2].parent / "shared" / "data" / "tcga_brca" / "tcga_brca.csv"
@@ -60,11 +59,6 @@ def test_three_classes_are_compared_by_chi_square(make_units: Make) -> None:
     p = 4 * chi2_contingency([[30, 0, 0], [10, 40, 40]])[1]
     assert "30 of 30 test units are of class 'A'" in found[0].message
     assert f"chi-square test, p = {p:.2g} after" in found[0].message
-
-
-def test_holm_is_that_of_the_boards() -> None:
-    p_values = [0.2, 0.001, 0.04, 0.011, 0.9]
-    assert holm(np.array(p_values)) == pytest.approx(holm_of_boards(p_values))
 
 
 def test_few_units_of_a_class_are_one_note(make_units: Make) -> None:

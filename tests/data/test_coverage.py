@@ -2,7 +2,7 @@
 
 import pytest
 
-from madeleine_bench.data.coverage import (
+from madeleine_bench.data.audit_cohort import (
     audit_coverage,
     coverage_line,
     left_out,

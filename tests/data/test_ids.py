@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from madeleine_bench.data.audit_cohort import audit_ids, require_sound
 from madeleine_bench.data.ids import canonical_id, look_alikes
-from madeleine_bench.data.split_files import FOLD_KEYS, parse_splits
-from madeleine_bench.data.table_folds import FoldColumns, fold_table
+from madeleine_bench.data.splits import parse_splits
+from madeleine_bench.data.table_folds import split_table
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.cohort import Columns
@@ -128,16 +128,16 @@ def test_a_split_file_finds_units_in_the_normal_form(make_units: Make, tmp_path:
     base = make_units("PN")
     units = Units(base.table.assign(unit_id=["7", "\u00e9"]), {}, {}, "hash")
     path = write(tmp_path, "repeat,fold,unit_id\n0,0,7.0\n0,1, e\u0301\n")
-    splits = parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
+    splits = parse_splits(path, path.read_bytes(), units)
     assert [split.test.tolist() for split in splits] == [[0], [1]]
     path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
+    parse_splits(path, path.read_bytes(), units)
     path.write_bytes("repeat,fold,unit_id\n0,0,\u00e9\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"t\.csv: row 2 is not UTF-8 text \(byte 0xe9\); save"):
-        parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
+        parse_splits(path, path.read_bytes(), units)
     path = write(tmp_path, "repeat,fold,unit_id\n0,0,7\n0,0,7.0\n")
     with pytest.raises(InputError, match=r"row 3: '7' stands twice in one split"):
-        parse_splits(path, path.read_bytes(), FOLD_KEYS, units, missing_allowed=False)
+        parse_splits(path, path.read_bytes(), units)
 
 
 def test_a_bag_is_found_under_any_spelling(small_cohort: Make, write_bag: Make) -> None:
@@ -231,5 +231,5 @@ def test_real_ids_give_no_alarm(table: str, case: str, slide: str | None, cases:
 def test_made_folds_say_which_ids_look_alike(tmp_path: Path) -> None:
     rows = "".join(f"{i},{case},{'PN'[i % 2]}\n" for i, case in enumerate(["7", "007", "a", "b"]))
     path = write(tmp_path, f"slide_id,case_id,er\n{rows}")
-    made = fold_table(path, FoldColumns("slide_id", "case_id", label="er"), folds=2)
-    assert made.look_alikes == (("007", "7"),)
+    report = split_table(path, Columns(), ["er"], folds=2, out=tmp_path / "splits.csv")
+    assert report.document["look_alikes"] == [("007", "7")]

@@ -55,13 +55,13 @@ def test_written_cohort_is_ready_to_run(
     wheel: Path, tmp_path: Path, catalogue: Catalogue, layout: BagLayout
 ) -> None:
     table = ucsb.ucsb_table(wheel, hash_bytes(CONTENT.encode()))
-    paths = ucsb.write_ucsb(table, tmp_path / "ucsb", layout)
-    config = load_config(paths.config)
+    ucsb.write_ucsb(table, tmp_path / "ucsb", layout)
+    config = load_config(tmp_path / "ucsb" / "mbench.toml")
     config.check(catalogue.cohorts, catalogue.tasks)
     cohort_spec = catalogue.cohorts["ucsb-breast"]
     cohort = LocalCohort(cohort_spec, config.cohorts["ucsb-breast"], tmp_path / "cache")
     task = config.task(catalogue.tasks["ucsb-breast-malignancy"])
-    units = build_units(task, cohort, str(paths.labels))
+    units = build_units(task, cohort, str(tmp_path / "ucsb" / "labels.csv"))
     assert list(units.table["label"]) == ["malignant", "benign"] * 6
     for number, slide_id in enumerate(units.table["unit_id"], start=1):
         features = cohort.read_bag(slide_id).features
@@ -125,10 +125,10 @@ def test_real_table_gives_the_real_cohort(tmp_path: Path) -> None:
     table = pd.DataFrame(arrays["features"])
     table.insert(0, "label", arrays["label"])
     table.insert(1, "bag", arrays["bag"])
-    paths = ucsb.write_ucsb(table, tmp_path, "stamp")
-    labels = pd.read_csv(paths.labels)
+    bags = ucsb.write_ucsb(table, tmp_path, "stamp")
+    labels = pd.read_csv(tmp_path / "labels.csv")
     assert labels["malignant"].value_counts().to_dict() == {0: 32, 1: 26}
-    files = feature_files(paths.features)
+    files = feature_files(bags)
     assert list(files) == list(labels["slide_id"])
     total = sum(len(read_bag_file(path).features) for path in files.values())
     assert total == 2002

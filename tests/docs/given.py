@@ -55,6 +55,7 @@ class Here:
 def given(page: str, folder: Path, shell: Shell) -> Iterator[Here]:
     """The folder as a page finds it, and what runs beside it until the page is done."""
     write_layouts(folder)
+    (folder / "examples").symlink_to(ROOT / "examples")
     with ExitStack() as running:
         yield READY[page](folder, shell, running) if page in READY else Here()
 
@@ -129,7 +130,6 @@ def _slides(folder: Path, shell: Shell, running: ExitStack) -> Here:
 def _scale(folder: Path, shell: Shell, running: ExitStack) -> Here:
     """Slides, a cluster of a scheduler and a worker, and a place where two machines meet."""
     _draw_slides(folder, shell)
-    (folder / "mbench.toml").write_text('[executor]\nkind = "local"\nworkers = 2\n')
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     for words in (
@@ -206,7 +206,7 @@ def _write_toml(folder: Path) -> None:
 
 def _draw_slides(folder: Path, shell: Shell) -> list[Path]:
     """Draw PHANTOM slides into slides/, one of them as 1.svs, and return them."""
-    shell("mbench data phantom-slides bcnb --cases 6 --mpp 1 --out .")
+    shell("python examples/phantom_slides bcnb --cases 6 --mpp 1 --out .")
     first, *others = sorted((folder / "slides").glob("*.tif"))
     return [first.rename(folder / "slides" / "1.svs"), *others]
 

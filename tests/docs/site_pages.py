@@ -1,7 +1,6 @@
 """Hook of mkdocs (mkdocs.yml): the pages made from YAML, from the code and from the commands.
 
-It stands under tests/ because it serves the project and its tests, not users: what users want of
-it, the cards of a catalogue, is `mbench tasks cards`.
+It stands under tests/ because it serves the project and its tests, not users.
 """
 
 import posixpath
@@ -17,7 +16,7 @@ from mkdocs.structure.pages import Page
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.pages import catalogue_pages, encoder_index, encoder_page
+from tests.docs.catalogue_cards import catalogue_pages, encoder_index, encoder_page
 from tests.docs.command_pages import command_manual
 from tests.docs.layer_diagram import PACKAGE, ROOT, diagram, layers, table
 

@@ -8,7 +8,7 @@ import pytest
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import read_yaml
-from madeleine_bench.specs.pages import catalogue_pages
+from tests.docs.catalogue_cards import catalogue_pages
 from tests.docs.site_pages import encoder_pages
 
 TASKS, ENCODERS, BASELINES = (resource_folder(n) for n in ("tasks", "encoders", "baselines"))
@@ -89,17 +89,3 @@ def test_a_card_shows_a_changed_fact():
     page = catalogue_pages(other)["tasks/bcnb-er.md"]
     assert page.startswith("# A \\| &lt;b&gt;title&lt;/b&gt;\n")
     assert "`bcnb-er`, 7" in page
-
-
-def test_the_command_writes_the_pages_of_a_catalogue(mbench, tmp_path):
-    said = mbench("tasks", "cards", "--out", tmp_path / "cards")
-    assert said.code == 0, said.err
-    assert (tmp_path / "cards" / "tasks" / "bcnb-er.md").read_text() == PAGES["tasks/bcnb-er.md"]
-    assert f"{len(list((tmp_path / 'cards').rglob('*.md')))} pages" in said.out
-
-
-def test_a_folder_that_is_no_catalogue_is_refused(mbench, tmp_path):
-    said = mbench("tasks", "cards", "--catalogue", tmp_path / "none", "--out", tmp_path / "cards")
-    assert said.code == 2
-    assert str(tmp_path / "none") in said.err
-    assert not (tmp_path / "cards").exists()

@@ -6,11 +6,11 @@ import tomllib
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from madeleine_bench.cli import main
 from madeleine_bench.data.config import load_config
-from madeleine_bench.runner.dask_clusters import _options_of_jobs
-from madeleine_bench.specs.executor import QueueCluster
+from madeleine_bench.runner.dask_workers import QUEUES
 from tests.docs.page_commands import ROOT, pages, steps
 
 MENTION = re.compile(r"`([^`\n]+)`")
@@ -99,21 +99,23 @@ def test_examples_of_mbench_toml_are_read(text, tmp_path):
     load_config(path)
 
 
-def test_each_queue_of_the_page_would_get_its_jobs(tmp_path):
+def test_the_queue_of_the_page_would_get_its_jobs():
     """Nothing is submitted: the job that dask-jobqueue would hand to the queue is written."""
     jobqueue = pytest.importorskip("dask_jobqueue")
-    heads = {"slurm": "#SBATCH -p gpu", "pbs": "#PBS -q batch", "lsf": "#BSUB -q normal"}
-    found = {}
-    for _, text in TOML.findall(TEXT["scale.md"]):
-        (tmp_path / "mbench.toml").write_text(text)
-        section = load_config(tmp_path / "mbench.toml").executor
-        if isinstance(section, QueueCluster):
-            options = _options_of_jobs(section)
-            for name in ("silence_logs", "scheduler_options"):
-                del options[name]
-            job = getattr(jobqueue, f"{section.kind.upper()}Cluster").job_cls
-            found[section.kind] = job("tcp://node1:8786", name="one", **options).job_script()
-    assert set(found) == set(heads)
-    for kind, head in heads.items():
-        assert head in found[kind]
-        assert "tcp://node1:8786" in found[kind]
+    (text,) = re.findall(r"(?ms)^```yaml\n(jobqueue:.*?)^```", TEXT["scale.md"])
+    settings = YAML(typ="safe").load(text)["jobqueue"]
+    assert set(settings) <= set(QUEUES)
+    for queue, values in settings.items():
+        options = {f"jobqueue.{queue}.{key}": value for key, value in values.items()}
+        with pytest.importorskip("dask").config.set(options):
+            job = getattr(jobqueue, QUEUES[queue]).job_cls
+            script = job("tcp://node1:8786", name="one").job_script()
+        for word in ("gpu", "pathology", "08:00:00", "--gres=gpu:1", "module load cuda"):
+            assert word in script
+        assert script.splitlines()[-1].endswith("--nthreads 1 --resources GPU=1")
+
+
+def test_every_queue_of_the_program_is_one_of_dask_jobqueue():
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    for queue, name in QUEUES.items():
+        assert getattr(jobqueue, name).job_cls.config_name == queue

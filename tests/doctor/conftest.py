@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madeleine_bench.embeddings.doctor import Examination, examine_encoder
+from madeleine_bench.embeddings.examination import Examination, examine_encoder
 from madeleine_bench.encoders.base import BaseEncoder
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard

@@ -7,27 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.embeddings.doctor.checks import CHECKS
-from madeleine_bench.embeddings.doctor.geometry import (
+from madeleine_bench.embeddings.cloud import (
+    Rows,
+    Slide,
+    cloud_findings,
     cosines,
     effective_rank,
     equal_rows,
-    geometry_findings,
     singular_values,
 )
-from madeleine_bench.embeddings.doctor.sample import Rows, SlideFacts
+from madeleine_bench.encoders.contract import CHECKS, spread_of
 
 
 def rows_of(matrix, contents=None):
     contents = contents or [str(n) for n in range(len(matrix))]
     slides = tuple(
-        SlideFacts(f"s{n}", f"c{n}", "", "H&E", 10, 4, contents[n]) for n in range(len(matrix))
+        Slide(f"s{n}", f"c{n}", "", "H&E", 10, 4, contents[n]) for n in range(len(matrix))
     )
-    return Rows(slides, np.asarray(matrix, float), np.asarray(matrix, float), ())
+    return Rows(slides, np.asarray(matrix, float), np.asarray(matrix, float))
 
 
 def verdict(matrix, check, contents=None):
-    found = geometry_findings(rows_of(matrix, contents))
+    found = cloud_findings(rows_of(matrix, contents))
     return next(each for each in found if each.check == check)
 
 
@@ -106,11 +107,11 @@ def test_few_directions_warn_and_one_fails():
 
 def test_all_zero_and_all_equal_embeddings_are_judged_without_a_warning_of_numpy():
     for matrix in (np.zeros((9, 3)), np.ones((9, 3))):
-        failed = {f.check for f in geometry_findings(rows_of(matrix)) if f.verdict == "fail"}
+        failed = {f.check for f in cloud_findings(rows_of(matrix)) if f.verdict == "fail"}
         assert {"constant dimensions", "effective rank", "duplicates"} <= failed
     assert verdict(np.zeros((9, 3)), "scale").verdict == "fail"
-    assert rows_of(np.zeros((9, 3))).spread == 1.0
-    assert rows_of(np.ones((9, 3))).spread == pytest.approx(np.sqrt(3.0))
+    assert spread_of(np.zeros((9, 3))) == 1.0
+    assert spread_of(np.ones((9, 3))) == pytest.approx(np.sqrt(3.0))
 
 
 def test_a_single_number_has_no_cosine():

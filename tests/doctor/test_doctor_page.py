@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import doctor_phantom
-from madeleine_bench.embeddings.doctor import CHECKS
+from madeleine_bench.encoders.contract import CHECKS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "doctor.md").read_text()

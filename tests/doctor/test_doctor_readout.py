@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from madeleine_bench.embeddings.doctor import readout
-from madeleine_bench.embeddings.doctor.readout import Readout, predicted_number, read_word
+from madeleine_bench.embeddings import cloud
+from madeleine_bench.embeddings.cloud import Readout, predicted_number, read_word
 
 CASES = [f"c{n}" for n in range(40)]
 WORDS = ["east", "west"] * 20
@@ -20,13 +20,13 @@ def test_a_planted_word_is_read_and_a_p_value_is_never_zero():
     found = read_word(matrix, WORDS, CASES)
     assert isinstance(found, Readout)
     assert found.accuracy > 0.9
-    assert found.p_value == 1 / (1 + readout.PERMUTATIONS)
+    assert found.p_value == 1 / (1 + cloud.PERMUTATIONS)
     assert (found.words, found.slides) == (2, 40)
 
 
 def test_without_a_word_p_values_are_uniform(monkeypatch):
     """An exact test: of 60 nulls, about one in five has p at most .2."""
-    monkeypatch.setattr(readout, "PERMUTATIONS", 39)
+    monkeypatch.setattr(cloud, "PERMUTATIONS", 39)
     p_values = [read_word(noise(seed), WORDS, CASES).p_value for seed in range(60)]
     assert 4 <= sum(p <= 0.2 for p in p_values) <= 22
     assert 0.35 < np.mean(p_values) < 0.65
@@ -57,10 +57,10 @@ def test_too_few_words_are_skipped_with_the_reason(words, reason):
 def test_the_permuted_word_of_a_case_stays_whole():
     rng = np.random.default_rng(0)
     cases = ["a", "a", "b", "b", "c", "c"]
-    drawn = readout._permuted(np.array([0, 0, 1, 1, 2, 2]), cases, rng)
+    drawn = cloud._permuted(np.array([0, 0, 1, 1, 2, 2]), cases, rng)
     assert (drawn[::2] == drawn[1::2]).all()
     assert sorted(drawn) == [0, 0, 1, 1, 2, 2]
-    mixed = readout._permuted(np.array([0, 1, 0, 1, 0, 1]), cases, rng)
+    mixed = cloud._permuted(np.array([0, 1, 0, 1, 0, 1]), cases, rng)
     assert sorted(mixed) == [0, 0, 0, 1, 1, 1]
 
 
@@ -68,22 +68,6 @@ def test_a_number_is_predicted_and_a_constant_column_does_no_harm():
     matrix = noise(1)
     matrix[:, 2] = 5.0
     values = matrix[:, 0] - 2.0 * matrix[:, 4]
-    predicted = predicted_number(matrix, values, CASES)
-    assert np.corrcoef(predicted, values)[0, 1] > 0.9
+    made = predicted_number(matrix, values, CASES)
+    assert np.corrcoef(made, values)[0, 1] > 0.9
     assert np.isfinite(predicted_number(np.ones((40, 2)), values, CASES)).all()
-
-
-def test_the_ridge_is_that_of_scikit_learn():
-    """In a fold: weights with penalty n times the mean variance of the z-scored directions."""
-    from sklearn.linear_model import Ridge
-
-    matrix, values = noise(2), np.random.default_rng(3).standard_normal(40)
-    expected = np.empty(40)
-    for fold in readout._folds(matrix, CASES):
-        train = matrix[fold.train]
-        scaled = (matrix - train.mean(axis=0)) / train.std(axis=0)
-        variance = np.linalg.svd(scaled[fold.train], compute_uv=False) ** 2 / len(train)
-        model = Ridge(alpha=len(train) * variance.mean())
-        model.fit(scaled[fold.train], values[fold.train])
-        expected[fold.test] = model.predict(scaled[fold.test])
-    np.testing.assert_allclose(predicted_number(matrix, values, CASES), expected, atol=1e-10)

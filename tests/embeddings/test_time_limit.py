@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from madeleine_bench.embeddings.time_limit import time_limit
+from madeleine_bench.embeddings.compute import time_limit
 from madeleine_bench.errors import CheckFailed
 
 HANGS = """
 import threading
-from madeleine_bench.embeddings import time_limit
-time_limit.GRACE_S = 0.2
+from madeleine_bench.embeddings import compute
+compute.GRACE_S = 0.2
 def hang():
-    with time_limit.time_limit(0.2, "it"):
+    with compute.time_limit(0.2, "it"):
         {body}
 {run}
 print("went on")

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from madeleine_bench.embeddings.compute import attention_checked, encode_checked
-from madeleine_bench.embeddings.doctor.sample import attempt
 from madeleine_bench.encoders.base import BaseEncoder, as_array
-from madeleine_bench.encoders.contract import check_contract, example_bag
+from madeleine_bench.encoders.contract import ask, check_contract, example_bag
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
 
@@ -79,8 +78,8 @@ def test_what_a_run_scores_passes_the_check(kind):
     assert (made.ndim, made.dtype) == (1, np.float32)
     expected = BAG.features.mean(axis=0) * (2 if kind == "torch with gradients" else 1)
     assert made[-6:] == pytest.approx(expected, rel=2.0**-7)
-    assert [c.seen for c in check_contract(encoder(TAKEN[kind])) if not c.passed] == []
-    assert attempt(encoder(TAKEN[kind]), BAG).vector.astype(np.float32).tolist() == made.tolist()
+    assert [c.found for c in check_contract(encoder(TAKEN[kind])) if c.verdict == "fail"] == []
+    assert ask(encoder(TAKEN[kind]), BAG).vector.astype(np.float32).tolist() == made.tolist()
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -90,9 +89,9 @@ def test_what_a_run_refuses_fails_the_check_with_the_same_words(kind):
     who, _, why = str(refusal.value).partition("slide example: ")
     assert who == "encoder mean-pool, "
     first = check_contract(encoder(REFUSED[kind]))[0]
-    assert not first.passed
-    assert first.seen == why
-    assert attempt(encoder(REFUSED[kind]), BAG).vector is None
+    assert first.verdict == "fail"
+    assert first.found == why
+    assert ask(encoder(REFUSED[kind]), BAG).vector is None
 
 
 @pytest.mark.parametrize(
@@ -118,14 +117,14 @@ def test_the_width_of_the_card_holds_for_both():
     made = encoder(torch.tensor, card)
     with pytest.raises(CheckFailed, match="the card says dim 5, encode returned 6"):
         encode_checked(made, BAG)
-    assert check_contract(made)[0].seen == "the card says dim 5, encode returned 6"
+    assert check_contract(made)[0].found == "the card says dim 5, encode returned 6"
 
 
 @pytest.mark.parametrize("kind", ["float32", "torch bfloat16"])
 def test_an_order_of_patches_that_matters_fails_in_any_type(kind):
     first = SimpleNamespace(card=SIX, encode=lambda bag: TAKEN[kind](bag.features[0]))
     assert "does not depend on the order of patches" in {
-        check.name for check in check_contract(first) if not check.passed
+        check.check for check in check_contract(first) if check.verdict == "fail"
     }
 
 
@@ -136,12 +135,12 @@ def test_an_encoder_that_exits_fails_the_check():
         sys.exit(0)
 
     checks = check_contract(SimpleNamespace(card=SIX, encode=leave))
-    assert not any(check.passed for check in checks)
-    assert checks[0].seen == "raised SystemExit: 0"
-    assert attempt(SimpleNamespace(card=SIX, encode=leave), BAG).error == "SystemExit: 0"
+    assert not any(check.verdict == "pass" for check in checks)
+    assert checks[0].found == "raised SystemExit: 0"
+    assert ask(SimpleNamespace(card=SIX, encode=leave), BAG).fault == "raised SystemExit: 0"
 
 
-def test_a_batch_and_attention_are_read_the_same_way():
+def test_attention_is_read_the_same_way():
     class Toy(BaseEncoder):
         def encode(self, bag):
             return torch.tensor(bag.features.mean(axis=0), requires_grad=True)
@@ -150,7 +149,6 @@ def test_a_batch_and_attention_are_read_the_same_way():
             return torch.ones(len(bag.features), 1, requires_grad=True).bfloat16()
 
     made = Toy(SIX)
-    assert made.encode_batch([BAG, BAG]).shape == (2, 6)
     assert attention_checked(made, BAG).shape == (37, 1)
     made.attention = lambda bag: [["a"]] * 37
     with pytest.raises(InputError, match="attention must return"):

@@ -2,7 +2,6 @@
 
 import json
 import struct
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from safetensors.numpy import save as save_safetensors
 
 from madeleine_bench.encoders.weights import (
     ModelDescription,
-    join_weights,
     read_weights,
     write_weights,
 )
@@ -21,8 +19,14 @@ torch = pytest.importorskip("torch")
 
 from madeleine_bench.models.madeleine import Madeleine, initialise  # noqa: E402
 
-BREAST = ModelDescription(7, 8, 2, ("H&E", "ER", "PR"), False, "acrobat", {"epochs": 3})
-KIDNEY = ModelDescription(7, 8, 2, ("H&E", "PAS"), True, "bwh-kidney-train")
+BREAST = ModelDescription(
+    input_dim=7, width=8, heads=2, stains=("H&E", "ER", "PR"), stain_encoding=False,
+    cohort="acrobat", epochs=3,
+)  # fmt: skip
+KIDNEY = ModelDescription(
+    input_dim=7, width=8, heads=2, stains=("H&E", "PAS"), stain_encoding=True,
+    cohort="bwh-kidney-train",
+)  # fmt: skip
 
 
 def state_of(description, seed=0):
@@ -86,20 +90,6 @@ def test_names_and_types_are_as_documented(path):
     assert {a.dtype for a in arrays.values()} == {np.dtype(np.float32)}
 
 
-def test_single_files_are_joined(path, tmp_path):
-    singles = []
-    for key, model in BOTH.items():
-        singles.append(tmp_path / f"{key}.safetensors")
-        write_weights(singles[-1], {key: model})
-    join_weights(singles[::-1], tmp_path / "joined.safetensors")
-    assert (tmp_path / "joined.safetensors").read_bytes() == path.read_bytes()
-    with pytest.raises(InputError, match=r"both .*breast.* and .*both.* hold a model 'breast'"):
-        join_weights([singles[0], path], tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match="no weights file was named"):
-        join_weights([], tmp_path / "x.safetensors")
-    assert not (tmp_path / "x.safetensors").exists()
-
-
 @pytest.mark.parametrize("cut", [0, 5, 60, 2000, -3])
 def test_a_cut_file_is_refused(path, cut):
     path.write_bytes(path.read_bytes()[:cut])
@@ -108,7 +98,7 @@ def test_a_cut_file_is_refused(path, cut):
 
 
 def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*absent\.safetensors"):
+    with pytest.raises(InputError, match=r"absent\.safetensors cannot be read"):
         read_weights(tmp_path / "absent.safetensors")
 
 
@@ -164,10 +154,16 @@ def put(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("breast/projector.bias"), "model 'breast': tensor 'projector.bias' is mi"),
-        (put("breast/extra", np.zeros(2, np.float32)), "tensor 'extra' is not of the described"),
+        (
+            lambda a: a.pop("breast/projector.bias"),
+            r"model 'breast': .*Missing key.*projector\.bias",
+        ),
+        (put("breast/extra", np.zeros(2, np.float32)), r"Unexpected key.*\"extra\""),
         (put("lung/x", np.zeros(2, np.float32)), r"'lung/x' belongs to none of \['breast', 'kid"),
-        (put("breast/projector.bias", np.zeros(9, np.float32)), r"shape \(9,\).* needs \(8,\)"),
+        (
+            put("breast/projector.bias", np.zeros(9, np.float32)),
+            r"size mismatch for projector\.bias: .*\[9\].*\[8\]",
+        ),
         (put("breast/projector.bias", np.zeros(8)), "'projector.bias' is torch.float64"),
         (put("breast/projector.bias", np.full(8, np.inf, np.float32)), "NaN or infinity"),
     ],
@@ -184,8 +180,8 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     wrong = {**state, "projector.bias": torch.full((8,), torch.nan)}
     with pytest.raises(InputError, match=r"'projector\.bias' holds NaN"):
         write_weights(path, {"breast": (description, wrong)})
-    with pytest.raises(InputError, match=r"shape \(128, 16\).* needs \(128, 18\)"):
-        write_weights(path, {"breast": (replace(description, width=9), state)})
+    with pytest.raises(InputError, match=r"size mismatch .*\[128, 16\].*\[128, 18\]"):
+        write_weights(path, {"breast": (description.model_copy(update={"width": 9}), state)})
     with pytest.raises(InputError, match="'a/b' cannot name a model"):
         write_weights(path, {"a/b": (description, state)})
     assert list(tmp_path.iterdir()) == []

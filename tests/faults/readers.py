@@ -26,8 +26,9 @@ from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import read_card
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
-from madeleine_bench.finetuning.fit_files import Fit, read_fit, write_fit
+from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
+from madeleine_bench.leaderboard.regression import read_explanations, read_suite
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
@@ -35,23 +36,23 @@ from madeleine_bench.pretrain.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.curves import TrainingLog, read_log
+from madeleine_bench.pretrain.log import TrainingLog, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
-from madeleine_bench.protocols.fits import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore, read_record
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.lock import read_lock
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
-from madeleine_bench.specs.patch_card import PatchEncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.reference import read_adjudications, read_published
-from madeleine_bench.specs.regression import read_explanations, read_suite
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
 from tests.faults.scenarios import TASK, Workshop
@@ -145,8 +146,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     toml.write_text(
         '[cohorts.bcnb]\nfeatures = "bcnb"\nlabels = "bcnb.csv"\n'
         'columns = { slide = "slide_id", case = "" }\n[cohorts.bcnb.tasks.bcnb-er]\n'
-        'map = { "1" = "positive" }\n[executor]\nkind = "slurm"\ncores = 2\n'
-        'memory = "4GB"\njobs = 2\n'
+        'map = { "1" = "positive" }\n'
     )
     yield Format("mbench.toml", toml, lambda: load_config(toml))
 
@@ -197,9 +197,7 @@ def _pixels(path: Path) -> bytes:
 
 def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
     catalogue = load_catalogue(shop.folder / "tasks")
-    data = open_cohort(
-        catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
-    ).data
+    data = open_cohort(Workspace(folder, "local"), catalogue, "bcnb", load_config(shop.config)).data
     store = folder / "store"
     pack_cohort(data, store, Silence(), part_bytes=1_000)
     files = sorted(store.glob("*.safetensors"))
@@ -252,9 +250,7 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     yield Format("cost of embeddings", cost, lambda: EmbeddingStore(shop.results).cost(embeddings))
     splits = next((shop.results / "splits").rglob("*.csv"))
     catalogue = load_catalogue(shop.folder / "tasks")
-    data = open_cohort(
-        catalogue, "bcnb", "local", load_config(shop.config), folder / "cache", PhantomChoice()
-    ).data
+    data = open_cohort(Workspace(folder, "local"), catalogue, "bcnb", load_config(shop.config)).data
     task, protocol = catalogue.tasks[TASK], catalogue.protocol("linear-probe/v2")
     units = build_units(task, data, "bcnb")
 
@@ -278,7 +274,9 @@ def _networks(folder: Path) -> Iterator[Format]:
     torch.manual_seed(0)
     model = Madeleine(6, 4, 2)
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    about = ModelDescription(6, 4, 2, ("H&E",), False, "acrobat")
+    about = ModelDescription(
+        input_dim=6, width=4, heads=2, stains=("H&E",), stain_encoding=False, cohort="acrobat"
+    )
     weights = folder / "weights.safetensors"
     write_weights(weights, {"breast": (about, state)})
     sha256 = hash_file(weights)

@@ -16,8 +16,9 @@ from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.folder import write_pyramid
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.pack import pack
 from madeleine_bench.types import Silence
 from tests.pretrain.conftest import DIM, RECIPE, STAINS
@@ -89,8 +90,8 @@ def make_workshop(folder: Path) -> Workshop:
     card = shop.encoder()
     tasks = folder / "tasks"
     request = Request(
-        (str(card),), (TASK,), (PROTOCOL,), "local", shop.results, config=shop.config,
-        catalogue=tasks,
+        (str(card),), (TASK,), (PROTOCOL,),
+        Workspace(shop.results, "local", shop.config, tasks),
     )  # fmt: skip
     report = run(request, Silence())
     assert not report.failures, report.failures

@@ -6,12 +6,17 @@ import torch
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.finetuning import training
-from madeleine_bench.finetuning.evaluation import fit, seeded_splits, torch_device
-from madeleine_bench.finetuning.fit_files import fit_path, read_fit, write_fit
-from madeleine_bench.metrics.classification import auroc
-from madeleine_bench.metrics.ordinal import quadratic_kappa
+from madeleine_bench.finetuning.evaluation import (
+    fit,
+    fit_path,
+    read_fit,
+    seeded_splits,
+    torch_device,
+    write_fit,
+)
+from madeleine_bench.metrics.classification import auroc, quadratic_kappa
 from madeleine_bench.metrics.survival import harrell_c
-from madeleine_bench.models.mil.output import BagOutput
+from madeleine_bench.models.mil.base import BagOutput
 from madeleine_bench.types import Split, Splits, Survival
 from tests.finetuning.conftest import CATALOGUE
 
@@ -110,11 +115,11 @@ def test_training_stops_early_and_keeps_the_best_weights(classes, encoder, monke
     losses = iter([0.9, 0.5, 0.7, 0.6, 0.8, 0.1])
     seen = []
 
-    def told(network, *_):
-        seen.append({k: v.clone() for k, v in network.state_dict().items()})
+    def told(trainer, _):
+        seen.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr(training, "_validation_loss", told)
+    monkeypatch.setattr(training.Trainer, "validation_loss", told)
     request = classes.request(
         "bcnb-er", "finetune", epochs=20, min_steps=0, patience=3, validation=0.25
     )

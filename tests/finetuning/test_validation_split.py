@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.finetuning.validation_split import keep_for_validation
+from madeleine_bench.finetuning.training import keep_for_validation
 from madeleine_bench.seeds import rng_for
 
 

@@ -135,10 +135,10 @@ def test_contamination_is_by_cohort_and_unknown_is_not_clean():
 
 def test_win_rate_and_mean_rank_by_hand():
     found = columns(full_row("a", 0.7) + full_row("b", 0.7) + full_row("c", 0.6))
-    assert found["a"].summary.win_rate == pytest.approx(0.75)
-    assert found["c"].summary.win_rate == 0.0
+    assert found["a"].win_rate == pytest.approx(0.75)
+    assert found["c"].win_rate == 0.0
     assert (found["a"].mean_rank, found["c"].mean_rank) == (1.5, 3.0)
-    assert columns(full_row("a", 0.7))["a"].summary.win_rate is None
+    assert columns(full_row("a", 0.7))["a"].win_rate is None
 
 
 @settings(max_examples=20)

@@ -17,8 +17,7 @@ from madeleine_bench.leaderboard.comparison import (
     pair_verdicts,
     rank_intervals,
 )
-from madeleine_bench.stats.clusters import cluster_mean, clusters_of
-from madeleine_bench.stats.ranks import letter_display
+from madeleine_bench.stats.ranks import cluster_mean, clusters_of, letter_display
 from tests.leaderboard.records import CATALOGUE, CORE, draws_of, make_record, varied_row
 
 

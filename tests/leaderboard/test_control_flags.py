@@ -3,7 +3,7 @@
 import pytest
 
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.leaderboard.control_flags import controls_ahead
+from madeleine_bench.leaderboard.comparison import controls_ahead
 from tests.leaderboard.records import CATALOGUE, CORE, full_row, make_record
 
 

@@ -10,13 +10,13 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import Compared, leaderboard_document, slug_of
+from madeleine_bench.leaderboard.document import leaderboard_document
+from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
-from madeleine_bench.specs.reference import read_published
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 from tests.leaderboard.records import CATALOGUE
 
@@ -26,7 +26,8 @@ def results(tmp_path_factory):
     """Two encoders and a control on two small phantom tasks."""
     folder = tmp_path_factory.mktemp("results")
     names = ("mean-pool", "max-pool", "patch-count")
-    report = run(Request(names, ("aidpath-*",), ("linear-probe",), "phantom", folder), Silence())
+    workspace = Workspace(folder, "phantom")
+    report = run(Request(names, ("aidpath-*",), ("linear-probe",), workspace), Silence())
     assert not report.failures
     return folder
 
@@ -40,11 +41,10 @@ def document_of(sources):
     boards = build_boards(sources.records, CATALOGUE)
     draws = CaseDraws(sources.stores, CATALOGUE)
     return leaderboard_document(
-        [Compared(board, compare(board, draws.of)) for board in boards],
+        [(board, compare(board, draws.of)) for board in boards],
         CATALOGUE,
         sources.predictions,
         sources.card,
-        read_published(resource_folder("leaderboard") / "published", CATALOGUE.tasks),
     )
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.page import page_files, write_site
-from madeleine_bench.leaderboard.page.duels import win_matrix
-from madeleine_bench.leaderboard.page.safety import csp_hash
-from madeleine_bench.leaderboard.page.wording import interval, number, signed
+from madeleine_bench.leaderboard.page.tables import win_matrix
+from madeleine_bench.leaderboard.page.text import csp_hash, interval, number, signed
 from tests.leaderboard.board_document import ENCODERS, TASKS, board_document, make_board
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>\u2028\u2029\'"&'

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from madeleine_bench.leaderboard.page import write_site
-from madeleine_bench.leaderboard.page.wording import interval, number
+from madeleine_bench.leaderboard.page.text import interval, number
 from tests.leaderboard.board_document import board_document
 from tests.leaderboard.browser import (
     HEAT,

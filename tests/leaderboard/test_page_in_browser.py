@@ -9,9 +9,9 @@ import pytest
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.aggregate import summarise as summaries
 from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.document import Compared, leaderboard_document
+from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.page import write_site
-from madeleine_bench.leaderboard.page.wording import interval, number
+from madeleine_bench.leaderboard.page.text import interval, number
 from tests.leaderboard.board_document import board_document, make_board, summarise
 from tests.leaderboard.browser import (
     HEAT,
@@ -428,7 +428,7 @@ def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
         *[r for r in varied_row("d", 0.74, 4) if r.task.id != "bcnb-er"],
     ]
     (board,) = build_boards(records, CATALOGUE)
-    compared = Compared(board, compare(board, draws_of))
+    compared = (board, compare(board, draws_of))
     found = leaderboard_document([compared], CATALOGUE, survival_predictions, lambda _: None)
     write_site(found, tmp_path)
     for chosen in (["bcnb-er", "mgh-breast-er-quant"], ["tcga-breast-os", "bcnb-pr", "bcnb-aln"]):

@@ -8,8 +8,7 @@ import random
 
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.leaderboard.comparison import compare
-from madeleine_bench.leaderboard.control_flags import controls_ahead
+from madeleine_bench.leaderboard.comparison import compare, controls_ahead
 from madeleine_bench.leaderboard.sensitivity import sensitivity
 from tests.leaderboard.records import (
     CATALOGUE,

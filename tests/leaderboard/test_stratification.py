@@ -5,14 +5,13 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.stratification import stratify, survival_records, survival_tasks
-from madeleine_bench.leaderboard.stratification_figure import (
+from madeleine_bench.leaderboard.stratification_report import (
     calibration_line,
     comparison_chart,
     groups_line,
     stratification_chart,
 )
-from madeleine_bench.metrics.calibration import calibration
-from madeleine_bench.metrics.risk_groups import risk_groups
+from madeleine_bench.metrics.calibration import calibration, risk_groups
 from madeleine_bench.types import Survival
 from tests.leaderboard.records import CATALOGUE, make_record
 from tests.leaderboard.survival_records import DAYS, OS, predictions

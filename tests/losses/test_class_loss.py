@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.losses.class_loss import balanced_weights, class_loss
+from madeleine_bench.losses.classes import balanced_weights, class_loss
 
 
 def draw(seed, bags=7, classes=3):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.losses.discrete_time import (
+from madeleine_bench.losses.survival import (
     alive_beyond,
     discrete_time_loss,
     interval_edges,

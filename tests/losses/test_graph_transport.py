@@ -12,10 +12,12 @@ from madeleine_bench.losses.transport import (
     PUBLISHED,
     TransportOptions,
     graph_transport,
+    gromov_plan,
+    gromov_wasserstein,
     published_tokens,
     thresholded,
+    wasserstein,
 )
-from madeleine_bench.losses.wasserstein import gromov_plan, gromov_wasserstein, wasserstein
 from tests.losses import reference
 from tests.losses.conftest import relative
 

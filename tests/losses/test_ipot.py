@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madeleine_bench.losses import ipot as module
-from madeleine_bench.losses.ipot import ipot
-from madeleine_bench.losses.ipot_torch import iterate, pull_back
+from madeleine_bench.losses.ipot import ipot, iterate, pull_back
 from tests.losses import reference
 from tests.losses.conftest import relative
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.losses.ordered_levels import level_probabilities, ordered_levels_loss
+from madeleine_bench.losses.classes import level_probabilities, ordered_levels_loss
 
 
 def draw(seed, bags=6, levels=4, scale=3.0):

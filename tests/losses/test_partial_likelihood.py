@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sksurv.linear_model.coxph import CoxPHOptimizer
 
-from madeleine_bench.losses.partial_likelihood import partial_likelihood_loss
+from madeleine_bench.losses.survival import partial_likelihood_loss
 
 
 def draw(seed, bags=9, *, ties):

@@ -7,7 +7,7 @@ import torch
 
 from madeleine_bench.losses import ipot as ipot_module
 from madeleine_bench.losses.ipot import ipot
-from madeleine_bench.losses.wasserstein import gromov_plan, gromov_wasserstein, wasserstein
+from madeleine_bench.losses.transport import gromov_plan, gromov_wasserstein, wasserstein
 from tests.losses import reference
 from tests.losses.conftest import relative
 

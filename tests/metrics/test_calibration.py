@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 from lifelines import KaplanMeierFitter
 from scipy.optimize import minimize_scalar
 
-from madeleine_bench.metrics.calibration import LEAST_IN_GROUP, MOST_GROUPS, calibration
-from madeleine_bench.metrics.risk_groups import risk_groups
+from madeleine_bench.metrics.calibration import (
+    LEAST_IN_GROUP,
+    MOST_GROUPS,
+    calibration,
+    risk_groups,
+)
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Survival
 

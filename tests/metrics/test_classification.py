@@ -13,8 +13,8 @@ from madeleine_bench.metrics.classification import (
     brier,
     log_loss,
     macro_f1,
+    quadratic_kappa,
 )
-from madeleine_bench.metrics.ordinal import quadratic_kappa
 
 ALL = [auroc, average_precision, balanced_accuracy, macro_f1, log_loss, brier]
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics.cox import CoxFit, breslow_hazard, fit_ridge_cox
-from madeleine_bench.metrics.cox_newton import separated
+from madeleine_bench.metrics.cox import CoxFit, breslow_hazard, fit_ridge_cox, separated
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import Cox, ProtocolSpec

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.metrics.nearest import ranked_neighbours
 from madeleine_bench.metrics.retrieval import (
     average_precision,
     average_precision_at,
@@ -17,6 +16,7 @@ from madeleine_bench.metrics.retrieval import (
     expected_reciprocal_rank,
     hit_at,
     majority_class,
+    ranked_neighbours,
     reciprocal_rank,
     vote_counts,
     vote_hit,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter
 
-from madeleine_bench.metrics.risk_groups import risk_groups
+from madeleine_bench.metrics.calibration import risk_groups
 from madeleine_bench.metrics.survival import logrank_p
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Survival

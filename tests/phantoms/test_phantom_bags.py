@@ -202,7 +202,7 @@ def test_nuisance_has_the_stated_share_between_sections_of_a_case(share):
 
 def test_bag_sizes_and_sites_know_no_latent():
     cohort = PhantomCohort(make_cohort({"H&E": 400}, 400, sites=2, patches=(5, 40)), [])
-    sizes = [len(cohort.section(slide).tissue) for slide in cohort.slides["slide_id"]]
+    sizes = [len(cohort.read_bag(slide).coords) for slide in cohort.slides["slide_id"]]
     site = (cohort.slides["site"] == "site-1").astype(float)
     latents = np.array([list(cohort.latents(case).values()) for case in cohort.slides["case_id"]])
     for known in (sizes, site):

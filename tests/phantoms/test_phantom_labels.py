@@ -6,7 +6,7 @@ from sksurv.metrics import concordance_index_censored
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.phantoms.labels import class_words, survival_words
+from madeleine_bench.phantoms.roster import class_words, survival_words
 from madeleine_bench.seeds import rng_for
 from tests.phantoms.declare import make_cohort, make_status, make_survival, make_task
 

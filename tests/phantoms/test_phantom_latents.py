@@ -3,8 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from madeleine_bench.phantoms.latents import LatentModel
-from madeleine_bench.phantoms.world import BREAST, WORLDS
+from madeleine_bench.phantoms.world import BREAST, WORLDS, LatentModel
 from madeleine_bench.seeds import rng_for
 
 CASES = 8000

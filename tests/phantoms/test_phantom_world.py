@@ -1,20 +1,8 @@
 import numpy as np
 import pytest
-import scipy.linalg
 
-from madeleine_bench.phantoms.directions import direction_names, draw_directions, hadamard
+from madeleine_bench.phantoms.features import direction_names, draw_directions
 from madeleine_bench.phantoms.world import DIM, NUISANCE_DIMS, WORLDS
-
-
-@pytest.mark.parametrize("size", [1, 2, 8, 64])
-def test_hadamard_equals_scipy(size):
-    np.testing.assert_array_equal(hadamard(size), scipy.linalg.hadamard(size))
-
-
-@pytest.mark.parametrize("size", [0, 3, 12, -4])
-def test_hadamard_wants_a_power_of_two(size):
-    with pytest.raises(ValueError, match="power of two"):
-        hadamard(size)
 
 
 @pytest.mark.parametrize("organ", WORLDS)

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.pretrain import objective, row_draw
+from madeleine_bench.pretrain import batches, objective
 from madeleine_bench.pretrain.batches import CaseBatch
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group
@@ -42,7 +42,7 @@ def on_meta(monkeypatch):
     """The meta device knows no autocast, and what `on_device` sends does not count."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
-    for module in (objective, row_draw):
+    for module in (objective, batches):
         monkeypatch.setattr(
             module, "on_device", lambda index, device: torch.empty_like(index, device=device)
         )
@@ -81,7 +81,7 @@ def test_loss_and_gradient_of_views():
 def test_the_rows_of_a_batch():
     begins, counts = np.array([0, 5, 9]), np.array([5, 4, 7])
     with Copies() as copies:
-        rows = row_draw.draw_rows([1, 2, 3], begins, counts, 4, META)
+        rows = batches.draw_rows([1, 2, 3], begins, counts, 4, META)
     assert rows.shape == (12,)
     assert copies.found == 0
 

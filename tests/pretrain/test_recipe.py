@@ -14,7 +14,7 @@ from madeleine_bench.pretrain.recipe import (
     shipped_recipes,
     with_changes,
 )
-from madeleine_bench.pretrain.schedule import learning_rate_at
+from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 

@@ -9,11 +9,9 @@ from safetensors.torch import load_file
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.models.madeleine import Madeleine, initialise
-from madeleine_bench.pretrain.compiled import compile_layers
 from madeleine_bench.pretrain.objective import cross_stain_loss
-from madeleine_bench.pretrain.reading import Reading
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
-from madeleine_bench.pretrain.run import Run, _products
+from madeleine_bench.pretrain.run import AsyncScalars, Run, _products, compile_layers
 from tests.pretrain.test_objective import ALONE, DIM, STAINS, packed, some_bags
 
 DEVICES = [
@@ -31,19 +29,19 @@ DEVICES = [
 @pytest.mark.parametrize("device", DEVICES)
 def test_terms_are_read_as_they_were(device):
     terms = {"global": torch.tensor(1.5, device=device), "local": torch.tensor(0.25, device=device)}
-    reading = Reading(terms)
+    reading = AsyncScalars(terms)
     assert reading.values() == {"global": 1.5, "local": 0.25}
     assert reading.values() == reading.values()
     assert reading.terms is terms
 
 
 def test_a_step_without_terms_has_none_to_read():
-    assert Reading({}).values() == {}
+    assert AsyncScalars({}).values() == {}
 
 
 def test_the_loss_of_a_step_is_read_after_the_next(acrobat, mbench, monkeypatch):
     read, step = [], Run.step
-    values = Reading.values
+    values = AsyncScalars.values
 
     def stepping(run, batch):
         read.append("step")
@@ -54,7 +52,7 @@ def test_the_loss_of_a_step_is_read_after_the_next(acrobat, mbench, monkeypatch)
         return values(self)
 
     monkeypatch.setattr(Run, "step", stepping)
-    monkeypatch.setattr(Reading, "values", reading)
+    monkeypatch.setattr(AsyncScalars, "values", reading)
     said = mbench(*acrobat.arguments("--set", "epochs=2"))
     assert said.code == 0, said.err
     epoch = len(read) // 2

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Estimator
 
-from madeleine_bench.metrics.cox import fit_ridge_cox
-from madeleine_bench.metrics.cox_newton import RiskSets
+from madeleine_bench.metrics.cox import RiskSets, fit_ridge_cox
 from madeleine_bench.protocols import ridge
 from madeleine_bench.protocols.cox import PartialLikelihood, _choice
 from madeleine_bench.protocols.logistic import ClassFit, fit_and_predict

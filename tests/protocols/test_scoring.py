@@ -10,8 +10,8 @@ from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.fits import FitReport
-from madeleine_bench.protocols.folds import mean_of_defined, mean_of_groups
+from madeleine_bench.protocols.results import FitReport
+from madeleine_bench.protocols.scorers import mean_of_defined, mean_of_groups
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.stats.bootstrap import case_weights

@@ -4,7 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+from madeleine_bench.runner.plan import Request
+from madeleine_bench.specs.workspace import Workspace
 
 RUN = ["run", "--encoder", "mean-pool", "--encoder", "patch-count", "--task", "aidpath-*"]
 
@@ -22,6 +27,12 @@ def start(
         text=True,
         env={**os.environ, **(environment or {})},
     )
+
+
+def request(**choice: Any) -> Request:
+    """A request; fields of its workspace are given beside its own."""
+    names = {each.name for each in fields(Workspace)} & choice.keys()
+    return Request(workspace=Workspace(**{name: choice.pop(name) for name in names}), **choice)
 
 
 def finish(process: subprocess.Popen[str]) -> str:

@@ -7,6 +7,7 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.jobs import _loaded_by_path
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 
 CODE = """from madeleine_bench.encoders import BaseEncoder
@@ -36,8 +37,8 @@ def mine(bcnb, tmp_path):
         more = {"encoders": (str(card),), "resume": "only-missing", **more}
         return run(
             Request(
-                tasks=tasks, protocols=("linear-probe",), source="local", config=bcnb.config,
-                results=tmp_path / "r", **more,
+                tasks=tasks, protocols=("linear-probe",),
+                workspace=Workspace(tmp_path / "r", "local", bcnb.config), **more,
             ),
             Silence(),
         )  # fmt: skip

@@ -10,8 +10,9 @@ from madeleine_bench.data.config import load_config
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.checks import check_bags, unstated
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.workspace import Workspace
 
 MEAN = shipped_encoders()["mean-pool"].card
 TITAN = external_encoders()["titan"].card
@@ -40,9 +41,7 @@ def cohort(bcnb, catalogue, tmp_path):
                 coords_attributes={k: v for k, v in attributes.items() if v is not None},
             )
         config = load_config(bcnb.config)
-        opened = open_cohort(
-            catalogue, "bcnb", "local", config, tmp_path / "cache", PhantomChoice()
-        )
+        opened = open_cohort(Workspace(tmp_path, "local"), catalogue, "bcnb", config)
         return opened.data
 
     return make
@@ -131,6 +130,6 @@ def test_empty_bags_are_passed_over(cohort, bcnb):
 
 def test_generated_phantoms_have_no_files_to_check(bcnb, catalogue, tmp_path):
     config = load_config(bcnb.config)
-    opened = open_cohort(catalogue, "bcnb", "phantom", config, tmp_path, PhantomChoice())
+    opened = open_cohort(Workspace(tmp_path, "phantom"), catalogue, "bcnb", config)
     check_bags([TITAN], opened.data, opened.where)
     assert unstated([TITAN], opened.data) == []

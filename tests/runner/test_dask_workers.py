@@ -5,17 +5,13 @@ The cluster of this module is one scheduler with two workers, found by its addre
 
 import os
 import threading
-from functools import lru_cache
 
 import pytest
 
-from madeleine_bench.data.config import Config
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner import dask_workers, jobs
-from madeleine_bench.runner.dask_clusters import connected
+from madeleine_bench.runner import dask_workers
 from madeleine_bench.runner.dask_workers import DaskWorkers
-from madeleine_bench.runner.executors import ExecutorChoice, open_executor
-from madeleine_bench.specs.executor import LocalCluster, RunningCluster
+from madeleine_bench.runner.workers import open_executor
 from madeleine_bench.types import Silence
 from tests.runner.dask_jobs import (
     kill_once,
@@ -29,16 +25,14 @@ from tests.runner.dask_jobs import (
 
 @pytest.fixture(scope="module")
 def cluster():
-    before = dict(os.environ)
     # First, as what it adds to the configuration would end with the setting below.
     pytest.importorskip("distributed")
     dask_config = pytest.importorskip("dask").config
     with (
         dask_config.set({"distributed.scheduler.allowed-failures": 1}),
-        connected(LocalCluster(kind="local"), 2) as connection,
+        dask_workers._local_cluster(2) as cluster,
     ):
-        yield connection.client.scheduler.address
-    assert dict(os.environ) == before
+        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -47,9 +41,8 @@ def workers(cluster, tmp_path):
         yield found
 
 
-def workers_of(address, folder, **more):
-    section = RunningCluster(**{"kind": "address", "address": address, "wait_s": 20.0, **more})
-    return DaskWorkers(section, 2, folder, lambda line: None)
+def workers_of(address, folder):
+    return DaskWorkers(address, 2, folder, lambda line: None)
 
 
 def one_thread(**more):
@@ -104,7 +97,7 @@ def test_a_process_does_one_job_at_a_time():
         slow(job)
         inside.remove(job)
 
-    threads = [threading.Thread(target=dask_workers._do, args=("run", work, n)) for n in range(3)]
+    threads = [threading.Thread(target=dask_workers._do, args=(work, n)) for n in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -112,20 +105,21 @@ def test_a_process_does_one_job_at_a_time():
     assert most == [1, 1, 1]
 
 
-def test_a_process_that_outlives_a_run_forgets_what_it_had_loaded(monkeypatch):
-    loads = []
-    monkeypatch.setattr(jobs, "load_something", lru_cache(loads.append), raising=False)
-    for run, expected in (("one", 1), ("one", 1), ("two", 2), ("one", 3)):
-        dask_workers._do(run, lambda job: jobs.load_something(job), "encoder")
-        assert len(loads) == expected
+@pytest.mark.parametrize(
+    ("scheduler", "worker", "message"),
+    [
+        ("0.0.1", "0.0.2", r"the scheduler has madeleine-bench 0\.0\.1, this is 0\.0\.2"),
+        ("0.0.2", None, r"tcp://node1:1 has madeleine-bench None, this is 0\.0\.2; .*environment"),
+    ],
+)
+def test_another_version_or_none_is_refused(workers, monkeypatch, scheduler, worker, message):
+    def versions(client, packages):
+        found = {"client": "0.0.2", "scheduler": scheduler, "worker": worker}
+        each = {who: {"packages": {packages[0]: version}} for who, version in found.items()}
+        return {**each, "workers": {"tcp://node1:1": each["worker"]}}
 
-
-def test_workers_of_another_version_are_refused(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_workers, "__version__", "0.0.0")
-    with (
-        workers_of(cluster, tmp_path) as workers,
-        pytest.raises(InputError, match=r"worker tcp://.* has madeleine-bench .*, this is 0\.0\.0"),
-    ):
+    monkeypatch.setattr(pytest.importorskip("distributed").Client, "get_versions", versions)
+    with pytest.raises(InputError, match=message):
         list(workers.run(square, [1], lost))
 
 
@@ -147,63 +141,51 @@ def test_workers_that_see_another_disk_are_refused(workers, monkeypatch):
         list(workers.run(square, [1], lost))
 
 
-def test_workers_without_this_package_are_refused(workers, monkeypatch):
-    def unknown(*arguments, **options):
-        return {"tcp://node1:1": Exception("ModuleNotFoundError(\"No module named 'm'\")")}
-
-    monkeypatch.setattr(dask_workers.DaskWorkers, "_client", SimpleClient(unknown))
-    workers._connection = object()
-    with pytest.raises(InputError, match=r"worker tcp://node1:1: .*No module named 'm'.*environ"):
-        list(workers.run(square, [1], lost))
-
-
-class SimpleClient:
-    """A client whose workers answer as they are told."""
-
-    def __init__(self, answer):
-        self.run = answer
-
-    def nthreads(self):
-        return {"tcp://node1:1": 1}
-
-
-def test_nobody_answers_at_an_address(tmp_path):
+def test_nobody_answers_at_an_address(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_workers, "_CONNECT_S", 0.5)
     with (
-        workers_of("tcp://127.0.0.1:1", tmp_path, wait_s=0.5) as workers,
+        workers_of("tcp://127.0.0.1:1", tmp_path) as workers,
         pytest.raises(InputError, match=r"no scheduler answers at tcp://127\.0\.0\.1:1"),
     ):
         list(workers.run(square, [1], lost))
 
 
 def test_jobs_on_a_gpu_go_to_workers_that_offer_one(tmp_path):
+    import distributed
+
     with one_thread(n_workers=1) as cluster:
         address = cluster.scheduler_address
-        with (
-            workers_of(address, tmp_path, wait_s=0.5, gpus_per_worker=1) as workers,
-            pytest.raises(InputError, match=r"no worker offers a GPU .*--resources GPU=1"),
-        ):
-            list(workers.run(square, [2], lost, gpu=True))
-        with workers_of(address, tmp_path, gpus_per_worker=1) as workers:
-            assert [r for r, _ in workers.run(square, [2], lost)] == [4]
-        with workers_of(address, tmp_path) as workers:  # not declared: as on one machine
+        with workers_of(address, tmp_path) as workers:  # nobody offers one: as on one machine
             assert [r for r, _ in workers.run(square, [2], lost, gpu=True)] == [4]
+            assert [r for r, _ in workers.run(square, [2], lost)] == [4]
     with (
         one_thread(n_workers=1, resources={"GPU": 1}) as cluster,
-        workers_of(cluster.scheduler_address, tmp_path, gpus_per_worker=1) as workers,
+        distributed.Client(cluster, set_as_default=False) as client,
+        workers_of(cluster.scheduler_address, tmp_path) as workers,
     ):
-        assert sorted(r for r, _ in workers.run(square, [2, 3], lost, gpu=True)) == [4, 9]
+        cluster.new_spec["options"].pop("resources")
+        cluster.scale(2)
+        client.wait_for_workers(2)
+        offering = {w for w, one in client.scheduler_info()["workers"].items() if one["resources"]}
+        assert len(offering) == 1
+        found = workers.run(where, range(6), lost, gpu=True)
+        assert set(found) == offering
 
 
-def test_all_workers_leave_and_none_comes_back(tmp_path):
+def where(_job):
+    from distributed import get_worker
+
+    return get_worker().address
+
+
+def test_nobody_works_for_an_address(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_workers, "_WORKER_S", 0.5)
     with (
-        one_thread(n_workers=1) as cluster,
-        workers_of(cluster.scheduler_address, tmp_path, wait_s=0.5) as workers,
+        one_thread(n_workers=0) as cluster,
+        workers_of(cluster.scheduler_address, tmp_path) as workers,
+        pytest.raises(InputError, match=r"within 0\.5 s no worker has come to tcp://"),
     ):
-        made = workers.run(slow, range(20), lost)
-        next(made)
-        cluster.scale(0)
-        with pytest.raises(InputError, match=r"all workers are gone .* jobs are left; .*goes on"):
-            list(made)
+        list(workers.run(slow, range(20), lost))
 
 
 def test_the_scheduler_goes(tmp_path):
@@ -219,8 +201,7 @@ def test_the_scheduler_goes(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_a_section_as_many_workers_as_jobs(tmp_path):
-    with open_executor(ExecutorChoice("dask"), Config(), 2, tmp_path, Silence()) as executor:
-        assert not executor.elsewhere
+def test_without_a_scheduler_as_many_workers_as_jobs(tmp_path):
+    with open_executor("dask", None, 2, tmp_path, Silence()) as executor:
         found = list(executor.run(square, range(30), lost))
     assert len({process for _, process in found}) == 2

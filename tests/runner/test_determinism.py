@@ -7,6 +7,7 @@ from madeleine_bench.runner.determinism import Shuffled, check_determinism
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.runner.workers import LocalWorkers
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 from tests.stranger import MEAN, write_stranger
 
@@ -53,8 +54,8 @@ def test_an_encoder_that_changes_is_named_with_how_far(mbench, arguments, here, 
 def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, bcnb, tmp_path):
     card = arguments(MEAN)[2]
     request = Request(
-        (str(card),), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r",
-        config=bcnb.config,
+        (str(card),), ("bcnb-er",), ("linear-probe",),
+        Workspace(tmp_path / "r", config=bcnb.config),
     )  # fmt: skip
     run(request, Silence())
     for folder in ("embeddings", "records"):

@@ -13,11 +13,11 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.failures import Failure
-from madeleine_bench.runner.plan import Request, make_plan
+from madeleine_bench.runner.plan import make_plan
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Silence
-from tests.runner.conftest import contents, files
+from tests.runner.conftest import contents, files, request
 
 QUICK = {"epochs": 2, "min_steps": 0, "warmup_epochs": 1, "patches": 64}
 
@@ -53,7 +53,7 @@ def request_of(catalogue):
             "encoders": ("abmil", "mean-pool"), "tasks": ("aidpath-her2",),
             "protocols": ("finetune",), "source": "phantom", "catalogue": catalogue,
         }  # fmt: skip
-        return Request(**{**choice, "results": results, **more})
+        return request(**{**choice, "results": results, **more})
 
     return make
 

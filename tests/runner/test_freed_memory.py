@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from madeleine_bench import process_memory
+from madeleine_bench import provenance
 
 PINNED = """
 from pathlib import Path
-from madeleine_bench.process_memory import return_freed_memory
+from madeleine_bench.provenance import return_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -38,8 +38,8 @@ def test_another_c_library_is_left_alone(monkeypatch):
         raise OSError("none")
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
-    process_memory._malloc_trim.cache_clear()
+    provenance._malloc_trim.cache_clear()
     try:
-        process_memory.return_freed_memory()
+        provenance.return_freed_memory()
     finally:
-        process_memory._malloc_trim.cache_clear()
+        provenance._malloc_trim.cache_clear()

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from madeleine_bench.data.coverage import LEAST_SHARE
+from madeleine_bench.data.audit_cohort import LEAST_SHARE
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
+from madeleine_bench.specs.workspace import Workspace
 from tests.data.made_cohort import Told
 
 
@@ -23,8 +24,8 @@ def score(bcnb, tmp_path):
     def call(**more):
         told = _Told()
         request = Request(
-            ("mean-pool",), ("bcnb-er",), ("linear-probe",), results=tmp_path / "results",
-            config=bcnb.config, **more,
+            ("mean-pool",), ("bcnb-er",), ("linear-probe",),
+            Workspace(tmp_path / "results", config=bcnb.config), **more,
         )  # fmt: skip
         assert run(request, told).failures == []
         (record,) = ResultStore(tmp_path / "results").records()
@@ -213,7 +214,10 @@ def test_the_audit_reports_a_part_as_error_or_warning(bcnb, tmp_path, mbench):
 def test_phantoms_say_nothing_and_never_stop(tmp_path):
     told = _Told()
     request = Request(
-        ("patch-count",), ("aidpath-her2",), ("linear-probe",), "phantom", tmp_path / "results"
+        ("patch-count",),
+        ("aidpath-her2",),
+        ("linear-probe",),
+        Workspace(tmp_path / "results", "phantom"),
     )
     assert run(request, told).failures == []
     assert told.said == []

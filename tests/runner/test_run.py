@@ -14,15 +14,16 @@ import pytest
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.phantoms.cohort import PhantomCohort
-from madeleine_bench.protocols.fits import FitReport
+from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.jobs import EmbedJob, run_embed_job
 from madeleine_bench.runner.plan import Request, embeddings_key
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
-from tests.runner.conftest import RUN, contents, files, finish, start
+from tests.runner.conftest import RUN, contents, files, finish, request, start
 
 
 class Quiet(Silence):
@@ -45,7 +46,12 @@ def undisturbed(tmp_path_factory):
 
 def small(results, **more):
     choice = {"encoders": ("patch-count",), "tasks": ("aidpath-her2",), "source": "phantom"}
-    return Request(**{**choice, "results": results, **more})
+    return request(**{**choice, "results": results, **more})
+
+
+def of_mean_pool(results, bcnb):
+    workspace = Workspace(results, config=bcnb.config)
+    return Request(("mean-pool",), ("bcnb-er",), ("linear-probe",), workspace)
 
 
 def test_two_processes_and_two_workers_give_the_same_bytes(undisturbed, tmp_path):
@@ -155,11 +161,9 @@ def test_predictions_are_one_row_per_split_and_unit(undisturbed):
 
 
 def test_another_seed_or_signal_is_another_board(tmp_path):
-    from madeleine_bench.runner.cohorts import PhantomChoice
-
     run(small(tmp_path), Quiet())
-    run(small(tmp_path, phantom=PhantomChoice(signal=0.0)), Quiet())
-    run(small(tmp_path, phantom=PhantomChoice(seed=3)), Quiet())
+    run(small(tmp_path, phantom_signal=0.0), Quiet())
+    run(small(tmp_path, phantom_seed=3), Quiet())
     boards = {record.board for record in ResultStore(tmp_path).records()}
     assert boards == {"phantom", "phantom-signal-0", "phantom-seed-3"}
 
@@ -205,10 +209,7 @@ def test_bags_unpacked_again_with_the_same_sizes_and_times_are_scored_as_they_ar
     """Before: the second run printed the score of the former bags (.988 for .662)."""
 
     def scored(results):
-        request = Request(
-            ("mean-pool",), ("bcnb-er",), ("linear-probe",), results=results, config=bcnb.config
-        )
-        report = run(request, Quiet())
+        report = run(of_mean_pool(results, bcnb), Quiet())
         records = sorted(ResultStore(results).records(), key=lambda each: each.made)
         return report.computed, records[-1].scores.main.value
 
@@ -228,10 +229,7 @@ def test_bags_unpacked_again_with_the_same_sizes_and_times_are_scored_as_they_ar
 def test_local_bags_in_any_float_type_and_a_missing_one(bcnb, tmp_path):
     bcnb.bag(4).unlink()
     bcnb.write_bag(5, np.empty((0, 8), dtype=np.float32))
-    request = Request(
-        ("mean-pool",), ("bcnb-er",), ("linear-probe",), results=tmp_path / "r", config=bcnb.config
-    )
-    report = run(request, Quiet())
+    report = run(of_mean_pool(tmp_path / "r", bcnb), Quiet())
     assert report.failures == []
     (record,) = ResultStore(tmp_path / "r").records()
     assert record.source == "local"

@@ -17,11 +17,10 @@ from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides import bag_folder
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.extraction import ExtractionSettings, extract
-from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.extraction import ExtractionSettings, extract_bags
+from madeleine_bench.slides.folder import list_slides, write_pyramid
 from madeleine_bench.slides.patches import PatchSettings
-from madeleine_bench.slides.pyramid import phantom_description, write_pyramid
-from madeleine_bench.slides.reader import Slide
+from madeleine_bench.slides.reader import Slide, phantom_description
 from madeleine_bench.types import Silence
 
 from .conftest import noise, plain_tiff, section
@@ -73,7 +72,8 @@ class Lab:
     def run(self, key="one", **changes):
         settings = replace(self.settings, **changes)
         found = list_slides(self.slides).slides
-        outcomes = extract(found, self.encoder, key, self.folder, settings, self.progress)
+        choice = SimpleNamespace(key=key, load=lambda threads: self.encoder)
+        outcomes = extract_bags(found, choice, self.folder, settings, self.progress)
         return {outcome.slide_id: outcome for outcome in outcomes}
 
     def bags(self):

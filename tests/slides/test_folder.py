@@ -8,8 +8,7 @@ import tifffile
 from PIL import Image
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture
-from madeleine_bench.slides.pyramid import write_pyramid
+from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture, write_pyramid
 from madeleine_bench.slides.reader import Slide
 
 from .conftest import SHARED, noise

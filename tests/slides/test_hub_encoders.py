@@ -23,7 +23,7 @@ from madeleine_bench.slides.patch_encoders import (
     shipped_patch_encoders,
 )
 from madeleine_bench.slides.patch_encoders.hub import pool
-from madeleine_bench.slides.patch_encoders.weights import fit_state
+from madeleine_bench.slides.patch_encoders.torch_encoder import fit_state
 
 TIMM_CARDS = [n for n, e in shipped_patch_encoders().items() if "timm>=1.0" in e.card.requires]
 HUB_CARDS = [*TIMM_CARDS, "conch-v1"]

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.contours import tissue_contours
 from madeleine_bench.slides.overlay import (
     heat_overlay,
     picture_bytes,
     side_by_side,
+    tissue_contours,
     tissue_overlay,
 )
 

@@ -1,4 +1,4 @@
-"""Patch encoders that ship whole, and a stranger's: contract, arithmetic, messages."""
+"""Patch encoders that ship whole, and third-party ones: contract, arithmetic, messages."""
 
 import sys
 
@@ -21,7 +21,7 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.patch_encoders import statistics as stain_texture
 from madeleine_bench.slides.patch_encoders.efficientnet import fold
-from madeleine_bench.slides.patch_encoders.weights import read_state
+from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
 
 SHIPPED = shipped_patch_encoders()
 EMBEDDED = [name for name, entry in SHIPPED.items() if not entry.card.needs]

@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.read_ahead import Batch, Begun, ReadAhead
+from madeleine_bench.slides.extraction import read_ahead
 
 SLIDES = {"a": 5, "b": 0, "c": 3, "d": 7}
 
 
-def ahead(prepare=None, read=None, threads=2, batches=3):
-    return ReadAhead(
+def ahead(prepare=None, read=None, threads=2, batches=3, failed=frozenset()):
+    return read_ahead(
         [Path(name) for name in SLIDES],
         prepare or (lambda path: path.name),
         lambda name: [np.arange(i, i + 1) for i in range(SLIDES[name])],
         read or (lambda name, rows: np.full((1, 1, 1, 3), rows[0], np.uint8)),
         threads,
+        failed,
         batches,
     )
 
 
 def told(item):
-    if isinstance(item, Begun):
-        return item.path.name
-    return f"{item.path.name}{item.pixels.result()[0, 0, 0, 0]}"
+    path, _, pixels = item
+    return path.name if pixels is None else f"{path.name}{pixels.result()[0, 0, 0, 0]}"
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -49,9 +49,10 @@ def test_a_slide_that_cannot_be_prepared_comes_without_batches():
 
     seen = []
     for item in ahead(prepare):
-        if isinstance(item, Begun) and item.path.name == "c":
+        path, ready, pixels = item
+        if pixels is None and path.name == "c":
             with pytest.raises(InputError, match="c is damaged"):
-                item.ready.result()
+                ready.result()
         else:
             seen.append(told(item))
     assert [s for s in seen if s.startswith("c")] == []
@@ -67,10 +68,10 @@ def test_a_failed_read_belongs_to_its_batch_and_the_rest_is_dropped():
             raise InputError("unreadable")
         return np.zeros((1, 1, 1, 3), np.uint8)
 
-    source = ahead(read=read, threads=1, batches=2)
-    for item in source:
-        if isinstance(item, Batch) and item.pixels.exception():
-            source.drop(item.path)
+    failed = set()
+    for path, _, pixels in ahead(read=read, threads=1, batches=2, failed=failed):
+        if pixels is not None and pixels.exception():
+            failed.add(path)
     assert ("d", 1) in read_rows
     assert ("d", 6) not in read_rows
 

@@ -9,19 +9,16 @@ import pytest
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides.bag_folder import BagFolder
-from madeleine_bench.slides.extraction import ExtractionSettings, extract
-from madeleine_bench.slides.folder import list_slides
-from madeleine_bench.slides.patch_encoders import find_patch_encoder, patch_fingerprint
+from madeleine_bench.slides.extraction import EncoderChoice, ExtractionSettings, extract_bags
+from madeleine_bench.slides.folder import list_slides, write_pyramid
+from madeleine_bench.slides.patch_encoders import find_patch_encoder
 from madeleine_bench.slides.patches import PatchSettings
-from madeleine_bench.slides.pyramid import write_pyramid
-from madeleine_bench.slides.slide_jobs import EncoderChoice, extract_by_jobs
 from madeleine_bench.types import Silence
 
 from .conftest import section
 
 SETTINGS = ExtractionSettings(patches=PatchSettings(patch_px=64, mpp=1.0), batch=10)
-CHOICE = EncoderChoice(find_patch_encoder("stain-texture"), "cpu", "auto", None)
-KEY = patch_fingerprint(CHOICE.entry)
+CHOICE = EncoderChoice(find_patch_encoder("stain-texture"), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +44,12 @@ def bags(folder):
 def by_jobs(slides, out, run, settings=SETTINGS):
     folder = BagFolder(out, settings.patches, "stain-texture")
     found = list_slides(slides).slides
-    return extract_by_jobs(found, CHOICE, KEY, folder, settings, Silence(), run)
+    return extract_bags(found, CHOICE, folder, settings, Silence(), run)
 
 
 def test_jobs_make_the_bags_of_one_process(slides, tmp_path, monkeypatch):
     folder = BagFolder(tmp_path / "one", SETTINGS.patches, "stain-texture")
-    whole = extract(list_slides(slides).slides, CHOICE.load(1), KEY, folder, SETTINGS, Silence())
+    whole = extract_bags(list_slides(slides).slides, CHOICE, folder, SETTINGS, Silence())
     monkeypatch.chdir(tmp_path)
     parts = by_jobs(slides, folder.root.with_name("two").relative_to(tmp_path), backwards)
     timeless = [replace(outcome, seconds=0.0) for outcome in parts]
@@ -67,7 +64,7 @@ def test_jobs_make_the_bags_of_one_process(slides, tmp_path, monkeypatch):
 def test_a_slide_that_ends_its_process_is_named(slides, tmp_path):
     def deadly(work, jobs, lost, *, gpu):
         for job in jobs:
-            yield lost(job, "its worker died") if job.slide.stem == "1" else work(job)
+            yield lost(job, "its worker died") if job.stem == "1" else work(job)
 
     outcomes = by_jobs(slides, tmp_path, deadly)
     assert [(o.slide_id, o.status) for o in outcomes] == [
@@ -82,17 +79,17 @@ def test_paths_reach_the_processes_absolute(slides, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "patches").mkdir()
     settings = replace(SETTINGS, patch_folder=(tmp_path / "patches").relative_to(tmp_path))
-    seen = []
+    seen, given = [], {}
 
     def listed(work, jobs, lost, *, gpu):
         seen.extend(jobs)
+        given.update(work.keywords)
         return iter(())
 
     assert by_jobs(slides, tmp_path / "out", listed, settings) == []
-    for job in seen:
-        assert job.slide.is_absolute()
-        assert job.folder.root.is_absolute()
-        assert job.settings.patch_folder == tmp_path / "patches"
+    assert all(slide.is_absolute() for slide in seen)
+    assert given["folder"].root.is_absolute()
+    assert given["settings"].patch_folder == tmp_path / "patches"
 
 
 def test_one_run_writes_to_a_folder(slides, tmp_path):

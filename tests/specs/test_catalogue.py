@@ -220,7 +220,7 @@ def test_canonical_word_is_stable(text):
 def test_the_committed_schema_is_the_current_one(kind):
     import json
 
-    from madeleine_bench.cli.descriptions import SCHEMAS
+    from madeleine_bench.cli.tasks import schemas
 
     committed = json.loads((TASKS / "schema" / f"{kind}.json").read_text())
-    assert committed == SCHEMAS[kind].model_json_schema(), f"mbench tasks schema {kind} --out ..."
+    assert committed == schemas()[kind].model_json_schema(), f"mbench tasks schema {kind} --out ..."

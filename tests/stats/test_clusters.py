@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.stats.clusters import cluster_draws, cluster_mean, clusters_of
+from madeleine_bench.stats.ranks import cluster_draws, cluster_mean, clusters_of
 
 COHORTS = ["a", "a", "a", "b", "b", "c", "d", "d"]
 WEIGHTS = [0.1, 0.05, 0.05, 0.2, 0.1, 0.2, 0.2, 0.1]

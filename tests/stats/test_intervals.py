@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from benchmarks.interval_calibration import COHORTS, OUT, SURVIVAL, table, trial
-from madeleine_bench.protocols.scored_units import design_of
+from madeleine_bench.protocols.scoring import design_of
 from madeleine_bench.stats.intervals import (
     LEAST_PER_TEST,
     LEAST_RARE_CASES,

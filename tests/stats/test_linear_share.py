@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.stats import linear_share as module
-from madeleine_bench.stats.linear_share import linear_share
+from madeleine_bench.stats import similarity as module
+from madeleine_bench.stats.similarity import linear_share
 
 
 def matrix(rows, width, *seed):

@@ -20,6 +20,7 @@ from madeleine_bench.runner.run import run
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import record_id
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.pack import pack
 from madeleine_bench.submissions.parsing import parse_embeddings
 from madeleine_bench.submissions.scaffold import new_encoder
@@ -87,7 +88,7 @@ def first(tmp_path_factory, catalogue) -> Submitted:
     results = root / "results"
     report = run(
         Request(
-            (str(card), "max-pool"), TASKS, (PROTOCOL,), "local", results, config=cohort.config
+            (str(card), "max-pool"), TASKS, (PROTOCOL,), Workspace(results, "local", cohort.config)
         ),
         Silence(),
     )

@@ -6,6 +6,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import Weights
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest, open_own_cohorts
 from madeleine_bench.submissions.pack import pack
@@ -25,8 +26,8 @@ def ours(first, catalogue, tmp_path_factory):
     """A bundle of an encoder that ships."""
     folder = tmp_path_factory.mktemp("ours")
     run(
-        Request(("max-pool",), ("bcnb-er",), (PROTOCOL,), "local", folder / "results",
-                config=first.cohort.config),
+        Request(("max-pool",), ("bcnb-er",), (PROTOCOL,),
+                Workspace(folder / "results", "local", first.cohort.config)),
         Silence(),
     )  # fmt: skip
     return pack("max-pool", folder / "results", folder / "max-pool.zip", None, catalogue).path
@@ -79,7 +80,9 @@ def test_a_consistent_leak_passes_v1_and_fails_v2(first, catalogue, mbench, tmp_
     results = tmp_path / "results"
     card = str(cheat / "card.yaml")
     report = run(
-        Request((card,), ("bcnb-er",), (PROTOCOL,), "local", results, config=first.cohort.config),
+        Request(
+            (card,), ("bcnb-er",), (PROTOCOL,), Workspace(results, "local", first.cohort.config)
+        ),
         Silence(),
     )
     assert not report.failures

@@ -3,7 +3,6 @@
 import json
 import re
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.hashing import hash_array
-from madeleine_bench.runner.cohorts import PhantomChoice, open_cohort
+from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record, record_id
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.cohorts import VerifyRequest
 from madeleine_bench.submissions.duplicates import (
@@ -128,9 +128,7 @@ HONEST = ("madeleine", "madeleine-se", "intra-ssl", "max-pool", "untrained")
 @lru_cache
 def phantoms(slides):
     """Embeddings by shipped encoders of the first slides of the phantom of bcnb."""
-    data = open_cohort(
-        load_catalogue(), "bcnb", "phantom", Config(), Path("cache"), PhantomChoice()
-    ).data
+    data = open_cohort(Workspace(source="phantom"), load_catalogue(), "bcnb", Config()).data
     encoders = {name: load_encoder(shipped_encoders()[name]) for name in ("mean-pool", *HONEST)}
     return embed_slides(encoders, data, slides_with_bags(data)[:slides])[0]
 

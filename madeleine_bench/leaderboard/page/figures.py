@@ -1,175 +1,129 @@
-"""Figures of scores: intervals in a table's row, one task's forest, score against cost."""
+"""Every figure of the pages, from the board document: each kind of curve is drawn here once."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from madeleine_bench.leaderboard.page.svg import (
+    Axis,
+    bottom_axis,
     cut,
-    decades,
+    dot,
     element,
     figure_svg,
-    found,
+    left_axis,
     line,
-    linear,
-    logarithmic,
     reach,
-    round_ticks,
     words_at,
 )
-from madeleine_bench.leaderboard.page.wording import interval, number, seconds, short_count
+from madeleine_bench.leaderboard.page.text import interval, number, p_value, seconds, short_count
 
+_DAYS_A_YEAR = 365.25
 _STRIP = (210, 18)
 
 
-def mean_reach(board: dict[str, Any]) -> tuple[float, float]:
-    """Return the ends of the axis for a board's means: those of the ranked, where there are any.
+def mean_axis(board: dict[str, Any]) -> Axis:
+    """Return the axis of a board's means: it holds those of the ranked, where there are any.
 
     A control far below, or an unchecked claim far above, would press the ranked into a corner; what
     lies outside is drawn as an arrow at the edge.
     """
     ranked = [e for e in board["encoders"] if e["rank"] is not None]
-    values = []
-    for encoder in ranked or board["encoders"]:
-        values += found([encoder["mean"], *(encoder["mean_ci95"] or [])])
-    return reach(values or [0.0, 1.0])
+    values = [
+        value
+        for encoder in ranked or board["encoders"]
+        for value in (encoder["mean"], *(encoder["mean_ci95"] or []))
+        if value is not None
+    ]
+    return Axis(*reach(values or [0.0, 1.0]), 8, _STRIP[0] - 8)
 
 
-def strip_axis(ends: tuple[float, float], phantom: bool) -> Markup:
+def strip_axis(axis: Axis, phantom: bool) -> Markup:
     """Return the axis that heads the column of interval strips."""
-    width, height = _STRIP
-    scale = linear(*ends, 8, width - 8)
-    marks = [words_at(scale(t), 12, f"{t:.1f}") for t in round_ticks(*ends, 4)]
-    marks += [line(scale(t), 15, scale(t), height, "axis") for t in round_ticks(*ends, 4)]
-    label = f"Axis from {number(ends[0], 2)} to {number(ends[1], 2)}"
-    return _plain_svg(width, height, label, phantom, *marks)
+    parts = [words_at(axis(t), 12, f"{t:.1f}") for t in axis.ticks(4)]
+    parts += [line(axis(t), 15, axis(t), _STRIP[1], "axis") for t in axis.ticks(4)]
+    label = f"Axis from {number(axis.low, 2)} to {number(axis.high, 2)}"
+    return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
 
 
 def interval_strip(
-    encoder: dict[str, Any], ends: tuple[float, float], baseline: float | None, phantom: bool
+    encoder: dict[str, Any], axis: Axis, baseline: float | None, phantom: bool
 ) -> Markup:
     """Return a row's intervals: thin with other cohorts, thick within these; a stroke: mean."""
-    width, height = _STRIP
-    scale, middle = linear(*ends, 8, width - 8), height / 2
+    mean, height = encoder["mean"], _STRIP[1]
     parts = []
-    if ends[0] <= 0.0 <= ends[1]:
-        parts.append(line(scale(0.0), 1, scale(0.0), height - 1, "zero"))
+    if axis.low <= 0.0 <= axis.high:
+        parts.append(line(axis(0.0), 1, axis(0.0), height - 1, "zero"))
     if baseline is not None:
-        parts.append(line(scale(baseline), 0, scale(baseline), height, "baseline"))
+        parts.append(line(axis(baseline), 0, axis(baseline), height, "baseline"))
     for key, style in (("mean_ci95", "thin"), ("mean_ci95_cases", "thick")):
         if encoder[key] is not None:
-            low, high = encoder[key]
-            parts.append(line(scale(low), middle, scale(high), middle, style))
-    parts.append(_mean_mark(encoder["mean"], ends, scale(encoder["mean"]), height))
-    label = f"Mean {number(encoder['mean'])}, 95% interval {interval(encoder['mean_ci95'])}"
-    return _plain_svg(width, height, label, phantom, *parts)
-
-
-def _mean_mark(mean: float, ends: tuple[float, float], x: float, height: int) -> Markup:
-    """Return a stroke at the mean, or an arrow at the edge that it lies beyond."""
-    if ends[0] <= mean <= ends[1]:
-        return line(x, 2, x, height - 2, "point")
-    turn = -6 if mean < ends[0] else 6
-    return element("path", d=f"M{x:.1f} 4l{turn} 5l{-turn} 5Z", class_="arrow")
-
-
-def _plain_svg(width: int, height: int, label: str, phantom: bool, *parts: Markup) -> Markup:
-    # Too low for a stamp that can be read: the section's watermark runs behind, the title says it.
-    said = f"PHANTOM, synthetic data. {label}" if phantom else label
-    return element(
-        "svg", element("title", said), *parts,
-        viewbox=f"0 0 {width} {height}", width=width, height=height, role="img", class_="strip",
-    )  # fmt: skip
+            low, high = map(axis, encoder[key])
+            parts.append(line(low, height / 2, high, height / 2, style))
+    if axis.low <= mean <= axis.high:
+        parts.append(line(axis(mean), 2, axis(mean), height - 2, "point"))
+    else:
+        turn = -6 if mean < axis.low else 6
+        path = f"M{axis(mean):.1f} 4l{turn} 5l{-turn} 5Z"
+        parts.append(element("path", d=path, class_="arrow"))
+    label = f"Mean {number(mean)}, 95% interval {interval(encoder['mean_ci95'])}"
+    return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
 
 
 def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom: bool) -> Markup:
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
-    width, left, step = 720, 200, 22
-    height = 50 + step * len(rows)
+    width, step = 720, 22
+    bottom = 16 + step * len(rows)
     values = [v for _, cell in rows for v in (cell["value"], *(cell["ci95"] or []), cell["chance"])]
-    low, high = reach(values)
-    scale = linear(low, high, left, width - 70)
-    bottom = height - 34
-    parts = _bottom_axis(scale, (low, high), bottom, metric, (left + width - 70) / 2)
-    chance = rows[0][1]["chance"]
-    parts += [line(scale(chance), 6, scale(chance), bottom, "baseline")]
-    for index, (label, cell) in enumerate(rows):
-        parts += _forest_row(label, cell, 18 + step * index, scale, left, width)
-    said = f"{metric} of {len(rows)} encoders with 95% intervals; dashed line: chance"
-    return figure_svg(width, height, said, phantom, *parts)
-
-
-def _forest_row(
-    label: str, cell: dict[str, Any], y: float, scale: Any, left: int, width: int
-) -> list[Markup]:
-    low, high = cell["ci95"] or (cell["value"], cell["value"])  # without one, the dot alone
-    return [
-        words_at(left - 10, y + 4, cut(label, 28), "name", "end"),
-        line(scale(low), y, scale(high), y, "thick"),
-        element("circle", cx=scale(cell["value"]), cy=float(y), r=4, class_="dot"),
-        words_at(width - 4, y + 4, number(cell["value"]), "value", "end"),
-    ]
-
-
-def _bottom_axis(
-    scale: Any, ends: tuple[float, float], y: float, title: str, middle: float
-) -> list[Markup]:
-    ticks = round_ticks(*ends)
-    parts = [line(scale(ends[0]), y, scale(ends[1]), y, "axis")]
-    parts += [line(scale(t), 6, scale(t), y, "grid") for t in ticks]
-    parts += [words_at(scale(t), y + 14, f"{t:.2f}") for t in ticks]
-    return [*parts, words_at(middle, y + 29, title, "title")]
+    across = Axis(*reach(values), 200, width - 70)
+    chance = across(rows[0][1]["chance"])
+    parts = bottom_axis(across, bottom, across.ticks(), "{:.2f}".format, metric, bottom - 6)
+    parts.append(line(chance, 6, chance, bottom, "baseline"))
+    for place, (label, cell) in enumerate(rows):
+        y, value = 18 + step * place, cell["value"]
+        low, high = cell["ci95"] or (value, value)  # without one, the dot alone
+        parts += [
+            words_at(across.start - 10, y + 4, cut(label, 28), "name", "end"),
+            line(across(low), y, across(high), y, "thick"),
+            dot(across(value), y),
+            words_at(width - 4, y + 4, number(value), "value", "end"),
+        ]
+    label = f"{metric} of {len(rows)} encoders with 95% intervals; dashed line: chance"
+    return figure_svg(width, bottom + 34, label, phantom, *parts)
 
 
 def cost_scatter(board: dict[str, Any], key: str, title: str) -> Markup | None:
     """Return the mean against a cost on a log axis; None where no encoder has both numbers."""
-    points = [
-        (e["label"], float(e[key]), e) for e in board["encoders"]
-        if e[key] and e["mean"] is not None
-    ]  # fmt: skip
-    if not points:
+    encoders = [e for e in board["encoders"] if e[key] and e["mean"] is not None]
+    if not encoders:
         return None
     width, height, left, bottom = 560, 330, 52, 286
-    costs = [cost for _, cost, _ in points]
-    span = (min(costs) / 1.8, max(costs) * 6)
-    means = [v for _, _, e in points for v in (e["mean"], *(e["mean_ci95_cases"] or []))]
-    ends = reach([*means, 0.0])
-    across = logarithmic(*span, left, width - 10)
-    up = linear(*ends, bottom, 10)
-    parts = _scatter_axes(across, up, span, ends, title, key)
-    taken: list[tuple[float, float]] = []
-    for label, cost, encoder in sorted(points, key=lambda p: -p[2]["mean"]):
-        parts += _point(across(cost), up, encoder, label, taken)
-    said = f"Mean against {title} of {len(points)} encoders, with 95% intervals (same cohorts)"
-    return figure_svg(width, height, said, bool(board["phantom"]), *parts)
-
-
-def _scatter_axes(
-    across: Any, up: Any, span: tuple[float, float], ends: tuple[float, float], title: str, key: str
-) -> list[Markup]:
-    left, right, bottom = across(span[0]), across(span[1]), up(ends[0])
-    parts = [line(left, bottom, right, bottom, "axis"), line(left, bottom, left, 10, "axis")]
-    for tick in round_ticks(*ends):
-        parts.append(line(left, up(tick), right, up(tick), "grid"))
-        parts.append(words_at(left - 6, up(tick) + 4, f"{tick:.1f}", anchor="end"))
+    costs = [e[key] for e in encoders]
+    means = [v for e in encoders for v in (e["mean"], *(e["mean_ci95_cases"] or []))]
+    low, high = math.log10(min(costs) / 1.8), math.log10(max(costs) * 6)
+    across = Axis(low, high, left, width - 10)
+    up = Axis(*reach([*means, 0.0]), bottom, 10)
+    powers = range(math.ceil(low), math.floor(high) + 1)
     write = seconds if key == "seconds_per_slide" else short_count
-    for power in decades(*span):
-        parts.append(line(across(power), bottom, across(power), bottom + 5, "axis"))
-        parts.append(words_at(across(power), bottom + 17, write(power)))
-    parts.append(words_at((left + right) / 2, bottom + 36, f"{title} (log scale)", "title"))
+    title_below = f"{title} (log scale)"
+    parts = bottom_axis(across, bottom, powers, lambda power: write(10.0**power), title_below)
+    parts += left_axis(up, left, across.end, up.ticks(), "{:.1f}".format)
     middle = (bottom + 10) / 2
-    parts.append(
-        element(
-            "text", "mean, chance-corrected", x=14, y=middle, textanchor="middle",
-            transform=f"rotate(-90 14 {middle:.0f})", class_="title",
-        )
-    )  # fmt: skip
-    return parts
+    parts.append(element(
+        "text", "mean, chance-corrected", x=14, y=middle, text_anchor="middle", class_="title",
+        transform=f"rotate(-90 14 {middle:.0f})",
+    ))  # fmt: skip
+    taken: list[tuple[float, float]] = []
+    for encoder in sorted(encoders, key=lambda e: -e["mean"]):
+        parts += _point(across(math.log10(encoder[key])), up, encoder, taken)
+    label = f"Mean against {title} of {len(encoders)} encoders, with 95% intervals (same cohorts)"
+    return figure_svg(width, height, label, board["phantom"], *parts)
 
 
 def _point(
-    x: float, up: Any, encoder: dict[str, Any], label: str, taken: list[tuple[float, float]]
+    x: float, up: Axis, encoder: dict[str, Any], taken: list[tuple[float, float]]
 ) -> list[Markup]:
     """Return a dot, its interval, and its name moved down until it is clear of the others."""
     y = up(encoder["mean"])
@@ -179,8 +133,150 @@ def _point(
     taken.append((x, place))
     parts = [line(x + 5, y, x + 10, place - 4, "leader")] if abs(place - y - 4) > 3 else []
     if encoder["mean_ci95_cases"]:
-        low, high = encoder["mean_ci95_cases"]
-        parts.append(line(x, up(low), x, up(high), "thin"))
-    shape = "dot" if encoder["rank"] is not None else "dot hollow"
-    parts.append(element("circle", cx=float(x), cy=float(y), r=4.5, class_=shape))
-    return [*parts, words_at(x + 12, place, cut(label, 24), "name", "start")]
+        low, high = map(up, encoder["mean_ci95_cases"])
+        parts.append(line(x, low, x, high, "thin"))
+    parts.append(dot(x, y, "dot" if encoder["rank"] is not None else "dot hollow"))
+    return [*parts, words_at(x + 12, place, cut(encoder["label"], 24), "name", "start")]
+
+
+def critical_difference(board: dict[str, Any]) -> Markup | None:
+    """Return the diagram of Demsar (2006), best rank at the left; None where there is none."""
+    content = board["critical_difference"]
+    if not content or len(content["mean_ranks"]) < 2:
+        return None
+    ranks, width, y = content["mean_ranks"], 760, 56
+    order = sorted(ranks, key=lambda label: (ranks[label], label))
+    count, half = len(order), (len(order) + 1) // 2
+    across = Axis(1, count, 220, 540)
+    parts = [line(across.start, y, across.end, y, "axis")]
+    for place in range(1, count + 1):
+        x = across(place)
+        parts += [line(x, y - 5, x, y, "axis"), words_at(x, y - 9, str(place))]
+    difference = content["critical_difference"]
+    end = min(across.start + (across(2) - across.start) * difference, width - 60.0)
+    parts.append(line(across.start, 18, end, 18, "thick"))
+    parts += [line(x, 14, x, 22, "axis") for x in (across.start, end)]
+    words = f"critical difference {number(difference, 2)}"
+    parts.append(words_at(end + 8, 22, words, "name", "start"))
+    groups = sorted(([ranks[label] for label in group] for group in content["groups"]), key=min)
+    for level, places in enumerate(groups):
+        low, high, height = across(min(places)), across(max(places)), y + 10 + 8 * level
+        parts.append(line(low - 3, height, high + 3, height, "bar"))
+    first = y + 20 + 8 * len(groups)
+    for place, label in enumerate(order):
+        left = place < half
+        height = first + 18 * (place if left else count - 1 - place)
+        edge, turn = (206, -5) if left else (554, 5)
+        elbow = f"M{across(ranks[label]):.1f} {y}V{height:.1f}H{edge}"
+        words = f"{cut(label, 26)}  {number(ranks[label], 2)}"
+        parts.append(element("path", d=elbow, class_="elbow"))
+        anchor = "end" if left else "start"
+        parts.append(words_at(edge + turn, height + 4, words, "name", anchor))
+    label = ", ".join(f"{label} {number(ranks[label], 2)}" for label in order)
+    label = f"Critical-difference diagram of mean ranks: {label}"
+    return figure_svg(width, first + 18 * half + 8, label, board["phantom"], *parts)
+
+
+def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
+    """Return the curves of low risk (solid) and high risk (dashed) with their 95% bands.
+
+    Args:
+        curves: `low` and `high`, each None or a curve, and the tests between them, as in
+            leaderboard.json.
+        label: whose risk it is.
+        phantom: whether the data are synthetic.
+    """
+    width, height, left, top, bottom = 440, 296, 46, 30, 250
+    groups = {name: curves[name] for name in ("low", "high") if curves[name] is not None}
+    days = [day for curve in groups.values() for day in curve["time_days"]]
+    across = Axis(0, max([0.1, *(day / _DAYS_A_YEAR for day in days)]), left, width - 12)
+    up = Axis(0, 1, bottom, top)
+    parts = bottom_axis(across, bottom, across.ticks(6), "{:g}".format, "years")
+    parts += left_axis(up, left, across.end, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.2f}".format)
+    for name, curve in groups.items():
+        upper, lower, middle = (
+            _steps(curve["time_days"], curve[key], across, up)
+            for key in ("upper", "lower", "survival")
+        )
+        band = "M" + "L".join([*upper, *reversed(lower)]) + "Z"
+        x = left + (190 if name == "high" else 0)
+        words = f"{name} risk, {curve['events']} of {curve['n']}"
+        parts += [
+            element("path", d=band, class_=f"band {name}"),
+            element("path", d="M" + "L".join(middle), class_=f"curve {name}"),
+            element("path", d=f"M{x:.0f} 12h26", class_=f"curve {name}"),
+            words_at(x + 32, 16, words, "name", "start"),
+        ]
+    label = f"Survival by risk of {label}. {curves_summary(curves)}"
+    return figure_svg(width, height, label, phantom, *parts)
+
+
+def _steps(days: list[float], shares: list[float], across: Axis, up: Axis) -> list[str]:
+    """Return the corners of a step function that starts at (0, 1)."""
+    corners, share = [f"{across(0):.1f} {up(1):.1f}"], 1.0
+    for day, after in zip(days, shares, strict=True):
+        x = across(day / _DAYS_A_YEAR)
+        corners += [f"{x:.1f} {up(share):.1f}", f"{x:.1f} {up(after):.1f}"]
+        share = after
+    return corners
+
+
+def curves_summary(curves: dict[str, Any]) -> str:
+    """Return the counts, the log-rank p and the hazard ratio as one sentence."""
+    low, high = (
+        f"{curve['events']} events in {curve['n']}" if curve else "nobody"
+        for curve in (curves["low"], curves["high"])
+    )
+    ratio = _with_interval("hazard ratio", curves, "hazard_ratio")
+    return (
+        f"Low risk: {low}; high risk: {high}; log-rank p {p_value(curves['logrank_p'])}; {ratio}."
+    )
+
+
+def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Markup | None:
+    """Return the groups with their 95% intervals; on the diagonal the predictions came true.
+
+    None where no survival was predicted, or nobody is watched until the day.
+
+    Args:
+        curves: with `calibration`, as in leaderboard.json.
+        label: whose predictions they are.
+        phantom: whether the data are synthetic.
+    """
+    content = curves.get("calibration") or {"groups": []}
+    groups = [
+        (g["predicted"], g["observed"], *(g["ci95"] or (g["observed"], g["observed"])))
+        for g in content["groups"]
+        if g["observed"] is not None
+    ]
+    if not groups:
+        return None
+    left, right, top, bottom = 46, 238, 8, 200
+    low = max(0.0, min(map(min, groups)) - 0.02)
+    across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
+    ticks, write = up.ticks(4), "{:.2f}".format
+    title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
+    parts = bottom_axis(across, bottom, ticks, write, title)
+    parts += left_axis(up, left, right, ticks, write)
+    parts.append(line(left, bottom, right, top, "zero"))
+    for predicted, observed, least, most in groups:
+        x = across(predicted)
+        parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
+    label = f"Calibration of {label}. {calibration_summary(curves)}"
+    return figure_svg(440, 246, label, phantom, *parts)
+
+
+def calibration_summary(curves: dict[str, Any]) -> str:
+    """Return slope and observed over expected as one sentence; "" where nothing was predicted."""
+    content = curves.get("calibration")
+    if not content:
+        return ""
+    slope = _with_interval("Calibration slope", content, "slope")
+    ratio = _with_interval("observed over expected events", content, "observed_over_expected")
+    return f"{slope}; {ratio}; 1 is right for both."
+
+
+def _with_interval(name: str, content: dict[str, Any], key: str) -> str:
+    ends = content[f"{key}_ci95"]
+    words = f"{name} {number(content[key], 2)}"
+    return f"{words} (95% {interval(ends, 2)})" if ends else words

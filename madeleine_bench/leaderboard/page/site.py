@@ -1,8 +1,9 @@
 """The whole site from one document: an index that holds everything, and a page for each thing."""
 
 import json
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,35 +13,15 @@ from markupsafe import Markup
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.page import wording
-from madeleine_bench.leaderboard.page.calibration_figure import (
-    calibration_plot,
-    calibration_summary,
-)
-from madeleine_bench.leaderboard.page.columns import columns_of, legend
-from madeleine_bench.leaderboard.page.curve_figure import kaplan_meier
-from madeleine_bench.leaderboard.page.curve_figure import summary as curve_summary
-from madeleine_bench.leaderboard.page.duels import published_table, verdict, win_matrix
-from madeleine_bench.leaderboard.page.figures import (
-    cost_scatter,
-    mean_reach,
-    strip_axis,
-    task_forest,
-)
-from madeleine_bench.leaderboard.page.rank_figure import critical_difference
-from madeleine_bench.leaderboard.page.rows import row_groups, shade, warnings
-from madeleine_bench.leaderboard.page.safety import (
-    checked_slug,
-    content_policy,
-    linked,
-    protocol_slug,
-    script_json,
-)
+from madeleine_bench.leaderboard.page import figures, tables, text
+from madeleine_bench.leaderboard.page.text import checked_slug
 
+Json = dict[str, Any]
 _UP = "../../../"
+_COSTS = (("parameters", "number of parameters"), ("seconds_per_slide", "seconds per slide"))
 
 
-def write_site(document: dict[str, Any], folder: Path) -> list[Path]:
+def write_site(document: Json, folder: Path) -> list[Path]:
     """Return the paths of the pages written under a folder, the index first.
 
     Raises:
@@ -49,8 +30,8 @@ def write_site(document: dict[str, Any], folder: Path) -> list[Path]:
     """
     check_site_folder(folder)
     written = []
-    for name, text in page_files(document).items():
-        write_text(folder / name, text)
+    for name, page in page_files(document).items():
+        write_text(folder / name, page)
         written.append(folder / name)
     # A page of an encoder that left the board must not stay on the site.
     for part in ("tasks", "encoders"):
@@ -86,27 +67,54 @@ def _is_site(folder: Path) -> bool:
         return False
 
 
-def page_files(document: dict[str, Any]) -> dict[str, str]:
+def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:
+    """Serve a site on 127.0.0.1 until interrupted; `ready` is told the address.
+
+    Port 0 takes any that is free.
+
+    Raises:
+        InputError: the folder holds no pages, or the port cannot be had.
+    """
+    if not (folder / "index.html").is_file():
+        raise InputError(f"{folder} holds no index.html; build the pages there first")
+    if not 0 <= port <= 65535:
+        raise InputError(f"{port} is no port: give 1 to 65535, or 0 for any that is free")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise InputError(
+            f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any"
+        ) from error
+    with server:
+        try:
+            ready(f"http://127.0.0.1:{server.server_port}/")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def page_files(document: Json) -> dict[str, str]:
     """Return the text of every page by its path; equal documents give equal texts.
 
     Raises:
         InputError: a name in the document cannot name a file, or the document is of another kind.
     """
     content = _normal(document)
-    boards = [_board_view(board, index) for index, board in enumerate(content["boards"])]
-    pages = {"index.html": _index(content, boards)}
-    for view in boards:
-        for name, text in _detail_pages(content, view):
+    views = [_board_view(board, index) for index, board in enumerate(content["boards"])]
+    pages = {"index.html": _index(content, views)}
+    for view in views:
+        for name, page in _detail_pages(content, view):
             if name in pages:
                 raise InputError(f"two pages of the leaderboard would share the name {name}")
-            pages[name] = text
+            pages[name] = page
     return pages
 
 
-def _normal(document: dict[str, Any]) -> dict[str, Any]:
+def _normal(document: Json) -> Json:
     # Equal documents may list their keys in another order; sorted, they give equal bytes.
     try:
-        content: dict[str, Any] = json.loads(json.dumps(document, sort_keys=True, allow_nan=False))
+        content: Json = json.loads(json.dumps(document, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(f"the board document is not plain JSON: {error}") from error
     if content.get("schema_version") != 1:
@@ -117,122 +125,94 @@ def _normal(document: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _board_view(board: dict[str, Any], index: int) -> dict[str, Any]:
-    where = f"{checked_slug(board['name'], 'board name')}/{protocol_slug(board['protocol'])}"
+def _board_view(board: Json, index: int) -> Json:
+    protocol = checked_slug(board["protocol"].replace("/", "-"), "protocol")
+    where = f"{checked_slug(board['name'], 'board name')}/{protocol}"
     for task in board["tasks"]:
         checked_slug(task["id"], "task id")
-    groups = row_groups(board, f"encoders/{where}")
     return {
         "id": f"b{index}",
         "key": f"{board['name']}/{board['protocol']}",
         "where": where,
         "board": board,
-        "columns": columns_of(board),
-        "groups": groups,
-        "rows": [row for group in groups for row in group.rows],
-        "axis": strip_axis(mean_reach(board), bool(board["phantom"])),
-        "ranks": critical_difference(board),
-        "costs": _costs(board),
-        "matrix": win_matrix(board),
+        "columns": tables.columns_of(board),
+        "groups": tables.row_groups(board, f"encoders/{where}"),
+        "axis": figures.strip_axis(figures.mean_axis(board), board["phantom"]),
+        "ranks": figures.critical_difference(board),
+        "costs": [(key, title, figures.cost_scatter(board, key, title)) for key, title in _COSTS],
+        "matrix": tables.win_matrix(board),
         "curves": _curves(board),
     }
 
 
-def _costs(board: dict[str, Any]) -> list[dict[str, Any]]:
-    axes = (("parameters", "number of parameters"), ("seconds_per_slide", "seconds per slide"))
-    return [
-        {
-            "title": title,
-            "drawing": cost_scatter(board, key, title),
-            "unknown": [e["label"] for e in board["encoders"] if e[key] is None],
-            "zero": [e["label"] for e in board["encoders"] if e[key] == 0],
-            "no_mean": [e["label"] for e in board["encoders"] if e[key] and e["mean"] is None],
-        }
-        for key, title in axes
-    ]
-
-
-def _curves(board: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    order = [e["label"] for e in board["encoders"]]
+def _curves(board: Json) -> dict[str, list[Json]]:
+    """Return by task the survival figures of each encoder that has them."""
     return {
         task["id"]: [
-            {"label": label, "index": order.index(label), "summary": curve_summary(curves[label]),
-             "drawing": kaplan_meier(curves[label], label, bool(board["phantom"])),
-             "calibration": calibration_plot(curves[label], label, bool(board["phantom"])),
-             "calibration_summary": calibration_summary(curves[label])}
-            for label in order if label in curves
+            {"label": e["label"], "index": index, "summary": figures.curves_summary(curves),
+             "drawing": figures.kaplan_meier(curves, e["label"], board["phantom"]),
+             "calibration": figures.calibration_plot(curves, e["label"], board["phantom"]),
+             "calibration_summary": figures.calibration_summary(curves)}
+            for index, e in enumerate(board["encoders"]) if (curves := by_label.get(e["label"]))
         ]
-        for task in board["tasks"] if (curves := board["survival"].get(task["id"]))
+        for task in board["tasks"] if (by_label := board["survival"].get(task["id"]))
     }  # fmt: skip
 
 
-def _index(content: dict[str, Any], boards: list[dict[str, Any]]) -> str:
-    slim = [{k: v for k, v in b.items() if k != "survival"} for b in content["boards"]]
+def _index(content: Json, views: list[Json]) -> str:
     data = {
         "boards": [
-            {**board, "id": view["id"], "key": view["key"], "where": view["where"],
-             "columns": [{"key": c.key, "head": c.head, "shown": c.shown} for c in view["columns"]]}
-            for board, view in zip(slim, boards, strict=True)
+            {key: value for key, value in view["board"].items() if key != "survival"}
+            | {key: view[key] for key in ("id", "key", "where", "columns")}
+            for view in views
         ],
-        "wording": {"marks": wording.MARKS, "verified": wording.VERIFIED, "names": wording.NAMES},
-    }  # fmt: skip
-    phantoms = [bool(board["phantom"]) for board in content["boards"]]
+        "wording": {"marks": text.MARKS, "verified": text.VERIFIED, "names": text.NAMES},
+    }
+    phantoms = [board["phantom"] for board in content["boards"]]
     title = "Slide encoders, ranked with their uncertainty"
     if any(phantoms):
         title = f"PHANTOM: {title}" if all(phantoms) else f"{title} (real and PHANTOM boards)"
     return _render(
         "index.html", ("theme.js", "board.js"), title=title, phantom=all(phantoms) and phantoms,
-        content=content, boards=boards, legend=legend(), data=script_json(data), root="",
-        published=published_table(content["published"]),
+        content=content, boards=views, data=text.script_json(data), root="",
+        published=tables.published_table(content["published"]),
     )  # fmt: skip
 
 
-def _detail_pages(content: dict[str, Any], view: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _detail_pages(content: Json, view: Json) -> Iterator[tuple[str, str]]:
     board = view["board"]
     stamp = "PHANTOM: " if board["phantom"] else ""
     common = {"content": content, "view": view, "board": board, "root": _UP,
               "phantom": board["phantom"]}  # fmt: skip
     for task in board["tasks"]:
-        rows = _scored(board, task["id"])
+        rows = [(e, e["cells"][task["id"]]) for e in board["encoders"] if task["id"] in e["cells"]]
+        rows.sort(key=lambda row: (-row[1]["value"], row[0]["label"]))
+        named = [(encoder["label"], cell) for encoder, cell in rows]
+        metric = text.words(task["metric"])
         published = [row for row in content["published"] if row["task"] == task["id"]]
-        text = _render(
+        page = _render(
             "task.html", ("theme.js",), **common, title=f"{stamp}{task['id']}: {task['title']}",
-            task=task, rows=rows, published=published_table(published),
+            task=task, rows=rows, published=tables.published_table(published),
             secondary=sorted({name for _, cell in rows for name in cell["secondary"]}),
-            forest=_forest(rows, task, board),
+            forest=figures.task_forest(named, metric, board["phantom"]) if rows else None,
         )  # fmt: skip
-        yield f"tasks/{view['where']}/{task['id']}.html", text
-    for row in view["rows"]:
-        encoder = row.encoder
-        text = _render(
+        yield f"tasks/{view['where']}/{task['id']}.html", page
+    for row in (row for group in view["groups"] for row in group["rows"]):
+        encoder = row["encoder"]
+        page = _render(
             "encoder.html", ("theme.js",), **common, row=row, encoder=encoder,
             title=f"{stamp}{encoder['label']}: {encoder['title']}",
             pairs=[p for p in board["pairs"] if encoder["label"] in (p["first"], p["second"])],
         )  # fmt: skip
-        yield f"encoders/{view['where']}/{encoder['slug']}.html", text
-
-
-def _scored(board: dict[str, Any], task_id: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the encoders with a score on a task, the best first."""
-    rows = [(e, e["cells"][task_id]) for e in board["encoders"] if task_id in e["cells"]]
-    return sorted(rows, key=lambda row: (-row[1]["value"], row[0]["label"]))
-
-
-def _forest(
-    rows: list[tuple[dict[str, Any], dict[str, Any]]], task: dict[str, Any], board: dict[str, Any]
-) -> Markup | None:
-    if not rows:
-        return None
-    named = [(encoder["label"], cell) for encoder, cell in rows]
-    return task_forest(named, wording.words(task["metric"]), bool(board["phantom"]))
+        yield row["href"], page
 
 
 def _render(template: str, scripts: tuple[str, ...], **values: Any) -> str:
     style = _package_text("style.css")
     texts = [_package_text(name) for name in scripts]
     return _environment().get_template(template).render(
-        **values, style=Markup(style), scripts=[Markup(text) for text in texts],
-        policy=content_policy(style, texts),
+        **values, style=Markup(style), scripts=[Markup(script) for script in texts],
+        policy=text.content_policy(style, texts),
     )  # fmt: skip
 
 
@@ -242,18 +222,13 @@ def _environment() -> Environment:
         loader=FunctionLoader(lambda name: _package_text(f"templates/{name}")),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(
-        number=wording.number, signed=wording.signed, interval=wording.interval,
-        count=wording.count, p=wording.p_value, words=wording.words, mark=wording.mark,
-        verified=wording.verified, seconds=wording.seconds, score_interval=wording.score_interval,
-        whole_range=wording.whole_range, plural=wording.plural, linked=linked, shade=shade,
-        verdict=verdict, metric=wording.metric, warnings=warnings, pretty=_pretty,
+    filters = (
+        text.number, text.signed, text.interval, text.score_interval, text.whole_range, text.metric,
+        text.count, text.short_count, text.seconds, text.mark, text.verified, text.tally,
+        text.words, text.plural, text.linked, text.pretty, tables.shade, tables.warnings,
     )  # fmt: skip
+    environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
     return environment
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
 
 
 @cache

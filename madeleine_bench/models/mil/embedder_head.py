@@ -6,14 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.models.mil.output import BagNetwork, BagOutput
-from madeleine_bench.models.mil.packed import bag_means, check_packed, split_bags
+from madeleine_bench.models.mil.base import (
+    BagNetwork,
+    BagOutput,
+    bag_means,
+    check_packed,
+    split_bags,
+)
 
 
 class EmbedderWithHead(BagNetwork):
     """An embedder of bags and a linear head.
 
-    To start from trained weights, call `start.initialise_network` first and load them after it,
+    To start from trained weights, call `initialise_network` first and load them after it,
     or call it on `head` alone.
     """
 

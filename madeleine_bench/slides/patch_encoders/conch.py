@@ -1,5 +1,7 @@
 """CONCH through its own package, which alone knows its attentional pooling."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -8,10 +10,13 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.patch_encoders.obtain import download_failed, import_package
-from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
-from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.slides.patch_encoders.hub import from_hub, import_package
+from madeleine_bench.slides.patch_encoders.torch_encoder import (
+    TorchPatchEncoder,
+    fit_state,
+    read_state,
+)
+from madeleine_bench.specs.card import PatchEncoderCard
 
 _VISUAL = "visual."
 
@@ -30,10 +35,14 @@ class Conch(TorchPatchEncoder):
     ) -> None:
         super().__init__(card, weights)
         package = import_package(card, "conch.open_clip_custom")
-        create = package.create_model_from_pretrained
-        self.model = _from_hub(create, card, config) if weights is None else _from_file(
-            create, card, config, weights
-        )  # fmt: skip
+        create = partial(package.create_model_from_pretrained, config, device="cpu")
+        if weights is None:
+            # Its package spells the place in its own way.
+            self.model = from_hub(
+                card, lambda hub: create(checkpoint_path=hub.replace("hf-hub:", "hf_hub:"))[0]
+            )
+        else:
+            self.model = _from_file(create, card, weights)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features of normalised pixels, batch x 512."""
@@ -42,17 +51,7 @@ class Conch(TorchPatchEncoder):
         return features
 
 
-def _from_hub(create: Any, card: PatchEncoderCard, config: str) -> Any:
-    if card.weights is None or card.weights.hub is None:
-        raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
-    source = card.weights.hub.replace("hf-hub:", "hf_hub:")  # as its package spells it
-    try:
-        return create(config, checkpoint_path=source, device="cpu")[0]
-    except Exception as error:  # the hub, the network and the package each raise their own
-        raise download_failed(card, error) from error
-
-
-def _from_file(create: Any, card: PatchEncoderCard, config: str, weights: Path) -> Any:
+def _from_file(create: Callable[..., Any], card: PatchEncoderCard, weights: Path) -> Any:
     """Return the model with the user's weights.
 
     Its package reads torch files alone, without asking what is in them, and passes over tensors
@@ -67,7 +66,7 @@ def _from_file(create: Any, card: PatchEncoderCard, config: str, weights: Path) 
         copy = Path(folder) / "pytorch_model.bin"
         torch.save(state, copy)
         try:
-            model = create(config, checkpoint_path=str(copy), device="cpu")[0]
+            model = create(checkpoint_path=str(copy))[0]
         except Exception as error:
             raise InputError(
                 f"{card.name}: its package could not read {weights}: {type(error).__name__}: "

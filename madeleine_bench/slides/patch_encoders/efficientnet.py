@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
-from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.slides.patch_encoders.torch_encoder import (
+    TorchPatchEncoder,
+    fit_state,
+    read_state,
+)
+from madeleine_bench.specs.card import PatchEncoderCard
 
 
 class EfficientNetLite(TorchPatchEncoder):

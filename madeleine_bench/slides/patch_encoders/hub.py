@@ -1,6 +1,8 @@
 """Patch encoders that timm builds: UNI, Virchow, H-optimus, ResNet-50, and any like them."""
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -9,13 +11,113 @@ import torch
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.patch_encoders.obtain import download_failed, import_package
-from madeleine_bench.slides.patch_encoders.torch_encoder import TorchPatchEncoder
-from madeleine_bench.slides.patch_encoders.weights import fit_state, read_state
+from madeleine_bench.slides.patch_encoders.torch_encoder import (
+    TorchPatchEncoder,
+    fit_state,
+    read_state,
+)
+from madeleine_bench.specs.card import PatchEncoderCard, PatchWeights
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+
+_REFUSED = {"GatedRepoError", "RepositoryNotFoundError", "LocalTokenNotFoundError"}
+_NO_NETWORK = {
+    "LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError",
+    "ConnectTimeout", "ReadTimeout", "Timeout", "TimeoutException", "TimeoutError", "gaierror",
+    "NetworkError",
+}  # fmt: skip
+_ABSENT = {"EntryNotFoundError", "RemoteEntryNotFoundError", "RevisionNotFoundError"}
+
+
+def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
+    """Return a package that a card requires.
+
+    Raises:
+        InputError: it is not installed, or it is and cannot be imported.
+    """
+    pip = " ".join(f"'{requirement}'" for requirement in card.requires)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:
+            raise InputError(
+                f"{card.name}: {name} is installed, but not what it needs itself: {error}"
+            ) from error
+        raise InputError(
+            f"{card.name}: the package {error.name} is not installed; pip install {pip}"
+        ) from error
+    except Exception as error:  # a package built for another torch raises almost anything
+        raise InputError(
+            f"{card.name}: {name} is installed but cannot be imported "
+            f"({type(error).__name__}: {error}); its version must fit that of torch"
+        ) from error
+
+
+def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
+    """Return the model that `create` makes from the hub that a card names.
+
+    Raises:
+        InputError: the card names no hub, or the hub did not give weights that fit the model.
+    """
+    if card.weights is None or card.weights.hub is None:
+        raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
+    try:
+        return create(card.weights.hub)
+    except Exception as error:  # the hub, the network and the package each raise their own
+        raise InputError(f"{card.name}: {_advice(card, card.weights, error)}") from error
+
+
+def _advice(card: PatchEncoderCard, weights: PatchWeights, error: Exception) -> str:
+    """Return why there are no weights that fit the model, and what to do."""
+    hub, gated = weights.hub, weights.gated
+    offline = (
+        f"or download them at {weights.url} and give the file: mbench features extract "
+        f"--patch-encoder {card.name} --weights FILE ..."
+    )
+    reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    match failure_kind(error):
+        case "refused":
+            gate = "are gated and were refused" if gated else "were refused"
+            todo = f"ask for access at {weights.url}, then log in (hf auth login)"
+            return f"the weights {hub} {gate}; {todo}, {offline}\n{reason}"
+        case "network":
+            gate = " (gated: ask for access first)" if gated else ""
+            return f"no network to fetch the weights {hub}{gate}; connect, {offline}\n{reason}"
+        case "absent":
+            return f"{hub} does not hold the file that was looked for; {offline}\n{reason}"
+    return (
+        f"the model could not be made from {hub}: {reason}; the versions of "
+        f"{', '.join(card.requires)} may not fit, {offline}"
+    )
+
+
+def failure_kind(error: BaseException) -> str:
+    """Return "refused", "network", "absent" or "other": what stands behind an error of a download.
+
+    Names are compared, not classes: the hub's client is no dependency, its HTTP library has
+    changed between versions, and timm wraps what it catches.
+    """
+    chain: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in chain:
+        chain.append(step)
+        step = step.__cause__ or step.__context__
+    names = {base.__name__ for one in chain for base in type(one).__mro__}
+    codes = {getattr(getattr(one, "response", None), "status_code", None) for one in chain}
+    if names & _REFUSED or codes & {401, 403}:
+        return "refused"
+    if names & _NO_NETWORK:
+        return "network"
+    return "absent" if names & _ABSENT or 404 in codes else "other"
+
 
 Pooling = Literal["token", "token-and-mean", "map"]
+_POOLINGS: dict[str, Callable[[Any, int], Tensor]] = {
+    "token": lambda output, prefix: output,
+    "token-and-mean": lambda output, prefix: torch.cat(
+        [output[:, 0], output[:, prefix:].mean(1)], dim=-1
+    ),
+    "map": lambda output, prefix: output[0].mean((2, 3)),
+}
 
 
 class TimmEncoder(TorchPatchEncoder):
@@ -49,7 +151,7 @@ class TimmEncoder(TorchPatchEncoder):
         timm = import_package(card, "timm")
         named = _with_layers(timm, arguments)
         if weights is None:
-            self.model = _from_hub(timm, card, named)
+            self.model = from_hub(card, partial(timm.create_model, pretrained=True, **named))
         else:
             state = read_state(weights)
             self.model = timm.create_model(architecture, pretrained=False, **named)
@@ -66,17 +168,9 @@ def pool(output: Any, pooling: Pooling, prefix_tokens: int) -> Tensor:
     Raises:
         InputError: there is no such pooling.
     """
-    if pooling == "token":
-        token: Tensor = output
-        return token
-    if pooling == "token-and-mean":
-        return torch.cat([output[:, 0], output[:, prefix_tokens:].mean(1)], dim=-1)
-    if pooling == "map":
-        (last,) = output
-        features: Tensor = last.mean((2, 3))
-        return features
-    valid = did_you_mean(pooling, ["token", "token-and-mean", "map"])
-    raise InputError(f"there is no pooling '{pooling}'{valid}")
+    if pooling not in _POOLINGS:
+        raise InputError(f"there is no pooling '{pooling}'{did_you_mean(pooling, list(_POOLINGS))}")
+    return _POOLINGS[pooling](output, prefix_tokens)
 
 
 def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,13 +189,3 @@ def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, An
                 raise InputError(f"there is no {key} '{named[key]}'{hint}")
             named[key] = layers[named[key]]()
     return named
-
-
-def _from_hub(timm: ModuleType, card: PatchEncoderCard, arguments: dict[str, Any]) -> nn.Module:
-    if card.weights is None or card.weights.hub is None:
-        raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
-    try:
-        model: nn.Module = timm.create_model(card.weights.hub, pretrained=True, **arguments)
-    except Exception as error:  # the hub, the network and timm each raise their own
-        raise download_failed(card, error) from error
-    return model

@@ -1,12 +1,14 @@
 """Stain and texture statistics: nothing learned, every dimension has a name."""
 
+from itertools import combinations
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import hed_from_rgb
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.patch_encoders.base import BasePatchEncoder
+from madeleine_bench.slides.patch_encoders import BasePatchEncoder
 
 Plane = NDArray[np.float32]
 
@@ -20,38 +22,23 @@ _BROWN, _DARK_BROWN = 0.12, 0.25
 _GLASS, _INK = 0.05, 1.5
 _LEAST_BLOB = 6
 
+_MOMENTS = ("mean", "deviation", "asymmetry")
 # The features, in their order. Stains are in units of optical density (decimal logarithm), colours
 # in 0-1, shares in 0-1, and what is counted is counted on 2 x 2 means.
-FEATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("moments of a colour", tuple(
-        f"{colour} {moment}" for colour in _COLOURS for moment in ("mean", "deviation", "asymmetry")
-    )),
-    ("moments of a stain", tuple(
-        f"{stain} {moment}" for stain in _STAINS for moment in ("mean", "deviation", "asymmetry")
-    )),
-    ("quantiles of a stain", tuple(
-        f"{stain} {percent}%" for stain in _STAINS for percent in _QUANTILES
-    )),
-    ("correlations", (
-        "red-green", "red-blue", "green-blue",
-        "haematoxylin-eosin", "haematoxylin-dab", "eosin-dab",
-    )),
-    ("contrast of a stain lost from one scale to the next", tuple(
-        f"{stain} below {side} px" for stain in (*_STAINS, "density") for side in _SCALES_PX
-    )),
-    ("edges of the density", ("gradient mean", "gradient deviation", *(
-        f"share steeper than {steep}" for steep in _EDGES
-    ))),
-    ("nuclei-like blobs", (
-        "haematoxylin share", "dark haematoxylin share", "blobs per 10,000 px",
-        "blob area mean (log px)", "blob area deviation (log px)", "share of blobs in all nuclear",
-    )),
-    ("shares of pixels", ("dab", "dark dab", "glass", "ink")),
-    ("local binary patterns of the density", (
-        *(f"{count} denser in a row" for count in range(9)), "no one row",
-    )),
+NAMES = (
+    *(f"{plane} {moment}" for plane in (*_COLOURS, *_STAINS) for moment in _MOMENTS),
+    *(f"{stain} {percent}%" for stain in _STAINS for percent in _QUANTILES),
+    *("-".join(pair) for planes in (_COLOURS, _STAINS) for pair in combinations(planes, 2)),
+    # The contrast that is lost from one scale to the next.
+    *(f"{plane} below {side} px" for plane in (*_STAINS, "density") for side in _SCALES_PX),
+    "gradient mean", "gradient deviation",
+    *(f"share steeper than {steep}" for steep in _EDGES),
+    "haematoxylin share", "dark haematoxylin share", "blobs per 10,000 px",
+    "blob area mean (log px)", "blob area deviation (log px)", "share of blobs in all nuclear",
+    "dab", "dark dab", "glass", "ink",
+    # Local binary patterns of the density.
+    *(f"{count} denser in a row" for count in range(9)), "no one row",
 )  # fmt: skip
-NAMES = tuple(name for _, group in FEATURES for name in group)
 
 
 class StainTexture(BasePatchEncoder):
@@ -158,14 +145,14 @@ def _correlations(planes: list[Plane]) -> list[float]:
 
 def _contrasts(plane: Plane) -> list[float]:
     """Return the deviation that is lost with each halving: the contrast of one octave of sizes."""
-    lost = []
+    contrasts = []
     for _ in _SCALES_PX:
         coarse = _halve(plane)
         fine = plane[: coarse.shape[0] * 2, : coarse.shape[1] * 2]
         drop = np.vdot(fine, fine) / fine.size - np.vdot(coarse, coarse) / coarse.size
-        lost.append(max(float(drop), 0.0) ** 0.5)
+        contrasts.append(max(float(drop), 0.0) ** 0.5)
         plane = coarse
-    return lost
+    return contrasts
 
 
 def _edges(density: Plane) -> list[float]:

@@ -1,20 +1,25 @@
 """What every patch encoder that is a network does: batches, resizing, precision, device."""
 
+import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.patch_encoders.base import BasePatchEncoder, Device, Precision
-from madeleine_bench.specs.patch_card import PatchEncoderCard
+from madeleine_bench.files import check_readable
+from madeleine_bench.slides.patch_encoders import BasePatchEncoder, Device, Precision
+from madeleine_bench.specs.card import PatchEncoderCard
 
 # A CPU spends its time on memory, not on arithmetic, once activations outgrow its caches: four
 # at a time take 18 ms a patch, 32 take 34 (EfficientNet-Lite0 from 256 px, one thread).
@@ -123,3 +128,92 @@ def _autocast_type(device: torch.device, precision: Precision) -> torch.dtype | 
     if precision == "fp16" and device.type == "cpu":
         raise InputError("--precision fp16 needs a GPU; on a CPU use fp32 (or bf16)")
     return _HALF.get(precision)
+
+
+_TORCH_FILES = (".bin", ".pth", ".pt")
+_COUNTER = "num_batches_tracked"  # of batch norms in training; files before torch 0.4.1 lack it
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weights file by name, on the CPU.
+
+    A state dict may lie under `state_dict`, `model_state_dict` or `model`, and its names may begin
+    with `module.`; both are undone.
+
+    Raises:
+        InputError: the file is absent, is of another kind, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such weights file")
+    if path.suffix not in (".safetensors", *_TORCH_FILES):
+        raise InputError(f"{path}: expected a weights file .safetensors, {', '.join(_TORCH_FILES)}")
+    content = _read_content(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: expected tensors by name, found {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{path}: '{name}' is no tensor but {type(value).__name__}")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _read_content(path: Path) -> Any:
+    is_plain = path.suffix == ".safetensors"
+    try:
+        if is_plain:
+            return load_file(path)
+        # Only with weights_only: a pickle may run any code, and weights come from third parties.
+        with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises almost anything
+        if type(error).__name__ == "UnpicklingError":
+            raise InputError(
+                f"{path}: refused: it holds more than tensors, and reading it could run code; "
+                "save the state dict alone, or as .safetensors"
+            ) from error
+        check_readable(path, error)
+        kind = "safetensors" if is_plain else "a torch weights file"
+        raise InputError(
+            f"{path}: cannot be read as {kind}: it is damaged or of another format; download it "
+            "again"
+        ) from error
+
+
+def fit_state(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, ignored: tuple[str, ...] = ()
+) -> None:
+    """Put tensors into a model; every one of the model's must be there and of its shape.
+
+    Args:
+        model: the model, changed in place.
+        state: tensors by name.
+        path: where they were read, for the message.
+        ignored: beginnings of names the model may lack, such as those of a classifier.
+
+    Raises:
+        InputError: a tensor is missing, misshapen or unknown; the first one is named.
+    """
+    expected = {n: value for n, value in model.state_dict().items() if not n.endswith(_COUNTER)}
+    kept = {
+        name: value
+        for name, value in state.items()
+        if not name.startswith(ignored) and not name.endswith(_COUNTER)
+    }
+    for name, value in expected.items():
+        if name not in kept:
+            hint = f"; the file begins with '{next(iter(state))}'"
+            raise InputError(f"{path}: the tensor '{name}' of the model is missing{hint}")
+        if kept[name].shape != value.shape:
+            raise InputError(
+                f"{path}: the tensor '{name}' has shape {tuple(kept[name].shape)}; the model "
+                f"expects {tuple(value.shape)}"
+            )
+    if unknown := next((name for name in kept if name not in expected), None):
+        raise InputError(
+            f"{path}: the model has no tensor '{unknown}'; are these weights of another model?"
+        )
+    model.load_state_dict(kept, strict=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from madeleine_bench.models.mil import ClamSb
-from madeleine_bench.models.mil.start import initialise_network
+from madeleine_bench.models.mil.base import initialise_network
 
 DIM, CLASSES = 5, 3
 LENGTHS = (9, 1, 5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from madeleine_bench.models.mil import Abmil, ClamSb, DsMil, Ilra, MeanMlp, TransMil
-from madeleine_bench.models.mil.start import initialise_network
+from madeleine_bench.models.mil.base import initialise_network
 
 DIM, OUTPUTS = 5, 3
 LENGTHS = (7, 1, 20)

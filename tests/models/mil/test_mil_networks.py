@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.models.mil import Abmil, ClamSb, DsMil, Ilra, MeanMlp, TransMil
+from madeleine_bench.models.mil.base import BagNetwork, BagOutput, initialise_network
 from madeleine_bench.models.mil.embedder_head import (
     EmbedderWithHead,
     MadeleineEmbedder,
     MaxPooling,
     MeanPooling,
 )
-from madeleine_bench.models.mil.output import BagNetwork, BagOutput
-from madeleine_bench.models.mil.start import initialise_network
 
 DIM, OUTPUTS = 6, 3
 LENGTHS = (5, 1, 23, 2)

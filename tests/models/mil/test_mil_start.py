@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from madeleine_bench.models.mil import Ilra, TransMil
-from madeleine_bench.models.mil.start import initialise_network
+from madeleine_bench.models.mil.base import initialise_network
 
 
 def start(seed, make=lambda: TransMil(6, 3, width=64, heads=2)):

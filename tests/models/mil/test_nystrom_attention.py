@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.models.mil import transmil
-from madeleine_bench.models.mil.transmil import (
+from madeleine_bench.models.mil import self_attention
+from madeleine_bench.models.mil.self_attention import (
     NystromAttention,
     attend,
     pseudo_inverse,
@@ -100,7 +100,7 @@ def test_attends_in_float32_under_autocast(monkeypatch):
         seen.append((query.dtype, key.dtype, value.dtype, torch.is_autocast_enabled("cpu")))
         return value
 
-    monkeypatch.setattr(transmil, "attend", watch)
+    monkeypatch.setattr(self_attention, "attend", watch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         NystromAttention(8, 2, 4, 0.0)(torch.zeros(9, 8))
     assert seen == [(torch.float32, torch.float32, torch.float32, False)]

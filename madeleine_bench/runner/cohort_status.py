@@ -1,0 +1,121 @@
+"""What there is of each cohort, and whether its files are sound."""
+
+import fnmatch
+from collections.abc import Iterable
+
+from madeleine_bench.data.audit_cohort import left_out, some_left_out
+from madeleine_bench.data.config import Config, load_config
+from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.report import Report, Table
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.plan import board_of
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.types import Progress
+
+
+def cohort_status(workspace: Workspace, pattern: str) -> Report:
+    """Return a row for each cohort and one for each of its tasks.
+
+    What is broken is said in its row and is the problem of the report.
+
+    Raises:
+        InputError: no cohort matches, or the configuration is broken.
+    """
+    catalogue, config = _load(workspace)
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    broken: list[str] = []
+    for cohort_id in _matching(pattern, catalogue.cohorts):
+        spec = catalogue.cohorts[cohort_id]
+        if spec.phantom is None and cohort_id not in config.cohorts:
+            rows.append([cohort_id, "absent", f"0/{spec.slides}", f"to get it: {spec.access.how}"])
+            continue
+        try:
+            cohort = open_cohort(workspace, catalogue, cohort_id, config)
+            slides = len(cohort.data.slides)
+            bags = f"{slides - len(cohort.data.no_bag)}/{slides}"
+            note = f"{slides} slides in {cohort.where}, {spec.slides} declared"
+            rows.append([cohort_id, board_of(cohort.data), bags, note])
+            for task in cohort.tasks:
+                try:
+                    text = _content(task, cohort)
+                except InputError as error:
+                    broken.append(f"{task.id}: {error}")
+                    text = "broken: see below"
+                rows.append([f"  {task.id}", "", "", text])
+            notes += match_notes(cohort.data)
+        except InputError as error:
+            broken.append(f"{cohort_id}: {error}")
+            rows.append([cohort_id, "broken", "", "see below"])
+    header = ["cohort / task", "board", "bags", "what there is"]
+    problem = InputError("\n".join(broken)) if broken else None
+    return Report(
+        {"rows": rows, "notes": notes}, [Table("", header, rows), *notes], problem=problem
+    )
+
+
+def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, full: bool) -> Report:
+    """Open every file of the configured cohorts and return what is wrong.
+
+    Raises:
+        InputError: nothing that matches is configured.
+    """
+    catalogue, config = _load(workspace)
+    local = [name for name, entry in config.cohorts.items() if entry.features != "phantom"]
+    if not local:
+        where = config.path or "mbench.toml (there is none here)"
+        raise InputError(f"no cohort of files is configured in {where}; see docs/data.md")
+    rows: list[list[str]] = []
+    body: list[Table | str] = []
+    errors = 0
+    for cohort_id in _matching(pattern, local):
+        entry = config.cohorts[cohort_id]
+        data = LocalCohort(catalogue.cohorts[cohort_id], entry, workspace.results / "cache")
+        progress.phase("verify", len(data.files))
+        findings = verify_cohort(data, progress.advance, full=full)
+        errors += sum(finding.level == "error" for finding in findings)
+        rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
+        body.append(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")
+        body += match_notes(data)
+    if rows:
+        body.append(Table("", ["level", "cohort", "slide", "file", "finding"], rows))
+    problem = CheckFailed(f"{errors} files are in error") if errors else None
+    return Report({"findings": rows}, body, problem=problem)
+
+
+def _load(workspace: Workspace) -> tuple[Catalogue, Config]:
+    catalogue, config = workspace.tasks(), load_config(workspace.config)
+    config.check(catalogue.cohorts, catalogue.tasks)
+    return catalogue, config
+
+
+def _matching(pattern: str, cohorts: Iterable[str]) -> list[str]:
+    names = sorted(cohorts)
+    matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    if not matching:
+        raise InputError(f"no cohort here is called '{pattern}'{did_you_mean(pattern, names)}")
+    return matching
+
+
+def _content(task: TaskSpec, cohort: OpenCohort) -> str:
+    """Return how many units of each class, or events, a task has, and what is left out.
+
+    Raises:
+        InputError: its labels cannot be used.
+    """
+    units = build_units(task, cohort.data, cohort.where)
+    if "label" in units.table:
+        counts = units.table["label"].value_counts()
+        names = getattr(task.labels, "classes", ())
+        content = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
+    else:
+        content = f"events {int(units.table['event'].sum())}"
+    missing = some_left_out(left_out(task, cohort.data, units))
+    return f"{len(units.table)} {task.unit}s: {content}" + (
+        f"; left out: {missing}" * bool(missing)
+    )
