@@ -20,7 +20,6 @@ from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import ALPHA
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.sensitivity import (
     LEAST_ENCODERS,
     ProtocolPair,
@@ -29,6 +28,7 @@ from madeleine_bench.leaderboard.sensitivity import (
     sensitivity,
 )
 from madeleine_bench.leaderboard.sensitivity_figure import sensitivity_chart
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.cohorts import PhantomChoice
 from madeleine_bench.runner.failures import ending

@@ -13,7 +13,6 @@ from madeleine_bench.cli.console import print_table
 from madeleine_bench.figures import styled_png, styled_svg
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.document import slug_of
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import (
     Stratification,
@@ -26,6 +25,7 @@ from madeleine_bench.leaderboard.stratification_figure import (
     stratification_chart,
 )
 from madeleine_bench.metrics.risk_groups import Curve
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.task import TaskSpec
 

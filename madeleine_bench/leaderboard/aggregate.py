@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from madeleine_bench.leaderboard.contamination import Contamination, contamination
 from madeleine_bench.leaderboard.same_features import (
     Scored,
     column_labels,
@@ -21,6 +20,7 @@ from madeleine_bench.leaderboard.same_features import (
     split_rows,
     usual_features,
 )
+from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, RecordFeatures, Verification

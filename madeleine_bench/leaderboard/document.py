@@ -22,11 +22,11 @@ from madeleine_bench.leaderboard.comparison import (
     Standing,
 )
 from madeleine_bench.leaderboard.control_flags import controls_ahead
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.stratification import calibration_day
 from madeleine_bench.metrics.calibration import calibration
 from madeleine_bench.metrics.risk_groups import Curve, risk_groups
 from madeleine_bench.protocols.cox import survival_days
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record

@@ -1,6 +1,7 @@
 """Encoder cards: what an encoder is, what it expects, and what it was trained on."""
 
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -18,6 +19,7 @@ class Weights(Spec):
 
 
 Kind = Literal["encoder", "baseline", "supervised", "control"]
+Contamination = Literal["clean", "contaminated", "unknown"]
 Revision = Annotated[
     str,
     Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$"),
@@ -96,3 +98,21 @@ def card_text(card: EncoderCard) -> str:
     out = io.StringIO()
     writer.dump(values, out)
     return out.getvalue()
+
+
+def contamination(training_cohorts: Sequence[str] | None, cohort: str) -> Contamination:
+    """Return whether an encoder was trained on the cohort of a task, by its own card.
+
+    Unknown is not clean: a card with `training_cohorts: null` says that nobody knows.
+
+    Args:
+        training_cohorts: ids of the cohorts it was trained on; None where unknown.
+        cohort: id of the cohort that is scored.
+
+    Examples:
+        >>> [contamination(c, "bcnb") for c in ((), ("acrobat",), ("bcnb",), None)]
+        ['clean', 'clean', 'contaminated', 'unknown']
+    """
+    if training_cohorts is None:
+        return "unknown"
+    return "contaminated" if cohort in training_cohorts else "clean"

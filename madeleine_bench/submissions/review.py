@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from madeleine_bench.leaderboard.contamination import Contamination, contamination
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.duplicates import Likeness, likenesses
 from madeleine_bench.submissions.names import why_taken

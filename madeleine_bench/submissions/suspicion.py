@@ -8,7 +8,7 @@ import numpy as np
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.contamination import contamination
+from madeleine_bench.specs.card import contamination
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.submissions.duplicates import CONTROL_CKA, COPY_SHARE, Likeness
