@@ -23,8 +23,7 @@ from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.embedding import SHARD_SLIDES
-from madeleine_bench.runner.jobs import EmbedJob
+from madeleine_bench.runner.embedding import SHARD_SLIDES, EmbedJob
 from madeleine_bench.runner.workers import open_executor
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue

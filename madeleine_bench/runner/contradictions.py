@@ -45,7 +45,7 @@ def refusals(found: Contradictions, request: Request) -> Iterable[tuple[str, Fai
             "with --resume never, which moves the older records of this name and revision to "
             f"{request.workspace.results / 'retired'}"
         )
-        yield name, Failure(reason, of_input=True)
+        yield name, Failure(reason, is_user_error=True)
 
 
 def retire(plan: Plan, request: Request, found: Contradictions) -> None:

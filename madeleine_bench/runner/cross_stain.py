@@ -203,7 +203,7 @@ def embed_cohort(
     They lie where `mbench run` keeps them, so either makes what the other finds.
     """
     bags = ToEmbed(data.cohort_id, data, tuple((e, fingerprint(e)) for e in entries))
-    ready, failed = embed([bags], workspace.results, workspace.jobs, "only-missing", progress)
+    ready, failed = embed([bags], workspace, progress)
     embeddings = {name: read_embeddings(path) for (name, _), (path, _) in ready.items()}
     failures = [(name, why) for (name, _), why in failed.items()]
     return embeddings, sorted(failures, key=lambda each: each[0])

@@ -120,9 +120,7 @@ def stain_ablation(
     for task in catalogue.select(tasks):
         _check(task, alone)
     plan = make_plan(Request(tuple(encoders), tuple(tasks), (base.name, *siblings), workspace))
-    ready, failed = embed(
-        _bags_of(plan, alone), workspace.results, workspace.jobs, "only-missing", progress
-    )
+    ready, failed = embed(_bags_of(plan, alone), workspace, progress)
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
     lines = "\n".join(f"  {name}: {why}" for name, why in failures)
     problem = ending(f"not every encoder could be used:\n{lines}", failures) if failures else None
