@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, Results, Source
+from madeleine_bench.cli.options import Catalogue, Config, Results, Source
 
 
 def doctor(

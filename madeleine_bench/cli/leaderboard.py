@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.options import Catalogue, Config, Jobs, Results, Source
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 Folders = Annotated[

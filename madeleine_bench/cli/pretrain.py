@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, recipe_names
-from madeleine_bench.cli.run import Catalogue, Config, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import Catalogue, Config, Results, Seed, Signal, Source
 
 
 def pretrain(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.run import Catalogue, Config, Jobs
+from madeleine_bench.cli.options import Catalogue, Config, Jobs
 
 
 def regress(

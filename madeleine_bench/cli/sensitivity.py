@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import Catalogue, Config, Jobs, Results, Seed, Signal, Source
 
 
 def sensitivity(

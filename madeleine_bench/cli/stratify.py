@@ -7,7 +7,7 @@ import typer
 
 from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
 from madeleine_bench.cli.leaderboard import Folders
-from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.options import Catalogue
 
 
 def stratify(

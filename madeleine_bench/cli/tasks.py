@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import task_names
-from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.options import Catalogue
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
