@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.options import Catalogue, Config, Jobs, Results, Source
 
 app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.submissions.findings import MEANING
 from madeleine_bench.submissions.review import Review
 from madeleine_bench.submissions.standing import best_known, comparable

@@ -11,8 +11,8 @@ from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.jobs import EvaluateJob, run_evaluate_job
-from madeleine_bench.runner.plan import assess, resume_key
+from madeleine_bench.runner import plan
+from madeleine_bench.runner.records import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import in_parallel
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
@@ -93,7 +93,7 @@ def score_claims(
     jobs, units = _jobs(bundle, own, catalogue, request, scratch)
     failed: dict[Cell, str] = {}
     progress.phase("evaluate", len(jobs))
-    of_task = {job.assessment.task.name: job.assessment.task.id for job in jobs}
+    of_task = {job.cell.assessment.task.name: job.cell.assessment.task.id for job in jobs}
     for outcome in in_parallel(run_evaluate_job, jobs, request.jobs):
         progress.advance(outcome.note)
         for (_, task_name), reason in outcome.failed.items():
@@ -119,7 +119,7 @@ def _jobs(
         cohort = own.cohorts[declared.cohort]
         task = cohort.task(declared)
         protocol = catalogue.protocols[claim.record.protocol]
-        (assessment,) = assess(cohort, task, [protocol], own.config, request.results)
+        (assessment,) = plan.assess(cohort, task, [protocol], own.config, request.results)
         units[task.id] = assessment.units
         embeddings = claimed.embeddings
         path = store.path(bundle.manifest.board, bundle.card.name, task.cohort, embeddings.hash)
@@ -127,12 +127,9 @@ def _jobs(
             store.write(path, embeddings.ids, embeddings.matrix)
         jobs[_cell(claim)] = EvaluateJob(
             results=scratch,
-            entry=entry,
-            fingerprint=claim.record.encoder.fingerprint,
-            assessment=assessment,
+            cell=plan.Cell(entry, claim.record.encoder.fingerprint, assessment),
             embeddings=path,
-            embeddings_hash=embeddings.hash,
-            resume_key=resume_key(embeddings.hash, assessment),
+            content=embeddings.hash,
             features=claim.record.features,
             source=cohort.data.source,
             variant=cohort.data.variant,

@@ -22,8 +22,8 @@ from madeleine_bench.encoders.registry import EncoderEntry, fingerprint, shipped
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import hash_bytes, hash_json
-from madeleine_bench.runner.failures import Failure
-from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
+from madeleine_bench.runner.embedding import EmbedJob, run_embed_job
+from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.card import card_text

@@ -237,11 +237,11 @@ def _warm_up() -> None:
     import sklearn.model_selection  # noqa: F401
     import torch  # noqa: F401
 
-    import madeleine_bench.cli.reports
-    import madeleine_bench.cli.submission_reports
+    import madeleine_bench.cli.console
     import madeleine_bench.data.packing
     import madeleine_bench.leaderboard.document
     import madeleine_bench.pretrain.loop
+    import madeleine_bench.runner.determinism
     import madeleine_bench.slides.extraction  # noqa: F401
 
 
