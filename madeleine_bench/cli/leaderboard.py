@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.options import Catalogue, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
+from madeleine_bench.specs.workspace import Workspace
 
 Folders = Annotated[
     list[Path],
@@ -89,29 +90,29 @@ def serve(
 
 
 @app.command()
+@with_workspace("phantom_signal", "phantom_seed")
 def add(
     bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
-    results: Results = Path("results"),
     level: Level = "V1",
     reported: Annotated[
         bool, typer.Option("--reported", help="Keep the claimed scores, unranked, as V0.")
     ] = False,
-    source: Source = "auto",
-    config: Config = None,
-    catalogue: Catalogue = None,
-    jobs: Jobs = None,
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
     time_limit: TimeLimit = 3600.0,
+    *,
+    workspace: Workspace,
 ) -> None:
     """Verify a submission and add its recomputed records to a results folder.
 
     Example: mbench leaderboard add my-encoder.zip --results results
     """
-    from madeleine_bench.cli.submission_reports import add_bundle, asked
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.submissions.add import add_submission
+    from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = asked(
-        level, source, config, results, catalogue, jobs, allow_code, sample, draw, time_limit
-    )  # fmt: skip
-    add_bundle(bundle, request, reported)
+    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    with LiveProgress() as progress:
+        report = add_submission(bundle, request, reported, progress)
+    deliver(report)

@@ -1,8 +1,12 @@
-"""V0: is a submission consistent in itself? Nothing of ours but the catalogue is looked at."""
+"""V0: is a submission consistent in itself? And what a false claim is, at any rung of the ladder.
+
+Nothing of ours but the catalogue is looked at.
+"""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.hashing import hash_json
@@ -10,27 +14,69 @@ from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.submissions.bundle import Bundle, Claim
-from madeleine_bench.submissions.findings import Finding
-from madeleine_bench.submissions.text import plain, shown
+from madeleine_bench.submissions.bundle import Bundle, Claim, embeddings_member, record_member
+from madeleine_bench.submissions.parsing import plain, shown
 
+Level = Literal["V0", "V1", "V2", "V3"]
+LEVELS: tuple[Level, ...] = ("V0", "V1", "V2", "V3")
+MEANING: dict[Level, str] = {
+    "V0": "reported: well-formed and consistent in itself; the scores are the submitter's word",
+    "V1": "recomputed: the scores are those of the submitted embeddings on our labels and splits",
+    "V2": "spot-checked: some slides, encoded again from the weights, gave the submitted rows",
+    "V3": "reproduced: every slide was encoded again and every score computed from that",
+}
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_TEXT = 400
 
 
-def record_member(task_id: str, protocol: str) -> str:
-    """Return the name of a claimed record in a bundle."""
-    return f"records/{task_id}.{protocol.replace('/', '-')}.json"
+@dataclass(frozen=True)
+class Finding:
+    """One false claim.
+
+    Attributes:
+        level: the rung of the ladder that it breaks.
+        where: the member of the bundle, or the cohort.
+        field: what differs.
+        claimed: what the bundle says.
+        found: what is so.
+        advice: what to do, or why it matters; may be "".
+    """
+
+    level: Level
+    where: str
+    field: str
+    claimed: str
+    found: str
+    advice: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding as one line."""
+        text = f"{self.where}: {self.field}: claimed {self.claimed}, found {self.found}"
+        return f"{text}. {self.advice}" if self.advice else text
+
+
+def level_reached(asked: Level, findings: Sequence[Finding]) -> Level | None:
+    """Return the highest rung below which nothing was found; None where V0 does not hold.
+
+    Examples:
+        >>> level_reached("V1", [])
+        'V1'
+        >>> level_reached("V3", [Finding("V2", "bcnb", "slide 1", "a", "b")])
+        'V1'
+    """
+    rungs = LEVELS[: LEVELS.index(asked) + 1]
+    broken = [rungs.index(finding.level) for finding in findings]
+    holds = rungs[: min(broken, default=len(rungs))]
+    return holds[-1] if holds else None
 
 
 def check_claims(bundle: Bundle, catalogue: Catalogue) -> list[Finding]:
     """Return every claim that contradicts the bundle itself or the catalogue."""
-    found = list(_check_encoder(bundle))
-    found += _check_embeddings(bundle, catalogue)
+    findings = [*_check_encoder(bundle), *_check_embeddings(bundle, catalogue)]
     for claim in bundle.claims:
-        found += _check_record(bundle, claim)
-        found += _check_task(claim, catalogue)
-    return found
+        findings += [*_check_record(bundle, claim), *_check_task(claim, catalogue)]
+    return findings
 
 
 def usable_task(record: Record, catalogue: Catalogue) -> TaskSpec | None:
@@ -42,71 +88,66 @@ def usable_task(record: Record, catalogue: Catalogue) -> TaskSpec | None:
     return None if misfit(task, protocol) or not protocol.from_slides else task
 
 
-def _differs(where: str, field: str, claimed: object, found: object, advice: str = "") -> Finding:
-    return Finding("V0", where, field, plain(str(claimed)), plain(str(found)), advice)
+def _differs(where: str, field: str, claimed: object, actual: object, advice: str = "") -> Finding:
+    return Finding("V0", where, field, plain(str(claimed)), plain(str(actual)), advice)
 
 
 def _check_encoder(bundle: Bundle) -> Iterator[Finding]:
     card, stated = bundle.card, bundle.manifest.encoder
-    for field in ("name", "revision"):
-        if getattr(stated, field) != getattr(card, field):
-            yield _differs(
-                "submission.json", f"encoder {field}", getattr(stated, field),
-                getattr(card, field), "card.yaml says otherwise; pack it again",
-            )  # fmt: skip
-    ours = shipped_encoders().get(card.name)
-    if ours is not None and ours.card != card:
-        yield _differs(
-            "card.yaml", "name", card.name, "an encoder that ships with madeleine-bench",
-            "The name is taken; choose another",
-        )  # fmt: skip
+    for field, claimed, actual in (
+        ("encoder name", stated.name, card.name),
+        ("encoder revision", stated.revision, card.revision),
+    ):
+        if claimed != actual:
+            advice = "card.yaml says otherwise; pack it again"
+            yield _differs("submission.json", field, claimed, actual, advice)
+    shipped = shipped_encoders().get(card.name)
+    if shipped is not None and shipped.card != card:
+        actual, advice = "an encoder that ships with madeleine-bench", "The name is taken"
+        yield _differs("card.yaml", "name", card.name, actual, f"{advice}; choose another")
 
 
 def _check_embeddings(bundle: Bundle, catalogue: Catalogue) -> Iterator[Finding]:
-    for cohort, claimed in bundle.embeddings.items():
-        if claimed.stated_hash != claimed.embeddings.hash:
-            yield _differs(
-                claimed.member, "hash of ids and matrix", shown(claimed.stated_hash),
-                claimed.embeddings.hash, "An id or a value was altered after the file was made",
-            )  # fmt: skip
+    for cohort, embeddings in bundle.embeddings.items():
+        where, stated = embeddings_member(cohort), bundle.stated_hashes[cohort]
+        if stated != embeddings.hash:
+            advice = "An id or a value was altered after the file was made"
+            yield _differs(where, "hash of ids and matrix", shown(stated), embeddings.hash, advice)
         if cohort not in catalogue.cohorts:
             hint = did_you_mean(cohort, list(catalogue.cohorts))
-            yield _differs(claimed.member, "cohort", cohort, f"no such cohort{hint}")
+            yield _differs(where, "cohort", cohort, f"no such cohort{hint}")
 
 
 def _check_record(bundle: Bundle, claim: Claim) -> Iterator[Finding]:
-    record, where = claim.record, claim.member
+    record, where, cohort = claim.record, claim.member, claim.record.task.cohort
     if claim.stated_id != record.record_id:
-        yield _differs(
-            where, "record_id", shown(claim.stated_id), record.record_id,
-            "The record was altered after it was made",
-        )  # fmt: skip
-    expected: list[tuple[str, object, object]] = [
-        (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
-        for name in ("name", "revision", "title", "kind", "training_cohorts")
-    ]
-    expected += [("board", record.board, bundle.manifest.board)]
-    key = [record.inputs.embeddings, record.task.task_hash, record.protocol, record.scoring_version]
+        advice = "The record was altered after it was made"
+        yield _differs(where, "record_id", shown(claim.stated_id), record.record_id, advice)
+    first = next(c.record for c in bundle.claims if c.record.task.cohort == cohort)
+    embeddings = bundle.embeddings.get(cohort)
+    there = "no embeddings of this cohort" if embeddings is None else embeddings.hash
     # The formula of runner.plan.resume_key, over what the record itself says.
-    expected += [("resume_key", record.resume_key, hash_json(key))]
-    expected += [("predictions path", record.predictions.path, _predictions_path(record))]
-    embeddings = bundle.embeddings.get(record.task.cohort)
-    there = "no embeddings of this cohort" if embeddings is None else embeddings.embeddings.hash
-    first = next(c.record for c in bundle.claims if c.record.task.cohort == record.task.cohort)
-    expected += [("features of the cohort", record.features, first.features)]
-    expected += [("embeddings it was scored from", record.inputs.embeddings, there)]
-    expected += [("file name", where, record_member(record.task.id, record.protocol))]
-    for field, claimed, found in expected:
-        if claimed != found:
-            yield _differs(where, field, claimed, found)
+    key = [record.inputs.embeddings, record.task.task_hash, record.protocol, record.scoring_version]
+    for field, claimed, actual in (
+        *(
+            (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
+            for name in ("name", "revision", "title", "kind", "training_cohorts")
+        ),
+        ("board", record.board, bundle.board),
+        ("resume_key", record.resume_key, hash_json(key)),
+        ("predictions path", record.predictions.path, _predictions_path(record)),
+        ("features of the cohort", record.features, first.features),
+        ("embeddings it was scored from", record.inputs.embeddings, there),
+        ("file name", where, record_member(*claim.cell)),
+    ):
+        if claimed != actual:
+            yield _differs(where, field, claimed, actual)
     if not _HEX.fullmatch(record.encoder.fingerprint):
         yield _differs(where, "fingerprint", record.encoder.fingerprint, "not 64 hex digits")
     for text in _texts(record.model_dump(mode="json", exclude={"provenance"})):
         if len(text) > _MAX_TEXT or plain(text, _MAX_TEXT) != text:
-            yield _differs(
-                where, "a text", shown(text),
-                f"longer than {_MAX_TEXT} characters, or holds characters that cannot be shown",
-            )  # fmt: skip
+            fault = f"longer than {_MAX_TEXT} characters, or holds characters that cannot be shown"
+            yield _differs(where, "a text", shown(text), fault)
             return
 
 
@@ -124,19 +165,18 @@ def _check_task(claim: Claim, catalogue: Catalogue) -> Iterator[Finding]:
     elif fault := misfit(task, protocol):
         yield _differs(where, "protocol", record.protocol, fault)
     elif not protocol.from_slides:
-        yield _differs(
-            where, "protocol", record.protocol, "scores nothing from the embeddings of slides",
-            "such records cannot be recomputed from a submission",
-        )  # fmt: skip
+        fault = "scores nothing from the embeddings of slides"
+        advice = "such records cannot be recomputed from a submission"
+        yield _differs(where, "protocol", record.protocol, fault, advice)
     main = record.scores.main
-    for field, claimed, found in (
+    for field, claimed, actual in (
         ("cohort", record.task.cohort, task.cohort),
         ("family", record.task.family, task.family),
         ("metric", main.metric, task.metric.name),
         ("chance", main.chance, task.metric.chance),
     ):
-        if claimed != found:
-            yield _differs(where, field, claimed, found)
+        if claimed != actual:
+            yield _differs(where, field, claimed, actual)
 
 
 def _predictions_path(record: Record) -> str:
@@ -147,12 +187,9 @@ def _predictions_path(record: Record) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """Yield every text at any depth of a JSON value, keys too."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
+    elif isinstance(value, dict | list):
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
             yield from _texts(inner)

@@ -1,10 +1,8 @@
 """A claimed record against the recomputed one: which field differs, and by how much."""
 
-from collections.abc import Iterator, Mapping
-
 from madeleine_bench.specs.record import Record
-from madeleine_bench.submissions.findings import Finding
-from madeleine_bench.submissions.text import plain
+from madeleine_bench.submissions.claims import Finding
+from madeleine_bench.submissions.parsing import plain
 
 SCORE_TOLERANCE = 1e-6
 _SHOWN_FIELDS = 8
@@ -19,131 +17,101 @@ def compare_records(member: str, claimed: Record, ours: Record) -> list[Finding]
     """
     if claimed.record_id == ours.record_id:
         return []
-    if found := list(_other_data(member, claimed, ours)):
-        return found
-    differing = [
-        (field, said, so)
-        for field, said, so in _fields(claimed, ours)
-        if said is None or so is None or abs(said - so) > SCORE_TOLERANCE
-    ]
-    if not differing:
-        return list(_other_facts(member, claimed, ours))
-    found = [
-        Finding("V1", member, field, _number(said), _number(so))
-        for field, said, so in differing[:_SHOWN_FIELDS]
+    if other_data := _other_data(member, claimed, ours):
+        return [other_data]
+    theirs, here = _numbers(claimed), _numbers(ours)
+    gaps = differences(claimed, ours)
+    differing = [field for field, gap in gaps.items() if gap > SCORE_TOLERANCE]
+    findings = [
+        Finding("V1", member, field, _text(theirs.get(field)), _text(here.get(field)))
+        for field in differing[:_SHOWN_FIELDS]
     ]
     if (more := len(differing) - _SHOWN_FIELDS) > 0:
-        found.append(Finding("V1", member, f"{more} more fields", "other values", "see above"))
-    return found
+        findings.append(Finding("V1", member, f"{more} more fields", "other values", "see above"))
+    return findings
 
 
-def largest_difference(claimed: Record, ours: Record) -> float:
-    """Return the largest absolute difference of any score; infinite where one has no value."""
-    gaps = [
-        float("inf") if said is None or so is None else abs(said - so)
-        for _, said, so in _fields(claimed, ours)
-    ]
-    return max(gaps, default=0.0)
+def differences(claimed: Record, ours: Record) -> dict[str, float]:
+    """Return by how much each number differs; infinity where one side alone has it."""
+    theirs, here = _numbers(claimed), _numbers(ours)
+    gaps = {}
+    for field in {**here, **theirs}:
+        one, other = theirs.get(field), here.get(field)
+        absent = (field in theirs) != (field in here) or (one is None) != (other is None)
+        gaps[field] = float("inf") if absent else abs((one or 0.0) - (other or 0.0))
+    return gaps
 
 
-def _other_data(member: str, claimed: Record, ours: Record) -> Iterator[Finding]:
-    task = f"{claimed.task.id}: "
+def _numbers(record: Record) -> dict[str, float | None]:
+    """Return every number that must agree, by the name that a reader knows it by."""
+    main, inputs = record.scores.main, record.inputs
+    low, high = main.ci95 or (None, None)
+    numbers: dict[str, float | None] = {
+        main.metric: main.value,
+        "lower end of the interval": low,
+        "upper end of the interval": high,
+        **{f"secondary {plain(name, 60)}": v for name, v in record.scores.secondary.items()},
+    }
+    for fold in record.folds:
+        key = plain(" ".join(f"{name} {number}" for name, number in sorted(fold.key.items())), 60)
+        numbers[f"fold {key}"] = fold.value
+        numbers[f"training size of {key}"] = fold.n_train
+        numbers[f"test size of {key}"] = fold.n_test
+    numbers |= {"units": inputs.n, "width": inputs.dim, "number of folds": len(record.folds)}
+    return {**numbers, "number of predictions": record.predictions.rows}
+
+
+def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
+    """Return the first fact of the data that differs; it explains other scores."""
     scores = (
         f"The claimed score is {claimed.scores.main.value:.6f}, with our data it is "
         f"{ours.scores.main.value:.6f}"
     )
-    if claimed.task.version != ours.task.version:
-        yield Finding(
-            "V1", member, f"{task}task version", str(claimed.task.version),
-            str(ours.task.version), "Score it again with the current catalogue",
-        )  # fmt: skip
-        return
-    if claimed.scoring_version != ours.scoring_version:
-        yield Finding(
-            "V1", member, f"{task}scoring version", str(claimed.scoring_version),
-            str(ours.scoring_version), "Score it again with the current madeleine-bench",
-        )  # fmt: skip
-        return
-    theirs, own = claimed.inputs, ours.inputs
-    if theirs.labels != own.labels:
-        yield Finding(
-            "V1", member, f"{task}labels of cohort {claimed.task.cohort}", theirs.labels[:16],
-            own.labels[:16], f"{_coverage(claimed, ours)}. {scores}. The label tables differ, or "
-            f"other slides have features: compare them (mbench data status {claimed.task.cohort})",
-        )  # fmt: skip
-    elif theirs.splits != own.splits:
-        yield Finding(
-            "V1", member, f"{task}splits", theirs.splits[:16], own.splits[:16],
+    cohort, theirs, here = claimed.task.cohort, claimed.inputs, ours.inputs
+    again = "Score it again with the current"
+    for field, stated, actual, advice in (
+        ("task version", claimed.task.version, ours.task.version, f"{again} catalogue"),
+        (
+            "scoring version", claimed.scoring_version, ours.scoring_version,
+            f"{again} madeleine-bench",
+        ),
+        (
+            f"labels of cohort {cohort}", theirs.labels, here.labels,
+            f"{_coverage(claimed, ours)}. {scores}. The label tables differ, or other slides have "
+            f"features: compare them (mbench data status {cohort})",
+        ),
+        (
+            "splits", theirs.splits, here.splits,
             f"{scores}. Labels agree; check 'splits' in mbench.toml on both sides",
-        )  # fmt: skip
-    elif claimed.task.task_hash != ours.task.task_hash:
-        yield Finding(
-            "V1", member, f"{task}task hash", claimed.task.task_hash[:16],
-            ours.task.task_hash[:16], f"{scores}. Labels and splits agree, so the task's YAML or "
-            f"that of {claimed.protocol} was changed without a new version, there or here",
-        )  # fmt: skip
+        ),
+        (
+            "task hash", claimed.task.task_hash, ours.task.task_hash,
+            f"{scores}. Labels and splits agree, so the task's YAML or that of "
+            f"{claimed.protocol} was changed without a new version, there or here",
+        ),
+    ):  # fmt: skip
+        if stated != actual:
+            field = f"{claimed.task.id}: {field}"
+            return Finding("V1", member, field, str(stated)[:16], str(actual)[:16], advice)
+    return None
 
 
 def _coverage(claimed: Record, ours: Record) -> str:
-    """Return how many units each side scored, and which ids each left out that the other did not.
+    """Return how many units each side scored, and which ids it alone left out.
 
-    The ids of the other side are a stranger's text.
+    The ids of the other side are a third party's text.
     """
-    theirs, own = (
+    text = f"They scored {claimed.inputs.n} units, here are {ours.inputs.n}"
+    theirs, here = (
         {unit for ids in record.inputs.missing.values() for unit in ids}
         for record in (claimed, ours)
     )
-    parts = [f"They scored {claimed.inputs.n} units, here are {ours.inputs.n}"]
-    for what, ids in (
-        ("left out there alone", theirs - own),
-        ("left out here alone", own - theirs),
-    ):
+    for where, ids in (("there", sorted(theirs - here)), ("here", sorted(here - theirs))):
         if ids:
-            named = ", ".join(plain(unit, 60) for unit in sorted(ids)[:_SHOWN_IDS])
-            parts.append(f"{what}: {len(ids)} ({named})")
-    return "; ".join(parts)
+            named = ", ".join(plain(unit, 60) for unit in ids[:_SHOWN_IDS])
+            text += f"; left out {where} alone: {len(ids)} ({named})"
+    return text
 
 
-def _fields(claimed: Record, ours: Record) -> Iterator[tuple[str, float | None, float | None]]:
-    """Yield every number that must agree: its name, as claimed, and as recomputed."""
-    said, so = claimed.scores, ours.scores
-    yield f"{so.main.metric}", said.main.value, so.main.value
-    if said.main.ci95 is not None or so.main.ci95 is not None:
-        ends = zip(said.main.ci95 or (None, None), so.main.ci95 or (None, None), strict=True)
-        for name, (one, other) in zip(("lower", "upper"), ends, strict=True):
-            yield f"{name} end of the interval", one, other
-    for name in sorted({*said.secondary, *so.secondary}):
-        one, other = said.secondary.get(name), so.secondary.get(name)
-        if not (one is None and other is None and name in said.secondary and name in so.secondary):
-            yield plain(name, 60), one, other
-    folds, own = _folds(claimed), _folds(ours)
-    for key in sorted({*folds, *own}):
-        yield f"fold {plain(key, 60)}", folds.get(key), own.get(key)
-
-
-def _folds(record: Record) -> Mapping[str, float]:
-    return {
-        " ".join(f"{name} {number}" for name, number in sorted(fold.key.items())): fold.value
-        for fold in record.folds
-    }
-
-
-def _other_facts(member: str, claimed: Record, ours: Record) -> Iterator[Finding]:
-    """Yield facts beside the scores that differ: how much was fitted on, and how much predicted."""
-    for field, said, so in (
-        ("units", claimed.inputs.n, ours.inputs.n),
-        ("width", claimed.inputs.dim, ours.inputs.dim),
-        ("number of predictions", claimed.predictions.rows, ours.predictions.rows),
-        ("number of folds", len(claimed.folds), len(ours.folds)),
-        *(
-            (f"size of fold {number}", (one.n_train, one.n_test), (other.n_train, other.n_test))
-            for number, (one, other) in enumerate(zip(claimed.folds, ours.folds, strict=False))
-        ),
-    ):
-        if said != so:
-            yield Finding("V1", member, field, plain(str(said)), plain(str(so)))
-            return
-
-
-def _number(value: float | None) -> str:
+def _text(value: float | None) -> str:
     return "no value" if value is None else f"{value:.9g}"

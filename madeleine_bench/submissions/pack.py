@@ -4,7 +4,6 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from madeleine_bench import __version__
@@ -13,35 +12,27 @@ from madeleine_bench.encoders.registry import EncoderEntry, check_weights, find_
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing
 from madeleine_bench.hashing import hash_bytes
+from madeleine_bench.report import Report
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.implementation import code_file
-from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.loader import Spec, did_you_mean
 from madeleine_bench.specs.record import Record, RecordFeatures
-from madeleine_bench.submissions.bundle import check_files_of_card, read_bundle
-from madeleine_bench.submissions.claims import check_claims, record_member
-from madeleine_bench.submissions.manifest import MANIFEST, Manifest, PackedEncoder, PackedFile
+from madeleine_bench.submissions.bundle import (
+    MANIFEST,
+    Manifest,
+    PackedEncoder,
+    PackedFile,
+    check_files_of_card,
+    embeddings_member,
+    read_bundle,
+    record_member,
+)
+from madeleine_bench.submissions.claims import check_claims
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What was packed: where, for which board, and which core tasks have no record.
-
-    `left_out` names protocols whose records cannot be recomputed from embeddings of slides, as they
-    need more than these or are no longer in the catalogue.
-    """
-
-    path: Path
-    board: str
-    records: int
-    cohorts: tuple[str, ...]
-    missing: tuple[str, ...]
-    core: int
-    left_out: tuple[str, ...] = ()
 
 
 def pack(
@@ -52,7 +43,7 @@ def pack(
     catalogue: Catalogue,
     *,
     with_code: bool = False,
-) -> Packed:
+) -> Report:
     """Write the bundle of an encoder's newest records and return what is in it.
 
     Args:
@@ -68,35 +59,54 @@ def pack(
             the folder, or a file cannot be read or written.
     """
     entry = find_encoder(encoder)
-    again = f"mbench run --encoder {encoder} --task all --results {results}"
-    newest = _records(entry, ResultStore(results), results, board, catalogue, again)
-    recomputed = {name for name, one in catalogue.protocols.items() if one.from_slides}
-    records = [record for record in newest if record.protocol in recomputed]
-    left_out = tuple(sorted({r.protocol for r in newest} - {r.protocol for r in records}))
+    newest = _newest_records(entry, encoder, results, board, catalogue)
+    usable = {name for name, protocol in catalogue.protocols.items() if protocol.from_slides}
+    records = [record for record in newest if record.protocol in usable]
+    left_out = sorted({record.protocol for record in newest} - usable)
     if not records:
         raise InputError(
             f"all records of {entry.card.name} are of {', '.join(left_out)}, which score nothing "
             "from the embeddings of slides, or are no longer in the catalogue: there is nothing in "
             "them that others could recompute"
         )
-    chosen = records[0].board
     members = {"card.yaml": card_text(entry.card).encode()}
     cohorts = sorted({record.task.cohort for record in records})
     for cohort in cohorts:
-        own = [record for record in records if record.task.cohort == cohort]
-        members[f"embeddings/{cohort}.safetensors"] = _embeddings(results, own)
+        scored = [record for record in records if record.task.cohort == cohort]
+        members[embeddings_member(cohort)] = _embeddings(results, scored)
     for record in records:
-        text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True)
-        members[record_member(record.task.id, record.protocol)] = f"{text}\n".encode()
+        members[record_member(record.task.id, record.protocol)] = _json(record)
     if with_code:
         members |= _code(entry)
-    path = out or Path(f"{entry.card.name}.zip")
+    path, chosen = out or Path(f"{entry.card.name}.zip"), records[0].board
     with replacing(path) as temporary:
-        temporary.write_bytes(_zip(members, _manifest(entry, chosen, members)))
+        temporary.write_bytes(_zip(members, _json(_manifest(entry, chosen, members))))
         _check(temporary, path, catalogue)
     core = [task.id for task in catalogue.tasks.values() if task.status == "core"]
-    missing = tuple(sorted(set(core) - {record.task.id for record in records}))
-    return Packed(path, chosen, len(records), tuple(cohorts), missing, len(core), left_out)
+    missing = sorted(set(core) - {record.task.id for record in records})
+    lines = [
+        f"wrote {path}: {len(records)} records of board {chosen}, embeddings of "
+        f"{', '.join(cohorts)}"
+    ]
+    if missing:
+        lines.append(
+            f"{len(missing)} of {len(core)} core tasks have no record, so it will not be ranked: "
+            f"{', '.join(missing)}"
+        )
+    if left_out:
+        lines.append(
+            f"left out: records of {', '.join(left_out)}, which nobody can recompute from "
+            "embeddings of slides"
+        )
+    document = {
+        "path": str(path),
+        "board": chosen,
+        "records": len(records),
+        "cohorts": cohorts,
+        "missing": missing,
+        "left_out": left_out,
+    }
+    return Report(document, [*lines, f"try: mbench submit verify {path}"])
 
 
 def _check(written: Path, path: Path, catalogue: Catalogue) -> None:
@@ -111,48 +121,43 @@ def _check(written: Path, path: Path, catalogue: Catalogue) -> None:
         raise InputError(f"this cannot be submitted, as it contradicts itself:\n{lines}")
 
 
-def _records(
-    entry: EncoderEntry,
-    store: ResultStore,
-    results: Path,
-    board: str | None,
-    catalogue: Catalogue,
-    again: str,
+def _newest_records(
+    entry: EncoderEntry, encoder: str, results: Path, board: str | None, catalogue: Catalogue
 ) -> list[Record]:
     """Return the newest record of each task and protocol of the current versions, in order.
 
     Of each cohort those of one set of features: the one with the most of them, or else the newest.
     """
     name = entry.card.name
-    named = [record for record in store.records() if record.encoder.name == name]
+    again = f"mbench run --encoder {encoder} --task all --results {results}"
+    named = [record for _, record in ResultStore(results).located(name)]
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")
     print_ = fingerprint(entry)
-    own = [record for record in named if record.encoder.fingerprint == print_]
-    if not own:
+    made = [record for record in named if record.encoder.fingerprint == print_]
+    if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "
             f"those of {entry.path}; run it again: {again}"
         )
-    boards = sorted({record.board for record in own})
+    boards = sorted({record.board for record in made})
     if board is None and len(boards) > 1:
         raise InputError(f"{name} has records on the boards {', '.join(boards)}; choose: --board")
     chosen = board or boards[0]
     if chosen not in boards:
         raise InputError(f"no records on board '{chosen}'{did_you_mean(chosen, boards)}")
-    newest: dict[str, dict[RecordFeatures | None, dict[tuple[str, str], Record]]] = {}
-    for record in sorted(own, key=lambda record: record.age):
-        task = catalogue.tasks.get(record.task.id)
-        if record.board == chosen and task is not None and task.version == record.task.version:
-            cells = newest.setdefault(record.task.cohort, {}).setdefault(record.features, {})
+    versions = {(task.id, task.version) for task in catalogue.tasks.values()}
+    by_features: dict[tuple[str, RecordFeatures | None], dict[tuple[str, str], Record]] = {}
+    for record in sorted(made, key=lambda record: record.age):
+        if record.board == chosen and (record.task.id, record.task.version) in versions:
+            cells = by_features.setdefault((record.task.cohort, record.features), {})
             cells[record.task.id, record.protocol] = record
-    if not newest:
+    if not by_features:
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
-    packed: dict[tuple[str, str], Record] = {}
-    for by_features in newest.values():
-        most = max(by_features.values(), key=_size)
-        packed |= most
-    return [record for _, record in sorted(packed.items())]
+    ordered = sorted(by_features.items(), key=lambda item: _size(item[1]))
+    most = {cohort: cells for (cohort, _), cells in ordered}
+    packed = {cell: record for cells in most.values() for cell, record in cells.items()}
+    return [packed[cell] for cell in sorted(packed)]
 
 
 def _size(cells: dict[tuple[str, str], Record]) -> tuple[int, tuple[str, str]]:
@@ -198,8 +203,8 @@ def _code(entry: EncoderEntry) -> dict[str, bytes]:
     return members
 
 
-def _manifest(entry: EncoderEntry, board: str, members: dict[str, bytes]) -> bytes:
-    manifest = Manifest(
+def _manifest(entry: EncoderEntry, board: str, members: dict[str, bytes]) -> Manifest:
+    return Manifest(
         encoder=PackedEncoder(name=entry.card.name, revision=entry.card.revision),
         board=board,
         mbench=__version__,
@@ -208,7 +213,10 @@ def _manifest(entry: EncoderEntry, board: str, members: dict[str, bytes]) -> byt
             for name, data in sorted(members.items())
         ),
     )
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
+
+
+def _json(content: Spec) -> bytes:
+    text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True)
     return f"{text}\n".encode()
 
 

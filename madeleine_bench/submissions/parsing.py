@@ -1,23 +1,24 @@
-"""JSON, YAML and safetensors from a stranger, read as data: strict, bounded, nothing is run."""
+"""Text and files of third parties: JSON, YAML and safetensors read as data, text made inert.
+
+The libraries parse. What they let through is refused here: keys that stand twice, NaN and infinity,
+deep nesting, and in YAML aliases, tags and dates.
+"""
 
 import json
-import math
-import re
-import struct
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import safetensors
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json, hash_array
-from madeleine_bench.submissions.text import shown
 
 MAX_DEPTH = 32
 MAX_YAML_EVENTS = 5_000
@@ -26,6 +27,54 @@ MAX_DIM = 16_384
 MAX_ROWS = 200_000
 MAX_ID = 200
 _KEY = "madeleine_bench"
+_LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "`": "'", "|": "¦", "@": "＠"})
+
+
+def plain(text: str, most: int = 200) -> str:
+    r"""Return text on one line without control characters, cut to a length.
+
+    Control and format characters (escape sequences of terminals, marks that turn the direction of
+    writing) become spaces, so that what is printed is what is read.
+
+    Examples:
+        >>> plain("a\x1b[31mb\nc")
+        'a [31mb c'
+    """
+    kept = "".join(" " if _hidden(character) else character for character in text[: most + 1])
+    return kept[:most] + "..." if len(text) > most else kept
+
+
+def _hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def shown(text: str, most: int = 80) -> str:
+    r"""Return text in quotes for a message, ASCII alone.
+
+    Examples:
+        >>> shown("../é")
+        "'../\\xe9'"
+    """
+    quoted = ascii(text[:most])
+    return quoted + "..." if len(text) > most else quoted
+
+
+def inert(text: str, most: int = 120) -> str:
+    """Return text as a code span of Markdown: no markup, HTML, link, picture or mention works.
+
+    Inside a code span Markdown reads nothing. Angle brackets, backticks, bars and @ are replaced
+    by characters that look alike, so the span cannot be left, a table cell cannot be ended, and
+    the text stays inert where somebody pastes it without the span.
+
+    Examples:
+        >>> inert("<script>alert(1)</script> @all `x` | ![](http://a/b)")
+        "`‹script›alert(1)‹/script› ＠all 'x' ¦ ![](http://a/b)`"
+        >>> inert("")
+        '`(empty)`'
+    """
+    cleaned = plain(text, most).translate(_LOOKALIKES).strip()
+    return f"`{cleaned or '(empty)'}`"
 
 
 def parse_json(data: bytes, where: str) -> Any:
@@ -36,18 +85,32 @@ def parse_json(data: bytes, where: str) -> Any:
             infinity, a number too long to read or half of a surrogate pair.
     """
     try:
-        text = data.decode("utf-8")
-        _check_depth(text)
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-        canonical_json(value).encode()
-    except (ValueError, RecursionError) as error:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        if _depth(value) > MAX_DEPTH:
+            raise RecursionError
+        canonical_json(value).encode()  # refuses NaN, infinity and half of a surrogate pair
+    except RecursionError as error:
+        raise InputError(f"{where}: not strict JSON: nested deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
         raise InputError(f"{where}: not strict JSON: {shown(str(error), 160)}") from error
     return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(mapping := dict(pairs)) < len(pairs):
+        raise ValueError(f"the key '{_repeated(key for key, _ in pairs)}' stands twice")
+    return mapping
+
+
+def _repeated(words: Any) -> str:
+    return str(Counter(words).most_common(1)[0][0])
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
@@ -59,11 +122,17 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
         InputError: it is not YAML in UTF-8, has an anchor, an alias or a tag, is nested deeper
             than 32, is long, or its top level is no mapping from text to plain values.
     """
+    yaml = YAML(typ="safe", pure=True)
     try:
         text = data.decode("utf-8")
-        _check_events(text)
-        value = YAML(typ="safe", pure=True).load(text)
-        plain = parse_json(json.dumps(value, allow_nan=False).encode(), where)
+        depth = 0
+        for number, event in enumerate(yaml.parse(text)):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if number >= MAX_YAML_EVENTS or depth > MAX_DEPTH:
+                raise ValueError(f"more than {MAX_YAML_EVENTS} parts, or nested too deep")
+            if getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise ValueError("anchors, aliases and tags (&, * and !) are not read in a bundle")
+        value = json.dumps(yaml.load(text), allow_nan=False)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -71,9 +140,31 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}{line}: not valid YAML: {shown(str(reason))}") from error
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{where}: not plain YAML: {shown(str(error))}") from error
-    if not isinstance(plain, dict):
-        raise InputError(f"{where}: expected keys and values, found {type(plain).__name__}")
-    return plain
+    mapping = parse_json(value.encode(), where)
+    if not isinstance(mapping, dict):
+        raise InputError(f"{where}: expected keys and values, found {type(mapping).__name__}")
+    return mapping
+
+
+def parse_safetensors(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors of a safetensors file as the library describes them, and its metadata.
+
+    Raises:
+        InputError: it is none, its header has more than 4 MiB, or a tensor stands twice in it.
+    """
+    size = int.from_bytes(data[:8], "little")
+    try:
+        if size > MAX_HEADER:
+            raise ValueError(f"its header has {size:,} bytes, and may have {MAX_HEADER:,}")
+        tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = shown(str(error), 160)
+        raise InputError(
+            f"{where}: not a safetensors file ({reason}). Is it a pickle under another name?"
+        ) from error
+    # The library reads a header in which a tensor stands twice.
+    header = parse_json(data[8 : 8 + size], f"{where}, header")
+    return tensors, header.get("__metadata__") or {}
 
 
 def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
@@ -85,151 +176,47 @@ def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
         InputError: it is no safetensors file with one float32 matrix `embeddings`, one row for
             each id, all finite; or an id stands twice.
     """
-    header, body = safetensors_header(data, where)
-    tensors = {name: value for name, value in header.items() if name != "__metadata__"}
+    tensors, metadata = parse_safetensors(data, where)
     if set(tensors) != {"embeddings"}:
-        raise InputError(f"{where}: expected one tensor, 'embeddings'; found {len(tensors)} others")
+        raise InputError(f"{where}: expected one tensor, 'embeddings'; it holds {len(tensors)}")
     tensor = tensors["embeddings"]
     if tensor["dtype"] != "F32":
-        raise InputError(f"{where}: the matrix is {shown(tensor['dtype'])}; it must be float32")
-    ids, claimed = _ids(header, where)
+        raise InputError(f"{where}: the matrix is {tensor['dtype']}; it must be float32")
+    ids, stated = _ids(metadata, where)
     shape = tensor["shape"]
     if len(shape) != 2 or shape[0] != len(ids) or not 1 <= shape[1] <= MAX_DIM or not ids:
         raise InputError(
             f"{where}: the matrix is {shape} for {len(ids)} ids; expected one row for each id and "
             f"1 to {MAX_DIM:,} columns"
         )
-    matrix = np.frombuffer(body, dtype="<f4").astype(np.float32).reshape(shape)
+    matrix = np.frombuffer(tensor["data"], dtype="<f4").astype(np.float32).reshape(shape)
     if (broken := ~np.isfinite(matrix).all(axis=1)).any():
-        row = int(np.flatnonzero(broken)[0])
+        first = shown(ids[int(np.argmax(broken))])
         raise InputError(
-            f"{where}: {int(broken.sum())} row(s) hold NaN or infinity, first slide "
-            f"{shown(ids[row])}"
+            f"{where}: {int(broken.sum())} row(s) hold NaN or infinity, first slide {first}"
         )
     # The hash is of the ids as they are written, as the file claims it.
-    return Embeddings(tuple(map(canonical_id, ids)), matrix, hash_array(ids, matrix)), claimed
+    return Embeddings(tuple(map(canonical_id, ids)), matrix, hash_array(ids, matrix)), stated
 
 
-def safetensors_header(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
-    """Return the header of a safetensors file and its body, every length checked before use.
-
-    Raises:
-        InputError: it is none: a length does not fit, tensors overlap or leave gaps.
-    """
-    fault = f"{where}: not a safetensors file"
-    if len(data) < 8:
-        raise InputError(f"{fault}: {len(data)} bytes")
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(MAX_HEADER, len(data) - 8):
-        raise InputError(
-            f"{fault}: it says that its header has {length:,} bytes; the file has {len(data):,} "
-            f"and a header may have {MAX_HEADER:,}. Is it a pickle under another name?"
-        )
-    header = parse_json(data[8 : 8 + length], f"{where}, header")
-    if not isinstance(header, dict):
-        raise InputError(f"{fault}: its header is no object")
-    body = data[8 + length :]
-    end = 0
-    for name, start, stop in sorted(
-        (_place(name, value, fault) for name, value in header.items() if name != "__metadata__"),
-        key=lambda place: place[1:],
-    ):
-        if start != end:
-            raise InputError(f"{fault}: tensor {shown(name)} does not begin where the last ends")
-        end = stop
-    if end != len(body):
-        raise InputError(f"{fault}: its tensors take {end:,} bytes, the file has {len(body):,}")
-    return header, body
-
-
-_WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
-
-
-def _place(name: str, value: Any, fault: str) -> tuple[str, int, int]:
-    """Return the name of a tensor and where its bytes lie, checked against its shape."""
-    named = f"{fault}: tensor {shown(name)}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise InputError(f"{named} is not described by dtype, shape and data_offsets")
-    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    whole = all(
-        isinstance(part, list) and all(type(n) is int and 0 <= n < 2**48 for n in part)
-        for part in (shape, offsets)
-    )
-    if not whole or len(offsets) != 2 or len(shape) > 8 or not isinstance(dtype, str):
-        raise InputError(f"{named} has no usable dtype, shape or data_offsets")
-    if dtype not in _WIDTH or offsets[1] - offsets[0] != math.prod(shape) * _WIDTH[dtype]:
-        raise InputError(f"{named}: its shape and its bytes do not agree")
-    return name, offsets[0], offsets[1]
-
-
-def _ids(header: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], str]:
-    metadata = header.get("__metadata__")
-    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
+def _ids(metadata: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
+    """Return the ids of the rows, and the content hash that the file states."""
+    if _KEY not in metadata:
         raise InputError(f"{where}: its metadata has no '{_KEY}' with the ids of the rows")
-    content = parse_json(text.encode(), f"{where}, metadata")
+    content = parse_json(metadata[_KEY].encode(), f"{where}, metadata")
     if not isinstance(content, dict) or set(content) != {"ids", "hash"}:
         raise InputError(f"{where}: metadata '{_KEY}' must hold 'ids' and 'hash' alone")
-    ids = content["ids"]
+    ids, stated = content["ids"], content["hash"]
     if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
         raise InputError(f"{where}: the ids must be a list of texts")
+    if not isinstance(stated, str):
+        raise InputError(f"{where}: the hash of the content must be a text")
     if len(ids) > MAX_ROWS or not all(0 < len(i) <= MAX_ID and i.isprintable() for i in ids):
         raise InputError(
             f"{where}: an id is empty, longer than {MAX_ID} characters or not printable, or there "
             f"are more than {MAX_ROWS:,}"
         )
-    spellings = Counter(map(canonical_id, ids))
-    if len(spellings) < len(ids):
-        (twice, _), *_ = spellings.most_common(1)
-        raise InputError(f"{where}: the id {shown(twice)} stands twice")
-    if not isinstance(content["hash"], str):
-        raise InputError(f"{where}: the hash of the content must be a text")
-    return tuple(ids), content["hash"]
-
-
-# A string, closed or not (so that each character is looked at once), or a bracket outside of one.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-
-
-def _check_depth(text: str) -> None:
-    """Raise ValueError for JSON nested too deep, before a recursive parser sees it."""
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group()[:1], 0)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _check_events(text: str) -> None:
-    """Raise ValueError for YAML with aliases or tags, too deep or too long, before it is built."""
-    depth = 0
-    for count, event in enumerate(YAML(typ="safe", pure=True).parse(text), start=1):
-        if count > MAX_YAML_EVENTS:
-            raise ValueError(f"more than {MAX_YAML_EVENTS} parts")
-        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise ValueError("anchors and aliases (& and *) are not read in a bundle")
-        if isinstance(event, NodeEvent) and getattr(event, "tag", None) is not None:
-            raise ValueError("tags (!) are not read in a bundle")
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key '{twice}' stands twice")
-    return found
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    if not math.isfinite(number):
-        raise ValueError(f"{word} is too large")
-    return number
+    spellings = [canonical_id(i) for i in ids]
+    if len(set(spellings)) < len(ids):
+        raise InputError(f"{where}: the id {shown(_repeated(spellings))} stands twice")
+    return tuple(ids), stated

@@ -8,17 +8,15 @@ import numpy as np
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
+from madeleine_bench.leaderboard.aggregate import Column
 from madeleine_bench.leaderboard.contamination import contamination
-from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.submissions.duplicates import CONTROL_CKA, COPY_SHARE, Likeness
-from madeleine_bench.submissions.readable import (
+from madeleine_bench.submissions.label_leakage import (
     best_column,
     nearest_mean_accuracy,
     time_correlation,
 )
-from madeleine_bench.submissions.recompute import Cell
-from madeleine_bench.submissions.standing import KnownEncoder, best_known, comparable, corrected
 from madeleine_bench.types import CohortData, Units
 
 PERFECT = 0.995
@@ -48,7 +46,7 @@ RULES: dict[str, str] = {
     "taken name": "the name is that of an encoder that ships, or name and revision are known with "
     "another card or other embeddings; such a submission cannot be added",
     "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
-}  # fmt: skip
+}
 _TELLING_CONTROLS = ("site-only", "case-id", "patch-count", "oracle")
 
 
@@ -61,9 +59,47 @@ class Suspicion:
     seen: str
 
 
-def suspicious_scores(own: Mapping[Cell, Record], known: Sequence[KnownEncoder]) -> list[Suspicion]:
-    """Return the hits of the rules that look at scores alone."""
-    return [*_perfect(own), *_above_ceiling(own, known), *_lone_gain(own, known)]
+def suspicious_scores(submission: Column, others: Sequence[Column]) -> list[Suspicion]:
+    """Return the hits of the rules that look at scores alone.
+
+    Args:
+        submission: its column on a board.
+        others: columns of encoders that were scored on the same data.
+    """
+    hits = []
+    gains: list[tuple[float, str, str]] = []
+    for task, cell in submission.cells.items():
+        if cell.value >= PERFECT:
+            hits.append(Suspicion("perfect", task, f"{cell.value:.4f}"))
+        for other in others:
+            if other.name == "oracle" and task in other.cells:
+                ceiling = other.cells[task].record.scores.main
+                _, high = ceiling.ci95 or score_range(ceiling.metric)
+                if cell.record.source == "phantom" and cell.value > high:
+                    seen = (
+                        f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
+                    )
+                    hits.append(Suspicion("above the ceiling", task, seen))
+        if best := best_known(task, others):
+            gains.append((cell.corrected - best.cells[task].corrected, task, label_of(best)))
+    if len(gains) > 1:
+        (first, task, name), (second, _, _) = sorted(gains, reverse=True)[:2]
+        if first > LONE_GAIN and second < USUAL_GAIN:
+            seen = f"+{first:.3f} over {name}; the next largest gain of {len(gains)} is "
+            hits.append(Suspicion("lone gain", task, f"{seen}{second:+.3f}"))
+    return hits
+
+
+def best_known(task: str, others: Sequence[Column]) -> Column | None:
+    """Return the encoder that has the best score of a task and is no control; None without one."""
+    scored = [column for column in others if column.kind != "control" and task in column.cells]
+    return max(scored, key=lambda column: column.cells[task].value, default=None)
+
+
+def label_of(column: Column) -> str:
+    """Return what a report calls a column: encoder, revision, and whether features are others."""
+    other = " (other features)" if any(column.features.values()) else ""
+    return f"{column.name} {column.revision}{other}"
 
 
 def suspicious_embeddings(
@@ -81,22 +117,23 @@ def suspicious_embeddings(
         data: the verifier's cohorts.
     """
     hits: list[Suspicion] = []
-    for cohort, found in embeddings.items():
+    for cohort, submitted in embeddings.items():
         if cohort in data:
-            hits += _few_rows(cohort, found, data[cohort])
+            hits += _few_rows(cohort, submitted, data[cohort])
     for task_id, task_units in units.items():
         try:
             matrix = unit_embeddings(embeddings[cohort_of[task_id]], task_units)
         except InputError:
-            continue  # a slide is missing, which is said as a false claim
-        hits += _readable(task_id, matrix, task_units)
+            continue  # a slide is missing, which is a finding
+        if seen := _readable(matrix, task_units):
+            hits.append(Suspicion("readable labels", task_id, seen))
     return hits
 
 
-def suspicious_likeness(found: Sequence[Likeness]) -> list[Suspicion]:
-    """Return the hits of the rules that compare with known encoders."""
+def suspicious_likeness(likenesses: Sequence[Likeness]) -> list[Suspicion]:
+    """Return the hits of the rules that compare with other encoders."""
     hits = []
-    for like in found:
+    for like in likenesses:
         cka = "" if like.cka is None else f", CKA {like.cka:.5f}"
         if like.relation:
             share = "" if like.explained is None else f", {like.explained:.2%} explained"
@@ -117,72 +154,25 @@ def contaminated(training_cohorts: Sequence[str] | None, cohorts: Sequence[str])
     ]
 
 
-def _perfect(own: Mapping[Cell, Record]) -> Iterator[Suspicion]:
-    for (task, _), record in own.items():
-        if record.scores.main.value >= PERFECT:
-            yield Suspicion("perfect", task, f"{record.scores.main.value:.4f}")
+def _few_rows(cohort: str, submitted: Embeddings, data: CohortData) -> Iterator[Suspicion]:
+    distinct = len(np.unique(submitted.matrix, axis=0))
+    if distinct < DISTINCT_ROWS * len(submitted.ids):
+        table = data.slides[data.slides["slide_id"].isin(submitted.ids)]
+        columns = (("sites", "site"), ("cases", "case_id"), ("stains", "stain"))
+        same = [f", as many as {what}" for what, of in columns if table[of].nunique() == distinct]
+        seen = f"{distinct} distinct rows of {len(submitted.ids)}{''.join(same)}"
+        yield Suspicion("few distinct rows", cohort, seen)
 
 
-def _above_ceiling(
-    own: Mapping[Cell, Record], known: Sequence[KnownEncoder]
-) -> Iterator[Suspicion]:
-    for cell, record in own.items():
-        for other in known:
-            ceiling = other.records.get(cell)
-            if ceiling is None or ceiling.encoder.name != "oracle":
-                continue
-            _, high = ceiling.scores.main.ci95 or score_range(ceiling.scores.main.metric)
-            value = record.scores.main.value
-            if record.source == "phantom" and comparable(record, ceiling) and value > high:
-                yield Suspicion(
-                    "above the ceiling", cell[0], f"{value:.4f}, the oracle has "
-                    f"{ceiling.scores.main.value:.4f} (up to {high:.4f})",
-                )  # fmt: skip
-
-
-def _lone_gain(own: Mapping[Cell, Record], known: Sequence[KnownEncoder]) -> Iterator[Suspicion]:
-    gains: dict[Cell, tuple[float, str]] = {}
-    for cell, record in own.items():
-        best = best_known(cell, record, known)
-        if best is not None:
-            gains[cell] = (corrected(record) - corrected(best[1]), best[0])
-    if len(gains) < 2:
-        return
-    first, second = sorted(gains.items(), key=lambda item: -item[1][0])[:2]
-    if first[1][0] > LONE_GAIN and second[1][0] < USUAL_GAIN:
-        yield Suspicion(
-            "lone gain", first[0][0], f"+{first[1][0]:.3f} over {first[1][1]}; the next largest "
-            f"gain of {len(gains)} is {second[1][0]:+.3f}",
-        )  # fmt: skip
-
-
-def _few_rows(cohort: str, found: Embeddings, data: CohortData) -> Iterator[Suspicion]:
-    distinct = len(np.unique(found.matrix, axis=0))
-    if distinct >= DISTINCT_ROWS * len(found.ids):
-        return
-    table = data.slides[data.slides["slide_id"].isin(found.ids)]
-    same = [
-        f"as many as {what}"
-        for what, column in (("sites", "site"), ("cases", "case_id"), ("stains", "stain"))
-        if table[column].nunique() == distinct
-    ]
-    seen = ", ".join([f"{distinct} distinct rows of {len(found.ids)}", *same])
-    yield Suspicion("few distinct rows", cohort, seen)
-
-
-def _readable(task_id: str, matrix: np.ndarray, units: Units) -> Iterator[Suspicion]:
-    rule = "readable labels"
+def _readable(matrix: np.ndarray, units: Units) -> str:
+    """Return how the labels of a task can be read off its embeddings; "" where they cannot."""
     if "label" not in units.table:
         column, value = time_correlation(matrix, units.table["time_days"].to_numpy())
-        if value >= READABLE:
-            yield Suspicion(rule, task_id, f"column {column} orders the times: {value:.4f}")
-        return
+        return f"column {column} orders the times: {value:.4f}" if value >= READABLE else ""
     labels = units.table["label"].to_numpy(dtype=str)
     for name in sorted(set(labels.tolist())):
         column, value = best_column(matrix, labels == name)
         if value >= READABLE:
-            yield Suspicion(rule, task_id, f"column {column} alone tells '{name}': {value:.4f}")
-            return
+            return f"column {column} alone tells '{name}': {value:.4f}"
     accuracy = nearest_mean_accuracy(matrix, labels)
-    if accuracy >= READABLE:
-        yield Suspicion(rule, task_id, f"nearest class mean: balanced accuracy {accuracy:.4f}")
+    return f"nearest class mean: balanced accuracy {accuracy:.4f}" if accuracy >= READABLE else ""

@@ -242,9 +242,9 @@ def _warm_up() -> None:
     import madeleine_bench.cli.packing
     import madeleine_bench.cli.pretraining
     import madeleine_bench.cli.reports
-    import madeleine_bench.cli.submission_reports
     import madeleine_bench.pretrain.loop
-    import madeleine_bench.slides.extraction  # noqa: F401
+    import madeleine_bench.slides.extraction
+    import madeleine_bench.submissions.report  # noqa: F401
 
 
 if __name__ == "__main__":

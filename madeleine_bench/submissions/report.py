@@ -1,0 +1,308 @@
+"""What a reviewer is told of a submission: verdict, scores beside known encoders, what to look at.
+
+Standings are those of a leaderboard of the submission and of the encoders in the results folder
+that were scored on the same data.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from madeleine_bench.leaderboard.aggregate import (
+    Column,
+    build_boards,
+    family_means,
+    on_same_features,
+)
+from madeleine_bench.leaderboard.contamination import contamination
+from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.report import Report, Table
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.record import Record
+from madeleine_bench.submissions.add import why_taken
+from madeleine_bench.submissions.bundle import Bundle, read_bundle
+from madeleine_bench.submissions.claims import MEANING
+from madeleine_bench.submissions.deadline import deadline
+from madeleine_bench.submissions.duplicates import likenesses
+from madeleine_bench.submissions.parsing import inert, plain
+from madeleine_bench.submissions.suspicion import (
+    RULES,
+    Suspicion,
+    best_known,
+    contaminated,
+    label_of,
+    suspicious_embeddings,
+    suspicious_likeness,
+    suspicious_scores,
+)
+from madeleine_bench.submissions.verify import Verification, VerifyRequest, verify
+from madeleine_bench.types import Progress
+
+_MOST_ROWS = 40
+_MOST_LIKE = 5
+_CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1."
+
+
+def verify_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
+    """Return the report of a bundle: for the screen, as JSON, and as Markdown in report.md.
+
+    Raises:
+        InputError: the bundle is refused, or cannot be verified here.
+        CheckFailed: time ran out. A false claim is the problem of the report.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="mbench-") as scratch,
+        deadline(path, request.time_limit_s, progress) as steps,
+    ):
+        done = verify(read_bundle(path), request, Path(scratch), steps)
+        steps.phase("compare with known encoders", 0)
+        return review(done)
+
+
+def review(done: Verification) -> Report:
+    """Return the report of a verified, or failed, submission against a results folder.
+
+    Raises:
+        InputError: a record of the folder is broken.
+    """
+    bundle, catalogue, results = done.bundle, done.catalogue, done.request.workspace.results
+    card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
+    there = list(ResultStore(results).records())
+    standings = beside_known(bundle, records.values(), there, catalogue)
+    like = likenesses(bundle.board, card.name, bundle.embeddings, results)
+    cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
+    hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
+    data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
+    cohort_of = {task: catalogue.tasks[task].cohort for task in done.units}
+    hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
+    hits += suspicious_likeness(like) + contaminated(card.training_cohorts, cohorts)
+    if reason := why_taken(bundle, there, results):
+        hits.append(Suspicion("taken name", card.name, reason))
+    core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
+    scores = [row for column, others in standings for row in _scores(column, others)]
+    document = {
+        "schema_version": 1,
+        "sha256": bundle.sha256,
+        "encoder": {"name": card.name, "revision": card.revision},
+        "board": bundle.board,
+        "asked": done.request.level,
+        "reached": done.reached,
+        "verified": done.problem() is None,
+        "findings": [asdict(finding) for finding in done.findings],
+        "notes": done.notes,
+        "scores": [{**row, "recomputed": bool(done.records)} for row in scores],
+        "standing": [row for each in standings for row in standing_rows(*each, catalogue)],
+        "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
+        "contamination": {c: contamination(card.training_cohorts, c) for c in cohorts},
+        "suspicions": [asdict(hit) for hit in hits],
+        "likeness": [asdict(each) for each in like],
+    }
+    title = f"{card.name} {card.revision} on board {bundle.board}, scores "
+    title += "recomputed here" if done.records else "claimed, not recomputed"
+    rows = [
+        [*(plain(row[key]) for key in ("task", "protocol", "metric")), f"{row['value']:.4f}"]
+        for row in scores
+    ]
+    table = Table(plain(title), ["task", "protocol", "metric", "score"], rows)
+    lines = [plain(note, 400) for note in done.notes]
+    lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
+    if done.reached == done.request.level:
+        lines.append(f"{done.reached} {MEANING[done.reached]}")
+    oracle = any(other.name == "oracle" for _, others in standings for other in others)
+    heading = f"{inert(card.title)}, {inert(card.kind)}, board {inert(bundle.board)}."
+    texts = {
+        "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
+        "report.md": _markdown([*_verdict(document, heading), *_sections(document, oracle)]),
+    }
+    return Report(document, [table, *lines], texts=texts, problem=done.problem())
+
+
+def beside_known(
+    bundle: Bundle, records: Iterable[Record], there: Iterable[Record], catalogue: Catalogue
+) -> list[tuple[Column, list[Column]]]:
+    """Return the submission's column on a board, and those of encoders scored on the same data.
+
+    The board shows each task's first protocol. A submission that has none of these has a column for
+    each protocol. Columns state features where they are others than the submission's.
+
+    Args:
+        bundle: the submission.
+        records: its records.
+        there: records of the results folder. Those that are only reported (V0) are left out.
+        catalogue: the verifier's tasks.
+    """
+    name = bundle.card.name, bundle.card.revision
+    cells = {(record.task.id, record.protocol): record for record in records}
+    features = {record.task.cohort: record.features for record in cells.values()}
+
+    def comparable(record: Record) -> bool:
+        same = cells.get((record.task.id, record.protocol))
+        return (
+            same is not None
+            and record.board == bundle.board
+            and record.task.task_hash == same.task.task_hash
+            and (record.encoder.name, record.encoder.revision) != name
+            and record.verification != "V0"
+        )
+
+    compared = []
+    for record in (*cells.values(), *filter(comparable, there)):
+        same = record.features == features[record.task.cohort]
+        compared.append(record.model_copy(update={"features": None}) if same else record)
+    primary = any(
+        task in catalogue.tasks and catalogue.tasks[task].protocols[0] == protocol
+        for task, protocol in cells
+    )
+    named = {protocol for _, protocol in cells} & set(catalogue.protocols)
+    standings = []
+    for protocol in [None] if primary else sorted(named):
+        for board in build_boards(compared, catalogue, protocol):
+            if board.name == bundle.board:
+                mine = [c for c in board.columns if (c.name, c.revision) == name]
+                others = [c for c in board.columns if c not in mine]
+                standings += [(column, others) for column in mine]
+    return standings
+
+
+def standing_rows(
+    submission: Column, others: Sequence[Column], catalogue: Catalogue
+) -> list[dict[str, Any]]:
+    """Return means over families for the submission and the encoders that have all its tasks."""
+    tasks = [catalogue.tasks[task] for task in submission.cells]
+    rows = []
+    for column in (submission, *others):
+        if submission.cells.keys() <= column.cells.keys():
+            families = family_means(column, tasks)
+            row = {"label": label_of(column), "kind": column.kind, "families": families}
+            rows.append({**row, "mean": fmean(families.values())})
+    return sorted(rows, key=lambda row: (-row["mean"], row["label"]))
+
+
+def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, Any]]:
+    """Yield each score of the submission beside that of mean-pool and the best known encoder."""
+    mean_pool = on_same_features(submission, others, "mean-pool", submission.features)
+    for task, cell in sorted(submission.cells.items()):
+        main, best = cell.record.scores.main, best_known(task, others)
+        pooled = mean_pool.cells.get(task) if mean_pool else None
+        yield {
+            "task": task,
+            "protocol": cell.record.protocol,
+            "metric": main.metric,
+            "value": main.value,
+            "ci95": main.ci95,
+            "method": main.method,
+            "mean_pool": pooled.value if pooled else None,
+            "best": best.cells[task].value if best else None,
+            "best_encoder": label_of(best) if best else None,
+        }
+
+
+def _verdict(document: Mapping[str, Any], about: str) -> Iterator[str]:
+    """Yield the paragraphs that a report begins with."""
+    encoder, reached = document["encoder"], document["reached"]
+    verdict = "verified" if document["verified"] else "NOT VERIFIED"
+    yield f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}"
+    yield f"{about}\nAsked for {document['asked']}, reached {reached or 'nothing'}."
+    if document["board"].startswith("phantom"):
+        yield f"**{PHANTOM_NOTICE}**"
+    if reached is None:
+        lines = ["The bundle contradicts itself; none of its scores can be believed."]
+    else:
+        caution = f". {_CAUTION}" if reached in ("V0", "V1") else "."
+        lines = [f"{reached}: {MEANING[reached]}{caution}"]
+    lines += [inert(note, 300) for note in document["notes"]]
+    if missing := document["missing"]:
+        lines.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
+    yield "\n".join(f"- {line}" for line in [*lines, f"bundle sha256 `{document['sha256']}`"])
+
+
+def _sections(document: Mapping[str, Any], oracle: bool) -> Iterator[Table | str]:
+    """Yield the tables of a report and what is to be known of them; `oracle`: there is one."""
+    findings, hits = document["findings"], document["suspicions"]
+    if findings:
+        header = ["rung", "where", "what", "claimed", "found", "note"]
+        rows = [list(finding.values()) for finding in findings]
+        yield Table(f"False claims ({len(findings)})", header, rows)
+    recomputed = all(row["recomputed"] for row in document["scores"])
+    yield Table(
+        f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
+        ["task", "protocol", "metric", "score", "95% interval", "mean-pool", "best known"],
+        [
+            [
+                *(row["task"], row["protocol"], row["metric"], _digits(row["value"], 3)),
+                # Where there is no interval, the method begins with why.
+                " to ".join(f"{end:.3f}" for end in row["ci95"] or ())
+                or row["method"].partition(":")[0],
+                _digits(row["mean_pool"], 3),
+                f"{_digits(row['best'], 3)} {row['best_encoder'] or ''}",
+            ]
+            for row in document["scores"]
+        ],
+    )
+    if len(standing := document["standing"]) > 1:
+        families = sorted(standing[0]["families"])
+        yield Table(
+            "Beside known encoders",
+            ["encoder", "kind", "mean", *families],
+            [
+                [row["label"], row["kind"]]
+                + [_digits(mean, 3) for mean in (row["mean"], *map(row["families"].get, families))]
+                for row in standing
+            ],
+        )
+        yield "Means over families of chance-corrected scores, on the tasks of this submission."
+    rows = [list(hit.values()) for hit in hits]
+    yield Table(f"To look at ({len(hits)})", ["rule", "where", "seen"], rows)
+    if hits:
+        rules = sorted({hit["rule"] for hit in hits})
+        yield "\n".join(f"- {rule}: {RULES[rule]}." for rule in rules)
+        yield "No rule is a verdict: an honest encoder may hit one."
+    else:
+        yield "No rule was hit: " + "; ".join(RULES) + "."
+    if document["board"].startswith("phantom") and not oracle:
+        yield "No record of the oracle was at hand, so no score was held against the ceiling."
+    yield Table(
+        "Closest known encoders",
+        [
+            *("encoder", "cohort", "slides", "explains of this", "explained by this"),
+            *("linear CKA", "relation"),
+        ],
+        [
+            [like["encoder"], like["cohort"], str(like["slides"])]
+            + [_digits(like[share], 4) for share in ("explained", "explains", "cka")]
+            + [like["relation"]]
+            for like in document["likeness"][:_MOST_LIKE]
+        ],
+    )
+    yield "Shares that a linear map explains, of what the embeddings explain of themselves."
+    rows = [list(pair) for pair in document["contamination"].items()]
+    yield Table("Contamination, by the card", ["cohort", "verdict"], rows)
+
+
+def _digits(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _markdown(parts: Iterable[Table | str]) -> str:
+    """Return paragraphs and tables as Markdown, ending in a newline.
+
+    Every cell is a code span without angle brackets, backticks, bars or @ (see `inert`): it may
+    come from the bundle, or from an error about it. Paragraphs are ours.
+    """
+    blocks = []
+    for part in parts:
+        if isinstance(part, str):
+            blocks.append(part)
+            continue
+        rows = [[inert(cell, 400) if cell else "" for cell in row] for row in part.rows]
+        lines = [part.header, ["---"] * len(part.header), *rows[:_MOST_ROWS]]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        blocks += [f"### {part.title}", table if rows else "None."]
+        if (more := len(rows) - _MOST_ROWS) > 0:
+            blocks.append(f"and {more} more.")
+    return "\n\n".join(blocks) + "\n"
