@@ -12,7 +12,7 @@ from madeleine_bench.embeddings.contents import differing_facts
 from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import write_text
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import Report
 from madeleine_bench.results.store import ResultStore
@@ -119,64 +119,37 @@ def why_taken(bundle: Bundle, records: Iterable[Record], results: Path) -> str:
 def _write(done: Verification, level: Level) -> tuple[int, int]:
     """Write what a submission came to, and return how many records that is, and how many not.
 
-    Records that are there as well verified are left as they are.
+    Records that are there as well verified are left as they are. Embeddings are kept under a name
+    that no run of ours looks for: a run looks for a hash of weights, code and bags, and the name
+    here is a hash of the content. So what a third party sent can be compared with, and is never
+    taken for what we encoded.
     """
-    bundle, results = done.bundle, done.request.workspace.results
-    store, made = ResultStore(results), ResultStore(done.scratch / "results")
+    bundle, results, card = done.bundle, done.request.workspace.results, done.bundle.card
+    store, embeddings = ResultStore(results), EmbeddingStore(results)
     there = {record.record_id: record for record in store.records()}
     if reason := why_taken(bundle, there.values(), results):
         raise InputError(f"{bundle.path}: not added: {reason}")
     records = list(done.records.values()) or [claim.record for claim in bundle.claims]
+    submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
     written = 0
     for record in records:
         earlier = there.get(record.record_id)
         if earlier is not None and _TRUST.index(earlier.verification) >= _TRUST.index(level):
             continue
+        content = record.model_dump(mode="json", exclude={"record_id"})
         if done.records:
-            _copy_predictions(made, store, record)
-        # The submitter's own provenance is not kept: it is not hashed, so nothing vouches for it,
-        # and its date would say which of two records is the newer.
-        provenance = (
-            record.provenance if done.records else {"created": machine_provenance()["created"]}
-        )
-        submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
-        store.write_record(
-            {
-                **record.model_dump(mode="json", exclude={"record_id"}),
-                "provenance": {**provenance, "submission": submission},
-                "verification": level,
-            }
-        )
+            path = record.predictions.path
+            write_bytes(results / path, (done.scratch / "results" / path).read_bytes())
+        else:
+            # The submitter's own provenance is not hashed, so nothing vouches for it, and its date
+            # would say which of two records is the newer.
+            content["provenance"] = {"created": machine_provenance()["created"]}
+        content["provenance"]["submission"] = submission
+        store.write_record({**content, "verification": level})
         written += 1
-    if done.records:
-        _keep_embeddings(bundle, EmbeddingStore(results))
-    card = bundle.card
-    path = results / "cards" / bundle.board / f"{card.name}@{card.revision}.yaml"
-    write_text(path, card_text(card))
+    for cohort, submitted in bundle.embeddings.items() if done.records else ():
+        place = embeddings.path(bundle.board, card.name, cohort, submitted.hash)
+        embeddings.write(place, submitted.ids, submitted.matrix)
+    kept_card = results / "cards" / bundle.board / f"{card.name}@{card.revision}.yaml"
+    write_text(kept_card, card_text(card))
     return written, len(records) - written
-
-
-def _copy_predictions(source: ResultStore, store: ResultStore, record: Record) -> None:
-    """Write the predictions of a record into the other store, to the byte."""
-    copied = store.write_predictions(
-        record.board,
-        record.encoder.name,
-        f"{record.task.id}@{record.task.version}",
-        record.protocol,
-        record.resume_key,
-        source.read_predictions(record),
-    )
-    if copied != record.predictions:
-        raise InputError(f"{record.predictions.path}: parquet came out other; add it again")
-
-
-def _keep_embeddings(bundle: Bundle, store: EmbeddingStore) -> None:
-    """Keep the submitted embeddings under a name that no run of ours looks for.
-
-    A run looks for a hash of weights, code and bags; the name here is a hash of the content. So
-    what a third party sent can be compared with, and is never taken for what we encoded.
-    """
-    for cohort, submitted in bundle.embeddings.items():
-        path = store.path(bundle.board, bundle.card.name, cohort, submitted.hash)
-        if store.content_hash(path) != submitted.hash:
-            store.write(path, submitted.ids, submitted.matrix)

@@ -9,7 +9,6 @@ import re
 import stat
 import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +50,6 @@ class Limits:
 LIMITS = Limits()
 _RATIO_FREE = 64 * KIB  # text of this size may shrink a thousandfold and hurts nobody
 _END = struct.Struct("<4s4H2LH")
-# A damaged zip makes zipfile raise many things; each is the zip's fault.
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError),
-    *(NotImplementedError, struct.error, OverflowError, IndexError),
-)
 
 
 def kind_of(name: str) -> str | None:
@@ -78,13 +72,11 @@ def read_zip(path: Path, limits: Limits = LIMITS) -> bytes:
         InputError: the file is absent or larger than the limit.
     """
     try:
-        if not path.is_file():
-            what = "not a file" if path.exists() else "no such file"
-            raise InputError(f"{path}: {what}; name the zip that mbench submit pack made")
         with path.open("rb") as handle:
             data = handle.read(limits.bundle + 1)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise InputError(f"{path}: {reason}; name the zip that mbench submit pack made") from error
     if len(data) > limits.bundle:
         raise InputError(f"{path}: larger than {limits.bundle // MIB} MiB, the most allowed")
     return data
@@ -106,13 +98,14 @@ def unpack(path: Path, data: bytes, limits: Limits = LIMITS) -> dict[str, bytes]
             # Members that share their bytes are how a small zip becomes petabytes.
             if sum(info.compress_size for info in infos) > len(data):
                 raise InputError(f"{path}: its members overlap; pack it again")
-            names: set[str] = set()
-            for info in infos:
-                _check_entry(path, info, names)
+            for number, info in enumerate(infos):
+                _check_entry(path, info, {other.filename.lower() for other in infos[:number]})
             for info in infos:
                 members[info.filename] = _member(path, archive, info, limits, left)
                 left -= len(members[info.filename])
-    except _DAMAGE as error:
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip makes zipfile raise many things
         reason = shown(str(error), 160)
         raise InputError(f"{path}: a damaged zip ({reason}); pack it again") from error
     return members
@@ -141,7 +134,7 @@ def _check_directory(path: Path, data: bytes, limits: Limits) -> None:
         )
 
 
-def _check_entry(path: Path, info: zipfile.ZipInfo, names: set[str]) -> None:
+def _check_entry(path: Path, info: zipfile.ZipInfo, earlier: set[str]) -> None:
     """Check what the directory says of a member; zipfile itself refuses what is encrypted."""
     name = info.filename
     where = f"{path}: member {shown(info.orig_filename)}"
@@ -152,9 +145,8 @@ def _check_entry(path: Path, info: zipfile.ZipInfo, names: set[str]) -> None:
             "weights/*.safetensors. Pickles and names that Windows reserves, such as nul, are "
             "never read"
         )
-    if name.lower() in names:
+    if name.lower() in earlier:
         raise InputError(f"{where} stands twice, perhaps in another case")
-    names.add(name.lower())
     kind = stat.S_IFMT(info.external_attr >> 16)
     if info.is_dir() or kind not in (0, stat.S_IFREG) or info.external_attr & 0x10:
         raise InputError(f"{where} is a link, a folder or a device, not a plain file")

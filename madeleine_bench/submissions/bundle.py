@@ -171,19 +171,20 @@ def _member(path: Path, members: Mapping[str, bytes], name: str) -> bytes:
 
 
 def _check_listed(path: Path, members: Mapping[str, bytes], manifest: Manifest) -> None:
-    listed = {file.path: file for file in manifest.files}
+    there = {name: (len(data), hash_bytes(data)) for name, data in members.items()}
+    del there[MANIFEST]
+    listed = {file.path: (file.size, file.sha256) for file in manifest.files}
     if len(listed) < len(manifest.files):
         raise InputError(f"{path}/{MANIFEST}: it lists a file twice")
-    if extra := sorted(set(members) - {MANIFEST} - set(listed)):
-        raise InputError(f"{path}: {extra[0]} is not listed in {MANIFEST}; pack it again")
-    for name, file in sorted(listed.items()):
-        data = members.get(name)
-        if data is None or name == MANIFEST:
+    for name in sorted(there.keys() | listed.keys()):
+        if name not in listed:
+            raise InputError(f"{path}: {name} is not listed in {MANIFEST}; pack it again")
+        if name not in there:
             raise InputError(f"{path}: {shown(name)} is listed in {MANIFEST} and absent")
-        if len(data) != file.size or hash_bytes(data) != file.sha256:
+        if there[name] != listed[name]:
             raise InputError(
-                f"{path}: {name} is not the file that {MANIFEST} lists (sha256 "
-                f"{hash_bytes(data)[:16]}..., listed {file.sha256[:16]}...); pack it again"
+                f"{path}: {name} is not the file that {MANIFEST} lists (bytes and sha256 are "
+                f"{there[name]}, listed {listed[name]}); pack it again"
             )
 
 

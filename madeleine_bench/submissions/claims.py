@@ -4,7 +4,7 @@ Nothing of ours but the catalogue is looked at.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ MEANING: dict[Level, str] = {
 }
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_TEXT = 400
+_IDENTITY = ("name", "revision")
 
 
 @dataclass(frozen=True)
@@ -82,101 +83,97 @@ def check_claims(bundle: Bundle, catalogue: Catalogue) -> list[Finding]:
 def usable_task(record: Record, catalogue: Catalogue) -> TaskSpec | None:
     """Return the catalogue's task of a claimed record; None where it cannot be scored by it."""
     task = catalogue.tasks.get(record.task.id)
-    protocol = catalogue.protocols.get(record.protocol)
-    if task is None or protocol is None or task.cohort != record.task.cohort:
+    if task is None or task.cohort != record.task.cohort:
         return None
-    return None if misfit(task, protocol) or not protocol.from_slides else task
+    return None if _protocol_fault(task, record.protocol, catalogue) else task
 
 
-def _differs(where: str, field: str, claimed: object, actual: object, advice: str = "") -> Finding:
-    return Finding("V0", where, field, plain(str(claimed)), plain(str(actual)), advice)
+def _protocol_fault(task: TaskSpec, name: str, catalogue: Catalogue) -> str:
+    protocol = catalogue.protocols.get(name)
+    if protocol is None:
+        return f"no such protocol{did_you_mean(name, list(catalogue.protocols))}"
+    if fault := misfit(task, protocol):
+        return fault
+    return "" if protocol.from_slides else "scores nothing that embeddings of slides give again"
+
+
+def _differing(
+    where: str, facts: Iterable[tuple[str, object, object]], advice: str = ""
+) -> Iterator[Finding]:
+    """Yield a finding for each field whose claimed and actual value differ."""
+    for field, claimed, actual in facts:
+        if claimed != actual:
+            texts = plain(str(claimed)), plain(str(actual))
+            yield Finding("V0", where, field, *texts, advice)
 
 
 def _check_encoder(bundle: Bundle) -> Iterator[Finding]:
     card, stated = bundle.card, bundle.manifest.encoder
-    for field, claimed, actual in (
-        ("encoder name", stated.name, card.name),
-        ("encoder revision", stated.revision, card.revision),
-    ):
-        if claimed != actual:
-            advice = "card.yaml says otherwise; pack it again"
-            yield _differs("submission.json", field, claimed, actual, advice)
+    facts = [(f"encoder {key}", getattr(stated, key), getattr(card, key)) for key in _IDENTITY]
+    yield from _differing("submission.json", facts, "card.yaml says otherwise; pack it again")
     shipped = shipped_encoders().get(card.name)
     if shipped is not None and shipped.card != card:
         actual, advice = "an encoder that ships with madeleine-bench", "The name is taken"
-        yield _differs("card.yaml", "name", card.name, actual, f"{advice}; choose another")
+        yield Finding("V0", "card.yaml", "name", card.name, actual, f"{advice}; choose another")
 
 
 def _check_embeddings(bundle: Bundle, catalogue: Catalogue) -> Iterator[Finding]:
     for cohort, embeddings in bundle.embeddings.items():
         where, stated = embeddings_member(cohort), bundle.stated_hashes[cohort]
-        if stated != embeddings.hash:
-            advice = "An id or a value was altered after the file was made"
-            yield _differs(where, "hash of ids and matrix", shown(stated), embeddings.hash, advice)
+        facts = [("hash of ids and matrix", stated, embeddings.hash)]
+        yield from _differing(where, facts, "An id or a value was altered after the file was made")
         if cohort not in catalogue.cohorts:
             hint = did_you_mean(cohort, list(catalogue.cohorts))
-            yield _differs(where, "cohort", cohort, f"no such cohort{hint}")
+            yield Finding("V0", where, "cohort", cohort, f"no such cohort{hint}")
 
 
 def _check_record(bundle: Bundle, claim: Claim) -> Iterator[Finding]:
     record, where, cohort = claim.record, claim.member, claim.record.task.cohort
-    if claim.stated_id != record.record_id:
-        advice = "The record was altered after it was made"
-        yield _differs(where, "record_id", shown(claim.stated_id), record.record_id, advice)
+    facts: list[tuple[str, object, object]] = [("record_id", claim.stated_id, record.record_id)]
+    yield from _differing(where, facts, "The record was altered after it was made")
     first = next(c.record for c in bundle.claims if c.record.task.cohort == cohort)
     embeddings = bundle.embeddings.get(cohort)
     there = "no embeddings of this cohort" if embeddings is None else embeddings.hash
     # The formula of runner.plan.resume_key, over what the record itself says.
     key = [record.inputs.embeddings, record.task.task_hash, record.protocol, record.scoring_version]
-    for field, claimed, actual in (
-        *(
-            (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
-            for name in ("name", "revision", "title", "kind", "training_cohorts")
-        ),
+    facts = [
+        (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
+        for name in (*_IDENTITY, "title", "kind", "training_cohorts")
+    ]
+    facts += [
         ("board", record.board, bundle.board),
         ("resume_key", record.resume_key, hash_json(key)),
         ("predictions path", record.predictions.path, _predictions_path(record)),
         ("features of the cohort", record.features, first.features),
         ("embeddings it was scored from", record.inputs.embeddings, there),
         ("file name", where, record_member(*claim.cell)),
-    ):
-        if claimed != actual:
-            yield _differs(where, field, claimed, actual)
-    if not _HEX.fullmatch(record.encoder.fingerprint):
-        yield _differs(where, "fingerprint", record.encoder.fingerprint, "not 64 hex digits")
+    ]
+    yield from _differing(where, facts)
+    if not _HEX.fullmatch(print_ := record.encoder.fingerprint):
+        yield Finding("V0", where, "fingerprint", plain(print_), "not 64 hex digits")
     for text in _texts(record.model_dump(mode="json", exclude={"provenance"})):
         if len(text) > _MAX_TEXT or plain(text, _MAX_TEXT) != text:
             fault = f"longer than {_MAX_TEXT} characters, or holds characters that cannot be shown"
-            yield _differs(where, "a text", shown(text), fault)
+            yield Finding("V0", where, "a text", shown(text), fault)
             return
 
 
 def _check_task(claim: Claim, catalogue: Catalogue) -> Iterator[Finding]:
-    record, where = claim.record, claim.member
+    record, where, main = claim.record, claim.member, claim.record.scores.main
     task = catalogue.tasks.get(record.task.id)
     if task is None:
         hint = did_you_mean(record.task.id, list(catalogue.tasks))
-        yield _differs(where, "task", record.task.id, f"no such task{hint}")
+        yield Finding("V0", where, "task", plain(record.task.id), f"no such task{hint}")
         return
-    protocol = catalogue.protocols.get(record.protocol)
-    if protocol is None:
-        hint = did_you_mean(record.protocol, list(catalogue.protocols))
-        yield _differs(where, "protocol", record.protocol, f"no such protocol{hint}")
-    elif fault := misfit(task, protocol):
-        yield _differs(where, "protocol", record.protocol, fault)
-    elif not protocol.from_slides:
-        fault = "scores nothing from the embeddings of slides"
-        advice = "such records cannot be recomputed from a submission"
-        yield _differs(where, "protocol", record.protocol, fault, advice)
-    main = record.scores.main
-    for field, claimed, actual in (
+    if fault := _protocol_fault(task, record.protocol, catalogue):
+        yield Finding("V0", where, "protocol", plain(record.protocol), fault)
+    facts = [
         ("cohort", record.task.cohort, task.cohort),
         ("family", record.task.family, task.family),
         ("metric", main.metric, task.metric.name),
         ("chance", main.chance, task.metric.chance),
-    ):
-        if claimed != actual:
-            yield _differs(where, field, claimed, actual)
+    ]
+    yield from _differing(where, facts)
 
 
 def _predictions_path(record: Record) -> str:

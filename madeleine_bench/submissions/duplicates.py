@@ -34,23 +34,23 @@ class Likeness:
     """How a submission's embeddings of a cohort relate to another encoder's.
 
     Attributes:
-        cohort: the cohort.
         encoder: name of the other encoder.
+        cohort: the cohort.
         slides: shared slides.
-        cka: linear CKA; None where there are too few slides for the widths.
         explained: share of the submission that is a linear function of the other encoder; None
             where the slides are too few to say.
         explains: share of the other encoder that is a linear function of the submission.
+        cka: linear CKA; None where there are too few slides for the widths.
         relation: "equal", "the same columns ...", "some of its columns ...", "a linear function of
             it", or "".
     """
 
-    cohort: str
     encoder: str
+    cohort: str
     slides: int
-    cka: float | None
     explained: float | None
     explains: float | None
+    cka: float | None
     relation: str
 
     @property
@@ -95,7 +95,7 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
         first, second = first[sample], second[sample]
     explained, explains = linear_share(second, first), linear_share(first, second)
     relation = _relation(first, second, explained)
-    return Likeness(cohort, encoder, len(rows), cka, explained, explains, relation)
+    return Likeness(encoder, cohort, len(rows), explained, explains, cka, relation)
 
 
 def _relation(

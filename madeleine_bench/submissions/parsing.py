@@ -24,7 +24,6 @@ MAX_DEPTH = 32
 MAX_YAML_EVENTS = 5_000
 MAX_HEADER = 4 * 1024 * 1024
 MAX_DIM = 16_384
-MAX_ROWS = 200_000
 MAX_ID = 200
 _KEY = "madeleine_bench"
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "`": "'", "|": "¦", "@": "＠"})
@@ -177,19 +176,22 @@ def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
             each id, all finite; or an id stands twice.
     """
     tensors, metadata = parse_safetensors(data, where)
-    if set(tensors) != {"embeddings"}:
-        raise InputError(f"{where}: expected one tensor, 'embeddings'; it holds {len(tensors)}")
-    tensor = tensors["embeddings"]
-    if tensor["dtype"] != "F32":
-        raise InputError(f"{where}: the matrix is {tensor['dtype']}; it must be float32")
+    kinds = {name: tensor["dtype"] for name, tensor in tensors.items()}
+    if kinds != {"embeddings": "F32"}:
+        raise InputError(
+            f"{where}: expected one tensor, 'embeddings', which must be float32; found "
+            f"{shown(str(kinds))}"
+        )
     ids, stated = _ids(metadata, where)
-    shape = tensor["shape"]
+    shape = tensors["embeddings"]["shape"]
     if len(shape) != 2 or shape[0] != len(ids) or not 1 <= shape[1] <= MAX_DIM or not ids:
         raise InputError(
             f"{where}: the matrix is {shape} for {len(ids)} ids; expected one row for each id and "
             f"1 to {MAX_DIM:,} columns"
         )
-    matrix = np.frombuffer(tensor["data"], dtype="<f4").astype(np.float32).reshape(shape)
+    matrix = (
+        np.frombuffer(tensors["embeddings"]["data"], dtype="<f4").astype(np.float32).reshape(shape)
+    )
     if (broken := ~np.isfinite(matrix).all(axis=1)).any():
         first = shown(ids[int(np.argmax(broken))])
         raise InputError(
@@ -203,20 +205,19 @@ def _ids(metadata: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
     """Return the ids of the rows, and the content hash that the file states."""
     if _KEY not in metadata:
         raise InputError(f"{where}: its metadata has no '{_KEY}' with the ids of the rows")
-    content = parse_json(metadata[_KEY].encode(), f"{where}, metadata")
-    if not isinstance(content, dict) or set(content) != {"ids", "hash"}:
-        raise InputError(f"{where}: metadata '{_KEY}' must hold 'ids' and 'hash' alone")
-    ids, stated = content["ids"], content["hash"]
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        raise InputError(f"{where}: the ids must be a list of texts")
-    if not isinstance(stated, str):
-        raise InputError(f"{where}: the hash of the content must be a text")
-    if len(ids) > MAX_ROWS or not all(0 < len(i) <= MAX_ID and i.isprintable() for i in ids):
-        raise InputError(
-            f"{where}: an id is empty, longer than {MAX_ID} characters or not printable, or there "
-            f"are more than {MAX_ROWS:,}"
-        )
-    spellings = [canonical_id(i) for i in ids]
+    match parse_json(metadata[_KEY].encode(), f"{where}, metadata"):
+        case {"ids": [*ids], "hash": str(stated), **more} if not more and all(map(_is_id, ids)):
+            spellings = [canonical_id(i) for i in ids]
+        case _:
+            raise InputError(
+                f"{where}: metadata '{_KEY}' must hold alone the ids, a list of texts of which "
+                f"none is empty, not printable or longer than {MAX_ID} characters, and the hash "
+                "of the content, a text"
+            )
     if len(set(spellings)) < len(ids):
         raise InputError(f"{where}: the id {shown(_repeated(spellings))} stands twice")
     return tuple(ids), stated
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()

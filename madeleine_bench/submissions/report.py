@@ -34,7 +34,6 @@ from madeleine_bench.submissions.suspicion import (
     RULES,
     Suspicion,
     best_known,
-    contaminated,
     label_of,
     suspicious_embeddings,
     suspicious_likeness,
@@ -45,6 +44,26 @@ from madeleine_bench.types import Progress
 
 _MOST_ROWS = 40
 _MOST_LIKE = 5
+_HEADERS = {
+    "advice": "note",
+    "best": "best known",
+    "best_encoder": "by",
+    "ci95": "95% interval",
+    "cka": "linear CKA",
+    "explained": "explains of this",
+    "explains": "explained by this",
+    "field": "what",
+    "label": "encoder",
+    "level": "rung",
+    "mean_pool": "mean-pool",
+    "value": "score",
+}
+_STANDING = "Means over families of chance-corrected scores, on the tasks of this submission."
+_LIKENESS = "Shares that a linear map explains, of what the embeddings explain of themselves."
+_NO_VERDICT = (
+    f"The rules are: {', '.join(RULES)}. None is a verdict: an honest encoder may hit one."
+)
+_BROKEN = "The bundle contradicts itself; none of its scores can be believed."
 _CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1."
 
 
@@ -80,9 +99,19 @@ def review(done: Verification) -> Report:
     data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
     cohort_of = {task: catalogue.tasks[task].cohort for task in done.units}
     hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
-    hits += suspicious_likeness(like) + contaminated(card.training_cohorts, cohorts)
+    hits += suspicious_likeness(like)
+    seen = {cohort: contamination(card.training_cohorts, cohort) for cohort in cohorts}
+    hits += [
+        Suspicion("trained on the cohort", cohort, "by its own card")
+        for cohort, verdict in seen.items()
+        if verdict == "contaminated"
+    ]
     if reason := why_taken(bundle, there, results):
         hits.append(Suspicion("taken name", card.name, reason))
+    oracle = any(other.name == "oracle" for _, others in standings for other in others)
+    notes = list(done.notes)
+    if bundle.board.startswith("phantom") and not oracle:
+        notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
     scores = [row for column, others in standings for row in _scores(column, others)]
     document = {
@@ -94,31 +123,27 @@ def review(done: Verification) -> Report:
         "reached": done.reached,
         "verified": done.problem() is None,
         "findings": [asdict(finding) for finding in done.findings],
-        "notes": done.notes,
+        "notes": notes,
         "scores": [{**row, "recomputed": bool(done.records)} for row in scores],
         "standing": [row for each in standings for row in standing_rows(*each, catalogue)],
         "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
-        "contamination": {c: contamination(card.training_cohorts, c) for c in cohorts},
+        "contamination": seen,
         "suspicions": [asdict(hit) for hit in hits],
         "likeness": [asdict(each) for each in like],
     }
-    title = f"{card.name} {card.revision} on board {bundle.board}, scores "
-    title += "recomputed here" if done.records else "claimed, not recomputed"
-    rows = [
-        [*(plain(row[key]) for key in ("task", "protocol", "metric")), f"{row['value']:.4f}"]
-        for row in scores
-    ]
-    table = Table(plain(title), ["task", "protocol", "metric", "score"], rows)
+    made = "recomputed here" if done.records else "claimed, not recomputed"
+    title = plain(f"{card.name} {card.revision} on board {bundle.board}, scores {made}")
+    header = ["task", "protocol", "metric", "value"]
+    rows = [[plain(_cell(row[key], 4)) for key in header] for row in scores]
     lines = [plain(note, 400) for note in done.notes]
     lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
     if done.reached == done.request.level:
         lines.append(f"{done.reached} {MEANING[done.reached]}")
-    oracle = any(other.name == "oracle" for _, others in standings for other in others)
-    heading = f"{inert(card.title)}, {inert(card.kind)}, board {inert(bundle.board)}."
     texts = {
         "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
-        "report.md": _markdown([*_verdict(document, heading), *_sections(document, oracle)]),
+        "report.md": _markdown(document, f"{card.title}, {card.kind}"),
     }
+    table = Table(title, [*header[:3], "score"], rows)
     return Report(document, [table, *lines], texts=texts, problem=done.problem())
 
 
@@ -178,8 +203,8 @@ def standing_rows(
     for column in (submission, *others):
         if submission.cells.keys() <= column.cells.keys():
             families = family_means(column, tasks)
-            row = {"label": label_of(column), "kind": column.kind, "families": families}
-            rows.append({**row, "mean": fmean(families.values())})
+            label, mean = label_of(column), fmean(families.values())
+            rows.append({"label": label, "kind": column.kind, "mean": mean, "families": families})
     return sorted(rows, key=lambda row: (-row["mean"], row["label"]))
 
 
@@ -202,107 +227,66 @@ def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, 
         }
 
 
-def _verdict(document: Mapping[str, Any], about: str) -> Iterator[str]:
-    """Yield the paragraphs that a report begins with."""
-    encoder, reached = document["encoder"], document["reached"]
-    verdict = "verified" if document["verified"] else "NOT VERIFIED"
-    yield f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}"
-    yield f"{about}\nAsked for {document['asked']}, reached {reached or 'nothing'}."
-    if document["board"].startswith("phantom"):
-        yield f"**{PHANTOM_NOTICE}**"
-    if reached is None:
-        lines = ["The bundle contradicts itself; none of its scores can be believed."]
-    else:
-        caution = f". {_CAUTION}" if reached in ("V0", "V1") else "."
-        lines = [f"{reached}: {MEANING[reached]}{caution}"]
-    lines += [inert(note, 300) for note in document["notes"]]
-    if missing := document["missing"]:
-        lines.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
-    yield "\n".join(f"- {line}" for line in [*lines, f"bundle sha256 `{document['sha256']}`"])
+def _markdown(document: Mapping[str, Any], about: str) -> str:
+    """Return a report as Markdown, ending in a newline.
 
-
-def _sections(document: Mapping[str, Any], oracle: bool) -> Iterator[Table | str]:
-    """Yield the tables of a report and what is to be known of them; `oracle`: there is one."""
-    findings, hits = document["findings"], document["suspicions"]
-    if findings:
-        header = ["rung", "where", "what", "claimed", "found", "note"]
-        rows = [list(finding.values()) for finding in findings]
-        yield Table(f"False claims ({len(findings)})", header, rows)
-    recomputed = all(row["recomputed"] for row in document["scores"])
-    yield Table(
-        f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
-        ["task", "protocol", "metric", "score", "95% interval", "mean-pool", "best known"],
-        [
-            [
-                *(row["task"], row["protocol"], row["metric"], _digits(row["value"], 3)),
-                # Where there is no interval, the method begins with why.
-                " to ".join(f"{end:.3f}" for end in row["ci95"] or ())
-                or row["method"].partition(":")[0],
-                _digits(row["mean_pool"], 3),
-                f"{_digits(row['best'], 3)} {row['best_encoder'] or ''}",
-            ]
-            for row in document["scores"]
-        ],
-    )
-    if len(standing := document["standing"]) > 1:
-        families = sorted(standing[0]["families"])
-        yield Table(
-            "Beside known encoders",
-            ["encoder", "kind", "mean", *families],
-            [
-                [row["label"], row["kind"]]
-                + [_digits(mean, 3) for mean in (row["mean"], *map(row["families"].get, families))]
-                for row in standing
-            ],
-        )
-        yield "Means over families of chance-corrected scores, on the tasks of this submission."
-    rows = [list(hit.values()) for hit in hits]
-    yield Table(f"To look at ({len(hits)})", ["rule", "where", "seen"], rows)
-    if hits:
-        rules = sorted({hit["rule"] for hit in hits})
-        yield "\n".join(f"- {rule}: {RULES[rule]}." for rule in rules)
-        yield "No rule is a verdict: an honest encoder may hit one."
-    else:
-        yield "No rule was hit: " + "; ".join(RULES) + "."
-    if document["board"].startswith("phantom") and not oracle:
-        yield "No record of the oracle was at hand, so no score was held against the ceiling."
-    yield Table(
-        "Closest known encoders",
-        [
-            *("encoder", "cohort", "slides", "explains of this", "explained by this"),
-            *("linear CKA", "relation"),
-        ],
-        [
-            [like["encoder"], like["cohort"], str(like["slides"])]
-            + [_digits(like[share], 4) for share in ("explained", "explains", "cka")]
-            + [like["relation"]]
-            for like in document["likeness"][:_MOST_LIKE]
-        ],
-    )
-    yield "Shares that a linear map explains, of what the embeddings explain of themselves."
-    rows = [list(pair) for pair in document["contamination"].items()]
-    yield Table("Contamination, by the card", ["cohort", "verdict"], rows)
-
-
-def _digits(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _markdown(parts: Iterable[Table | str]) -> str:
-    """Return paragraphs and tables as Markdown, ending in a newline.
-
-    Every cell is a code span without angle brackets, backticks, bars or @ (see `inert`): it may
-    come from the bundle, or from an error about it. Paragraphs are ours.
+    Whatever may come from the bundle, or from an error about it, is a code span without angle
+    brackets, backticks, bars or @ (see `inert`).
     """
-    blocks = []
-    for part in parts:
-        if isinstance(part, str):
-            blocks.append(part)
-            continue
-        rows = [[inert(cell, 400) if cell else "" for cell in row] for row in part.rows]
-        lines = [part.header, ["---"] * len(part.header), *rows[:_MOST_ROWS]]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        blocks += [f"### {part.title}", table if rows else "None."]
-        if (more := len(rows) - _MOST_ROWS) > 0:
-            blocks.append(f"and {more} more.")
+    encoder, board, reached = document["encoder"], document["board"], document["reached"]
+    verdict = "verified" if document["verified"] else "NOT VERIFIED"
+    blocks = [
+        f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}",
+        f"{inert(about)}, board {inert(board)}.\n"
+        f"Asked for {document['asked']}, reached {reached or 'nothing'}.",
+    ]
+    if board.startswith("phantom"):
+        blocks.append(f"**{PHANTOM_NOTICE}**")
+    meaning = f"{reached}: {MEANING[reached]}." if reached else _BROKEN
+    facts = [f"{meaning} {_CAUTION}" if reached in ("V0", "V1") else meaning]
+    facts += [inert(note, 300) for note in document["notes"]]
+    if missing := document["missing"]:
+        facts.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
+    blocks.append(_bullets([*facts, f"bundle sha256 `{document['sha256']}`"]))
+    recomputed = all(row["recomputed"] for row in document["scores"])
+    verdicts = [{"cohort": c, "verdict": v} for c, v in document["contamination"].items()]
+    hits, findings = document["suspicions"], document["findings"]
+    rules = _bullets(f"{rule}: {RULES[rule]}." for rule in sorted({hit["rule"] for hit in hits}))
+    for title, rows, note in (
+        (f"False claims ({len(findings)})", findings, ""),
+        (f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
+         document["scores"], ""),
+        ("Beside known encoders", document["standing"], _STANDING),
+        (f"To look at ({len(hits)})", hits, f"{rules}\n\n{_NO_VERDICT}".lstrip()),
+        ("Closest known encoders", document["likeness"][:_MOST_LIKE], _LIKENESS),
+        ("Contamination, by the card", verdicts, ""),
+    ):  # fmt: skip
+        blocks += [f"### {title}", _table(rows), *filter(None, [note])]
     return "\n\n".join(blocks) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of one shape as a Markdown table; each family has a column."""
+    if not rows:
+        return "None."
+    flat = [{**row, **row.get("families", {})} for row in rows[:_MOST_ROWS]]
+    keys = [key for key in flat[0] if key != "families"]
+    lines = [
+        " | ".join(_HEADERS.get(key, key) for key in keys),
+        "|".join("---" for _ in keys),
+        *(" | ".join(inert(_cell(row[key]), 400) for key in keys) for row in flat),
+    ]
+    more = f"\n\nand {len(rows) - _MOST_ROWS} more." if len(rows) > _MOST_ROWS else ""
+    return "\n".join(f"| {line} |" for line in lines) + more
+
+
+def _cell(value: Any, digits: int = 3) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(_cell(each, digits) for each in value)
+    if isinstance(value, float):
+        return f"{value:.{digits}f}"
+    return "-" if value is None else str(value)

@@ -9,7 +9,6 @@ from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Column
-from madeleine_bench.leaderboard.contamination import contamination
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.submissions.duplicates import CONTROL_CKA, COPY_SHARE, Likeness
 from madeleine_bench.submissions.label_leakage import (
@@ -143,15 +142,6 @@ def suspicious_likeness(likenesses: Sequence[Likeness]) -> list[Suspicion]:
         elif like.encoder in _TELLING_CONTROLS and (like.cka or 0.0) >= CONTROL_CKA:
             hits.append(Suspicion("like a control", like.cohort, f"{like.encoder}{cka}"))
     return hits
-
-
-def contaminated(training_cohorts: Sequence[str] | None, cohorts: Sequence[str]) -> list[Suspicion]:
-    """Return a hit for each cohort that the card says the encoder has seen."""
-    return [
-        Suspicion("trained on the cohort", cohort, "by its own card")
-        for cohort in cohorts
-        if contamination(training_cohorts, cohort) == "contaminated"
-    ]
 
 
 def _few_rows(cohort: str, submitted: Embeddings, data: CohortData) -> Iterator[Suspicion]:

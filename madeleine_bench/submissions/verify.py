@@ -23,10 +23,15 @@ from madeleine_bench.embeddings.store import (
     read_embeddings,
     relative_gaps,
 )
-from madeleine_bench.encoders.registry import EncoderEntry, fingerprint, shipped_encoders
+from madeleine_bench.encoders.registry import (
+    EncoderEntry,
+    check_weights,
+    fingerprint,
+    shipped_encoders,
+)
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes
-from madeleine_bench.hashing import hash_bytes, hash_json
+from madeleine_bench.hashing import hash_json
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.cohorts import OpenCohort, PhantomChoice, SourceChoice, open_cohort
@@ -208,10 +213,8 @@ def _source(board: str, asked: SourceChoice) -> tuple[SourceChoice, PhantomChoic
 
 def _check_ids(done: Verification) -> None:
     """Note each cohort whose slides are not the verifier's."""
-    for cohort_id, cohort in done.cohorts.items():
-        if cohort_id not in done.bundle.embeddings:
-            continue
-        where = embeddings_member(cohort_id)
+    for cohort_id in done.cohorts.keys() & done.bundle.embeddings.keys():
+        cohort, where = done.cohorts[cohort_id], embeddings_member(cohort_id)
         slides = cohort.data.slides["slide_id"].tolist()
         submitted = set(done.bundle.embeddings[cohort_id].ids)
         missing = sorted(set(slides_with_bags(cohort.data)) - submitted)
@@ -331,26 +334,18 @@ def runnable_encoder(bundle: Bundle, allow_code: bool, folder: Path) -> EncoderE
             "code/ in the bundle first, use a machine without secrets or network, then add "
             "--allow-code; or stay at --level V1, which runs none of it"
         )
-    write_bytes(folder / "card.yaml", card_text(card).encode())
+    entry = EncoderEntry(card, folder / "card.yaml", "submission")
+    write_bytes(entry.path, card_text(card).encode())
     module = card.implementation.rsplit(":", 1)[0]
-    if module.endswith(".py"):
-        write_bytes(folder / module, _packed(bundle, "code", module))
-    if card.weights is not None:
-        path, stated = card.weights.path, card.weights.sha256
-        data = _packed(bundle, "weights", path)
-        if (actual := hash_bytes(data)) != stated:
-            raise InputError(
-                f"{bundle.path}: weights/{path} has sha256 {actual[:16]}..., the card says "
-                f"{stated[:16]}..."
-            )
-        write_bytes(folder / path, data)
-    return EncoderEntry(card, folder / "card.yaml", "submission")
-
-
-def _packed(bundle: Bundle, kind: str, name: str) -> bytes:
-    if name not in bundle.files:
-        raise InputError(f"{bundle.path}: no {kind}/{name} in it; pack it with --code")
-    return bundle.files[name]
+    names = {"code": module if module.endswith(".py") else None}
+    names["weights"] = card.weights.path if card.weights else None
+    for kind, name in names.items():
+        if name is not None:
+            if name not in bundle.files:
+                raise InputError(f"{bundle.path}: no {kind}/{name} in it; pack it with --code")
+            write_bytes(folder / name, bundle.files[name])
+    check_weights(entry)
+    return entry
 
 
 def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) -> Files:

@@ -41,7 +41,6 @@ from madeleine_bench.submissions.parsing import inert
 from madeleine_bench.submissions.report import beside_known, review, standing_rows
 from madeleine_bench.submissions.suspicion import (
     RULES,
-    contaminated,
     label_of,
     suspicious_embeddings,
     suspicious_likeness,
@@ -361,9 +360,15 @@ def test_a_column_of_times_is_found():
     assert time_correlation(BASE.astype(float), days)[1] < 0.5
 
 
-def test_contamination_is_said_by_cohort():
-    assert [hit.where for hit in contaminated(["acrobat", "bcnb"], ["aidpath", "bcnb"])] == ["bcnb"]
-    assert contaminated(None, ["bcnb"]) == []
+def test_contamination_is_said_by_cohort(first, altered, tmp_path):
+    text = members_of(first.bundle)["card.yaml"].decode()
+    line = next(line for line in text.splitlines() if line.startswith("training_cohorts"))
+    for listed, verdict in (("[acrobat, bcnb]", "contaminated"), ("[acrobat]", "clean")):
+        card = text.replace(line, f"training_cohorts: {listed}")
+        found = reviewed(altered({"card.yaml": card.encode()}), first, tmp_path, "V0")
+        assert found.document["contamination"] == {"bcnb": verdict}
+        hits = [h["where"] for h in found.document["suspicions"] if h["rule"].startswith("trained")]
+        assert hits == ["bcnb"] * (verdict == "contaminated")
 
 
 def test_standing_is_over_the_tasks_of_the_submission(honest, beside, catalogue):
@@ -397,8 +402,8 @@ def test_an_encoder_is_labelled_where_its_features_are_others(honest, beside):
     assert [label_of(column) for column in beside(own, [other])[1]] == ["other 1 (other features)"]
 
 
-def reviewed(path, first, tmp_path):
-    request = VerifyRequest(Workspace(first.results, config=first.cohort.config))
+def reviewed(path, first, tmp_path, level="V1"):
+    request = VerifyRequest(Workspace(first.results, config=first.cohort.config), level)
     return review(verify(read_bundle(path), request, tmp_path, Silence()))
 
 
