@@ -15,14 +15,18 @@ from madeleine_bench.specs.card import EncoderCard, Revision
 from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, portable_name, valid_keys
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.task import Identifier
-from madeleine_bench.submissions.archive import LIMITS, Limits, kind_of, read_zip, unpack
 from madeleine_bench.submissions.parsing import (
+    LIMITS,
+    Limits,
+    kind_of,
     parse_embeddings,
     parse_json,
     parse_safetensors,
     parse_yaml,
     plain,
+    read_zip,
     shown,
+    unpack,
 )
 
 MANIFEST = "submission.json"

@@ -84,10 +84,8 @@ def pack(
         _check(temporary, path, catalogue)
     core = [task.id for task in catalogue.tasks.values() if task.status == "core"]
     missing = sorted(set(core) - {record.task.id for record in records})
-    lines = [
-        f"wrote {path}: {len(records)} records of board {chosen}, embeddings of "
-        f"{', '.join(cohorts)}"
-    ]
+    wrote = f"wrote {path}: {len(records)} records of board {chosen}"
+    lines = [f"{wrote}, embeddings of {', '.join(cohorts)}"]
     if missing:
         lines.append(
             f"{len(missing)} of {len(core)} core tasks have no record, so it will not be ranked: "
@@ -98,14 +96,8 @@ def pack(
             f"left out: records of {', '.join(left_out)}, which nobody can recompute from "
             "embeddings of slides"
         )
-    document = {
-        "path": str(path),
-        "board": chosen,
-        "records": len(records),
-        "cohorts": cohorts,
-        "missing": missing,
-        "left_out": left_out,
-    }
+    document = {"board": chosen, "records": len(records), "cohorts": cohorts}
+    document |= {"missing": missing, "left_out": left_out}
     return Report(document, [*lines, f"try: mbench submit verify {path}"])
 
 
@@ -117,8 +109,8 @@ def _check(written: Path, path: Path, catalogue: Catalogue) -> None:
         reason = str(error).replace(str(written), str(path))
         raise InputError(f"this cannot be submitted: {reason}") from error
     if findings:
-        lines = "\n".join(finding.line for finding in findings)
-        raise InputError(f"this cannot be submitted, as it contradicts itself:\n{lines}")
+        lines = ["this cannot be submitted, as it contradicts itself:", *(f.line for f in findings)]
+        raise InputError("\n".join(lines))
 
 
 def _newest_records(

@@ -49,10 +49,11 @@ from madeleine_bench.submissions.claims import (
     Finding,
     Level,
     check_claims,
+    compare_records,
+    differences,
     level_reached,
     usable_task,
 )
-from madeleine_bench.submissions.compare import compare_records, differences
 from madeleine_bench.submissions.parsing import plain, shown
 from madeleine_bench.types import Progress, Units
 
@@ -63,7 +64,7 @@ Files = Mapping[str, tuple[Path, str]]
 # V3 scores come from rows that float noise moved; one pair of slides that changes places moves an
 # AUROC by 1 / (positives x negatives), so these cannot agree to 1e-6.
 REPRODUCED_TOLERANCE = 0.005
-_PHANTOM = re.compile(r"phantom(-signal-([0-9.]{1,8}))?(-seed-([0-9]{1,9}))?")
+_PHANTOM = re.compile(r"phantom(-signal-([0-9]{1,4}(\.[0-9]{1,4})?))?(-seed-([0-9]{1,9}))?")
 _SHOWN_IDS = 3
 _SHOWN_FINDINGS = 20
 
@@ -116,6 +117,10 @@ class Verification:
     units: dict[str, Units] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def dispute(self, level: Level, where: str, field: str, *facts: str) -> None:
+        """Add a false claim: its field, what is claimed, what is so, and perhaps advice."""
+        self.findings.append(Finding(level, where, field, *facts))
 
     @property
     def reached(self) -> Level | None:
@@ -203,12 +208,8 @@ def _source(board: str, asked: SourceChoice) -> tuple[SourceChoice, PhantomChoic
     if asked == "local" or match is None:
         # Boards such as local, phantom-rendered and phantom-own-labels come from files.
         return ("phantom" if asked == "phantom" else "local"), PhantomChoice()
-    signal, seed = match.group(2, 4)
-    try:
-        choice = PhantomChoice(float(signal) if signal else None, int(seed) if seed else None)
-    except ValueError as error:
-        raise InputError(f"no phantom is called {shown(board)}") from error
-    return "phantom", choice
+    signal, seed = match.group(2, 5)
+    return "phantom", PhantomChoice(float(signal) if signal else None, int(seed) if seed else None)
 
 
 def _check_ids(done: Verification) -> None:
@@ -222,12 +223,12 @@ def _check_ids(done: Verification) -> None:
             hint = did_you_mean(unknown[0], missing or slides) if len(unknown) < 4 else ""
             claimed = f"{len(unknown)} that are not of {cohort_id}: {_some(unknown)}"
             actual = f"no such slides in {cohort.where}{hint}"
-            done.findings.append(Finding("V1", where, "slide ids", claimed, actual))
+            done.dispute("V1", where, "slide ids", claimed, actual)
         if missing:
             claimed = f"no embedding of {len(missing)} slide(s)"
             actual = f"slides with features here: {_some(missing)}"
             advice = "A slide left out changes what is scored; encode every slide"
-            done.findings.append(Finding("V1", where, "slide ids", claimed, actual, advice))
+            done.dispute("V1", where, "slide ids", claimed, actual, advice)
 
 
 def _some(ids: list[str]) -> str:
@@ -253,9 +254,7 @@ def _recompute(done: Verification, progress: Progress) -> None:
         score = f"{claim.record.scores.main.value:.6f}"
         if claim.cell in failed:
             reason = failed[claim.cell]
-            done.findings.append(
-                Finding("V1", claim.member, "score", score, "not to be computed", reason)
-            )
+            done.dispute("V1", claim.member, "score", score, "not to be computed", reason)
         elif claim.cell in done.records:
             ours = done.records[claim.cell]
             differing = compare_records(claim.member, claim.record, ours)
@@ -377,7 +376,7 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
     ready, failed = embed(wanted, folder, jobs, "only-missing", progress, workers)
     for (_, cohort_id), reason in failed.items():
         why, where = plain(str(reason), 400), embeddings_member(cohort_id)
-        done.findings.append(Finding("V2", where, "encoding again", "these rows", "an error", why))
+        done.dispute("V2", where, "encoding again", "these rows", "an error", why)
     for (_, cohort_id), (path, _) in ready.items():
         _compare_rows(done, cohort_id, read_embeddings(path))
     return {cohort_id: file for (_, cohort_id), file in ready.items()}
@@ -396,7 +395,7 @@ def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
     if rows.shape[1] != again.matrix.shape[1]:
         claimed, actual = str(rows.shape[1]), str(again.matrix.shape[1])
         advice = "The weights make embeddings of another width"
-        done.findings.append(Finding(level, where, "width", claimed, actual, advice))
+        done.dispute(level, where, "width", claimed, actual, advice)
         return
     gaps = relative_gaps(rows, again.matrix)
     encoded = f"{len(again.ids)} slides encoded again"
@@ -407,7 +406,7 @@ def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
         claimed = f"those the weights make, to {ROW_TOLERANCE:g} of their length"
         actual = f"{other} other rows: {named}"
         advice = "These embeddings are not what card and weights make"
-        done.findings.append(Finding(level, where, f"rows of {encoded}", claimed, actual, advice))
+        done.dispute(level, where, f"rows of {encoded}", claimed, actual, advice)
 
 
 def _reproduce(done: Verification, files: Files, progress: Progress) -> None:
@@ -419,4 +418,4 @@ def _reproduce(done: Verification, files: Files, progress: Progress) -> None:
         if score is None or abs(claimed.value - score) > REPRODUCED_TOLERANCE:
             actual = "no score" if score is None else f"{score:.6f}"
             stated, why = f"{claimed.value:.6f}", failed.get(claim.cell, "")
-            done.findings.append(Finding("V3", claim.member, claimed.metric, stated, actual, why))
+            done.dispute("V3", claim.member, claimed.metric, stated, actual, why)

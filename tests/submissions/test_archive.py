@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.submissions.archive import LIMITS, Limits, kind_of, read_zip, unpack
 from madeleine_bench.submissions.bundle import read_bundle
+from madeleine_bench.submissions.parsing import LIMITS, Limits, kind_of, read_zip, unpack
 from tests.submissions.conftest import members_of, snapshot, zipped
 
 SMALL = Limits(bundle=200_000, unpacked=400_000, members=8)

@@ -32,19 +32,17 @@ from madeleine_bench.submissions.duplicates import (
     compare,
     likenesses,
 )
-from madeleine_bench.submissions.label_leakage import (
-    best_column,
-    nearest_mean_accuracy,
-    time_correlation,
-)
 from madeleine_bench.submissions.parsing import inert
 from madeleine_bench.submissions.report import beside_known, review, standing_rows
 from madeleine_bench.submissions.suspicion import (
     RULES,
+    best_column,
     label_of,
+    nearest_mean_accuracy,
     suspicious_embeddings,
     suspicious_likeness,
     suspicious_scores,
+    time_correlation,
 )
 from madeleine_bench.submissions.verify import VerifyRequest, verify
 from madeleine_bench.types import Silence

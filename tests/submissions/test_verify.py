@@ -12,8 +12,7 @@ import pytest
 
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.claims import Finding, check_claims, level_reached
-from madeleine_bench.submissions.compare import compare_records
+from madeleine_bench.submissions.claims import Finding, check_claims, compare_records, level_reached
 from tests.submissions.conftest import (
     altered_embeddings,
     altered_record,
