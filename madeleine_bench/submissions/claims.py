@@ -1,6 +1,6 @@
-"""V0: is a submission consistent in itself? And what a false claim is, at any rung of the ladder.
+"""False claims: what contradicts the bundle itself (V0), or differs from a recomputed record (V1).
 
-Nothing of ours but the catalogue is looked at.
+V0 looks at nothing of ours but the catalogue.
 """
 
 import re
@@ -28,6 +28,9 @@ MEANING: dict[Level, str] = {
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_TEXT = 400
 _IDENTITY = ("name", "revision")
+SCORE_TOLERANCE = 1e-6
+_SHOWN_FIELDS = 8
+_SHOWN_IDS = 3
 
 
 @dataclass(frozen=True)
@@ -190,11 +193,6 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for inner in (*value, *value.values()) if isinstance(value, dict) else value:
             yield from _texts(inner)
-
-
-SCORE_TOLERANCE = 1e-6
-_SHOWN_FIELDS = 8
-_SHOWN_IDS = 3
 
 
 def compare_records(member: str, claimed: Record, ours: Record) -> list[Finding]:

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from madeleine_bench import __version__
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
@@ -17,13 +18,10 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.implementation import code_file
-from madeleine_bench.specs.loader import Spec, did_you_mean
+from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record, RecordFeatures
 from madeleine_bench.submissions.bundle import (
     MANIFEST,
-    Manifest,
-    PackedEncoder,
-    PackedFile,
     check_files_of_card,
     embeddings_member,
     read_bundle,
@@ -75,12 +73,24 @@ def pack(
         scored = [record for record in records if record.task.cohort == cohort]
         members[embeddings_member(cohort)] = _embeddings(results, scored)
     for record in records:
-        members[record_member(record.task.id, record.protocol)] = _json(record)
+        members[record_member(record.task.id, record.protocol)] = _json(
+            record.model_dump(mode="json")
+        )
     if with_code:
         members |= _code(entry)
     path, chosen = out or Path(f"{entry.card.name}.zip"), records[0].board
+    manifest = {
+        "schema_version": 1,
+        "encoder": {"name": entry.card.name, "revision": entry.card.revision},
+        "board": chosen,
+        "mbench": __version__,
+        "files": [
+            {"path": name, "size": len(data), "sha256": hash_bytes(data)}
+            for name, data in sorted(members.items())
+        ],
+    }
     with replacing(path) as temporary:
-        temporary.write_bytes(_zip(members, _json(_manifest(entry, chosen, members))))
+        temporary.write_bytes(_zip({MANIFEST: _json(manifest), **members}))
         _check(temporary, path, catalogue)
     core = [task.id for task in catalogue.tasks.values() if task.status == "core"]
     missing = sorted(set(core) - {record.task.id for record in records})
@@ -146,15 +156,13 @@ def _newest_records(
             cells[record.task.id, record.protocol] = record
     if not by_features:
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
-    ordered = sorted(by_features.items(), key=lambda item: _size(item[1]))
-    most = {cohort: cells for (cohort, _), cells in ordered}
+
+    def size(item: tuple[object, dict[Any, Record]]) -> tuple[int, tuple[str, str]]:
+        return len(item[1]), max(record.age for record in item[1].values())
+
+    most = {cohort: cells for (cohort, _), cells in sorted(by_features.items(), key=size)}
     packed = {cell: record for cells in most.values() for cell, record in cells.items()}
     return [packed[cell] for cell in sorted(packed)]
-
-
-def _size(cells: dict[tuple[str, str], Record]) -> tuple[int, tuple[str, str]]:
-    """Return how many records there are, and the age of the newest."""
-    return len(cells), max(record.age for record in cells.values())
 
 
 def _embeddings(results: Path, records: Iterable[Record]) -> bytes:
@@ -195,30 +203,17 @@ def _code(entry: EncoderEntry) -> dict[str, bytes]:
     return members
 
 
-def _manifest(entry: EncoderEntry, board: str, members: dict[str, bytes]) -> Manifest:
-    return Manifest(
-        encoder=PackedEncoder(name=entry.card.name, revision=entry.card.revision),
-        board=board,
-        mbench=__version__,
-        files=tuple(
-            PackedFile(path=name, size=len(data), sha256=hash_bytes(data))
-            for name, data in sorted(members.items())
-        ),
-    )
+def _json(content: dict[str, Any]) -> bytes:
+    return f"{json.dumps(content, indent=1, sort_keys=True)}\n".encode()
 
 
-def _json(content: Spec) -> bytes:
-    text = json.dumps(content.model_dump(mode="json"), indent=1, sort_keys=True)
-    return f"{text}\n".encode()
-
-
-def _zip(members: dict[str, bytes], manifest: bytes) -> bytes:
+def _zip(members: dict[str, bytes]) -> bytes:
     """Return a zip with fixed dates and order; stored, as zlib's bytes differ between versions."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in [(MANIFEST, manifest), *sorted(members.items())]:
+        for name in (MANIFEST, *sorted(members.keys() - {MANIFEST})):
             info = zipfile.ZipInfo(name, _DATE)
             info.create_system = 3  # else a zip made on Windows differs
             info.external_attr = _PLAIN_FILE
-            archive.writestr(info, data)
+            archive.writestr(info, members[name])
     return out.getvalue()

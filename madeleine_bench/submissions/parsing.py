@@ -1,7 +1,9 @@
-"""Text and files of third parties: JSON, YAML and safetensors read as data, text made inert.
+"""Files of third parties: zip, JSON, YAML and safetensors read as data, and text made inert.
 
-The libraries parse. What they let through is refused here: keys that stand twice, NaN and infinity,
-deep nesting, and in YAML aliases, tags and dates.
+Nothing is written or run. The libraries parse; what they let through is refused here: keys that
+stand twice, NaN and infinity, deep nesting, in YAML aliases, tags and dates. Of a zip nothing is
+believed that it says of itself: its directory is checked before zipfile reads it, name and kind of
+each member before it is opened, and sizes are counted while the bytes stream.
 """
 
 import io
@@ -35,6 +37,40 @@ MAX_DIM = 16_384
 MAX_ID = 200
 _KEY = "madeleine_bench"
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "`": "'", "|": "¦", "@": "＠"})
+KIB, MIB = 1024, 1024 * 1024
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
+# What may lie in a bundle, and how large each may be. A pickle has no place in the list.
+MEMBER_KINDS: dict[str, tuple[str, int]] = {
+    "manifest": (r"submission\.json", MIB),
+    "card": (r"card\.yaml", 64 * KIB),
+    "embeddings": (rf"embeddings/{_NAME}\.safetensors", 256 * MIB),
+    "record": (rf"records/{_NAME}\.json", MIB),
+    "code": (rf"code/{_NAME}\.py", MIB),
+    "weights": (rf"weights/{_NAME}\.safetensors", 400 * MIB),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most a bundle may hold.
+
+    Attributes:
+        bundle: bytes of the zip.
+        unpacked: bytes of all members together.
+        members: number of members.
+        ratio: unpacked bytes for each packed byte of a member (small members may exceed it).
+    """
+
+    bundle: int = 512 * MIB
+    unpacked: int = 640 * MIB
+    members: int = 256
+    ratio: int = 100
+
+
+LIMITS = Limits()
+_RATIO_FREE = 64 * KIB  # text of this size may shrink a thousandfold and hurts nobody
+_END = struct.Struct("<4s4H2LH")
 
 
 def plain(text: str, most: int = 200) -> str:
@@ -229,42 +265,6 @@ def _ids(metadata: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
 
 def _is_id(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
-
-
-KIB, MIB = 1024, 1024 * 1024
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
-# What may lie in a bundle, and how large each may be. A pickle has no place in the list.
-MEMBER_KINDS: dict[str, tuple[str, int]] = {
-    "manifest": (r"submission\.json", MIB),
-    "card": (r"card\.yaml", 64 * KIB),
-    "embeddings": (rf"embeddings/{_NAME}\.safetensors", 256 * MIB),
-    "record": (rf"records/{_NAME}\.json", MIB),
-    "code": (rf"code/{_NAME}\.py", MIB),
-    "weights": (rf"weights/{_NAME}\.safetensors", 400 * MIB),
-}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most a bundle may hold.
-
-    Attributes:
-        bundle: bytes of the zip.
-        unpacked: bytes of all members together.
-        members: number of members.
-        ratio: unpacked bytes for each packed byte of a member (small members may exceed it).
-    """
-
-    bundle: int = 512 * MIB
-    unpacked: int = 640 * MIB
-    members: int = 256
-    ratio: int = 100
-
-
-LIMITS = Limits()
-_RATIO_FREE = 64 * KIB  # text of this size may shrink a thousandfold and hurts nobody
-_END = struct.Struct("<4s4H2LH")
 
 
 def kind_of(name: str) -> str | None:

@@ -45,18 +45,10 @@ from madeleine_bench.types import Progress
 _MOST_ROWS = 40
 _MOST_LIKE = 5
 _HEADERS = {
-    "advice": "note",
-    "best": "best known",
-    "best_encoder": "by",
     "ci95": "95% interval",
-    "cka": "linear CKA",
     "explained": "explains of this",
     "explains": "explained by this",
-    "field": "what",
-    "label": "encoder",
-    "level": "rung",
     "mean_pool": "mean-pool",
-    "value": "score",
 }
 _STANDING = "Means over families of chance-corrected scores, on the tasks of this submission."
 _LIKENESS = "Shares that a linear map explains, of what the embeddings explain of themselves."
@@ -134,7 +126,7 @@ def review(done: Verification) -> Report:
     made = "recomputed here" if done.records else "claimed, not recomputed"
     title = plain(f"{card.name} {card.revision} on board {bundle.board}, scores {made}")
     header = ["task", "protocol", "metric", "value"]
-    rows = [[plain(_cell(row[key], 4)) for key in header] for row in scores]
+    rows = [[plain(_cell(row[key])) for key in header] for row in scores]
     lines = [plain(note, 400) for note in done.notes]
     lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
     if done.reached == done.request.level:
@@ -274,7 +266,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "None."
     flat = [{**row, **row.get("families", {})} for row in rows[:_MOST_ROWS]]
-    keys = [key for key in flat[0] if key != "families"]
+    keys = [key for key in flat[0] if key not in ("families", "recomputed")]
     lines = [
         " | ".join(_HEADERS.get(key, key) for key in keys),
         "|".join("---" for _ in keys),
@@ -284,9 +276,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines) + more
 
 
-def _cell(value: Any, digits: int = 3) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return " to ".join(_cell(each, digits) for each in value)
+        return " to ".join(map(_cell, value))
     if isinstance(value, float):
-        return f"{value:.{digits}f}"
+        return f"{value:.4f}"
     return "-" if value is None else str(value)
