@@ -97,7 +97,7 @@ def _protocol_fault(task: TaskSpec, name: str, catalogue: Catalogue) -> str:
         return f"no such protocol{did_you_mean(name, list(catalogue.protocols))}"
     if fault := misfit(task, protocol):
         return fault
-    return "" if protocol.from_slides else "scores nothing that embeddings of slides give again"
+    return "" if protocol.from_slides else "such scores cannot be recomputed from a submission"
 
 
 def _differing(

@@ -169,7 +169,7 @@ def beside_known(
 
     compared = []
     for record in (*cells.values(), *filter(comparable, there)):
-        same = record.features == features[record.task.cohort]
+        same = record.features == features.get(record.task.cohort)
         compared.append(record.model_copy(update={"features": None}) if same else record)
     primary = any(
         task in catalogue.tasks and catalogue.tasks[task].protocols[0] == protocol

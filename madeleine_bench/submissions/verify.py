@@ -214,7 +214,7 @@ def _source(board: str, asked: SourceChoice) -> tuple[SourceChoice, PhantomChoic
 
 def _check_ids(done: Verification) -> None:
     """Note each cohort whose slides are not the verifier's."""
-    for cohort_id in done.cohorts.keys() & done.bundle.embeddings.keys():
+    for cohort_id in sorted(done.cohorts.keys() & done.bundle.embeddings.keys()):
         cohort, where = done.cohorts[cohort_id], embeddings_member(cohort_id)
         slides = cohort.data.slides["slide_id"].tolist()
         submitted = set(done.bundle.embeddings[cohort_id].ids)
