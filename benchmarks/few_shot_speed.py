@@ -230,8 +230,8 @@ def _sweep(
     task: TaskSpec, protocol: Any, rows: NDArray[np.float64], units: Units, splits: Splits
 ) -> dict[str, Any]:
     evaluation = evaluate(task, protocol, rows, units, splits)
-    scores = score(task, protocol, evaluation.predictions, evaluation.fits)
-    return {"value": scores.value, "ci95": scores.ci95}
+    scores, _ = score(task, protocol, evaluation.predictions, evaluation.fits)
+    return {"value": scores.main.value, "ci95": scores.main.ci95}
 
 
 def _plain_fits(

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.errors import MbenchError
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
-from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
+from madeleine_bench.protocols.scoring import SCORING_VERSION, score
 from madeleine_bench.provenance import blas_libraries, peak_memory_mb, return_freed_memory
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import Cell, resume_key
-from madeleine_bench.specs.record import MainScore, RecordFeatures, RecordFold
+from madeleine_bench.specs.record import RecordFeatures, RecordFold, RecordScores
 from madeleine_bench.types import Source, board_name
 
 
@@ -70,10 +70,10 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
         return_freed_memory()
         evaluation, dim, cost = _evaluated(job)
         return_freed_memory()
-        scores = score(task, protocol, evaluation.predictions, evaluation.fits, dim)
+        scores, folds = score(task, protocol, evaluation.predictions, evaluation.fits, dim)
         return_freed_memory()
         store = ResultStore(job.results)
-        content = _content(job, evaluation, scores, dim)
+        content = _content(job, scores, folds, dim)
         content["predictions"] = store.write_predictions(*job.place, evaluation.predictions)
         content["provenance"] = {
             **job.machine,
@@ -116,17 +116,13 @@ def _evaluated(job: EvaluateJob) -> tuple[Evaluation, int, dict[str, Any]]:
     return evaluation, matrix.shape[1], {"encoding": _encoding_cost(job.embeddings)}
 
 
-def _content(job: EvaluateJob, evaluation: Evaluation, scores: Scores, dim: int) -> dict[str, Any]:
+def _content(
+    job: EvaluateJob, scores: RecordScores, folds: Sequence[RecordFold], dim: int
+) -> dict[str, Any]:
     """Return what the record says, but for predictions and provenance."""
     assessment, card = job.cell.assessment, job.cell.entry.card
     task, units = assessment.task, assessment.units
-    fits = {fit.key: fit for fit in evaluation.fits}
-    folds = []
-    for fold in scores.folds:
-        key = dict(zip(assessment.splits.key_names, fold.key, strict=True))
-        fit = {"n_iter": fits[fold.key].n_iter, "diagnostics": fits[fold.key].diagnostics}
-        folds.append(RecordFold.model_validate({**asdict(fold), "key": key, **fit}))
-    converged = [fold.converged for fold in scores.folds]
+    converged = [fold.converged for fold in folds]
     return {
         "resume_key": job.place[-1],
         "source": job.source,
@@ -150,17 +146,7 @@ def _content(job: EvaluateJob, evaluation: Evaluation, scores: Scores, dim: int)
             "dim": dim,
             "missing": dict(sorted(units.missing.items())),
         },
-        "scores": {
-            "main": MainScore(
-                metric=task.metric.name,
-                value=scores.value,
-                chance=task.metric.chance,
-                ci95=scores.ci95,
-                method=scores.ci_method,
-                rare_cases=scores.rare_cases,
-            ),
-            "secondary": scores.secondary,
-        },
+        "scores": scores,
         "folds": folds,
         "status": "ok" if all(converged) else "partly-failed" if any(converged) else "failed",
     }
