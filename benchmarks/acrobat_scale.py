@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from madeleine_bench.data.packed import FeatureStore
+from madeleine_bench.data.packed import FeatureStore, PackedSlide
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.batches import DeviceSource
 from madeleine_bench.seeds import rng_for, seed_for
@@ -86,17 +86,20 @@ def made_up_store(scale: Scale, seed: int) -> FeatureStore:
     lengths = _lengths(scale, rng_for("acrobat-scale", "patches", seed), len(table))
     return FeatureStore(
         path=Path("made-up"),
-        shards=(np.broadcast_to(np.float16(0.0), (int(lengths.sum()), scale.dim)),),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        slide_ids=tuple(f"{case}-{stain}" for case, stain in table),
-        case_ids=tuple(case for case, _ in table),
-        stains=tuple(stain for _, stain in table),
-        missing=(),
-        patch_encoder=None,
         cohort_id="acrobat-scale",
         source="made-up",
         variant="",
         content=f"made up with seed {seed}",
+        missing=(),
+        patch_encoder=None,
+        dim=scale.dim,
+        dtype="float16",
+        parts=(),
+        slides=[
+            PackedSlide(f"{case}-{stain}", case, stain, int(length))
+            for (case, stain), length in zip(table, lengths, strict=True)
+        ],
+        shards=(np.broadcast_to(np.float16(0.0), (int(lengths.sum()), scale.dim)),),
     )
 
 

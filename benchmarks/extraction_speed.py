@@ -46,7 +46,6 @@ from madeleine_bench.slides.patch_encoders import (
 )
 from madeleine_bench.slides.patches import choose_patches, read_patches
 from madeleine_bench.slides.reader import Slide
-from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.types import Silence
 
@@ -88,7 +87,7 @@ def sequential(
     kept: list[NDArray[np.uint8]] = []
     for path in slides:
         with Slide(path, settings.slide_mpp) as slide:
-            chosen = choose_patches(slide, settings.patches, TissueSettings())
+            chosen = choose_patches(slide, settings.patches)
             folder.write_tissue(slide, chosen)
             rows, features = np.arange(len(chosen.coords)), []
             for part in np.split(rows, range(settings.batch, len(rows), settings.batch)):

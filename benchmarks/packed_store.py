@@ -33,19 +33,17 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from madeleine_bench.data.packed import FeatureStore, open_store, pack_cohort
-from madeleine_bench.data.packed.index import (
-    COLUMNS,
+from madeleine_bench.data.packed import (
     INDEX,
-    Shard,
-    StoreHead,
-    StoreIndex,
+    FeatureStore,
+    PackedSlide,
+    open_store,
     read_index,
     write_index,
 )
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.provenance import machine_provenance
@@ -225,45 +223,53 @@ def measure_packing(data: MadeUpBags, path: Path) -> tuple[FeatureStore, dict[st
     }
 
 
-def made_up_index(slides: int) -> StoreIndex:
-    """Return the index of a store of that many slides of 6,000 patches, in files of 64 GB."""
-    rows = 6_000
-    a_file = 64 * 10**9 // (2 * 512 * rows)
-    files = -(-slides // a_file)
-    number = np.arange(slides)
-    hashes = [hash_bytes(b"%d" % one) for one in range(slides)]
-    ids = [f"slide-{one:08d}" for one in number]
-    columns: dict[str, Any] = {
-        "slide_id": ids,
-        "case_id": [f"case-{one // 4:08d}" for one in number],
-        "stain": ["H&E"] * slides,
-        "shard": number // a_file,
-        "offset": rows * (number % a_file),
-        "count": np.full(slides, rows),
-        "sha256": hashes,
-        "source_key": hashes,
-        "rounded": np.ones(slides, np.bool_),
-        "coords_dtype": ["<i8"] * slides,
-        "coords_offset": 16 * rows * (number % a_file),
-        "coords_sha256": hashes,
-        "magnification": np.full(slides, 20.0),
-        "patch_size": np.full(slides, 512),
-        "patch_size_level0": np.full(slides, 1024),
-    }
-    counts = [min(a_file, slides - a_file * file) for file in range(files)]
-    shards = tuple(
-        Shard(f"features-{file:04d}.bin", rows * count, 16 * rows * count)
-        for file, count in enumerate(counts)
+def made_up_index(slides: int, folder: Path) -> FeatureStore:
+    """Return the index of a store of that many slides of 6,000 patches, in files of 1 GB."""
+    rows, dim = 6_000, 512
+    a_file = 10**9 // (2 * dim * rows)
+    hashes = [hash_bytes(b"%d" % number) for number in range(slides)]
+    members = [
+        PackedSlide(
+            slide_id=f"slide-{number:08d}",
+            case_id=f"case-{number // 4:08d}",
+            stain="H&E",
+            patches=rows,
+            sha256=hashes[number],
+            source_key=hashes[number],
+            rounded=True,
+            coords_dtype="<i8",
+            magnification=20.0,
+            patch_size=512,
+            patch_size_level0=1024,
+            part=number // a_file,
+            begin=2 * dim * rows * (number % a_file),
+            coords_begin=16 * rows * (number % a_file),
+        )
+        for number in range(slides)
+    ]
+    return FeatureStore(
+        path=folder,
+        cohort_id="made-up",
+        source="phantom",
+        variant="",
+        content=hashes[0],
+        missing=(),
+        patch_encoder=None,
+        dim=dim,
+        dtype="float16",
+        parts=[
+            (f"features-{hashes[0][:8]}-{number:04d}.safetensors", 10**9)
+            for number in range(-(-slides // a_file))
+        ],
+        slides=members,
     )
-    head = StoreHead("made-up", "phantom", "", None, "float16", 512, hashes[0], (), shards)
-    return StoreIndex(head, pa.table(columns, schema=COLUMNS))
 
 
 def measure_index(slides: int, folder: Path) -> dict[str, Any]:
     """Return what the index of a store of that many slides takes; it has no rows."""
-    index = made_up_index(slides)
+    index = made_up_index(slides, folder)
     began = time.perf_counter()
-    write_index(folder, index)
+    write_index(index)
     written = time.perf_counter()
     read_index(folder)
     return {

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from madeleine_bench.cli.main import main as mbench
-from madeleine_bench.cli.sensitivity_reports import verdict_text
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.sensitivity import fitting_protocols
+from madeleine_bench.leaderboard.sensitivity_report import verdict_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue

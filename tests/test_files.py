@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from madeleine_bench.data.bag_sources import open_bags
-from madeleine_bench.data.bags import feature_files, read_bag_file
+from madeleine_bench.data.bag_sources import feature_files, open_bags
+from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import UnreadableFile
 from madeleine_bench.files import check_readable, files_under

@@ -8,18 +8,13 @@ import typer
 
 from madeleine_bench.cli.completion import cohort_names
 from madeleine_bench.cli.options import (
-    Catalogue,
-    Config,
-    Results,
-    Seed,
-    Signal,
-    Source,
     with_workspace,
 )
+from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.errors import InputError
+    from madeleine_bench.types import CohortData
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -74,8 +69,11 @@ def verify(
 
 
 @app.command()
+@with_workspace("jobs")
 def pack(
     cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    *,
+    workspace: "Workspace",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -86,21 +84,14 @@ def pack(
         Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
     ] = "float16",
     shard_gb: Annotated[
-        float, typer.Option(min=0.001, help="The most that one file of the store takes, in GB.")
-    ] = 64.0,
-    shard_folder: Annotated[
-        list[Path] | None,
-        typer.Option(help="Where the files go, filled in turn; for several disks, repeatable."),
-    ] = None,
+        float,
+        typer.Option(
+            min=0.001, help="The most that one file of the store takes, in GB; held in memory."
+        ),
+    ] = 1.0,
     verify: Annotated[
         bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
     ] = False,
-    source: Source = "auto",
-    config: Config = None,
-    results: Results = Path("results"),
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
 ) -> None:
     """Pack all bags of a cohort into flat files that are read at the speed of memory.
 
@@ -108,14 +99,29 @@ def pack(
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
-    from madeleine_bench.cli.packing import WantedStore, pack_bags, verify_store
-    from madeleine_bench.runner.cohorts import PhantomChoice
+    from madeleine_bench.cli.console import LiveProgress
+    from madeleine_bench.data import packing
+    from madeleine_bench.errors import InputError
 
-    wanted = WantedStore(
-        cohort, out, dtype, shard_gb, tuple(shard_folder or ()), source, config, results, catalogue,
-        PhantomChoice(phantom_signal, phantom_seed),
-    )  # fmt: skip
-    (verify_store if verify else pack_bags)(wanted)
+    data = _data_of(cohort, workspace)
+    path = out or packing.packed_folder(data, workspace.results, dtype)
+    with LiveProgress() as progress:
+        if verify:
+            store = packing.verify_store(data, path, progress)
+        else:
+            size = round(shard_gb * 1e9)
+            store = packing.pack_cohort(data, path, progress, dtype=dtype, part_bytes=size)
+    if verify:
+        typer.echo(
+            f"{packing.describe(store)}; every slide is what was packed, and what the cohort is now"
+        )
+    elif store.dtype != dtype:
+        raise InputError(
+            f"{path} is {store.dtype} and holds the numbers of cohort {cohort} as they are; choose "
+            f"another folder with --out for {dtype}"
+        )
+    else:
+        typer.echo(f'{packing.describe(store)}\nin mbench.toml: features = "{path.absolute()}"')
 
 
 @app.command()
@@ -204,3 +210,16 @@ def phantom_slides(context: typer.Context) -> None:
         "package; in a checkout of the repository type: "
         f"python examples/phantom_slides {shlex.join(context.args)}"
     )
+
+
+def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
+    from madeleine_bench.data.config import load_config
+    from madeleine_bench.runner.cohorts import open_cohort
+    from madeleine_bench.specs.loader import did_you_mean
+
+    catalogue, config = workspace.tasks(), load_config(workspace.config)
+    config.check(catalogue.cohorts, catalogue.tasks)
+    if cohort not in catalogue.cohorts:
+        hint = did_you_mean(cohort, sorted(catalogue.cohorts))
+        raise InputError(f"no cohort is called '{cohort}'{hint}")
+    return open_cohort(workspace, catalogue, cohort, config).data

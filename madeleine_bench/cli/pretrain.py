@@ -61,7 +61,7 @@ def pretrain(
     Example: mbench pretrain madeleine --set epochs=3 --out results/pretrain/small
     """
     from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.data.local import packed_folder
+    from madeleine_bench.data.packing import packed_folder
     from madeleine_bench.pretrain.loop import pretrain as train
     from madeleine_bench.types import Silence, board_name
 

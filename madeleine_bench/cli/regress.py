@@ -1,13 +1,19 @@
 """`mbench regress`: has an encoder, a task or a scorer changed since the committed baseline."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.run import Catalogue, Config, Jobs
+from madeleine_bench.cli.options import with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.cli.console import LiveProgress
+    from madeleine_bench.leaderboard.regression import SuiteRun, SuiteSpec
+    from madeleine_bench.specs.workspace import Workspace
 
 
+@with_workspace("source", "results", "phantom_signal", "phantom_seed")
 def regress(
     suite: Annotated[
         Path | None, typer.Option(help="What is scored; the shipped suite by default.")
@@ -19,21 +25,49 @@ def regress(
         "results/regress"
     ),
     run: Annotated[
-        bool, typer.Option("--run/--no-run", help="Score the suite anew, or judge what is there.")
+        bool, typer.Option("--run/--no-run", help="Score the suite again, or judge what is there.")
     ] = True,
     json: Annotated[Path | None, typer.Option(help="Write the findings as JSON.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Renew the baseline with all that is explained.")
     ] = False,
-    jobs: Jobs = None,
-    config: Config = None,
-    catalogue: Catalogue = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Compare encoders and scorers with a committed baseline; exit 1 where something got worse.
 
     Example: mbench regress --junit regress.xml
     """
-    from madeleine_bench.cli.regression_reports import Gate, run_gate
+    from dataclasses import replace
+    from functools import partial
+    from json import dumps
 
-    run_gate(Gate(suite, baseline, results, run, json, junit, update, jobs, config, catalogue))
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.files import write_text
+    from madeleine_bench.leaderboard import regression_gate as gate
+
+    workspace = replace(workspace, results=results)
+    with LiveProgress() as progress:
+        score = partial(_score, workspace, progress) if run else None
+        report = gate.regress(workspace, suite, baseline, score, update)
+    if json is not None:
+        text = dumps(report.document, indent=1, sort_keys=True, allow_nan=False)
+        write_text(json, f"{text}\n")
+    if junit is not None:
+        write_text(junit, report.texts[gate.JUNIT_FILE])
+    deliver(report)
+
+
+def _score(
+    workspace: "Workspace", progress: "LiveProgress", suite: "SuiteSpec", part: "SuiteRun"
+) -> list[tuple[str, str]]:
+    """Score one run of a suite again, whatever is there; return what failed, and why."""
+    from dataclasses import replace
+
+    from madeleine_bench.runner.plan import Request
+    from madeleine_bench.runner.run import run
+
+    here = replace(workspace, source=suite.source)
+    request = Request(suite.encoders, part.tasks, part.protocols, here, "never")
+    return [(what, str(why)) for what, why in run(request, progress).failures]

@@ -1,69 +1,67 @@
 """`mbench sensitivity`: the same embeddings under every protocol, and what that does to ranks."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.options import Encoders, Form, Protocols, Tasks, with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.runner.failures import Failure
+    from madeleine_bench.runner.run import RunReport
+    from madeleine_bench.specs.workspace import Workspace
+
+_SHOWN_FAILURES = 20
 
 
+@with_workspace()
 def sensitivity(
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--encoder",
-            help="Name, or path of a card; repeatable, three at least.",
-            autocompletion=encoder_names,
-        ),
-    ] = None,
-    task: Annotated[
-        list[str],
-        typer.Option(
-            "--task",
-            help="Id, glob such as 'bcnb-*', or all; repeatable.",
-            autocompletion=task_names,
-        ),
-    ] = ["all"],  # noqa: B006
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            help="Id or glob, instead of all that start from embeddings; repeatable.",
-            autocompletion=protocol_names,
-        ),
-    ] = None,
-    source: Source = "auto",
-    jobs: Jobs = None,
+    encoder: Encoders = [],  # noqa: B006
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = None,
     run: Annotated[
         bool, typer.Option("--run/--no-run", help="Score what is missing, or only read records.")
     ] = True,
     rank_controls: Annotated[
         bool, typer.Option("--rank-controls", help="Rank controls too, not only show them.")
     ] = False,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How to write it.")] = "table",
+    format: Form = "table",
     out: Annotated[
         Path | None, typer.Option(help="Folder for sensitivity.json, and a figure as SVG and PNG.")
     ] = None,
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
+    *,
+    workspace: "Workspace",
 ) -> None:
-    """Rank encoders under every compatible protocol and say how far the rankings agree.
+    """Rank three encoders or more under every compatible protocol; say how far rankings agree.
+
+    All protocols that start from embeddings are compared where none is named.
 
     Example: mbench sensitivity --encoder mean-pool --encoder max-pool --encoder intra-ssl
     """
-    import os
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.leaderboard.sensitivity_report import sensitivity_report
+    from madeleine_bench.runner.failures import ending
+    from madeleine_bench.runner.plan import Request
+    from madeleine_bench.runner.run import run as run_request
 
-    from madeleine_bench.cli.sensitivity_reports import SensitivityRequest, report_sensitivity
-    from madeleine_bench.runner.cohorts import PhantomChoice
+    failures: list[tuple[str, Failure]] = []
+    with LiveProgress() as progress:
 
-    request = SensitivityRequest(
-        tuple(encoder or ()), tuple(task), tuple(protocol or ()), source, results,
-        jobs or os.cpu_count() or 1, config, catalogue,
-        PhantomChoice(phantom_signal, phantom_seed), run, rank_controls,
-    )  # fmt: skip
-    report_sensitivity(request, format, out)
+        def score(tasks: Sequence[str], protocols: Sequence[str]) -> "RunReport":
+            request = Request(tuple(encoder), tuple(tasks), tuple(protocols), workspace)
+            report = run_request(request, progress)
+            failures.extend(report.failures)
+            return report
+
+        report = sensitivity_report(
+            workspace, encoder, task, protocol or (), rank_controls, score if run else None,
+            progress,
+        )  # fmt: skip
+    deliver(report, format, out, "sensitivity")
+    if failures:
+        lines = [f"\n  {what}: {why}" for what, why in failures[:_SHOWN_FAILURES]]
+        if (more := len(failures) - _SHOWN_FAILURES) > 0:
+            lines.append(f"\n  and {more} more")
+        raise ending(f"not everything could be scored:{''.join(lines)}", failures)

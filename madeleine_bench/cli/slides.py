@@ -115,6 +115,6 @@ def _attention(
     file, boxes = bag_on_slide(slide, path)
     name = slide.slide_id
     features = file.features.astype("float32")
-    bag = Bag(name, name, features, stain, file.coords, None, file.patch_encoder, organ)
+    bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
     weights = attention_checked(encoder, bag)
     return attention_overlay(slide, boxes, weights, encoder.card.name)

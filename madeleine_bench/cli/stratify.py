@@ -1,30 +1,20 @@
 """`mbench stratify`: patients by predicted risk, and whether predicted survival comes true."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
-from madeleine_bench.cli.options import Folders
-from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.completion import encoder_names, protocol_names
+from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
 
 
 def stratify(
     results: Folders = [Path("results")],  # noqa: B006
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            help="Id or glob; all survival tasks by default; repeatable.",
-            autocompletion=task_names,
-        ),
-    ] = None,
+    task: Tasks = [],  # noqa: B006
     encoder: Annotated[
         list[str] | None,
-        typer.Option(
-            "--encoder", help="Name; all by default; repeatable.", autocompletion=encoder_names
-        ),
+        typer.Option("--encoder", help="Name; repeatable.", autocompletion=encoder_names),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -37,7 +27,7 @@ def stratify(
         int | None,
         typer.Option(help="Day at which calibration is judged; one that survival is predicted at."),
     ] = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How to write it.")] = "table",
+    format: Form = "table",
     out: Annotated[
         Path | None, typer.Option(help="Folder for stratify.json and figures as SVG and PNG.")
     ] = None,
@@ -45,11 +35,15 @@ def stratify(
 ) -> None:
     """Show Kaplan-Meier curves by predicted risk, hazard ratios, and calibration.
 
+    All survival tasks and all encoders are shown where none is named.
+
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
-    from madeleine_bench.cli.stratify_reports import StratifyRequest, report_strata
+    from madeleine_bench.cli.console import deliver
+    from madeleine_bench.leaderboard.stratification_report import stratification_report
+    from madeleine_bench.specs.catalogue import load_catalogue
 
-    request = StratifyRequest(
-        tuple(results), tuple(task or ()), tuple(encoder or ()), protocol, day, catalogue
+    report = stratification_report(
+        results, load_catalogue(catalogue), task, encoder or (), protocol, day
     )
-    report_strata(request, format, out)
+    deliver(report, format, out, "stratify")

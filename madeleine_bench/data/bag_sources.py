@@ -1,87 +1,164 @@
 """Where the bags of a local cohort lie: a folder of feature files, or a packed store."""
 
 import copy
-import hashlib
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from madeleine_bench.data.bags import BagFile, feature_files, read_bag_file
-from madeleine_bench.data.memory import FileFacts, FileMemory
-from madeleine_bench.data.packed.checking import Damage, check_sizes
-from madeleine_bench.data.packed.index import (
+from madeleine_bench.data.bags import (
+    SUFFIXES,
+    BagFacts,
+    BagFile,
+    CoordsUnit,
+    read_bag_file,
+    read_bag_header,
+)
+from madeleine_bench.data.packed import (
     INDEX,
-    Piece,
-    StoreIndex,
+    FeatureStore,
+    PackedSlide,
+    check_sizes,
     is_packed_store,
     read_index,
-    shard_path,
-    slide_pieces,
+    read_rows,
 )
-from madeleine_bench.data.packed.numbers import disk_dtype, read_rows
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import looking_at
-from madeleine_bench.hashing import file_state
+from madeleine_bench.files import files_under, looking_at, unreadable
+from madeleine_bench.hashing import file_fingerprint, file_state, hash_file, hash_json
 
-# What the index calls the facts of patches, and what bag files call them.
-_GEOMETRY = {
-    "magnification": "target_magnification",
-    "patch_size": "patch_size",
-    "patch_size_level0": "patch_size_level0",
-}
+# The number counts the kinds of facts there have been: lines of fewer facts are left alone.
+_SHA256, _FACTS = "sha256", "facts-2"
+_Place = tuple[str, str]  # the kind of a fact, and the path of the file
 
 
-class BagSource(Protocol):
-    """Bags by name: the stem of a file, or the slide id in a packed store."""
+class FileFactsCache:
+    """An append-only file of JSON lines: one fact of one file a line, the last one counts.
 
-    @property
-    def found(self) -> Mapping[str, Path]:
-        """The file in which each bag lies, by the name of the bag."""
-        ...
+    A line holds the fingerprint that the file had when it was read (`hashing.file_fingerprint`),
+    and counts only while the file has that fingerprint; else the file is read again. Any number of
+    processes may append at once: each line is one write. A line carries a check of its own; one
+    that was cut short, changed or written by an earlier release is skipped, which costs reading
+    that file again and nothing else.
+    """
 
-    def facts(self, name: str) -> FileFacts:
-        """Return what is stated of a bag, without reading its numbers.
+    def __init__(self, path: Path) -> None:
+        """Remember in `path`, which is made when first needed."""
+        self.path = path
+        self._sampled: dict[Path, tuple[tuple[int, ...], str]] = {}
 
-        Raises:
-            InputError: the file is damaged.
-        """
-        ...
-
-    def read(self, name: str) -> BagFile:
-        """Return a bag.
-
-        Raises:
-            InputError: the file is damaged.
-        """
-        ...
-
-    def content_key(self, name: str) -> str:
-        """Return a hash that changes when the bag changes.
+    def sha256(self, path: Path) -> str:
+        """Return the SHA-256 of a file's bytes.
 
         Raises:
             InputError: the file cannot be read.
         """
-        ...
+        return str(self._remembered(_SHA256, path, str, lambda: _hash(path)))
 
-    def confirm(self, name: str) -> bool:
-        """Return whether a bag is the one that is remembered, every byte of it read again.
+    def confirm(self, path: Path) -> bool:
+        """Hash a file whole and return whether that is the SHA-256 that was remembered, if any.
+
+        Where it is not, what was remembered of the file is forgotten.
 
         Raises:
             InputError: the file cannot be read.
         """
-        ...
+        place = _SHA256, str(path.absolute())
+        then, before = self._entries.get(place, ("", None))
+        fingerprint, now = self._fingerprint(path), _hash(path)
+        if before not in (None, now):
+            for other in [other for other in self._entries if other[1] == place[1]]:
+                self._keep(other, "", None)
+        if (then, before) != (fingerprint, now) and self._fingerprint(path) == fingerprint:
+            self._keep(place, fingerprint, now)
+        return before in (None, now)
 
-    def part(self, names: Iterable[str]) -> "BagSource":
-        """Return a source of some of the bags, which takes little to send to another process."""
-        ...
+    def facts(self, path: Path, encoder: str | None) -> BagFacts:
+        """Return the facts of a bag file; `encoder` chooses among several in one file.
+
+        Raises:
+            InputError: the file is not a bag file.
+        """
+
+        def read() -> dict[str, Any]:
+            facts = asdict(read_bag_header(path, encoder))
+            del facts["attributes"]
+            return facts
+
+        return BagFacts(**self._remembered(f"{_FACTS}:{encoder or ''}", path, dict, read))
+
+    def _remembered(self, kind: str, path: Path, form: type, read: Callable[[], Any]) -> Any:
+        """Return what was remembered of a file as it is now, or else what `read` returns."""
+        place, fingerprint = (kind, str(path.absolute())), self._fingerprint(path)
+        then, value = self._entries.get(place, ("", None))
+        if then == fingerprint and isinstance(value, form):
+            return value
+        value = read()
+        if self._fingerprint(path) == fingerprint:  # nobody has written to it meanwhile
+            self._keep(place, fingerprint, value)
+        return value
+
+    def _fingerprint(self, path: Path) -> str:
+        """Return the fingerprint of a file, sampled once for each state that the system tells."""
+        state = file_state(path)
+        then, fingerprint = self._sampled.get(path, ((), ""))
+        if not state or then != state:
+            with looking_at(path):
+                fingerprint = file_fingerprint(path)
+            self._sampled[path] = state, fingerprint
+        return fingerprint
+
+    @cached_property
+    def _entries(self) -> dict[_Place, tuple[str, Any]]:
+        return _read_lines(self.path)
+
+    def _keep(self, place: _Place, fingerprint: str, value: Any) -> None:
+        self._entries[place] = fingerprint, value
+        content = [*place, fingerprint, value]
+        line = json.dumps([*content, _check(content)], ensure_ascii=False)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as handle:
+                # A line begun by a process that was killed must not swallow this one.
+                handle.write(f"\n{line}\n".encode())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror}. Choose a results folder you may "
+                "write to, with room on the disk"
+            ) from error
+
+
+def _hash(path: Path) -> str:
+    with looking_at(path):
+        return hash_file(path)
+
+
+def _check(content: list[Any]) -> str:
+    return hash_json(content)[:12]
+
+
+def _read_lines(path: Path) -> dict[_Place, tuple[str, Any]]:
+    entries: dict[_Place, tuple[str, Any]] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return entries
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for line in lines:
+        try:
+            kind, name, fingerprint, value, check = json.loads(line)
+            if check == _check([kind, name, fingerprint, value]):
+                entries[kind, name] = fingerprint, value
+        except (ValueError, TypeError, RecursionError):
+            continue
+    return entries
 
 
 class FolderBags:
-    """A folder with one feature file a slide; implements `BagSource`."""
+    """The bags of a folder with one feature file a slide, by the stem of the file."""
 
     def __init__(self, folder: Path, encoder: str | None, cache: Path) -> None:
         """List the files.
@@ -94,38 +171,54 @@ class FolderBags:
         Raises:
             InputError: there is no such folder, or two files have one name.
         """
-        self.found: Mapping[str, Path] = feature_files(folder)
+        self.files: Mapping[str, Path] = feature_files(folder)
         self._encoder = encoder
-        self._memory = FileMemory(cache / "files.jsonl")
+        self._cache = FileFactsCache(cache / "files.jsonl")
 
-    def facts(self, name: str) -> FileFacts:
-        """Return what the header of a file states, remembered as `content_key` is."""
-        return self._memory.facts(self.found[name], self._encoder)
+    def facts(self, name: str) -> BagFacts:
+        """Return what the header of a file states, remembered as `content_key` is.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return self._cache.facts(self.files[name], self._encoder)
 
     def read(self, name: str) -> BagFile:
-        """Return the bag of a file."""
-        return read_bag_file(self.found[name], self._encoder)
+        """Return the bag of a file.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return read_bag_file(self.files[name], self._encoder)
 
     def content_key(self, name: str) -> str:
-        """Return the SHA-256 of a file, remembered while its fingerprint is the same."""
-        digest = self._memory.sha256(self.found[name])
+        """Return the SHA-256 of a file, remembered while its fingerprint is the same.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        digest = self._cache.sha256(self.files[name])
         # Which of several encoders is read from the file is part of what the bag is.
         return f"{digest}:{self._encoder}" if self._encoder else digest
 
     def confirm(self, name: str) -> bool:
-        """Hash a file whole; where it is not what was remembered, forget that."""
-        return self._memory.confirm(self.found[name])
+        """Hash a file whole and return whether it is what was remembered; if not, forget that.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        return self._cache.confirm(self.files[name])
 
     def part(self, names: Iterable[str]) -> "FolderBags":
-        """Return a source of some of the files."""
-        own = copy.copy(self)
-        own.found = {name: self.found[name] for name in names}
-        own._memory = FileMemory(self._memory.path)  # without what is known of all the others
-        return own
+        """Return a source of some of the files, which takes little to send to another process."""
+        some = copy.copy(self)
+        some.files = {name: self.files[name] for name in names}
+        some._cache = FileFactsCache(self._cache.path)  # without what is known of all the others
+        return some
 
 
 class PackedBags:
-    """The slides of a packed store; implements `BagSource`.
+    """The slides of a packed store, by slide id, with the methods of `FolderBags`.
 
     Each bag is checked by its SHA-256 when it is read, so that the store need not be read as a
     whole before.
@@ -138,55 +231,54 @@ class PackedBags:
             InputError: the folder holds no whole store.
         """
         self.path = path
-        check_sizes(path, self.index)
+        check_sizes(self.store)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the path alone: another process reads the index once for all of its jobs."""
         return {"path": self.path}
 
     @property
-    def index(self) -> StoreIndex:
-        """The index, read once for each process until it changes."""
-        return self._opened.index
+    def store(self) -> FeatureStore:
+        """The index of the store, read once for each process until it changes."""
+        return self._opened[0]
 
     @property
-    def found(self) -> Mapping[str, Path]:
+    def files(self) -> Mapping[str, Path]:
         """The file in which each slide lies."""
-        return self._opened.files
+        store, slides = self._opened
+        files = store.files
+        return {name: files[slide.part] for name, slide in slides.items()}
 
-    def facts(self, name: str) -> FileFacts:
+    def facts(self, name: str) -> BagFacts:
         """Return what the index states of a slide."""
-        opened, head = self._opened, self.index.head
-        place = opened.positions[name]
-        return FileFacts(
-            opened.column("count")[place],
-            head.dim,
-            head.patch_encoder,
-            head.variant if head.source == "phantom" else None,
-            **{key: opened.column(key)[place] for key in _GEOMETRY},
+        store, slides = self._opened
+        slide = slides[name]
+        phantom = store.variant if store.source == "phantom" else None
+        return BagFacts(
+            slide.patches,
+            store.dim,
+            store.patch_encoder,
+            phantom,
+            slide.magnification,
+            slide.patch_size,
+            slide.patch_size_level0,
         )
 
     def read(self, name: str) -> BagFile:
-        """Return the bag of a slide, its numbers float16, or float32 where bfloat16 is stored."""
-        opened, head = self._opened, self.index.head
-        row = opened.row(name)
-        rows, *coords = (
-            self._checked(piece) for piece in slide_pieces(row, self.found[name], head.dim)
-        )
-        features = rows.view(disk_dtype(head.dtype)).reshape(row["count"], head.dim)
-        stated = {attribute: row[key] for key, attribute in _GEOMETRY.items()}
-        return BagFile(
-            read_rows(features, head.dtype),
-            coords[0].view(row["coords_dtype"]).reshape(-1, 2) if coords else None,
-            "px0" if coords else None,
-            head.patch_encoder,
-            {attribute: value for attribute, value in stated.items() if value is not None},
-        )
+        """Return the bag of a slide, its numbers float16, or float32 where bfloat16 is stored.
+
+        Raises:
+            InputError: it is not what was packed.
+        """
+        store, slides = self._opened
+        rows, coords = store.read(slides[name])
+        unit: CoordsUnit | None = None if coords is None else "px0"
+        return BagFile(read_rows(rows, store.dtype), coords, unit, self.facts(name))
 
     def content_key(self, name: str) -> str:
         """Return the content key of the bag that was packed; another where it was rounded."""
-        opened = self._opened
-        return opened.index.content_keys[opened.positions[name]]
+        store, slides = self._opened
+        return store.content_key(slides[name])
 
     def confirm(self, name: str) -> bool:
         """Return True: `read` checks every byte of a bag by the hash in the index."""
@@ -196,43 +288,12 @@ class PackedBags:
         """Return the source itself, which is sent as a path."""
         return self
 
-    def _checked(self, piece: Piece) -> NDArray[np.uint8]:
-        """Return the bytes of a piece."""
-        try:
-            found = np.fromfile(piece.file, np.uint8, piece.size, offset=piece.begin)
-        except OSError as error:
-            raise InputError(f"cannot read {piece.file}: {error.strerror or error}") from error
-        if hashlib.sha256(found.data).hexdigest() != piece.sha256:
-            raise InputError(f"{Damage.of(piece)}. {self.index.mend(self.path)}")
-        return found
-
     @property
-    def _opened(self) -> "_OpenIndex":
+    def _opened(self) -> tuple[FeatureStore, dict[str, PackedSlide]]:
         return _opened(str(self.path), file_state(self.path / INDEX))
 
 
-class _OpenIndex:
-    """An index as it is looked up by slide id."""
-
-    def __init__(self, path: Path) -> None:
-        self.index = read_index(path)
-        names = self.index.column("slide_id")
-        self.positions = {name: place for place, name in enumerate(names)}
-        files = [shard_path(path, shard.file) for shard in self.index.head.shards]
-        shards = self.index.column("shard")
-        self.files = {name: files[shard] for name, shard in zip(names, shards, strict=True)}
-        self._columns: dict[str, list[Any]] = {}
-
-    def column(self, name: str) -> list[Any]:
-        """Return a column, made once."""
-        if name not in self._columns:
-            self._columns[name] = self.index.column(name)
-        return self._columns[name]
-
-    def row(self, name: str) -> dict[str, Any]:
-        """Return the row of a slide."""
-        rows: list[dict[str, Any]] = self.index.slides.slice(self.positions[name], 1).to_pylist()
-        return rows[0]
+BagSource = FolderBags | PackedBags
 
 
 def open_bags(folder: Path, encoder: str | None, cache: Path) -> BagSource:
@@ -248,11 +309,35 @@ def open_bags(folder: Path, encoder: str | None, cache: Path) -> BagSource:
     """
     with looking_at(folder):
         is_packed = is_packed_store(folder)
-    if is_packed:
-        return PackedBags(folder)
-    return FolderBags(folder, encoder, cache)
+    return PackedBags(folder) if is_packed else FolderBags(folder, encoder, cache)
+
+
+def feature_files(folder: Path) -> dict[str, Path]:
+    """Return every bag file under a folder, nested ones too, by slide id (the name's stem).
+
+    Only the last suffix is cut, so dotted ids such as those of TCGA stay whole. Hidden files and
+    files of other kinds are skipped; links are followed.
+
+    Raises:
+        InputError: there is no such folder, a folder under it cannot be read, or two files have
+            the same stem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; 'features' wants the folder of the bag files")
+    files: dict[str, Path] = {}
+    for path in files_under(folder):
+        if path.suffix not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in files:
+            raise InputError(
+                f"slide '{path.stem}' has two feature files: {files[path.stem]} and {path}. "
+                "Point 'features' to the folder that holds one of them, or remove one"
+            )
+        files[path.stem] = path
+    return files
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, state: tuple[int, ...]) -> _OpenIndex:
-    return _OpenIndex(Path(path))
+def _opened(path: str, state: tuple[int, ...]) -> tuple[FeatureStore, dict[str, PackedSlide]]:
+    store = read_index(Path(path))
+    return store, {slide.slide_id: slide for slide in store.slides}

@@ -1,4 +1,4 @@
-"""Bag files: patch features of one slide in HDF5 or `.pt`. The only door to h5py.
+"""Bag files: patch features of one slide in HDF5 or `.pt`.
 
 Layouts read (dataset names and attributes as the tools write them):
 
@@ -13,11 +13,11 @@ others         `patch_embeddings`          `coords`                          `pa
 =============  ==========================  ================================  =====================
 """
 
+import math
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -26,49 +26,45 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.h5_heaps import check_heaps
-from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
-from madeleine_bench.errors import InputError, UnreadableFile
-from madeleine_bench.files import check_readable, files_under, replacing
+from madeleine_bench.data.hdf5 import opened, read_attributes, read_coords, writing
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
 
 BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
 CoordsUnit = Literal["px0", "um"]
 SUFFIXES = (".h5", ".hdf5", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
+# An objective of 20x is a pixel of half a micrometre: how TRIDENT too turns one into the other.
+_UM_AT_1X = 10.0
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
 _ENCODER_ATTRIBUTES = ("patch_encoder", "extractor", "encoder")
 
 
 @dataclass(frozen=True)
-class BagHeader:
-    """What a bag file holds, told without reading its numbers.
+class BagFacts:
+    """What the header of a bag file states; None is not stated.
 
     Attributes:
         patches: number of rows.
         width: number of dimensions.
-        dtype: of the features in the file.
-        patch_encoder: what the file says made the features, or None.
-        attributes: attributes of the file, of the features and of the coords, in one mapping.
+        patch_encoder: what made the features.
+        phantom: the kind of phantom its slide is, such as "rendered"; None for a real slide.
+        magnification: objective power of the patches.
+        patch_size: side of a patch in pixels at that magnification.
+        patch_size_level0: side of a patch in level-0 pixels.
+        attributes: of the file, of the features and of the coords, in one mapping.
     """
 
     patches: int
     width: int
-    dtype: str
     patch_encoder: str | None
-    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def phantom(self) -> str | None:
-        """The kind of phantom its slide is, such as "rendered"; None for a real slide."""
-        kind = self.attributes.get(PHANTOM_ATTRIBUTE)
-        return None if kind is None else str(kind)
-
-    @property
-    def geometry(self) -> PatchGeometry:
-        """Magnification and size of its patches, as far as the file states them."""
-        return stated_geometry(self.attributes)
+    phantom: str | None = None
+    magnification: float | None = None
+    patch_size: int | None = None
+    patch_size_level0: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,20 +75,13 @@ class BagFile:
         features: patch x dim, float16 or float32 (float64 is cast to float32), finite.
         coords: patch x 2 (x, y), or None.
         coords_unit: "px0" level-0 pixels, "um" micrometres, None where unknown.
-        patch_encoder: what the file says made the features, or None.
-        attributes: attributes of the file, of the features and of the coords, in one mapping.
+        facts: what the file states.
     """
 
     features: NDArray[Any]
-    coords: NDArray[Any] | None = None
-    coords_unit: CoordsUnit | None = None
-    patch_encoder: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def geometry(self) -> PatchGeometry:
-        """Magnification and size of its patches, as far as the file states them."""
-        return stated_geometry(self.attributes)
+    coords: NDArray[Any] | None
+    coords_unit: CoordsUnit | None
+    facts: BagFacts
 
 
 def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
@@ -107,35 +96,43 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
             are not a finite floating-point matrix. The message names the file.
     """
     if path.suffix == ".pt":
-        features = _matrix(_load_pt(path), path, "the tensor")
-        return BagFile(_finite(features, path))
+        features = _finite(_matrix(_load_pt(path), path, "the tensor"), path)
+        patches, width = features.shape
+        return BagFile(features, None, None, BagFacts(patches, width, None))
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
-        _check_header(handle[name], path, name)
+        facts = _facts(handle, path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
         coords = read_coords(handle, path, len(features))
-        attributes = read_attributes(handle, name)
-    unit = None if coords is None else _coords_unit(name, attributes)
-    encoder_name = _patch_encoder(name, attributes)
-    return BagFile(_finite(features, path), coords, unit, encoder_name, attributes)
+    unit = None if coords is None else _coords_unit(name, facts.attributes)
+    return BagFile(_finite(features, path), coords, unit, facts)
 
 
-def read_bag_header(path: Path, encoder: str | None = None) -> BagHeader:
-    """Return shape, dtype and patch encoder of a bag file without reading its numbers.
+def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
+    """Return what the header of a bag file states, without reading its numbers.
 
     Raises:
         InputError: as `read_bag_file`, save for NaN and infinity, which only reading can find.
     """
     if path.suffix == ".pt":
-        matrix = _load_pt(path)
-        rows, width = _shape(matrix.shape, path, "the tensor")
-        return BagHeader(rows, width, str(matrix.dtype), None)
+        return BagFacts(*_shape(_load_pt(path).shape, path, "the tensor"), None)
     with opened(path) as handle:
-        name = _features_name(handle, path, encoder)
-        rows, width = _check_header(handle[name], path, name)
-        attributes = read_attributes(handle, name)
-        encoder_name = _patch_encoder(name, attributes)
-        return BagHeader(rows, width, str(handle[name].dtype), encoder_name, attributes)
+        return _facts(handle, path, _features_name(handle, path, encoder))
+
+
+def _facts(handle: Any, path: Path, name: str) -> BagFacts:
+    """Return what the header states of the features in a dataset."""
+    rows, width = _check_header(handle[name], path, name)
+    attributes = read_attributes(handle, name)
+    kind = attributes.get(PHANTOM_ATTRIBUTE)
+    return BagFacts(
+        rows,
+        width,
+        _patch_encoder(name, attributes),
+        None if kind is None else str(kind),
+        *stated_geometry(attributes),
+        attributes=attributes,
+    )
 
 
 def write_bag_file(
@@ -160,7 +157,7 @@ def write_bag_file(
         layout: whose names to use.
         patch_encoder: name of the patch encoder; AtlasPatch needs one.
         mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
-        coords_attributes: what else to say of the coords, see `data.patch_files`.
+        coords_attributes: what else to say of the coords, see `hdf5.patch_attributes`.
         attributes: what else to say of the file.
 
     Raises:
@@ -193,31 +190,6 @@ def write_bag_file(
         handle.attrs.update(attributes or {})
 
 
-def feature_files(folder: Path) -> dict[str, Path]:
-    """Return every bag file under a folder, nested ones too, by slide id (the name's stem).
-
-    Only the last suffix is cut, so dotted ids such as those of TCGA stay whole. Hidden files and
-    files of other kinds are skipped; links are followed.
-
-    Raises:
-        InputError: there is no such folder, a folder under it cannot be read, or two files have
-            the same stem.
-    """
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}; 'features' wants the folder of the bag files")
-    found: dict[str, Path] = {}
-    for path in files_under(folder):
-        if path.suffix not in SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise InputError(
-                f"slide '{path.stem}' has two feature files: {found[path.stem]} and {path}. "
-                "Point 'features' to the folder that holds one of them, or remove one"
-            )
-        found[path.stem] = path
-    return found
-
-
 def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> NDArray[Any]:
     if layout == "stamp":
         return np.asarray(coords, np.float32) * np.float32(mpp)
@@ -225,61 +197,6 @@ def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> ND
         rest = np.zeros((len(coords), 3), np.int32)
         return np.hstack([np.asarray(coords, np.int32), rest])
     return np.asarray(coords, np.int32)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Any]:
-    """Open a new HDF5 file, which takes the place of `path` on a clean exit.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    with replacing(path) as temporary:
-        try:
-            with h5py.File(temporary, "w") as handle:
-                yield handle
-        except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
-            reason = re.search(r"error message = '([^']*)'", str(error))
-            raise InputError(
-                f"cannot write {path}: {reason.group(1) if reason else error}"
-            ) from error
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError."""
-    try:
-        with h5py.File(path, "r") as handle:
-            yield handle
-    except FileNotFoundError as error:
-        raise InputError(f"no feature file {path}") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        _check_unlocked(path, str(error))
-        check_readable(path, error)
-        reason = str(error).split(" (")[-1].rstrip(")")
-        raise InputError(
-            f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
-            "format. Extract the features of this slide again"
-        ) from error
-
-
-def _check_unlocked(path: Path, said: str) -> None:
-    """Check that what HDF5 says of a file is not that another process writes it.
-
-    Raises:
-        UnreadableFile: that is what it says.
-    """
-    if "unable to lock file" in said:
-        raise UnreadableFile(
-            f"{path} is locked: another process has it open to write. Wait until that process ends "
-            "and run again. If there is none, the disk has no file locks: set the environment "
-            "variable HDF5_USE_FILE_LOCKING=FALSE"
-        )
-    if "already open for write" in said:
-        raise UnreadableFile(
-            f"{path} is marked as open to write: the program that writes it still runs, or was "
-            "stopped before it ended. Wait for it, or extract the features of this slide again"
-        )
 
 
 def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
@@ -351,58 +268,52 @@ def _finite(features: NDArray[Any], path: Path) -> NDArray[Any]:
     return features
 
 
-def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
-    """Return the dataset `coords` of an open file, patch x 2 (x, y), or None where there is none.
+def stated_geometry(
+    attributes: Mapping[str, Any],
+) -> tuple[float | None, int | None, int | None]:
+    """Return what the attributes of a bag file state of its patches, in the words of any tool.
 
-    Raises:
-        InputError: it is no table of numbers, or has another number of rows than `patches`.
+    TRIDENT states `target_magnification`, `patch_size`, `patch_size_level0` and
+    `level0_magnification`; AtlasPatch the same, and 0 where it does not know; STAMP `tile_size_um`
+    and `tile_size_px`; CLAM `patch_size` in pixels of `patch_level`, and `downsample` of that
+    level. What follows from these is worked out: the level-0 size from two magnifications or from
+    a downsample. An attribute that is not one positive number states nothing.
+
+    Examples:
+        >>> stated_geometry({"patch_size": 512, "target_magnification": 20,
+        ...                  "level0_magnification": 40})
+        (20.0, 512, 1024)
+        >>> stated_geometry({"tile_size_um": 256.0, "tile_size_px": 512})
+        (20.0, 512, None)
     """
-    if not isinstance(handle.get("coords"), h5py.Dataset):
+    side = _positive(attributes, "patch_size")
+    power = _positive(attributes, "target_magnification")
+    side_px0 = _positive(attributes, "patch_size_level0")
+    level0_power = _positive(attributes, "level0_magnification")
+    side_um, stamp_side = (_positive(attributes, key) for key in ("tile_size_um", "tile_size_px"))
+    if side is None and stamp_side is not None:
+        side = stamp_side
+        if power is None and side_um is not None:
+            power = _UM_AT_1X * side / side_um
+    if side_px0 is None and side is not None:
+        if power is not None and level0_power is not None:
+            side_px0 = side * level0_power / power
+        elif "patch_level" in attributes and (downsample := _positive(attributes, "downsample")):
+            side_px0 = side * downsample
+    return power, _whole(side), _whole(side_px0)
+
+
+def _positive(attributes: Mapping[str, Any], key: str) -> float | None:
+    """Return one positive number; CLAM's `downsample` is a pair (x, y), of which the mean."""
+    try:
+        value = float(np.asarray(attributes[key], dtype=np.float64).mean())
+    except (KeyError, TypeError, ValueError):
         return None
-    coords = np.asarray(handle["coords"][...])
-    if coords.ndim == 3 and coords.shape[0] == 1:
-        coords = coords[0]
-    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "iuf":
-        if coords.size == 0 and patches == 0:
-            return None
-        raise InputError(
-            f"{path}: 'coords' has shape {coords.shape} and type {coords.dtype}; expected a row of "
-            "numbers (x, y) for each patch"
-        )
-    if len(coords) != patches:
-        raise InputError(f"{path}: {patches} patches, but 'coords' has {len(coords)} rows")
-    return coords[:, :2]
+    return value if math.isfinite(value) and value > 0 else None
 
 
-def read_attributes(handle: Any, name: str) -> dict[str, Any]:
-    """Return the attributes of the coords, of a dataset and of an open file, in one mapping.
-
-    Raises:
-        InputError: they are damaged in a way that HDF5 does not end on.
-    """
-    found: dict[str, Any] = {}
-    owners = [owner for owner in (handle.get("coords"), handle[name], handle) if owner is not None]
-    if any(_has_texts(owner.attrs) for owner in owners):
-        begin = handle[name].id.get_offset() or 0  # None where it lies in chunks
-        check_heaps(Path(handle.filename), begin, begin + handle[name].nbytes if begin else 0)
-    for attrs in (owner.attrs for owner in owners):
-        found.update({key: _plain(attrs[key]) for key in attrs})
-    return found
-
-
-def _has_texts(attrs: Any) -> bool:
-    """Return whether an attribute is of variable length, and so lies in a heap."""
-    return any(
-        isinstance(kind := attrs.get_id(name).get_type(), h5py.h5t.TypeVlenID)
-        or (isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str())
-        for name in attrs
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _coords_unit(name: str, attributes: Mapping[str, Any]) -> CoordsUnit | None:

@@ -1,30 +1,42 @@
 """A cohort of the user's own files: a label table matched with a folder of bags, packed or not."""
 
 import copy
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from madeleine_bench.data.bag_sources import BagSource, PackedBags, open_bags
-from madeleine_bench.data.bags import BagFile
+from madeleine_bench.data.bag_sources import PackedBags, open_bags
+from madeleine_bench.data.bags import BagFacts, BagFile
 from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.ids import canonical_id
-from madeleine_bench.data.memory import FileFacts
-from madeleine_bench.data.packed import differences
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_array
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.types import Bag, CohortData, Source, board_name, rows_of
+from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
 _SLIDE_SUFFIXES = {
     "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
     "qptiff", "isyntax",
 }  # fmt: skip
+
+
+_REPLACED = (
+    "its content is not what was remembered; that is repaired now. Scores from before are of the "
+    "former content: run again"
+)
+# Of width, type and patch encoder of a bag: how bad it is to differ from most, and what is said.
+_USUAL: tuple[tuple[Literal["error", "warning"], str], ...] = (
+    ("error", "patches of {} dimensions, most files have {}"),
+    ("warning", "features of type {}, most files have {}"),
+    ("error", "patch encoder {}, most files have {}"),
+)
 
 
 class LocalCohort:
@@ -69,14 +81,18 @@ class LocalCohort:
         self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
         _check_stains(self.slides, cohort, entry.labels)
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
-        _check_cohort(self.bags, cohort.id)
-        found = self.bags.found
-        self.names = _match(list(self.slides["slide_id"]), found)
-        self.files = {slide_id: found[name] for slide_id, name in self.names.items()}
+        if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
+            raise InputError(
+                f"{self.folder} is the packed store of cohort {self.bags.store.cohort_id}, and "
+                f"mbench.toml names it as the features of {cohort.id}"
+            )
+        files = self.bags.files
+        self.names = _match(list(self.slides["slide_id"]), files)
+        self.files = {slide_id: files[name] for slide_id, name in self.names.items()}
         used = set(self.names.values())
-        self.extra = {name: path for name, path in found.items() if name not in used}
+        self.extra = {name: path for name, path in files.items() if name not in used}
         if not self.files:
-            raise InputError(_nothing_matches(self.slides, found, self.folder, entry.labels))
+            raise InputError(_nothing_matches(self.slides, files, self.folder, entry.labels))
         self._rows = {
             slide_id: (case_id, stain, site)
             for slide_id, case_id, stain, site in self.slides[
@@ -110,6 +126,7 @@ class LocalCohort:
             InputError: the slide has no file or the file is broken; the message names it.
         """
         file = self.read_file(slide_id)
+        facts = file.facts
         case_id, stain, site = self._rows[slide_id]
         return Bag(
             slide_id=slide_id,
@@ -118,9 +135,11 @@ class LocalCohort:
             stain=stain,
             coords=file.coords if file.coords_unit == "px0" else None,
             site=site or None,
-            patch_encoder=self.entry.patch_encoder or file.patch_encoder,
+            patch_encoder=self.entry.patch_encoder or facts.patch_encoder,
             organ=self.organ,
-            **asdict(file.geometry),
+            magnification=facts.magnification,
+            patch_size=facts.patch_size,
+            patch_size_level0=facts.patch_size_level0,
         )
 
     def read_file(self, slide_id: str) -> BagFile:
@@ -130,7 +149,7 @@ class LocalCohort:
             InputError: as `read_bag`.
         """
         file = self.bags.read(self._name(slide_id))
-        self.check_patch_encoder(self.files[slide_id], file.patch_encoder)
+        self.check_patch_encoder(self.files[slide_id], file.facts.patch_encoder)
         return file
 
     def content_key(self, slide_id: str) -> str:
@@ -143,16 +162,16 @@ class LocalCohort:
 
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
-        own = copy.copy(self)
+        some = copy.copy(self)
         for name in ("no_bag", "width", "facts"):  # of all slides
-            own.__dict__.pop(name, None)
-        own.slides = rows_of(self.slides, slide_ids)
-        own._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
-        own.names = {one: self.names[one] for one in slide_ids if one in self.names}
-        own.files = {one: self.files[one] for one in own.names}
-        own.extra = {}
-        own.bags = self.bags.part(own.names.values())
-        return own
+            some.__dict__.pop(name, None)
+        some.slides = rows_of(self.slides, slide_ids)
+        some._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
+        some.names = {one: self.names[one] for one in slide_ids if one in self.names}
+        some.files = {one: self.files[one] for one in some.names}
+        some.extra = {}
+        some.bags = self.bags.part(some.names.values())
+        return some
 
     @property
     def encoder_in_files(self) -> str | None:
@@ -185,14 +204,14 @@ class LocalCohort:
         return None
 
     @cached_property
-    def facts(self) -> Mapping[str, FileFacts]:
+    def facts(self) -> Mapping[str, BagFacts]:
         """What the header of each slide's feature file states, by slide id.
 
         Raises:
             InputError: a file is damaged, or two files differ in width or patch encoder.
         """
-        facts: dict[str, FileFacts] = {}
-        first: tuple[Path, FileFacts] | None = None
+        facts: dict[str, BagFacts] = {}
+        first: tuple[Path, BagFacts] | None = None
         for slide_id, path in sorted(self.files.items()):
             facts[slide_id] = now = self.bags.facts(self.names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
@@ -203,7 +222,7 @@ class LocalCohort:
             _check_same(*first, path, now)
         return facts
 
-    def _check_origin(self, path: Path, facts: FileFacts) -> None:
+    def _check_origin(self, path: Path, facts: BagFacts) -> None:
         expected = self.variant if self.source == "phantom" else None
         if facts.phantom != expected:
             here, others = (
@@ -222,28 +241,76 @@ class LocalCohort:
         return name
 
 
-def packed_folder(data: CohortData, results: Path) -> Path:
-    """Return the folder of the packed store of a cohort, which may not be there yet.
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: an error stops a run, a warning is worth a look.
 
-    The store that the cohort is read from, if it has exactly the slides of the cohort's table;
-    else the one among the results.
+    Attributes:
+        level: "error" or "warning".
+        slide_id: the slide, or "" for a file that belongs to none.
+        path: the file, or None for a slide without one.
+        message: what was found, without the path.
+    """
+
+    level: Literal["error", "warning"]
+    slide_id: str
+    path: Path | None
+    message: str
+
+
+def verify_cohort(
+    data: LocalCohort,
+    progress: Callable[[str], None] = lambda slide_id: None,
+    *,
+    full: bool = False,
+) -> list[Finding]:
+    """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
+
+    Every bag is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
+    bags, the same content under two ids, slides without a file, files without a slide.
 
     Args:
         data: the cohort.
-        results: folder of the results.
+        progress: called with the slide id after each file.
+        full: hash every byte of every file again, whatever its fingerprint says, and list those
+            that are not what was remembered; what was remembered of them is replaced.
     """
-    bags = data.bags if isinstance(data, LocalCohort) else None
-    if isinstance(bags, PackedBags) and not any(differences(bags.index, data)):
-        return bags.path
-    return results / "features" / board_name(data.source, data.variant) / data.cohort_id
-
-
-def _check_cohort(bags: BagSource, cohort_id: str) -> None:
-    if isinstance(bags, PackedBags) and bags.index.head.cohort_id != cohort_id:
-        raise InputError(
-            f"{bags.path} is the packed store of cohort {bags.index.head.cohort_id}, and "
-            f"mbench.toml names it as the features of {cohort_id}"
-        )
+    findings: list[Finding] = []
+    seen: dict[str, tuple[int, str, str | None, str]] = {}
+    for slide_id, path in data.files.items():
+        try:
+            if full and not data.is_as_remembered(slide_id):
+                findings.append(Finding("error", slide_id, path, _REPLACED))
+            file = data.read_file(slide_id)
+        except InputError as error:
+            message = str(error).removeprefix(str(path)).lstrip(": ")
+            findings.append(Finding("error", slide_id, path, message))
+        else:
+            if len(features := file.features):
+                kind, content = str(features.dtype), hash_array([], features)
+                seen[slide_id] = features.shape[1], kind, file.facts.patch_encoder, content
+            else:
+                findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
+        progress(slide_id)
+    for column, (level, text) in enumerate(_USUAL if seen else ()):
+        (usual, _), *_ = Counter(values[column] for values in seen.values()).most_common()
+        findings += [
+            Finding(level, slide_id, data.files[slide_id], text.format(values[column], usual))
+            for slide_id, values in seen.items()
+            if values[column] != usual
+        ]
+    first: dict[str, str] = {}
+    for slide_id, (*_, content) in seen.items():
+        if (twin := first.setdefault(content, slide_id)) != slide_id:
+            message = f"the same features as slide '{twin}'"
+            findings.append(Finding("error", slide_id, data.files[slide_id], message))
+    for slide_id in data.slides["slide_id"]:
+        if slide_id not in data.files:
+            findings.append(Finding("warning", slide_id, None, "no feature file; left out"))
+    for name, path in data.extra.items():
+        which = "" if path.stem == name else f"slide '{name}': "
+        findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
+    return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 
 def match_notes(data: CohortData) -> list[str]:
@@ -271,7 +338,7 @@ def _bare(name: str) -> str:
     return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
 
 
-def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
+def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     """Return the bag of each slide: of the same name, else of a name that means the same slide.
 
     Such a name differs by the suffix of a slide file (x.svs and x.h5, x and x.svs.h5), or goes on
@@ -283,7 +350,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
     same: dict[str, list[str]] = defaultdict(list)
     candidates: dict[str, list[str]] = defaultdict(list)
     exact = set(slide_ids)
-    for stem in found:
+    for stem in files:
         if (slide_id := canonical_id(stem)) in exact:
             same[slide_id].append(stem)
             continue
@@ -294,7 +361,7 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
     for slide_id in slide_ids:
         stems = same.get(slide_id) or candidates.get(_bare(slide_id), [])
         if len(stems) > 1:
-            paths = " and ".join(str(found[stem]) for stem in sorted(stems)[:_SHOWN])
+            paths = " and ".join(str(files[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(
                 f"slide '{slide_id}' could be {paths}; keep one of them, or write the whole name "
                 "in the label table"
@@ -303,23 +370,22 @@ def _match(slide_ids: list[str], found: Mapping[str, Path]) -> dict[str, str]:
             other = slide_of.setdefault(stem, slide_id)
             if other != slide_id:
                 raise InputError(
-                    f"{found[stem]} could be of slide '{other}' and of slide '{slide_id}'; give "
+                    f"{files[stem]} could be of slide '{other}' and of slide '{slide_id}'; give "
                     "the file the whole name of its slide, or remove one row of the label table"
                 )
             names[slide_id] = stem
     return names
 
 
-def _check_same(first: Path, known: FileFacts, path: Path, now: FileFacts) -> None:
-    advice = "One cohort has one patch encoder (mbench data verify lists every file)"
-    if now.width != known.width:
+def _check_same(first: Path, then: BagFacts, path: Path, now: BagFacts) -> None:
+    differs = ""
+    if now.width != then.width:
+        differs = f"{path} has patches of {now.width} dimensions, {first} of {then.width}"
+    elif now.patch_encoder != then.patch_encoder:
+        differs = f"{path} was made by '{now.patch_encoder}', {first} by '{then.patch_encoder}'"
+    if differs:
         raise InputError(
-            f"{path} has patches of {now.width} dimensions, {first} of {known.width}. {advice}"
-        )
-    if now.patch_encoder != known.patch_encoder:
-        raise InputError(
-            f"{path} was made by '{now.patch_encoder}', {first} by '{known.patch_encoder}'. "
-            f"{advice}"
+            f"{differs}. One cohort has one patch encoder (mbench data verify lists every file)"
         )
 
 
@@ -333,14 +399,14 @@ def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None
 
 
 def _nothing_matches(
-    slides: pd.DataFrame, found: Mapping[str, Path], folder: Path, table: Path
+    slides: pd.DataFrame, files: Mapping[str, Path], folder: Path, table: Path
 ) -> str:
     ids = ", ".join(slides["slide_id"].iloc[:_SHOWN])
-    if not found:
+    if not files:
         return f"no feature file (.h5, .hdf5, .pt) under {folder}; check 'features' in mbench.toml"
-    stems = ", ".join(list(found)[:_SHOWN])
+    stems = ", ".join(list(files)[:_SHOWN])
     return (
-        f"none of the {len(found)} feature files under {folder} belongs to a slide of {table}. "
+        f"none of the {len(files)} feature files under {folder} belongs to a slide of {table}. "
         f"Slide ids look like {ids}; files look like {stems}. Slide id and file name (without its "
         "suffix) must be the same"
     )

@@ -149,16 +149,18 @@ class Answer:
     """What an encoder gave for one bag.
 
     Attributes:
-        value: the array; None where it raised.
+        value: the array; of objects where it raised.
+        raised: whether it raised.
         fault: what it raised, or why the value is no embedding; empty where it is one.
         dtype: type of the numbers as they were returned, such as bfloat16.
         wrote: whether it changed the features it was given.
     """
 
-    value: NDArray[np.generic] | None
-    fault: str = ""
+    value: NDArray[np.generic]
+    fault: str
     dtype: str = ""
     wrote: bool = False
+    raised: bool = False
 
     @property
     def vector(self) -> Floats | None:
@@ -180,13 +182,14 @@ def ask(encoder: SlideEncoder, bag: Bag, dim: int | None = None) -> Answer:
             returned = encoder.encode(given)
             value, dtype = as_array(returned).copy(), dtype_of(returned)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
-        return Answer(None, f"raised {type(error).__name__}: {error}")
-    wrote = not np.array_equal(given.features, bag.features)
+        fault = f"raised {type(error).__name__}: {error}"
+        return Answer(np.empty((), dtype=np.object_), fault, raised=True)
+    fault, wrote = "", not np.array_equal(given.features, bag.features)
     try:
         as_embedding(returned, dim)
     except CheckFailed as error:
-        return Answer(value, str(error), dtype, wrote)
-    return Answer(value, "", dtype, wrote)
+        fault = str(error)
+    return Answer(value, fault, dtype, wrote)
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ def check_contract(encoder: SlideEncoder) -> list[Finding]:
     bags = [example_bag(encoder.card.input_dim or 512, patches) for patches in (37, 1)]
     many, one = answers = [ask(encoder, bag, encoder.card.dim) for bag in bags]
     same, order = (check.finding("fail", many.fault) for check in (DETERMINISM, PATCH_ORDER))
-    one_fault, shapes = one.fault, [getattr(answer.value, "shape", ()) for answer in answers]
+    one_fault, shapes = one.fault, [answer.value.shape for answer in answers]
     if many.vector is not None:
         if not one_fault and shapes[0] != shapes[1]:
             one_fault = f"shape {shapes[1]}, and {shapes[0]} of 37 patches"

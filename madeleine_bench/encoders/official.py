@@ -6,7 +6,6 @@ References:
     (table of slide encoders, README of github.com/mahmoodlab/TRIDENT).
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,7 +18,7 @@ from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.card import EncoderCard, Weights, Width, card_text
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.loader import Spec, did_you_mean
+from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
 
 if TYPE_CHECKING:
@@ -96,7 +95,8 @@ def import_official(
     """
     done = Imported(folder / f"{name}.yaml", folder / f"{name}.safetensors", [])
     organ = _check_target(done, name, cohort, force)
-    described, others = read_config(config)
+    keys = read_yaml(config)  # as every JSON file is YAML
+    described = parse_spec(OfficialConfig, keys, config)
     state = read_state(weights)
     origin: Any = {"origin": "official weights", "sha256_of_origin": hash_file(weights)}
     description = ModelDescription(
@@ -111,33 +111,7 @@ def import_official(
     check_state(f"{weights} (as {config} describes it)", description, state)
     write_weights(done.weights, {organ: (description, state)})
     write_text(done.card, card_text(_card(name, done.weights, description)))
-    return done._replace(passed_over=others)
-
-
-def read_config(path: Path) -> tuple[OfficialConfig, list[str]]:
-    """Return the official config, and its keys that do not say what the model is.
-
-    Raises:
-        InputError: the file is absent, is no JSON object, lacks a key, or describes another model.
-    """
-    try:
-        data = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    others = sorted(set(data) - set(OfficialConfig.model_fields))
-    try:
-        return OfficialConfig.model_validate(data), others
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = str(fault["loc"][0])
-        if fault["type"] == "missing":
-            hint = did_you_mean(key, others).replace("valid:", "its other keys:")
-            raise InputError(f"{path}: key '{key}' is missing{hint}") from error
-        raise InputError(f"{path}: key '{key}' is {data[key]!r}: {fault['msg']}") from error
+    return done._replace(passed_over=sorted(set(keys) - set(OfficialConfig.model_fields)))
 
 
 def read_state(path: Path) -> "dict[str, Tensor]":

@@ -4,7 +4,7 @@ metadata "mbench"     {"format": 1, "models": {"breast": {"input_dim": 512, ...}
 tensors               "breast/projector.weight", ... float32, names of the official state dict
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -157,22 +157,13 @@ def check_state(where: str, description: ModelDescription, state: "Mapping[str, 
     Raises:
         InputError: a tensor is missing, unknown, of another shape, or not finite.
     """
-    import torch
-
-    expected = {name: tuple(t.shape) for name, t in description.outline().state_dict().items()}
-    if missing := sorted(set(expected) - set(state)):
-        raise InputError(f"{where}: tensor '{missing[0]}' is missing{_more(missing)}")
-    if unknown := sorted(set(state) - set(expected)):
-        raise InputError(
-            f"{where}: tensor '{unknown[0]}' is not of the described model{_more(unknown)}"
-        )
-    for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
-            raise InputError(
-                f"{where}: tensor '{name}' has shape {tuple(state[name].shape)}, the described "
-                f"model needs {shape}"
-            )
-        if not bool(torch.isfinite(state[name]).all()):
+    try:
+        description.outline().load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        faults = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise InputError(f"{where}: not the state of the described model: {faults}") from error
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
             raise InputError(f"{where}: tensor '{name}' holds NaN or infinity")
 
 
@@ -189,7 +180,3 @@ def _descriptions(path: Path, metadata: Mapping[str, str]) -> dict[str, ModelDes
         place = ".".join(str(part) for part in fault["loc"])
         reason = f", key '{place}': {fault['msg']}" if place else f" is no JSON: {fault['msg']}"
         raise InputError(f"{path}: metadata '{_KEY}'{reason}") from error
-
-
-def _more(names: Sequence[str]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,7 @@ from madeleine_bench.finetuning.objectives import (
     class_objective,
     survival_objective,
 )
-from madeleine_bench.finetuning.training import (
-    Trained,
-    TrainingUnits,
-    keep_for_validation,
-    predict,
-    train,
-)
+from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
@@ -106,9 +100,6 @@ def _hash(prediction: FoldPrediction) -> str:
     return hash_json([asdict(prediction.report), columns])
 
 
-if TYPE_CHECKING:
-    from madeleine_bench.models.mil.base import BagNetwork
-
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -181,68 +172,45 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
         rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
     )
     objective = _objective(request, units.train)
+    from_weights = method.start == "weights" and encoder.card.weights is not None
     try:
-        network, scale, trained = _trained(encoder, bags, request, objective, units, seed, target)
-        known, unseen = _logits(network, bags, scale, trained, request, objective.outputs, target)
+        with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
+            network = encoder.network(
+                input_dim=bags.dim,
+                outputs=objective.outputs,
+                organ=request.organ,
+                seed=seed,
+                from_weights=from_weights,
+            )
+        scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
+        trainer = Trainer(network, bags, scale, objective, method, target)
+        fault = _fault(request, units.train)
+        trained = Trained(0, 0, 0.0, None, fault) if fault else trainer.train(units, seed)
+        # Of the training and of the test units; zeros where training failed.
+        logits = [
+            trainer.predict(rows)
+            if trained.reason is None
+            else torch.zeros(len(rows), objective.outputs)
+            for rows in (split.train, split.test)
+        ]
+        if not all(each.isfinite().all() for each in logits):
+            raise ValueError("its outputs are not finite, though its loss was")
     except InputError:
         raise
-    except Exception as error:  # a stranger's network may raise anything; so may a full GPU
+    except Exception as error:  # a third-party network may raise anything; so may a full GPU
         raise CheckFailed(
             f"encoder {encoder.card.name}: its network raised {type(error).__name__} on "
             f"{request.task.id}: {error}"
         ) from error
-    columns = objective.columns(known, unseen, split.train)
-    report = _report(request, trained, len(units.validation))
-    state = _state(network) if trained.reason is None else {}
+    state = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
     return Fit(
-        FoldPrediction(report, columns), state, {"centre": scale.centre, "factor": scale.factor}
+        FoldPrediction(
+            _report(request, trained, len(units.validation)),
+            objective.columns(logits[0], logits[1], split.train),
+        ),
+        state if trained.reason is None else {},
+        {"centre": scale.centre, "factor": scale.factor},
     )
-
-
-def _trained(
-    encoder: TrainableEncoder,
-    bags: UnitBags,
-    request: FitRequest,
-    objective: Objective,
-    units: TrainingUnits,
-    seed: int,
-    device: torch.device,
-) -> "tuple[BagNetwork, PatchScale, Trained]":
-    """Return a trained network, the scale of its patches, and how the training went."""
-    method = method_of(request.protocol)
-    from_weights = method.start == "weights" and encoder.card.weights is not None
-    with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
-        network = encoder.network(
-            input_dim=bags.dim,
-            outputs=objective.outputs,
-            organ=request.organ,
-            seed=seed,
-            from_weights=from_weights,
-        )
-    scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
-    if fault := _fault(request, units.train):
-        return network, scale, Trained(0, 0, 0.0, None, fault)
-    return network, scale, train(network, bags, scale, objective, units, method, seed, device)
-
-
-def _logits(
-    network: "BagNetwork",
-    bags: UnitBags,
-    scale: PatchScale,
-    trained: Trained,
-    request: FitRequest,
-    outputs: int,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits of the training and of the test units; zeros where training failed."""
-    both = request.split.train, request.split.test
-    if trained.reason is not None:
-        return torch.zeros(len(both[0]), outputs), torch.zeros(len(both[1]), outputs)
-    method = method_of(request.protocol)
-    known, unseen = (predict(network, bags, scale, rows, method, device) for rows in both)
-    if not (known.isfinite().all() and unseen.isfinite().all()):
-        raise ValueError("its outputs are not finite, though its loss was")
-    return known, unseen
 
 
 def collect(
@@ -318,7 +286,3 @@ def _report(request: FitRequest, trained: Trained, validated: int) -> FitReport:
         n_iter=trained.epochs,
         diagnostics=diagnostics,
     )
-
-
-def _state(network: "BagNetwork") -> dict[str, NDArray[np.generic]]:
-    return {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}

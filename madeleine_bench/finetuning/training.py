@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,146 +81,118 @@ class Trained:
     reason: str | None = None
 
 
-def train(
-    network: "BagNetwork",
-    bags: UnitBags,
-    scale: PatchScale,
-    objective: Objective,
-    units: TrainingUnits,
-    method: FineTune,
-    seed: int,
-    device: torch.device,
-) -> Trained:
-    """Train a network in place and return how it went; it ends in evaluation mode.
+@dataclass
+class Trainer:
+    """A network with what it is trained and asked on.
 
-    The learning rate rises over the warm-up, then follows a cosine to zero (Loshchilov and Hutter,
-    ICLR 2017), step by step; AdamW (ibid., ICLR 2019). Order of units, samples of patches and
-    dropout all come from `seed`; the global random state is left as it was.
-
-    Args:
-        network: on the CPU; it is moved to `device`.
+    Attributes:
+        network: on `device`.
         bags: of all units of the task.
         scale: what the network's patches are scaled by.
         objective: the loss.
-        units: which units to train on and to validate on.
         method: the declared protocol.
-        seed: of all draws.
         device: where to compute.
     """
-    network.to(device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay
-    )
-    steps = math.ceil(len(units.train) / method.batch)
-    stretch = max(1, math.ceil(method.min_steps / (method.epochs * steps)))
-    epochs, patience = method.epochs * stretch, method.patience * stretch
-    schedule = _schedule(method.warmup_epochs * stretch * steps, epochs * steps)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
-    best_loss, best_epoch = math.inf, 0
-    best = _copy(network)
-    epoch, mean_loss = 0, math.nan
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed % 2**63)
-        for epoch in range(1, epochs + 1):
-            rng = rng_for("finetune", seed, epoch)
-            losses = []
-            network.train()
-            for rows in _batches(rng.permutation(units.train), method.batch):
-                sampled = [scale.apply(bags.sample(u, method.patches, rng)) for u in rows]
-                optimiser.zero_grad(set_to_none=True)
-                loss = _loss(network, sampled, objective, rows, method, device)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                rate.step()
-                losses.append(loss.detach())
-            mean_loss = float(torch.stack(losses).double().mean())
-            if not math.isfinite(mean_loss):
-                network.eval()
-                reason = f"the loss was {mean_loss} in epoch {epoch}"
-                return Trained(epoch, 0, 0.0, None, reason)
-            if not len(units.validation):
-                continue
-            held_out = _validation_loss(network, bags, scale, objective, units, method, device)
-            if held_out < best_loss:
-                best_loss, best_epoch, best = held_out, epoch, _copy(network)
-            elif epoch - best_epoch >= patience:
-                break
-    network.eval()
-    if not len(units.validation):
-        return Trained(epoch, epoch, mean_loss, None)
-    if not best_epoch:
-        reason = "the loss of the validation units was never finite"
-        return Trained(epoch, 0, mean_loss, None, reason)
-    network.load_state_dict(best)
-    return Trained(epoch, best_epoch, mean_loss, best_loss)
 
+    network: "BagNetwork"
+    bags: UnitBags
+    scale: PatchScale
+    objective: Objective
+    method: FineTune
+    device: torch.device
 
-@torch.inference_mode()
-def predict(
-    network: "BagNetwork",
-    bags: UnitBags,
-    scale: PatchScale,
-    units: Sequence[int] | NDArray[np.intp],
-    method: FineTune,
-    device: torch.device,
-) -> Tensor:
-    """Return the logits of units from all their patches, (unit, outputs) float32 on the CPU.
+    def train(self, units: TrainingUnits, seed: int) -> Trained:
+        """Train the network in place and return how it went; it ends in evaluation mode.
 
-    Each unit goes through the network alone, so that no other unit can change a digit of it.
-    """
-    network.eval()
-    found = []
-    for unit in units:
-        patches = torch.from_numpy(scale.apply(bags.whole(int(unit)))).to(device)
-        found.append(_forward(network, patches, [len(patches)], method, device).logits)
-    return torch.cat(found).float().cpu()
+        The learning rate rises over the warm-up, then follows a cosine to zero (Loshchilov and
+        Hutter, ICLR 2017), step by step; AdamW (ibid., ICLR 2019). Order of units, samples of
+        patches and dropout all come from `seed`; the global random state is left as it was.
 
+        Args:
+            units: which units to train on and to validate on.
+            seed: of all draws.
+        """
+        network, method = self.network.to(self.device), self.method
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay
+        )
+        steps = math.ceil(len(units.train) / method.batch)
+        stretch = max(1, math.ceil(method.min_steps / (method.epochs * steps)))
+        epochs, patience = method.epochs * stretch, method.patience * stretch
+        schedule = _schedule(method.warmup_epochs * stretch * steps, epochs * steps)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
+        best_loss, best_epoch = math.inf, 0
+        best = _copy(network)
+        epoch, mean_loss = 0, math.nan
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed % 2**63)
+            for epoch in range(1, epochs + 1):
+                rng = rng_for("finetune", seed, epoch)
+                losses = []
+                network.train()
+                order = rng.permutation(units.train).tolist()
+                for start in range(0, len(order), method.batch):
+                    optimiser.zero_grad(set_to_none=True)
+                    loss = self._loss(order[start : start + method.batch], rng)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                    rate.step()
+                    losses.append(loss.detach())
+                mean_loss = float(torch.stack(losses).double().mean())
+                if not math.isfinite(mean_loss):
+                    network.eval()
+                    reason = f"the loss was {mean_loss} in epoch {epoch}"
+                    return Trained(epoch, 0, 0.0, None, reason)
+                if not len(units.validation):
+                    continue
+                held_out = self.validation_loss(units.validation)
+                if held_out < best_loss:
+                    best_loss, best_epoch, best = held_out, epoch, _copy(network)
+                elif epoch - best_epoch >= patience:
+                    break
+        network.eval()
+        if not len(units.validation):
+            return Trained(epoch, epoch, mean_loss, None)
+        if not best_epoch:
+            reason = "the loss of the validation units was never finite"
+            return Trained(epoch, 0, mean_loss, None, reason)
+        network.load_state_dict(best)
+        return Trained(epoch, best_epoch, mean_loss, best_loss)
 
-def _validation_loss(
-    network: "BagNetwork",
-    bags: UnitBags,
-    scale: PatchScale,
-    objective: Objective,
-    units: TrainingUnits,
-    method: FineTune,
-    device: torch.device,
-) -> float:
-    logits = predict(network, bags, scale, units.validation, method, device)
-    return float(objective.loss(logits, units.validation.tolist()))
+    def validation_loss(self, units: NDArray[np.intp]) -> float:
+        """Return the loss of units from all their patches."""
+        return float(self.objective.loss(self.predict(units), units.tolist()))
 
+    @torch.inference_mode()
+    def predict(self, units: NDArray[np.intp]) -> Tensor:
+        """Return the logits of units from all their patches, (unit, outputs) float32 on the CPU.
 
-def _loss(
-    network: "BagNetwork",
-    sampled: Sequence[NDArray[np.float32]],
-    objective: Objective,
-    rows: Sequence[int],
-    method: FineTune,
-    device: torch.device,
-) -> Tensor:
-    """Return the loss of a step: of every head, and of what the network asks besides."""
-    patches = torch.from_numpy(np.concatenate(sampled)).to(device)
-    out = _forward(network, patches, [len(bag) for bag in sampled], method, device)
-    heads = [objective.loss(logits.float(), rows) for logits in (out.logits, *out.other_logits)]
-    loss = torch.stack(heads).mean()
-    if out.auxiliary is None or objective.class_index is None:
-        return loss
-    label = torch.from_numpy(objective.class_index[list(rows)].astype(np.int64)).to(device)
-    share = out.auxiliary_share
-    return (1.0 - share) * loss + share * out.auxiliary(label)
+        Each unit goes through the network alone, so that no other unit can change a digit of it.
+        """
+        self.network.eval()
+        logits = [self._forward([self.bags.whole(int(unit))]).logits for unit in units]
+        return torch.cat(logits).float().cpu()
 
+    def _loss(self, rows: list[int], rng: np.random.Generator) -> Tensor:
+        """Return the loss of a step: of every head, and of what the network asks besides."""
+        sampled = [self.bags.sample(unit, self.method.patches, rng) for unit in rows]
+        out, objective = self._forward(sampled), self.objective
+        heads = [objective.loss(logits.float(), rows) for logits in (out.logits, *out.other_logits)]
+        loss = torch.stack(heads).mean()
+        if out.auxiliary is None or objective.class_index is None:
+            return loss
+        label = torch.from_numpy(objective.class_index[rows].astype(np.int64)).to(self.device)
+        share = out.auxiliary_share
+        return (1.0 - share) * loss + share * out.auxiliary(label)
 
-def _forward(
-    network: "BagNetwork",
-    patches: Tensor,
-    lengths: Sequence[int],
-    method: FineTune,
-    device: torch.device,
-) -> "BagOutput":
-    reduced = method.precision == "bfloat16" and device.type == "cuda"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=reduced):
-        out: BagOutput = network(patches, lengths)
-    return out
+    def _forward(self, bags: Sequence[NDArray[np.floating]]) -> "BagOutput":
+        scaled = np.concatenate([self.scale.apply(bag) for bag in bags])
+        patches = torch.from_numpy(scaled).to(self.device)
+        reduced = self.method.precision == "bfloat16" and self.device.type == "cuda"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+            out: BagOutput = self.network(patches, [len(bag) for bag in bags])
+        return out
 
 
 def _schedule(warm: int, total: int) -> Callable[[int], float]:
@@ -232,11 +204,6 @@ def _schedule(warm: int, total: int) -> Callable[[int], float]:
         return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
     return share
-
-
-def _batches(order: NDArray[np.intp], batch: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), batch):
-        yield [int(unit) for unit in order[start : start + batch]]
 
 
 def _copy(network: "BagNetwork") -> dict[str, Tensor]:

@@ -15,24 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.comparison import DrawsOf, Grid, make_grid
-from madeleine_bench.leaderboard.rank_swaps import (
-    Flip,
-    Swap,
-    flips_between,
-    means_of,
-    swaps_between,
+from madeleine_bench.leaderboard.comparison import (
+    ALPHA,
+    LEAST_TASKS,
+    DrawsOf,
+    Grid,
+    PairVerdict,
+    make_grid,
+    pair_verdicts,
 )
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.rank_agreement import (
-    RankAgreement,
-    kendall_tau,
-    rank_agreement,
-)
+from madeleine_bench.stats.paired import across_tasks, holm
+from madeleine_bench.stats.rank_agreement import kendall_tau, mean_over_families, rank_agreement
 
 LEAST_ENCODERS = 3
 _Key = tuple[str, str, str]  # name, revision, what made the features
@@ -56,13 +56,51 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Swap:
+    """Two encoders in one order under one protocol and in the other under another.
+
+    Attributes:
+        ahead: who is ahead under the first protocol of the pair.
+        behind: who is ahead under the second.
+        separated_by: the protocols under which they differ by the signed-rank test over tasks,
+            after Holm's correction for all pairs of encoders, in the direction of the mean. The
+            board's mark asks for a second test beside this one: it separates no more.
+    """
+
+    ahead: str
+    behind: str
+    separated_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Two encoders on which two versions of a protocol reach different conclusions.
+
+    Either another encoder is ahead, or one of the versions alone marks an encoder as better.
+
+    Attributes:
+        first: the encoder that is ahead under the older version.
+        second: the other encoder.
+        differences: under each version, mean over families of the first less that of the second.
+        better: under each version, the encoder that is marked better as on the board; "" for none.
+    """
+
+    first: str
+    second: str
+    differences: tuple[float, float]
+    better: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class ProtocolPair:
     """Two protocols over the tasks that both score.
 
     Attributes:
         first, second: versioned names.
         tasks: ids of the tasks; `alike` are those on which no score differs.
-        agreement: of the rankings by the mean over families.
+        tau: of the rankings by the mean over families, with `tau_ci95` and `p_value` as in
+            `stats.rank_agreement`.
+        mean_task_tau: the mean over tasks of tau; None where no task has one.
         task_taus: by task, tau-b of the scores; None where one side ties all encoders.
         swaps: the encoders that change places.
         flips: of two versions of one protocol, the older first, the verdicts that differ; None for
@@ -73,36 +111,36 @@ class ProtocolPair:
     second: str
     tasks: tuple[str, ...]
     alike: tuple[str, ...]
-    agreement: RankAgreement
+    tau: float | None
+    tau_ci95: tuple[float, float] | None
+    p_value: float | None
+    mean_task_tau: float | None
     task_taus: Mapping[str, float | None]
     swaps: tuple[Swap, ...]
     flips: tuple[Flip, ...] | None
 
-    @property
-    def mean_task_tau(self) -> float | None:
-        """The mean over tasks of tau; None where no task has one."""
-        found = [tau for tau in self.task_taus.values() if tau is not None]
-        return float(np.mean(found)) if found else None
-
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the choice of the protocol does to the ranks of a board.
+    """What the choice of the protocol does to the ranks of a board, in the order of its JSON.
 
     Attributes:
         board: "local", "phantom", or a variant.
+        phantom: whether the data are synthetic; `notice` says so.
         ranked: labels of the encoders that are ranked, sorted; `controls` those shown beside.
         left_out: by label, why an encoder takes no part.
-        records: ids of the records it was read from, sorted.
+        records: count and hash of the sorted ids of the records it was read from.
         rankings: one for each protocol.
         pairs: every two protocols that score a task in common; versions of one protocol first.
     """
 
     board: str
+    phantom: bool
+    notice: str
     ranked: tuple[str, ...]
     controls: tuple[str, ...]
     left_out: Mapping[str, str]
-    records: tuple[str, ...]
+    records: Mapping[str, int | str]
     rankings: tuple[Ranking, ...]
     pairs: tuple[ProtocolPair, ...]
 
@@ -153,60 +191,130 @@ def sensitivity(
     """
     tasks = [task for task in tasks if enough_cases(task, records)] or tasks
     columns = {name: _columns(records, catalogue, board, name) for name in protocols}
-    own = {name: _scored(columns[name], tasks) for name in protocols}
-    own = {name: found for name, found in own.items() if found}
-    if len(own) < 2:
+    scored = {
+        name: [t for t in tasks if any(t.id in column.cells for column in by_key.values())]
+        for name, by_key in columns.items()
+    }
+    scored = {name: of for name, of in scored.items() if of}
+    if len(scored) < 2:
         raise InputError(
             f"board {board}: a comparison of protocols needs two with records, found "
-            f"{', '.join(own) or 'none'}; make more with mbench sensitivity, without --no-run"
+            f"{', '.join(scored) or 'none'}; make more with mbench sensitivity, without --no-run"
         )
-    keys = sorted({key for name in own for key in columns[name]})
+    keys = sorted({key for name in scored for key in columns[name]})
     labels = _labels(keys)
-    faults = {key: _fault(key, columns, own) for key in keys}
-    complete = [key for key in keys if not faults[key]]
-    first = next(iter(own))
-    aside = [k for k in complete if columns[first][k].kind == "control" and not rank_controls]
-    ranked = [key for key in complete if key not in aside]
+    faults = {key: _fault(key, columns, scored) for key in keys}
     left_out = {labels[key]: why for key, why in faults.items() if why}
+    complete = [key for key in keys if not faults[key]]
+    first = columns[next(iter(scored))]
+    aside = [k for k in complete if first[k].kind == "control" and not rank_controls]
+    controls = tuple(labels[key] for key in aside)
+    ranked = tuple(labels[key] for key in complete if key not in aside)
     if len(ranked) < LEAST_ENCODERS:
         reasons = "".join(f"\n  {label}: {why}" for label, why in left_out.items())
         raise InputError(
             f"board {board}: tau of fewer than {LEAST_ENCODERS} encoders is a coin; complete, and "
-            f"no control, are {', '.join(labels[k] for k in ranked) or 'none'}{reasons}"
+            f"no control, are {', '.join(ranked) or 'none'}{reasons}"
         )
-    used = [columns[n][k].cells[t.id].record for n, found in own.items() for t in found
-            for k in complete]  # fmt: skip
+    cells = {n: {labels[k]: columns[n][k].cells for k in complete} for n in scored}
 
-    def scores(name: str, of: Sequence[TaskSpec], who: Sequence[_Key]) -> NDArray[np.float64]:
-        return np.array([[columns[name][k].cells[t.id].corrected for t in of] for k in who])
+    def scores(name: str, of: Sequence[TaskSpec], who: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([[cells[name][label][t.id].corrected for t in of] for label in who])
 
     def grid(name: str, of: Sequence[TaskSpec]) -> Grid:
-        cells = [[columns[name][k].cells[t.id] for t in of] for k in ranked]
-        values = np.array([[cell.value for cell in row] for row in cells])
-        draws = [[draws_of(cell.record) for cell in row] for row in cells]
-        return make_grid(of, [labels[key] for key in ranked], values, draws)
+        of_records = [[cells[name][label][t.id].record for t in of] for label in ranked]
+        values = np.array([[record.scores.main.value for record in row] for row in of_records])
+        return make_grid(of, ranked, values, [[draws_of(r) for r in row] for row in of_records])
 
-    rankings = tuple(
-        _ranking(name, found, scores(name, found, ranked), scores(name, found, aside),
-                 [labels[key] for key in ranked], [labels[key] for key in aside])
-        for name, found in own.items()
-    )  # fmt: skip
+    rankings = []
+    for name, of in scored.items():
+        everyone = [*ranked, *controls]
+        means = dict(zip(everyone, means_of(scores(name, of, everyone), of), strict=True))
+        ranks = {one: 1 + sum(means[other] > means[one] for other in ranked) for one in ranked}
+        rankings.append(Ranking(name, tuple(task.id for task in of), means, ranks))
     pairs = []
-    for one, other, versions in _pairs_of(own, catalogue):
-        if common := [task for task in own[one] if task in own[other]]:
+    for one, other, versions in _pairs_of(scored, catalogue):
+        if common := [task for task in scored[one] if task in scored[other]]:
             flips = flips_between(grid(one, common), grid(other, common)) if versions else None
-            grids = scores(one, common, ranked), scores(other, common, ranked)
-            names = [labels[key] for key in ranked]
-            pairs.append(_pair((one, other), common, *grids, names, flips))
+            both = scores(one, common, ranked), scores(other, common, ranked)
+            pairs.append(_pair((one, other), common, *both, ranked, flips))
+    ids = sorted(
+        cells[name][label][task.id].record.record_id
+        for name, of in scored.items() for label in cells[name] for task in of
+    )  # fmt: skip
+    used: dict[str, int | str] = {"count": len(ids), "hash": hash_json(ids)}
+    phantom = board.startswith("phantom")
+    notice = PHANTOM_NOTICE if phantom else ""
     return Sensitivity(
-        board,
-        tuple(labels[key] for key in ranked),
-        tuple(labels[key] for key in aside),
-        left_out,
-        tuple(sorted(record.record_id for record in used)),
-        rankings,
-        tuple(pairs),
+        board, phantom, notice, ranked, controls, left_out, used, tuple(rankings), tuple(pairs)
     )
+
+
+def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:
+    """Return by encoder the mean over families of its scores, encoder x task."""
+    once = np.ones((1, len(tasks)))
+    means: list[float] = mean_over_families(scores, [t.family for t in tasks], once)[0].tolist()
+    return means
+
+
+def flips_between(older: Grid, newer: Grid) -> tuple[Flip, ...]:
+    """Return the pairs of encoders whose verdict differs between two grids of the same encoders."""
+    after = {frozenset((v.first, v.second)): v for v in _verdicts(newer)}
+    flips = []
+    for one in _verdicts(older):
+        other = after[frozenset((one.first, one.second))]
+        difference = other.mean if other.first == one.first else -other.mean
+        better = (one.first if one.better else "", other.first if other.better else "")
+        if one.mean * difference < 0 or better[0] != better[1]:
+            flips.append(Flip(one.first, one.second, (one.mean, difference), better))
+    return tuple(flips)
+
+
+def swaps_between(
+    names: tuple[str, str], tasks: Sequence[TaskSpec], first: NDArray[np.float64],
+    second: NDArray[np.float64], labels: Sequence[str],
+) -> tuple[Swap, ...]:  # fmt: skip
+    """Return the encoders whose order under two protocols is strictly opposite.
+
+    Args:
+        names: the protocols.
+        tasks: the tasks that both score.
+        first: encoder x task, chance-corrected scores under the first protocol.
+        second: the same under the second.
+        labels: the encoders.
+    """
+    before, after = means_of(first, tasks), means_of(second, tasks)
+    swapped = [
+        (i, j) if before[i] > before[j] else (j, i)
+        for i, j in combinations(range(len(labels)), 2)
+        if (before[i] - before[j]) * (after[i] - after[j]) < 0
+    ]
+    if not swapped:
+        return ()
+    apart = {names[0]: _separated(first, before), names[1]: _separated(second, after)}
+    return tuple(
+        Swap(labels[i], labels[j], tuple(name for name in names if {i, j} in apart[name]))
+        for i, j in swapped
+    )
+
+
+def _separated(scores: NDArray[np.float64], means: Sequence[float]) -> list[set[int]]:
+    """Return the pairs that the signed-rank test separates in the direction of their means."""
+    if scores.shape[1] < LEAST_TASKS:
+        return []
+    pairs = list(combinations(range(len(scores)), 2))
+    p_values = holm(
+        [
+            across_tasks((scores[i] - scores[j]).tolist()).p_in_direction(means[i] - means[j])
+            for i, j in pairs
+        ]
+    )
+    return [set(pair) for pair, p in zip(pairs, p_values, strict=True) if p < ALPHA]
+
+
+def _verdicts(grid: Grid) -> tuple[PairVerdict, ...]:
+    means = dict(zip(grid.labels, grid.scores @ grid.weights, strict=True))
+    return pair_verdicts(grid, sorted(grid.labels, key=lambda label: (-means[label], label)))
 
 
 def _pairs_of(names: Iterable[str], catalogue: Catalogue) -> list[tuple[str, str, bool]]:
@@ -230,14 +338,13 @@ def _columns(
 
     Of several contents of one cohort, the one that most encoders were given.
     """
-    found: dict[_Key, Column] = {}
+    columns: dict[_Key, Column] = {}
     for one in build_boards(records, catalogue, protocol):
-        if one.name == board:
-            for column in one.columns:
-                key = column.name, column.revision, column.made_by
-                if key not in found or any(cell.comparable for cell in column.cells.values()):
-                    found[key] = column
-    return found
+        for column in one.columns if one.name == board else ():
+            key = column.name, column.revision, column.made_by
+            if key not in columns or any(cell.comparable for cell in column.cells.values()):
+                columns[key] = column
+    return columns
 
 
 def _labels(keys: Sequence[_Key]) -> dict[_Key, str]:
@@ -251,41 +358,27 @@ def _labels(keys: Sequence[_Key]) -> dict[_Key, str]:
     }
 
 
-def _scored(columns: Mapping[_Key, Column], tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
-    return [t for t in tasks if any(t.id in column.cells for column in columns.values())]
-
-
 def _fault(
     key: _Key,
     columns: Mapping[str, Mapping[_Key, Column]],
-    tasks: Mapping[str, Sequence[TaskSpec]],
+    scored: Mapping[str, Sequence[TaskSpec]],
 ) -> str:
     """Return why an encoder cannot be compared; "" when it can."""
     versions = set()
-    for protocol, own in tasks.items():
+    for protocol, tasks in scored.items():
         column = columns[protocol].get(key)
         if column is None:
             return f"no score under {protocol}"
-        if absent := [task.id for task in own if task.id not in column.cells]:
+        if absent := [task.id for task in tasks if task.id not in column.cells]:
             return f"no score under {protocol} on {', '.join(absent)}"
-        if other := [task.id for task in own if not column.cells[task.id].comparable]:
+        if other := [task.id for task in tasks if not column.cells[task.id].comparable]:
             return f"under {protocol} scored on other data than the rest: {', '.join(other)}"
         if column.verification == "V0":
             return "reported, not recomputed (V0)"
-        versions |= {column.cells[task.id].record.encoder.fingerprint for task in own}
+        versions |= {column.cells[task.id].record.encoder.fingerprint for task in tasks}
     if len(versions) > 1:
         return f"its scores are of {len(versions)} versions of its code or weights; run them again"
     return ""
-
-
-def _ranking(
-    protocol: str, tasks: Sequence[TaskSpec], ranked: NDArray[np.float64],
-    aside: NDArray[np.float64], labels: Sequence[str], controls: Sequence[str],
-) -> Ranking:  # fmt: skip
-    own, others = (means_of(scores, tasks) if len(scores) else [] for scores in (ranked, aside))
-    means = dict(zip([*labels, *controls], [*own, *others], strict=True))
-    ranks = {label: 1 + sum(mean > means[label] for mean in own) for label in labels}
-    return Ranking(protocol, tuple(task.id for task in tasks), means, ranks)
 
 
 def _pair(
@@ -295,13 +388,11 @@ def _pair(
     ids = tuple(task.id for task in tasks)
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
     agreement = rank_agreement(first, second, [task.family for task in tasks], rng)
+    alike = tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same)
     taus = kendall_tau(first.T, second.T)
-    return ProtocolPair(
-        *names,
-        ids,
-        tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same),
-        agreement,
-        {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)},
-        swaps_between(names, tasks, first, second, labels),
-        flips,
-    )
+    by_task = {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)}
+    defined = taus[~np.isnan(taus)]
+    mean = float(np.mean(defined)) if len(defined) else None
+    swaps = swaps_between(names, tasks, first, second, labels)
+    tau, ends, p_value = agreement.tau, agreement.ci95, agreement.p_value
+    return ProtocolPair(*names, ids, alike, tau, ends, p_value, mean, by_task, swaps, flips)

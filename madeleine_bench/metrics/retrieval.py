@@ -10,10 +10,8 @@ References:
     Prague Bulletin of Mathematical Linguistics 103 (2015) 131-138.
 """
 
-import importlib
 from dataclasses import dataclass
 from math import comb
-from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -155,9 +153,7 @@ def expected_average_precision(n_rows: int, n_relevant: int) -> float:
 
 
 SIMILARITY_DECIMALS = 12
-FAISS_FROM = 100_000
 _BLOCK_VALUES = 2**22
-_SPARE_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
@@ -185,9 +181,7 @@ def ranked_neighbours(
     """Return the k most similar rows of the gallery for each query; all rows where it has fewer.
 
     The answer is the same to the last bit whatever `block_values` is. A row of zeros has no
-    direction: its cosine with every row is 0. For the cosine, from 100,000 gallery rows on, the
-    package faiss proposes the candidates where it is installed; they are ranked here all the same,
-    and a query for which the proposal cannot be proved complete is searched without it.
+    direction: its cosine with every row is 0.
 
     Args:
         queries: query x dim, finite.
@@ -213,20 +207,15 @@ def ranked_neighbours(
     asked, rows = (
         unit_rows(m) if cosine else np.asarray(m, np.float64) for m in (queries, gallery)
     )
-    found = Neighbours(np.empty((len(asked), kept), np.intp), np.empty((len(asked), kept)))
-    large = cosine and len(rows) >= FAISS_FROM and kept + _SPARE_CANDIDATES < len(rows)
-    proposed = _faiss() if large else None
-    left = np.arange(len(asked))
-    if proposed is not None:
-        left = _among_candidates(proposed, asked, rows, found)
+    nearest = Neighbours(np.empty((len(asked), kept), np.intp), np.empty((len(asked), kept)))
     step = max(1, block_values // len(rows))
-    for start in range(0, len(left), step):
-        block = left[start : start + step]
+    for start in range(0, len(asked), step):
+        block = slice(start, start + step)
         likeness = _cosine(asked[block], rows) if cosine else _nearness(asked[block], rows)
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :kept]
-        found.indices[block] = order
-        found.similarity[block] = np.take_along_axis(likeness, order, axis=1)
-    return found
+        nearest.indices[block] = order
+        nearest.similarity[block] = np.take_along_axis(likeness, order, axis=1)
+    return nearest
 
 
 def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -268,41 +257,3 @@ def _nearness(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArra
             distance = np.sqrt(np.einsum("rd,rd->r", apart, apart))
             value[:] = -np.round(distance / distance.max(), SIMILARITY_DECIMALS)
     return nearness + 0.0  # -0.0 becomes 0.0
-
-
-def _faiss() -> ModuleType | None:
-    """Return the optional package faiss, or None where it is not installed."""
-    try:
-        return importlib.import_module("faiss")
-    except ImportError:
-        return None
-
-
-def _among_candidates(
-    faiss: ModuleType,
-    queries: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    found: Neighbours,
-) -> NDArray[np.intp]:
-    """Fill in the queries whose neighbours are surely among faiss's candidates; return the others.
-
-    faiss adds up in float32. With n = dim + 4 roundings of 2^-24 each, a row that is not proposed
-    is no more similar than the last candidate by faiss's count plus twice that error; a query
-    whose last neighbour is above it by our count has them all.
-    """
-    kept = found.indices.shape[1]
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows.astype(np.float32))
-    counted, proposed = index.search(queries.astype(np.float32), kept + _SPARE_CANDIDATES)
-    error = 2.0 * (rows.shape[1] + 4) * 2.0**-24
-    unsure = []
-    for query in range(len(queries)):
-        candidates = np.sort(proposed[query]).astype(np.intp)
-        similarity = _cosine(queries[query : query + 1], rows[candidates])[0]
-        order = np.argsort(-similarity, kind="stable")[:kept]
-        if similarity[order[-1]] <= float(counted[query].min()) + error:
-            unsure.append(query)
-            continue
-        found.indices[query] = candidates[order]
-        found.similarity[query] = similarity[order]
-    return np.array(unsure, dtype=np.intp)

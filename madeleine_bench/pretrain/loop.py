@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from madeleine_bench.data.packed import FeatureStore, open_store, pack_cohort
+from madeleine_bench.data.packed import FeatureStore, open_store
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.errors import InputError, Interrupted
 from madeleine_bench.files import sole_writer
 from madeleine_bench.pretrain.parallel import (

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from madeleine_bench.data.bags import BagFacts
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.memory import FileFacts
 from madeleine_bench.embeddings.compute import misfit
 from madeleine_bench.encoders.trident import NO_LEVEL0_SIZE, needs_level0_size
 from madeleine_bench.errors import InputError
@@ -86,7 +86,7 @@ def patch_encoder_of(data: CohortData, slide_ids: Sequence[str]) -> str | None:
     return data.read_bag(slide_ids[0]).patch_encoder if slide_ids else None  # it is made, not read
 
 
-def _reason(card: EncoderCard, data: LocalCohort, facts: FileFacts) -> str | None:
+def _reason(card: EncoderCard, data: LocalCohort, facts: BagFacts) -> str | None:
     reason = misfit(
         card,
         patch_encoder=_encoder(data, facts),
@@ -99,17 +99,17 @@ def _reason(card: EncoderCard, data: LocalCohort, facts: FileFacts) -> str | Non
     return reason
 
 
-def _full(data: LocalCohort) -> dict[str, FileFacts]:
+def _full(data: LocalCohort) -> dict[str, BagFacts]:
     """Return the facts of the bags that have a patch, sorted by slide id."""
     return {slide: facts for slide, facts in sorted(data.facts.items()) if facts.patches}
 
 
-def _encoder(data: LocalCohort, facts: FileFacts) -> str | None:
+def _encoder(data: LocalCohort, facts: BagFacts) -> str | None:
     """Return what made the features: what mbench.toml says, as for a bag, or else the file."""
     return data.entry.patch_encoder or facts.patch_encoder
 
 
-def _sized(card: EncoderCard, facts: FileFacts) -> int | None:
+def _sized(card: EncoderCard, facts: BagFacts) -> int | None:
     """Return the patch size where `misfit` holds it against the card."""
     beside = card.magnification is None or facts.magnification is not None
     return facts.patch_size if beside else None

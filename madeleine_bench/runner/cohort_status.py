@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from madeleine_bench.data.audit_cohort import left_out, some_left_out
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.local import LocalCohort, match_notes
-from madeleine_bench.data.verify import verify_cohort
+from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort

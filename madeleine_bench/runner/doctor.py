@@ -1,7 +1,7 @@
 """`mbench doctor`: an encoder examined on slides of cohorts, or this environment, as a report."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Progress
 
+_SHOWN = {"warn": "WARN", "fail": "FAIL"}
 # It has sites, and its phantom needs no file.
 DEFAULT_COHORT = "tcga-breast"
 PHANTOM_NOTE = "PHANTOM: made-up slides; what is said of the site or the stain is of the phantom."
@@ -52,9 +53,8 @@ def environment_report(results: Path) -> Report:
         InputError: there is a file where results are to go.
     """
     findings = examine_environment(results)
-    document = {**_head("environment"), "findings": [asdict(finding) for finding in findings]}
-    markdown = ["# Environment", "", *_markdown_table(findings)]
-    return _report(document, _shown("Environment", findings), markdown, {}, findings)
+    document = {"findings": [asdict(finding) for finding in findings]}
+    return _report("environment", document, [("Environment", findings)])
 
 
 def encoder_report(
@@ -66,38 +66,75 @@ def encoder_report(
         InputError: as `examine`.
     """
     card = find_encoder(encoder).card
-    examinations = examine(workspace, encoder, cohorts, slides, progress)
-    title = f"{card.name} {card.revision}"
-    body: list[Table | str] = []
-    markdown, documents, charts = [f"# Encoder {title}"], [], {}
-    for examination in examinations:
-        data, findings = examination.data, examination.findings
-        phantom = data.source == "phantom"
-        rows = examination.rows
-        patches = [slide.patches for slide in rows.slides] if rows else []
-        body += _shown(f"{title} on {'PHANTOM ' * phantom}{data.cohort_id}", findings)
+    parts, documents, charts = [], [], {}
+    for examination in examine(workspace, encoder, cohorts, slides, progress):
+        data, rows = examination.data, examination.rows
+        cohort, phantom = data.cohort_id, data.source == "phantom"
+        patches = list(rows.slides["patches"]) if rows else []
+        title = f"{card.name} {card.revision} on {'PHANTOM ' * phantom}{cohort}"
+        parts.append((title, examination.findings))
         documents.append(
             {
-                "cohort": data.cohort_id,
+                "cohort": cohort,
                 "phantom": phantom,
-                "notice": PHANTOM_NOTE if phantom else "",
+                "notice": PHANTOM_NOTE * phantom,
                 "usable_slides": len(patches),
                 "median_patches": float(np.median(patches)) if patches else None,
-                "findings": [asdict(finding) for finding in findings],
+                "findings": [asdict(finding) for finding in examination.findings],
             }
         )
-        markdown += ["", f"## {data.cohort_id}, {len(patches)} usable slides", ""]
-        markdown += [f"**{PHANTOM_NOTE}**", ""] * phantom
-        markdown += _markdown_table(findings)
         if rows and len(patches) >= LEAST_SLIDES:
-            stem = "doctor" if len(examinations) == 1 else f"doctor-{data.cohort_id}"
-            charts[stem] = doctor_chart(rows, f"{card.name} on {data.cohort_id}", phantom=phantom)
-    if any(document["phantom"] for document in documents):
-        body.append(PHANTOM_NOTE)
+            charts[f"doctor-{cohort}"] = doctor_chart(rows, title)
+    if len(parts) == 1 and charts:
+        charts = {"doctor": charts.popitem()[1]}
     about = {"name": card.name, "revision": card.revision, "kind": card.kind}
-    document = {**_head("encoder"), "encoder": about, "cohorts": documents}
-    every = [finding for examination in examinations for finding in examination.findings]
-    return _report(document, body, markdown, charts, every)
+    note = PHANTOM_NOTE * any(document["phantom"] for document in documents)
+    return _report("encoder", {"encoder": about, "cohorts": documents}, parts, charts, note)
+
+
+def _report(
+    of: str,
+    document: Mapping[str, Any],
+    parts: Sequence[tuple[str, Sequence[Finding]]],
+    charts: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Report:
+    """Return a table of findings with its title for each part, and advice on what went wrong."""
+    body: list[Table | str] = []
+    lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
+    for title, findings in parts:
+        verdicts = [finding.verdict for finding in findings]
+        order = ("pass", "warn", "fail", "skipped")
+        title += ": " + ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
+        rows = [[_SHOWN.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
+        wrong = [f for f in findings if f.verdict in _SHOWN]
+        body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))
+        body += [f"{_SHOWN[f.verdict]} {f.check}: {f.advice}" for f in wrong]
+        lines += ["", f"## {title}", "", *_markdown_table(findings)]
+    body += [note] * bool(note)
+    every = [finding for _, findings in parts for finding in findings]
+    failed = dict.fromkeys(finding.check for finding in every if finding.verdict == "fail")
+    seen = f"of {len(every)} checks these failed: {', '.join(failed)} (docs/doctor.md)"
+    head = {
+        "what": f"mbench doctor: {of}",
+        "package": f"madeleine-bench {__version__}",
+        "provenance": machine_provenance(),
+    }
+    texts = {"doctor.md": "\n".join(lines) + "\n"}
+    problem = CheckFailed(seen) if failed else None
+    return Report({**head, **document}, body, charts or {}, texts, problem)
+
+
+def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
+    yield "| verdict | check | found | threshold | what to look at |"
+    yield "|---|---|---|---|---|"
+    for finding in findings:
+        bad = finding.verdict in _SHOWN
+        shown = f"**{finding.verdict}**" if bad else finding.verdict
+        cells = [shown, finding.check, finding.found, finding.threshold, finding.advice * bad]
+        # Errors of an encoder may hold anything; they stay in their cell.
+        text = " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        yield f"| {text.replace('&', '&amp;').replace('<', '&lt;')} |"
 
 
 def examine(
@@ -163,61 +200,12 @@ def _on_device(entry: EncoderEntry, encoder: SlideEncoder) -> Callable[[str], Sl
     return make
 
 
-def _report(
-    document: dict[str, Any],
-    body: Sequence[Table | str],
-    markdown: Sequence[str],
-    charts: dict[str, Any],
-    findings: Sequence[Finding],
-) -> Report:
-    failed = dict.fromkeys(finding.check for finding in findings if finding.verdict == "fail")
-    problem = CheckFailed(
-        f"of {len(findings)} checks these failed: {', '.join(failed)} (docs/doctor.md)"
-    )
-    texts = {"doctor.md": "\n".join(markdown) + "\n"}
-    return Report(document, body, charts, texts, problem if failed else None)
-
-
-def _head(of: str) -> dict[str, Any]:
-    return {
-        "what": f"mbench doctor: {of}",
-        "package": f"madeleine-bench {__version__}",
-        "provenance": machine_provenance(),
-    }
-
-
-def _shown(title: str, findings: Sequence[Finding]) -> list[Table | str]:
-    """Return a table of findings, and what to look at of each that warned or failed."""
-    verdicts = [finding.verdict for finding in findings]
-    order = ("pass", "warn", "fail", "skipped")
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
-    marks = {"warn": "WARN", "fail": "FAIL"}
-    rows = [[marks.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
-    table = Table(f"{title}: {counts}", ["verdict", "check", "found", "threshold"], rows)
-    advice = [f"{marks[f.verdict]} {f.check}: {f.advice}" for f in findings if f.verdict in marks]
-    return [table, *advice]
-
-
-def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
-    yield "| verdict | check | found | threshold | what to look at |"
-    yield "|---|---|---|---|---|"
-    for finding in findings:
-        bad = finding.verdict in ("warn", "fail")
-        shown = f"**{finding.verdict}**" if bad else finding.verdict
-        cells = [shown, finding.check, finding.found, finding.threshold, finding.advice * bad]
-        # Errors of an encoder may hold anything; they stay in their cell.
-        lines = (" ".join(cell.split()) for cell in cells)
-        safe = (x.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|") for x in lines)
-        yield "| " + " | ".join(safe) + " |"
-
-
-def doctor_chart(rows: Rows, title: str, *, phantom: bool) -> Any:
+def doctor_chart(rows: Rows, title: str) -> Any:
     """Return the figure as an Altair chart: spectrum, cosines of slides and halves, and norms.
 
     Args:
         rows: usable embeddings, of several slides.
-        title: names the encoder and the cohort.
-        phantom: whether the slides are made up, which the title then says.
+        title: names the encoder and the cohort, and says whether it is a phantom.
     """
     import altair as alt
 
@@ -230,14 +218,13 @@ def doctor_chart(rows: Rows, title: str, *, phantom: bool) -> Any:
         "half and its slide": halves.same,
         "half and another slide": halves.others,
     }
-    drawn = {kind: found[:: len(found) // 1000 + 1] for kind, found in pairs.items()}
+    drawn = {kind: every[:: len(every) // 1000 + 1] for kind, every in pairs.items()}
     spectrum = alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
     boxes = alt.Chart(
-        pd.concat(pd.DataFrame({"pair": kind, "cosine": found}) for kind, found in drawn.items())
+        pd.concat(pd.DataFrame({"pair": kind, "cosine": some}) for kind, some in drawn.items())
     )
     norm = np.linalg.norm(rows.matrix, axis=1)
-    patches = [slide.patches for slide in rows.slides]
-    points = alt.Chart(pd.DataFrame({"patches": patches, "norm": norm}))
+    points = alt.Chart(rows.slides[["patches"]].assign(norm=norm))
     charts = {
         f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
             spectrum.mark_line(color=COLOURS[0], point=True).encode(
@@ -261,5 +248,5 @@ def doctor_chart(rows: Rows, title: str, *, phantom: bool) -> Any:
     panels = [
         chart.properties(title=heading, width=360, height=150) for heading, chart in charts.items()
     ]
-    heading = f"{title}, {len(norm)} slides" + " (PHANTOM, synthetic data)" * phantom
+    heading = alt.Title(f"{title}, {len(norm)} slides", anchor="start", offset=18)
     return alt.vconcat(*panels, title=heading, padding=18, background="white")

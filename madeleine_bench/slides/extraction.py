@@ -65,7 +65,6 @@ class ExtractionSettings:
 
     Attributes:
         patches: size, resolution and choice of patches.
-        tissue: how tissue is told from glass.
         slide_mpp: micrometres per level-0 pixel of every slide, in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
         overwrite: replace bags that were made with other settings.
@@ -74,7 +73,6 @@ class ExtractionSettings:
     """
 
     patches: PatchSettings = field(default_factory=PatchSettings)
-    tissue: TissueSettings = field(default_factory=TissueSettings)
     slide_mpp: float | None = None
     patch_folder: Path | None = None
     overwrite: bool = False
@@ -375,8 +373,7 @@ class _Extraction:
             patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
             chosen = None
             if patches is None:
-                tissue, patch_folder = settings.tissue, settings.patch_folder
-                chosen = choose_patches(slide, settings.patches, tissue, patch_folder)
+                chosen = choose_patches(slide, settings.patches, settings.patch_folder)
                 patches = len(chosen.coords)
                 self.folder.write_tissue(slide, chosen)
         except BaseException:
@@ -390,7 +387,7 @@ class _Extraction:
         chosen = None
         if settings.patch_folder is not None:
             chosen = hash_file(find_patch_file(settings.patch_folder, slide.slide_id))
-        how = [asdict(settings.patches), asdict(settings.tissue), slide.mpp, chosen]
+        how = [asdict(settings.patches), asdict(TissueSettings()), slide.mpp, chosen]
         return hash_json([EXTRACTION_VERSION, slide.content, self.encoder_key, how])
 
     def split(self, work: _Work) -> list[Rows]:

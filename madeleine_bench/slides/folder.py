@@ -18,8 +18,6 @@ from madeleine_bench.slides.reader import Slide, checked_mpp
 from madeleine_bench.types import Progress
 
 _TILE_PX = 256
-_SMALLEST_PX = 256  # levels end where the longest side fits into one tile
-_SOFTWARE = "madeleine-bench"
 
 
 def write_pyramid(
@@ -50,34 +48,34 @@ def write_pyramid(
             f"cannot write {path}: the picture has shape {picture.shape} and type {picture.dtype}; "
             "expected (height, width, 3) of 8-bit RGB"
         )
-    with (
-        replacing(path) as temporary,
-        tifffile.TiffWriter(temporary, bigtiff=_is_big(picture)) as out,
-    ):
+    # A classic TIFF ends at 4 GiB; all levels together are at most 4/3 of the first.
+    is_big = picture.nbytes * 4 // 3 > 2**32 - 2**25
+    compression: dict[str, Any] = {"compression": "zlib"}
+    if jpeg_quality is not None:
+        compression = {"compression": "jpeg", "compressionargs": {"level": jpeg_quality}}
+        compression["subsampling"] = (2, 2)
+    with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=is_big) as out:
         for number, level in enumerate(_levels(Image.fromarray(picture))):
             per_cm = 1e4 / (mpp * picture.shape[1] / level.width)
-            options: dict[str, Any] = {
-                "shape": (level.height, level.width, 3),
-                "dtype": np.uint8,
-                "tile": (_TILE_PX, _TILE_PX),
-                "resolution": (per_cm, per_cm),
-                "resolutionunit": "CENTIMETER",
-                "subfiletype": 1 if number else 0,
-                "description": description if number == 0 else None,
-                "metadata": None,
-                "software": _SOFTWARE,
-            }
-            if jpeg_quality is None:
-                options |= {"photometric": "rgb", "compression": "zlib"}
-            else:
-                options |= {"photometric": "rgb", "compression": "jpeg", "subsampling": (2, 2)}
-                options["compressionargs"] = {"level": jpeg_quality}
-            out.write(_tiles(level), **options)
+            out.write(
+                _tiles(level),
+                shape=(level.height, level.width, 3),
+                dtype=np.uint8,
+                photometric="rgb",
+                tile=(_TILE_PX, _TILE_PX),
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                subfiletype=1 if number else 0,
+                description=description if number == 0 else None,
+                metadata=None,
+                software="madeleine-bench",
+                **compression,
+            )
 
 
 def _levels(level: Image.Image) -> Iterator[Image.Image]:
     yield level
-    while max(level.size) > _SMALLEST_PX:
+    while max(level.size) > _TILE_PX:  # the last level fits into one tile
         level = level.reduce(2)
         yield level
 
@@ -91,11 +89,6 @@ def _tiles(level: Image.Image) -> Iterator[NDArray[np.uint8]]:
             part = np.asarray(level.crop(box))
             tile[: part.shape[0], : part.shape[1]] = part
             yield tile
-
-
-def _is_big(picture: NDArray[np.uint8]) -> bool:
-    # A classic TIFF ends at 4 GiB; all levels together are at most 4/3 of the first.
-    return picture.nbytes * 4 // 3 > 2**32 - 2**25
 
 
 # Not .dcm: a DICOM slide is several files, and each would count as a slide. Name one of them.
@@ -129,15 +122,25 @@ def list_slides(place: Path) -> SlideFolder:
     if not is_folder:
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
     files = [path for path in files_under(place) if path.name[0] != "."]
-    slides = {path: path.stem for path in files if path.suffix.lower() in SLIDE_SUFFIXES}
+    slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
     pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
     # The slices of an MRXS slide lie in a folder of its name and are not slides.
     owners = {path.with_suffix("") for path in slides}
-    slides = {path: name for path, name in slides.items() if not owners & set(path.parents)}
-    _refuse_twins(slides)
-    if not slides:
-        raise InputError(_nothing(place, pictures))
-    return SlideFolder(tuple(sorted(slides, key=lambda path: path.stem)), pictures)
+    by_name: dict[str, Path] = {}
+    for path in slides:
+        if not owners & set(path.parents) and (twin := by_name.setdefault(path.stem, path)) != path:
+            raise InputError(
+                f"two slides are called '{path.stem}': {twin} and {path}. The name is the slide "
+                "id, so each may stand once; rename one or move it away"
+            )
+    if not by_name:
+        raise InputError(
+            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
+            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
+            if pictures
+            else f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"
+        )
+    return SlideFolder(tuple(by_name[name] for name in sorted(by_name)), pictures)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -265,23 +268,3 @@ def _large_pictures() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _refuse_twins(slides: dict[Path, str]) -> None:
-    seen: dict[str, Path] = {}
-    for path, name in slides.items():
-        if name in seen:
-            raise InputError(
-                f"two slides are called '{name}': {seen[name]} and {path}. The name is the slide "
-                "id, so each may stand once; rename one or move it away"
-            )
-        seen[name] = path
-
-
-def _nothing(place: Path, pictures: Sequence[Path]) -> str:
-    if pictures:
-        return (
-            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
-            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
-        )
-    return f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"

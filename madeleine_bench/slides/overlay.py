@@ -1,27 +1,36 @@
 """Pictures to look at: outlines of tissue, patches on a thumbnail, and values as a heat map."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
-from skimage.measure import find_contours, label
 
 from madeleine_bench.data.bags import BagFile, read_bag_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json
 from madeleine_bench.slides.patches import PatchSettings, choose_patches
 from madeleine_bench.slides.reader import Slide
-from madeleine_bench.slides.tissue import TissueSettings
 
 Points = NDArray[np.float64]
 
-_COLOUR = [0, 160, 0]  # of the annotation in QuPath: red, green, blue
+_OUTLINE, _HOLE, _GRID = (0, 160, 0), (0, 90, 255), (40, 40, 40)
+_LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
+_COLOURS = "viridis"  # even to the eye, also without colour vision; no stain looks like it
+_OPACITY = 0.6
+_PICTURE_PX = 1600
+_PANEL_PX = 640  # of a head's heat map; five stand side by side
+_BAND_PX = 26  # height of the title, and of the colour bar with its numbers
+_BAR_PX = 80
+_LEAST_WIDTH_PX = 260
+_GAP_PX = 8
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Contour:
     @property
     def area_px(self) -> float:
         """The area without the holes, in pixels squared."""
-        return abs(_signed_area(self.outline)) - sum(abs(_signed_area(h)) for h in self.holes)
+        return _area(self.outline) - sum(map(_area, self.holes))
 
     def scaled(self, x: float, y: float) -> "Contour":
         """Return the contour in pixels of another picture, x and y times as many."""
@@ -56,20 +65,15 @@ def tissue_contours(mask: NDArray[np.bool_]) -> tuple[Contour, ...]:
     Args:
         mask: (height, width), True on tissue.
     """
-    framed = np.pad(mask, 1)  # so that outlines close at the edge of the picture
-    pieces = label(framed, connectivity=1)
-    outlines: dict[int, Points] = {}
-    holes: dict[int, list[Points]] = {}
-    for line in find_contours(framed.astype(np.float32), 0.5, fully_connected="low"):
-        piece = _piece_beside(line[0], pieces)
-        # From (row, column) of centres in the frame to x, y of corners in the picture.
-        points = _without_straight_points(line[:, ::-1] - 0.5)
-        if _signed_area(points) > 0:
-            outlines[piece] = points
-        else:
-            holes.setdefault(piece, []).append(points)
-    found = [Contour(outlines[i], tuple(holes.get(i, ()))) for i in sorted(outlines)]
-    return tuple(sorted(found, key=lambda contour: -contour.area_px))
+    framed = np.pad(mask, 1).astype(np.float64)  # so that outlines close at the picture's edge
+    polygons: Any = contour_generator(z=framed, fill_type="OuterOffset").filled(0.5, 2.0)
+    contours = []
+    for points, offsets in zip(*polygons, strict=True):
+        # From centres of pixels in the frame to corners in the picture.
+        lines = np.split(points - 0.5, offsets[1:-1].astype(np.intp))
+        outline, *holes = map(_without_straight_points, lines)
+        contours.append(Contour(outline, tuple(holes)))
+    return tuple(sorted(contours, key=lambda contour: -contour.area_px))
 
 
 def contours_geojson(
@@ -85,30 +89,24 @@ def contours_geojson(
         scale: level-0 pixels per pixel of the contours, along x and y.
         properties: facts on the slide, kept as a member of the collection.
     """
-    content = {
-        "type": "FeatureCollection",
-        "features": list(_features(contours, scale)),
-        "properties": dict(properties),
-    }
-    return canonical_json(content) + "\n"
-
-
-def _features(
-    contours: Sequence[Contour], scale: tuple[float, float]
-) -> Iterator[dict[str, object]]:
+    features = []
     for number, contour in enumerate(contours):
         rings = [_ring(points, scale) for points in (contour.outline, *contour.holes)]
         # A speck can round away to a line; as a ring it would be invalid.
         rings = [ring for ring in rings if len(ring) >= 4]
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": rings},
-            "properties": {
-                "classification": {"color": _COLOUR, "name": "Tissue"},
-                "objectType": "annotation",  # without it QuPath makes no annotation of it
-                "tissue_id": number,
-            },
-        }
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": rings},
+                "properties": {
+                    "classification": {"color": _OUTLINE, "name": "Tissue"},
+                    "objectType": "annotation",  # without it QuPath makes no annotation of it
+                    "tissue_id": number,
+                },
+            }
+        )
+    content = {"type": "FeatureCollection", "features": features, "properties": dict(properties)}
+    return canonical_json(content) + "\n"
 
 
 def _ring(points: Points, scale: tuple[float, float]) -> list[list[int]]:
@@ -119,16 +117,6 @@ def _ring(points: Points, scale: tuple[float, float]) -> list[list[int]]:
     return ring
 
 
-def _piece_beside(point: Points, pieces: NDArray[np.integer]) -> int:
-    """Return the piece of tissue that a point of an outline, (row, column), lies beside.
-
-    The point is half-way between two pixels, one of the piece and one of none (0).
-    """
-    (low_row, low_column), (high_row, high_column) = np.floor(point), np.ceil(point)
-    ends = pieces[int(low_row), int(low_column)], pieces[int(high_row), int(high_column)]
-    return int(max(ends))
-
-
 def _without_straight_points(points: Points) -> Points:
     """Return a closed outline without the points that lie on a straight line (exact)."""
     ring = points[:-1]
@@ -137,23 +125,10 @@ def _without_straight_points(points: Points) -> Points:
     return np.vstack([corners, corners[:1]])
 
 
-def _signed_area(points: Points) -> float:
-    """Return the area of a closed outline; above 0 where x turns towards y."""
+def _area(points: Points) -> float:
+    """Return the area of a closed outline."""
     x, y = (points - points[0]).T  # small numbers, so nothing is lost
-    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2)
-
-
-_OUTLINE, _HOLE, _GRID = (0, 160, 0), (0, 90, 255), (40, 40, 40)
-_LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
-_COLOURS = "viridis"  # even to the eye, also without colour vision; no stain looks like it
-_OPACITY = 0.6
-_PICTURE_PX = 1600
-_PANEL_PX = 640  # of a head's heat map; five stand side by side
-_BAND_PX = 26  # height of the title, and of the colour bar with its numbers
-_BAR_PX = 80
-_LEAST_WIDTH_PX = 260
-_GAP_PX = 8
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+    return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2))
 
 
 def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
@@ -165,7 +140,7 @@ def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
     """
     mpp = max(1.0, slide.known_mpp())  # no finer than the slide
     settings = PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp)
-    chosen = choose_patches(slide, settings, TissueSettings())
+    chosen = choose_patches(slide, settings)
     assert chosen.tissue is not None
     assert chosen.thumbnail is not None
     shown = slide.thumbnail(longest_px=_PICTURE_PX)
@@ -182,7 +157,7 @@ def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
         InputError: the bag is damaged, of another slide, or does not say where its patches lie.
     """
     bag = read_bag_file(path)
-    side = bag.attributes.get("patch_size_level0")
+    side = bag.facts.patch_size_level0
     if bag.coords is None or bag.coords_unit != "px0" or side is None:
         raise InputError(
             f"{path} does not say where its patches lie: coords in level-0 pixels and the "

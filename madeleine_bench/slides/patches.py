@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
-from madeleine_bench.data.patch_files import read_patch_file
+from madeleine_bench.data.hdf5 import read_patch_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
-from madeleine_bench.slides.tissue import Tissue, TissueSettings, segment_tissue
+from madeleine_bench.slides.tissue import Tissue, segment_tissue
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ class PatchSettings:
             raise InputError(f"--min-tissue is {self.min_tissue}; expected a share from 0 to 1")
 
     @property
-    def magnification(self) -> float:
-        """The objective power this resolution goes by: 10 at 1 micrometre a pixel."""
-        return 10.0 / self.mpp
-
-    @property
     def folder_name(self) -> str:
         """The folder that TRIDENT would use for these patches.
 
@@ -59,7 +55,7 @@ class PatchSettings:
             >>> PatchSettings().folder_name
             '10x_256px_0px_overlap'
         """
-        return f"{self.magnification:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+        return f"{10.0 / self.mpp:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
 
 
 def resolution(mpp: float | None, magnification: float | None) -> float:
@@ -106,33 +102,17 @@ def tissue_share(
     area[1:, 1:] = mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
     left, top = (coords[:, axis] / scale[axis] for axis in (0, 1))
     right, bottom = left + size_px0 / scale[0], top + size_px0 / scale[1]
-    covered = (
-        _between(area, bottom, right)
-        - _between(area, top, right)
-        - _between(area, bottom, left)
-        + _between(area, top, left)
-    )
+    # Linear between corners, as pixels are constant.
+    places = [(bottom, top, bottom, top), (right, right, left, left)]
+    corners = map_coordinates(area, np.asarray(places), order=1, mode="nearest")
+    covered: NDArray[np.float64] = corners[0] - corners[1] - corners[2] + corners[3]
     share = covered / (size_px0**2 / (scale[0] * scale[1]))
     return np.clip(np.round(share, 9), 0.0, 1.0)
 
 
-def _between(
-    area: NDArray[np.float64], row: NDArray[np.float64], column: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return summed areas at fractional places: linear between corners, as pixels are constant."""
-    row = np.clip(row, 0.0, area.shape[0] - 1.0)
-    column = np.clip(column, 0.0, area.shape[1] - 1.0)
-    top = np.minimum(row.astype(np.intp), area.shape[0] - 2)
-    left = np.minimum(column.astype(np.intp), area.shape[1] - 2)
-    down, across = row - top, column - left
-    upper = area[top, left] * (1 - across) + area[top, left + 1] * across
-    lower = area[top + 1, left] * (1 - across) + area[top + 1, left + 1] * across
-    found: NDArray[np.float64] = upper * (1 - down) + lower * down
-    return found
-
-
-_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0  # finer adds nothing, coarser loses thin strands
-_LONGEST_PX = 1500  # what the picture of a slide has at least, if it can within these
+# Of the thumbnail that shows tissue and glass: finer adds nothing, coarser loses thin strands.
+_FINEST_MPP, _COARSEST_MPP = 4.0, 8.0
+_LONGEST_PX = 1500  # what it has at least, if it can within these
 
 
 @dataclass(frozen=True)
@@ -158,10 +138,7 @@ class ChosenPatches:
 
 
 def choose_patches(
-    slide: Slide,
-    patches: PatchSettings,
-    tissue: TissueSettings,
-    patch_folder: Path | None = None,
+    slide: Slide, patches: PatchSettings, patch_folder: Path | None = None
 ) -> ChosenPatches:
     """Return the patches of a slide: those that hold enough tissue, or those of its patch file.
 
@@ -172,24 +149,13 @@ def choose_patches(
     plan = slide.plan(patches.patch_px, patches.mpp)
     if patch_folder is not None:
         return _from_file(slide, plan, patch_folder)
-    thumbnail = segmentation_thumbnail(slide)
-    found = segment_tissue(thumbnail.rgb, thumbnail.mpp, tissue)
-    coords = grid_coords(slide, plan, patches.overlap_px)
-    share = tissue_share(found.mask, coords, plan.size_px0, thumbnail.scale)
-    kept = (share >= patches.min_tissue) & (share > 0)
-    return ChosenPatches(plan, coords[kept], thumbnail, found)
-
-
-def segmentation_thumbnail(slide: Slide) -> Thumbnail:
-    """Return the thumbnail to tell tissue from glass on.
-
-    It has 8 micrometres a pixel, or down to 4 where the slide is small.
-
-    Raises:
-        InputError: the resolution of the slide is unknown, or the slide is damaged.
-    """
     longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
-    return slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
+    thumbnail = slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
+    tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp)
+    coords = grid_coords(slide, plan, patches.overlap_px)
+    share = tissue_share(tissue.mask, coords, plan.size_px0, thumbnail.scale)
+    kept = (share >= patches.min_tissue) & (share > 0)
+    return ChosenPatches(plan, coords[kept], thumbnail, tissue)
 
 
 def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) -> NDArray[np.uint8]:

@@ -23,11 +23,9 @@ MppSource = Literal["given", "stated", "objective"]
 
 _PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _MPP_RANGE = (0.02, 100.0)  # from above the finest objective to a coarse overview scan
-_TIFF_MPP_LARGEST = 20.0  # above it, a resolution tag says "72 dpi", not how the slide was scanned
 _ANISOTROPY = 0.05  # pixels are square to this; no tool of the field reads others
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
 _BAND_BYTES = 64 * 1024**2
-_MICROMETRES = {"centimeter": 1e4, "inch": 25400.0}
 
 
 @dataclass(frozen=True)
@@ -285,25 +283,13 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, MppSource | None]:
     """Return the mpp that the properties of a slide give, and how they do; None where unknown."""
-    pair = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
-    if not all(pair):
-        pair = _tiff_mpp(properties)
-    first, second = pair
+    first, second = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     if first and second and abs(first / second - 1) <= _ANISOTROPY:
         mean = (first + second) / 2
         if _MPP_RANGE[0] <= mean <= _MPP_RANGE[1]:
             return mean, "stated"
     power = _number(properties.get("openslide.objective-power"))
     return (10.0 / power, "objective") if power else (None, None)
-
-
-def _tiff_mpp(properties: Mapping[str, str]) -> list[float | None]:
-    unit = _MICROMETRES.get(properties.get("tiff.ResolutionUnit", ""))
-    counts = [_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY"]
-    if unit is None or not all(counts):
-        return [None, None]
-    pair = [unit / count for count in counts if count]
-    return [mpp if mpp <= _TIFF_MPP_LARGEST else None for mpp in pair]
 
 
 def _number(text: str | None) -> float | None:

@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from madeleine_bench.cli import regression_reports
 from madeleine_bench.hashing import hash_file
-from madeleine_bench.leaderboard.regression.golden_scores import golden_cases
+from madeleine_bench.leaderboard import regression_gate as gate
+from madeleine_bench.leaderboard.regression_golden import golden_cases
 from madeleine_bench.protocols import logistic
 from madeleine_bench.resources import resource_folder
 
@@ -137,7 +137,7 @@ def project(bcnb, mbench, tmp_path, template, monkeypatch):
             GOLDEN[key] = golden_cases(catalogue)
         return GOLDEN[key]
 
-    monkeypatch.setattr(regression_reports, "golden_cases", remembered)
+    monkeypatch.setattr(gate, "golden_cases", remembered)
     found = Project(tmp_path / "project", bcnb.config, mbench)
     if template.is_dir():
         shutil.copytree(template, found.folder)
@@ -251,7 +251,7 @@ def test_a_solver_stopped_early_in_the_code_has_its_own_verdict(project, monkeyp
         "minimise",
         lambda *a, **k: replace(full(*a, **{**k, "max_iter": 1}), residual=np.zeros(len(a[2]))),
     )
-    monkeypatch.setattr(regression_reports, "golden_cases", golden_cases)
+    monkeypatch.setattr(gate, "golden_cases", golden_cases)
     said = project.regress()
     assert said.code == 1
     assert "9 scorer-changed" in said.err

@@ -87,7 +87,7 @@ def test_extract_writes_bags_and_says_how_to_use_them(extract, tmp_path):
     assert f'features = "{bag_path(tmp_path).parent}"' in said.out
     bag = read_bag_file(bag_path(tmp_path))
     assert len(bag.features) > 3
-    assert bag.patch_encoder == "stain-texture"
+    assert bag.facts.patch_encoder == "stain-texture"
     again = extract()
     assert again.code == 0
     assert "2 already there" in again.out

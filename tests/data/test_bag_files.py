@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from madeleine_bench.data.bag_sources import feature_files
 from madeleine_bench.data.bags import (
     BagLayout,
-    feature_files,
     read_bag_file,
     read_bag_header,
     write_bag_file,
@@ -45,7 +45,7 @@ def test_layouts_read_back_identically(tmp_path: Path, layout: BagLayout, dtype:
     file = read_bag_file(path)
     assert file.features.dtype == dtype
     np.testing.assert_array_equal(file.features, features)
-    assert file.patch_encoder == "conch_v1"
+    assert file.facts.patch_encoder == "conch_v1"
     assert file.coords is not None
     if layout == "stamp":
         assert file.coords_unit == "um"
@@ -73,10 +73,10 @@ def test_what_the_tools_write_in_earnest(tmp_path: Path) -> None:
     stamp = h5(tmp_path / "stamp.h5", feats=FEATURES.astype(np.float16), coords=COORDS * 0.25)
     with h5py.File(stamp, "a") as handle:
         handle.attrs.update({"extractor": "mahmood-conch", "unit": "um", "tile_size_um": 256.0})
-    assert read_bag_file(clam).patch_encoder is None
-    assert read_bag_file(trident).patch_encoder == "conch_v15"
-    assert read_bag_file(trident).attributes["patch_size_level0"] == 512
-    assert read_bag_file(stamp).patch_encoder == "mahmood-conch"
+    assert read_bag_file(clam).facts.patch_encoder is None
+    assert read_bag_file(trident).facts.patch_encoder == "conch_v15"
+    assert read_bag_file(trident).facts.attributes["patch_size_level0"] == 512
+    assert read_bag_file(stamp).facts.patch_encoder == "mahmood-conch"
     for path in (clam, trident, stamp):
         np.testing.assert_array_equal(read_bag_file(path).features, FEATURES)
 
@@ -127,7 +127,7 @@ def test_empty_bag_comes_back_empty(tmp_path: Path) -> None:
 def test_atlaspatch_file_with_several_encoders(tmp_path: Path) -> None:
     path = h5(tmp_path / "x.h5", features__uni=FEATURES, features__conch=FEATURES[:, :2])
     assert read_bag_file(path, "conch").features.shape == (7, 2)
-    assert read_bag_file(path, "conch").patch_encoder == "conch"
+    assert read_bag_file(path, "conch").facts.patch_encoder == "conch"
     with pytest.raises(InputError, match=r"several patch encoders \(conch, uni\).*patch_encoder"):
         read_bag_file(path)
     with pytest.raises(InputError, match=r"no features of 'conc'; did you mean 'conch'"):

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from madeleine_bench import hashing
-from madeleine_bench.data import memory
+from madeleine_bench.data import bag_sources
+from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.config import CohortEntry
-from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.verify import verify_cohort
+from madeleine_bench.data.local import LocalCohort, verify_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
@@ -131,8 +130,8 @@ def test_second_run_reads_no_file(
     def forbidden(*args: object) -> None:
         raise AssertionError("the file was read again")
 
-    monkeypatch.setattr(memory, "hash_file", forbidden)
-    monkeypatch.setattr(memory, "read_bag_header", forbidden)
+    monkeypatch.setattr(bag_sources, "hash_file", forbidden)
+    monkeypatch.setattr(bag_sources, "read_bag_header", forbidden)
     second = small_cohort()
     assert {slide_id: second.content_key(slide_id) for slide_id in "abc"} == keys
     assert second.no_bag == frozenset()
@@ -205,12 +204,12 @@ def test_a_full_check_forgets_facts_too(tmp_path: Path, monkeypatch: pytest.Monk
     path, store = tmp_path / "a.h5", tmp_path / "files.jsonl"
     write_bag_file(path, np.zeros((20_000, 4), np.float32), layout="clam", patch_encoder="aaaa")
     data = path.read_bytes()
-    FileMemory(store).sha256(path)
-    assert FileMemory(store).facts(path, None).patch_encoder == "aaaa"
+    FileFactsCache(store).sha256(path)
+    assert FileFactsCache(store).facts(path, None).patch_encoder == "aaaa"
     other = tmp_path / "b.h5"
     write_bag_file(other, np.ones((20_000, 4), np.float32), layout="clam", patch_encoder="bbbb")
     monkeypatch.setattr(hashing, "_sampled", lambda handle: hashlib.sha256())
-    fresh = FileMemory(tmp_path / "files-2.jsonl")
+    fresh = FileFactsCache(tmp_path / "files-2.jsonl")
     assert (fresh.sha256(path), fresh.facts(path, None).patch_encoder) == (
         hash_file(path),
         "aaaa",
@@ -220,7 +219,7 @@ def test_a_full_check_forgets_facts_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert fresh.facts(path, None).patch_encoder == "aaaa"
     assert not fresh.confirm(path)
     assert fresh.confirm(path)
-    for memory_ in (fresh, FileMemory(tmp_path / "files-2.jsonl")):
+    for memory_ in (fresh, FileFactsCache(tmp_path / "files-2.jsonl")):
         assert memory_.facts(path, None).patch_encoder == "bbbb"
         assert memory_.sha256(path) == hash_file(path)
 
@@ -232,8 +231,8 @@ def test_lines_of_an_earlier_release_are_ignored(tmp_path: Path) -> None:
     key = f"sha256|{stat.st_size}|{stat.st_mtime_ns}|{path}"
     lines = [[key, "wrong", hashing.hash_json([key, "wrong"])[:12]], ["sha256", str(path), "x"]]
     store.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert memory._read_lines(store) == {}
-    assert FileMemory(store).sha256(path) == hash_file(path)
+    assert bag_sources._read_lines(store) == {}
+    assert FileFactsCache(store).sha256(path) == hash_file(path)
 
 
 def test_a_file_that_is_written_while_it_is_read_is_not_remembered(
@@ -247,10 +246,10 @@ def test_a_file_that_is_written_while_it_is_read_is_not_remembered(
         target.write_text("after it")
         return digest
 
-    monkeypatch.setattr(memory, "hash_file", hash_and_write)
-    FileMemory(store).sha256(path)
-    monkeypatch.setattr(memory, "hash_file", hash_file)
-    assert FileMemory(store).sha256(path) == hash_file(path)
+    monkeypatch.setattr(bag_sources, "hash_file", hash_and_write)
+    FileFactsCache(store).sha256(path)
+    monkeypatch.setattr(bag_sources, "hash_file", hash_file)
+    assert FileFactsCache(store).sha256(path) == hash_file(path)
 
 
 def test_key_tells_encoders_of_one_file_apart(small_cohort: Make, write_bag: Write) -> None:
@@ -267,7 +266,7 @@ def test_cohort_travels_to_a_worker(small_cohort: Make, write_bag: Write) -> Non
 
 
 def _remember(memory_file: Path, folder: Path) -> None:
-    memory_ = FileMemory(memory_file)
+    memory_ = FileFactsCache(memory_file)
     for path in sorted(folder.iterdir()):
         memory_.sha256(path)
 
@@ -285,20 +284,20 @@ def test_processes_may_remember_at_once_and_torn_lines_cost_nothing(tmp_path: Pa
     assert [worker.exitcode for worker in workers] == [0] * 4
     with store.open("ab") as handle:
         handle.write(b'["sha256|torn')
-    after = FileMemory(store)
+    after = FileFactsCache(store)
     extra = folder / "extra"
     extra.write_text("later")
     assert after.sha256(extra) == hash_file(extra)
-    known = memory._read_lines(store)
+    known = bag_sources._read_lines(store)
     assert len(known) == 41
-    assert all(FileMemory(store).sha256(path) == hash_file(path) for path in folder.iterdir())
+    assert all(FileFactsCache(store).sha256(path) == hash_file(path) for path in folder.iterdir())
 
 
 def test_unwritable_cache_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"cannot write .*files\.jsonl: .*Choose a results folder"):
-        FileMemory(tmp_path / "cache" / "files.jsonl").sha256(tmp_path / "file")
+        FileFactsCache(tmp_path / "cache" / "files.jsonl").sha256(tmp_path / "file")
 
 
 def test_bags_of_phantom_slides_make_a_phantom_cohort(small_cohort: Make, write_bag: Write) -> None:

@@ -10,16 +10,9 @@ import pytest
 
 from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.config import CohortEntry
-from madeleine_bench.data.local import LocalCohort, packed_folder
-from madeleine_bench.data.packed import (
-    PackedDtype,
-    content_hash,
-    differences,
-    open_store,
-    pack_cohort,
-    read_index,
-)
-from madeleine_bench.data.verify import verify_cohort
+from madeleine_bench.data.local import LocalCohort, verify_cohort
+from madeleine_bench.data.packed import PackedDtype, open_store, read_index
+from madeleine_bench.data.packing import content_hash, pack_cohort, packed_folder, stale_reasons
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import Catalogue
 from tests.data.made_cohort import flip, make_cohort
@@ -120,14 +113,15 @@ def test_a_flipped_byte_is_found_when_the_bag_is_read(packed: Make, write_bag: W
     for slide_id in "abc":
         write_bag(slide_id)
     cohort = packed()
-    flip(cohort.folder / "features-0000.bin", 5 * 2 * 3 + 1)
+    (path,) = cohort.folder.glob("features-*.safetensors")
+    flip(path, read_index(cohort.folder).slides[1].begin + 1)
     cohort.read_bag("a")
-    message = r"features-0000\.bin: slide 'b': bytes 30 to 60 .*mbench data pack ucsb-breast --out"
+    message = rf"{path.name}: slide 'b' is not what .*mbench data pack ucsb-breast --out"
     with pytest.raises(InputError, match=message):
         cohort.read_bag("b")
     (finding,) = verify_cohort(cohort)
     assert (finding.level, finding.slide_id) == ("error", "b")
-    # The store cannot be mended from itself.
+    # The store cannot be repaired from itself.
     with pytest.raises(InputError, match="slide 'b'"):
         pack_cohort(cohort, cohort.folder)
 
@@ -190,10 +184,11 @@ def test_a_store_of_another_cohort_or_not_whole_is_refused(
     (tmp_path / "bcnb.csv").write_text("slide_id,er\na,0\n")
     with pytest.raises(InputError, match=r"packed store of cohort ucsb-breast, and mbench\.toml"):
         LocalCohort(catalogue.cohorts["bcnb"], entry, tmp_path / "cache")
-    (tmp_path / "store" / "features-0000.bin").write_bytes(b"short")
-    with pytest.raises(InputError, match=r"features-0000\.bin is cut short"):
+    (path,) = (tmp_path / "store").glob("features-*.safetensors")
+    path.write_bytes(b"short")
+    with pytest.raises(InputError, match=rf"{path.name} is cut short"):
         LocalCohort(catalogue.cohorts["ucsb-breast"], cohort.entry, tmp_path / "cache")
-    (tmp_path / "store" / "index.parquet").rename(tmp_path / "store" / "packing.jsonl")
+    (tmp_path / "store" / "index.json").unlink()
     with pytest.raises(InputError, match="packing has not ended"):
         LocalCohort(catalogue.cohorts["ucsb-breast"], cohort.entry, tmp_path / "cache")
 
@@ -219,30 +214,30 @@ def test_what_has_changed_since_packing_is_named(
         write_bag(slide_id)
     packed()
     index = read_index(tmp_path / "store")
-    assert list(differences(index, small_cohort())) == []
+    assert list(stale_reasons(index, small_cohort())) == []
     assert open_store(tmp_path / "store").content == content_hash(small_cohort())
     write_bag("a", patches=7)
     write_bag("c")
-    assert list(differences(index, small_cohort())) == [
+    assert list(stale_reasons(index, small_cohort())) == [
         "slide 'a': its bag has changed since it was packed",
         "slide 'c' has a bag and was not packed",
     ]
     write_bag("a", patches=0)
-    assert list(differences(index, small_cohort("abd"))) == [
+    assert list(stale_reasons(index, small_cohort("abd"))) == [
         "slide 'a' has no bag any more",
         "slide 'd' is new, without a bag",
         "slide 'c' is no more in the table of the cohort",
     ]
     write_bag("b")
     assert "its numbers are float16, wanted is bfloat16" in list(
-        differences(index, small_cohort(), "bfloat16")
+        stale_reasons(index, small_cohort(), "bfloat16")
     )
     toy = make_cohort(variant="x")
     pack_cohort(toy, tmp_path / "toy")
     toy.slides.loc[1, "stain"] = "HER2"
     toy.slides.loc[2, "case_id"] = "c7"
     toy.variant = ""
-    assert list(differences(read_index(tmp_path / "toy"), toy)) == [
+    assert list(stale_reasons(read_index(tmp_path / "toy"), toy)) == [
         "variant 'x' was packed, it is '' now",
         "slide 's1' was packed as stain ER, it is HER2 now",
         "slide 's2' was packed as case c1, it is c7 now",

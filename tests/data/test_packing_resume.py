@@ -1,6 +1,5 @@
 """Packing that is killed: the same call goes on, trusts nothing, and makes the same bytes."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -12,32 +11,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.data.packed import journal, open_store, pack_cohort
-from madeleine_bench.data.packed.shards import ShardWriter
+from madeleine_bench.data import packing
+from madeleine_bench.data.packed import INDEX, open_store, read_index
+from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer
 from madeleine_bench.hashing import hash_file
 from tests.data.made_cohort import DIM, changing, files, flip, make_cohort, poking, with_coords
 
-SHARD_BYTES = 9 * 2 * DIM  # three files
-NAMES = ("index.parquet", *(f"{kind}-000{n}.bin" for kind in ("coords", "features") for n in "012"))
+PART_BYTES = 9 * 2 * DIM  # three files: s0 and s1, s2, s3
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("features-*.safetensors"))
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {name: hash_file(folder / name)[:8] for name in NAMES}
+    return {path.name: hash_file(path)[:8] for path in (folder / INDEX, *parts(folder))}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole")
-    pack_cohort(make_cohort(change=with_coords), folder, shard_bytes=SHARD_BYTES)
+    pack_cohort(make_cohort(change=with_coords), folder, part_bytes=PART_BYTES)
     return content(folder)
 
 
 def packed_again(folder: Path) -> list[str]:
     """Pack to the end and return the slides that were read for it."""
     data = make_cohort(change=with_coords)
-    pack_cohort(data, folder, shard_bytes=SHARD_BYTES)
+    pack_cohort(data, folder, part_bytes=PART_BYTES)
     return data.read
 
 
@@ -46,7 +49,7 @@ def killed(folder: Path, prepare: Callable[[], None]) -> None:
 
     def pack() -> None:
         prepare()
-        pack_cohort(make_cohort(change=with_coords), folder, shard_bytes=SHARD_BYTES)
+        pack_cohort(make_cohort(change=with_coords), folder, part_bytes=PART_BYTES)
 
     process = get_context("fork").Process(target=pack)
     process.start()
@@ -77,14 +80,18 @@ def dies_in(owner: object, name: str, call: int, *, after: bool) -> Callable[[],
 @pytest.mark.parametrize(
     ("owner", "name", "call", "after", "left"),
     [
-        (ShardWriter, "append", 1, False, ["s0", "s1", "s2", "s3"]),
-        (ShardWriter, "append", 3, False, ["s2", "s3"]),
-        (journal.Journal, "add", 1, False, ["s0", "s1", "s2", "s3"]),
-        (journal.Journal, "add", 3, False, ["s2", "s3"]),
-        (journal.Journal, "add", 3, True, ["s3"]),
-        (journal.Journal, "add_shard", 1, True, ["s0", "s1", "s2", "s3"]),
-        (journal.Journal, "add_shard", 2, True, ["s2", "s3"]),
-        (journal.Journal, "remove", 1, False, []),
+        (packing, "packed_rows", 1, False, ["s0", "s1", "s2", "s3"]),
+        (packing, "save_file", 1, False, ["s0", "s1", "s2", "s3"]),
+        (packing, "save_file", 1, True, ["s0", "s1", "s2", "s3"]),
+        (packing._Packing, "_part", 2, False, ["s2", "s3"]),
+        (packing._Packing, "_part", 2, True, ["s2", "s3"]),
+        (packing, "save_file", 2, False, ["s2", "s3"]),
+        (packing, "packed_rows", 4, True, ["s2", "s3"]),
+        (packing, "save_file", 3, True, ["s3"]),
+        (packing, "stale_reasons", 1, True, []),
+        (packing, "write_index", 1, False, []),
+        (packing, "write_index", 1, True, []),
+        (packing, "remember", 1, True, []),
     ],
 )
 def test_kill_at_any_moment(
@@ -97,8 +104,11 @@ def test_kill_at_any_moment(
     left: list[str],
 ) -> None:
     killed(tmp_path, dies_in(owner, name, call, after=after))
-    if name != "remove":
-        with pytest.raises(InputError, match="packing has not ended; the same mbench data pack"):
+    if not (tmp_path / INDEX).exists():
+        advice = (
+            "packing has not ended; the same mbench data pack" if parts(tmp_path) else "makes one"
+        )
+        with pytest.raises(InputError, match=advice):
             open_store(tmp_path)
     assert packed_again(tmp_path) == left
     assert content(tmp_path) == undisturbed
@@ -106,29 +116,24 @@ def test_kill_at_any_moment(
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from([*NAMES[1:], "packing.jsonl"]),
+    number=st.sampled_from([0, 1]),
     share=st.floats(0, 1),
     flipped=st.booleans(),
 )
 def test_whatever_a_crash_leaves_of_a_file_is_found_out(
     tmp_path_factory: pytest.TempPathFactory,
     undisturbed: dict[str, str],
-    name: str,
+    number: int,
     share: float,
     flipped: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("crashed")
     broken = make_cohort(change=lambda slide, bag: with_coords(slide, bag) or fail(slide))
     with pytest.raises(InputError):
-        pack_cohort(broken, folder, shard_bytes=SHARD_BYTES)
-    path = folder / name
-    if not path.exists():
-        return
+        pack_cohort(broken, folder, part_bytes=PART_BYTES)
+    path = parts(folder)[number]
     data = path.read_bytes()
-    if name == "packing.jsonl":  # its first line was renamed into place: it is whole
-        head = data.index(b"\n") + 1
-        path.write_bytes(data[: head + int(share * (len(data) - head))])
-    elif flipped and data:
+    if flipped:
         flip(path, min(int(share * len(data)), len(data) - 1))
     else:
         path.write_bytes(data[: int(share * len(data))])
@@ -144,35 +149,22 @@ def fail(slide_id: str) -> None:
 def test_rows_written_are_checked_and_not_trusted(
     tmp_path: Path, undisturbed: dict[str, str]
 ) -> None:
-    killed(tmp_path, dies_in(journal.Journal, "add", 4, after=False))
-    flip(tmp_path / "features-0000.bin", 3)
-    assert packed_again(tmp_path) == ["s0", "s3"]
+    killed(tmp_path, dies_in(packing, "save_file", 3, after=False))
+    begin = len(parts(tmp_path)[0].read_bytes()) - 2 * DIM * 7
+    flip(parts(tmp_path)[0], begin + 3)
+    assert packed_again(tmp_path) == ["s0", "s1", "s2", "s3"]
     assert content(tmp_path) == undisturbed
 
 
-def test_a_journal_of_other_bags_begins_anew(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+def test_files_of_other_bags_are_not_gone_on_from(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
     other = make_cohort(variant="seed-3", change=poking("s2", float("nan")))
     with pytest.raises(InputError, match="NaN"):
         pack_cohort(other, tmp_path)
     assert packed_again(tmp_path) == ["s0", "s1", "s2", "s3"]
     assert content(tmp_path) == undisturbed
-    assert files(tmp_path) == sorted([*NAMES, "checked.json"])
-
-
-def test_a_journal_that_was_meddled_with_is_followed_as_far_as_it_makes_sense(
-    tmp_path: Path, undisturbed: dict[str, str]
-) -> None:
-    killed(tmp_path, dies_in(journal.Journal, "add", 4, after=False))
-    lines = (tmp_path / "packing.jsonl").read_text().splitlines()
-    slides = [json.loads(line) for line in lines[1:] if line.startswith("{")]
-    assert [slide["slide_id"] for slide in slides] == ["s0", "s1", "s2"]
-    place = lines.index(json.dumps(slides[1]))
-    for change in ({"offset": 1}, {"shard": 7}, {"slide_id": "s3"}):
-        lines[place] = json.dumps({**slides[1], **change})
-        (tmp_path / "packing.jsonl").write_text("\n".join(lines) + "\n")
-        (tmp_path / "index.parquet").unlink(missing_ok=True)
-        assert packed_again(tmp_path) == ["s1", "s2", "s3"]
-        assert content(tmp_path) == undisturbed
+    assert files(tmp_path) == sorted([*undisturbed, "checked.json"])
 
 
 def test_only_one_process_packs_into_a_folder(tmp_path: Path) -> None:
@@ -189,10 +181,10 @@ def test_no_second_copy_is_on_the_disk_at_any_time(tmp_path: Path) -> None:
 
     def measure(slide_id: str, bag: dict) -> None:
         nonlocal largest
-        largest = max(largest, sum(f.stat().st_size for f in tmp_path.rglob("*.bin")))
+        largest = max(largest, sum(f.stat().st_size for f in tmp_path.rglob("*.safetensors")))
 
-    store = pack_cohort(make_cohort(change=measure), tmp_path)
-    assert 0 < largest <= store.nbytes
+    pack_cohort(make_cohort(change=measure), tmp_path, part_bytes=PART_BYTES)
+    assert 0 < largest <= sum(size for _, size in read_index(tmp_path).parts)
 
 
 def test_a_bag_of_another_width_is_found_after_a_restart_too(tmp_path: Path) -> None:

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.data import memory
-from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
+from madeleine_bench.data import bag_sources
+from madeleine_bench.data.bag_sources import FileFactsCache
+from madeleine_bench.data.bags import (
+    BagFacts,
+    read_bag_file,
+    read_bag_header,
+    stated_geometry,
+    write_bag_file,
+)
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.memory import FileMemory
-from madeleine_bench.data.patch_geometry import PatchGeometry, stated_geometry
 
 Make = Callable[..., LocalCohort]
 Write = Callable[..., Path]
@@ -55,7 +60,7 @@ TRIDENT = {
     ],
 )
 def test_each_tool_is_understood(attributes: dict[str, Any], geometry: tuple[Any, ...]) -> None:
-    assert stated_geometry(attributes) == PatchGeometry(*geometry)
+    assert stated_geometry(attributes) == geometry
 
 
 @given(
@@ -63,14 +68,14 @@ def test_each_tool_is_understood(attributes: dict[str, Any], geometry: tuple[Any
 )  # fmt: skip
 def test_tools_agree_on_the_same_patches(side: int, power: int, level0: int) -> None:
     """TRIDENT, STAMP and CLAM describe one patch; what they state is the same."""
-    trident = stated_geometry(
+    trident_power, trident_side, trident_px0 = stated_geometry(
         {"patch_size": side, "target_magnification": power, "level0_magnification": level0}
     )
     stamp = stated_geometry({"tile_size_px": side, "tile_size_um": side * 10 / power})
     clam = stated_geometry({"patch_size": side, "patch_level": 1, "downsample": level0 / power})
-    assert stamp.magnification == pytest.approx(power)
-    assert (trident.magnification, trident.patch_size) == (power, stamp.patch_size)
-    assert (clam.patch_size, clam.patch_size_level0) == (side, trident.patch_size_level0)
+    assert stamp[0] == pytest.approx(power)
+    assert (trident_power, trident_side) == (power, stamp[1])
+    assert clam[1:] == (side, trident_px0)
 
 
 @pytest.mark.parametrize("owner", ["coords", "file"])
@@ -80,15 +85,17 @@ def test_it_is_read_from_the_coords_and_from_the_file(tmp_path: Path, owner: str
     where = {"coords": "coords_attributes", "file": "attributes"}[owner]
     options: dict[str, Any] = {"layout": layout, "patch_encoder": "uni", where: TRIDENT}
     write_bag_file(path, FEATURES, COORDS, **options)
-    expected = PatchGeometry(20, 512, 1024)
-    assert read_bag_header(path).geometry == expected
-    assert read_bag_file(path).geometry == expected
+    expected = (20, 512, 1024)
+    facts = read_bag_header(path)
+    assert (facts.magnification, facts.patch_size, facts.patch_size_level0) == expected
+    assert read_bag_file(path).facts == facts
 
 
 def test_a_pt_file_states_nothing(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save(torch.ones(3, 4), tmp_path / "a.pt")
-    assert read_bag_header(tmp_path / "a.pt").geometry == PatchGeometry()
+    assert read_bag_header(tmp_path / "a.pt") == BagFacts(3, 4, None)
+    assert read_bag_file(tmp_path / "a.pt").facts == BagFacts(3, 4, None)
 
 
 def test_it_reaches_the_bag_and_the_facts_of_a_cohort(small_cohort: Make, write_bag: Write) -> None:
@@ -113,14 +120,14 @@ def test_facts_are_remembered_and_older_caches_are_not_misread(
     older = {"patches": 3, "width": 4, "patch_encoder": None, "phantom": None}
     key = f"facts:|{stat.st_size}|{stat.st_mtime_ns}|{path.absolute()}"
     store.write_text(json.dumps([key, older]) + "\n")
-    facts = FileMemory(store).facts(path, None)
+    facts = FileFactsCache(store).facts(path, None)
     assert (facts.magnification, facts.patch_size, facts.patch_size_level0) == (20, 512, 1024)
 
     def forbidden(*args: object) -> None:
         raise AssertionError("the file was read again")
 
-    monkeypatch.setattr(memory, "read_bag_header", forbidden)
-    assert FileMemory(store).facts(path, None) == facts
+    monkeypatch.setattr(bag_sources, "read_bag_header", forbidden)
+    assert FileFactsCache(store).facts(path, None) == facts
 
 
 def test_what_trident_writes_in_earnest(tmp_path: Path) -> None:
@@ -131,6 +138,6 @@ def test_what_trident_writes_in_earnest(tmp_path: Path) -> None:
         coords = handle.create_dataset("coords", data=COORDS)
         for key, value in TRIDENT.items():
             coords.attrs[key] = np.int64(value)
-    found = read_bag_header(path).geometry
-    assert found == PatchGeometry(20, 512, 1024)
-    assert type(found.patch_size_level0) is int
+    facts = read_bag_file(path).facts
+    assert facts == BagFacts(3, 4, None, None, 20, 512, 1024)
+    assert type(facts.patch_size_level0) is int

@@ -118,7 +118,8 @@ def test_real_table_gives_the_real_cohort(tmp_path: Path) -> None:
         pytest.skip(f"real UCSB data not there: {REAL}")
     import pandas as pd
 
-    from madeleine_bench.data.bags import feature_files, read_bag_file
+    from madeleine_bench.data.bag_sources import feature_files
+    from madeleine_bench.data.bags import read_bag_file
 
     arrays = np.load(REAL)
     table = pd.DataFrame(arrays["features"])

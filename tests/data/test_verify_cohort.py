@@ -4,8 +4,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.verify import Finding, verify_cohort
+from madeleine_bench.data.local import Finding, LocalCohort, verify_cohort
 
 Make = Callable[..., LocalCohort]
 Write = Callable[..., Path]

@@ -21,7 +21,7 @@ def test_the_environment_is_a_table_and_two_files(mbench, tmp_path):
     document = json.loads((tmp_path / "out" / "doctor.json").read_text())
     assert document["what"] == "mbench doctor: environment"
     assert {finding["check"] for finding in document["findings"]} > {"torch", "disk"}
-    assert (tmp_path / "out" / "doctor.md").read_text().startswith("# Environment\n")
+    assert (tmp_path / "out" / "doctor.md").read_text().startswith("# mbench doctor: environment\n")
     assert not (tmp_path / "results").exists()
 
 
@@ -43,7 +43,7 @@ def test_a_good_encoder_exits_0_with_report_and_figure(mbench, tmp_path):
     assert cohort["phantom"]
     assert cohort["usable_slides"] == 12
     assert [finding["check"] for finding in cohort["findings"]] == list(CHECKS)
-    assert (tmp_path / "doctor.md").read_text().startswith("# Encoder mean-pool 1\n")
+    assert (tmp_path / "doctor.md").read_text().startswith("# mbench doctor: encoder\n")
     assert "PHANTOM" in (tmp_path / "doctor.svg").read_text()
 
 
@@ -178,7 +178,7 @@ def test_a_figure_is_drawn_of_sound_and_of_equal_embeddings(examine, scale):
             return super().encode(bag) * np.float32(scale) + np.float32(1.0 - scale)
 
     rows = examine(Scaled()).rows
-    svg = styled_svg(doctor_chart(rows, "made <up>", phantom=False))
+    svg = styled_svg(doctor_chart(rows, "made <up>"))
     assert "Singular values" in svg
     assert "PHANTOM" not in svg
     assert "NaN" not in svg

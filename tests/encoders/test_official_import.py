@@ -182,17 +182,29 @@ def changed(name, value):
 @pytest.mark.parametrize(
     ("wrap", "changes", "message"),
     [
-        (without("projector.bias"), {}, "tensor 'projector.bias' is missing"),
-        (changed("head.weight", torch.ones(2)), {}, "'head.weight' is not of the described model"),
-        (changed("projector.bias", torch.ones(7)), {}, r"'projector.bias' has shape \(7,\)"),
+        (without("projector.bias"), {}, r"Missing key.*projector\.bias"),
+        (changed("head.weight", torch.ones(2)), {}, r"Unexpected key.*head\.weight"),
+        (
+            changed("projector.bias", torch.ones(7)),
+            {},
+            r"size mismatch for projector\.bias: .*\[7\]",
+        ),
         (changed("projector.bias", torch.full((6,), torch.nan)), {}, "holds NaN or infinity"),
         (changed("projector.bias", torch.ones(6, dtype=torch.int64)), {}, "is torch.int64, exp"),
         (changed("epoch", 3), {}, "'epoch' is no tensor but int"),
         (lambda _: [torch.ones(2)], {}, "expected tensors by name, found list"),
         (lambda _: {}, {}, "expected tensors by name"),
-        (lambda s: s, {"wsi_encoder_hidden_dim": 7}, r"has shape .* the described model needs"),
-        (lambda s: s, {"n_heads": 4}, r"tensor 'wsi_embedders\.attn\.3\..* is missing \(and 5 mo"),
-        (without("embedding.weight"), {"add_stain_encoding": True}, "'embedding.weight' is miss"),
+        (
+            lambda s: s,
+            {"wsi_encoder_hidden_dim": 7},
+            r"size mismatch .* the shape in current model is",
+        ),
+        (lambda s: s, {"n_heads": 4}, r"Missing key.*wsi_embedders\.attn\.3\."),
+        (
+            without("embedding.weight"),
+            {"add_stain_encoding": True},
+            r"Missing key.*embedding\.weight",
+        ),
     ],
 )
 def test_weights_must_be_those_of_the_config(official, wrap, changes, message):
@@ -205,16 +217,16 @@ def test_weights_must_be_those_of_the_config(official, wrap, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_heads": None}, "key 'n_heads' is missing"),
-        ({"n_heads": None, "n_head": 3}, "key 'n_heads' is missing; did you mean 'n_head'"),
-        ({"n_heads": "4"}, "key 'n_heads' is '4': .*integer"),
-        ({"patch_embedding_dim": 0}, "key 'patch_embedding_dim' is 0"),
-        ({"wsi_encoder": "transmil"}, "key 'wsi_encoder' is 'transmil'.*'abmil'"),
-        ({"activation": "relu"}, "key 'activation' is 'relu'.*'softmax'"),
+        ({"n_heads": None}, "missing key 'n_heads'"),
+        ({"n_heads": None, "n_head": 3}, "missing key 'n_heads'"),
+        ({"n_heads": "4"}, r":\d+: 'n_heads': .*integer"),
+        ({"patch_embedding_dim": 0}, r":\d+: 'patch_embedding_dim': .*greater than 0"),
+        ({"wsi_encoder": "transmil"}, r":\d+: 'wsi_encoder': .*'abmil'"),
+        ({"activation": "relu"}, r":\d+: 'activation': .*'softmax'"),
         ({"MODALITIES": ["HE", "CD3"]}, "'MODALITIES' names 'CD3'; known are HE, HER2"),
         ({"MODALITIES": ["ER", "HE"]}, "expected HE first"),
         ({"MODALITIES": ["HE", "ER", "ER"]}, "each name once"),
-        ({"MODALITIES": []}, "key 'MODALITIES'"),
+        ({"MODALITIES": []}, r":\d+: 'MODALITIES'"),
     ],
 )
 def test_the_config_must_describe_the_published_model(official, changes, message):
@@ -224,11 +236,11 @@ def test_the_config_must_describe_the_published_model(official, changes, message
     assert nothing_written(official)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is no JSON"), ("[1]", "found list")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not valid YAML"), ("[1]", "found list")])
 def test_the_config_must_be_a_json_object(official, text, message):
     official()
     official.config.write_text(text)
-    with pytest.raises(InputError, match=rf"model_config\.json.* {message}"):
+    with pytest.raises(InputError, match=rf"model_config\.json.*{message}"):
         bring(official)
 
 

@@ -154,10 +154,16 @@ def put(name, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("breast/projector.bias"), "model 'breast': tensor 'projector.bias' is mi"),
-        (put("breast/extra", np.zeros(2, np.float32)), "tensor 'extra' is not of the described"),
+        (
+            lambda a: a.pop("breast/projector.bias"),
+            r"model 'breast': .*Missing key.*projector\.bias",
+        ),
+        (put("breast/extra", np.zeros(2, np.float32)), r"Unexpected key.*\"extra\""),
         (put("lung/x", np.zeros(2, np.float32)), r"'lung/x' belongs to none of \['breast', 'kid"),
-        (put("breast/projector.bias", np.zeros(9, np.float32)), r"shape \(9,\).* needs \(8,\)"),
+        (
+            put("breast/projector.bias", np.zeros(9, np.float32)),
+            r"size mismatch for projector\.bias: .*\[9\].*\[8\]",
+        ),
         (put("breast/projector.bias", np.zeros(8)), "'projector.bias' is torch.float64"),
         (put("breast/projector.bias", np.full(8, np.inf, np.float32)), "NaN or infinity"),
     ],
@@ -174,7 +180,7 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     wrong = {**state, "projector.bias": torch.full((8,), torch.nan)}
     with pytest.raises(InputError, match=r"'projector\.bias' holds NaN"):
         write_weights(path, {"breast": (description, wrong)})
-    with pytest.raises(InputError, match=r"shape \(128, 16\).* needs \(128, 18\)"):
+    with pytest.raises(InputError, match=r"size mismatch .*\[128, 16\].*\[128, 18\]"):
         write_weights(path, {"breast": (description.model_copy(update={"width": 9}), state)})
     with pytest.raises(InputError, match="'a/b' cannot name a model"):
         write_weights(path, {"a/b": (description, state)})

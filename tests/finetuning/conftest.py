@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from madeleine_bench.data.packed import FeatureStore
+from madeleine_bench.data.packed import FeatureStore, PackedSlide
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.finetuning.evaluation import FitRequest
 from madeleine_bench.finetuning.unit_bags import UnitBags
@@ -31,21 +31,22 @@ def one_thread():
 
 def make_store(bags: list[np.ndarray], slide_ids: list[str]) -> FeatureStore:
     """Return a feature store that lies in memory."""
-    lengths = [len(bag) for bag in bags]
-    n = len(bags)
     return FeatureStore(
         path=Path("store"),
-        shards=(np.concatenate(bags).astype(np.float16),),
-        offsets=np.cumsum([0, *lengths]),
-        slide_ids=tuple(slide_ids),
-        case_ids=tuple(slide_ids),
-        stains=("H&E",) * n,
-        missing=(),
-        patch_encoder=None,
         cohort_id="bcnb",
         source="phantom",
         variant="",
         content="",
+        missing=(),
+        patch_encoder=None,
+        dim=bags[0].shape[1],
+        dtype="float16",
+        parts=(),
+        slides=[
+            PackedSlide(name, name, "H&E", len(bag))
+            for name, bag in zip(slide_ids, bags, strict=True)
+        ],
+        shards=(np.concatenate(bags).astype(np.float16),),
     )
 
 

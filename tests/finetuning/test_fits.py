@@ -115,11 +115,11 @@ def test_training_stops_early_and_keeps_the_best_weights(classes, encoder, monke
     losses = iter([0.9, 0.5, 0.7, 0.6, 0.8, 0.1])
     seen = []
 
-    def told(network, *_):
-        seen.append({k: v.clone() for k, v in network.state_dict().items()})
+    def told(trainer, _):
+        seen.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
         return next(losses)
 
-    monkeypatch.setattr(training, "_validation_loss", told)
+    monkeypatch.setattr(training.Trainer, "validation_loss", told)
     request = classes.request(
         "bcnb-er", "finetune", epochs=20, min_steps=0, patience=3, validation=0.25
     )

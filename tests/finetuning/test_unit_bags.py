@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.data.packed.numbers import packed_rows
+from madeleine_bench.data.packed import packed_rows
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.seeds import rng_for

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from madeleine_bench.leaderboard.regression.compare import Comparison, compare
-from madeleine_bench.leaderboard.regression.suite import Cell
-from madeleine_bench.leaderboard.regression.verdicts import Finding
+from madeleine_bench.leaderboard.regression import (
+    RegressionCheck,
+    RegressionFinding,
+    SuiteCell,
+    compare,
+)
 from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.results.store import ResultStore
@@ -118,18 +121,18 @@ def board(folder: Path, signals: dict[str, float], seed: int = 0, **changes: Any
     return store
 
 
-def asked(baseline: ResultStore, current: ResultStore, *encoders: str) -> Comparison:
+def asked(baseline: ResultStore, current: ResultStore, *encoders: str) -> RegressionCheck:
     """Return the comparison of two stores over both tasks."""
-    cells = frozenset(Cell(e, t, PROTOCOL) for e in encoders for t in TASKS)
-    return Comparison(baseline, current, CATALOGUE, cells, "phantom")
+    cells = frozenset(SuiteCell(e, t, PROTOCOL) for e in encoders for t in TASKS)
+    return RegressionCheck(baseline, current, CATALOGUE, cells, "phantom")
 
 
-def judged(comparison: Comparison, **changes: Any) -> dict[tuple[str, str], Finding]:
+def judged(comparison: RegressionCheck, **changes: Any) -> dict[tuple[str, str], RegressionFinding]:
     """Return the finding of each cell, by encoder and task."""
     found = compare(replace(comparison, **changes))
     return {(f.subject, f.case.split(" ")[0]): f for f in found}
 
 
-def words(comparison: Comparison, **changes: Any) -> dict[tuple[str, str], str]:
+def words(comparison: RegressionCheck, **changes: Any) -> dict[tuple[str, str], str]:
     """Return the verdict of each cell, by encoder and task."""
     return {cell: finding.verdict for cell, finding in judged(comparison, **changes).items()}

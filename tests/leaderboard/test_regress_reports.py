@@ -6,19 +6,23 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.leaderboard.regression.junit import to_json, to_junit
-from madeleine_bench.leaderboard.regression.verdicts import VERDICTS, Finding, count_words, in_order
+from madeleine_bench.leaderboard.regression import VERDICTS, RegressionFinding
+from madeleine_bench.leaderboard.regression_gate import count_words, document, in_order, to_junit
 
 FINDINGS = (
-    Finding("encoders", "a", "bcnb-er linear-probe/v2", "same", "equal predictions", 0.8, 0.8),
-    Finding(
-        "encoders", "a", "bcnb-pr linear-probe/v2", "regressed", "p < .05 & <worse>",
-        0.8, 0.7, -0.1, (-0.15, -0.05), 0.002, "b" * 64, "c" * 64,
+    RegressionFinding(
+        "encoders", "a", "bcnb-er linear-probe/v2", "same", "equal predictions", 0.8, "", 0.8
     ),
-    Finding(
+    RegressionFinding(
+        "encoders", "a", "bcnb-pr linear-probe/v2", "regressed", "p < .05 & <worse>",
+        0.8, "b" * 64, 0.7, "c" * 64, -0.1, (-0.15, -0.05), 0.002,
+    ),
+    RegressionFinding(
         "encoders", "b", "bcnb-er linear-probe/v2", "improved", "better", explained="new weights"
     ),
-    Finding("scorers", "cox/v2", "survival labels", "scorer-changed", "tol was 1 and is 2"),
+    RegressionFinding(
+        "scorers", "cox/v2", "survival labels", "scorer-changed", "tol was 1 and is 2"
+    ),
 )  # fmt: skip
 
 
@@ -52,12 +56,12 @@ def test_an_explanation_is_told_and_real_data_is_not_called_phantom():
 
 @given(st.text(max_size=40))
 def test_any_reason_makes_xml_that_can_be_read(reason):
-    finding = Finding("encoders", "a", "bcnb-er linear-probe/v2", "failed", reason)
+    finding = RegressionFinding("encoders", "a", "bcnb-er linear-probe/v2", "failed", reason)
     ElementTree.fromstring(to_junit("s", [finding], phantom=True))
 
 
 def test_json_holds_every_number():
-    content = json.loads(to_json("shipped", "phantom", FINDINGS, ["gone"]))
+    content = json.loads(json.dumps(document("shipped", "phantom", FINDINGS, ["gone"])))
     assert content["phantom"] is True
     assert content["passed"] is False
     assert content["counts"]["regressed"] == 1
@@ -65,7 +69,7 @@ def test_json_holds_every_number():
     assert content["findings"][1]["ci95"] == [-0.15, -0.05]
     assert [finding["passes"] for finding in content["findings"]] == [True, False, True, False]
     assert content["stale_explanations"] == ["gone"]
-    assert json.loads(to_json("s", "local", FINDINGS[:1], []))["passed"] is True
+    assert document("s", "local", FINDINGS[:1], [])["passed"] is True
 
 
 def test_the_worst_stands_first():

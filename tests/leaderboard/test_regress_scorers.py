@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.regression import golden_scores
-from madeleine_bench.leaderboard.regression.golden_problems import golden_problem
-from madeleine_bench.leaderboard.regression.golden_scores import (
+from madeleine_bench.leaderboard import regression_golden as golden_values
+from madeleine_bench.leaderboard.regression import TOLERANCE
+from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
-    TOLERANCE,
     golden_case,
     golden_cases,
+    golden_input,
     golden_text,
     judge_scorers,
+    largest_change,
     read_golden,
 )
 from madeleine_bench.metrics import cox
@@ -55,12 +56,6 @@ def tolerance_of(name):
     return method.tol if method.kind == "cox" else method.model.tol
 
 
-def farthest(one, other):
-    return max(
-        np.abs(np.subtract(one.predictions[n], other.predictions[n])).max() for n in one.predictions
-    )
-
-
 def test_the_committed_values_are_those_of_this_tree(golden):
     found = judge_scorers(read_golden(COMMITTED), golden)
     assert [f.why for f in found if f.verdict != "same"] == []
@@ -83,15 +78,15 @@ def test_a_broken_file_is_named(tmp_path, text):
 
 
 def test_protocols_that_train_networks_have_no_golden_values(golden):
-    assert set(golden) == set(CASES)
-    assert not any(CATALOGUE.protocol(name).trains_networks for name, _ in golden)
+    assert set(golden) == {" ".join(case) for case in CASES}
+    assert not any(CATALOGUE.protocol(key.split()[0]).trains_networks for key in golden)
 
 
 @pytest.mark.parametrize(("name", "labels"), SOLVED)
 def test_a_looser_tolerance_moves_predictions(golden, name, labels):
     """1e-9 to 1e-4, as in a careless edit. Golden inputs that hid it would guard nothing."""
     loose = golden_case(with_method(name, tol=tolerance_of(name) * 1e5), labels)
-    assert farthest(golden[name, labels], loose) > 5 * TOLERANCE
+    assert largest_change(golden[f"{name} {labels}"], loose) > 5 * TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "labels"), CASES)
@@ -100,28 +95,31 @@ def test_rounding_moves_nothing(golden, name, labels, monkeypatch):
     rng = np.random.default_rng(0)
 
     def shaken(protocol, kind):
-        problem = golden_problem(protocol, kind)
-        dust = 1.0 + 1e-13 * rng.standard_normal(problem.embeddings.shape)
-        return replace(problem, embeddings=problem.embeddings * dust)
+        whole = golden_input(protocol, kind)
+        dust = 1.0 + 1e-13 * rng.standard_normal(whole.embeddings.shape)
+        return whole._replace(embeddings=whole.embeddings * dust)
 
-    monkeypatch.setattr(golden_scores, "golden_problem", shaken)
+    monkeypatch.setattr(golden_values, "golden_input", shaken)
     case = golden_case(CATALOGUE.protocol(name), labels)
-    assert farthest(golden[name, labels], case) < TOLERANCE / 50
-    (found,) = judge_scorers({(name, labels): golden[name, labels]}, {(name, labels): case})
+    assert largest_change(golden[f"{name} {labels}"], case) < TOLERANCE / 50
+    (found,) = judge_scorers(
+        {f"{name} {labels}": golden[f"{name} {labels}"]}, {f"{name} {labels}": case}
+    )
     assert found.verdict == "same"
 
 
 @pytest.mark.parametrize(("name", "labels"), CASES)
 def test_inputs_are_fixed_and_are_no_toy(name, labels):
     protocol = CATALOGUE.protocol(name)
-    one, other = golden_problem(protocol, labels), golden_problem(protocol, labels)
-    assert one.digest == other.digest
+    one, other = golden_input(protocol, labels), golden_input(protocol, labels)
+    assert one.units.hash == other.units.hash
     assert (one.embeddings * 4096 == np.round(one.embeddings * 4096)).all()
     assert len(one.task.secondary) == (4 if labels == "survival" else len(METRICS) - 1)
 
 
 def test_scores_are_neither_at_chance_nor_perfect(golden):
-    for (_, labels), case in golden.items():
+    for key, case in golden.items():
+        labels = key.split()[1]
         chance = 0.0 if labels == "ordered" else 0.5
         assert chance + 0.03 < case.scores["main"] < 0.95
         assert all(fit.startswith("True") for fit in case.fits)
@@ -141,7 +139,9 @@ def test_scores_are_neither_at_chance_nor_perfect(golden):
 )
 def test_a_parameter_changed_under_its_version_is_named(golden, name, labels, change, said):
     case = golden_case(with_method(name, **change), labels)
-    (found,) = judge_scorers({(name, labels): golden[name, labels]}, {(name, labels): case})
+    (found,) = judge_scorers(
+        {f"{name} {labels}": golden[f"{name} {labels}"]}, {f"{name} {labels}": case}
+    )
     assert found.verdict == "scorer-changed"
     assert said in found.why
     assert not found.passes
@@ -149,7 +149,7 @@ def test_a_parameter_changed_under_its_version_is_named(golden, name, labels, ch
 
 def test_a_parameter_that_moves_no_number_is_named_all_the_same(golden):
     case = golden_case(with_method("linear-probe/v1", max_iter=9000), "binary")
-    assert case.predictions == golden["linear-probe/v1", "binary"].predictions
+    assert case.predictions == golden["linear-probe/v1 binary"].predictions
 
 
 def changed(golden):
@@ -203,20 +203,20 @@ def test_a_changed_metric_is_seen_where_no_prediction_moved(golden, monkeypatch)
 
 
 def test_a_new_scoring_version_is_a_new_version(golden, monkeypatch):
-    monkeypatch.setattr(golden_scores, "SCORING_VERSION", scoring.SCORING_VERSION + 1)
+    monkeypatch.setattr(golden_values, "SCORING_VERSION", scoring.SCORING_VERSION + 1)
     monkeypatch.setitem(METRICS, "brier", lambda label, probability: 0.25)
     found = changed(golden)["linear-probe/v1"]
     assert (found.verdict, found.passes) == ("new-version", True)
 
 
 def test_protocols_that_come_and_go(golden):
-    key, other = ("linear-probe/v1", "binary"), ("linear-probe/v2", "binary")
+    key, other = "linear-probe/v1 binary", "linear-probe/v2 binary"
     case = golden[key]
     assert [f.verdict for f in judge_scorers({}, {key: case})] == ["new"]
     assert [f.verdict for f in judge_scorers({key: case}, {})] == ["missing"]
     replaced = judge_scorers({key: case}, {other: case})
     assert [f.verdict for f in replaced] == ["new-version", "new"]
-    moved = replace(case, input="x")
+    moved = case.model_copy(update={"input": "x"})
     assert [f.verdict for f in judge_scorers({key: case}, {key: moved})] == ["incomparable"]
 
 

@@ -9,23 +9,31 @@ from hypothesis import strategies as st
 
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.regression import noise
-from madeleine_bench.leaderboard.regression.baseline import (
+from madeleine_bench.leaderboard import regression as comparison_rules
+from madeleine_bench.leaderboard.regression import (
+    ALPHA,
+    EXPLAINABLE,
+    PASSING,
+    VERDICTS,
+    Explanations,
+    RegressionFinding,
+    SuiteCell,
+    SuiteSpec,
+    cells_of,
+    compare,
+    read_explanations,
+    read_suite,
+    records_by_cell,
+)
+from madeleine_bench.leaderboard.regression_gate import (
     check_renewable,
+    explain,
     has_baseline,
     listed_cells,
     renew,
+    stale,
 )
-from madeleine_bench.leaderboard.regression.compare import compare, explain, stale
-from madeleine_bench.leaderboard.regression.suite import Cell, cells_of, newest_records
-from madeleine_bench.leaderboard.regression.verdicts import EXPLAINABLE, PASSING, VERDICTS, Finding
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.specs.regression import (
-    Explanations,
-    SuiteSpec,
-    read_explanations,
-    read_suite,
-)
 from tests.leaderboard.regress_boards import (
     CATALOGUE,
     PROTOCOL,
@@ -89,11 +97,11 @@ def test_a_significant_difference_of_no_consequence_is_noise(before, now, monkey
     for task in TASKS:
         add(now, "a", task, predictions_of(-0.5))
     comparison = asked(before, now, "a")
-    monkeypatch.setattr(noise, "SMALLEST", 0.9)
+    monkeypatch.setattr(comparison_rules, "SMALLEST", 0.9)
     found = judged(comparison)[ER]
     assert (found.verdict, found.passes) == ("noise", True)
     assert "the least that counts" in found.why
-    assert found.p_value < noise.ALPHA
+    assert found.p_value < ALPHA
 
 
 def test_a_cell_that_is_not_there_is_missing_and_a_cell_that_was_not_is_new(before, now):
@@ -106,14 +114,16 @@ def test_a_cell_that_is_not_there_is_missing_and_a_cell_that_was_not_is_new(befo
 
 
 def test_a_suite_that_asks_for_less_does_not_hide_a_cell(before):
-    fewer = replace(asked(before, before, "a"), cells=frozenset({Cell("a", "bcnb-er", PROTOCOL)}))
+    fewer = replace(
+        asked(before, before, "a"), cells=frozenset({SuiteCell("a", "bcnb-er", PROTOCOL)})
+    )
     found = judged(fewer)
     assert (found[ER].verdict, found[PR].verdict) == ("same", "missing")
     assert "no longer asks" in found[PR].why
 
 
 def test_a_failure_is_named_with_its_reason(before, now):
-    failures = {Cell("a", "bcnb-er", PROTOCOL): "slide 7: NaN"}
+    failures = {SuiteCell("a", "bcnb-er", PROTOCOL): "slide 7: NaN"}
     found = judged(asked(before, now, "a"), failures=failures)
     assert (found[ER].verdict, found[ER].why) == ("failed", "slide 7: NaN")
 
@@ -173,7 +183,7 @@ def test_a_new_task_version_is_a_new_version_and_the_old_one_does_not_count(befo
 
 
 def test_a_protocol_replaced_by_its_next_version_is_a_new_version(before):
-    cells = frozenset({Cell("a", task, "linear-probe/v3") for task in TASKS})
+    cells = frozenset({SuiteCell("a", task, "linear-probe/v3") for task in TASKS})
     found = compare(replace(asked(before, before, "a"), cells=cells))
     assert {(f.case.split(" ")[1], f.verdict) for f in found} == {
         ("linear-probe/v2", "new-version"),
@@ -305,7 +315,7 @@ def test_a_renewal_takes_what_changed_and_keeps_the_rest(before, now):
     assert after["bcnb-pr"].record_id == kept["bcnb-pr"]
     assert (
         after["bcnb-er"].record_id
-        == newest_records(now, "phantom")[Cell("a", "bcnb-er", PROTOCOL)].record_id
+        == records_by_cell(now, "phantom")[SuiteCell("a", "bcnb-er", PROTOCOL)].record_id
     )
     assert words(asked(before, now, "a")) == {ER: "same", PR: "noise"}
     assert "/home/somebody" not in "".join(
@@ -382,10 +392,10 @@ def suite(**changes):
 def test_a_suite_is_encoders_times_tasks_times_protocols():
     task = CATALOGUE.tasks["bcnb-er"]
     assert cells_of(suite(), CATALOGUE) == {
-        Cell("mean-pool", "bcnb-er", name) for name in task.protocols
+        SuiteCell("mean-pool", "bcnb-er", name) for name in task.protocols
     }
     runs = [{"tasks": ["bcnb-er", "tcga-breast-os"], "protocols": ["linear-probe", "cox/v2"]}]
-    assert {c.case for c in cells_of(suite(runs=runs), CATALOGUE)} == {
+    assert {f"{c.task} {c.protocol}" for c in cells_of(suite(runs=runs), CATALOGUE)} == {
         "bcnb-er linear-probe/v2", "tcga-breast-os cox/v2",
     }  # fmt: skip
     with pytest.raises(InputError, match="survival"):
@@ -409,6 +419,6 @@ def test_the_files_of_a_suite_name_their_faults(tmp_path):
 
 
 def test_a_finding_has_a_plain_name():
-    finding = Finding("encoders", "a", "bcnb-er linear-probe/v2", "same", "w")
+    finding = RegressionFinding("encoders", "a", "bcnb-er linear-probe/v2", "same", "w")
     assert finding.name == "encoder a: bcnb-er linear-probe/v2"
     assert json.dumps(finding.ci95) == "null"

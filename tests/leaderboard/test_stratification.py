@@ -5,7 +5,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.stratification import stratify, survival_records, survival_tasks
-from madeleine_bench.leaderboard.stratification_figure import (
+from madeleine_bench.leaderboard.stratification_report import (
     calibration_line,
     comparison_chart,
     groups_line,

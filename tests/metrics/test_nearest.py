@@ -1,9 +1,7 @@
-"""Nearest neighbours: exact, in one order, whatever the blocks; and with faiss as with none."""
+"""Nearest neighbours: exact, in one order, whatever the blocks."""
 
-import sys
 from functools import partial
 from math import sqrt
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from madeleine_bench.metrics import retrieval
 from madeleine_bench.metrics.retrieval import ranked_neighbours, unit_rows
 
 WHOLE = st.integers(-2, 2)
@@ -138,62 +135,3 @@ def test_a_row_of_zeros_is_unlike_and_like_nothing():
 def test_wrong_shapes_are_refused(queries, gallery, k):
     with pytest.raises(ValueError, match="found k"):
         ranked_neighbours(queries, gallery, k)
-
-
-class FakeIndex:
-    """What faiss.IndexFlatIP does, in float32, and how often it was asked."""
-
-    searches = 0
-
-    def __init__(self, dim: int) -> None:
-        self.rows = np.empty((0, dim), np.float32)
-
-    def add(self, rows: NDArray[np.float32]) -> None:
-        assert rows.dtype == np.float32
-        self.rows = rows
-
-    def search(self, queries, k):
-        type(self).searches += 1
-        scores = queries @ self.rows.T
-        # Of ties it proposes the last rows, as the real one may.
-        order = len(self.rows) - 1 - np.argsort(-scores[:, ::-1], axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, 1), order
-
-
-@pytest.fixture
-def faiss(monkeypatch):
-    module = ModuleType("faiss")
-    module.IndexFlatIP = FakeIndex  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "faiss", module)
-    monkeypatch.setattr(retrieval, "FAISS_FROM", 100)
-    monkeypatch.setattr(FakeIndex, "searches", 0)
-    return module
-
-
-def test_with_faiss_the_answer_is_the_same_to_the_last_bit(faiss, monkeypatch):
-    rng = np.random.default_rng(2)
-    queries, gallery = rng.normal(size=(30, 16)), rng.normal(size=(400, 16))
-    gallery[200:230] = gallery[0]  # a tie of 31 rows, fewer than the spare candidates
-    queries[0] = gallery[0]
-    proposed = ranked_neighbours(queries, gallery, 5)
-    assert FakeIndex.searches == 1
-    monkeypatch.setitem(sys.modules, "faiss", None)  # as where it is not installed
-    exact = ranked_neighbours(queries, gallery, 5)
-    assert FakeIndex.searches == 1
-    assert proposed.indices.tobytes() == exact.indices.tobytes()
-    assert proposed.similarity.tobytes() == exact.similarity.tobytes()
-    assert proposed.indices[0].tolist() == [0, 200, 201, 202, 203]
-
-
-def test_where_ties_fill_the_candidates_the_whole_gallery_is_searched(faiss):
-    gallery = np.tile(np.arange(1.0, 9.0), (300, 1))
-    found = ranked_neighbours(np.ones((2, 8)), gallery, 5)
-    assert FakeIndex.searches == 1
-    assert found.indices.tolist() == [[0, 1, 2, 3, 4]] * 2
-
-
-def test_faiss_is_asked_only_of_large_galleries_and_few_neighbours(faiss):
-    rng = np.random.default_rng(3)
-    ranked_neighbours(rng.normal(size=(2, 4)), rng.normal(size=(99, 4)), 5)
-    ranked_neighbours(rng.normal(size=(2, 4)), rng.normal(size=(120, 4)), 120)
-    assert FakeIndex.searches == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from madeleine_bench.data.packed import FeatureStore
+from madeleine_bench.data.packed import FeatureStore, PackedSlide
 
 DIM = 3
 Slide = tuple[str, str, str, int]
@@ -20,17 +20,17 @@ def make_store(slides: Sequence[Slide]) -> FeatureStore:
     features[:, 1] = np.repeat(np.arange(len(rows)), lengths)
     return FeatureStore(
         path=Path("made-up"),
-        shards=(features,),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        slide_ids=tuple(row[0] for row in rows),
-        case_ids=tuple(row[1] for row in rows),
-        stains=tuple(row[2] for row in rows),
-        missing=(),
-        patch_encoder=None,
         cohort_id="toy",
         source="local",
         variant="",
         content="none",
+        missing=(),
+        patch_encoder=None,
+        dim=DIM,
+        dtype="float16",
+        parts=(),
+        slides=[PackedSlide(*row) for row in rows],
+        shards=(features,),
     )
 
 

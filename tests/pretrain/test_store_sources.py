@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from madeleine_bench.data.packed.numbers import packed_rows
+from madeleine_bench.data.packed import packed_rows
 from madeleine_bench.pretrain.batches import DeviceSource, HostSource, choose_source
 from madeleine_bench.seeds import rng_for
 from tests.pretrain.stores import make_breast

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.data.bags import read_bag_file, read_bag_header
-from madeleine_bench.data.patch_files import read_patch_file, write_patch_file
+from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides import bag_folder
@@ -120,7 +120,7 @@ def test_the_bag_keeps_the_rules_of_the_field(lab):
     bag = read_bag_file(lab.folder.bag("b.1"))
     assert np.array_equal(bag.features, own)
     assert np.array_equal(bag.coords, places)
-    assert (bag.coords_unit, bag.patch_encoder) == ("px0", "colour")
+    assert (bag.coords_unit, bag.facts.patch_encoder) == ("px0", "colour")
     patches = read_patch_file(lab.folder.grid / "patches" / "b.1_patches.h5")
     assert np.array_equal(patches.coords, places)
 

@@ -1,4 +1,4 @@
-"""Patch encoders that ship whole, and a stranger's: contract, arithmetic, messages."""
+"""Patch encoders that ship whole, and third-party ones: contract, arithmetic, messages."""
 
 import sys
 

@@ -76,36 +76,28 @@ class BasePatchEncoder:
             InputError: the patches are not uint8 RGB squares, or a feature is not a finite vector
                 of the width the card says.
         """
-        self._check_patches(patches)
-        if not len(patches):
-            return np.empty((0, self.card.dim), dtype=np.float32)
-        features = np.asarray(self.embed(patches), dtype=np.float32)
-        self._check_features(features, len(patches))
-        return features
-
-    def _check_patches(self, patches: NDArray[np.uint8]) -> None:
+        name, dim = self.card.name, self.card.dim
         dtype, shape = np.asarray(patches).dtype, np.shape(patches)
         if dtype != np.uint8:
-            raise InputError(
-                f"{self.card.name}: patches are {dtype}; expected uint8 (0-255, not normalised)"
-            )
+            raise InputError(f"{name}: patches are {dtype}; expected uint8 (0-255, not normalised)")
         if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
             raise InputError(
-                f"{self.card.name}: patches have shape {shape}; expected batch x px x px x 3, RGB"
+                f"{name}: patches have shape {shape}; expected batch x px x px x 3, RGB"
             )
-
-    def _check_features(self, features: NDArray[np.float32], count: int) -> None:
-        name = self.card.name
-        if features.shape != (count, self.card.dim):
+        if not len(patches):
+            return np.empty((0, dim), dtype=np.float32)
+        features = np.asarray(self.embed(patches), dtype=np.float32)
+        if features.shape != (len(patches), dim):
             raise InputError(
-                f"{name}: {count} patches gave features of shape {features.shape}; expected "
-                f"({count}, {self.card.dim}), as its card says"
+                f"{name}: {len(patches)} patches gave features of shape {features.shape}; expected "
+                f"({len(patches)}, {dim}), as its card says"
             )
         if bad := int(np.sum(~np.isfinite(features).all(axis=1))):
             raise InputError(
-                f"{name}: the features of {bad} of {count} patches hold NaN or infinity; on a GPU "
-                "try --precision bf16 or fp32"
+                f"{name}: the features of {bad} of {len(patches)} patches hold NaN or infinity; on "
+                "a GPU try --precision bf16 or fp32"
             )
+        return features
 
 
 _HERE = Path(__file__).resolve().parent

@@ -111,6 +111,13 @@ def failure_kind(error: BaseException) -> str:
 
 
 Pooling = Literal["token", "token-and-mean", "map"]
+_POOLINGS: dict[str, Callable[[Any, int], Tensor]] = {
+    "token": lambda output, prefix: output,
+    "token-and-mean": lambda output, prefix: torch.cat(
+        [output[:, 0], output[:, prefix:].mean(1)], dim=-1
+    ),
+    "map": lambda output, prefix: output[0].mean((2, 3)),
+}
 
 
 class TimmEncoder(TorchPatchEncoder):
@@ -144,8 +151,7 @@ class TimmEncoder(TorchPatchEncoder):
         timm = import_package(card, "timm")
         named = _with_layers(timm, arguments)
         if weights is None:
-            create = partial(timm.create_model, pretrained=True, **named)
-            self.model = from_hub(card, create)
+            self.model = from_hub(card, partial(timm.create_model, pretrained=True, **named))
         else:
             state = read_state(weights)
             self.model = timm.create_model(architecture, pretrained=False, **named)
@@ -162,17 +168,9 @@ def pool(output: Any, pooling: Pooling, prefix_tokens: int) -> Tensor:
     Raises:
         InputError: there is no such pooling.
     """
-    if pooling == "token":
-        token: Tensor = output
-        return token
-    if pooling == "token-and-mean":
-        return torch.cat([output[:, 0], output[:, prefix_tokens:].mean(1)], dim=-1)
-    if pooling == "map":
-        (last,) = output
-        features: Tensor = last.mean((2, 3))
-        return features
-    valid = did_you_mean(pooling, ["token", "token-and-mean", "map"])
-    raise InputError(f"there is no pooling '{pooling}'{valid}")
+    if pooling not in _POOLINGS:
+        raise InputError(f"there is no pooling '{pooling}'{did_you_mean(pooling, list(_POOLINGS))}")
+    return _POOLINGS[pooling](output, prefix_tokens)
 
 
 def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, Any]:

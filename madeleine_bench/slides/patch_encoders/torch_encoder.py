@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -149,17 +148,39 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: there is no such weights file")
     if path.suffix not in (".safetensors", *_TORCH_FILES):
         raise InputError(f"{path}: expected a weights file .safetensors, {', '.join(_TORCH_FILES)}")
-    found = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+    content = _read_content(path)
     for wrapper in _WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
             break
-    if not isinstance(found, Mapping) or not found:
-        raise InputError(f"{path}: expected tensors by name, found {type(found).__name__}")
-    for name, value in found.items():
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: expected tensors by name, found {type(content).__name__}")
+    for name, value in content.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{path}: '{name}' is no tensor but {type(value).__name__}")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _read_content(path: Path) -> Any:
+    is_plain = path.suffix == ".safetensors"
+    try:
+        if is_plain:
+            return load_file(path)
+        # Only with weights_only: a pickle may run any code, and weights come from third parties.
+        with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises almost anything
+        if type(error).__name__ == "UnpicklingError":
+            raise InputError(
+                f"{path}: refused: it holds more than tensors, and reading it could run code; "
+                "save the state dict alone, or as .safetensors"
+            ) from error
+        check_readable(path, error)
+        kind = "safetensors" if is_plain else "a torch weights file"
+        raise InputError(
+            f"{path}: cannot be read as {kind}: it is damaged or of another format; download it "
+            "again"
+        ) from error
 
 
 def fit_state(
@@ -176,13 +197,13 @@ def fit_state(
     Raises:
         InputError: a tensor is missing, misshapen or unknown; the first one is named.
     """
-    own = {n: value for n, value in model.state_dict().items() if not n.endswith(_COUNTER)}
+    expected = {n: value for n, value in model.state_dict().items() if not n.endswith(_COUNTER)}
     kept = {
         name: value
         for name, value in state.items()
         if not name.startswith(ignored) and not name.endswith(_COUNTER)
     }
-    for name, value in own.items():
+    for name, value in expected.items():
         if name not in kept:
             hint = f"; the file begins with '{next(iter(state))}'"
             raise InputError(f"{path}: the tensor '{name}' of the model is missing{hint}")
@@ -191,37 +212,8 @@ def fit_state(
                 f"{path}: the tensor '{name}' has shape {tuple(kept[name].shape)}; the model "
                 f"expects {tuple(value.shape)}"
             )
-    if unknown := next((name for name in kept if name not in own), None):
+    if unknown := next((name for name in kept if name not in expected), None):
         raise InputError(
             f"{path}: the model has no tensor '{unknown}'; are these weights of another model?"
         )
     model.load_state_dict(kept, strict=False)
-
-
-def _safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        check_readable(path, error)
-        raise InputError(
-            f"{path}: cannot be read as safetensors: it is damaged or of another format; download "
-            "it again"
-        ) from error
-
-
-def _torch_file(path: Path) -> Any:
-    # Only with weights_only: a pickle may run any code, and weights come from third parties.
-    try:
-        with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises almost anything
-        if type(error).__name__ == "UnpicklingError":
-            raise InputError(
-                f"{path}: refused: it holds more than tensors, and reading it could run code; "
-                "save the state dict alone, or as .safetensors"
-            ) from error
-        check_readable(path, error)
-        raise InputError(
-            f"{path}: cannot be read as a torch weights file: it is damaged or of another format; "
-            "download it again"
-        ) from error

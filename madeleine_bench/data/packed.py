@@ -1,0 +1,437 @@
+"""The packed store: all bags of a cohort in safetensors files whose rows are memory-mapped.
+
+    <store>/features-<hash>-0000.safetensors   of each slide `features/<id>`, patch x dim, and
+                                               `coords/<id>` where its bag has any
+    <store>/index.json                         what lies where, and hashes of it; written last
+    <store>/checked.json                       when a full check of these files has passed
+
+Slides lie by slide id, one behind the other, so that the features of a file are one matrix: a
+sample of a slide's patches is read at the speed of memory, and the whole store can be put on a GPU
+in one pass. Numbers are float16, or bfloat16 as its 16 bits (U16): numpy has no bfloat16.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable, write_text
+from madeleine_bench.hashing import file_fingerprint, hash_bytes
+from madeleine_bench.types import Progress, Silence
+
+if TYPE_CHECKING:
+    import torch
+
+PackedDtype = Literal["float16", "bfloat16"]
+FORMAT, VERSION = "madeleine-bench packed store", 2
+INDEX, CHECKED = "index.json", "checked.json"
+PARTS = "features-*-*.safetensors"
+ITEM_BYTES = 2
+_EARLIER = ("index.parquet", "packing.jsonl")  # files of a store of an earlier release
+_HASH = ', "hash": "'  # ends the index, with the hash of all before it
+_THREADS = 8
+
+
+class DamagedStore(InputError):
+    """Files of a store are not what was packed; packing the cohort again repairs them."""
+
+
+def disk_dtype(dtype: PackedDtype) -> np.dtype[Any]:
+    """Return the numpy type of packed rows: float16, or uint16 that holds the bits of bfloat16."""
+    return np.dtype(np.float16 if dtype == "float16" else np.uint16)
+
+
+def packed_rows(features: NDArray[Any], dtype: PackedDtype) -> NDArray[Any]:
+    """Return features as they are stored, patch x dim in one piece, rounded to nearest, ties even.
+
+    Args:
+        features: patch x dim, finite and within the range of `dtype`.
+        dtype: of the store.
+    """
+    if dtype == "float16":
+        return np.ascontiguousarray(features, dtype=np.float16)
+    bits = np.ascontiguousarray(features, dtype=np.float32).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded: NDArray[Any] = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+    return rounded
+
+
+def read_rows(rows: NDArray[Any], dtype: PackedDtype) -> NDArray[np.floating]:
+    """Return stored rows as numbers: float16 as they lie, bfloat16 as float32."""
+    if dtype == "float16":
+        return rows
+    return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+class PackedSlide(NamedTuple):  # there may be a million, and these are made fast
+    """One slide of a store.
+
+    Attributes:
+        slide_id: of the slide.
+        case_id: of its case.
+        stain: of the slide.
+        patches: number of patches.
+        sha256: of its rows and then its coords, as they lie on the disk.
+        source_key: content key of the bag that was packed.
+        rounded: whether the numbers stored are not those of the bag.
+        coords_dtype: of its coords; "" where the bag has none.
+        magnification: of its patches, or None (not stated).
+        patch_size: of its patches, or None (not stated).
+        patch_size_level0: of its patches, or None (not stated).
+        part: number of the file.
+        begin: the byte of the file at which its rows begin.
+        coords_begin: the byte at which its coords begin.
+    """
+
+    slide_id: str
+    case_id: str
+    stain: str
+    patches: int
+    sha256: str = ""
+    source_key: str = ""
+    rounded: bool = False
+    coords_dtype: str = ""
+    magnification: float | None = None
+    patch_size: int | None = None
+    patch_size_level0: int | None = None
+    part: int = 0
+    begin: int = 0
+    coords_begin: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore:
+    """The bags of a cohort, as the index of a store has them, memory-mapped by `open_store`.
+
+    Attributes:
+        path: the folder.
+        cohort_id: id of the cohort.
+        source: "phantom" or "local".
+        variant: "" or what sets a phantom apart from the declared one.
+        content: hash of what was packed; equal for equal bags of equal slides in one dtype.
+        missing: slides of the cohort without a bag, sorted.
+        patch_encoder: that made the features, or None (unknown).
+        dim: number of dimensions of a patch.
+        dtype: of the numbers.
+        parts: name and bytes of each file, in the order of their slides.
+        slides: sorted by slide id.
+        shards: for each file patch x dim, read-only, float16, or uint16 that holds the bits of
+            bfloat16; empty where nothing is mapped.
+    """
+
+    path: Path
+    cohort_id: str
+    source: str
+    variant: str
+    content: str
+    missing: Sequence[str] = field(repr=False)
+    patch_encoder: str | None
+    dim: int
+    dtype: PackedDtype
+    parts: Sequence[tuple[str, int]] = field(repr=False)
+    slides: list[PackedSlide] = field(repr=False)
+    shards: Sequence[NDArray[Any]] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of slides."""
+        return len(self.slides)
+
+    @cached_property
+    def slide_ids(self) -> tuple[str, ...]:
+        """The id of each slide, sorted."""
+        return tuple(slide.slide_id for slide in self.slides)
+
+    @cached_property
+    def case_ids(self) -> tuple[str, ...]:
+        """The case of each slide."""
+        return tuple(slide.case_id for slide in self.slides)
+
+    @cached_property
+    def stains(self) -> tuple[str, ...]:
+        """The stain of each slide."""
+        return tuple(slide.stain for slide in self.slides)
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """Slide + 1: slide i has the rows from `offsets[i]` to `offsets[i + 1]` of all shards."""
+        return np.cumsum([0, *(slide.patches for slide in self.slides)], dtype=np.int64)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of patches of each slide."""
+        return np.diff(self.offsets)
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of all slides."""
+        return int(self.offsets[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all rows."""
+        return ITEM_BYTES * self.patches * self.dim
+
+    def rows(self, slide_index: int) -> slice:
+        """Return the rows of a slide, counted through all shards."""
+        return slice(int(self.offsets[slide_index]), int(self.offsets[slide_index + 1]))
+
+    def bag(self, slide_index: int) -> NDArray[Any]:
+        """Return the rows of a slide as they lie in its shard, patch x dim, nothing copied."""
+        rows = self.rows(slide_index)
+        shard = int(np.searchsorted(self._begins, rows.start, side="right")) - 1
+        begin = int(self._begins[shard])
+        return self.shards[shard][rows.start - begin : rows.stop - begin]
+
+    def numbers(self, rows: NDArray[Any]) -> NDArray[np.floating]:
+        """Return rows of `bag` as numbers of numpy: float16 as they lie, bfloat16 as float32."""
+        return read_rows(rows, self.dtype)
+
+    def tensor(self, rows: NDArray[Any]) -> "torch.Tensor":
+        """Return rows taken from `bag` as a tensor of the store's dtype; memory is shared.
+
+        Args:
+            rows: writable, so a copy of rows, as PyTorch has no read-only tensors.
+        """
+        import torch
+
+        tensor = torch.from_numpy(rows)
+        return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
+
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """The first row of each shard, counted through all of them."""
+        return np.cumsum([0, *(len(shard) for shard in self.shards[:-1])], dtype=np.int64)
+
+    @property
+    def files(self) -> list[Path]:
+        """The paths of the files with the rows."""
+        return [self.path / name for name, _ in self.parts]
+
+    @property
+    def repair(self) -> str:
+        """What to do about damage: packing writes the damaged files again and keeps the rest."""
+        return f"To repair it from the bags: mbench data pack {self.cohort_id} --out {self.path}"
+
+    def content_key(self, slide: PackedSlide) -> str:
+        """Return the key of a slide's numbers: that of the bag packed, or another if rounded."""
+        return f"{slide.source_key}:{self.dtype}" if slide.rounded else slide.source_key
+
+    def read(self, slide: PackedSlide) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return rows and coords of a slide, checked by their hash.
+
+        No memory map is used, as a fault of the disk would then end the process.
+
+        Raises:
+            DamagedStore: they are not what was packed; the message has slide, file and command.
+        """
+        path, coords = self.path / self.parts[slide.part][0], None
+        try:
+            size = slide.patches * self.dim
+            rows = np.fromfile(path, disk_dtype(self.dtype), size, offset=slide.begin)
+            if slide.coords_dtype:
+                size = 2 * slide.patches
+                coords = np.fromfile(path, slide.coords_dtype, size, offset=slide.coords_begin)
+            damage = "" if slide_hash(rows, coords) == slide.sha256 else "is not what was packed"
+        except OSError as error:
+            damage = f"cannot be read: {error.strerror or error}"
+        if damage:
+            raise DamagedStore(f"{path}: slide '{slide.slide_id}' {damage}. {self.repair}")
+        return rows.reshape(-1, self.dim), None if coords is None else coords.reshape(-1, 2)
+
+
+_HEAD = [one.name for one in fields(FeatureStore) if one.name not in ("path", "slides", "shards")]
+
+
+def slide_hash(rows: NDArray[Any], coords: NDArray[Any] | None) -> str:
+    """Return the SHA-256 of a slide's rows and coords."""
+    digest = hashlib.sha256(rows.data)
+    if coords is not None:
+        digest.update(coords.data)
+    return digest.hexdigest()
+
+
+def is_packed_store(folder: Path) -> bool:
+    """Return whether a folder holds a packed store, whole or not yet, or of an earlier release."""
+    return (folder / INDEX).is_file() or _has_parts(folder) or is_earlier_store(folder)
+
+
+def is_earlier_store(folder: Path) -> bool:
+    """Return whether a folder holds a packed store of an earlier release."""
+    return any((folder / name).is_file() for name in _EARLIER)
+
+
+def write_index(store: FeatureStore) -> None:
+    """Write the index, which makes the folder a store.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    document = {name: getattr(store, name) for name in _HEAD}
+    document |= {"format": FORMAT, "version": VERSION, "slides": columns_of(store.slides)}
+    text = json.dumps(document).removesuffix("}")
+    write_text(store.path / INDEX, f'{text}{_HASH}{hash_bytes(text.encode())}"}}\n')
+
+
+def columns_of(slides: Sequence[PackedSlide]) -> dict[str, list[Any]]:
+    """Return slides by column, which takes less room in JSON than a mapping for each slide."""
+    return dict(zip(PackedSlide._fields, map(list, zip(*slides, strict=True)), strict=True))
+
+
+def slides_of(columns: Mapping[str, list[Any]]) -> list[PackedSlide]:
+    """Return the slides of columns."""
+    values = (columns[name] for name in PackedSlide._fields)
+    return [PackedSlide._make(row) for row in zip(*values, strict=True)]
+
+
+def read_index(folder: Path) -> FeatureStore:
+    """Return a store as its index has it, which is checked against its hash; nothing is mapped.
+
+    Raises:
+        InputError: there is none, or it is damaged, of another format or of another version.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise InputError(_no_store(folder))
+    try:
+        content = path.read_bytes()
+        document = json.loads(content)
+        if document["format"] != FORMAT:
+            raise ValueError("its format is another")
+        version = document["version"]
+        intact = document["hash"] == hash_bytes(content[: content.rindex(_HASH.encode())])
+    except (OSError, MemoryError, RecursionError, LookupError, TypeError, ValueError) as error:
+        check_readable(path, error)
+        raise InputError(
+            f"{path} is damaged or is no index of a packed store; mbench data pack makes one"
+        ) from error
+    if version != VERSION:
+        raise InputError(f"{path} is of version {version}; this release reads version {VERSION}")
+    if not intact:
+        raise InputError(f"{path} is damaged: it is not what was written (its hash differs)")
+    head = {name: document[name] for name in _HEAD} | {"missing": tuple(document["missing"])}
+    return FeatureStore(folder, slides=slides_of(document["slides"]), **head)
+
+
+def _no_store(folder: Path) -> str:
+    again = f"mbench data pack COHORT --out {folder}"
+    if folder.is_file():
+        return f"{folder} is a file; a packed store is a folder. mbench data pack COHORT makes one"
+    if is_earlier_store(folder):
+        return (
+            f"{folder} is a packed store of an earlier release, which this one does not read. "
+            f"Remove the folder and pack the cohort again: {again}"
+        )
+    if _has_parts(folder):
+        return f"{folder}: packing has not ended; the same mbench data pack goes on from there"
+    return f"no packed store {folder} (no {INDEX} in it); {again} makes one"
+
+
+def _has_parts(folder: Path) -> bool:
+    return any(folder.glob(PARTS))
+
+
+def open_store(
+    path: Path, *, verify: bool | None = None, progress: Progress | None = None
+) -> FeatureStore:
+    """Return a packed store, checked, its rows memory-mapped.
+
+    Args:
+        path: its folder.
+        verify: whether the SHA-256 of every slide is checked: None where no such check is
+            remembered since the files were last touched, True always, False never. Index and
+            sizes of files are always checked.
+        progress: told of the slides checked.
+
+    Raises:
+        InputError: there is no store, or its index cannot be used.
+        DamagedStore: a file is absent, of another size, or not what was packed; the message names
+            slide and file, and the command that repairs them.
+    """
+    store = read_index(path)
+    check_sizes(store)
+    if verify or (verify is None and not _is_remembered(store)):
+        states = _file_states(store)  # as they are before the check
+        _check_slides(store, progress or Silence())
+        remember(store, states)
+    return replace(store, shards=tuple(_memory_maps(store)))
+
+
+def _memory_maps(store: FeatureStore) -> Iterator[NDArray[Any]]:
+    parts = groupby(store.slides, lambda slide: slide.part)
+    for file, (_, members) in zip(store.files, parts, strict=True):
+        slides = list(members)
+        shape = (sum(slide.patches for slide in slides), store.dim)
+        try:
+            rows = np.memmap(file, disk_dtype(store.dtype), "r", slides[0].begin, shape)
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+        yield np.asarray(rows)  # slices of numpy's memmap class take several times longer to make
+
+
+def check_sizes(store: FeatureStore) -> None:
+    """Check that every file is there and has its size.
+
+    Raises:
+        DamagedStore: one has not.
+    """
+    for path, (_, expected) in zip(store.files, store.parts, strict=True):
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DamagedStore(f"{path}: {error.strerror}. {store.repair}") from error
+        if size != expected:
+            what = "cut short" if size < expected else "longer than what was packed"
+            raise DamagedStore(
+                f"{path} is {what}, or of another store: it has {size} bytes, the index of "
+                f"{store.path} says {expected}. {store.repair}"
+            )
+
+
+def _check_slides(store: FeatureStore, progress: Progress) -> None:
+    """Check the SHA-256 of every slide; files are read by several threads.
+
+    Raises:
+        DamagedStore: a slide is not what was packed.
+    """
+    progress.phase(f"check {store.cohort_id}", len(store))
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        for _, members in groupby(store.slides, lambda slide: slide.part):  # few wait at a time
+            slides = list(members)
+            for slide, _ in zip(slides, threads.map(store.read, slides), strict=True):
+                progress.advance(slide.slide_id)
+
+
+def remember(store: FeatureStore, states: Mapping[str, str] | None = None) -> None:
+    """Note that a full check has passed, where the folder is writable.
+
+    Args:
+        store: the store.
+        states: of its files before the check; None takes them as they are now.
+    """
+    with contextlib.suppress(InputError):  # a folder one may only read is checked each time
+        write_text(store.path / CHECKED, json.dumps(states or _file_states(store)) + "\n")
+
+
+def _is_remembered(store: FeatureStore) -> bool:
+    """Return whether a full check has passed and no file has been touched since."""
+    try:
+        noted = json.loads((store.path / CHECKED).read_text(encoding="utf-8"))
+        return bool(noted == _file_states(store))
+    except (OSError, ValueError):
+        return False
+
+
+def _file_states(store: FeatureStore) -> dict[str, str]:
+    """Return what tells one state of each file of a store from another."""
+    return {path.name: file_fingerprint(path) for path in (store.path / INDEX, *store.files)}

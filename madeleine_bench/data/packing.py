@@ -1,0 +1,445 @@
+"""Packing: every bag of a cohort read once, its rows written to a packed store.
+
+Killed at any time, the same call goes on: a file of the store is renamed into place once it is
+whole, and says in its metadata which slides it holds, so that whole files are checked and kept and
+the others written. Every file is read back. The index comes last.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from madeleine_bench.data.bag_sources import PackedBags
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.packed import (
+    FORMAT,
+    INDEX,
+    PARTS,
+    DamagedStore,
+    FeatureStore,
+    PackedDtype,
+    PackedSlide,
+    columns_of,
+    is_earlier_store,
+    is_packed_store,
+    open_store,
+    packed_rows,
+    read_index,
+    read_rows,
+    remember,
+    slide_hash,
+    slides_of,
+    write_index,
+)
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.files import replacing, sole_writer
+from madeleine_bench.hashing import canonical_json, hash_json
+from madeleine_bench.types import Bag, CohortData, Progress, Silence, board_name
+
+_KEY = "madeleine_bench"  # of a file's metadata; the only one, as several have no order
+PART_BYTES = 10**9  # held in memory while it is packed
+_STATED = ("content", "dim", "patch_encoder")  # in the metadata of a file, besides its slides
+_SHOWN, _LISTED = 3, 10
+_ADVICE = "One cohort has one patch encoder: extract the features of one of them again"
+# The smallest normal and the largest finite number of each.
+_RANGES: dict[PackedDtype, tuple[float, float]] = {
+    "float16": (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)),
+    "bfloat16": (2.0**-126, (2.0 - 2.0**-7) * 2.0**127),
+}
+
+
+def pack_cohort(
+    data: CohortData,
+    path: Path,
+    progress: Progress | None = None,
+    *,
+    dtype: PackedDtype | None = "float16",
+    part_bytes: int = PART_BYTES,
+) -> FeatureStore:
+    """Return the store of a cohort, packed into the folder `path` unless it lies there already.
+
+    Slides without a bag are left out and named in `missing`. A store of the cohort as it was before
+    is replaced once the new one is whole; damaged files of a store are written again. Nothing else
+    is touched.
+
+    Args:
+        data: the cohort.
+        path: the folder.
+        progress: told of every slide that is packed and read back.
+        dtype: of the rows; None takes that of the store that is there, or float16.
+        part_bytes: the most that the rows of one file take, unless it holds a single slide; the
+            file being written is held in memory.
+
+    Raises:
+        InputError: `path` holds something else, is being written by another process, or cannot be
+            written; no slide has a bag, a bag is broken, empty, not finite or out of the range of
+            `dtype`, two slides differ in width or patch encoder; or a bag changed meanwhile.
+    """
+    progress = progress or Silence()
+    before = _index_in(path, data.cohort_id)
+    if before is not None and any(stale_reasons(before, data, dtype)):
+        before = None
+    if before is not None:
+        try:
+            return open_store(path, progress=progress)
+        except DamagedStore as error:
+            progress.say(str(error))
+    no_bag = data.no_bag
+    slide_ids = [slide for slide in data.slides["slide_id"] if slide not in no_bag]
+    if not slide_ids:
+        raise InputError(f"no slide of cohort {data.cohort_id} has a bag; there is nothing to pack")
+    with sole_writer(path):
+        packing = _Packing(data, path, progress, dtype or "float16", before)
+        progress.phase(f"pack {data.cohort_id}", len(slide_ids))
+        while todo := slide_ids[len(packing.store) :]:
+            if not packing.keep(todo):
+                packing.write(todo, part_bytes)
+                packing.keep(todo, strict=True)
+        packing.publish()
+        return open_store(path, verify=False)
+
+
+class _Packing:
+    """A store being packed.
+
+    Attributes:
+        store: the files that are whole, and their slides.
+    """
+
+    def __init__(
+        self,
+        data: CohortData,
+        path: Path,
+        progress: Progress,
+        dtype: PackedDtype,
+        damaged: FeatureStore | None,
+    ) -> None:
+        self._data, self._progress = data, progress
+        self._ahead: dict[str, Bag] = {}  # read, and too large for the file before it
+        self.store = FeatureStore(
+            path=path,
+            cohort_id=data.cohort_id,
+            source=data.source,
+            variant=data.variant,
+            content=damaged.content if damaged else content_hash(data, dtype),
+            missing=tuple(sorted(set(data.slides["slide_id"]) & data.no_bag)),
+            patch_encoder=None,
+            dim=0,
+            dtype=damaged.dtype if damaged else dtype,
+            parts=[],
+            slides=[],
+        )
+
+    def keep(self, todo: list[str], *, strict: bool = False) -> bool:
+        """Take on the next file if it is there, whole, and holds the next slides.
+
+        Args:
+            todo: the slides that are not packed yet.
+            strict: whether it has just been written.
+
+        Raises:
+            InputError: it has just been written, and is not whole.
+        """
+        path = self._next_file
+        try:
+            part = self._part(path)
+            ids = [slide.slide_id for slide in part.slides]
+            if part.content != self.store.content or not ids or ids != todo[: len(ids)]:
+                raise ValueError("it holds other slides")
+            for slide in part.slides:
+                part.read(slide)
+        except (OSError, SafetensorError, InputError, LookupError, TypeError, ValueError) as error:
+            if strict:
+                raise InputError(f"{path} is not what was written ({error})") from error
+            return False
+        self.store.slides.extend(part.slides)
+        self.store = replace(part, slides=self.store.slides)
+        for slide_id in ids:
+            self._progress.advance(slide_id)
+        return True
+
+    def write(self, todo: list[str], part_bytes: int) -> None:
+        """Read the next bags and write them to a file.
+
+        Raises:
+            InputError: a bag cannot be packed, or the folder cannot be written.
+        """
+        tensors: dict[str, NDArray[Any]] = {}
+        slides: list[PackedSlide] = []
+        size = 0
+        try:
+            for slide_id in todo:
+                bag = self._ahead.pop(slide_id, None) or self._data.read_bag(slide_id)
+                self._check(bag, todo[0])
+                rows, coords = packed_rows(bag.features, self.store.dtype), bag.coords
+                size += rows.nbytes
+                if slides and size > part_bytes:
+                    self._ahead = {slide_id: bag}
+                    break
+                tensors[f"features/{slide_id}"] = rows
+                if coords is not None:
+                    tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords)
+                slides.append(self._described(bag, rows, coords))
+        finally:  # what is sound is kept, whatever the next bag is
+            if slides:
+                self._save(tensors, slides)
+
+    def _save(self, tensors: dict[str, NDArray[Any]], slides: list[PackedSlide]) -> None:
+        path = self._next_file
+        stated = {name: getattr(self.store, name) for name in _STATED}
+        stated["slides"] = columns_of(slides)
+        metadata = {_KEY: json.dumps(stated | {"hash": hash_json(stated)})}
+        try:
+            with replacing(path) as temporary:
+                save_file(tensors, temporary, metadata)
+        except (InputError, SafetensorError) as error:
+            raise InputError(
+                f"{path} cannot be written ({error}). What is packed is kept; the same command "
+                "goes on from there"
+            ) from error
+
+    def publish(self) -> None:
+        """Write the index, and remove the files of the store before it.
+
+        Raises:
+            InputError: the cohort is no longer what was packed.
+        """
+        store, data = self.store, self._data
+        if changed := list(islice(stale_reasons(store, data), _SHOWN)):
+            raise InputError(
+                f"cohort {data.cohort_id} changed while it was packed: {'; '.join(changed)}. "
+                "Pack it again once nothing writes to it"
+            )
+        write_index(store)
+        remember(store)
+        for path in set(store.path.glob(PARTS)).difference(store.files):
+            path.unlink()
+
+    @property
+    def _next_file(self) -> Path:
+        # Two stores share no file, so that one stays whole until the next one is.
+        name = f"features-{self.store.content[:8]}-{len(self.store.parts):04d}.safetensors"
+        return self.store.path / name
+
+    def _part(self, path: Path) -> FeatureStore:
+        """Return the store with one more file, and of the slides those of this file alone."""
+        with safe_open(path, "np") as part:  # which checks the header against the size of the file
+            stated = json.loads(part.metadata()[_KEY])
+        if stated.pop("hash") != hash_json(stated):
+            raise ValueError("the metadata is not what was written")
+        with path.open("rb") as handle:
+            begin = 8 + int.from_bytes(handle.read(8), "little")
+            tensors = json.loads(handle.read(begin - 8))
+        del tensors["__metadata__"]
+        begins = {name: begin + one["data_offsets"][0] for name, one in tensors.items()}
+        number, parts = len(self.store.parts), [*self.store.parts, (path.name, path.stat().st_size)]
+        slides = [
+            slide._replace(
+                part=number,
+                begin=begins[f"features/{slide.slide_id}"],
+                coords_begin=begins.get(f"coords/{slide.slide_id}", 0),
+            )
+            for slide in slides_of(stated.pop("slides"))
+        ]
+        return replace(self.store, **stated, parts=parts, slides=slides)
+
+    def _described(self, bag: Bag, rows: NDArray[Any], coords: NDArray[Any] | None) -> PackedSlide:
+        return PackedSlide(
+            slide_id=bag.slide_id,
+            case_id=bag.case_id,
+            stain=bag.stain,
+            patches=len(rows),
+            sha256=slide_hash(rows, coords),
+            source_key=self._data.content_key(bag.slide_id),
+            rounded=not np.array_equal(read_rows(rows, self.store.dtype), bag.features),
+            coords_dtype="" if coords is None else coords.dtype.str,
+            magnification=bag.magnification,
+            patch_size=bag.patch_size,
+            patch_size_level0=bag.patch_size_level0,
+        )
+
+    def _check(self, bag: Bag, first: str) -> None:
+        """Check that a bag fits the store: of one width and patch encoder, finite, in its range.
+
+        Raises:
+            InputError: it does not.
+        """
+        store, shape = self.store, bag.features.shape
+        where = f"cohort {store.cohort_id}, slide '{bag.slide_id}'"
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(f"{where}: its bag is empty (shape {shape}); extract it again")
+        # Extremes are NaN where any number is; two passes are cheaper than a mask of every number,
+        # and in float32, which processors compare, than in float16, which they do not.
+        numbers = bag.features.astype(np.float32, copy=False)
+        low, high = float(numbers.min()), float(numbers.max())
+        if not np.isfinite([low, high]).all():
+            raise InputError(f"{where}: its features hold NaN or infinity; extract them again")
+        smallest, largest = _RANGES[store.dtype]
+        extreme = max(-low, high)
+        if extreme > largest or 0.0 < extreme < smallest:
+            raise InputError(
+                f"{where}: its largest feature is {extreme:g} in size, outside the range of the "
+                f"store's {store.dtype} ({smallest:.1g} to {largest:g}); scale the features of the "
+                "whole cohort by one factor"
+            )
+        if not store.dim:
+            self.store = replace(store, dim=shape[1], patch_encoder=bag.patch_encoder)
+            return
+        first = store.slides[0].slide_id if store.slides else first
+        if shape[1] != store.dim:
+            raise InputError(
+                f"{where} has patches of {shape[1]} dimensions, slide '{first}' of {store.dim}. "
+                f"{_ADVICE}"
+            )
+        if bag.patch_encoder != store.patch_encoder:
+            raise InputError(
+                f"{where} was made by patch encoder '{bag.patch_encoder}', slide '{first}' by "
+                f"'{store.patch_encoder}'. {_ADVICE}"
+            )
+
+
+def _index_in(path: Path, cohort_id: str) -> FeatureStore | None:
+    """Return the index in a folder, if any; refuse what is no store of the cohort."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"cannot write to {path}: it is a file; a packed store is a folder")
+    if not (path / INDEX).is_file():
+        if is_earlier_store(path):
+            read_index(path)  # says so
+        if path.is_dir() and not is_packed_store(path):
+            others = (one.name for one in path.iterdir() if not one.name.startswith("."))
+            if (other := min(others, default=None)) is not None:
+                raise InputError(
+                    f"{path} is no packed store, it holds {other}. Remove it, or choose another "
+                    "place"
+                )
+        return None
+    try:
+        index = read_index(path)
+    except InputError as error:
+        raise InputError(f"{error}. Remove {path}, or choose another place") from error
+    if index.cohort_id != cohort_id:
+        raise InputError(
+            f"{path} is the packed store of cohort {index.cohort_id}, not of {cohort_id}. "
+            "Remove it, or choose another place"
+        )
+    return index
+
+
+def packed_folder(data: CohortData, results: Path, dtype: PackedDtype = "float16") -> Path:
+    """Return the folder of the packed store of a cohort, which may not be there yet.
+
+    The store that the cohort is read from, if it has exactly the slides of the cohort's table;
+    else one among the results, where `run` and `pretrain` look for float16.
+
+    Args:
+        data: the cohort.
+        results: folder of the results.
+        dtype: of the rows.
+    """
+    bags = data.bags if isinstance(data, LocalCohort) else None
+    if isinstance(bags, PackedBags) and not any(stale_reasons(bags.store, data)):
+        return bags.path
+    name = data.cohort_id if dtype == "float16" else f"{data.cohort_id}-{dtype}"
+    return results / "features" / board_name(data.source, data.variant) / name
+
+
+def verify_store(data: CohortData, path: Path, progress: Progress) -> FeatureStore:
+    """Return a store of which every slide is what was packed, and what the cohort is now.
+
+    Raises:
+        InputError: there is no store.
+        CheckFailed: it is damaged, or the cohort has changed since it was packed.
+    """
+    try:
+        store = open_store(path, verify=True, progress=progress)
+    except DamagedStore as error:
+        raise CheckFailed(str(error)) from error
+    if changed := list(islice(stale_reasons(store, data), _LISTED + 1)):
+        lines = [*changed[:_LISTED], *["and more"] * (len(changed) > _LISTED)]
+        raise CheckFailed(
+            f"{path} is whole, and no more that of the cohort; mbench data pack {data.cohort_id} "
+            f"--out {path} packs it again:\n  " + "\n  ".join(lines)
+        )
+    return store
+
+
+def describe(store: FeatureStore) -> str:
+    """Return what a store holds, in a line."""
+    phantom = "PHANTOM " if store.source == "phantom" else ""
+    count = len(store.parts)
+    missing = f", {len(store.missing)} slides without a bag left out" if store.missing else ""
+    return (
+        f"{phantom}{store.cohort_id}: {len(store)} slides, {store.patches} patches x {store.dim} "
+        f"{store.dtype} ({store.nbytes / 1e9:.3g} GB in {count} file{'s' * (count > 1)}) in "
+        f"{store.path}{missing}"
+    )
+
+
+def content_hash(data: CohortData, dtype: PackedDtype = "float16") -> str:
+    """Return the hash of all bags of a cohort and of what is known of their slides.
+
+    Raises:
+        InputError: a feature file cannot be read.
+    """
+    # The number is that of the first form of a store: equal bags keep their hash.
+    head = [FORMAT, 1, dtype, data.cohort_id, data.source, data.variant]
+    digest = hashlib.sha256(canonical_json(head).encode())
+    columns = data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False)
+    no_bag = data.no_bag
+    for slide_id, case_id, stain in columns:
+        key = None if slide_id in no_bag else data.content_key(slide_id)
+        digest.update(canonical_json([slide_id, case_id, stain, key]).encode())
+    return digest.hexdigest()
+
+
+def stale_reasons(
+    index: FeatureStore, data: CohortData, dtype: PackedDtype | None = None
+) -> Iterator[str]:
+    """Yield in what a store is not that of a cohort as it is now; nothing where it is.
+
+    Args:
+        index: of the store.
+        data: the cohort; it may be read from this very store.
+        dtype: what bags are to be rounded to; None takes what the store has. A store that holds
+            the numbers of the bags as they are may have any, such as one they are read from.
+
+    Raises:
+        InputError: a feature file cannot be read.
+    """
+    for what in ("cohort_id", "source", "variant"):
+        packed, now = getattr(index, what), getattr(data, what)
+        if packed != now:
+            yield f"{what.removesuffix('_id')} '{packed}' was packed, it is '{now}' now"
+    slides = {slide.slide_id: slide for slide in index.slides}
+    missing, no_bag, rounded = set(index.missing), data.no_bag, False
+    for name, case, stain in data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False):
+        slide, was_missing = slides.pop(name, None), name in missing
+        missing.discard(name)
+        if name in no_bag:
+            if slide is not None:
+                yield f"slide '{name}' has no bag any more"
+            elif not was_missing:
+                yield f"slide '{name}' is new, without a bag"
+        elif slide is None:
+            yield f"slide '{name}' has a bag and was not packed"
+        else:
+            for what, before, now in (("case", slide.case_id, case), ("stain", slide.stain, stain)):
+                if before != now:
+                    yield f"slide '{name}' was packed as {what} {before}, it is {now} now"
+            key = data.content_key(name)
+            if key not in (slide.source_key, index.content_key(slide)):
+                yield f"slide '{name}': its bag has changed since it was packed"
+            rounded |= key != index.content_key(slide)
+    for name in (*slides, *sorted(missing)):
+        yield f"slide '{name}' is no more in the table of the cohort"
+    if rounded and dtype not in (None, index.dtype):
+        yield f"its numbers are {index.dtype}, wanted is {dtype}"

@@ -1,1 +1,0 @@
-"""The regression gate: what is compared, with what, and what the verdicts mean."""

@@ -1,0 +1,384 @@
+"""One pass of the regression gate: score the suite, compare, report, and renew the baseline.
+
+The committed baseline is a results folder and the golden values.
+
+records/  predictions/   as in any results folder, one record a cell
+cells.json               record id of each cell, so that a record that was deleted is missed
+scorers.json             golden values of the protocols
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from madeleine_bench.errors import CheckFailed, InputError, MbenchError
+from madeleine_bench.files import write_bytes, write_text
+from madeleine_bench.leaderboard.regression import (
+    EXPLAINABLE,
+    VERDICTS,
+    Explanations,
+    RegressionCheck,
+    RegressionFinding,
+    SuiteCell,
+    SuiteRun,
+    SuiteSpec,
+    cells_of,
+    compare,
+    read_explanations,
+    read_suite,
+    records_by_cell,
+)
+from madeleine_bench.leaderboard.regression_golden import (
+    SCORERS_FILE,
+    Golden,
+    golden_cases,
+    golden_text,
+    judge_scorers,
+    read_golden,
+)
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.resources import resource_folder
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.workspace import Workspace
+
+JUNIT_FILE = "regress.xml"
+CELLS_FILE = "cells.json"
+_CONTENT = {"records", "predictions", CELLS_FILE, SCORERS_FILE}
+# What helps to understand other bytes. Nothing that names a machine, a person or a folder.
+_PROVENANCE = ("created", "python", "packages", "blas", "cpu", "threads", "commit", "dirty")
+_KEPT = ("same", "noise")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Scores one run of a suite again; returns what failed ("encoder on task or cohort") and why.
+Score = Callable[[SuiteSpec, SuiteRun], Sequence[tuple[str, str]]]
+
+
+def regress(
+    workspace: Workspace,
+    suite_path: Path | None = None,
+    baseline: Path | None = None,
+    score: Score | None = None,
+    update: bool = False,
+) -> Report:
+    """Return what changed since a baseline; its text `JUNIT_FILE` is JUnit XML.
+
+    Nothing is taken from an earlier run: what a run reuses is found by its inputs, and a change of
+    the code that scores is none of them.
+
+    Args:
+        workspace: where results are made, with the catalogue.
+        suite_path: what is scored; None takes the suite that ships.
+        baseline: what it is compared with; None takes "baseline" beside the suite.
+        score: scores a run of the suite again; None judges the records that are there.
+        update: renew the baseline with all that is explained.
+
+    Raises:
+        InputError: suite, baseline or results cannot be used.
+    """
+    path = suite_path or resource_folder("leaderboard") / "regression" / "suite.yaml"
+    folder, reasons = baseline or path.parent / "baseline", path.parent / "explanations.yaml"
+    if update and suite_path is None and "_resources" in folder.parts:
+        raise InputError(
+            f"{folder} is part of an installation; renew it in a checkout, or keep a suite and a "
+            "baseline of your own: --suite FILE (docs/regression.md)"
+        )
+    suite, catalogue = read_suite(path), workspace.tasks()
+    explanations, cells = read_explanations(reasons), cells_of(suite, catalogue)
+    exists = has_baseline(folder)
+    if not exists and not update:
+        raise InputError(f"there is no baseline in {folder}; make it: mbench regress --update")
+    golden = (read_golden(folder / SCORERS_FILE) if exists else {}, golden_cases(catalogue))
+    since = datetime.now(UTC).isoformat(timespec="microseconds") if score else ""
+    failed = dict(line for run in suite.runs for line in score(suite, run)) if score else {}
+    old, current = ResultStore(folder), ResultStore(workspace.results)
+    failures: dict[SuiteCell, str] = {}
+    for cell in cells:
+        task = catalogue.tasks[cell.task]
+        for place in (task.cohort, task.name):  # a cohort fails as a whole
+            if why := failed.get(f"{cell.encoder} on {place}"):
+                failures[cell] = why
+    listed = listed_cells(folder)
+    check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
+    results = [*judge_scorers(*golden), *compare(check)]
+    findings = in_order(explain(results, explanations, cells))
+    outdated = stale(explanations, findings)
+    body: list[Table | str] = [_table(suite, findings)]
+    body += [f"explains nothing any more, remove it from {reasons}: {line}" for line in outdated]
+    problem: MbenchError | None = None
+    try:
+        if update:
+            check_renewable(findings, reasons)
+            count = renew(folder, findings, old, current, golden, suite.source)
+            body.append(f"baseline {folder}: {count} cells renewed, the rest kept")
+        else:
+            bad = [finding for finding in findings if not finding.passes]
+            _refuse(f"regression gate failed: {count_words(findings)}", bad, reasons)
+            body.append(f"regression gate passed: {count_words(findings)}")
+    except MbenchError as error:
+        problem = error
+    texts = {JUNIT_FILE: to_junit(suite.id, findings, suite.source == "phantom")}
+    numbers = document(suite.id, suite.source, findings, outdated)
+    return Report(numbers, body, texts=texts, problem=problem)
+
+
+def explain(
+    findings: Sequence[RegressionFinding], explanations: Explanations, cells: frozenset[SuiteCell]
+) -> list[RegressionFinding]:
+    """Return the findings with the reasons that somebody gave.
+
+    A cell that the suite asks for and that has no record cannot be explained.
+    """
+    explained = []
+    for finding in findings:
+        due = finding.verdict == "missing" and (finding.subject, *finding.case.split(" ")) in cells
+        explainable = finding.verdict in EXPLAINABLE and not due
+        reasons = [e.reason for e in explanations.all if explainable and e.covers(finding)]
+        explained.append(replace(finding, explained=reasons[0] if reasons else ""))
+    return explained
+
+
+def stale(explanations: Explanations, findings: Sequence[RegressionFinding]) -> list[str]:
+    """Return a line for each explanation that explains nothing any more."""
+    explained = [finding for finding in findings if finding.explained]
+    return [
+        f"{explanation.pattern}: {explanation.reason}"
+        for explanation in explanations.all
+        if not any(explanation.covers(finding) for finding in explained)
+    ]
+
+
+def in_order(findings: Sequence[RegressionFinding]) -> list[RegressionFinding]:
+    """Return the findings with the worst first; within a verdict by name."""
+    return sorted(findings, key=lambda f: (VERDICTS.index(f.verdict), f.name))
+
+
+def count_words(findings: Sequence[RegressionFinding]) -> str:
+    """Return how many findings there are of each verdict, such as "2 regressed, 22 same"."""
+    counts = [(word, sum(f.verdict == word for f in findings)) for word in VERDICTS]
+    return ", ".join(f"{count} {word}" for word, count in counts if count)
+
+
+def document(
+    suite: str, board: str, findings: Sequence[RegressionFinding], outdated: Sequence[str]
+) -> dict[str, Any]:
+    """Return the findings with every number, and whether the gate passes, ready for JSON."""
+    return {
+        "schema_version": 1,
+        "suite": suite,
+        "board": board,
+        "phantom": board.startswith("phantom"),
+        "passed": all(finding.passes for finding in findings),
+        "counts": {word: sum(f.verdict == word for f in findings) for word in VERDICTS},
+        "findings": [{**asdict(finding), "passes": finding.passes} for finding in findings],
+        "stale_explanations": list(outdated),
+    }
+
+
+def to_junit(suite: str, findings: Sequence[RegressionFinding], phantom: bool) -> str:
+    """Return JUnit XML: a testsuite for each encoder and protocol, a testcase for each cell.
+
+    A cell that does not pass is a failure of the type of its verdict.
+    """
+    groups: dict[str, list[RegressionFinding]] = {}
+    for finding in sorted(findings, key=lambda f: (f.layer, f.subject)):
+        groups.setdefault(f"{finding.layer}.{finding.subject}", []).append(finding)
+    root = ElementTree.Element(
+        "testsuites", {"name": f"mbench regress {suite}", **_junit_counts(findings)}
+    )
+    for name, group in groups.items():
+        element = ElementTree.SubElement(root, "testsuite", {"name": name, **_junit_counts(group)})
+        if phantom:
+            properties = ElementTree.SubElement(element, "properties")
+            ElementTree.SubElement(properties, "property", name="data", value=PHANTOM_NOTICE)
+        for finding in group:
+            case = {"classname": f"mbench.regress.{name}", "name": finding.case, "time": "0"}
+            _add_ending(ElementTree.SubElement(element, "testcase", case), finding)
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+
+
+def has_baseline(folder: Path) -> bool:
+    """Return whether a folder holds a baseline, after repair of a renewal that was cut off."""
+    aside = _aside(folder)
+    if aside.is_dir() and not folder.exists():
+        os.rename(aside, folder)
+    return (folder / "records").is_dir() or (folder / SCORERS_FILE).is_file()
+
+
+def listed_cells(folder: Path) -> dict[SuiteCell, str]:
+    """Return the record id of each cell that a baseline held when it was written.
+
+    A results folder that was never renewed by the gate lists none.
+
+    Raises:
+        InputError: the list is broken.
+    """
+    path = folder / CELLS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {SuiteCell(*name.split(" ")): str(record) for name, record in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a readable list of cells ({error}); restore it from version control"
+        ) from error
+
+
+def check_renewable(findings: Sequence[RegressionFinding], explanations: Path) -> None:
+    """Check that every change is wanted: passing, or explained.
+
+    Raises:
+        CheckFailed: some are not; each is named.
+    """
+    blocked = [
+        f for f in findings if not f.passes and not (f.verdict in EXPLAINABLE and f.explained)
+    ]
+    count = f"{len(blocked)} cells changed and nobody says why"
+    _refuse(f"the baseline stays as it is: {count}", blocked, explanations)
+
+
+def renew(
+    folder: Path,
+    findings: Sequence[RegressionFinding],
+    old: ResultStore,
+    current: ResultStore,
+    golden: tuple[Golden, Golden],
+    board: str,
+) -> int:
+    """Put a new baseline in the place of the old, whole or not at all; return how many changed.
+
+    Cells that are the same, or moved within noise, keep their old record: so a slow drift is
+    always measured from where it began, and a renewal touches only the files that it must.
+
+    Args:
+        folder: the baseline.
+        findings: of every cell.
+        old: the baseline so far.
+        current: the results to take changed cells from.
+        golden: golden values so far, and now.
+        board: the board of the cells.
+
+    Raises:
+        InputError: the folder holds something else, or cannot be written.
+    """
+    changed = [finding for finding in findings if finding.verdict not in _KEPT]
+    kept = [finding for finding in findings if finding.verdict in _KEPT]
+    if not changed:
+        return 0
+    if folder.exists():
+        names = (
+            {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file's content"}
+        )
+        if others := sorted(names - _CONTENT):
+            raise InputError(
+                f"{folder} is no baseline: it holds {others[0]}; --baseline wants a folder of its "
+                "own, which --update replaces whole"
+            )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            store = ResultStore(Path(scratch) / "new")
+            _copy_records({f.baseline_id for f in kept}, old, store)
+            _copy_records({f.current_id for f in changed}, current, store)
+            cells = {" ".join(c): r.record_id for c, r in records_by_cell(store, board).items()}
+            write_text(
+                store.folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n"
+            )
+            cases = {**_golden_of(kept, golden[0]), **_golden_of(changed, golden[1])}
+            write_text(store.folder / SCORERS_FILE, golden_text(cases))
+            if folder.exists():
+                shutil.rmtree(_aside(folder), ignore_errors=True)
+                os.rename(folder, _aside(folder))
+            os.rename(store.folder, folder)  # cut off before this, `has_baseline` repairs it
+    except OSError as error:
+        raise InputError(f"cannot renew {folder}: {error.strerror or error}") from error
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+    return len(changed)
+
+
+def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
+    title = f"Regression gate '{suite.id}'{' (PHANTOM)' if suite.source == 'phantom' else ''}"
+    rows = [
+        [
+            finding.verdict if finding.passes else finding.verdict.upper(),
+            finding.subject,
+            finding.case,
+            "-" if finding.baseline is None else f"{finding.baseline:.4f}",
+            "-" if finding.current is None else f"{finding.current:.4f}",
+            "-" if finding.difference is None else f"{finding.difference:+.4f}",
+            finding.why + (f"; explained: {finding.explained}" if finding.explained else ""),
+        ]
+        for finding in findings
+    ]
+    return Table(title, ["verdict", "", "case", "baseline", "now", "difference", "why"], rows)
+
+
+def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path) -> None:
+    """Raise what is bad, if anything is, each with its place, and what to do about it."""
+    if not bad:
+        return
+    lines = [headline]
+    for f in bad:
+        place = f" (baseline {f.baseline_id[:12]})" if f.baseline_id else ""
+        lines.append(f"  {f.verdict} {f.name}{place}: {f.why}")
+    lines.append("repair the change, or give the task, protocol or scoring a new version")
+    if any(f.verdict in EXPLAINABLE for f in bad):
+        lines[-1] += (
+            f"; what is intended, explain in {explanations}, then mbench regress --update "
+            "(docs/regression.md); a cell that failed, or was not scored, cannot be explained"
+        )
+    raise CheckFailed("\n".join(lines))
+
+
+def _junit_counts(findings: Sequence[RegressionFinding]) -> dict[str, str]:
+    failures = sum(not finding.passes for finding in findings)
+    counts = {"tests": len(findings), "failures": failures, "errors": 0, "skipped": 0, "time": 0}
+    return {name: str(count) for name, count in counts.items()}
+
+
+def _add_ending(case: ElementTree.Element, finding: RegressionFinding) -> None:
+    text = f"{finding.verdict}: {finding.why}"
+    if finding.explained:
+        text += f" (explained: {finding.explained})"
+    text = _NOT_XML.sub("?", text)
+    if finding.passes:
+        ElementTree.SubElement(case, "system-out").text = text
+        return
+    failure = ElementTree.SubElement(case, "failure", message=text, type=finding.verdict)
+    numbers = {
+        "score in the baseline": finding.baseline,
+        "score now": finding.current,
+        "difference": finding.difference,
+        "record in the baseline": finding.baseline_id or None,
+        "record now": finding.current_id or None,
+    }
+    failure.text = "\n".join(f"{k}: {v}" for k, v in numbers.items() if v is not None)
+
+
+def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> None:
+    for record in source.records():
+        if record.record_id in ids:
+            source.read_predictions(record)  # checks that they are there and are the record's own
+            path = record.predictions.path
+            write_bytes(target.folder / path, (source.folder / path).read_bytes())
+            provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
+            content = record.model_dump(mode="json", exclude={"record_id"})
+            target.write_record({**content, "provenance": provenance})
+
+
+def _golden_of(findings: Sequence[RegressionFinding], golden: Golden) -> Golden:
+    keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in findings]
+    return {key: golden[key] for key in keys if key in golden}
+
+
+def _aside(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.old"
