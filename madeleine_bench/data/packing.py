@@ -187,7 +187,8 @@ class _Packing:
                     break
                 tensors[f"features/{slide_id}"] = rows
                 if coords is not None:
-                    tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords)
+                    native = coords.dtype.newbyteorder("=")
+                    tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords, native)
                 slides.append(self._described(bag, rows, coords))
         finally:  # what is sound is kept, whatever the next bag is
             if slides:
