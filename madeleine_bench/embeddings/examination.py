@@ -108,7 +108,7 @@ def _sample(
     """Return a row for each slide: what is known of it, and what the encoder makes of it.
 
     `whole` and `half` are answers for all patches and for half of them, whatever is wrong with
-    them; tiny bags have no half; `bag` is kept of some slides; `content` tells whether two bags are equal.
+    them; tiny bags have no half. `bag` is kept of some slides; `content` tells equal bags.
 
     Raises:
         InputError: a bag is broken, empty, or not what the card expects.
