@@ -233,7 +233,7 @@ def made_up_index(slides: int, folder: Path) -> FeatureStore:
             slide_id=f"slide-{number:08d}",
             case_id=f"case-{number // 4:08d}",
             stain="H&E",
-            count=rows,
+            patches=rows,
             sha256=hashes[number],
             source_key=hashes[number],
             rounded=True,

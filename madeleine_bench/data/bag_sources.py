@@ -255,7 +255,7 @@ class PackedBags:
         slide = slides[name]
         phantom = store.variant if store.source == "phantom" else None
         return BagFacts(
-            slide.count,
+            slide.patches,
             store.dim,
             store.patch_encoder,
             phantom,

@@ -1,4 +1,4 @@
-"""Bag files: patch features of one slide in HDF5 or `.pt`. The only door to h5py.
+"""Bag files: patch features of one slide in HDF5 or `.pt`.
 
 Layouts read (dataset names and attributes as the tools write them):
 
@@ -17,8 +17,7 @@ import math
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -27,8 +26,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.errors import InputError, UnreadableFile
-from madeleine_bench.files import check_readable, replacing
+from madeleine_bench.data.hdf5 import opened, read_attributes, read_coords, writing
+from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
 
 BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
@@ -157,7 +157,7 @@ def write_bag_file(
         layout: whose names to use.
         patch_encoder: name of the patch encoder; AtlasPatch needs one.
         mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
-        coords_attributes: what else to say of the coords, see `data.patch_files`.
+        coords_attributes: what else to say of the coords, see `hdf5.patch_attributes`.
         attributes: what else to say of the file.
 
     Raises:
@@ -197,61 +197,6 @@ def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> ND
         rest = np.zeros((len(coords), 3), np.int32)
         return np.hstack([np.asarray(coords, np.int32), rest])
     return np.asarray(coords, np.int32)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[Any]:
-    """Open a new HDF5 file, which takes the place of `path` on a clean exit.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    with replacing(path) as temporary:
-        try:
-            with h5py.File(temporary, "w") as handle:
-                yield handle
-        except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
-            reason = re.search(r"error message = '([^']*)'", str(error))
-            raise InputError(
-                f"cannot write {path}: {reason.group(1) if reason else error}"
-            ) from error
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError."""
-    try:
-        with h5py.File(path, "r") as handle:
-            yield handle
-    except FileNotFoundError as error:
-        raise InputError(f"no feature file {path}") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        _check_unlocked(path, str(error))
-        check_readable(path, error)
-        reason = str(error).split(" (")[-1].rstrip(")")
-        raise InputError(
-            f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
-            "format. Extract the features of this slide again"
-        ) from error
-
-
-def _check_unlocked(path: Path, reason: str) -> None:
-    """Check that what HDF5 says of a file is not that another process writes it.
-
-    Raises:
-        UnreadableFile: that is what it says.
-    """
-    if "unable to lock file" in reason:
-        raise UnreadableFile(
-            f"{path} is locked: another process has it open to write. Wait until that process ends "
-            "and run again. If there is none, the disk has no file locks: set the environment "
-            "variable HDF5_USE_FILE_LOCKING=FALSE"
-        )
-    if "already open for write" in reason:
-        raise UnreadableFile(
-            f"{path} is marked as open to write: the program that writes it still runs, or was "
-            "stopped before it ended. Wait for it, or extract the features of this slide again"
-        )
 
 
 def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
@@ -321,41 +266,6 @@ def _finite(features: NDArray[Any], path: Path) -> NDArray[Any]:
             "again"
         )
     return features
-
-
-def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
-    """Return the dataset `coords` of an open file, patch x 2 (x, y), or None where there is none.
-
-    Raises:
-        InputError: it is no table of numbers, or has another number of rows than `patches`.
-    """
-    if not isinstance(handle.get("coords"), h5py.Dataset):
-        return None
-    coords = np.asarray(handle["coords"][...])
-    if coords.ndim == 3 and coords.shape[0] == 1:
-        coords = coords[0]
-    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "iuf":
-        if coords.size == 0 and patches == 0:
-            return None
-        raise InputError(
-            f"{path}: 'coords' has shape {coords.shape} and type {coords.dtype}; expected a row of "
-            "numbers (x, y) for each patch"
-        )
-    if len(coords) != patches:
-        raise InputError(f"{path}: {patches} patches, but 'coords' has {len(coords)} rows")
-    return coords[:, :2]
-
-
-def read_attributes(handle: Any, name: str) -> dict[str, Any]:
-    """Return the attributes of the coords, of a dataset and of an open file, in one mapping."""
-    owners = [owner for owner in (handle.get("coords"), handle[name], handle) if owner is not None]
-    return {key: _plain(owner.attrs[key]) for owner in owners for key in owner.attrs}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def stated_geometry(

@@ -2,10 +2,10 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
@@ -21,18 +21,18 @@ def slide_groups(units: Units, fusion: Fusion, stain_of: Mapping[str, str]) -> G
     "late" is one group of all slides, "per-stain" a group for each stain that the unit has, and
     "early" the unit itself, which `CaseBags` offers as one slide.
     """
-    found: dict[str, tuple[tuple[str, ...], ...]] = {}
+    groups: dict[str, tuple[tuple[str, ...], ...]] = {}
     for unit_id, slides in units.slides.items():
         if fusion == "early":
-            found[unit_id] = ((unit_id,),)
+            groups[unit_id] = ((unit_id,),)
         elif fusion == "late":
-            found[unit_id] = (slides,)
+            groups[unit_id] = (slides,)
         else:
             by_stain: dict[str, list[str]] = defaultdict(list)
             for slide in slides:
                 by_stain[stain_of[slide]].append(slide)
-            found[unit_id] = tuple(tuple(ids) for _, ids in sorted(by_stain.items()))
-    return found
+            groups[unit_id] = tuple(tuple(ids) for _, ids in sorted(by_stain.items()))
+    return groups
 
 
 class CaseBags:
@@ -47,29 +47,14 @@ class CaseBags:
         self.source: Source = data.source
         self.variant: str = data.variant
         self._data = data
-        chosen = data.slides[data.slides["stain"].isin(stains)]
-        members: dict[str, list[str]] = defaultdict(list)
-        stain_of: dict[str, set[str]] = defaultdict(set)
-        site_of: dict[str, str] = {}
-        rows = chosen[["slide_id", "case_id", "stain", "site"]].itertuples(index=False)
-        for slide_id, case_id, stain, site in sorted(rows):
-            if slide_id not in data.no_bag:
-                members[case_id].append(slide_id)
-            stain_of[case_id].add(stain)
-            site_of.setdefault(case_id, site)
-        self._members = dict(members)
-        cases = sorted(stain_of)
-        self.slides = pd.DataFrame(
-            {
-                "slide_id": cases,
-                "case_id": cases,
-                "stain": [
-                    next(iter(s)) if len(s) == 1 else "several"
-                    for s in (stain_of[case] for case in cases)
-                ],
-                "site": [site_of[case] for case in cases],
-            }
-        )
+        table = data.slides[data.slides["stain"].isin(stains)].sort_values("slide_id")
+        with_bag = table[~table["slide_id"].isin(data.no_bag)]
+        members = with_bag.groupby("case_id")["slide_id"]
+        self._members = {str(case): list(slides) for case, slides in members}
+        cases = table.groupby("case_id").agg({"stain": _one_or_several, "site": "first"})
+        cases.insert(0, "slide_id", cases.index)
+        cases.insert(1, "case_id", cases.index)
+        self.slides = cases.reset_index(drop=True)
 
     @property
     def no_bag(self) -> frozenset[str]:
@@ -92,16 +77,12 @@ class CaseBags:
                 f"case '{slide_id}': slide '{first}' has patches of width {one}, slide '{second}' "
                 f"of {other}; extract all slides of the cohort with one patch encoder"
             )
-        stains = {bag.stain for bag in bags}
-        known = {name: getattr(bags[0], name) for name in Bag.__dataclass_fields__}
-        return Bag(
-            **known
-            | {
-                "slide_id": slide_id,
-                "features": np.concatenate([bag.features for bag in bags]),
-                "stain": stains.pop() if len(stains) == 1 else "several",
-                "coords": bags[0].coords if len(bags) == 1 else None,
-            }
+        return replace(
+            bags[0],
+            slide_id=slide_id,
+            features=np.concatenate([bag.features for bag in bags]),
+            stain=_one_or_several([bag.stain for bag in bags]),
+            coords=bags[0].coords if len(bags) == 1 else None,
         )
 
     def content_key(self, slide_id: str) -> str:
@@ -111,9 +92,14 @@ class CaseBags:
 
     def part(self, slide_ids: Sequence[str]) -> "CaseBags":
         """Return the cohort with some of its cases alone: small, to be sent to a worker."""
-        own = copy.copy(self)
-        own.slides = rows_of(self.slides, slide_ids)
-        own._members = {case: self._members[case] for case in slide_ids if case in self._members}
-        members = [member for slides in own._members.values() for member in slides]
-        own._data = self._data.part(members)
-        return own
+        some = copy.copy(self)
+        some.slides = rows_of(self.slides, slide_ids)
+        some._members = {case: self._members[case] for case in slide_ids if case in self._members}
+        members = [member for slides in some._members.values() for member in slides]
+        some._data = self._data.part(members)
+        return some
+
+
+def _one_or_several(stains: Iterable[str]) -> str:
+    one, *others = sorted(set(stains))
+    return "several" if others else one

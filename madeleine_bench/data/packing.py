@@ -2,7 +2,7 @@
 
 Killed at any time, the same call goes on: a file of the store is renamed into place once it is
 whole, and says in its metadata which slides it holds, so that whole files are checked and kept and
-the others written. The index comes last, after everything has been read back.
+the others written. Every file is read back. The index comes last.
 """
 
 import hashlib
@@ -28,7 +28,6 @@ from madeleine_bench.data.packed import (
     FeatureStore,
     PackedDtype,
     PackedSlide,
-    check_slides,
     columns_of,
     is_earlier_store,
     is_packed_store,
@@ -75,7 +74,7 @@ def pack_cohort(
     Args:
         data: the cohort.
         path: the folder.
-        progress: told of every slide packed, then of every slide read back.
+        progress: told of every slide that is packed and read back.
         dtype: of the rows; None takes that of the store that is there, or float16.
         part_bytes: the most that the rows of one file take, unless it holds a single slide; the
             file being written is held in memory.
@@ -104,6 +103,7 @@ def pack_cohort(
         while todo := slide_ids[len(packing.store) :]:
             if not packing.keep(todo):
                 packing.write(todo, part_bytes)
+                packing.keep(todo, strict=True)
         packing.publish()
         return open_store(path, verify=False)
 
@@ -139,18 +139,30 @@ class _Packing:
             slides=[],
         )
 
-    def keep(self, todo: list[str]) -> bool:
-        """Take on the next file if it is there, whole, and holds the next slides."""
+    def keep(self, todo: list[str], *, strict: bool = False) -> bool:
+        """Take on the next file if it is there, whole, and holds the next slides.
+
+        Args:
+            todo: the slides that are not packed yet.
+            strict: whether it has just been written.
+
+        Raises:
+            InputError: it has just been written, and is not whole.
+        """
+        path = self._next_file
         try:
-            part = self._part(self._next_file)
+            part = self._part(path)
             ids = [slide.slide_id for slide in part.slides]
             if part.content != self.store.content or not ids or ids != todo[: len(ids)]:
-                return False
+                raise ValueError("it holds other slides")
             for slide in part.slides:
                 part.read(slide)
-        except (OSError, SafetensorError, InputError, LookupError, TypeError, ValueError):
+        except (OSError, SafetensorError, InputError, LookupError, TypeError, ValueError) as error:
+            if strict:
+                raise InputError(f"{path} is not what was written ({error})") from error
             return False
-        self._add(part)
+        self.store.slides.extend(part.slides)
+        self.store = replace(part, slides=self.store.slides)
         for slide_id in ids:
             self._progress.advance(slide_id)
         return True
@@ -177,7 +189,6 @@ class _Packing:
                 if coords is not None:
                     tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords)
                 slides.append(self._described(bag, rows, coords))
-                self._progress.advance(slide_id)
         finally:  # what is sound is kept, whatever the next bag is
             if slides:
                 self._save(tensors, slides)
@@ -195,13 +206,12 @@ class _Packing:
                 f"{path} cannot be written ({error}). What is packed is kept; the same command "
                 "goes on from there"
             ) from error
-        self._add(self._part(path))
 
     def publish(self) -> None:
-        """Read everything back, write the index, and remove the files of the store before it.
+        """Write the index, and remove the files of the store before it.
 
         Raises:
-            InputError: the cohort is no longer what was packed, or a file is damaged.
+            InputError: the cohort is no longer what was packed.
         """
         store, data = self.store, self._data
         if changed := list(islice(stale_reasons(store, data), _SHOWN)):
@@ -209,7 +219,6 @@ class _Packing:
                 f"cohort {data.cohort_id} changed while it was packed: {'; '.join(changed)}. "
                 "Pack it again once nothing writes to it"
             )
-        check_slides(store, self._progress)
         write_index(store)
         remember(store)
         for path in set(store.path.glob(PARTS)).difference(store.files):
@@ -234,8 +243,7 @@ class _Packing:
         begins = {name: begin + one["data_offsets"][0] for name, one in tensors.items()}
         number, parts = len(self.store.parts), [*self.store.parts, (path.name, path.stat().st_size)]
         slides = [
-            replace(
-                slide,
+            slide._replace(
                 part=number,
                 begin=begins[f"features/{slide.slide_id}"],
                 coords_begin=begins.get(f"coords/{slide.slide_id}", 0),
@@ -244,16 +252,12 @@ class _Packing:
         ]
         return replace(self.store, **stated, parts=parts, slides=slides)
 
-    def _add(self, part: FeatureStore) -> None:
-        self.store.slides.extend(part.slides)
-        self.store = replace(part, slides=self.store.slides)
-
     def _described(self, bag: Bag, rows: NDArray[Any], coords: NDArray[Any] | None) -> PackedSlide:
         return PackedSlide(
             slide_id=bag.slide_id,
             case_id=bag.case_id,
             stain=bag.stain,
-            count=len(rows),
+            patches=len(rows),
             sha256=slide_hash(rows, coords),
             source_key=self._data.content_key(bag.slide_id),
             rounded=not np.array_equal(read_rows(rows, self.store.dtype), bag.features),

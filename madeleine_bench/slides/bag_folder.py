@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
-from madeleine_bench.data.patch_files import PatchPlace, write_patch_file
+from madeleine_bench.data.hdf5 import patch_attributes, write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.slides.overlay import (
@@ -112,7 +112,7 @@ class BagFolder:
             picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
         path = self.grid / "patches" / f"{slide_id}_patches.h5"
-        write_patch_file(path, chosen.coords, self._place(slide, chosen).attributes())
+        write_patch_file(path, chosen.coords, self._attributes(slide, chosen))
 
     def write_bag(
         self, slide: Slide, chosen: ChosenPatches, features: NDArray[np.float32], key: str
@@ -135,14 +135,14 @@ class BagFolder:
             chosen.coords,
             layout="trident",
             patch_encoder=self.patch_encoder,
-            coords_attributes=self._place(slide, chosen).attributes(),
+            coords_attributes=self._attributes(slide, chosen),
             attributes=attributes,
         )
 
-    def _place(self, slide: Slide, chosen: ChosenPatches) -> PatchPlace:
+    def _attributes(self, slide: Slide, chosen: ChosenPatches) -> dict[str, Any]:
         plan = chosen.plan
         level = (plan.level, slide.level_downsamples[plan.level], slide.level_sizes[plan.level])
-        return PatchPlace(
+        return patch_attributes(
             slide_id=slide.slide_id,
             folder=self.settings.folder_name,
             patch_px=plan.patch_px,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from madeleine_bench.data.patch_files import read_patch_file
+from madeleine_bench.data.hdf5 import read_patch_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
 from madeleine_bench.slides.tissue import Tissue, segment_tissue

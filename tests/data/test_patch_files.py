@@ -4,13 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from madeleine_bench.data.patch_files import PatchPlace, read_patch_file, write_patch_file
+from madeleine_bench.data.hdf5 import patch_attributes, read_patch_file, write_patch_file
 from madeleine_bench.errors import InputError
 
 COORDS = np.array([[0, 0], [512, 0], [0, 512]], dtype=np.int32)
 
 
-def place(**changes):
+def attributes(**changes):
     values = {
         "slide_id": "a",
         "folder": "10x_256px_0px_overlap",
@@ -22,12 +22,12 @@ def place(**changes):
         "slide_size_px0": (40000, 30000),
         "exact_level": (1, 4.0, (10000, 7500)),
     }
-    return PatchPlace(**{**values, **changes})
+    return patch_attributes(**{**values, **changes})
 
 
 def test_our_file_has_what_trident_reads(tmp_path):
     path = tmp_path / "a_patches.h5"
-    write_patch_file(path, COORDS, place().attributes())
+    write_patch_file(path, COORDS, attributes())
     with h5py.File(path) as handle:
         assert list(handle) == ["coords"]
         assert handle["coords"].dtype.kind == "i"
@@ -42,7 +42,7 @@ def test_our_file_has_what_trident_reads(tmp_path):
 
 
 def test_our_file_has_what_clam_reads(tmp_path):
-    write_patch_file(tmp_path / "a.h5", COORDS, place().attributes())
+    write_patch_file(tmp_path / "a.h5", COORDS, attributes())
     with h5py.File(tmp_path / "a.h5") as handle:
         said = dict(handle["coords"].attrs)
     # CLAM reads a region of patch_size pixels at patch_level.
@@ -52,12 +52,12 @@ def test_our_file_has_what_clam_reads(tmp_path):
 
 
 def test_without_a_level_of_that_resolution_nothing_is_said_in_clams_words():
-    said = place(exact_level=None).attributes()
+    said = attributes(exact_level=None)
     assert not {"patch_level", "downsample", "level_dim", "downsampled_level_dim"} & set(said)
 
 
 def test_a_round_trip_is_the_same(tmp_path):
-    write_patch_file(tmp_path / "a.h5", COORDS, place().attributes())
+    write_patch_file(tmp_path / "a.h5", COORDS, attributes())
     found = read_patch_file(tmp_path / "a.h5")
     assert np.array_equal(found.coords, COORDS)
     assert (found.size_px0, found.patch_px, found.level) == (1024, 256, 1)
@@ -72,7 +72,7 @@ def test_a_file_of_clam_alone_is_read(tmp_path):
 
 
 def test_no_patches_at_all(tmp_path):
-    write_patch_file(tmp_path / "a.h5", np.empty((0, 2), np.int32), place().attributes())
+    write_patch_file(tmp_path / "a.h5", np.empty((0, 2), np.int32), attributes())
     assert read_patch_file(tmp_path / "a.h5").coords.shape == (0, 2)
 
 

@@ -13,7 +13,7 @@ FORMATS = (
     "recipe YAML", "published scores", "adjudications", "regression suite", "explanations",
     "tasks.lock", "mbench.toml", "label CSV", "label TSV", "label parquet", "bag, clam",
     "bag, trident", "bag, atlaspatch", "bag, .pt", "patch file", "slide", "packed index",
-    "packed rows and coords", "packed check", "file memory", "record", "predictions",
+    "packed first file", "packed last file", "packed check", "file memory", "record", "predictions",
     "embeddings", "cost of embeddings", "frozen splits", "submission", "weights", "checkpoint",
     "fit", "training log",
 )  # fmt: skip

@@ -17,10 +17,10 @@ import torch
 from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
 from madeleine_bench.data.config import load_config
+from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.packed import open_store
 from madeleine_bench.data.packing import pack_cohort
-from madeleine_bench.data.patch_files import PatchPlace, read_patch_file, write_patch_file
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
@@ -177,9 +177,9 @@ def _bags(folder: Path, shop: Workshop) -> Iterator[Format]:
     path = folder / "bag.pt"
     torch.save(torch.from_numpy(features), path)
     yield Format("bag, .pt", path, _bag_reader(path))
-    place = PatchPlace("s", "f", 256, 512, 0, 1.0, 0.5, (4096, 4096), None)
+    attributes = {"name": "s", "savetodir": "f", "patch_size": 256, "patch_size_level0": 512}
     patches = folder / "patches.h5"
-    write_patch_file(patches, coords.astype(np.int32), place.attributes())
+    write_patch_file(patches, coords.astype(np.int32), attributes)
     yield Format("patch file", patches, lambda: _plain(read_patch_file(patches)))
     slide = folder / "slide.tif"
     slide.write_bytes((shop.folder / "slides" / "0.tif").read_bytes())
@@ -199,15 +199,18 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
     catalogue = load_catalogue(shop.folder / "tasks")
     data = open_cohort(Workspace(folder, "local"), catalogue, "bcnb", load_config(shop.config)).data
     store = folder / "store"
-    pack_cohort(data, store, Silence())
+    pack_cohort(data, store, Silence(), part_bytes=1_000)
+    files = sorted(store.glob("*.safetensors"))
 
     def whole() -> Any:
         opened = open_store(store, verify=True)
         return opened.slide_ids, [opened.bag(i).tobytes() for i in range(len(opened))]
 
     for name, path in (
-        ("packed index", store / "index.json"), ("packed check", store / "checked.json"),
-        ("packed rows and coords", next(store.glob("*.safetensors"))),
+        ("packed index", store / "index.json"),
+        ("packed first file", files[0]),
+        ("packed last file", files[-1]),
+        ("packed check", store / "checked.json"),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"

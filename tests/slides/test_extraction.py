@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.data.bags import read_bag_file, read_bag_header
-from madeleine_bench.data.patch_files import read_patch_file, write_patch_file
+from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides import bag_folder

@@ -1,0 +1,277 @@
+"""HDF5 files of patches: opened, written, their coords and attributes; the only door to h5py.
+
+Patch files say which patches of a slide are taken, as CLAM and TRIDENT write and read them. Both
+keep a dataset `coords` (patch x 2: x, y of the upper left corner in level-0 pixels) and say what a
+patch is in its attributes, each in its own words:
+
+=======  =====================================================================================
+CLAM     `patch_level`, `patch_size` (pixels of that level), `downsample`, `level_dim`, `name`
+TRIDENT  `patch_size` (pixels at `target_magnification`), `patch_size_level0`,
+         `level0_magnification`, `overlap`, `level0_width`, `level0_height`, `name`
+=======  =====================================================================================
+
+`patch_size` means the same in both only where a level of the slide has exactly the resolution of
+the patches. Elsewhere the words of CLAM are left out, since they would name another region.
+"""
+
+import mmap
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from madeleine_bench.errors import InputError, UnreadableFile
+from madeleine_bench.files import check_readable, replacing
+
+_HEAP = b"GCOL\x01\x00\x00\x00"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Any]:
+    """Open a new HDF5 file, which takes the place of `path` on a clean exit.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            with h5py.File(temporary, "w") as handle:
+                yield handle
+        except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
+            reason = re.search(r"error message = '([^']*)'", str(error))
+            raise InputError(
+                f"cannot write {path}: {reason.group(1) if reason else error}"
+            ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError."""
+    try:
+        with h5py.File(path, "r") as handle:
+            yield handle
+    except FileNotFoundError as error:
+        raise InputError(f"no feature file {path}") from error
+    except (OSError, RuntimeError, KeyError) as error:
+        _check_unlocked(path, str(error))
+        check_readable(path, error)
+        reason = str(error).split(" (")[-1].rstrip(")")
+        raise InputError(
+            f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
+            "format. Extract the features of this slide again"
+        ) from error
+
+
+def _check_unlocked(path: Path, reason: str) -> None:
+    """Check that what HDF5 says of a file is not that another process writes it.
+
+    Raises:
+        UnreadableFile: that is what it says.
+    """
+    if "unable to lock file" in reason:
+        raise UnreadableFile(
+            f"{path} is locked: another process has it open to write. Wait until that process ends "
+            "and run again. If there is none, the disk has no file locks: set the environment "
+            "variable HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    if "already open for write" in reason:
+        raise UnreadableFile(
+            f"{path} is marked as open to write: the program that writes it still runs, or was "
+            "stopped before it ended. Wait for it, or extract the features of this slide again"
+        )
+
+
+def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
+    """Return the dataset `coords` of an open file, patch x 2 (x, y), or None where there is none.
+
+    Raises:
+        InputError: it is no table of numbers, or has another number of rows than `patches`.
+    """
+    if not isinstance(handle.get("coords"), h5py.Dataset):
+        return None
+    coords = np.asarray(handle["coords"][...])
+    if coords.ndim == 3 and coords.shape[0] == 1:
+        coords = coords[0]
+    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "iuf":
+        if coords.size == 0 and patches == 0:
+            return None
+        raise InputError(
+            f"{path}: 'coords' has shape {coords.shape} and type {coords.dtype}; expected a row of "
+            "numbers (x, y) for each patch"
+        )
+    if len(coords) != patches:
+        raise InputError(f"{path}: {patches} patches, but 'coords' has {len(coords)} rows")
+    return coords[:, :2]
+
+
+def read_attributes(handle: Any, name: str) -> dict[str, Any]:
+    """Return the attributes of the coords, of a dataset and of an open file, in one mapping.
+
+    Raises:
+        InputError: they are damaged in a way that HDF5 does not end on.
+    """
+    owners = [owner for owner in (handle.get("coords"), handle[name], handle) if owner is not None]
+    kinds = (owner.attrs.get_id(key).dtype for owner in owners for key in owner.attrs)
+    if any((text := h5py.check_string_dtype(kind)) and text.length is None for kind in kinds):
+        begin = handle[name].id.get_offset() or 0  # None where it lies in chunks
+        _check_heaps(Path(handle.filename), begin, begin + handle[name].nbytes if begin else 0)
+    return {key: _plain(owner.attrs[key]) for owner in owners for key in owner.attrs}
+
+
+def _check_heaps(path: Path, begin: int, end: int) -> None:
+    """Check the heaps in which texts of attributes lie, save where there are numbers alone.
+
+    Where zeros took the place of a heap, the library takes an object of no size for the next one,
+    again and again (HDF5 file format specification 3.0, section III.E).
+    """
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for low, high in ((0, begin), (end, len(data))):
+            heap = data.find(_HEAP, low, high)
+            while heap >= 0:
+                at, size = heap + 16, int.from_bytes(data[heap + 8 : heap + 16], "little")
+                while at + 16 <= min(heap + size, len(data)):
+                    number, length = struct.unpack("<H6xQ", data[at : at + 16])
+                    if not number and not length:
+                        raise InputError(
+                            f"{path} cannot be read as HDF5 (the heap of texts at byte {heap} is "
+                            "damaged). Extract the features of this slide again"
+                        )
+                    at += 16 + (length + 7) // 8 * 8 if number else length
+                heap = data.find(_HEAP, heap + 1, high)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """The patches of one slide.
+
+    Attributes:
+        coords: patch x 2 (x, y), level-0 pixels, int32.
+        size_px0: side of a patch in level-0 pixels, or None where only CLAM's words say it and
+            the size of its level is not in the file.
+        patch_px: side of a patch in pixels at the resolution it is read at, or None.
+        level: pyramid level of CLAM, or None.
+    """
+
+    coords: NDArray[np.int32]
+    size_px0: int | None
+    patch_px: int | None
+    level: int | None
+
+
+def patch_attributes(
+    *,
+    slide_id: str,
+    folder: str,
+    patch_px: int,
+    size_px0: int,
+    overlap_px: int,
+    mpp: float,
+    slide_mpp: float,
+    slide_size_px0: tuple[int, int],
+    exact_level: tuple[int, float, tuple[int, int]] | None,
+) -> dict[str, Any]:
+    """Return the attributes of `coords`: TRIDENT's, and CLAM's where they hold too.
+
+    Args:
+        slide_id: the slide.
+        folder: the folder of the patches, as `savetodir`.
+        patch_px: side of a patch in pixels at its own resolution.
+        size_px0: the same in level-0 pixels.
+        overlap_px: pixels that neighbours share.
+        mpp: micrometres per pixel of a patch.
+        slide_mpp: micrometres per level-0 pixel.
+        slide_size_px0: (width, height) of level 0.
+        exact_level: (number, downsample, (width, height)) of the level of the same resolution, or
+            None where there is none.
+    """
+    attributes: dict[str, Any] = {
+        "name": slide_id,
+        "savetodir": folder,
+        "patch_size": patch_px,
+        "patch_size_level0": size_px0,
+        "level0_magnification": _power(slide_mpp),
+        "target_magnification": _power(mpp),
+        "overlap": overlap_px,
+        "level0_width": slide_size_px0[0],
+        "level0_height": slide_size_px0[1],
+        "mpp": mpp,
+        "level0_mpp": slide_mpp,
+    }
+    if exact_level is not None:
+        level, downsample, size = exact_level
+        attributes |= {
+            "patch_level": level,
+            "downsample": (downsample, downsample),
+            "downsampled_level_dim": size,
+            "level_dim": size,
+            "save_path": folder,
+        }
+    return attributes
+
+
+def write_patch_file(path: Path, coords: NDArray[np.int32], attributes: Mapping[str, Any]) -> None:
+    """Write the patches of a slide, atomically.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with writing(path) as handle:
+        handle.create_dataset("coords", data=coords).attrs.update(attributes)
+
+
+def read_patch_file(path: Path) -> PatchFile:
+    """Return the patches of a slide from a file of CLAM, of TRIDENT or of this program.
+
+    Raises:
+        InputError: the file is absent, damaged, has no coords, or does not say how large a patch
+            is.
+    """
+    with opened(path) as handle:
+        if not isinstance(handle.get("coords"), h5py.Dataset):
+            inside = ", ".join(sorted(handle)) or "nothing"
+            raise InputError(f"{path}: no dataset 'coords'; the file holds {inside}")
+        rows = handle["coords"].shape[0] if handle["coords"].ndim else 0
+        coords = read_coords(handle, path, rows)
+        attributes = read_attributes(handle, "coords")
+    if coords is None:
+        coords = np.empty((0, 2), dtype=np.int32)
+    size_px0 = _whole(attributes, "patch_size_level0", path)
+    patch_px = _whole(attributes, "patch_size", path)
+    level = _whole(attributes, "patch_level", path, least=0)
+    if size_px0 is None and (patch_px is None or level is None):
+        raise InputError(
+            f"{path}: the attributes of 'coords' do not say how large a patch is; expected "
+            "patch_size_level0 (TRIDENT), or patch_size and patch_level (CLAM)"
+        )
+    return PatchFile(coords.astype(np.int32), size_px0, patch_px, level)
+
+
+def _power(mpp: float) -> int | float:
+    """Return the objective power of a resolution, as a whole number where it is near one."""
+    power = 10.0 / mpp
+    return round(power) if abs(power - round(power)) <= 0.02 * power and power >= 0.5 else power
+
+
+def _whole(attributes: Mapping[str, Any], key: str, path: Path, least: int = 1) -> int | None:
+    if key not in attributes:
+        return None
+    try:
+        value = int(np.asarray(attributes[key]).item())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: '{key}' of 'coords' is not one number") from error
+    if value < least:
+        raise InputError(f"{path}: '{key}' of 'coords' is {value}; expected {least} or more")
+    return value
