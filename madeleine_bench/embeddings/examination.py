@@ -90,8 +90,8 @@ def examine_encoder(
         reason = f"{len(rows.slides)} slides have a usable embedding; {LEAST_SLIDES} are needed"
         if len(rows.slides) >= LEAST_SLIDES:
             findings += [*cloud_findings(rows), *_again(encoder, probes, on_device)]
-    made = {finding.check: finding for finding in findings}
-    in_order = [made.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
+    by_check = {finding.check: finding for finding in findings}
+    in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
     return Examination(data, in_order, rows)
 
 
@@ -108,7 +108,7 @@ def _sample(
     """Return a row for each slide: what is known of it, and what the encoder makes of it.
 
     `whole` and `half` are answers for all patches and for half of them, whatever is wrong with
-    them; `bag` is kept of some slides; `content` tells whether two bags are equal.
+    them; tiny bags have no half. `bag` is kept of some slides; `content` tells equal bags.
 
     Raises:
         InputError: a bag is broken, empty, or not what the card expects.
@@ -131,7 +131,7 @@ def _sample(
                 "patches": len(bag.features),
                 "content": hash_array([], bag.features),
                 "whole": ask(encoder, bag),
-                "half": ask(encoder, half_of(bag)),
+                "half": ask(encoder, half_of(bag)) if len(bag.features) >= LEAST_PATCHES else None,
                 "bag": bag if position in kept else None,
             }
         )
@@ -154,8 +154,7 @@ def _usable(sample: pd.DataFrame) -> tuple[Rows, Probes]:
     matrix = np.array([answer.vector for answer in usable["whole"]]).reshape(len(usable), width)
     half = np.full_like(matrix, np.nan)
     for row, answer in enumerate(usable["half"]):
-        enough = usable["patches"][row] >= LEAST_PATCHES
-        if enough and answer.vector is not None and len(answer.vector) == width:
+        if answer and not answer.fault and len(answer.value) == width:
             half[row] = answer.vector
     asked = usable["bag"].notna()
     spread = spread_of(matrix) if len(matrix) else 1.0
