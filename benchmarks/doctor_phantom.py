@@ -64,10 +64,7 @@ def row(workspace: Workspace, request: Request) -> dict[str, Any]:
         "revision": card.revision,
         "dim": rows.matrix.shape[1],
         "checks": checks,
-        "readout": {
-            "site": _readout(rows, [slide.site for slide in rows.slides]),
-            "stain": _readout(rows, [slide.stain for slide in rows.slides]),
-        },
+        "readout": {word: _readout(rows, word) for word in ("site", "stain")},
     }
 
 
@@ -86,9 +83,9 @@ def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield "| " + " | ".join([*start, *cells, ", ".join(other)]) + " |"
 
 
-def _readout(rows: Rows, words: Sequence[str]) -> dict[str, float] | None:
+def _readout(rows: Rows, word: str) -> dict[str, float] | None:
     """Return balanced accuracy, chance and p of a word; None where it was not tried."""
-    found = read_word(rows.matrix, words, [slide.case_id for slide in rows.slides])
+    found = read_word(rows.matrix, list(rows.slides[word]), list(rows.slides["case_id"]))
     if isinstance(found, str):
         return None
     numbers = {"accuracy": found.accuracy, "chance": 1 / found.words, "p": found.p_value}

@@ -1,20 +1,20 @@
 """`mbench leaderboard`: the board on the screen, in a file, as a site; and what is added to it."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
+from madeleine_bench.cli.options import (
+    Catalogue,
+    Folders,
+    with_workspace,
+)
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 if TYPE_CHECKING:
-    from madeleine_bench.leaderboard.aggregate import Board
-    from madeleine_bench.leaderboard.sources import Sources
-    from madeleine_bench.specs.catalogue import Catalogue as CatalogueOfTasks
     from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
@@ -48,27 +48,40 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import print_board
+    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board
     from madeleine_bench.errors import InputError
-    from madeleine_bench.files import write_text
+    from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
 
     declared, sources = load_catalogue(catalogue), Sources(results)
     sources.check(declared)
     boards = sources.boards(declared, [protocol], board)
-    if format != "table":
-        text = _text(boards, format, sources, declared)
-        if out is None:
-            typer.echo(text, nl=False)
-        else:
-            write_text(out, text)
-            typer.echo(f"wrote {out}", err=True)
-    elif out is not None:
-        raise InputError("--out wants --format csv, json, markdown or svg")
-    else:
+    if format == "table":
+        if out is not None:
+            raise InputError("--out wants --format csv, json, markdown or svg")
         for each in boards:
             print_board(each)
+        return
+    if format == "svg":
+        if len(boards) != 1:
+            names = " | ".join(each.name for each in boards)
+            raise InputError(f"one board a picture: --board {names}")
+        text = board_svg(boards[0])
+    else:
+        with LiveProgress() as progress:
+            text = boards_text(boards, format, sources, declared, progress)
+    _write(text, out)
+
+
+def _write(text: str, out: Path | None) -> None:
+    from madeleine_bench.files import write_text
+
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}", err=True)
 
 
 @app.command()
@@ -88,7 +101,9 @@ def build(
 
     Example: mbench leaderboard build --results results --protocol few-shot
     """
+    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.files import write_text
+    from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.export import to_csv
     from madeleine_bench.leaderboard.page import check_site_folder, write_site
     from madeleine_bench.leaderboard.sources import Sources
@@ -98,34 +113,12 @@ def build(
     declared, sources = load_catalogue(catalogue), Sources(results)
     sources.check(declared)
     boards = sources.boards(declared, [None, *(protocol or [])])
-    text = _text(boards, "json", sources, declared)
+    with LiveProgress() as progress:
+        text = boards_text(boards, "json", sources, declared, progress)
     pages = write_site(json.loads(text), out)
     write_text(out / "leaderboard.json", text)
     write_text(out / "leaderboard.csv", to_csv(boards))
     typer.echo(f"{len(pages)} pages in {out}; open {out / 'index.html'}", err=True)
-
-
-def _text(
-    boards: "Sequence[Board]", form: str, sources: "Sources", catalogue: "CatalogueOfTasks"
-) -> str:
-    """Return boards in a form other than a table."""
-    from madeleine_bench.cli.console import LiveProgress, board_svg
-    from madeleine_bench.errors import InputError
-    from madeleine_bench.leaderboard.document import document_of
-    from madeleine_bench.leaderboard.export import to_csv, to_markdown
-
-    if form == "csv":
-        return to_csv(boards)
-    if form == "markdown":
-        return "\n".join(to_markdown(board) for board in boards)
-    if form == "svg":
-        if len(boards) != 1:
-            names = " | ".join(board.name for board in boards)
-            raise InputError(f"one board a picture: --board {names}")
-        return board_svg(boards[0])
-    with LiveProgress() as progress:
-        document = document_of(boards, sources, catalogue, progress)
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 @app.command()
@@ -160,10 +153,11 @@ def add(
 
     Example: mbench leaderboard add my-encoder.zip --results results
     """
-    from madeleine_bench.cli.submission_reports import add_bundle, asked
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.submissions.add import add_submission
+    from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = asked(
-        level, workspace.source, workspace.config, workspace.results, workspace.catalogue,
-        workspace.jobs, allow_code, sample, draw, time_limit,
-    )  # fmt: skip
-    add_bundle(bundle, request, reported)
+    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    with LiveProgress() as progress:
+        report = add_submission(bundle, request, reported, progress)
+    deliver(report)

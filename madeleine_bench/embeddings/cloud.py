@@ -9,11 +9,12 @@ References:
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.encoders.contract import CHECKS, NORM_RATIO, Finding, Floats, Verdict
@@ -31,29 +32,17 @@ _COMPONENTS = 3
 _LEAST_RANGE = 1.1
 
 
-class Slide(NamedTuple):
-    """What is known of a sampled slide; `content` tells whether two bags are equal."""
-
-    slide_id: str
-    case_id: str
-    site: str
-    stain: str
-    patches: int
-    patch_width: int
-    content: str
-
-
 @dataclass(frozen=True)
 class Rows:
     """The slides whose embedding is usable: a finite vector, as wide as most are.
 
     Attributes:
-        slides: facts of each.
+        slides: slide_id, case_id, site, stain, patches and content of each.
         matrix: slide x dim.
         half: of half of the patches, slide x dim; NaN in the rows of slides without a usable half.
     """
 
-    slides: Sequence[Slide]
+    slides: pd.DataFrame
     matrix: Floats
     half: Floats
 
@@ -61,10 +50,6 @@ class Rows:
     def has_half(self) -> NDArray[np.bool_]:
         """Which slides have a usable half, (slide,)."""
         return np.array(np.isfinite(self.half).all(axis=1))
-
-    def named(self, which: NDArray[np.bool_]) -> str:
-        """Return how many slides are marked, and the first few ids, for messages."""
-        return named([s.slide_id for s, marked in zip(self.slides, which, strict=True) if marked])
 
 
 class Halves(NamedTuple):
@@ -122,19 +107,20 @@ def cloud_findings(rows: Rows) -> Iterator[Finding]:
     yield _duplicates(rows)
     yield from _half_findings(rows)
     yield _patch_count(rows)
-    yield _readout("site", rows, [slide.site for slide in rows.slides])
-    yield _readout("stain", rows, [slide.stain for slide in rows.slides])
+    yield _readout("site", rows)
+    yield _readout("stain", rows)
 
 
-def named(ids: Sequence[str], most: int = 3) -> str:
+def named(ids: Iterable[str], most: int = 3) -> str:
     """Return the first few ids and how many more there are.
 
     Examples:
         >>> named(["a", "b"]), named(["a", "b", "c", "d", "e"])
         ('a, b', 'a, b, c and 2 more')
     """
-    more = len(ids) - most
-    return ", ".join(ids[:most]) + (f" and {more} more" if more > 0 else "")
+    names = list(ids)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def singular_values(matrix: Floats) -> Floats:
@@ -223,14 +209,14 @@ def read_word(matrix: Floats, words: Sequence[str], cases: Sequence[str]) -> Rea
     member = np.eye(len(names))[labels]  # slide x draw x word
     right = np.zeros(labels.shape, dtype=bool)
     for train, test in _folds(kept_cases).split():
-        own = member[train]
-        count = np.maximum(own.sum(axis=0), 1.0)
+        inside = member[train]
+        count = np.maximum(inside.sum(axis=0), 1.0)
         ridge = _ridge(matrix[rows])
-        ridge.fit(matrix[rows][train], (own * len(train) / count).reshape(len(train), -1))
-        made = (ridge.predict(matrix[rows]) - 1.0).reshape(member.shape)
+        ridge.fit(matrix[rows][train], (inside * len(train) / count).reshape(len(train), -1))
+        score = (ridge.predict(matrix[rows]) - 1.0).reshape(member.shape)
         # Half of what a mean gives for itself: equal priors put the border between two means.
-        made -= 0.5 * (made[train] * own).sum(axis=0) / count
-        right[test] = made[test].argmax(axis=2) == labels[test]
+        score -= 0.5 * (score[train] * inside).sum(axis=0) / count
+        right[test] = score[test].argmax(axis=2) == labels[test]
     accuracy = ((right[:, :, None] * member).sum(axis=0) / member.sum(axis=0)).mean(axis=1)
     p_value = float((accuracy >= accuracy[0] - 1e-12).mean())
     return Readout(float(accuracy[0]), len(names), p_value, len(rows))
@@ -275,26 +261,26 @@ def _scale(rows: Rows) -> Finding:
     median = float(np.median(norms))
     seen = f"norms {norms.min():.3g} to {norms.max():.3g}, median {median:.3g}"
     if (zero := norms == 0.0).any():
-        seen += f"; all zeros on {zero.sum()} slides ({rows.named(zero)})"
+        seen += f"; all zeros on {zero.sum()} slides ({named(rows.slides['slide_id'][zero])})"
         return check.finding("fail", seen)
     ratio = np.maximum(norms / median, median / norms)
     if (odd := ratio > NORM_RATIO).any():
-        seen += f"; {odd.sum()} slides stand apart ({rows.named(odd)})"
+        seen += f"; {odd.sum()} slides stand apart ({named(rows.slides['slide_id'][odd])})"
     return check.finding("warn" if odd.any() else "pass", seen, float(ratio.max()))
 
 
 def _duplicates(rows: Rows) -> Finding:
     """A pair whose bags are equal too is the data's fault, which is a warning."""
     check = CHECKS["duplicates"]
-    content = np.array([slide.content for slide in rows.slides])
+    ids, content = rows.slides["slide_id"], rows.slides["content"].to_numpy()
     same_bag = content[:, None] == content[None, :]
     odd = (equal_rows(rows.matrix) & ~same_bag).any(axis=1)
     if odd.any():
-        seen = f"{odd.sum()} of {len(odd)} slides share an embedding ({rows.named(odd)})"
+        seen = f"{odd.sum()} of {len(odd)} slides share an embedding ({named(ids[odd])})"
         return check.finding("fail", seen, float(odd.sum()))
     twice = same_bag.sum(axis=1) > 1
     if twice.any():
-        seen = f"none, but {twice.sum()} slides have equal bags ({rows.named(twice)})"
+        seen = f"none, but {twice.sum()} slides have equal bags ({named(ids[twice])})"
         return check.finding("warn", f"{seen}: the same features under several ids", 0.0)
     return check.finding("pass", "none", 0.0)
 
@@ -341,14 +327,14 @@ def _patch_count(rows: Rows) -> Finding:
     from scipy.stats import spearmanr
 
     check = CHECKS["patch count"]
-    patches = np.array([slide.patches for slide in rows.slides], dtype=np.float64)
+    patches = rows.slides["patches"].to_numpy(dtype=np.float64)
     if patches.max() < _LEAST_RANGE * patches.min():
         return check.skipped(f"all bags have about {int(np.median(patches))} patches")
     readings = {"norm": np.linalg.norm(rows.matrix, axis=1)}
     left, values, _ = np.linalg.svd(rows.matrix - rows.matrix.mean(axis=0), full_matrices=False)
     for k in range(min(_COMPONENTS, int((values > 1e-9 * values[0]).sum()))):
         readings[f"component {k + 1}"] = left[:, k]
-    cases = [slide.case_id for slide in rows.slides]
+    cases = list(rows.slides["case_id"])
     readings["probe"] = predicted_number(rows.matrix, np.log(patches), cases)
     correlations = {
         name: float(spearmanr(reading, patches).statistic)
@@ -362,9 +348,9 @@ def _patch_count(rows: Rows) -> Finding:
     return check.graded(abs(correlations[name]), seen)
 
 
-def _readout(name: str, rows: Rows, words: Sequence[str]) -> Finding:
+def _readout(name: str, rows: Rows) -> Finding:
     """A site that is read out is a warning, a stain a note."""
-    readout = read_word(rows.matrix, words, [slide.case_id for slide in rows.slides])
+    readout = read_word(rows.matrix, list(rows.slides[name]), list(rows.slides["case_id"]))
     if isinstance(readout, str):
         return CHECKS[name].skipped(readout)
     seen = (

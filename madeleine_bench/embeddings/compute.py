@@ -104,7 +104,7 @@ def embed_slides(
                     )
             except MbenchError as error:
                 failed[name] = error.with_traceback(None)  # which holds on to the bag
-    done = {name: np.stack(found) for name, found in rows.items() if name not in failed}
+    done = {name: np.stack(each) for name, each in rows.items() if name not in failed}
     costs = {
         name: EncodingCost(len(slide_ids), seconds[name], _n_parameters(encoders[name]))
         for name in done
@@ -216,22 +216,22 @@ def unit_embeddings(
         InputError: a slide of a unit has no embedding.
     """
     row_of = {slide_id: row for row, slide_id in enumerate(embeddings.ids)}
-    if groups is None or all(len(own) == 1 for own in groups.values()):
+    if groups is None or all(len(each) == 1 for each in groups.values()):
         alone = [units.slides[unit_id] for unit_id in units.table["unit_id"]]
-        if all(len(own) == 1 and own[0] in row_of for own in alone):
+        if all(len(ids) == 1 and ids[0] in row_of for ids in alone):
             rows = [row_of[slide_id] for (slide_id,) in alone]
             whole = rows == list(range(len(embeddings.matrix)))
             return embeddings.matrix if whole else embeddings.matrix[rows]
     means = np.empty((len(units.table), embeddings.matrix.shape[1]))
     for position, unit_id in enumerate(units.table["unit_id"]):
-        own = (units.slides[unit_id],) if groups is None else groups[unit_id]
-        if absent := [slide_id for group in own for slide_id in group if slide_id not in row_of]:
+        parts = (units.slides[unit_id],) if groups is None else groups[unit_id]
+        if absent := [slide_id for group in parts for slide_id in group if slide_id not in row_of]:
             raise InputError(f"unit {unit_id}: no embedding of slide {absent[0]}")
         each = [
             embeddings.matrix[[row_of[slide_id] for slide_id in group]].mean(
                 axis=0, dtype=np.float64
             )
-            for group in own
+            for group in parts
         ]
         means[position] = each[0] if len(each) == 1 else np.mean(each, axis=0)
     return means
@@ -246,5 +246,5 @@ def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
 
 
 def _n_parameters(encoder: SlideEncoder) -> int | None:
-    found = getattr(encoder, "n_parameters", None)
-    return found if isinstance(found, int) else None
+    count = getattr(encoder, "n_parameters", None)
+    return count if isinstance(count, int) else None

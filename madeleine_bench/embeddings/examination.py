@@ -4,13 +4,13 @@ No label of a task is read.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from madeleine_bench.embeddings.cloud import LEAST_SLIDES, Rows, Slide, cloud_findings, named
+from madeleine_bench.embeddings.cloud import LEAST_SLIDES, Rows, cloud_findings, named
 from madeleine_bench.embeddings.compute import bag_misfit
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.contract import (
@@ -36,15 +36,6 @@ from madeleine_bench.types import Bag, CohortData, Progress
 PROBES = 8
 LEAST_PATCHES = 4
 OnDevice = Callable[[str], SlideEncoder]
-
-
-class Sampled(NamedTuple):
-    """A slide, what the encoder gave for it and for half of its patches, and its bag if kept."""
-
-    slide: Slide
-    whole: Answer
-    half: Answer | None
-    bag: Bag | None
 
 
 @dataclass(frozen=True)
@@ -92,14 +83,15 @@ def examine_encoder(
                 f"compares slides with each other and needs {LEAST_SLIDES} at least (--slides, or "
                 "another --cohort)"
             )
-        sample = list(_sample(encoder, data, slide_ids, progress))
-        findings += _answer_findings(encoder.card, sample)
+        sample = _sample(encoder, data, slide_ids, progress)
+        wide = sample["bag"][0].features.shape[1]  # the first bag is always kept
+        findings += _answer_findings(encoder.card, sample, wide)
         rows, probes = _usable(sample)
         reason = f"{len(rows.slides)} slides have a usable embedding; {LEAST_SLIDES} are needed"
         if len(rows.slides) >= LEAST_SLIDES:
             findings += [*cloud_findings(rows), *_again(encoder, probes, on_device)]
-    made = {finding.check: finding for finding in findings}
-    in_order = [made.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
+    by_check = {finding.check: finding for finding in findings}
+    in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
     return Examination(data, in_order, rows)
 
 
@@ -112,21 +104,39 @@ def _contract(encoder: SlideEncoder) -> Finding:
 
 def _sample(
     encoder: SlideEncoder, data: CohortData, slide_ids: Sequence[str], progress: Progress
-) -> Iterator[Sampled]:
-    """Yield what an encoder makes of some slides; what it does wrong is kept, not raised."""
+) -> pd.DataFrame:
+    """Return a row for each slide: what is known of it, and what the encoder makes of it.
+
+    `whole` and `half` are answers for all patches and for half of them, whatever is wrong with
+    them; tiny bags have no half. `bag` is kept of some slides; `content` tells equal bags.
+
+    Raises:
+        InputError: a bag is broken, empty, or not what the card expects.
+    """
     kept = set(np.linspace(0, len(slide_ids) - 1, PROBES).astype(int).tolist())
     progress.phase("encode", len(slide_ids))
+    rows = []
     for position, slide_id in enumerate(slide_ids):
         bag = data.read_bag(slide_id)
-        _require_fit(encoder.card, bag)
+        reason = bag_misfit(encoder.card, bag)
+        if not len(bag.features):
+            reason = "the bag is empty; leave the slide out of the cohort"
+        if reason is not None:
+            raise InputError(f"encoder {encoder.card.name}, slide {slide_id}: {reason}")
         bag = replace(bag, features=np.ascontiguousarray(bag.features, dtype=np.float32))
-        patches, width = bag.features.shape
-        content = hash_array([], bag.features)
-        slide = Slide(slide_id, bag.case_id, bag.site or "", bag.stain, patches, width, content)
-        whole = ask(encoder, bag)
-        half = ask(encoder, half_of(bag)) if patches >= LEAST_PATCHES else None
-        yield Sampled(slide, whole, half, bag if position in kept else None)
+        rows.append(
+            {
+                **{name: getattr(bag, name) for name in ("slide_id", "case_id", "stain")},
+                "site": bag.site or "",
+                "patches": len(bag.features),
+                "content": hash_array([], bag.features),
+                "whole": ask(encoder, bag),
+                "half": ask(encoder, half_of(bag)) if len(bag.features) >= LEAST_PATCHES else None,
+                "bag": bag if position in kept else None,
+            }
+        )
         progress.advance(slide_id)
+    return pd.DataFrame(rows)
 
 
 def half_of(bag: Bag) -> Bag:
@@ -136,73 +146,65 @@ def half_of(bag: Bag) -> Bag:
     return patches_of(bag, np.sort(drawn[: count // 2]))
 
 
-def _require_fit(card: EncoderCard, bag: Bag) -> None:
-    reason = bag_misfit(card, bag)
-    if not len(bag.features):
-        reason = "the bag is empty; leave the slide out of the cohort"
-    if reason is not None:
-        raise InputError(f"encoder {card.name}, slide {bag.slide_id}: {reason}")
-
-
-def _usable(sample: Sequence[Sampled]) -> tuple[Rows, Probes]:
+def _usable(sample: pd.DataFrame) -> tuple[Rows, Probes]:
     """Return the slides whose embedding is a vector as wide as most are, and those kept to ask."""
-    vectors = [each.whole.vector for each in sample]
-    widths = Counter(len(vector) for vector in vectors if vector is not None)
-    width = max(widths, key=lambda w: (widths[w], w), default=0)
-    usable = [
-        (each, vector)
-        for each, vector in zip(sample, vectors, strict=True)
-        if vector is not None and len(vector) == width
-    ]
-    matrix = np.array([vector for _, vector in usable]).reshape(len(usable), width)
+    widths = sample["whole"].map(lambda answer: 0 if answer.fault else len(answer.value))
+    width = max(Counter(widths[widths > 0]).items(), key=lambda item: item[::-1], default=(0, 0))[0]
+    usable = sample[(widths > 0) & (widths == width)].reset_index(drop=True)
+    matrix = np.array([answer.vector for answer in usable["whole"]]).reshape(len(usable), width)
     half = np.full_like(matrix, np.nan)
-    bags, first = [], []
-    for row, (each, vector) in enumerate(usable):
-        made = None if each.half is None else each.half.vector
-        if made is not None and len(made) == width:
-            half[row] = made
-        if each.bag is not None:
-            bags.append(each.bag)
-            first.append(vector)
-    rows = Rows([each.slide for each, _ in usable], matrix, half)
-    spread = spread_of(matrix) if usable else 1.0
-    return rows, Probes(bags, np.array(first), spread, sample[0].whole.dtype)
+    for row, answer in enumerate(usable["half"]):
+        if answer and not answer.fault and len(answer.value) == width:
+            half[row] = answer.vector
+    asked = usable["bag"].notna()
+    spread = spread_of(matrix) if len(matrix) else 1.0
+    probes = Probes(list(usable["bag"][asked]), matrix[asked], spread, sample["whole"][0].dtype)
+    return Rows(usable.drop(columns=["whole", "half", "bag"]), matrix, half), probes
 
 
-def _answer_findings(card: EncoderCard, sample: Sequence[Sampled]) -> Iterator[Finding]:
-    """Yield what is wrong with single answers: does the encoder give vectors of floats."""
-    made = [each for each in sample if not each.whole.raised]
-    raised = [each for each in sample if each.whole.raised]
-    yield _over("encodes every slide", raised, sample, f"{len(sample)} slides")
+def _answer_findings(card: EncoderCard, sample: pd.DataFrame, wide: int) -> Iterator[Finding]:
+    """Yield what is wrong with single answers: does the encoder give vectors of floats.
+
+    Args:
+        card: of the encoder.
+        sample: slides and answers.
+        wide: width of the patch features.
+    """
+    answers = dict(zip(sample["slide_id"], sample["whole"], strict=True))
+    made = {slide_id: answer for slide_id, answer in answers.items() if not answer.raised}
+    raised = [slide_id for slide_id in answers if slide_id not in made]
+    yield _over("encodes every slide", raised, answers, f"{len(answers)} slides")
     if not made:
         return
-    usual = Counter(each.whole.value.shape for each in made).most_common(1)[0][0]
-    odd = [s for s in made if s.whole.value.shape != usual or len(usual) != 1 or not usual[0]]
-    dim = sample[0].slide.patch_width if card.dim is None else card.dim
+    usual = Counter(answer.value.shape for answer in made.values()).most_common(1)[0][0]
+    vectors = {i: a for i, a in made.items() if a.value.shape == usual and len(usual) == 1}
+    odd = [slide_id for slide_id in made if slide_id not in vectors or not usual[0]]
     if odd:
         yield _over("width", odd, made, "")
     else:
+        dim = card.dim or wide
         says = f"says {dim}" if card.dim else f"has no 'dim', which means {dim}, as wide as a patch"
         verdict: Verdict = "pass" if usual[0] == dim else "fail" if card.dim else "warn"
         seen = f"{usual[0]}" + f"; the card {says}" * (verdict != "pass")
         yield CHECKS["width"].finding(verdict, seen, float(usual[0]))
-    dtypes = {each.whole.dtype for each in made}
-    floats = [each for each in made if each.whole.value.dtype.kind == "f"]
+    dtypes = {answer.dtype for answer in made.values()}
     verdict = "warn" if dtypes & {"float16", "bfloat16"} else "pass"
-    verdict = verdict if len(floats) == len(made) else "fail"
+    if any(answer.value.dtype.kind != "f" for answer in made.values()):
+        verdict = "fail"
     yield CHECKS["dtype"].finding(verdict, ", ".join(sorted(dtypes)))
-    vectors = [each for each in floats if each.whole.value.ndim == 1]
-    if vectors:
-        bad = [each for each in vectors if each.whole.fault]
-        yield _over("finite", bad, vectors, "no NaN, no infinity")
+    floats = {i: a for i, a in vectors.items() if a.value.dtype.kind == "f"}
+    if floats:
+        yield _over(
+            "finite", [i for i, a in floats.items() if a.fault], floats, "no NaN, no infinity"
+        )
 
 
-def _over(check: str, bad: Sequence[Sampled], every: Sequence[Sampled], good: str) -> Finding:
+def _over(check: str, bad: Sequence[str], answers: Mapping[str, Answer], good: str) -> Finding:
     """Return a finding over slides: how many are bad, which, and what the first one gave."""
     if not bad:
         return CHECKS[check].finding("pass", good, 0.0)
-    which, first = named([each.slide.slide_id for each in bad]), bad[0].whole
-    seen = f"{len(bad)} of {len(every)} slides ({which}): "
+    first = answers[bad[0]]
+    seen = f"{len(bad)} of {len(answers)} slides ({named(bad)}): "
     seen += first.fault or f"shape {first.value.shape}"
     return CHECKS[check].finding("fail", seen, float(len(bad)))
 

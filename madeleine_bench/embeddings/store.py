@@ -103,8 +103,7 @@ class EmbeddingStore:
     def cost(self, path: Path) -> EncodingCost | None:
         """Return what a matrix cost, or None where that was not written down."""
         try:
-            found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            return EncodingCost(**found)
+            return EncodingCost(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -140,9 +139,9 @@ class EmbeddingStore:
             raise
         content = self.write(path, ids, matrix)
         costs = [self.cost(self.part(path, shard)) for shard in range(shards)]
-        if known := [cost for cost in costs if cost is not None]:
-            slides, seconds = sum(c.slides for c in known), sum(c.seconds for c in known)
-            self.write_cost(path, EncodingCost(slides, seconds, known[-1].parameters))
+        if written := [cost for cost in costs if cost is not None]:
+            slides, seconds = sum(c.slides for c in written), sum(c.seconds for c in written)
+            self.write_cost(path, EncodingCost(slides, seconds, written[-1].parameters))
         self.drop_parts(path)
         return content
 

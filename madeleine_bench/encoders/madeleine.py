@@ -127,10 +127,10 @@ class TrainedMadeleine(_Madeleine):
         if len(self._models) == 1:
             return next(iter(self._models.values()))
         if organ not in self._models:
-            known = ", ".join(sorted(self._models))
             of = "of unknown organ" if organ is None else f"of organ '{organ}'"
+            organs = ", ".join(sorted(self._models))
             raise InputError(
-                f"the slide is {of}; the weights have models for: {known}. The organ of a slide "
+                f"the slide is {of}; the weights have models for: {organs}. The organ of a slide "
                 "is that of its cohort (tasks/cohorts)"
             )
         return self._models[organ]

@@ -59,15 +59,15 @@ def plugged_encoders() -> Mapping[str, importlib.metadata.EntryPoint]:
     Raises:
         InputError: two packages offer the same name.
     """
-    found: dict[str, importlib.metadata.EntryPoint] = {}
+    points: dict[str, importlib.metadata.EntryPoint] = {}
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in found and found[point.name].value != point.value:
+        other = points.setdefault(point.name, point)
+        if other.value != point.value:
             raise InputError(
-                f"encoder '{point.name}' is offered by {found[point.name].value} and by "
-                f"{point.value}; uninstall one of the packages"
+                f"encoder '{point.name}' is offered by {other.value} and by {point.value}; "
+                "uninstall one of the packages"
             )
-        found[point.name] = point
-    return found
+    return points
 
 
 def find_encoder(name: str) -> EncoderEntry:
@@ -80,17 +80,17 @@ def find_encoder(name: str) -> EncoderEntry:
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return read_card(Path(name), origin=name)
-    own, plugged = {**shipped_encoders(), **external_encoders()}, plugged_encoders()
-    if name in own and name in plugged:
+    ours, plugged = {**shipped_encoders(), **external_encoders()}, plugged_encoders()
+    if name in ours and name in plugged:
         raise InputError(
             f"encoder '{name}' is ours and is also offered by {plugged[name].value}; "
             "the other package must choose another name"
         )
-    if name in own:
-        return own[name]
+    if name in ours:
+        return ours[name]
     if name in plugged:
         return _plugged_entry(plugged[name])
-    hint = did_you_mean(name, sorted({*own, *plugged}))
+    hint = did_you_mean(name, sorted({*ours, *plugged}))
     raise InputError(f"no encoder is called '{name}'{hint} (mbench encoders list)")
 
 
@@ -153,15 +153,13 @@ def load_encoder(entry: EncoderEntry) -> SlideEncoder:
 
 
 def _cards(*folders: Path) -> dict[str, EncoderEntry]:
-    found: dict[str, EncoderEntry] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*.yaml")):
-            entry = read_card(path, origin="madeleine-bench")
-            if entry.card.name in found:
-                other = found[entry.card.name].path
-                raise InputError(f"{path}: '{entry.card.name}' is declared already in {other}")
-            found[entry.card.name] = entry
-    return dict(sorted(found.items()))
+    entries: dict[str, EncoderEntry] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        entry = read_card(path, origin="madeleine-bench")
+        other = entries.setdefault(entry.card.name, entry)
+        if other is not entry:
+            raise InputError(f"{path}: '{entry.card.name}' is declared already in {other.path}")
+    return dict(sorted(entries.items()))
 
 
 def _plugged_entry(point: importlib.metadata.EntryPoint) -> EncoderEntry:

@@ -256,9 +256,9 @@ class TridentEncoder(BaseEncoder):
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
 
-        named = getattr(self._network, "precision", torch.float32)
-        if self.device == "cuda" and named in (torch.float16, torch.bfloat16):
-            return torch.autocast("cuda", dtype=named)
+        dtype = getattr(self._network, "precision", torch.float32)
+        if self.device == "cuda" and dtype in (torch.float16, torch.bfloat16):
+            return torch.autocast("cuda", dtype=dtype)
         return nullcontext()
 
 

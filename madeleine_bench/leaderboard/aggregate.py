@@ -64,24 +64,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """How an encoder does over some tasks, among those that have all of them.
-
-    Attributes:
-        mean: mean over families of the mean chance-corrected score of the family's tasks.
-        rank: place by `mean`, equal means sharing a place.
-        mean_rank: mean over tasks of its place, 1 the best, equal scores sharing their mean place.
-        win_rate: mean over tasks of the share of the others that it beats, ties counting half;
-            None when it is alone.
-    """
-
-    mean: float
-    rank: int
-    mean_rank: float
-    win_rate: float | None
-
-
-@dataclass(frozen=True)
 class Column:
     """One encoder with one set of features on the board.
 
@@ -97,8 +79,10 @@ class Column:
         complete: whether it has every core task, on the data of the rest.
         verification: the lowest of its cells.
         unranked: why it has no rank; "" when it has one.
-        rank: its place among the ranked, over the ranked tasks; `mean_rank` and `win_rate` as in
-            `Summary`. None when unranked.
+        rank: its place by `mean` among the ranked, equal means sharing a place; None when unranked.
+        mean_rank: mean over tasks of its place among them, equal scores sharing their mean place.
+        win_rate: mean over tasks of the share of the others that it beats, ties counting half; None
+            when it is alone.
     """
 
     label: str
@@ -195,8 +179,8 @@ def build_boards(
     return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
 
 
-def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str, Summary]:
-    """Return by label how encoders do over the tasks, among those that have all of them.
+def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str, Column]:
+    """Return by label the encoders that have all of the tasks, with mean and places over these.
 
     Controls, and encoders whose scores nobody recomputed (V0), are not among them. On the page the
     browser computes the same for the tasks that a reader picks.
@@ -205,22 +189,23 @@ def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str,
     among = [c for c in columns if c.kind != "control" and c.verification != "V0" and c.has(ids)]
     if not ids:
         return {}
-    means = {c.label: fmean(_families(c.cells, tasks).values()) for c in among}
-    values = {task_id: [c.cells[task_id].value for c in among] for task_id in ids}
+    means = [fmean(_families(c.cells, tasks).values()) for c in among]
+    values = [[c.cells[task_id].value for c in among] for task_id in ids]
     others = len(among) - 1
-    summaries = {}
-    for number, column in enumerate(among):
+    placed = {}
+    for column, mean, *scores in zip(among, means, *values, strict=True):
         places = [
-            sum(other > row[number] for other in row) + (row.count(row[number]) + 1) / 2
-            for row in values.values()
+            sum(other > score for other in row) + (row.count(score) + 1) / 2
+            for row, score in zip(values, scores, strict=True)
         ]
-        summaries[column.label] = Summary(
-            mean=means[column.label],
-            rank=1 + sum(mean > means[column.label] for mean in means.values()),
+        placed[column.label] = replace(
+            column,
+            mean=mean,
+            rank=1 + sum(other > mean for other in means),
             mean_rank=fmean(places),
             win_rate=fmean((others + 1 - p) / others for p in places) if others else None,
         )
-    return summaries
+    return placed
 
 
 def family_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -481,16 +466,10 @@ def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) ->
 
 def _ranked(columns: Sequence[Column], core: Sequence[TaskSpec]) -> tuple[Column, ...]:
     """Return the columns with their ranks: the ranked by rank, then the others, controls last."""
-    summaries = summarise([column for column in columns if not column.unranked], core)
+    placed = summarise([column for column in columns if not column.unranked], core)
 
     def order(column: Column) -> tuple[bool, int, bool, float, str]:
         mean = -2.0 if column.mean is None else column.mean
         return column.rank is None, column.rank or 0, column.kind == "control", -mean, column.label
 
-    placed = [
-        replace(column, rank=place.rank, mean_rank=place.mean_rank, win_rate=place.win_rate)
-        if (place := summaries.get(column.label))
-        else column
-        for column in columns
-    ]
-    return tuple(sorted(placed, key=order))
+    return tuple(sorted((placed.get(column.label, column) for column in columns), key=order))

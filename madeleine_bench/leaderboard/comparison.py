@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,23 +116,6 @@ class Comparison:
     pairs: tuple[PairVerdict, ...]
     pairs_note: str
     critical_difference: CriticalDifference | None
-
-
-@dataclass(frozen=True)
-class ControlAhead:
-    """A control that scores above the mean of the patches on a task.
-
-    Attributes:
-        label: of the control.
-        value: its score; higher is better.
-        baseline: the score of the mean of the patches.
-        beyond: whether its score lies above the 95% interval of the baseline, where it has one.
-    """
-
-    label: str
-    value: float
-    baseline: float
-    beyond: bool
 
 
 def compare(board: Board, draws_of: DrawsOf) -> Comparison:
@@ -290,8 +274,11 @@ def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, in
 
 def controls_ahead(
     board: Board, task: TaskSpec, reads_the_answer: Callable[[Column], bool]
-) -> tuple[ControlAhead, ...]:
+) -> list[dict[str, Any]]:
     """Return the controls that beat the mean of the patches on a task, the best first.
+
+    Each has its `label`, its score as `value`, the score of the mean of the patches as `baseline`,
+    and whether its score lies `beyond` the 95% interval of that, where it has one.
 
     A control is held against mean-pool of the same features, and left out without one, as are
     scores that are not on the data of the rest.
@@ -302,7 +289,7 @@ def controls_ahead(
         reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
     """
     scored = [column for column in board.columns if column.has([task.id])]
-    ahead = []
+    ahead: list[dict[str, Any]] = []
     for column in scored:
         pooled = on_same_features(column, scored, BASELINE, [task.cohort])
         if column.kind != "control" or pooled is None or reads_the_answer(column):
@@ -310,6 +297,6 @@ def controls_ahead(
         baseline, value = pooled.cells[task.id], column.cells[task.id].value
         if value > baseline.value:
             ends = baseline.record.scores.main.ci95
-            beyond = ends is not None and value > ends[1]
-            ahead.append(ControlAhead(column.label, value, baseline.value, beyond))
-    return tuple(sorted(ahead, key=lambda each: (-each.value, each.label)))
+            scores = {"label": column.label, "value": value, "baseline": baseline.value}
+            ahead.append({**scores, "beyond": ends is not None and value > ends[1]})
+    return sorted(ahead, key=lambda each: (-each["value"], each["label"]))

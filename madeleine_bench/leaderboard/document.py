@@ -21,9 +21,10 @@ from madeleine_bench.leaderboard.comparison import (
     compare,
     controls_ahead,
 )
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
+from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import stratify
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
@@ -39,16 +40,20 @@ PredictionsOf = Callable[[Record], pd.DataFrame]
 CardOf = Callable[[Record], EncoderCard | None]
 
 
-def document_of(
-    boards: Sequence[Board], sources: Sources, catalogue: Catalogue, progress: Progress
-) -> Json:
-    """Return boards as JSON, with all that is published and decided about them.
+def boards_text(
+    boards: Sequence[Board], form: str, sources: Sources, catalogue: Catalogue, progress: Progress
+) -> str:
+    """Return boards as "csv", "markdown" or "json".
 
-    What was not resampled before is resampled first.
+    For JSON, what was not resampled before is resampled first.
 
     Raises:
         InputError: predictions are gone or were altered.
     """
+    if form == "csv":
+        return to_csv(boards)
+    if form == "markdown":
+        return "\n".join(to_markdown(board) for board in boards)
     case_draws = CaseDraws(sources.stores, catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
@@ -57,12 +62,9 @@ def document_of(
         progress.advance(f"{record.encoder.name} {record.task.id}")
         return draws
 
-    return leaderboard_document(
-        [(board, compare(board, draws_of)) for board in boards],
-        catalogue,
-        sources.predictions,
-        sources.card,
-    )
+    compared = [(board, compare(board, draws_of)) for board in boards]
+    document = leaderboard_document(compared, catalogue, sources.predictions, sources.card)
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def leaderboard_document(

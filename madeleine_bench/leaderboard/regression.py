@@ -83,13 +83,13 @@ class Explanation(Spec):
 
     @property
     def pattern(self) -> str:
-        """A glob of the name and verdict of what is explained."""
+        """A glob of verdict, subject and case."""
         raise NotImplementedError
 
     def covers(self, finding: "RegressionFinding") -> bool:
         """Return whether this explains a finding."""
         return finding.baseline_id.startswith(self.baseline) and fnmatch.fnmatchcase(
-            f"{finding.name} {finding.verdict}", self.pattern
+            f"{finding.verdict} {finding.subject} {finding.case}", self.pattern
         )
 
 
@@ -112,8 +112,8 @@ class ExplainedCell(Explanation):
 
     @property
     def pattern(self) -> str:
-        """A glob of the name and verdict of what is explained."""
-        return f"encoder {self.encoder}: {self.task} {self.protocol} {self.verdict}"
+        """A glob of verdict, subject and case."""
+        return f"{self.verdict} {self.encoder} {self.task} {self.protocol}"
 
     def covers(self, finding: "RegressionFinding") -> bool:
         """Return whether this explains a finding."""
@@ -128,8 +128,8 @@ class ExplainedScorer(Explanation):
 
     @property
     def pattern(self) -> str:
-        """A glob of the name and verdict of what is explained."""
-        return f"scorer {self.protocol}: * labels *"
+        """A glob of verdict, subject and case."""
+        return f"* {self.protocol} * labels"
 
 
 class Explanations(Spec):

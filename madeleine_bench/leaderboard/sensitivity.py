@@ -26,7 +26,7 @@ from madeleine_bench.leaderboard.comparison import (
     make_grid,
     pair_verdicts,
 )
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
@@ -207,8 +207,9 @@ def sensitivity(
     left_out = {labels[key]: why for key, why in faults.items() if why}
     complete = [key for key in keys if not faults[key]]
     first = columns[next(iter(scored))]
-    controls = [labels[k] for k in complete if first[k].kind == "control" and not rank_controls]
-    ranked = [labels[k] for k in complete if labels[k] not in controls]
+    aside = [k for k in complete if first[k].kind == "control" and not rank_controls]
+    controls = tuple(labels[key] for key in aside)
+    ranked = tuple(labels[key] for key in complete if key not in aside)
     if len(ranked) < LEAST_ENCODERS:
         reasons = "".join(f"\n  {label}: {why}" for label, why in left_out.items())
         raise InputError(
@@ -241,17 +242,11 @@ def sensitivity(
         cells[name][label][task.id].record.record_id
         for name, of in scored.items() for label in cells[name] for task in of
     )  # fmt: skip
+    used: dict[str, int | str] = {"count": len(ids), "hash": hash_json(ids)}
     phantom = board.startswith("phantom")
+    notice = PHANTOM_NOTICE if phantom else ""
     return Sensitivity(
-        board,
-        phantom,
-        PHANTOM_NOTICE if phantom else "",
-        tuple(ranked),
-        tuple(controls),
-        left_out,
-        {"count": len(ids), "hash": hash_json(ids)},
-        tuple(rankings),
-        tuple(pairs),
+        board, phantom, notice, ranked, controls, left_out, used, tuple(rankings), tuple(pairs)
     )
 
 
@@ -393,17 +388,11 @@ def _pair(
     ids = tuple(task.id for task in tasks)
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
     agreement = rank_agreement(first, second, [task.family for task in tasks], rng)
+    alike = tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same)
     taus = kendall_tau(first.T, second.T)
+    by_task = {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)}
     defined = taus[~np.isnan(taus)]
-    return ProtocolPair(
-        *names,
-        ids,
-        tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same),
-        agreement.tau,
-        agreement.ci95,
-        agreement.p_value,
-        float(np.mean(defined)) if len(defined) else None,
-        {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)},
-        swaps_between(names, tasks, first, second, labels),
-        flips,
-    )
+    mean = float(np.mean(defined)) if len(defined) else None
+    swaps = swaps_between(names, tasks, first, second, labels)
+    tau, ends, p_value = agreement.tau, agreement.ci95, agreement.p_value
+    return ProtocolPair(*names, ids, alike, tau, ends, p_value, mean, by_task, swaps, flips)

@@ -69,6 +69,8 @@ def sensitivity_report(
 ) -> Report:
     """Return how far protocols agree on the order of encoders, of each board with records.
 
+    Equal records give equal numbers.
+
     Args:
         workspace: where records lie; its source says which of them count.
         encoders: names, or paths of cards; may be empty where nothing is scored.
@@ -103,21 +105,15 @@ def sensitivity_report(
     progress.phase("compare", len(boards))
     results: list[Sensitivity] = []
     for board in boards:
-        results.append(
-            sensitivity(records, catalogue, board, names, chosen, draws_of, rank_controls)
-        )
+        one = sensitivity(records, catalogue, board, names, chosen, draws_of, rank_controls)
+        results.append(one)
         progress.advance(board)
     body = [part for one in results for part in _body(one)]
     charts = {
         "sensitivity" if len(results) == 1 else f"sensitivity-{one.board}": sensitivity_chart(one)
         for one in results
     }
-    return Report(document(results), body, charts)
-
-
-def document(results: Sequence[Sensitivity]) -> dict[str, Any]:
-    """Return all numbers of the boards, ready for JSON. Equal records give equal documents."""
-    return {
+    document = {
         "what": "sensitivity of ranks to the protocol",
         "package": f"madeleine-bench {__version__}",
         "interval": f"95% percentile, {RESAMPLES} bootstrap resamples of the tasks that both "
@@ -127,6 +123,7 @@ def document(results: Sequence[Sensitivity]) -> dict[str, Any]:
         "better": "as on the board: that test and the one by resampled cases, in one direction",
         "boards": [asdict(one) for one in results],
     }
+    return Report(document, body, charts)
 
 
 def sensitivity_chart(result: Sensitivity) -> Any:

@@ -52,10 +52,9 @@ class Sources:
         Raises:
             InputError: one stands for two; the message names two records.
         """
-        ids = ((record, record.record_id) for record in self.records)
         require_one_content(
-            content_of(record, self.paths[key], self.stores[key].folder, catalogue)
-            for record, key in ids
+            content_of(r, self.paths[r.record_id], self.stores[r.record_id].folder, catalogue)
+            for r in self.records
         )
 
     def boards(

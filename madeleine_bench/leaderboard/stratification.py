@@ -96,32 +96,31 @@ def survival_records(
     Raises:
         InputError: there is no such record, or none of an encoder that was named.
     """
-    rows: dict[str, list[tuple[str, Record]]] = {}
-    for board in build_boards(records, catalogue, protocol):
-        for column in board.columns:
-            cell = column.cells.get(task.id)
-            if cell is not None and cell.record.verification != "V0":
-                rows.setdefault(board.name, []).append((column.label, cell.record))
-    names = {record.encoder.name for board in rows.values() for _, record in board}
+    rows = [
+        (board.name, column.label, cell.record)
+        for board in build_boards(records, catalogue, protocol)
+        for column in board.columns
+        if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
+    ]
+    names = {record.encoder.name for *_, record in rows}
     if not names:
         under = f" under {protocol}" if protocol else ""
+        option = f" --protocol {protocol}" if protocol else ""
         raise InputError(
             f"no record of {task.id}{under} that can be read; make one with "
-            f"mbench run --task {task.id}" + (f" --protocol {protocol}" if protocol else "")
+            f"mbench run --task {task.id}{option}"
         )
     for name in encoders:
         if name not in names:
             hint = did_you_mean(name, sorted(names))
             raise InputError(f"no record of {task.id} is of encoder '{name}'{hint}")
-    chosen = {
-        board: [row for row in columns if not encoders or row[1].encoder.name in encoders]
-        for board, columns in rows.items()
-    }
-    return {
-        board: sorted(columns, key=lambda row: (-row[1].scores.main.value, row[0]))
-        for board, columns in chosen.items()
-        if columns
-    }
+    by_board: dict[str, list[tuple[str, Record]]] = {}
+    for board, label, record in rows:
+        if not encoders or record.encoder.name in encoders:
+            by_board.setdefault(board, []).append((label, record))
+    for chosen in by_board.values():
+        chosen.sort(key=lambda row: (-row[1].scores.main.value, row[0]))
+    return by_board
 
 
 def stratify(
@@ -140,7 +139,8 @@ def stratify(
         label: the name of the encoder.
         record: a survival record.
         predictions_of: gives the predictions of a record.
-        day: at which calibration is judged; None takes the predicted day nearest to their median.
+        day: at which calibration is judged; None takes the predicted day nearest to their median,
+            the earlier of two.
 
     Raises:
         InputError: the predictions are gone, were altered or lack a column, or the day is not one
@@ -150,11 +150,13 @@ def stratify(
     where = f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
     require_columns(predictions, ["repeat", "time_days", "event", "high_risk"], where)
     days = survival_days(list(predictions.columns))
-    if day is not None and day not in days:
+    require_columns(predictions, [f"surv@{d}" for d in days], where)
+    if day is None:
+        middle = float(np.median(days)) if days else 0.0
+        day = min(days, key=lambda one: (abs(one - middle), one), default=None)
+    elif day not in days:
         valid = ", ".join(map(str, days)) or "none"
         raise InputError(f"--day {day}: {where} are at the days {valid}")
-    chosen = calibration_day(days) if day is None else day
-    require_columns(predictions, [f"surv@{d}" for d in days], where)
     repeats = sorted(set(predictions["repeat"]))
     first = predictions[predictions["repeat"] == repeats[0]]
     try:
@@ -162,44 +164,24 @@ def stratify(
             first["time_days"].to_numpy(dtype=np.float64), first["event"].to_numpy(dtype=np.bool_)
         )
         calibrated = None
-        if chosen is not None:
-            alive = first[f"surv@{chosen}"].to_numpy(dtype=np.float64)
-            calibrated = calibration(survival, alive, chosen)
+        if day is not None:
+            alive = first[f"surv@{day}"].to_numpy(dtype=np.float64)
+            calibrated = calibration(survival, alive, day)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
     high = first["high_risk"].to_numpy(dtype=np.bool_)
     groups = risk_groups(survival, high)
-    return Stratification(
-        label,
-        record,
-        len(repeats),
-        groups,
-        _at_risk(survival, high),
-        calibrated,
-        _notes(record, groups, calibrated),
-    )
-
-
-def calibration_day(days: Sequence[int]) -> int | None:
-    """Return the day nearest to the median of the days, the earlier of two; None without any.
-
-    Examples:
-        >>> calibration_day([100, 200, 900]), calibration_day([100, 200]), calibration_day([])
-        (200, 100, None)
-    """
-    middle = float(np.median(days)) if days else 0.0
-    return min(days, key=lambda day: (abs(day - middle), day), default=None)
+    at_risk, notes = _at_risk(survival, high), _notes(record, groups, calibrated)
+    return Stratification(label, record, len(repeats), groups, at_risk, calibrated, notes)
 
 
 def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
     last = int(survival.time_days.max() / DAYS_A_YEAR)
     step = next(s for s in (1, 2, 5, 10, 20, 50) if last // s < _MOST_TICKS)
-    years = tuple(range(0, last + 1, step))
-    low, up = (
-        tuple(int((survival.time_days[high == side] >= year * DAYS_A_YEAR).sum()) for year in years)
-        for side in (False, True)
-    )
-    return AtRisk(years, low, up)
+    years = np.arange(0, last + 1, step)
+    watched = survival.time_days[:, None] >= years * DAYS_A_YEAR
+    counts = (years, watched[~high].sum(axis=0), watched[high].sum(axis=0))
+    return AtRisk(*(tuple(numbers.tolist()) for numbers in counts))
 
 
 def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -> tuple[str, ...]:

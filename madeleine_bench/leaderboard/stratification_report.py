@@ -11,7 +11,7 @@ import pandas as pd
 
 from madeleine_bench import __version__
 from madeleine_bench.figures import COLOURS, GREY, INK
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
+from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import (
     DAYS_A_YEAR,
@@ -22,7 +22,7 @@ from madeleine_bench.leaderboard.stratification import (
     survival_tasks,
 )
 from madeleine_bench.metrics.calibration import Calibration, Curve, RiskGroups
-from madeleine_bench.report import Report, Table
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
 
@@ -66,7 +66,10 @@ def stratification_report(
             notice = PHANTOM_NOTICE if phantom else ""
             stratum = {"board": board, "phantom": phantom, "notice": notice, "task": task.id}
             numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
-            body += [_table(board, task, strata), *_remarks(strata)]
+            body.append(_table(board, task, strata))
+            body += [f"{one.label}: {note}" for one in strata for note in one.notes]
+            repeated = [one for one in strata if one.repeats > 1]
+            body += [f"{one.label}: the first of {one.repeats} repeats" for one in repeated]
             body += [notice] if phantom else []
             for one in strata:
                 file = f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}"
@@ -237,8 +240,7 @@ def _last_year(groups: RiskGroups) -> float:
 
 def _numbers(one: Stratification) -> dict[str, Any]:
     """Return all numbers of an encoder, ready for JSON."""
-    record, groups = one.record, asdict(one.groups)
-    order = ("hazard_ratio", "hazard_ratio_ci95", "logrank_p", "low", "high")
+    record = one.record
     return {
         "encoder": one.label,
         "kind": record.encoder.kind,
@@ -247,7 +249,7 @@ def _numbers(one: Stratification) -> dict[str, Any]:
         "repeats": one.repeats,
         "concordance": record.scores.main.value,
         "concordance_ci95": record.scores.main.ci95,
-        **{name: groups[name] for name in order},
+        **asdict(one.groups),
         "at_risk": asdict(one.at_risk),
         "calibration": asdict(one.calibration) if one.calibration else None,
         "notes": one.notes,
@@ -270,13 +272,6 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
         row = [one.label, one.record.protocol, concordance, *counts, *tests, *calibrated]
         rows.append([text.replace(" to ", "-") for text in row])
     return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)
-
-
-def _remarks(strata: Sequence[Stratification]) -> list[str]:
-    repeats = [
-        f"{one.label}: the first of {one.repeats} repeats" for one in strata if one.repeats > 1
-    ]
-    return [f"{one.label}: {note}" for one in strata for note in one.notes] + repeats
 
 
 def _group_texts(one: Stratification) -> list[str]:

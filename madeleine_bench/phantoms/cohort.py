@@ -17,7 +17,6 @@ from madeleine_bench.phantoms.world import (
     PATCH_ENCODER,
     SHARE_TO_BIAS,
     WORLDS,
-    LatentModel,
 )
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
@@ -83,7 +82,6 @@ class PhantomCohort:
         self.spec = declared
         self.world = WORLDS[declared.organ]
         self.appearance = Appearance(self.world)
-        self._latents = LatentModel(self.world)
         self._fingerprint = hash_code([Path(__file__).parent])
         mine = [task for task in tasks if task.cohort == cohort.id]
         self.slides = self._labelled_roster(mine) if table is None else table
@@ -142,7 +140,7 @@ class PhantomCohort:
 
     def latents(self, case_id: str) -> Mapping[str, float]:
         """Return the hidden causes of a case, by name."""
-        return self._latents.draw(self.rng("latents", case_id))
+        return self.world.draw_latents(self.rng("latents", case_id))
 
     def row(self, slide_id: str) -> tuple[str, str, str]:
         """Return case_id, stain and site of a slide.

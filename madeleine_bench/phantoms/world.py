@@ -63,6 +63,8 @@ class Sign:
 class World:
     """What all cohorts of an organ share.
 
+    The latents follow linear structural equations in which each is standard normal.
+
     Attributes:
         organ: name of the organ.
         causes: for each latent the weights of the latents above it that it depends on. A latent
@@ -91,6 +93,45 @@ class World:
     def stains(self) -> tuple[str, ...]:
         """The stains this world knows, H&E first."""
         return ("H&E", *self.markers)
+
+    @cached_property
+    def correlations(self) -> dict[tuple[str, str], float]:
+        """The correlation of each pair of latents, worked out from the causes."""
+        table: dict[tuple[str, str], float] = {}
+        for position, (name, parents) in enumerate(self.causes.items()):
+            for other in self.latents[:position]:
+                value = sum(weight * table[parent, other] for parent, weight in parents.items())
+                table[name, other] = table[other, name] = value
+            table[name, name] = 1.0
+        return table
+
+    @cached_property
+    def residuals(self) -> dict[str, float]:
+        """For each latent the standard deviation of what its causes leave open.
+
+        Raises:
+            ValueError: the causes of a latent explain more than all of it.
+        """
+        residuals = {}
+        for name, parents in self.causes.items():
+            explained = sum(
+                first * second * self.correlations[one, two]
+                for one, first in parents.items()
+                for two, second in parents.items()
+            )
+            if explained >= 1.0:
+                raise ValueError(f"the causes of '{name}' explain {explained:.2f} of its variance")
+            residuals[name] = sqrt(1.0 - explained)
+        return residuals
+
+    def draw_latents(self, rng: np.random.Generator) -> Mapping[str, float]:
+        """Return the latents of one case by name, each standard normal over cases."""
+        noise = rng.standard_normal(len(self.causes)).tolist()
+        latents: dict[str, float] = {}
+        for draw, (name, parents) in zip(noise, self.causes.items(), strict=True):
+            caused = sum(weight * latents[parent] for parent, weight in parents.items())
+            latents[name] = caused + self.residuals[name] * draw
+        return latents
 
 
 # Strengths of er, pr and her2 are calibrated on the published few-shot AUCs; the others are set
@@ -177,49 +218,3 @@ KIDNEY = World(
 )
 
 WORLDS: Mapping[Organ, World] = {"breast": BREAST, "kidney": KIDNEY}
-
-
-class LatentModel:
-    """Linear structural equations in which every latent is standard normal."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    @cached_property
-    def correlations(self) -> dict[tuple[str, str], float]:
-        """The correlation of each pair of latents, worked out from the causes."""
-        table: dict[tuple[str, str], float] = {}
-        for position, (name, parents) in enumerate(self.world.causes.items()):
-            for other in self.world.latents[:position]:
-                value = sum(weight * table[parent, other] for parent, weight in parents.items())
-                table[name, other] = table[other, name] = value
-            table[name, name] = 1.0
-        return table
-
-    @cached_property
-    def residuals(self) -> dict[str, float]:
-        """For each latent the standard deviation of what its causes leave open.
-
-        Raises:
-            ValueError: the causes of a latent explain more than all of it.
-        """
-        residuals = {}
-        for name, parents in self.world.causes.items():
-            explained = sum(
-                first * second * self.correlations[one, two]
-                for one, first in parents.items()
-                for two, second in parents.items()
-            )
-            if explained >= 1.0:
-                raise ValueError(f"the causes of '{name}' explain {explained:.2f} of its variance")
-            residuals[name] = sqrt(1.0 - explained)
-        return residuals
-
-    def draw(self, rng: np.random.Generator) -> Mapping[str, float]:
-        """Return the latents of one case by name, each standard normal over cases."""
-        noise = rng.standard_normal(len(self.world.causes)).tolist()
-        latents: dict[str, float] = {}
-        for draw, (name, parents) in zip(noise, self.world.causes.items(), strict=True):
-            caused = sum(weight * latents[parent] for parent, weight in parents.items())
-            latents[name] = caused + self.residuals[name] * draw
-        return latents

@@ -67,11 +67,12 @@ def encoder_report(
     """
     card = find_encoder(encoder).card
     parts, documents, charts = [], [], {}
-    for found in examine(workspace, encoder, cohorts, slides, progress):
-        cohort, phantom = found.data.cohort_id, found.data.source == "phantom"
-        patches = [slide.patches for slide in found.rows.slides] if found.rows else []
+    for examination in examine(workspace, encoder, cohorts, slides, progress):
+        data, rows = examination.data, examination.rows
+        cohort, phantom = data.cohort_id, data.source == "phantom"
+        patches = list(rows.slides["patches"]) if rows else []
         title = f"{card.name} {card.revision} on {'PHANTOM ' * phantom}{cohort}"
-        parts.append((title, found.findings))
+        parts.append((title, examination.findings))
         documents.append(
             {
                 "cohort": cohort,
@@ -79,11 +80,11 @@ def encoder_report(
                 "notice": PHANTOM_NOTE * phantom,
                 "usable_slides": len(patches),
                 "median_patches": float(np.median(patches)) if patches else None,
-                "findings": [asdict(finding) for finding in found.findings],
+                "findings": [asdict(finding) for finding in examination.findings],
             }
         )
-        if found.rows and len(patches) >= LEAST_SLIDES:
-            charts[f"doctor-{cohort}"] = doctor_chart(found.rows, title)
+        if rows and len(patches) >= LEAST_SLIDES:
+            charts[f"doctor-{cohort}"] = doctor_chart(rows, title)
     if len(parts) == 1 and charts:
         charts = {"doctor": charts.popitem()[1]}
     about = {"name": card.name, "revision": card.revision, "kind": card.kind}
@@ -223,8 +224,7 @@ def doctor_chart(rows: Rows, title: str) -> Any:
         pd.concat(pd.DataFrame({"pair": kind, "cosine": some}) for kind, some in drawn.items())
     )
     norm = np.linalg.norm(rows.matrix, axis=1)
-    patches = [slide.patches for slide in rows.slides]
-    points = alt.Chart(pd.DataFrame({"patches": patches, "norm": norm}))
+    points = alt.Chart(rows.slides[["patches"]].assign(norm=norm))
     charts = {
         f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
             spectrum.mark_line(color=COLOURS[0], point=True).encode(

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from madeleine_bench.embeddings.cloud import (
     Rows,
-    Slide,
     cloud_findings,
     cosines,
     effective_rank,
@@ -21,9 +21,13 @@ from madeleine_bench.encoders.contract import CHECKS, spread_of
 
 def rows_of(matrix, contents=None):
     contents = contents or [str(n) for n in range(len(matrix))]
-    slides = tuple(
-        Slide(f"s{n}", f"c{n}", "", "H&E", 10, 4, contents[n]) for n in range(len(matrix))
-    )
+    slides = pd.DataFrame(
+        {
+            "slide_id": [f"s{n}" for n in range(len(matrix))],
+            "case_id": [f"c{n}" for n in range(len(matrix))],
+            "site": "", "stain": "H&E", "patches": 10, "content": contents,
+        }
+    )  # fmt: skip
     return Rows(slides, np.asarray(matrix, float), np.asarray(matrix, float))
 
 

@@ -49,22 +49,15 @@ def check_site_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; --out wants a folder")
-    if folder.is_dir() and any(map(_is_kept, folder.iterdir())) and not _is_site(folder):
+    index = folder / "index.html"
+    if index.is_file() and "madeleine-bench" in index.read_text("utf-8", errors="replace"):
+        return
+    # What a build that was killed left is nobody's.
+    others = [p for p in folder.glob("*") if not (p.name[0] == "." and p.suffix == ".tmp")]
+    if others:
         raise InputError(
             f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
         )
-
-
-def _is_kept(path: Path) -> bool:
-    """Return whether a file is somebody's, and not what a build that was killed left."""
-    return not (path.name.startswith(".") and path.suffix == ".tmp")
-
-
-def _is_site(folder: Path) -> bool:
-    try:
-        return "madeleine-bench" in (folder / "index.html").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:

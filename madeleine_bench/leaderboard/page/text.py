@@ -89,10 +89,8 @@ def score_interval(cell: dict[str, Any]) -> str:
     return str(cell["method"]).partition(":")[0][:40]
 
 
-def whole_range(ends: Sequence[float] | None) -> str:
+def whole_range(ends: Sequence[float]) -> str:
     """Return a range of ranks: 1 to 3, or 2 where both ends agree."""
-    if ends is None:
-        return NONE
     low, high = round(ends[0]), round(ends[1])
     return str(low) if low == high else f"{low} to {high}"
 
