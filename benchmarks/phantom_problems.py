@@ -16,7 +16,6 @@ from madeleine_bench.protocols.scoring import folds_of, task_scorer
 from madeleine_bench.runner.embedding import embed
 from madeleine_bench.runner.plan import Assessment, Request, bags_to_embed, make_plan
 from madeleine_bench.runner.run import to_embed
-from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 
@@ -73,16 +72,7 @@ def phantom_problems(
         Workspace(results.absolute(), "phantom", jobs=2, phantom_signal=signal),
     )
     plan = make_plan(request)
-    workers = LocalWorkers(request.workspace.jobs)
-    ready, failed = embed(
-        to_embed(plan),
-        request.workspace.results,
-        request.workspace.jobs,
-        "only-missing",
-        Silence(),
-        workers,
-        None,
-    )
+    ready, failed = embed(to_embed(plan), request.workspace, Silence())
     if failed:
         raise SystemExit(f"not embedded: {failed}")
     seen: dict[tuple[str, str], Assessment] = {}

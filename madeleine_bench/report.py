@@ -6,6 +6,10 @@ from typing import Any
 
 from madeleine_bench.errors import MbenchError
 
+PHANTOM_NOTICE = (
+    "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
+)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -10,7 +10,7 @@ from phantom_rendering import slides as phantom_slides
 from madeleine_bench.encoders import registry
 from madeleine_bench.hashing import hash_bytes, hash_code, hash_json
 from madeleine_bench.phantoms import PhantomCohort, cohort
-from madeleine_bench.runner import jobs, plan
+from madeleine_bench.runner import embedding, plan
 from madeleine_bench.specs.catalogue import load_catalogue
 from tests.stranger import write_stranger
 
@@ -215,8 +215,8 @@ def test_keys_follow_what_our_code_does(tmp_path, monkeypatch, key, file):
 def test_an_encoder_stays_loaded_until_its_code_does_something_else(tmp_path):
     entry = registry.find_encoder(str(write_stranger(tmp_path)))
     path = tmp_path / "encoder.py"
-    loaded = jobs._loaded(entry)
+    loaded = embedding.loaded_encoder(entry)
     path.write_text(path.read_text() + "# a comment\n")
-    assert jobs._loaded(entry) is loaded
+    assert embedding.loaded_encoder(entry) is loaded
     path.write_text(path.read_text() + "x = 1\n")
-    assert jobs._loaded(entry) is not loaded
+    assert embedding.loaded_encoder(entry) is not loaded

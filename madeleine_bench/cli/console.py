@@ -28,8 +28,8 @@ from madeleine_bench.errors import Interrupted
 from madeleine_bench.figures import styled_png, styled_svg
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.aggregate import Board
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, score_text, summary_rows
-from madeleine_bench.report import Report, Table
+from madeleine_bench.leaderboard.export import score_text, summary_rows
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -56,7 +56,7 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
 
     Args:
         report: what a command found.
-        form: "table", or "json" for the numbers alone.
+        form: "table", "json" for the numbers alone, or "markdown" for the further texts.
         out: folder for NAME.json, further texts, and each chart as SVG and PNG; None writes none.
         name: file name of the numbers, without its ending.
 
@@ -74,6 +74,8 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
         typer.echo(f"numbers and figures in {out}", err=True)
     if form == "json":
         typer.echo(text, nl=False)
+    elif form == "markdown":
+        typer.echo("".join(report.texts.values()), nl=False)
     else:
         for part in report.body:
             if isinstance(part, Table):

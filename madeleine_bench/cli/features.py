@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
-from madeleine_bench.cli.options import Catalogue
-from madeleine_bench.cli.run import ExecutorName, Scheduler
+from madeleine_bench.cli.options import Catalogue, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
 app = typer.Typer(help="Patch features.", no_args_is_help=True)

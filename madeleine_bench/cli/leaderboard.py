@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
+from madeleine_bench.cli.options import (
+    Catalogue,
+    Folders,
+    with_workspace,
+)
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 if TYPE_CHECKING:
@@ -149,10 +153,11 @@ def add(
 
     Example: mbench leaderboard add my-encoder.zip --results results
     """
-    from madeleine_bench.cli.submission_reports import add_bundle, asked
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.submissions.add import add_submission
+    from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = asked(
-        level, workspace.source, workspace.config, workspace.results, workspace.catalogue,
-        workspace.jobs, allow_code, sample, draw, time_limit,
-    )  # fmt: skip
-    add_bundle(bundle, request, reported)
+    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    with LiveProgress() as progress:
+        report = add_submission(bundle, request, reported, progress)
+    deliver(report)

@@ -18,7 +18,6 @@ from madeleine_bench.cli import (
     leaderboard,
     pretrain,
     regress,
-    retrieval,
     run,
     sensitivity,
     slides,
@@ -43,7 +42,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("audit")(audit.audit)
-app.command("cross-stain")(retrieval.cross_stain)
+app.command("cross-stain")(stains.cross_stain)
 app.command("doctor")(doctor.doctor)
 app.command("regress")(regress.regress)
 app.command("sensitivity")(sensitivity.sensitivity)

@@ -54,6 +54,16 @@ Signal = Annotated[
     typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+ExecutorName = Annotated[
+    Literal["local", "dask"],
+    typer.Option("--executor", help="dask: --jobs workers here, or those of --scheduler."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="With --executor dask: tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, htcondor."
+    ),
+]
 Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
 
 _WORKSPACE: dict[str, tuple[Any, Any]] = {

@@ -1,83 +1,38 @@
 """`mbench run`: encoders times tasks, then the board."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
+from madeleine_bench.cli.options import (
+    Encoders,
+    ExecutorName,
+    Protocols,
+    Scheduler,
+    Tasks,
+    with_workspace,
+)
+from madeleine_bench.errors import CheckFailed
 
-Results = Annotated[
-    Path, typer.Option("--results", envvar="MBENCH_RESULTS", help="Folder for all that is made.")
-]
-Catalogue = Annotated[
-    Path | None, typer.Option("--catalogue", help="Folder laid out as tasks/ is, in its place.")
-]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Your cohorts; ./mbench.toml where there is one.")
-]
-Signal = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
-Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes; as many as CPUs by default.")
-]
-ExecutorName = Annotated[
-    Literal["local", "dask"],
-    typer.Option("--executor", help="dask: --jobs workers here, or those of --scheduler."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        help="With --executor dask: tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, htcondor."
-    ),
-]
-Source = Annotated[
-    Literal["auto", "phantom", "local"],
-    typer.Option(help="auto: your files where configured, phantoms elsewhere."),
-]
+if TYPE_CHECKING:
+    from madeleine_bench.runner.plan import Request
+    from madeleine_bench.specs.workspace import Workspace
+
+SHOWN_FAILURES = 20  # and as many differences
 
 
+@with_workspace()
 def run(
-    encoder: Annotated[
-        list[str],
-        typer.Option(
-            "--encoder",
-            help="Name, or path of a card; may be repeated.",
-            autocompletion=encoder_names,
-        ),
-    ],
-    task: Annotated[
-        list[str],
-        typer.Option(
-            "--task",
-            help="Id, glob such as 'bcnb-*', or all; repeatable.",
-            autocompletion=task_names,
-        ),
-    ],
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
-            autocompletion=protocol_names,
-        ),
-    ] = None,
-    source: Source = "auto",
-    jobs: Jobs = None,
+    encoder: Encoders,
+    task: Tasks,
+    protocol: Protocols = None,
     resume: Annotated[
         Literal["only-missing", "always", "never"],
         typer.Option(
             help="only-missing: compute what is not there; always: compute nothing; never: all."
         ),
     ] = "only-missing",
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         typer.Option(help="Where networks are trained; auto: the GPU where there is one."),
@@ -86,7 +41,7 @@ def run(
     scheduler: Scheduler = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="An encoder fails that takes longer for one slide."),
+        typer.Option(metavar="SECONDS", help="Maximum per encoder and slide (default: no limit)."),
     ] = None,
     allow_partial: Annotated[
         bool,
@@ -102,24 +57,83 @@ def run(
             help="Make all again, with other workers, threads and order; exit 1 if a byte differs.",
         ),
     ] = False,
+    *,
+    workspace: "Workspace",
 ) -> None:
     """Score encoders on tasks, keep the records, and show the board.
 
     Example: mbench run --encoder mean-pool --encoder max-pool --task 'bcnb-*'
     """
-    import os
-
-    from madeleine_bench.cli.reports import finish_determinism, finish_run
     from madeleine_bench.runner.plan import Request
-    from madeleine_bench.specs.workspace import Workspace
 
-    workers = jobs or os.cpu_count() or 1
-    workspace = Workspace(results, source, config, catalogue, workers, phantom_signal, phantom_seed)
     request = Request(
-        tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device,
-        executor, scheduler, time_limit,
-        allow_partial,
+        tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
+        scheduler, time_limit, allow_partial,
     )  # fmt: skip
-    finish_run(request)
+    _run_and_show(request)
     if determinism:
-        finish_determinism(request)
+        _run_again(request)
+
+
+def _run_and_show(request: "Request") -> None:
+    """Run, print the boards the run belongs to, and say what failed.
+
+    Of the cohorts of the run, the boards show the scores of the features it was given alone.
+
+    Raises:
+        InputError: the request cannot be carried out, or part of it, all for wrong input.
+        CheckFailed: part of it failed for another reason, such as an encoder that raises.
+    """
+    from madeleine_bench.cli.console import LiveProgress, print_board
+    from madeleine_bench.leaderboard.aggregate import build_boards
+    from madeleine_bench.results.store import ResultStore
+    from madeleine_bench.runner.failures import ending
+    from madeleine_bench.runner.run import run
+
+    results = request.workspace.results
+    with LiveProgress() as progress:
+        report = run(request, progress)
+    every = [r for r in ResultStore(results).records() if r.board in report.boards]
+    records = [record for record in every if report.on_its_features(record)]
+    chosen = report.catalogue.select_protocols(request.protocols)
+    names: list[str | None] = [protocol.name for protocol in chosen]
+    for protocol in names or [None]:
+        for board in build_boards(records, report.catalogue, protocol):
+            print_board(board)
+    typer.echo(
+        f"{report.computed} computed, {report.reused} already there, "
+        f"{len(report.failures)} failed; records in {results / 'records'}",
+        err=True,
+    )
+    if left_out := len(every) - len(records):
+        typer.echo(
+            f"the board leaves out {left_out} records of other features, or of features they do "
+            f"not state; see mbench leaderboard show --results {results}",
+            err=True,
+        )
+    if report.failures:
+        lines = [f"{what}: {why}" for what, why in report.failures]
+        raise ending(f"not everything could be scored:\n{_listed(lines)}", report.failures)
+
+
+def _run_again(request: "Request") -> None:
+    """Make the cells of a finished run again, and say whether they are the same to the byte.
+
+    Raises:
+        CheckFailed: something differs.
+    """
+    from madeleine_bench.cli.console import LiveProgress
+    from madeleine_bench.runner.determinism import check_determinism
+
+    with LiveProgress() as progress:
+        files, differences = check_determinism(request, progress)
+    if differences:
+        raise CheckFailed(f"not the same when made again:\n{_listed(differences)}")
+    typer.echo(f"made again, the same to the byte: {files} files", err=True)
+
+
+def _listed(lines: Sequence[str]) -> str:
+    shown = [f"  {line}" for line in lines[:SHOWN_FAILURES]]
+    if (more := len(lines) - SHOWN_FAILURES) > 0:
+        shown.append(f"  and {more} more")
+    return "\n".join(shown)

@@ -1,65 +1,77 @@
-"""`mbench stains`: what the stains of a case are worth, and how they are best put together."""
+"""`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Seed, Signal, Source
+from madeleine_bench.cli.completion import cohort_names, protocol_names
+from madeleine_bench.cli.options import Encoders, Form, Tasks, with_workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
 
 
+@with_workspace()
 def stains(
-    encoder: Annotated[
-        list[str],
-        typer.Option(
-            "--encoder",
-            help="Name, or path of a card; may be repeated.",
-            autocompletion=encoder_names,
-        ),
-    ],
-    task: Annotated[
-        list[str],
-        typer.Option(
-            "--task",
-            help="Task by case, or glob such as 'bwh-kidney-*'.",
-            autocompletion=task_names,
-        ),
-    ],
+    encoder: Encoders,
+    task: Tasks,
     protocol: Annotated[
         str,
         typer.Option(
-            help="That starts from embeddings; its other fusions are compared.",
+            help="Starts from embeddings; its other fusions are compared with it.",
             autocompletion=protocol_names,
         ),
     ] = "linear-probe",
-    alone: Annotated[str, typer.Option(help="The stain that all are held against.")] = "H&E",
-    source: Source = "auto",
-    jobs: Jobs = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="What to print.")] = "table",
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
-    phantom_signal: Signal = None,
-    phantom_seed: Seed = None,
+    alone: Annotated[
+        str, typer.Option(help="The stain that all stains are compared with.")
+    ] = "H&E",
+    format: Form = "table",
+    *,
+    workspace: "Workspace",
 ) -> None:
-    """Hold all stains of a case against H&E alone, fuse them in three ways, drop them one by one.
+    """Compare all stains of a case with H&E alone, fuse them in three ways, drop them one by one.
 
     Numbers and a figure are kept in RESULTS/stains.
 
     Example: mbench stains --encoder madeleine --encoder mean-pool --task bwh-kidney-amr
     """
-    import os
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner.stain_ablation import stain_ablation
 
-    from madeleine_bench.cli.stains_reports import report_stains
-    from madeleine_bench.runner.cohorts import PhantomChoice
-    from madeleine_bench.runner.multistain import MultistainRequest
+    with LiveProgress() as progress:
+        reports = stain_ablation(encoder, task, workspace, progress, protocol=protocol, alone=alone)
+    for place, report in reports.items():
+        deliver(report, format, place.parent, place.name)
 
-    report_stains(
-        MultistainRequest(
-            tuple(encoder), tuple(task), protocol, alone, source, results,
-            jobs or os.cpu_count() or 1, config, catalogue,
-            PhantomChoice(phantom_signal, phantom_seed),
+
+@with_workspace()
+def cross_stain(
+    encoder: Encoders,
+    cohort: Annotated[
+        str,
+        typer.Option(
+            help="Cohort of several stains, such as bwh-kidney.", autocompletion=cohort_names
         ),
-        format,
-    )  # fmt: skip
+    ],
+    query: Annotated[
+        str, typer.Option(help="The stain that asks; all others are searched.")
+    ] = "H&E",
+    format: Annotated[
+        Literal["table", "json", "markdown"], typer.Option(help="How to print it.")
+    ] = "table",
+    *,
+    workspace: "Workspace",
+) -> None:
+    """Search each other stain of a cohort from H&E: how early does a slide of the same case come.
+
+    No label is read. The numbers are kept in RESULTS/cross_stain.
+
+    Example: mbench cross-stain --encoder madeleine --encoder mean-pool --cohort bwh-kidney
+    """
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.runner import cross_stain as library
+
+    with LiveProgress() as progress:
+        report = library.cross_stain(encoder, cohort, workspace, progress, query=query)
+    folder = workspace.results / "cross_stain" / report.document["board"]
+    deliver(report, format, folder, cohort)

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import encoder_names
-from madeleine_bench.cli.run import Catalogue, Config, Jobs, Results, Source
+from madeleine_bench.cli.options import Catalogue, Results, with_workspace
+from madeleine_bench.errors import InputError
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
 
@@ -43,8 +45,8 @@ def new(
     """
     from madeleine_bench.submissions.scaffold import new_encoder
 
-    made = new_encoder(name, folder)
-    typer.echo(f"wrote {made.folder}\ntry: mbench encoders check {made.card}")
+    card = new_encoder(name, folder)
+    typer.echo(f"wrote {card.parent}\ntry: mbench encoders check {card}")
 
 
 @app.command()
@@ -67,37 +69,60 @@ def pack(
 
     Example: mbench submit pack my-encoder/card.yaml
     """
-    from madeleine_bench.cli.submission_reports import print_packed
+    from madeleine_bench.cli.console import deliver
     from madeleine_bench.specs.catalogue import load_catalogue
     from madeleine_bench.submissions.pack import pack as pack_bundle
 
-    packed = pack_bundle(card, results, out, board, load_catalogue(catalogue), with_code=code)
-    print_packed(packed)
+    deliver(pack_bundle(card, results, out, board, load_catalogue(catalogue), with_code=code))
 
 
 @app.command()
+@with_workspace("phantom_signal", "phantom_seed")
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The zip.")],
     level: Level = "V1",
-    source: Source = "auto",
-    results: Results = Path("results"),
-    config: Config = None,
-    catalogue: Catalogue = None,
-    jobs: Jobs = None,
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
     time_limit: TimeLimit = 3600.0,
     out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
+    *,
+    workspace: Workspace,
 ) -> None:
     """Check a submission without running its code: exit 0 verified, 1 a claim is false, 2 refused.
 
     Example: mbench submit verify my-encoder.zip --out report.md
     """
-    from madeleine_bench.cli.submission_reports import asked, verify_bundle
+    from madeleine_bench.cli.console import LiveProgress, deliver
+    from madeleine_bench.files import write_text
+    from madeleine_bench.submissions.report import verify_submission
+    from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = asked(
-        level, source, config, results, catalogue, jobs, allow_code, sample, draw, time_limit
-    )  # fmt: skip
-    verify_bundle(bundle, request, out, json)
+    reports = {"report.md": out, "report.json": json}
+    _clear_reports(bundle, [place for place in reports.values() if place is not None])
+    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    with LiveProgress() as progress:
+        report = verify_submission(bundle, request, progress)
+    try:
+        deliver(report)
+    finally:
+        for name, place in reports.items():
+            if place is not None:
+                write_text(place, report.texts[name])
+
+
+def _clear_reports(bundle: Path, reports: list[Path]) -> None:
+    """Remove the reports of an earlier try: where this one ends early, they would pass for its own.
+
+    Raises:
+        InputError: two of bundle and reports are one file, or a report cannot be written there.
+    """
+    places = [path.resolve() for path in (bundle, *reports)]
+    if len(set(places)) < len(places):
+        raise InputError("the bundle, --out and --json must be different files")
+    for report in reports:
+        try:
+            report.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {report}: {error.strerror or error}") from error

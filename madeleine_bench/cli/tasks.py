@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import task_names
-from madeleine_bench.cli.run import Catalogue
+from madeleine_bench.cli.options import Catalogue
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.cohort import CohortSpec

@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.case_draws import CaseDraws
-from madeleine_bench.leaderboard.comparison import BASELINE, Comparison, compare, controls_ahead
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of, to_csv, to_markdown
+from madeleine_bench.leaderboard.comparison import (
+    BASELINE,
+    Comparison,
+    compare,
+    controls_ahead,
+)
+from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import stratify
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue

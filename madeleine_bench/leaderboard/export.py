@@ -7,14 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
+from madeleine_bench.report import PHANTOM_NOTICE
 
 _CSV_HEADER = (
     *("data", "board", "encoder", "kind", "rank", "task", "family", "cohort", "protocol", "metric"),
     *("value", "ci95_low", "ci95_high", "chance_corrected", "n"),
     *("status", "contamination", "verification", "record"),
-)
-PHANTOM_NOTICE = (
-    "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
 )
 
 

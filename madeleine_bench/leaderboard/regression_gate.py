@@ -21,7 +21,6 @@ from xml.etree import ElementTree
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
 from madeleine_bench.leaderboard.regression import (
     EXPLAINABLE,
     VERDICTS,
@@ -45,7 +44,7 @@ from madeleine_bench.leaderboard.regression_golden import (
     judge_scorers,
     read_golden,
 )
-from madeleine_bench.report import Report, Table
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.workspace import Workspace

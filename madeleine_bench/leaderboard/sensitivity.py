@@ -26,7 +26,7 @@ from madeleine_bench.leaderboard.comparison import (
     make_grid,
     pair_verdicts,
 )
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE
+from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record

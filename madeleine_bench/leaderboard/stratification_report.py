@@ -11,7 +11,7 @@ import pandas as pd
 
 from madeleine_bench import __version__
 from madeleine_bench.figures import COLOURS, GREY, INK
-from madeleine_bench.leaderboard.export import PHANTOM_NOTICE, slug_of
+from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import (
     DAYS_A_YEAR,
@@ -22,7 +22,7 @@ from madeleine_bench.leaderboard.stratification import (
     survival_tasks,
 )
 from madeleine_bench.metrics.calibration import Calibration, Curve, RiskGroups
-from madeleine_bench.report import Report, Table
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
 

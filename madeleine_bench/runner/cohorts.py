@@ -46,28 +46,26 @@ def open_cohort(
         InputError: a local cohort was asked for and is not configured, its files are broken, or
             there is no phantom of it.
     """
-    spec = catalogue.cohorts[cohort_id]
-    signal, seed = workspace.phantom_signal, workspace.phantom_seed
-    tasks = catalogue.tasks_of(cohort_id)
+    spec, tasks = catalogue.cohorts[cohort_id], tuple(catalogue.tasks_of(cohort_id))
     entry = config.cohorts.get(cohort_id)
     if workspace.source == "local" and entry is None:
         raise InputError(
             f"cohort {cohort_id} is not configured: add [cohorts.{cohort_id}] with 'features' and "
             f"'labels' to {config.path or 'mbench.toml'} (docs/data.md)"
         )
-    if entry is None or workspace.source == "phantom":
-        if spec.phantom is None:
-            raise InputError(
-                f"cohort {cohort_id} has no phantom and is not configured. To get it: "
-                f"{spec.access.how}"
-            )
-        data = PhantomCohort(spec, tasks, signal=signal, seed=seed)
-        return OpenCohort(data, tuple(tasks), f"phantom {cohort_id}")
-    own_tasks = tuple(config.task(task) for task in tasks)
-    where = str(entry.labels)
-    if entry.features == "phantom":
+    where, table = f"phantom {cohort_id}", None
+    if entry is not None and workspace.source != "phantom":
+        where, tasks = str(entry.labels), tuple(config.task(task) for task in tasks)
+        if entry.features != "phantom":
+            data = LocalCohort(spec, entry, workspace.results / "cache")
+            return OpenCohort(data, tasks, where)
         table = read_label_table(entry.labels, entry.columns_for(spec))
-        made_up = PhantomCohort(spec, own_tasks, signal=signal, seed=seed, table=table)
-        made_up.variant = "-".join(filter(None, ["own-labels", made_up.variant]))
-        return OpenCohort(made_up, own_tasks, where)
-    return OpenCohort(LocalCohort(spec, entry, workspace.results / "cache"), own_tasks, where)
+    elif spec.phantom is None:
+        raise InputError(
+            f"cohort {cohort_id} has no phantom and is not configured. To get it: {spec.access.how}"
+        )
+    signal, seed = workspace.phantom_signal, workspace.phantom_seed
+    phantom = PhantomCohort(spec, tasks, signal=signal, seed=seed, table=table)
+    if table is not None:
+        phantom.variant = "-".join(filter(None, ["own-labels", phantom.variant]))
+    return OpenCohort(phantom, tasks, where)

@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.workers import Job, Result, retry_in_isolation
@@ -76,16 +75,7 @@ class DaskWorkers:
                 f"tcp://node1:8786, and no queueing system; these are {', '.join(QUEUES)}"
             )
 
-    def __enter__(self) -> Self:
-        """Begin; nothing is started yet."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Leave the cluster, and end what was started for it."""
         self._client = None
         self._stack.close()
@@ -161,11 +151,14 @@ class DaskWorkers:
         refusals: list[str] = []
         where: Any = self.scheduler
         if self.scheduler is None:
+            description = f"{self.workers} workers on this machine"
             where = self._stack.enter_context(_local_cluster(self.workers))
         elif self.scheduler in QUEUES:
-            where = self._stack.enter_context(
-                _queue_cluster(self.scheduler, self.workers, refusals)
-            )
+            description = f"waiting for jobs of {self.scheduler} with {self.workers} workers"
+            cluster = _queue_cluster(self.scheduler, self.workers, refusals)
+            where = self._stack.enter_context(cluster)
+        else:
+            description = f"the workers of {self.scheduler}"
         try:
             client = distributed.Client(where, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
@@ -174,7 +167,7 @@ class DaskWorkers:
                 "and workers (dask worker), or correct the address"
             ) from error
         self._stack.enter_context(client)
-        self.say(f"dask: {self._description()}")
+        self.say(f"dask: {description}")
         deadline = time.monotonic() + (math.inf if self.scheduler in QUEUES else _WORKER_S)
         while not client.nthreads():
             if refusals:
@@ -187,13 +180,6 @@ class DaskWorkers:
             time.sleep(_LOOK_EVERY_S)
         self._check(client)
         return client
-
-    def _description(self) -> str:
-        if self.scheduler is None:
-            return f"{self.workers} workers on this machine"
-        if self.scheduler in QUEUES:
-            return f"waiting for jobs of {self.scheduler} with {self.workers} workers"
-        return f"the workers of {self.scheduler}"
 
     def _check(self, client: Any) -> None:
         """Check that scheduler and workers run this version, and that workers see the folder."""

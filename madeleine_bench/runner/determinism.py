@@ -19,19 +19,6 @@ from madeleine_bench.types import Progress
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What came of making the cells of a request again.
-
-    Attributes:
-        compared: files of embeddings and of predictions that were compared.
-        differences: a line for each that is not the same to the byte, or could not be made again.
-    """
-
-    compared: int
-    differences: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Shuffled:
     """An executor that hands the jobs out in another order."""
 
@@ -52,8 +39,8 @@ class Shuffled:
         return self.inner.run(work, queue, on_worker_death, gpu=gpu)
 
 
-def check_determinism(request: Request, progress: Progress) -> Comparison:
-    """Return how a finished run differs from itself, made again in a folder of its own.
+def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[str, ...]]:
+    """Return how many files were compared, and a line for each difference, of a run made again.
 
     Everything is made again: with one worker more, one thread more for each, the jobs in another
     order, and in new processes of this machine, whatever the executor was.
@@ -80,8 +67,8 @@ def check_determinism(request: Request, progress: Progress) -> Comparison:
         lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
         embeddings = list(_embeddings(request.workspace.results, again.workspace.results))
         predictions = list(_predictions(request.workspace.results, again.workspace.results))
-    found = [*embeddings, *predictions]
-    return Comparison(len(found), (*lines, *(line for line in found if line is not None)))
+    lines += [line for line in (*embeddings, *predictions) if line is not None]
+    return len(embeddings) + len(predictions), tuple(lines)
 
 
 def _embeddings(first: Path, again: Path) -> Iterator[str | None]:

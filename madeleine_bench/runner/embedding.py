@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import EmbeddingStore
-from madeleine_bench.encoders.registry import EncoderEntry
+from madeleine_bench.encoders.base import SlideEncoder
+from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
 from madeleine_bench.errors import MbenchError
-from madeleine_bench.runner.failures import Failure
-from madeleine_bench.runner.jobs import EmbedJob, Outcome, run_embed_job
+from madeleine_bench.hashing import hash_code
+from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import Resume, board_of, embeddings_key, slides_with_bags
 from madeleine_bench.runner.workers import Executor, LocalWorkers
+from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.implementation import code_file
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Progress
 
 SHARD_SLIDES = 64
@@ -31,12 +39,26 @@ class ToEmbed:
     encoders: tuple[tuple[EncoderEntry, str], ...]
 
 
+@dataclass(frozen=True)
+class EmbedJob:
+    """Embed some slides of a cohort with every encoder that lacks them.
+
+    `time_limit_s` is the most that an encoder may take for one slide; None sets no limit.
+    """
+
+    cohort_id: str
+    data: CohortData
+    slide_ids: tuple[str, ...]
+    encoders: tuple[tuple[EncoderEntry, Path], ...]
+    time_limit_s: float | None = None
+
+
 def embed(
-    wanted: Sequence[ToEmbed],
-    results: Path,
-    workers: int,
-    resume: Resume,
+    bags: Sequence[ToEmbed],
+    workspace: Workspace,
     progress: Progress,
+    *,
+    resume: Resume = "only-missing",
     executor: Executor | None = None,
     time_limit_s: float | None = None,
 ) -> tuple[Ready, Failures]:
@@ -46,27 +68,24 @@ def embed(
     on with the shards that are not there.
 
     Args:
-        wanted: bags and encoders.
-        results: the results folder.
-        workers: processes of this machine, where there is no executor.
-        resume: what to do with embeddings that are there.
+        bags: what to embed, and by which encoders.
+        workspace: results folder, and worker processes where there is no executor.
         progress: told of each shard.
+        resume: what to do with embeddings that are there.
         executor: where the shards are embedded.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
     """
-    executor = executor or LocalWorkers(workers, apart=time_limit_s is not None)
-    store = EmbeddingStore(results)
+    executor = executor or LocalWorkers(workspace.jobs, apart=time_limit_s is not None)
+    store = EmbeddingStore(workspace.results)
     ready: Ready = {}
     failed: Failures = {}
     missing: dict[tuple[str, str], tuple[Path, int]] = {}
     jobs: list[EmbedJob] = []
-    for each in wanted:
+    for each in bags:
         slide_ids = slides_with_bags(each.data)
-        shards = [
-            tuple(slide_ids[start : start + SHARD_SLIDES])
-            for start in range(0, len(slide_ids), SHARD_SLIDES)
-        ]
-        lacking: list[tuple[EncoderEntry, Path]] = []
+        starts = range(0, len(slide_ids), SHARD_SLIDES)
+        shards = [tuple(slide_ids[start : start + SHARD_SLIDES]) for start in starts]
+        incomplete: list[tuple[EncoderEntry, Path]] = []
         for entry, print_ in each.encoders:
             key = embeddings_key(print_, each.data, slide_ids)
             path = store.path(board_of(each.data), entry.card.name, each.name, key)
@@ -76,28 +95,29 @@ def embed(
                 store.drop_parts(path)
                 ready[place] = (path, content)
             elif resume == "always":
-                failed[place] = Failure("not embedded yet, and --resume always", of_input=True)
+                reason = "not embedded yet, and --resume always"
+                failed[place] = Failure(reason, is_user_error=True)
             else:
                 missing[place] = (path, len(shards))
-                lacking.append((entry, path))
+                incomplete.append((entry, path))
         for shard, ids in enumerate(shards):
-            parts = [(entry, store.part(path, shard)) for entry, path in lacking]
+            parts = [(entry, store.part(path, shard)) for entry, path in incomplete]
             if todo := tuple((e, p) for e, p in parts if resume == "never" or not p.is_file()):
                 jobs.append(EmbedJob(each.name, each.data.part(ids), ids, todo, time_limit_s))
     progress.phase("embed", len(jobs))
-    alone: list[EmbedJob] = []
+    singles: list[EmbedJob] = []
 
-    def set_apart(job: EmbedJob, reason: str) -> Outcome:
+    def separate(job: EmbedJob, reason: str) -> Outcome:
         # One of its encoders ended the worker; each alone shows which, and the others are kept.
         if len(job.encoders) == 1:
             return _on_worker_death(job, reason)
-        alone.extend(replace(job, encoders=(one,)) for one in job.encoders)
+        singles.extend(replace(job, encoders=(one,)) for one in job.encoders)
         return Outcome(f"{job.cohort_id}: each encoder alone")
 
-    for outcome in executor.run(run_embed_job, jobs, set_apart):
+    for outcome in executor.run(run_embed_job, jobs, separate):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
-    for outcome in executor.run(run_embed_job, alone, _on_worker_death):
+    for outcome in executor.run(run_embed_job, singles, _on_worker_death):
         failed.update(outcome.failed)
     for place, (path, shards_made) in missing.items():
         if place in failed and resume != "never":
@@ -113,9 +133,52 @@ def embed(
     return ready, failed
 
 
+def run_embed_job(job: EmbedJob) -> Outcome:
+    """Write the embeddings of some slides, one part file an encoder, and say what failed."""
+    failed: dict[str, Failure] = {}
+    encoders: dict[str, SlideEncoder] = {}
+    with threadpool_limits(1):
+        for entry, _ in job.encoders:
+            try:
+                encoders[entry.card.name] = loaded_encoder(entry)
+            except MbenchError as error:
+                failed[entry.card.name] = Failure.of(error)
+        try:
+            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
+            failed |= {name: Failure.of(error) for name, error in raised.items()}
+        except MbenchError as error:
+            done, costs = {}, {}
+            failed |= {entry.card.name: Failure.of(error) for entry, _ in job.encoders}
+        for entry, part in job.encoders:
+            if (name := entry.card.name) in done:
+                # Each by itself: another process may have joined and removed the parts of one.
+                try:
+                    store = EmbeddingStore(part.parent)
+                    store.write_cost(part, costs[name])
+                    store.write(part, job.slide_ids, done[name])
+                except MbenchError as error:
+                    failed[name] = Failure.of(error)
+    return _outcome(job, failed)
+
+
 def _on_worker_death(job: EmbedJob, reason: str) -> Outcome:
     where = f"slides {job.slide_ids[0]} to {job.slide_ids[-1]}: {reason}"
     if job.time_limit_s is not None:
         where += f"; or it hung, and did not end after --time-limit {job.time_limit_s:g}"
-    failed = {(entry.card.name, job.cohort_id): Failure(where) for entry, _ in job.encoders}
-    return Outcome(f"{job.cohort_id} {job.slide_ids[-1]}", failed)
+    return _outcome(job, {entry.card.name: Failure(where) for entry, _ in job.encoders})
+
+
+def _outcome(job: EmbedJob, failed: dict[str, Failure]) -> Outcome:
+    note = f"{job.cohort_id} {job.slide_ids[-1]}"
+    return Outcome(note, {(name, job.cohort_id): reason for name, reason in failed.items()})
+
+
+def loaded_encoder(entry: EncoderEntry) -> SlideEncoder:
+    """Return the encoder, made once for each process until its card or code is another."""
+    code = hash_code([code_file(entry.path, entry.card.implementation)])
+    return _loaded_by_path(str(entry.path), entry.card.model_dump_json(), code)
+
+
+@lru_cache(maxsize=32)
+def _loaded_by_path(path: str, card: str, code: str) -> SlideEncoder:
+    return load_encoder(EncoderEntry(EncoderCard.model_validate_json(card), Path(path), path))

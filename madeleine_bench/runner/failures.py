@@ -1,7 +1,7 @@
-"""Why a part of a run failed, and how a run with failed parts ends."""
+"""How a job ended, why a part of a run failed, and how a run with failed parts ends."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
@@ -13,12 +13,12 @@ class Failure:
 
     Attributes:
         reason: for the user.
-        of_input: whether a file or an option is wrong. Otherwise a check failed: an encoder raised,
-            hung or gave NaN, a network could not be trained, or a worker died for good.
+        is_user_error: whether a file or an option is wrong. Otherwise a check failed: an encoder
+            raised, hung or gave NaN, a network could not be trained, or a worker died for good.
     """
 
     reason: str
-    of_input: bool = False
+    is_user_error: bool = False
 
     @classmethod
     def of(cls, error: MbenchError) -> Self:
@@ -28,6 +28,14 @@ class Failure:
     def __str__(self) -> str:
         """Return the reason."""
         return self.reason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: a note for the screen, and what failed by (encoder, where)."""
+
+    note: str
+    failed: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
 
 def ending(message: str, failures: Iterable[tuple[str, Failure]]) -> MbenchError:
@@ -40,5 +48,5 @@ def ending(message: str, failures: Iterable[tuple[str, Failure]]) -> MbenchError
         message: says what failed.
         failures: what, and why.
     """
-    kind = InputError if all(failure.of_input for _, failure in failures) else CheckFailed
+    kind = InputError if all(failure.is_user_error for _, failure in failures) else CheckFailed
     return kind(message)

@@ -15,7 +15,6 @@ from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
-from madeleine_bench.finetuning.evaluation import Device
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
@@ -34,6 +33,7 @@ from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
+Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["only-missing", "always", "never"]
 
 

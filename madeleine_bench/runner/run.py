@@ -1,10 +1,9 @@
 """One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.encoders.registry import EncoderEntry
@@ -13,16 +12,8 @@ from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure
-from madeleine_bench.runner.jobs import EvaluateJob, Outcome, run_evaluate_job
-from madeleine_bench.runner.plan import (
-    Plan,
-    Request,
-    bags_to_embed,
-    board_of,
-    make_plan,
-    resume_key,
-)
-from madeleine_bench.runner.training import train_networks
+from madeleine_bench.runner.plan import Plan, Request, bags_to_embed, board_of, make_plan
+from madeleine_bench.runner.records import EvaluateJob, on_worker_death, run_evaluate_job
 from madeleine_bench.runner.workers import Executor, open_executor
 from madeleine_bench.specs.catalogue import Catalogue, embedded_name
 from madeleine_bench.specs.record import Record, RecordFeatures
@@ -70,16 +61,12 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     # A worker may stand in another folder.
     workspace = replace(request.workspace, results=request.workspace.results.absolute())
     request = replace(request, workspace=workspace)
-    apart = request.time_limit_s is not None
-    opened = open_executor(
-        request.executor,
-        request.scheduler,
-        workspace.jobs,
-        workspace.results,
-        progress,
-        apart=apart,
-    )
-    with opened if executor is None else nullcontext(executor) as workers:
+    limit_s = request.time_limit_s
+    opened = nullcontext(executor) if executor else open_executor(
+        request.executor, request.scheduler, workspace.jobs, workspace.results, progress,
+        apart=limit_s is not None,
+    )  # fmt: skip
+    with opened as workers:
         plan = make_plan(request)
         if request.resume != "never":
             for name, why in refusals(contradictions(plan, request), request):
@@ -87,21 +74,28 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
         report = RunReport(plan.catalogue, plan.boards, plan.features)
         for note in plan.notes:
             progress.say(note)
-        embedded, failed = embed(
-            to_embed(plan),
-            workspace.results,
-            workspace.jobs,
-            request.resume,
-            progress,
-            workers,
-            request.time_limit_s,
-        )
+        ready, failed = embed(
+            to_embed(plan), workspace, progress,
+            resume=request.resume, executor=workers, time_limit_s=limit_s,
+        )  # fmt: skip
         report.failures += [
-            (f"{encoder} on {name}", reason) for (encoder, name), reason in failed.items()
+            (f"{encoder} on {name}", why) for (encoder, name), why in failed.items()
         ]
-        trained, failed = train_networks(plan, request, workers, progress)
-        report.failures += [(" ".join(name), reason) for name, reason in failed.items()]
-        _evaluate(plan, request, embedded | trained, workers, progress, report)
+        if any(cell.assessment.protocol.trains_networks for cell in plan.cells):
+            from madeleine_bench.runner.training import train_networks  # a probe needs no torch
+
+            trained, failed = train_networks(plan, request, workers, progress)
+            ready |= trained
+            report.failures += [(" ".join(name), why) for name, why in failed.items()]
+        jobs = list(_missing_records(plan, request, ready, report))
+        jobs.sort(key=lambda job: -job.cost)
+        progress.phase("evaluate", len(jobs))
+        for outcome in workers.run(run_evaluate_job, jobs, on_worker_death):
+            report.failures += [
+                (f"{e} on {task}", why) for (e, task), why in outcome.failed.items()
+            ]
+            report.computed += not outcome.failed
+            progress.advance(outcome.note)
     return report
 
 
@@ -114,20 +108,15 @@ def to_embed(plan: Plan) -> list[ToEmbed]:
             cohort = plan.cohorts[cell.assessment.task.cohort].data
             name, bags = bags_to_embed(cell.assessment, cohort)
             data.setdefault(name, bags)
-            own = encoders.setdefault(name, {})
-            own[cell.entry.card.name] = (cell.entry, cell.fingerprint)
+            of_bags = encoders.setdefault(name, {})
+            of_bags[cell.entry.card.name] = (cell.entry, cell.fingerprint)
     return [ToEmbed(name, bags, tuple(encoders[name].values())) for name, bags in data.items()]
 
 
-def _evaluate(
-    plan: Plan,
-    request: Request,
-    ready: Ready,
-    executor: Executor,
-    progress: Progress,
-    report: RunReport,
-) -> None:
-    """Make the record of every cell that can be scored and whose record is not there.
+def _missing_records(
+    plan: Plan, request: Request, ready: Ready, report: RunReport
+) -> Iterator[EvaluateJob]:
+    """Yield a job for each cell that can be scored and whose record is not there.
 
     An encoder that is not what its name and revision stand for here is not scored, unless its older
     records shall be replaced.
@@ -138,55 +127,25 @@ def _evaluate(
         retire(plan, results, changed)
         changed = {}
     report.failures += refusals(changed, request)
-    machine: dict[str, Any] | None = None
-    jobs: list[EvaluateJob] = []
+    machine = machine_provenance()
     for cell in plan.cells:
-        assessment, entry = cell.assessment, cell.entry
-        features = plan.features[assessment.task.cohort]
+        assessment, name = cell.assessment, cell.entry.card.name
         data = plan.cohorts[assessment.task.cohort].data
-        board = board_of(data)
         trains = assessment.protocol.trains_networks
-        bags = (entry.card.name, bags_to_embed(assessment, data)[0])
-        found = ready.get(cell.name if trains else bags)
-        if found is None or entry.card.name in changed:
+        source = ready.get(cell.name if trains else (name, bags_to_embed(assessment, data)[0]))
+        if source is None or name in changed:
             continue
-        path, content = found
-        key = resume_key(content, assessment)
-        place = (board, entry.card.name, assessment.task.name, assessment.protocol.name)
-        if request.resume != "never" and results.find(*place, key, features) is not None:
+        features = plan.features[assessment.task.cohort]
+        job = EvaluateJob(
+            results.folder, cell, *source, features, data.source, data.variant, machine
+        )
+        if request.resume != "never" and results.find(*job.place, features) is not None:
             report.reused += 1
         elif request.resume == "always":
-            why = Failure("no record yet, and --resume always", of_input=True)
-            report.failures.append((" ".join(place), why))
+            why = Failure("no record yet, and --resume always", is_user_error=True)
+            report.failures.append((" ".join(job.place[:-1]), why))
         else:
-            machine = machine or machine_provenance()
-            jobs.append(
-                EvaluateJob(
-                    results=results.folder,
-                    entry=entry,
-                    fingerprint=cell.fingerprint,
-                    assessment=assessment,
-                    embeddings=path,
-                    embeddings_hash=content,
-                    resume_key=key,
-                    features=features,
-                    source=data.source,
-                    variant=data.variant,
-                    machine=machine,
-                )
-            )
-    jobs.sort(key=lambda job: -job.cost)
-    progress.phase("evaluate", len(jobs))
-    for outcome in executor.run(run_evaluate_job, jobs, _on_worker_death):
-        report.failures.extend((f"{e} on {t}", reason) for (e, t), reason in outcome.failed.items())
-        report.computed += not outcome.failed
-        progress.advance(outcome.note)
-
-
-def _on_worker_death(job: EvaluateJob, reason: str) -> Outcome:
-    name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
-    note = f"{name} {task.id} {protocol.name}"
-    return Outcome(note, {(name, task.name): Failure(f"{protocol.name}: {reason}")})
+            yield job
 
 
 def contradictions(plan: Plan, request: Request, ready: Ready | None = None) -> Contradictions:
@@ -220,7 +179,7 @@ def refusals(differing: Contradictions, request: Request) -> Iterable[tuple[str,
             "with --resume never, which moves the older records of this name and revision to "
             f"{request.workspace.results / 'retired'}"
         )
-        yield name, Failure(reason, of_input=True)
+        yield name, Failure(reason, is_user_error=True)
 
 
 def retire(plan: Plan, store: ResultStore, differing: Contradictions) -> None:

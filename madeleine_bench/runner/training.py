@@ -1,15 +1,36 @@
 """Networks trained on tasks: those that are there are kept, the others are trained."""
 
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import torch
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.data.packed import INDEX, FeatureStore, open_store
 from madeleine_bench.data.packing import pack_cohort, packed_folder
-from madeleine_bench.errors import InputError
-from madeleine_bench.finetuning.evaluation import fit_path, read_fit, seeded_splits, torch_device
+from madeleine_bench.encoders.registry import EncoderEntry
+from madeleine_bench.errors import InputError, MbenchError
+from madeleine_bench.files import write_text
+from madeleine_bench.finetuning.evaluation import (
+    Device,
+    FitRequest,
+    fit,
+    fit_path,
+    read_fit,
+    seeded_splits,
+    torch_device,
+    write_fit,
+)
+from madeleine_bench.finetuning.unit_bags import UnitBags
+from madeleine_bench.hashing import file_state
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.embedding import Failures, Ready
-from madeleine_bench.runner.failures import Failure
-from madeleine_bench.runner.jobs import FitJob, Outcome, run_fit_job
+from madeleine_bench.runner.embedding import Failures, Ready, loaded_encoder
+from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
+    Assessment,
     Cell,
     Plan,
     Request,
@@ -19,6 +40,19 @@ from madeleine_bench.runner.plan import (
 )
 from madeleine_bench.runner.workers import Executor
 from madeleine_bench.types import Progress
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Train the network of one encoder on one split of a task, and keep what it predicts."""
+
+    entry: EncoderEntry
+    assessment: Assessment
+    key: tuple[int, int]
+    folder: Path
+    features: Path
+    organ: str
+    device: Device
 
 
 def train_networks(
@@ -35,35 +69,28 @@ def train_networks(
     ready: Ready = {}
     failed: Failures = {}
     jobs: list[FitJob] = []
-    stores: dict[str, Path] = {}
     for cell in plan.cells:
         if not cell.assessment.protocol.trains_networks:
             continue
         folder, key, todo = _missing(plan, cell, request)
         if todo and request.resume == "always":
             reason = f"{len(todo)} fits are missing, and --resume always"
-            failed[cell.name] = Failure(reason, of_input=True)
+            failed[cell.name] = Failure(reason, is_user_error=True)
             continue
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
-        if cohort_id not in stores:
-            stores[cohort_id] = packed_folder(
-                plan.cohorts[cohort_id].data, request.workspace.results
-            )
+        features = packed_folder(plan.cohorts[cohort_id].data, request.workspace.results)
         organ = plan.catalogue.cohorts[cohort_id].organ
         jobs += [
-            FitJob(
-                cell.entry, cell.assessment, split, folder, stores[cohort_id], organ, request.device
-            )
+            FitJob(cell.entry, cell.assessment, split, folder, features, organ, request.device)
             for split in todo
         ]
     if jobs and request.scheduler is None:
         torch_device(request.device)  # a wrong --device is said before anything is packed
     unpacked: dict[str, Failure] = {}
     for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
-        data = plan.cohorts[cohort_id].data
         try:
-            pack_cohort(data, path, progress)
+            pack_cohort(plan.cohorts[cohort_id].data, path, progress)
         except InputError as error:
             unpacked[cohort_id] = Failure.of(error)
     for cell in plan.cells:
@@ -72,34 +99,71 @@ def train_networks(
     jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
     jobs.sort(key=lambda job: -len(job.assessment.units.table))
     progress.phase("train", len(jobs))
-    for outcome in executor.run(run_fit_job, jobs, _on_worker_death, gpu=request.device != "cpu"):
+    gpu = request.device != "cpu"
+    for outcome in executor.run(run_fit_job, jobs, _on_worker_death, gpu=gpu):
         failed.update(outcome.failed)
         progress.advance(outcome.note)
-    return {name: found for name, found in ready.items() if name not in failed}, failed
-
-
-def _on_worker_death(job: FitJob, reason: str) -> Outcome:
-    name, assessment = job.entry.card.name, job.assessment
-    place = (name, f"{assessment.task.name} {assessment.protocol.name}")
-    split = f"{job.key[0]}/{job.key[1]}"
-    return Outcome(
-        f"{name} {assessment.task.id} {split}", {place: Failure(f"split {split}: {reason}")}
-    )
+    return {name: fits for name, fits in ready.items() if name not in failed}, failed
 
 
 def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[tuple[int, int]]]:
     """Return where the fits of a cell lie, the key they are of, and which are to be made."""
     assessment, data = cell.assessment, plan.cohorts[cell.assessment.task.cohort].data
+    results = request.workspace.results
     key = fits_key(cell.fingerprint, data, assessment)
     place = (board_of(data), cell.entry.card.name, assessment.task.name)
     slug = assessment.protocol.name.replace("/", "-")
-    folder = request.workspace.results.joinpath("fits", *place, f"{slug}.{key[:16]}")
+    folder = results.joinpath("fits", *place, f"{slug}.{key[:16]}")
     splits = [split.key for split in seeded_splits(assessment.protocol, assessment.splits)]
     if request.resume == "never":
         return folder, key, splits
     record_key = resume_key(key, assessment)
     features = plan.features[assessment.task.cohort]
-    store = ResultStore(request.workspace.results)
-    if store.find(*place, assessment.protocol.name, record_key, features):
+    if ResultStore(results).find(*place, assessment.protocol.name, record_key, features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]
+
+
+def run_fit_job(job: FitJob) -> Outcome:
+    """Train, predict, and write the fit; say what failed."""
+    started = time.perf_counter()
+    task, protocol, units = job.assessment.task, job.assessment.protocol, job.assessment.units
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            splits = seeded_splits(protocol, job.assessment.splits)
+            split = next(split for split in splits if split.key == job.key)
+            bags = UnitBags(_opened(job.features, file_state(job.features / INDEX)), units)
+            request = FitRequest(task, protocol, units, split, job.organ)
+            trained = fit(loaded_encoder(job.entry), bags, request, job.device)
+            path = fit_path(job.folder, job.key)
+            seconds = round(time.perf_counter() - started, 3)
+            device = torch_device(job.device).type
+            write_text(path.with_suffix(".json"), json.dumps([seconds, device]) + "\n")
+            write_fit(path, trained)
+    except MbenchError as error:
+        return _outcome(job, Failure.of(error))
+    finally:
+        torch.set_num_threads(threads)
+    return _outcome(job)
+
+
+def _on_worker_death(job: FitJob, reason: str) -> Outcome:
+    return _outcome(job, Failure(f"split {job.key[0]}/{job.key[1]}: {reason}"))
+
+
+def _outcome(job: FitJob, failure: Failure | None = None) -> Outcome:
+    name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
+    note = f"{name} {task.id} {job.key[0]}/{job.key[1]}"
+    place = (name, f"{task.name} {protocol.name}")
+    return Outcome(note, {place: failure} if failure else {})
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, state: tuple[int, ...]) -> FeatureStore:
+    """Return a packed store, opened once for each process until its index changes.
+
+    Every slide of it has been checked before the jobs were given out.
+    """
+    return open_store(path, verify=False)

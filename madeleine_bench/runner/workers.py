@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -200,7 +200,7 @@ def open_executor(
         return
     from madeleine_bench.runner.dask_workers import DaskWorkers
 
-    with DaskWorkers(scheduler, jobs, folder, progress.say) as workers:
+    with closing(DaskWorkers(scheduler, jobs, folder, progress.say)) as workers:
         yield workers
 
 

@@ -18,8 +18,8 @@ class Weights(Spec):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-Contamination = Literal["clean", "contaminated", "unknown"]
 Kind = Literal["encoder", "baseline", "supervised", "control"]
+Contamination = Literal["clean", "contaminated", "unknown"]
 Revision = Annotated[
     str,
     Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$"),

@@ -1,34 +1,74 @@
 """What a submitted zip claims: read as data, well-formed or refused; nothing is written or run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_bytes
-from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.loader import SpecT, did_you_mean, valid_keys
+from madeleine_bench.specs.card import EncoderCard, Revision
+from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, portable_name, valid_keys
 from madeleine_bench.specs.record import Record, record_id
-from madeleine_bench.submissions.archive import LIMITS, Archive, Limits, kind_of, read_archive
-from madeleine_bench.submissions.manifest import MANIFEST, Manifest
+from madeleine_bench.specs.task import Identifier
 from madeleine_bench.submissions.parsing import (
+    LIMITS,
+    Limits,
+    kind_of,
     parse_embeddings,
     parse_json,
+    parse_safetensors,
     parse_yaml,
-    safetensors_header,
+    plain,
+    read_zip,
+    shown,
+    unpack,
 )
-from madeleine_bench.submissions.text import plain, shown
 
+MANIFEST = "submission.json"
 # Longest texts of a card; they are printed in tables and reports.
 CARD_TEXTS = {
-    "title": 120, "licence": 200, "description": 4000, "citation": 1000, "patch_encoder": 100,
+    "title": 120,
+    "licence": 200,
+    "description": 4000,
+    "citation": 1000,
+    "patch_encoder": 100,
     "implementation": 200,
-}  # fmt: skip
+}
 MAX_COHORTS = 100
+
+
+class PackedFile(Spec):
+    """One member: its name, its size in bytes and its SHA-256."""
+
+    path: Annotated[str, Field(max_length=200)]
+    size: int = Field(ge=0)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PackedEncoder(Spec):
+    """Whose submission it is."""
+
+    name: Identifier
+    revision: Revision
+
+
+class Manifest(Spec):
+    """The content of submission.json. It names no date, so equal submissions are equal bytes."""
+
+    schema_version: Literal[1] = 1
+    encoder: PackedEncoder
+    board: Annotated[
+        str,
+        Field(pattern=r"^(phantom|local)(-[a-z0-9.-]+)?$", max_length=64),
+        AfterValidator(portable_name),
+    ]
+    mbench: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+-]{1,40}$")]
+    files: tuple[PackedFile, ...] = Field(min_length=1, max_length=256)
 
 
 @dataclass(frozen=True)
@@ -42,14 +82,10 @@ class Claim:
     stated_id: str
     record: Record
 
-
-@dataclass(frozen=True)
-class ClaimedEmbeddings:
-    """The embeddings of a cohort as they are, and the content hash that the file states."""
-
-    member: str
-    stated_hash: str
-    embeddings: Embeddings
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Its task and protocol."""
+        return self.record.task.id, self.record.protocol
 
 
 @dataclass(frozen=True)
@@ -62,87 +98,103 @@ class Bundle:
         manifest: submission.json.
         card: the encoder's card.
         embeddings: by cohort id.
+        stated_hashes: by cohort id, the content hash that the file of its embeddings states.
         claims: the claimed records, in the order of their names.
-        code: the implementation, by file name; only with --code. Never run unless asked.
-        weights: weights files, by file name; only with --code.
+        files: implementation and weights, by file name; only with --code. Never run unless asked.
     """
 
     path: Path
     sha256: str
     manifest: Manifest
     card: EncoderCard
-    embeddings: Mapping[str, ClaimedEmbeddings]
+    embeddings: Mapping[str, Embeddings]
+    stated_hashes: Mapping[str, str]
     claims: tuple[Claim, ...]
-    code: Mapping[str, bytes]
-    weights: Mapping[str, bytes]
+    files: Mapping[str, bytes]
+
+    @property
+    def board(self) -> str:
+        """The board that its records are for."""
+        return self.manifest.board
+
+
+def embeddings_member(cohort: str) -> str:
+    """Return the name of a cohort's embeddings in a bundle."""
+    return f"embeddings/{cohort}.safetensors"
+
+
+def record_member(task_id: str, protocol: str) -> str:
+    """Return the name of a claimed record in a bundle."""
+    return f"records/{task_id}.{protocol.replace('/', '-')}.json"
 
 
 def read_bundle(path: Path, limits: Limits = LIMITS) -> Bundle:
     """Return what a zip claims.
 
     Raises:
-        InputError: the zip is refused (see `read_archive`), a member is not listed in
-            submission.json or differs from it, or a file is not what its name says.
+        InputError: the zip is refused (see `unpack`), a member is not listed in submission.json or
+            differs from it, or a file is not what its name says.
     """
-    archive = read_archive(path, limits)
-    manifest = _manifest(archive)
-    _check_listed(archive, manifest)
-    card = _card(archive)
-    found: dict[str, dict[str, bytes]] = {}
-    for name, data in sorted(archive.members.items()):
-        found.setdefault(str(kind_of(name, limits)), {})[name] = data
-    for name, data in found.get("weights", {}).items():
-        safetensors_header(data, f"{path}/{name}")
-    embeddings = {
-        Path(name).stem: _embeddings(path, name, data)
-        for name, data in found.get("embeddings", {}).items()
-    }
-    claims = tuple(_claim(path, name, data) for name, data in found.get("record", {}).items())
+    data = read_zip(path, limits)
+    members = unpack(path, data, limits)
+    manifest = _manifest(path, members)
+    _check_listed(path, members, manifest)
+    card = _card(path, members)
+    embeddings, stated_hashes, files = {}, {}, {}
+    claims: list[Claim] = []
+    for name, content in sorted(members.items()):
+        kind, where, file = kind_of(name), f"{path}/{name}", PurePath(name)
+        if kind == "embeddings":
+            embeddings[file.stem], stated_hashes[file.stem] = parse_embeddings(content, where)
+        elif kind == "record":
+            claims.append(_claim(name, content, where))
+        elif kind == "weights":
+            parse_safetensors(content, where)
+        if kind in ("code", "weights"):
+            files[file.name] = content
     if not claims or not embeddings:
         raise InputError(f"{path}: no records or no embeddings in it; nothing can be verified")
-    code, weights = (
-        {Path(name).name: data for name, data in found.get(kind, {}).items()}
-        for kind in ("code", "weights")
-    )
     return Bundle(
-        path, archive.sha256, manifest, card, embeddings, claims, code, weights
-    )  # fmt: skip
+        path, hash_bytes(data), manifest, card, embeddings, stated_hashes, tuple(claims), files
+    )
 
 
-def _manifest(archive: Archive) -> Manifest:
-    where = f"{archive.path}/{MANIFEST}"
-    if MANIFEST not in archive.members:
-        raise InputError(f"{archive.path}: no {MANIFEST} in it; make it with mbench submit pack")
-    content = parse_json(archive.members[MANIFEST], where)
+def _manifest(path: Path, members: Mapping[str, bytes]) -> Manifest:
+    where = f"{path}/{MANIFEST}"
+    content = parse_json(_member(path, members, MANIFEST), where)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is int and version > 1:
         raise InputError(f"{where}: schema version {version}; a newer madeleine-bench packed it")
     return _validated(Manifest, content, where)
 
 
-def _check_listed(archive: Archive, manifest: Manifest) -> None:
-    listed = {file.path: file for file in manifest.files}
+def _member(path: Path, members: Mapping[str, bytes], name: str) -> bytes:
+    if name not in members:
+        raise InputError(f"{path}: no {name} in it; make it with mbench submit pack")
+    return members[name]
+
+
+def _check_listed(path: Path, members: Mapping[str, bytes], manifest: Manifest) -> None:
+    there = {name: (len(data), hash_bytes(data)) for name, data in members.items()}
+    del there[MANIFEST]
+    listed = {file.path: (file.size, file.sha256) for file in manifest.files}
     if len(listed) < len(manifest.files):
-        raise InputError(f"{archive.path}/{MANIFEST}: it lists a file twice")
-    there = set(archive.members) - {MANIFEST}
-    if extra := sorted(there - set(listed)):
-        raise InputError(f"{archive.path}: {extra[0]} is not listed in {MANIFEST}; pack it again")
-    if absent := sorted(set(listed) - there):
-        raise InputError(f"{archive.path}: {shown(absent[0])} is listed in {MANIFEST} and absent")
-    for name, file in sorted(listed.items()):
-        data = archive.members[name]
-        if len(data) != file.size or hash_bytes(data) != file.sha256:
+        raise InputError(f"{path}/{MANIFEST}: it lists a file twice")
+    for name in sorted(there.keys() | listed.keys()):
+        if name not in listed:
+            raise InputError(f"{path}: {name} is not listed in {MANIFEST}; pack it again")
+        if name not in there:
+            raise InputError(f"{path}: {shown(name)} is listed in {MANIFEST} and absent")
+        if there[name] != listed[name]:
             raise InputError(
-                f"{archive.path}: {name} is not the file that {MANIFEST} lists (sha256 "
-                f"{hash_bytes(data)[:16]}..., listed {file.sha256[:16]}...); pack it again"
+                f"{path}: {name} is not the file that {MANIFEST} lists (bytes and sha256 are "
+                f"{there[name]}, listed {listed[name]}); pack it again"
             )
 
 
-def _card(archive: Archive) -> EncoderCard:
-    where = f"{archive.path}/card.yaml"
-    if "card.yaml" not in archive.members:
-        raise InputError(f"{archive.path}: no card.yaml in it; make it with mbench submit pack")
-    card = _validated(EncoderCard, parse_yaml(archive.members["card.yaml"], where), where)
+def _card(path: Path, members: Mapping[str, bytes]) -> EncoderCard:
+    where = f"{path}/card.yaml"
+    card = _validated(EncoderCard, parse_yaml(_member(path, members, "card.yaml"), where), where)
     for key, most in CARD_TEXTS.items():
         text = getattr(card, key) or ""
         if len(text) > most or plain(text, most).strip() != text.replace("\n", " ").strip():
@@ -173,13 +225,7 @@ def check_files_of_card(card: EncoderCard, where: str) -> None:
         )
 
 
-def _embeddings(path: Path, member: str, data: bytes) -> ClaimedEmbeddings:
-    embeddings, stated = parse_embeddings(data, f"{path}/{member}")
-    return ClaimedEmbeddings(member, stated, embeddings)
-
-
-def _claim(path: Path, member: str, data: bytes) -> Claim:
-    where = f"{path}/{member}"
+def _claim(member: str, data: bytes, where: str) -> Claim:
     content = parse_json(data, where)
     if not isinstance(content, dict):
         raise InputError(f"{where}: not a record: expected an object")
@@ -196,13 +242,14 @@ def _validated(model: type[SpecT], content: Any, where: str) -> SpecT:
         return model.model_validate(content)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        lines = [_fault(model, fault["loc"], fault["type"], fault["msg"]) for fault in faults[:8]]
-        raise InputError("\n".join(f"{where}: {line}" for line in lines)) from error
+        lines = [f"{where}: {_fault(model, fault)}" for fault in faults[:8]]
+        raise InputError("\n".join(lines)) from error
 
 
-def _fault(model: type[SpecT], place: Sequence[Any], kind: str, message: str) -> str:
-    key = plain(".".join(str(part) for part in place), 80) or "(top level)"
-    if kind == "extra_forbidden":
-        hint = did_you_mean(str(place[-1])[:80], valid_keys(model, tuple(place[:-1])))
+def _fault(model: type[SpecT], fault: ErrorDetails) -> str:
+    place = fault["loc"]
+    key = plain(".".join(map(str, place)), 80) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        hint = did_you_mean(str(place[-1])[:80], valid_keys(model, place[:-1]))
         return f"unknown key '{key}'{hint}"
-    return f"{key}: {plain(message.removeprefix('Value error, '))}"
+    return f"{key}: {plain(fault['msg'].removeprefix('Value error, '))}"

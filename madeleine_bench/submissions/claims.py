@@ -1,8 +1,12 @@
-"""V0: is a submission consistent in itself? Nothing of ours but the catalogue is looked at."""
+"""False claims: what contradicts the bundle itself (V0), or differs from a recomputed record (V1).
+
+V0 looks at nothing of ours but the catalogue.
+"""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.hashing import hash_json
@@ -10,133 +14,169 @@ from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.submissions.bundle import Bundle, Claim
-from madeleine_bench.submissions.findings import Finding
-from madeleine_bench.submissions.text import plain, shown
+from madeleine_bench.submissions.bundle import Bundle, Claim, embeddings_member, record_member
+from madeleine_bench.submissions.parsing import plain, shown
 
+Level = Literal["V0", "V1", "V2", "V3"]
+LEVELS: tuple[Level, ...] = ("V0", "V1", "V2", "V3")
+MEANING: dict[Level, str] = {
+    "V0": "reported: well-formed and consistent in itself; the scores are the submitter's word",
+    "V1": "recomputed: the scores are those of the submitted embeddings on our labels and splits",
+    "V2": "spot-checked: some slides, encoded again from the weights, gave the submitted rows",
+    "V3": "reproduced: every slide was encoded again and every score computed from that",
+}
 _HEX = re.compile(r"[0-9a-f]{64}")
 _MAX_TEXT = 400
+_IDENTITY = ("name", "revision")
+SCORE_TOLERANCE = 1e-6
+_SHOWN_FIELDS = 8
+_SHOWN_IDS = 3
 
 
-def record_member(task_id: str, protocol: str) -> str:
-    """Return the name of a claimed record in a bundle."""
-    return f"records/{task_id}.{protocol.replace('/', '-')}.json"
+@dataclass(frozen=True)
+class Finding:
+    """One false claim.
+
+    Attributes:
+        level: the rung of the ladder that it breaks.
+        where: the member of the bundle, or the cohort.
+        field: what differs.
+        claimed: what the bundle says.
+        found: what is so.
+        advice: what to do, or why it matters; may be "".
+    """
+
+    level: Level
+    where: str
+    field: str
+    claimed: str
+    found: str
+    advice: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding as one line."""
+        text = f"{self.where}: {self.field}: claimed {self.claimed}, found {self.found}"
+        return f"{text}. {self.advice}" if self.advice else text
+
+
+def level_reached(asked: Level, findings: Sequence[Finding]) -> Level | None:
+    """Return the highest rung below which nothing was found; None where V0 does not hold.
+
+    Examples:
+        >>> level_reached("V1", [])
+        'V1'
+        >>> level_reached("V3", [Finding("V2", "bcnb", "slide 1", "a", "b")])
+        'V1'
+    """
+    rungs = LEVELS[: LEVELS.index(asked) + 1]
+    broken = [rungs.index(finding.level) for finding in findings]
+    holds = rungs[: min(broken, default=len(rungs))]
+    return holds[-1] if holds else None
 
 
 def check_claims(bundle: Bundle, catalogue: Catalogue) -> list[Finding]:
     """Return every claim that contradicts the bundle itself or the catalogue."""
-    found = list(_check_encoder(bundle))
-    found += _check_embeddings(bundle, catalogue)
+    findings = [*_check_encoder(bundle), *_check_embeddings(bundle, catalogue)]
     for claim in bundle.claims:
-        found += _check_record(bundle, claim)
-        found += _check_task(claim, catalogue)
-    return found
+        findings += [*_check_record(bundle, claim), *_check_task(claim, catalogue)]
+    return findings
 
 
 def usable_task(record: Record, catalogue: Catalogue) -> TaskSpec | None:
     """Return the catalogue's task of a claimed record; None where it cannot be scored by it."""
     task = catalogue.tasks.get(record.task.id)
-    protocol = catalogue.protocols.get(record.protocol)
-    if task is None or protocol is None or task.cohort != record.task.cohort:
+    if task is None or task.cohort != record.task.cohort:
         return None
-    return None if misfit(task, protocol) or not protocol.from_slides else task
+    return None if _protocol_fault(task, record.protocol, catalogue) else task
 
 
-def _differs(where: str, field: str, claimed: object, found: object, advice: str = "") -> Finding:
-    return Finding("V0", where, field, plain(str(claimed)), plain(str(found)), advice)
+def _protocol_fault(task: TaskSpec, name: str, catalogue: Catalogue) -> str:
+    protocol = catalogue.protocols.get(name)
+    if protocol is None:
+        return f"no such protocol{did_you_mean(name, list(catalogue.protocols))}"
+    if fault := misfit(task, protocol):
+        return fault
+    return "" if protocol.from_slides else "such scores cannot be recomputed from a submission"
+
+
+def _differing(
+    where: str, facts: Iterable[tuple[str, object, object]], advice: str = ""
+) -> Iterator[Finding]:
+    """Yield a finding for each field whose claimed and actual value differ."""
+    for field, claimed, actual in facts:
+        if claimed != actual:
+            texts = plain(str(claimed)), plain(str(actual))
+            yield Finding("V0", where, field, *texts, advice)
 
 
 def _check_encoder(bundle: Bundle) -> Iterator[Finding]:
     card, stated = bundle.card, bundle.manifest.encoder
-    for field in ("name", "revision"):
-        if getattr(stated, field) != getattr(card, field):
-            yield _differs(
-                "submission.json", f"encoder {field}", getattr(stated, field),
-                getattr(card, field), "card.yaml says otherwise; pack it again",
-            )  # fmt: skip
-    ours = shipped_encoders().get(card.name)
-    if ours is not None and ours.card != card:
-        yield _differs(
-            "card.yaml", "name", card.name, "an encoder that ships with madeleine-bench",
-            "The name is taken; choose another",
-        )  # fmt: skip
+    facts = [(f"encoder {key}", getattr(stated, key), getattr(card, key)) for key in _IDENTITY]
+    yield from _differing("submission.json", facts, "card.yaml says otherwise; pack it again")
+    shipped = shipped_encoders().get(card.name)
+    if shipped is not None and shipped.card != card:
+        actual, advice = "an encoder that ships with madeleine-bench", "The name is taken"
+        yield Finding("V0", "card.yaml", "name", card.name, actual, f"{advice}; choose another")
 
 
 def _check_embeddings(bundle: Bundle, catalogue: Catalogue) -> Iterator[Finding]:
-    for cohort, claimed in bundle.embeddings.items():
-        if claimed.stated_hash != claimed.embeddings.hash:
-            yield _differs(
-                claimed.member, "hash of ids and matrix", shown(claimed.stated_hash),
-                claimed.embeddings.hash, "An id or a value was altered after the file was made",
-            )  # fmt: skip
+    for cohort, embeddings in bundle.embeddings.items():
+        where, stated = embeddings_member(cohort), bundle.stated_hashes[cohort]
+        facts = [("hash of ids and matrix", stated, embeddings.hash)]
+        yield from _differing(where, facts, "An id or a value was altered after the file was made")
         if cohort not in catalogue.cohorts:
             hint = did_you_mean(cohort, list(catalogue.cohorts))
-            yield _differs(claimed.member, "cohort", cohort, f"no such cohort{hint}")
+            yield Finding("V0", where, "cohort", cohort, f"no such cohort{hint}")
 
 
 def _check_record(bundle: Bundle, claim: Claim) -> Iterator[Finding]:
-    record, where = claim.record, claim.member
-    if claim.stated_id != record.record_id:
-        yield _differs(
-            where, "record_id", shown(claim.stated_id), record.record_id,
-            "The record was altered after it was made",
-        )  # fmt: skip
-    expected: list[tuple[str, object, object]] = [
-        (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
-        for name in ("name", "revision", "title", "kind", "training_cohorts")
-    ]
-    expected += [("board", record.board, bundle.manifest.board)]
-    key = [record.inputs.embeddings, record.task.task_hash, record.protocol, record.scoring_version]
+    record, where, cohort = claim.record, claim.member, claim.record.task.cohort
+    facts: list[tuple[str, object, object]] = [("record_id", claim.stated_id, record.record_id)]
+    yield from _differing(where, facts, "The record was altered after it was made")
+    first = next(c.record for c in bundle.claims if c.record.task.cohort == cohort)
+    embeddings = bundle.embeddings.get(cohort)
+    there = "no embeddings of this cohort" if embeddings is None else embeddings.hash
     # The formula of runner.plan.resume_key, over what the record itself says.
-    expected += [("resume_key", record.resume_key, hash_json(key))]
-    expected += [("predictions path", record.predictions.path, _predictions_path(record))]
-    embeddings = bundle.embeddings.get(record.task.cohort)
-    there = "no embeddings of this cohort" if embeddings is None else embeddings.embeddings.hash
-    first = next(c.record for c in bundle.claims if c.record.task.cohort == record.task.cohort)
-    expected += [("features of the cohort", record.features, first.features)]
-    expected += [("embeddings it was scored from", record.inputs.embeddings, there)]
-    expected += [("file name", where, record_member(record.task.id, record.protocol))]
-    for field, claimed, found in expected:
-        if claimed != found:
-            yield _differs(where, field, claimed, found)
-    if not _HEX.fullmatch(record.encoder.fingerprint):
-        yield _differs(where, "fingerprint", record.encoder.fingerprint, "not 64 hex digits")
+    key = [record.inputs.embeddings, record.task.task_hash, record.protocol, record.scoring_version]
+    facts = [
+        (f"encoder {name}", getattr(record.encoder, name), getattr(bundle.card, name))
+        for name in (*_IDENTITY, "title", "kind", "training_cohorts")
+    ]
+    facts += [
+        ("board", record.board, bundle.board),
+        ("resume_key", record.resume_key, hash_json(key)),
+        ("predictions path", record.predictions.path, _predictions_path(record)),
+        ("features of the cohort", record.features, first.features),
+        ("embeddings it was scored from", record.inputs.embeddings, there),
+        ("file name", where, record_member(*claim.cell)),
+    ]
+    yield from _differing(where, facts)
+    if not _HEX.fullmatch(print_ := record.encoder.fingerprint):
+        yield Finding("V0", where, "fingerprint", plain(print_), "not 64 hex digits")
     for text in _texts(record.model_dump(mode="json", exclude={"provenance"})):
         if len(text) > _MAX_TEXT or plain(text, _MAX_TEXT) != text:
-            yield _differs(
-                where, "a text", shown(text),
-                f"longer than {_MAX_TEXT} characters, or holds characters that cannot be shown",
-            )  # fmt: skip
+            fault = f"longer than {_MAX_TEXT} characters, or holds characters that cannot be shown"
+            yield Finding("V0", where, "a text", shown(text), fault)
             return
 
 
 def _check_task(claim: Claim, catalogue: Catalogue) -> Iterator[Finding]:
-    record, where = claim.record, claim.member
+    record, where, main = claim.record, claim.member, claim.record.scores.main
     task = catalogue.tasks.get(record.task.id)
     if task is None:
         hint = did_you_mean(record.task.id, list(catalogue.tasks))
-        yield _differs(where, "task", record.task.id, f"no such task{hint}")
+        yield Finding("V0", where, "task", plain(record.task.id), f"no such task{hint}")
         return
-    protocol = catalogue.protocols.get(record.protocol)
-    if protocol is None:
-        hint = did_you_mean(record.protocol, list(catalogue.protocols))
-        yield _differs(where, "protocol", record.protocol, f"no such protocol{hint}")
-    elif fault := misfit(task, protocol):
-        yield _differs(where, "protocol", record.protocol, fault)
-    elif not protocol.from_slides:
-        yield _differs(
-            where, "protocol", record.protocol, "scores nothing from the embeddings of slides",
-            "such records cannot be recomputed from a submission",
-        )  # fmt: skip
-    main = record.scores.main
-    for field, claimed, found in (
+    if fault := _protocol_fault(task, record.protocol, catalogue):
+        yield Finding("V0", where, "protocol", plain(record.protocol), fault)
+    facts = [
         ("cohort", record.task.cohort, task.cohort),
         ("family", record.task.family, task.family),
         ("metric", main.metric, task.metric.name),
         ("chance", main.chance, task.metric.chance),
-    ):
-        if claimed != found:
-            yield _differs(where, field, claimed, found)
+    ]
+    yield from _differing(where, facts)
 
 
 def _predictions_path(record: Record) -> str:
@@ -147,12 +187,117 @@ def _predictions_path(record: Record) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """Yield every text at any depth of a JSON value, keys too."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
+    elif isinstance(value, dict | list):
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
             yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
+
+
+def compare_records(member: str, claimed: Record, ours: Record) -> list[Finding]:
+    """Return what of a claimed record differs from the recomputed one; [] where nothing does.
+
+    Scores, intervals, secondary scores and folds may differ by 1e-6: two machines add in another
+    order. Other task versions, labels, splits or scoring are named first, as they explain the rest.
+    """
+    if claimed.record_id == ours.record_id:
+        return []
+    if other_data := _other_data(member, claimed, ours):
+        return [other_data]
+    theirs, here = _numbers(claimed), _numbers(ours)
+    gaps = differences(claimed, ours)
+    differing = [field for field, gap in gaps.items() if gap > SCORE_TOLERANCE]
+    findings = [
+        Finding("V1", member, field, _text(theirs.get(field)), _text(here.get(field)))
+        for field in differing[:_SHOWN_FIELDS]
+    ]
+    if (more := len(differing) - _SHOWN_FIELDS) > 0:
+        findings.append(Finding("V1", member, f"{more} more fields", "other values", "see above"))
+    return findings
+
+
+def differences(claimed: Record, ours: Record) -> dict[str, float]:
+    """Return by how much each number differs; infinity where one side alone has it."""
+    theirs, here = _numbers(claimed), _numbers(ours)
+    gaps = {}
+    for field in {**here, **theirs}:
+        one, other = theirs.get(field), here.get(field)
+        absent = (field in theirs) != (field in here) or (one is None) != (other is None)
+        gaps[field] = float("inf") if absent else abs((one or 0.0) - (other or 0.0))
+    return gaps
+
+
+def _numbers(record: Record) -> dict[str, float | None]:
+    """Return every number that must agree, by the name that a reader knows it by."""
+    main, inputs = record.scores.main, record.inputs
+    low, high = main.ci95 or (None, None)
+    numbers: dict[str, float | None] = {
+        main.metric: main.value,
+        "lower end of the interval": low,
+        "upper end of the interval": high,
+        **{f"secondary {plain(name, 60)}": v for name, v in record.scores.secondary.items()},
+    }
+    for fold in record.folds:
+        key = plain(" ".join(f"{name} {number}" for name, number in sorted(fold.key.items())), 60)
+        numbers[f"fold {key}"] = fold.value
+        numbers[f"training size of {key}"] = fold.n_train
+        numbers[f"test size of {key}"] = fold.n_test
+    numbers |= {"units": inputs.n, "width": inputs.dim, "number of folds": len(record.folds)}
+    return {**numbers, "number of predictions": record.predictions.rows}
+
+
+def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
+    """Return the first fact of the data that differs; it explains other scores."""
+    scores = (
+        f"The claimed score is {claimed.scores.main.value:.6f}, with our data it is "
+        f"{ours.scores.main.value:.6f}"
+    )
+    cohort, theirs, here = claimed.task.cohort, claimed.inputs, ours.inputs
+    again = "Score it again with the current"
+    for field, stated, actual, advice in (
+        ("task version", claimed.task.version, ours.task.version, f"{again} catalogue"),
+        (
+            "scoring version", claimed.scoring_version, ours.scoring_version,
+            f"{again} madeleine-bench",
+        ),
+        (
+            f"labels of cohort {cohort}", theirs.labels, here.labels,
+            f"{_coverage(claimed, ours)}. {scores}. The label tables differ, or other slides have "
+            f"features: compare them (mbench data status {cohort})",
+        ),
+        (
+            "splits", theirs.splits, here.splits,
+            f"{scores}. Labels agree; check 'splits' in mbench.toml on both sides",
+        ),
+        (
+            "task hash", claimed.task.task_hash, ours.task.task_hash,
+            f"{scores}. Labels and splits agree, so the task's YAML or that of "
+            f"{claimed.protocol} was changed without a new version, there or here",
+        ),
+    ):  # fmt: skip
+        if stated != actual:
+            field = f"{claimed.task.id}: {field}"
+            return Finding("V1", member, field, str(stated)[:16], str(actual)[:16], advice)
+    return None
+
+
+def _coverage(claimed: Record, ours: Record) -> str:
+    """Return how many units each side scored, and which ids it alone left out.
+
+    The ids of the other side are a third party's text.
+    """
+    text = f"They scored {claimed.inputs.n} units, here are {ours.inputs.n}"
+    theirs, here = (
+        {unit for ids in record.inputs.missing.values() for unit in ids}
+        for record in (claimed, ours)
+    )
+    for where, ids in (("there", sorted(theirs - here)), ("here", sorted(here - theirs))):
+        if ids:
+            named = ", ".join(plain(unit, 60) for unit in ids[:_SHOWN_IDS])
+            text += f"; left out {where} alone: {len(ids)} ({named})"
+    return text
+
+
+def _text(value: float | None) -> str:
+    return "no value" if value is None else f"{value:.9g}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from madeleine_bench.alarm import OutOfTime, alarm
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.submissions.text import plain
+from madeleine_bench.submissions.parsing import plain
 from madeleine_bench.types import Progress
 
 _MOST_S = 1e8
@@ -21,6 +21,7 @@ class Steps:
     def __init__(self, drawn: Progress) -> None:
         self._drawn = drawn
         self._name, self._total, self._done, self._last = "read", 0, 0, ""
+        self.note, self.say = drawn.note, drawn.say
 
     @property
     def where(self) -> str:
@@ -40,26 +41,18 @@ class Steps:
         self._done, self._last = self._done + 1, note
         self._drawn.advance(note)
 
-    def note(self, text: str) -> None:
-        """Say how far the job at hand has come."""
-        self._drawn.note(text)
-
-    def say(self, line: str) -> None:
-        """Leave a line that stays."""
-        self._drawn.say(line)
-
 
 @contextmanager
-def deadline(seconds: float, bundle: Path, steps: Steps) -> Iterator[None]:
+def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps]:
     """End the block after some seconds of wall time, and the worker processes that it started.
 
     An alarm interrupts this process, so whatever may hang in compiled code must run in a worker.
     Where there is no alarm (Windows, another thread than the main one) the block has no limit.
 
     Args:
-        seconds: above 0.
         bundle: what is verified; begins the message.
-        steps: knows what was going on.
+        seconds: above 0.
+        progress: told of each job, through the yielded steps.
 
     Raises:
         CheckFailed: time ran out.
@@ -69,9 +62,10 @@ def deadline(seconds: float, bundle: Path, steps: Steps) -> Iterator[None]:
         raise InputError(
             f"--time-limit must be above 0 and at most {_MOST_S:g} seconds, found {seconds:g}"
         )
+    steps = Steps(progress)
     try:
         with alarm(seconds, _AGAIN_S):
-            yield
+            yield steps
     except OutOfTime:
         for worker in multiprocessing.active_children():
             worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch

@@ -1,6 +1,6 @@
-"""How a submission's embeddings relate to those of every encoder we know."""
+"""How a submission's embeddings relate to those of every encoder of the results folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,26 +30,26 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Likeness:
-    """How a submission's embeddings of a cohort relate to a known encoder's.
+    """How a submission's embeddings of a cohort relate to another encoder's.
 
     Attributes:
+        encoder: name of the other encoder.
         cohort: the cohort.
-        encoder: name of the known encoder.
         slides: shared slides.
-        cka: linear CKA; None where there are too few slides for the widths.
-        explained: share of the submission that is a linear function of the known encoder; None
+        explained: share of the submission that is a linear function of the other encoder; None
             where the slides are too few to say.
-        explains: share of the known encoder that is a linear function of the submission.
+        explains: share of the other encoder that is a linear function of the submission.
+        cka: linear CKA; None where there are too few slides for the widths.
         relation: "equal", "the same columns ...", "some of its columns ...", "a linear function of
             it", or "".
     """
 
-    cohort: str
     encoder: str
+    cohort: str
     slides: int
-    cka: float | None
     explained: float | None
     explains: float | None
+    cka: float | None
     relation: str
 
     @property
@@ -62,35 +62,39 @@ def likenesses(
     board: str, name: str, embeddings: Mapping[str, Embeddings], results: Path
 ) -> list[Likeness]:
     """Return the closest file of every other encoder on each cohort, the most alike first."""
-    best: dict[tuple[str, str], Likeness] = {}
-    for cohort, own in sorted(embeddings.items()):
-        for encoder, other in _known(board, name, cohort, results):
-            found = compare(cohort, encoder, own, other)
-            if found is not None:
-                there = best.get((cohort, encoder))
-                if there is None or _closeness(found) > _closeness(there):
-                    best[cohort, encoder] = found
-    return sorted(best.values(), key=_closeness, reverse=True)
+    closest: dict[tuple[str, str], Likeness] = {}
+    folder = EmbeddingStore(results).folder / "embeddings" / board
+    for cohort, submitted in sorted(embeddings.items()):
+        for path in sorted(folder.glob(f"*/{cohort}.*.safetensors")):
+            encoder = path.parent.name
+            if encoder == name:
+                continue
+            try:
+                like = compare(cohort, encoder, submitted, read_embeddings(path))
+            except InputError:
+                continue  # a damaged file of ours is no reason to stop; mbench run makes it again
+            if like is not None:
+                earlier = closest.get((cohort, encoder), like)
+                closest[cohort, encoder] = max(earlier, like, key=_closeness)
+    return sorted(closest.values(), key=_closeness, reverse=True)
 
 
-def compare(cohort: str, encoder: str, own: Embeddings, other: Embeddings) -> Likeness | None:
+def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings) -> Likeness | None:
     """Return how two sets of embeddings relate on their shared slides; None if these are few."""
-    row_of = {slide_id: row for row, slide_id in enumerate(other.ids)}
-    shared = [(row, row_of[i]) for row, i in enumerate(own.ids) if i in row_of]
-    if len(shared) < _MIN_SLIDES:
+    _, rows, other_rows = np.intersect1d(submitted.ids, other.ids, return_indices=True)
+    if len(rows) < _MIN_SLIDES:
         return None
     first, second = (
-        matrix[list(rows)].astype(np.float64)
-        for matrix, rows in zip((own.matrix, other.matrix), zip(*shared, strict=True), strict=True)
+        each.astype(np.float64) for each in (submitted.matrix[rows], other.matrix[other_rows])
     )
-    likely = chance_cka(len(shared), first.shape[1], second.shape[1])
+    likely = chance_cka(len(rows), first.shape[1], second.shape[1])
     cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
-    if len(shared) > MOST_SLIDES:
-        sample = rng_for("likeness", cohort, len(shared)).permutation(len(shared))[:MOST_SLIDES]
+    if len(rows) > MOST_SLIDES:
+        sample = rng_for("likeness", cohort, len(rows)).permutation(len(rows))[:MOST_SLIDES]
         first, second = first[sample], second[sample]
     explained, explains = linear_share(second, first), linear_share(first, second)
     relation = _relation(first, second, explained)
-    return Likeness(cohort, encoder, len(shared), cka, explained, explains, relation)
+    return Likeness(encoder, cohort, len(rows), explained, explains, cka, relation)
 
 
 def _relation(
@@ -104,34 +108,20 @@ def _relation(
 
 
 def _closeness(like: Likeness) -> tuple[bool, float, float]:
-    return like.duplicate, _or_below(like.explained), _or_below(like.cka)
-
-
-def _or_below(share: float | None) -> float:
-    return -1.0 if share is None else share
-
-
-def _known(board: str, name: str, cohort: str, results: Path) -> Iterator[tuple[str, Embeddings]]:
-    folder = EmbeddingStore(results).folder / "embeddings" / board
-    for path in sorted(folder.glob(f"*/{cohort}.*.safetensors")):
-        if path.parent.name == name:
-            continue
-        try:
-            yield path.parent.name, read_embeddings(path)
-        except InputError:
-            continue  # a damaged file of ours is no reason to stop; mbench run makes it again
+    explained, cka = (-1.0 if share is None else share for share in (like.explained, like.cka))
+    return like.duplicate, explained, cka
 
 
 def _shared_columns(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return the share of the first's columns that are a column of the second, up to scale."""
-    own, other = _standard(first), _standard(second)
-    if not own.size or not other.size:
+    one, other = _standard(first), _standard(second)
+    if not one.size or not other.size:
         return 0.0
     # In blocks: all pairs of columns at once would fill the memory for a wide submission.
     block = max(1, _BLOCK // other.shape[1])
     closest = [
-        np.abs(own[:, start : start + block].T @ other).max(axis=1)
-        for start in range(0, own.shape[1], block)
+        np.abs(one[:, start : start + block].T @ other).max(axis=1)
+        for start in range(0, one.shape[1], block)
     ]
     return float(np.mean(np.concatenate(closest) > _SAME_COLUMN))
 

@@ -4,8 +4,8 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from madeleine_bench import __version__
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
@@ -13,35 +13,24 @@ from madeleine_bench.encoders.registry import EncoderEntry, check_weights, find_
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing
 from madeleine_bench.hashing import hash_bytes
+from madeleine_bench.report import Report
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.implementation import code_file
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record, RecordFeatures
-from madeleine_bench.submissions.bundle import check_files_of_card, read_bundle
-from madeleine_bench.submissions.claims import check_claims, record_member
-from madeleine_bench.submissions.manifest import MANIFEST, Manifest, PackedEncoder, PackedFile
+from madeleine_bench.submissions.bundle import (
+    MANIFEST,
+    check_files_of_card,
+    embeddings_member,
+    read_bundle,
+    record_member,
+)
+from madeleine_bench.submissions.claims import check_claims
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What was packed: where, for which board, and which core tasks have no record.
-
-    `left_out` names protocols whose records cannot be recomputed from embeddings of slides, as they
-    need more than these or are no longer in the catalogue.
-    """
-
-    path: Path
-    board: str
-    records: int
-    cohorts: tuple[str, ...]
-    missing: tuple[str, ...]
-    core: int
-    left_out: tuple[str, ...] = ()
 
 
 def pack(
@@ -52,7 +41,7 @@ def pack(
     catalogue: Catalogue,
     *,
     with_code: bool = False,
-) -> Packed:
+) -> Report:
     """Write the bundle of an encoder's newest records and return what is in it.
 
     Args:
@@ -68,35 +57,58 @@ def pack(
             the folder, or a file cannot be read or written.
     """
     entry = find_encoder(encoder)
-    again = f"mbench run --encoder {encoder} --task all --results {results}"
-    newest = _records(entry, ResultStore(results), results, board, catalogue, again)
-    recomputed = {name for name, one in catalogue.protocols.items() if one.from_slides}
-    records = [record for record in newest if record.protocol in recomputed]
-    left_out = tuple(sorted({r.protocol for r in newest} - {r.protocol for r in records}))
+    newest = _newest_records(entry, encoder, results, board, catalogue)
+    usable = {name for name, protocol in catalogue.protocols.items() if protocol.from_slides}
+    records = [record for record in newest if record.protocol in usable]
+    left_out = sorted({record.protocol for record in newest} - usable)
     if not records:
         raise InputError(
             f"all records of {entry.card.name} are of {', '.join(left_out)}, which score nothing "
             "from the embeddings of slides, or are no longer in the catalogue: there is nothing in "
             "them that others could recompute"
         )
-    chosen = records[0].board
     members = {"card.yaml": card_text(entry.card).encode()}
     cohorts = sorted({record.task.cohort for record in records})
     for cohort in cohorts:
-        own = [record for record in records if record.task.cohort == cohort]
-        members[f"embeddings/{cohort}.safetensors"] = _embeddings(results, own)
+        scored = [record for record in records if record.task.cohort == cohort]
+        members[embeddings_member(cohort)] = _embeddings(results, scored)
     for record in records:
-        text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True)
-        members[record_member(record.task.id, record.protocol)] = f"{text}\n".encode()
+        members[record_member(record.task.id, record.protocol)] = _json(
+            record.model_dump(mode="json")
+        )
     if with_code:
         members |= _code(entry)
-    path = out or Path(f"{entry.card.name}.zip")
+    path, chosen = out or Path(f"{entry.card.name}.zip"), records[0].board
+    manifest = {
+        "schema_version": 1,
+        "encoder": {"name": entry.card.name, "revision": entry.card.revision},
+        "board": chosen,
+        "mbench": __version__,
+        "files": [
+            {"path": name, "size": len(data), "sha256": hash_bytes(data)}
+            for name, data in sorted(members.items())
+        ],
+    }
     with replacing(path) as temporary:
-        temporary.write_bytes(_zip(members, _manifest(entry, chosen, members)))
+        temporary.write_bytes(_zip({MANIFEST: _json(manifest), **members}))
         _check(temporary, path, catalogue)
     core = [task.id for task in catalogue.tasks.values() if task.status == "core"]
-    missing = tuple(sorted(set(core) - {record.task.id for record in records}))
-    return Packed(path, chosen, len(records), tuple(cohorts), missing, len(core), left_out)
+    missing = sorted(set(core) - {record.task.id for record in records})
+    wrote = f"wrote {path}: {len(records)} records of board {chosen}"
+    lines = [f"{wrote}, embeddings of {', '.join(cohorts)}"]
+    if missing:
+        lines.append(
+            f"{len(missing)} of {len(core)} core tasks have no record, so it will not be ranked: "
+            f"{', '.join(missing)}"
+        )
+    if left_out:
+        lines.append(
+            f"left out: records of {', '.join(left_out)}, which nobody can recompute from "
+            "embeddings of slides"
+        )
+    document = {"board": chosen, "records": len(records), "cohorts": cohorts}
+    document |= {"missing": missing, "left_out": left_out}
+    return Report(document, [*lines, f"try: mbench submit verify {path}"])
 
 
 def _check(written: Path, path: Path, catalogue: Catalogue) -> None:
@@ -107,57 +119,50 @@ def _check(written: Path, path: Path, catalogue: Catalogue) -> None:
         reason = str(error).replace(str(written), str(path))
         raise InputError(f"this cannot be submitted: {reason}") from error
     if findings:
-        lines = "\n".join(finding.line for finding in findings)
-        raise InputError(f"this cannot be submitted, as it contradicts itself:\n{lines}")
+        lines = ["this cannot be submitted, as it contradicts itself:", *(f.line for f in findings)]
+        raise InputError("\n".join(lines))
 
 
-def _records(
-    entry: EncoderEntry,
-    store: ResultStore,
-    results: Path,
-    board: str | None,
-    catalogue: Catalogue,
-    again: str,
+def _newest_records(
+    entry: EncoderEntry, encoder: str, results: Path, board: str | None, catalogue: Catalogue
 ) -> list[Record]:
     """Return the newest record of each task and protocol of the current versions, in order.
 
     Of each cohort those of one set of features: the one with the most of them, or else the newest.
     """
     name = entry.card.name
-    named = [record for record in store.records() if record.encoder.name == name]
+    again = f"mbench run --encoder {encoder} --task all --results {results}"
+    named = [record for _, record in ResultStore(results).located(name)]
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")
     print_ = fingerprint(entry)
-    own = [record for record in named if record.encoder.fingerprint == print_]
-    if not own:
+    made = [record for record in named if record.encoder.fingerprint == print_]
+    if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "
             f"those of {entry.path}; run it again: {again}"
         )
-    boards = sorted({record.board for record in own})
+    boards = sorted({record.board for record in made})
     if board is None and len(boards) > 1:
         raise InputError(f"{name} has records on the boards {', '.join(boards)}; choose: --board")
     chosen = board or boards[0]
     if chosen not in boards:
         raise InputError(f"no records on board '{chosen}'{did_you_mean(chosen, boards)}")
-    newest: dict[str, dict[RecordFeatures | None, dict[tuple[str, str], Record]]] = {}
-    for record in sorted(own, key=lambda record: record.age):
-        task = catalogue.tasks.get(record.task.id)
-        if record.board == chosen and task is not None and task.version == record.task.version:
-            cells = newest.setdefault(record.task.cohort, {}).setdefault(record.features, {})
+    versions = {(task.id, task.version) for task in catalogue.tasks.values()}
+    by_features: dict[tuple[str, RecordFeatures | None], dict[tuple[str, str], Record]] = {}
+    for record in sorted(made, key=lambda record: record.age):
+        if record.board == chosen and (record.task.id, record.task.version) in versions:
+            cells = by_features.setdefault((record.task.cohort, record.features), {})
             cells[record.task.id, record.protocol] = record
-    if not newest:
+    if not by_features:
         raise InputError(f"no records of {name} on the tasks of this catalogue; run it: {again}")
-    packed: dict[tuple[str, str], Record] = {}
-    for by_features in newest.values():
-        most = max(by_features.values(), key=_size)
-        packed |= most
-    return [record for _, record in sorted(packed.items())]
 
+    def size(item: tuple[object, dict[Any, Record]]) -> tuple[int, tuple[str, str]]:
+        return len(item[1]), max(record.age for record in item[1].values())
 
-def _size(cells: dict[tuple[str, str], Record]) -> tuple[int, tuple[str, str]]:
-    """Return how many records there are, and the age of the newest."""
-    return len(cells), max(record.age for record in cells.values())
+    most = {cohort: cells for (cohort, _), cells in sorted(by_features.items(), key=size)}
+    packed = {cell: record for cells in most.values() for cell, record in cells.items()}
+    return [packed[cell] for cell in sorted(packed)]
 
 
 def _embeddings(results: Path, records: Iterable[Record]) -> bytes:
@@ -198,27 +203,17 @@ def _code(entry: EncoderEntry) -> dict[str, bytes]:
     return members
 
 
-def _manifest(entry: EncoderEntry, board: str, members: dict[str, bytes]) -> bytes:
-    manifest = Manifest(
-        encoder=PackedEncoder(name=entry.card.name, revision=entry.card.revision),
-        board=board,
-        mbench=__version__,
-        files=tuple(
-            PackedFile(path=name, size=len(data), sha256=hash_bytes(data))
-            for name, data in sorted(members.items())
-        ),
-    )
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1, sort_keys=True)
-    return f"{text}\n".encode()
+def _json(content: dict[str, Any]) -> bytes:
+    return f"{json.dumps(content, indent=1, sort_keys=True)}\n".encode()
 
 
-def _zip(members: dict[str, bytes], manifest: bytes) -> bytes:
+def _zip(members: dict[str, bytes]) -> bytes:
     """Return a zip with fixed dates and order; stored, as zlib's bytes differ between versions."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in [(MANIFEST, manifest), *sorted(members.items())]:
+        for name in (MANIFEST, *sorted(members.keys() - {MANIFEST})):
             info = zipfile.ZipInfo(name, _DATE)
             info.create_system = 3  # else a zip made on Windows differs
             info.external_attr = _PLAIN_FILE
-            archive.writestr(info, data)
+            archive.writestr(info, members[name])
     return out.getvalue()

@@ -1,31 +1,123 @@
-"""JSON, YAML and safetensors from a stranger, read as data: strict, bounded, nothing is run."""
+"""Files of third parties: zip, JSON, YAML and safetensors read as data, and text made inert.
 
+Nothing is written or run. The libraries parse; what they let through is refused here: keys that
+stand twice, NaN and infinity, deep nesting, in YAML aliases, tags and dates. Of a zip nothing is
+believed that it says of itself: its directory is checked before zipfile reads it, name and kind of
+each member before it is opened, and sizes are counted while the bytes stream.
+"""
+
+import io
 import json
-import math
 import re
+import stat
 import struct
+import unicodedata
+import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.hashing import canonical_json, hash_array
-from madeleine_bench.submissions.text import shown
 
 MAX_DEPTH = 32
 MAX_YAML_EVENTS = 5_000
 MAX_HEADER = 4 * 1024 * 1024
 MAX_DIM = 16_384
-MAX_ROWS = 200_000
 MAX_ID = 200
 _KEY = "madeleine_bench"
+_LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "`": "'", "|": "¦", "@": "＠"})
+KIB, MIB = 1024, 1024 * 1024
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
+# What may lie in a bundle, and how large each may be. A pickle has no place in the list.
+MEMBER_KINDS: dict[str, tuple[str, int]] = {
+    "manifest": (r"submission\.json", MIB),
+    "card": (r"card\.yaml", 64 * KIB),
+    "embeddings": (rf"embeddings/{_NAME}\.safetensors", 256 * MIB),
+    "record": (rf"records/{_NAME}\.json", MIB),
+    "code": (rf"code/{_NAME}\.py", MIB),
+    "weights": (rf"weights/{_NAME}\.safetensors", 400 * MIB),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most a bundle may hold.
+
+    Attributes:
+        bundle: bytes of the zip.
+        unpacked: bytes of all members together.
+        members: number of members.
+        ratio: unpacked bytes for each packed byte of a member (small members may exceed it).
+    """
+
+    bundle: int = 512 * MIB
+    unpacked: int = 640 * MIB
+    members: int = 256
+    ratio: int = 100
+
+
+LIMITS = Limits()
+_RATIO_FREE = 64 * KIB  # text of this size may shrink a thousandfold and hurts nobody
+_END = struct.Struct("<4s4H2LH")
+
+
+def plain(text: str, most: int = 200) -> str:
+    r"""Return text on one line without control characters, cut to a length.
+
+    Control and format characters (escape sequences of terminals, marks that turn the direction of
+    writing) become spaces, so that what is printed is what is read.
+
+    Examples:
+        >>> plain("a\x1b[31mb\nc")
+        'a [31mb c'
+    """
+    kept = "".join(" " if _hidden(character) else character for character in text[: most + 1])
+    return kept[:most] + "..." if len(text) > most else kept
+
+
+def _hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")
+
+
+def shown(text: str, most: int = 80) -> str:
+    r"""Return text in quotes for a message, ASCII alone.
+
+    Examples:
+        >>> shown("../é")
+        "'../\\xe9'"
+    """
+    quoted = ascii(text[:most])
+    return quoted + "..." if len(text) > most else quoted
+
+
+def inert(text: str, most: int = 120) -> str:
+    """Return text as a code span of Markdown: no markup, HTML, link, picture or mention works.
+
+    Inside a code span Markdown reads nothing. Angle brackets, backticks, bars and @ are replaced
+    by characters that look alike, so the span cannot be left, a table cell cannot be ended, and
+    the text stays inert where somebody pastes it without the span.
+
+    Examples:
+        >>> inert("<script>alert(1)</script> @all `x` | ![](http://a/b)")
+        "`‹script›alert(1)‹/script› ＠all 'x' ¦ ![](http://a/b)`"
+        >>> inert("")
+        '`(empty)`'
+    """
+    cleaned = plain(text, most).translate(_LOOKALIKES).strip()
+    return f"`{cleaned or '(empty)'}`"
 
 
 def parse_json(data: bytes, where: str) -> Any:
@@ -36,18 +128,32 @@ def parse_json(data: bytes, where: str) -> Any:
             infinity, a number too long to read or half of a surrogate pair.
     """
     try:
-        text = data.decode("utf-8")
-        _check_depth(text)
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_duplicates,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-        canonical_json(value).encode()
-    except (ValueError, RecursionError) as error:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        if _depth(value) > MAX_DEPTH:
+            raise RecursionError
+        canonical_json(value).encode()  # refuses NaN, infinity and half of a surrogate pair
+    except RecursionError as error:
+        raise InputError(f"{where}: not strict JSON: nested deeper than {MAX_DEPTH}") from error
+    except ValueError as error:
         raise InputError(f"{where}: not strict JSON: {shown(str(error), 160)}") from error
     return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(mapping := dict(pairs)) < len(pairs):
+        raise ValueError(f"the key '{_repeated(key for key, _ in pairs)}' stands twice")
+    return mapping
+
+
+def _repeated(words: Any) -> str:
+    return str(Counter(words).most_common(1)[0][0])
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
@@ -59,11 +165,17 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
         InputError: it is not YAML in UTF-8, has an anchor, an alias or a tag, is nested deeper
             than 32, is long, or its top level is no mapping from text to plain values.
     """
+    yaml = YAML(typ="safe", pure=True)
     try:
         text = data.decode("utf-8")
-        _check_events(text)
-        value = YAML(typ="safe", pure=True).load(text)
-        plain = parse_json(json.dumps(value, allow_nan=False).encode(), where)
+        depth = 0
+        for number, event in enumerate(yaml.parse(text)):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if number >= MAX_YAML_EVENTS or depth > MAX_DEPTH:
+                raise ValueError(f"more than {MAX_YAML_EVENTS} parts, or nested too deep")
+            if getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise ValueError("anchors, aliases and tags (&, * and !) are not read in a bundle")
+        value = json.dumps(yaml.load(text), allow_nan=False)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -71,9 +183,31 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}{line}: not valid YAML: {shown(str(reason))}") from error
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{where}: not plain YAML: {shown(str(error))}") from error
-    if not isinstance(plain, dict):
-        raise InputError(f"{where}: expected keys and values, found {type(plain).__name__}")
-    return plain
+    mapping = parse_json(value.encode(), where)
+    if not isinstance(mapping, dict):
+        raise InputError(f"{where}: expected keys and values, found {type(mapping).__name__}")
+    return mapping
+
+
+def parse_safetensors(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors of a safetensors file as the library describes them, and its metadata.
+
+    Raises:
+        InputError: it is none, its header has more than 4 MiB, or a tensor stands twice in it.
+    """
+    size = int.from_bytes(data[:8], "little")
+    try:
+        if size > MAX_HEADER:
+            raise ValueError(f"its header has {size:,} bytes, and may have {MAX_HEADER:,}")
+        tensors = dict(safetensors.deserialize(data))  # type: ignore[no-untyped-call]
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = shown(str(error), 160)
+        raise InputError(
+            f"{where}: not a safetensors file ({reason}). Is it a pickle under another name?"
+        ) from error
+    # The library reads a header in which a tensor stands twice.
+    header = parse_json(data[8 : 8 + size], f"{where}, header")
+    return tensors, header.get("__metadata__") or {}
 
 
 def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
@@ -85,151 +219,170 @@ def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
         InputError: it is no safetensors file with one float32 matrix `embeddings`, one row for
             each id, all finite; or an id stands twice.
     """
-    header, body = safetensors_header(data, where)
-    tensors = {name: value for name, value in header.items() if name != "__metadata__"}
-    if set(tensors) != {"embeddings"}:
-        raise InputError(f"{where}: expected one tensor, 'embeddings'; found {len(tensors)} others")
-    tensor = tensors["embeddings"]
-    if tensor["dtype"] != "F32":
-        raise InputError(f"{where}: the matrix is {shown(tensor['dtype'])}; it must be float32")
-    ids, claimed = _ids(header, where)
-    shape = tensor["shape"]
+    tensors, metadata = parse_safetensors(data, where)
+    kinds = {name: tensor["dtype"] for name, tensor in tensors.items()}
+    if kinds != {"embeddings": "F32"}:
+        raise InputError(
+            f"{where}: expected one tensor, 'embeddings', which must be float32; found "
+            f"{shown(str(kinds))}"
+        )
+    ids, stated = _ids(metadata, where)
+    shape = tensors["embeddings"]["shape"]
     if len(shape) != 2 or shape[0] != len(ids) or not 1 <= shape[1] <= MAX_DIM or not ids:
         raise InputError(
             f"{where}: the matrix is {shape} for {len(ids)} ids; expected one row for each id and "
             f"1 to {MAX_DIM:,} columns"
         )
-    matrix = np.frombuffer(body, dtype="<f4").astype(np.float32).reshape(shape)
+    matrix = (
+        np.frombuffer(tensors["embeddings"]["data"], dtype="<f4").astype(np.float32).reshape(shape)
+    )
     if (broken := ~np.isfinite(matrix).all(axis=1)).any():
-        row = int(np.flatnonzero(broken)[0])
+        first = shown(ids[int(np.argmax(broken))])
         raise InputError(
-            f"{where}: {int(broken.sum())} row(s) hold NaN or infinity, first slide "
-            f"{shown(ids[row])}"
+            f"{where}: {int(broken.sum())} row(s) hold NaN or infinity, first slide {first}"
         )
     # The hash is of the ids as they are written, as the file claims it.
-    return Embeddings(tuple(map(canonical_id, ids)), matrix, hash_array(ids, matrix)), claimed
+    return Embeddings(tuple(map(canonical_id, ids)), matrix, hash_array(ids, matrix)), stated
 
 
-def safetensors_header(data: bytes, where: str) -> tuple[dict[str, Any], bytes]:
-    """Return the header of a safetensors file and its body, every length checked before use.
+def _ids(metadata: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
+    """Return the ids of the rows, and the content hash that the file states."""
+    if _KEY not in metadata:
+        raise InputError(f"{where}: its metadata has no '{_KEY}' with the ids of the rows")
+    match parse_json(metadata[_KEY].encode(), f"{where}, metadata"):
+        case {"ids": [*ids], "hash": str(stated), **more} if not more and all(map(_is_id, ids)):
+            spellings = [canonical_id(i) for i in ids]
+        case _:
+            raise InputError(
+                f"{where}: metadata '{_KEY}' must hold alone the ids, a list of texts of which "
+                f"none is empty, not printable or longer than {MAX_ID} characters, and the hash "
+                "of the content, a text"
+            )
+    if len(set(spellings)) < len(ids):
+        raise InputError(f"{where}: the id {shown(_repeated(spellings))} stands twice")
+    return tuple(ids), stated
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID and value.isprintable()
+
+
+def kind_of(name: str) -> str | None:
+    """Return what kind of member a name is of, or None where it has no place in a bundle.
+
+    Examples:
+        >>> [kind_of(n) for n in ("card.yaml", "weights/w.pt", "embeddings/../bcnb.safetensors")]
+        ['card', None, None]
+    """
+    if ".." in name or reserved_on_windows(name.rsplit("/", 1)[-1]):
+        return None
+    kinds = (kind for kind, (pattern, _) in MEMBER_KINDS.items() if re.fullmatch(pattern, name))
+    return next(kinds, None)
+
+
+def read_zip(path: Path, limits: Limits = LIMITS) -> bytes:
+    """Return the bytes of a zip.
 
     Raises:
-        InputError: it is none: a length does not fit, tensors overlap or leave gaps.
+        InputError: the file is absent or larger than the limit.
     """
-    fault = f"{where}: not a safetensors file"
-    if len(data) < 8:
-        raise InputError(f"{fault}: {len(data)} bytes")
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(MAX_HEADER, len(data) - 8):
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(limits.bundle + 1)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: {reason}; name the zip that mbench submit pack made") from error
+    if len(data) > limits.bundle:
+        raise InputError(f"{path}: larger than {limits.bundle // MIB} MiB, the most allowed")
+    return data
+
+
+def unpack(path: Path, data: bytes, limits: Limits = LIMITS) -> dict[str, bytes]:
+    """Return the members of a zip by name.
+
+    Raises:
+        InputError: it is no zip, damaged, larger than the limits, or holds anything but plain files
+            of the expected names.
+    """
+    _check_directory(path, data, limits)
+    members: dict[str, bytes] = {}
+    left = limits.unpacked
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            # Members that share their bytes are how a small zip becomes petabytes.
+            if sum(info.compress_size for info in infos) > len(data):
+                raise InputError(f"{path}: its members overlap; pack it again")
+            for number, info in enumerate(infos):
+                _check_entry(path, info, {other.filename.lower() for other in infos[:number]})
+            for info in infos:
+                members[info.filename] = _member(path, archive, info, limits, left)
+                left -= len(members[info.filename])
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip makes zipfile raise many things
+        reason = shown(str(error), 160)
+        raise InputError(f"{path}: a damaged zip ({reason}); pack it again") from error
+    return members
+
+
+def _check_directory(path: Path, data: bytes, limits: Limits) -> None:
+    """Check the directory at the end of a zip before zipfile makes an object of each entry.
+
+    A plain zip ends in its directory and has nothing before its first member. So there is one
+    reading of it, and a directory of a million entries never becomes a million objects.
+    """
+    start = len(data) - _END.size
+    if start < 0 or not data.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: not a plain zip file; make it with mbench submit pack")
+    mark, *disks, entries, size, offset, comment = _END.unpack(data[start:])
+    whole = mark == b"PK\x05\x06" and disks == [0, 0, entries] and not comment
+    if not whole or offset + size != start or data[start - 20 :].startswith(b"PK\x06\x07"):
         raise InputError(
-            f"{fault}: it says that its header has {length:,} bytes; the file has {len(data):,} "
-            f"and a header may have {MAX_HEADER:,}. Is it a pickle under another name?"
+            f"{path}: not a plain zip file; make it with mbench submit pack (it is cut off, "
+            "something follows its end, its directory is not where it says, or it is zip64)"
         )
-    header = parse_json(data[8 : 8 + length], f"{where}, header")
-    if not isinstance(header, dict):
-        raise InputError(f"{fault}: its header is no object")
-    body = data[8 + length :]
-    end = 0
-    for name, start, stop in sorted(
-        (_place(name, value, fault) for name, value in header.items() if name != "__metadata__"),
-        key=lambda place: place[1:],
-    ):
-        if start != end:
-            raise InputError(f"{fault}: tensor {shown(name)} does not begin where the last ends")
-        end = stop
-    if end != len(body):
-        raise InputError(f"{fault}: its tensors take {end:,} bytes, the file has {len(body):,}")
-    return header, body
-
-
-_WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
-
-
-def _place(name: str, value: Any, fault: str) -> tuple[str, int, int]:
-    """Return the name of a tensor and where its bytes lie, checked against its shape."""
-    named = f"{fault}: tensor {shown(name)}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise InputError(f"{named} is not described by dtype, shape and data_offsets")
-    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    whole = all(
-        isinstance(part, list) and all(type(n) is int and 0 <= n < 2**48 for n in part)
-        for part in (shape, offsets)
-    )
-    if not whole or len(offsets) != 2 or len(shape) > 8 or not isinstance(dtype, str):
-        raise InputError(f"{named} has no usable dtype, shape or data_offsets")
-    if dtype not in _WIDTH or offsets[1] - offsets[0] != math.prod(shape) * _WIDTH[dtype]:
-        raise InputError(f"{named}: its shape and its bytes do not agree")
-    return name, offsets[0], offsets[1]
-
-
-def _ids(header: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], str]:
-    metadata = header.get("__metadata__")
-    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise InputError(f"{where}: its metadata has no '{_KEY}' with the ids of the rows")
-    content = parse_json(text.encode(), f"{where}, metadata")
-    if not isinstance(content, dict) or set(content) != {"ids", "hash"}:
-        raise InputError(f"{where}: metadata '{_KEY}' must hold 'ids' and 'hash' alone")
-    ids = content["ids"]
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-        raise InputError(f"{where}: the ids must be a list of texts")
-    if len(ids) > MAX_ROWS or not all(0 < len(i) <= MAX_ID and i.isprintable() for i in ids):
+    if entries > limits.members or size > limits.members * (46 + 3 * 256):
         raise InputError(
-            f"{where}: an id is empty, longer than {MAX_ID} characters or not printable, or there "
-            f"are more than {MAX_ROWS:,}"
+            f"{path}: {entries} members, a directory of {size:,} bytes; a bundle has at most "
+            f"{limits.members} members"
         )
-    spellings = Counter(map(canonical_id, ids))
-    if len(spellings) < len(ids):
-        (twice, _), *_ = spellings.most_common(1)
-        raise InputError(f"{where}: the id {shown(twice)} stands twice")
-    if not isinstance(content["hash"], str):
-        raise InputError(f"{where}: the hash of the content must be a text")
-    return tuple(ids), content["hash"]
 
 
-# A string, closed or not (so that each character is looked at once), or a bracket outside of one.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+def _check_entry(path: Path, info: zipfile.ZipInfo, earlier: set[str]) -> None:
+    """Check what the directory says of a member; zipfile itself refuses what is encrypted."""
+    name = info.filename
+    where = f"{path}: member {shown(info.orig_filename)}"
+    if name != info.orig_filename or kind_of(name) is None:
+        raise InputError(
+            f"{where} has no place in a bundle, which holds submission.json, card.yaml, "
+            "embeddings/*.safetensors, records/*.json and, with --code, code/*.py and "
+            "weights/*.safetensors. Pickles and names that Windows reserves, such as nul, are "
+            "never read"
+        )
+    if name.lower() in earlier:
+        raise InputError(f"{where} stands twice, perhaps in another case")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if info.is_dir() or kind not in (0, stat.S_IFREG) or info.external_attr & 0x10:
+        raise InputError(f"{where} is a link, a folder or a device, not a plain file")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{where} is compressed by method {info.compress_type}, not deflate")
 
 
-def _check_depth(text: str) -> None:
-    """Raise ValueError for JSON nested too deep, before a recursive parser sees it."""
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group()[:1], 0)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _check_events(text: str) -> None:
-    """Raise ValueError for YAML with aliases or tags, too deep or too long, before it is built."""
-    depth = 0
-    for count, event in enumerate(YAML(typ="safe", pure=True).parse(text), start=1):
-        if count > MAX_YAML_EVENTS:
-            raise ValueError(f"more than {MAX_YAML_EVENTS} parts")
-        if isinstance(event, AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise ValueError("anchors and aliases (& and *) are not read in a bundle")
-        if isinstance(event, NodeEvent) and getattr(event, "tag", None) is not None:
-            raise ValueError("tags (!) are not read in a bundle")
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key '{twice}' stands twice")
-    return found
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    if not math.isfinite(number):
-        raise ValueError(f"{word} is too large")
-    return number
+def _member(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits, left: int
+) -> bytes:
+    """Return the bytes of one member, counted while they stream."""
+    most = min(MEMBER_KINDS[str(kind_of(info.filename))][1], left)
+    packed = max(_RATIO_FREE, limits.ratio * info.compress_size)
+    with archive.open(info) as handle:
+        data = handle.read(min(most, packed) + 1)
+    where = f"{path}: member {info.filename}"
+    if len(data) > most:
+        raise InputError(f"{where} unpacks to more than {most:,} bytes, the most allowed")
+    if len(data) > packed:
+        raise InputError(
+            f"{where} unpacks to more than {limits.ratio} times its packed size; it looks like a "
+            "zip bomb"
+        )
+    return data

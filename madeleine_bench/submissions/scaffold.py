@@ -1,7 +1,6 @@
 """A new encoder, ready to run: card, class, test and what to do next."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from madeleine_bench.encoders.registry import shipped_encoders
@@ -9,25 +8,12 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import reserved_on_windows, write_text
 
 _TEMPLATES = Path(__file__).parent / "scaffold"
-_FILES = ("card.yaml", "encoder.py", "test_encoder.py", "README.md")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _MOST = 64
 
 
-@dataclass(frozen=True)
-class Scaffold:
-    """Where the files of a new encoder lie."""
-
-    folder: Path
-
-    @property
-    def card(self) -> Path:
-        """The card, by which commands call the encoder."""
-        return self.folder / "card.yaml"
-
-
-def new_encoder(name: str, parent: Path) -> Scaffold:
-    """Write the files of a new encoder to a folder of its name and return where they are.
+def new_encoder(name: str, parent: Path) -> Path:
+    """Write the files of a new encoder to a folder of its name and return its card.
 
     Raises:
         InputError: the name cannot be one of an encoder or is taken, or the folder is there.
@@ -45,11 +31,11 @@ def new_encoder(name: str, parent: Path) -> Scaffold:
     folder = parent / name
     if folder.exists():
         raise InputError(f"{folder} is there already; choose another name or another --folder")
-    for file in _FILES:
-        text = (_TEMPLATES / f"{file}.template").read_text(encoding="utf-8")
+    for template in sorted(_TEMPLATES.glob("*.template")):
+        text = template.read_text(encoding="utf-8")
         filled = text.replace("@NAME@", name).replace("@CLASS@", class_name(name))
-        write_text(folder / file, filled)
-    return Scaffold(folder)
+        write_text(folder / template.stem, filled)
+    return folder / "card.yaml"
 
 
 def class_name(name: str) -> str:

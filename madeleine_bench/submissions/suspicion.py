@@ -1,25 +1,26 @@
-"""What a reviewer should look at: rules written down, and computed. None of them is a verdict."""
+"""What a reviewer should look at: rules written down, and computed. None of them is a verdict.
+
+Whether labels can be read off embeddings is a look, not a proof: a careful cheat hides a label
+better than this looks.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu, rankdata
 
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.specs.card import contamination
-from madeleine_bench.specs.record import Record
+from madeleine_bench.leaderboard.aggregate import Column
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.submissions.duplicates import CONTROL_CKA, COPY_SHARE, Likeness
-from madeleine_bench.submissions.readable import (
-    best_column,
-    nearest_mean_accuracy,
-    time_correlation,
-)
-from madeleine_bench.submissions.recompute import Cell
-from madeleine_bench.submissions.standing import KnownEncoder, best_known, comparable, corrected
 from madeleine_bench.types import CohortData, Units
+
+Floats = NDArray[np.float64]
+
 
 PERFECT = 0.995
 LONE_GAIN = 0.10
@@ -48,7 +49,7 @@ RULES: dict[str, str] = {
     "taken name": "the name is that of an encoder that ships, or name and revision are known with "
     "another card or other embeddings; such a submission cannot be added",
     "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
-}  # fmt: skip
+}
 _TELLING_CONTROLS = ("site-only", "case-id", "patch-count", "oracle")
 
 
@@ -61,9 +62,47 @@ class Suspicion:
     seen: str
 
 
-def suspicious_scores(own: Mapping[Cell, Record], known: Sequence[KnownEncoder]) -> list[Suspicion]:
-    """Return the hits of the rules that look at scores alone."""
-    return [*_perfect(own), *_above_ceiling(own, known), *_lone_gain(own, known)]
+def suspicious_scores(submission: Column, others: Sequence[Column]) -> list[Suspicion]:
+    """Return the hits of the rules that look at scores alone.
+
+    Args:
+        submission: its column on a board.
+        others: columns of encoders that were scored on the same data.
+    """
+    hits = []
+    gains: list[tuple[float, str, str]] = []
+    for task, cell in submission.cells.items():
+        if cell.value >= PERFECT:
+            hits.append(Suspicion("perfect", task, f"{cell.value:.4f}"))
+        for other in others:
+            if other.name == "oracle" and task in other.cells:
+                ceiling = other.cells[task].record.scores.main
+                _, high = ceiling.ci95 or score_range(ceiling.metric)
+                if cell.record.source == "phantom" and cell.value > high:
+                    seen = (
+                        f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
+                    )
+                    hits.append(Suspicion("above the ceiling", task, seen))
+        if best := best_known(task, others):
+            gains.append((cell.corrected - best.cells[task].corrected, task, label_of(best)))
+    if len(gains) > 1:
+        (first, task, name), (second, _, _) = sorted(gains, reverse=True)[:2]
+        if first > LONE_GAIN and second < USUAL_GAIN:
+            seen = f"+{first:.3f} over {name}; the next largest gain of {len(gains)} is "
+            hits.append(Suspicion("lone gain", task, f"{seen}{second:+.3f}"))
+    return hits
+
+
+def best_known(task: str, others: Sequence[Column]) -> Column | None:
+    """Return the encoder that has the best score of a task and is no control; None without one."""
+    scored = [column for column in others if column.kind != "control" and task in column.cells]
+    return max(scored, key=lambda column: column.cells[task].value, default=None)
+
+
+def label_of(column: Column) -> str:
+    """Return what a report calls a column: encoder, revision, and whether features are others."""
+    other = " (other features)" if any(column.features.values()) else ""
+    return f"{column.name} {column.revision}{other}"
 
 
 def suspicious_embeddings(
@@ -81,22 +120,23 @@ def suspicious_embeddings(
         data: the verifier's cohorts.
     """
     hits: list[Suspicion] = []
-    for cohort, found in embeddings.items():
+    for cohort, submitted in embeddings.items():
         if cohort in data:
-            hits += _few_rows(cohort, found, data[cohort])
+            hits += _few_rows(cohort, submitted, data[cohort])
     for task_id, task_units in units.items():
         try:
             matrix = unit_embeddings(embeddings[cohort_of[task_id]], task_units)
         except InputError:
-            continue  # a slide is missing, which is said as a false claim
-        hits += _readable(task_id, matrix, task_units)
+            continue  # a slide is missing, which is a finding
+        if seen := _readable(matrix, task_units):
+            hits.append(Suspicion("readable labels", task_id, seen))
     return hits
 
 
-def suspicious_likeness(found: Sequence[Likeness]) -> list[Suspicion]:
-    """Return the hits of the rules that compare with known encoders."""
+def suspicious_likeness(likenesses: Sequence[Likeness]) -> list[Suspicion]:
+    """Return the hits of the rules that compare with other encoders."""
     hits = []
-    for like in found:
+    for like in likenesses:
         cka = "" if like.cka is None else f", CKA {like.cka:.5f}"
         if like.relation:
             share = "" if like.explained is None else f", {like.explained:.2%} explained"
@@ -108,81 +148,71 @@ def suspicious_likeness(found: Sequence[Likeness]) -> list[Suspicion]:
     return hits
 
 
-def contaminated(training_cohorts: Sequence[str] | None, cohorts: Sequence[str]) -> list[Suspicion]:
-    """Return a hit for each cohort that the card says the encoder has seen."""
-    return [
-        Suspicion("trained on the cohort", cohort, "by its own card")
-        for cohort in cohorts
-        if contamination(training_cohorts, cohort) == "contaminated"
-    ]
+def _few_rows(cohort: str, submitted: Embeddings, data: CohortData) -> Iterator[Suspicion]:
+    distinct = len(np.unique(submitted.matrix, axis=0))
+    if distinct < DISTINCT_ROWS * len(submitted.ids):
+        table = data.slides[data.slides["slide_id"].isin(submitted.ids)]
+        columns = (("sites", "site"), ("cases", "case_id"), ("stains", "stain"))
+        same = [f", as many as {what}" for what, of in columns if table[of].nunique() == distinct]
+        seen = f"{distinct} distinct rows of {len(submitted.ids)}{''.join(same)}"
+        yield Suspicion("few distinct rows", cohort, seen)
 
 
-def _perfect(own: Mapping[Cell, Record]) -> Iterator[Suspicion]:
-    for (task, _), record in own.items():
-        if record.scores.main.value >= PERFECT:
-            yield Suspicion("perfect", task, f"{record.scores.main.value:.4f}")
-
-
-def _above_ceiling(
-    own: Mapping[Cell, Record], known: Sequence[KnownEncoder]
-) -> Iterator[Suspicion]:
-    for cell, record in own.items():
-        for other in known:
-            ceiling = other.records.get(cell)
-            if ceiling is None or ceiling.encoder.name != "oracle":
-                continue
-            _, high = ceiling.scores.main.ci95 or score_range(ceiling.scores.main.metric)
-            value = record.scores.main.value
-            if record.source == "phantom" and comparable(record, ceiling) and value > high:
-                yield Suspicion(
-                    "above the ceiling", cell[0], f"{value:.4f}, the oracle has "
-                    f"{ceiling.scores.main.value:.4f} (up to {high:.4f})",
-                )  # fmt: skip
-
-
-def _lone_gain(own: Mapping[Cell, Record], known: Sequence[KnownEncoder]) -> Iterator[Suspicion]:
-    gains: dict[Cell, tuple[float, str]] = {}
-    for cell, record in own.items():
-        best = best_known(cell, record, known)
-        if best is not None:
-            gains[cell] = (corrected(record) - corrected(best[1]), best[0])
-    if len(gains) < 2:
-        return
-    first, second = sorted(gains.items(), key=lambda item: -item[1][0])[:2]
-    if first[1][0] > LONE_GAIN and second[1][0] < USUAL_GAIN:
-        yield Suspicion(
-            "lone gain", first[0][0], f"+{first[1][0]:.3f} over {first[1][1]}; the next largest "
-            f"gain of {len(gains)} is {second[1][0]:+.3f}",
-        )  # fmt: skip
-
-
-def _few_rows(cohort: str, found: Embeddings, data: CohortData) -> Iterator[Suspicion]:
-    distinct = len(np.unique(found.matrix, axis=0))
-    if distinct >= DISTINCT_ROWS * len(found.ids):
-        return
-    table = data.slides[data.slides["slide_id"].isin(found.ids)]
-    same = [
-        f"as many as {what}"
-        for what, column in (("sites", "site"), ("cases", "case_id"), ("stains", "stain"))
-        if table[column].nunique() == distinct
-    ]
-    seen = ", ".join([f"{distinct} distinct rows of {len(found.ids)}", *same])
-    yield Suspicion("few distinct rows", cohort, seen)
-
-
-def _readable(task_id: str, matrix: np.ndarray, units: Units) -> Iterator[Suspicion]:
-    rule = "readable labels"
+def _readable(matrix: np.ndarray, units: Units) -> str:
+    """Return how the labels of a task can be read off its embeddings; "" where they cannot."""
     if "label" not in units.table:
         column, value = time_correlation(matrix, units.table["time_days"].to_numpy())
-        if value >= READABLE:
-            yield Suspicion(rule, task_id, f"column {column} orders the times: {value:.4f}")
-        return
+        return f"column {column} orders the times: {value:.4f}" if value >= READABLE else ""
     labels = units.table["label"].to_numpy(dtype=str)
-    for name in sorted(set(labels.tolist())):
+    names = sorted(set(labels.tolist()))
+    for name in names if len(names) > 1 else ():
         column, value = best_column(matrix, labels == name)
         if value >= READABLE:
-            yield Suspicion(rule, task_id, f"column {column} alone tells '{name}': {value:.4f}")
-            return
+            return f"column {column} alone tells '{name}': {value:.4f}"
     accuracy = nearest_mean_accuracy(matrix, labels)
-    if accuracy >= READABLE:
-        yield Suspicion(rule, task_id, f"nearest class mean: balanced accuracy {accuracy:.4f}")
+    return f"nearest class mean: balanced accuracy {accuracy:.4f}" if accuracy >= READABLE else ""
+
+
+def best_column(matrix: Floats, positive: NDArray[np.bool_]) -> tuple[int, float]:
+    """Return the column that separates two groups best, and its AUROC in either direction.
+
+    Examples:
+        >>> best_column(np.array([[0.0, 5.0], [0.0, 6.0], [1.0, 1.0]]), np.array([1, 1, 0]) > 0)
+        (0, 1.0)
+    """
+    pairs = positive.sum() * (~positive).sum()
+    wins = mannwhitneyu(matrix[positive], matrix[~positive], method="asymptotic").statistic
+    either = np.maximum(wins, pairs - wins) / pairs
+    column = int(np.argmax(either))
+    return column, float(either[column])
+
+
+def nearest_mean_accuracy(matrix: Floats, labels: NDArray[np.str_]) -> float:
+    """Return the balanced accuracy of the nearest class mean, each row left out of its own mean.
+
+    Columns are put on one scale first. No weights are fitted, so what it reads lies open.
+    """
+    scaled = matrix - matrix.mean(axis=0)
+    deviation = scaled.std(axis=0)
+    scaled = scaled[:, deviation > 0] / deviation[deviation > 0]
+    names, classes = np.unique(labels, return_inverse=True)
+    distance = np.empty((len(scaled), len(names)))
+    for number in range(len(names)):
+        members = classes == number
+        count = int(members.sum())
+        gap = ((scaled - scaled[members].mean(axis=0)) ** 2).sum(axis=1)
+        # Without row i the mean moves away from it by count / (count - 1).
+        left_out = (count / (count - 1)) ** 2 if count > 1 else np.inf
+        distance[:, number] = np.where(members, gap * left_out, gap)
+    right = np.argmin(distance, axis=1) == classes
+    return float(np.mean([right[classes == number].mean() for number in range(len(names))]))
+
+
+def time_correlation(matrix: Floats, time_days: Floats) -> tuple[int, float]:
+    """Return the column that orders times best, and its absolute rank correlation with them."""
+    ranks, times = rankdata(matrix, axis=0), rankdata(time_days)
+    ranks, times = ranks - ranks.mean(axis=0), times - times.mean()
+    size = np.sqrt((ranks**2).sum(axis=0) * (times**2).sum())
+    value = np.abs(np.divide(times @ ranks, size, out=np.zeros(len(size)), where=size > 0))
+    column = int(np.argmax(value))
+    return column, float(value[column])

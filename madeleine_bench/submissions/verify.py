@@ -1,64 +1,151 @@
-"""The verification ladder, from the bottom up; it stops where the asked rung is reached."""
+"""The verification ladder, from the bottom up; it stops where the asked rung is reached.
 
-from dataclasses import dataclass, field
+V1 scores the submitted embeddings by the very job that `mbench run` uses, on the verifier's labels
+and splits. V2 and V3 encode slides again from the weights. That runs the encoder, so whose code it
+is matters: code that is part of madeleine-bench is run with weights that are data (safetensors,
+hash-checked), a third party's code only where the verifier allowed it, and always in a worker.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from madeleine_bench.encoders.registry import EncoderEntry
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
-from madeleine_bench.specs.record import Record
-from madeleine_bench.submissions.bundle import Bundle
-from madeleine_bench.submissions.claims import check_claims
-from madeleine_bench.submissions.cohorts import (
-    OwnCohorts,
-    VerifyRequest,
-    check_ids,
-    open_own_cohorts,
+import numpy as np
+
+from madeleine_bench.data.config import load_config
+from madeleine_bench.embeddings.store import (
+    ROW_TOLERANCE,
+    Embeddings,
+    EmbeddingStore,
+    read_embeddings,
+    relative_gaps,
 )
-from madeleine_bench.submissions.findings import Finding, Level, level_reached
-from madeleine_bench.submissions.recompute import Cell, recompute, score_claims
-from madeleine_bench.submissions.reencode import reencode, runnable_encoder, stage_rows
+from madeleine_bench.encoders.registry import (
+    EncoderEntry,
+    check_weights,
+    fingerprint,
+    shipped_encoders,
+)
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.files import write_bytes
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.provenance import machine_provenance
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner import plan
+from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.embedding import ToEmbed, embed
+from madeleine_bench.runner.plan import board_of, slides_with_bags
+from madeleine_bench.runner.records import EvaluateJob, run_evaluate_job
+from madeleine_bench.runner.workers import LocalWorkers, in_parallel
+from madeleine_bench.specs.card import card_text
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.workspace import SourceChoice, Workspace
+from madeleine_bench.submissions.bundle import Bundle, embeddings_member
+from madeleine_bench.submissions.claims import (
+    Finding,
+    Level,
+    check_claims,
+    compare_records,
+    differences,
+    level_reached,
+    usable_task,
+)
+from madeleine_bench.submissions.parsing import plain, shown
 from madeleine_bench.types import Progress, Units
+
+Cell = tuple[str, str]
+# By cohort: a file of embeddings and the hash of its content.
+Files = Mapping[str, tuple[Path, str]]
 
 # V3 scores come from rows that float noise moved; one pair of slides that changes places moves an
 # AUROC by 1 / (positives x negatives), so these cannot agree to 1e-6.
 REPRODUCED_TOLERANCE = 0.005
+_PHANTOM = re.compile(r"phantom(-signal-([0-9]{1,4}(\.[0-9]{1,4})?))?(-seed-([0-9]{1,9}))?")
+_SHOWN_IDS = 3
+_SHOWN_FINDINGS = 20
 
 
 @dataclass(frozen=True)
-class Verification:
-    """How far up the ladder a submission came.
+class VerifyRequest:
+    """How to verify.
 
     Attributes:
-        bundle: what was verified.
-        asked: the rung that was asked for.
-        reached: the highest rung that holds; None where the bundle contradicts itself.
+        workspace: the verifier's data, and the results folder of its splits and known encoders;
+            "auto" takes generated phantoms for a phantom board, and files for others.
+        level: the rung of the ladder to climb to.
+        allow_code: run the encoder's code although it is not part of madeleine-bench.
+        sample: slides of each cohort that V2 encodes again.
+        draw: what the choice of those slides hangs on; None makes a random one, which no submitter
+            can know before.
+        time_limit_s: the most that all of it may take.
+    """
+
+    workspace: Workspace = field(default_factory=Workspace)
+    level: Level = "V1"
+    allow_code: bool = False
+    sample: int = 16
+    draw: str | None = None
+    time_limit_s: float = 3600.0
+
+
+@dataclass
+class Verification:
+    """How far up the ladder a submission came, and what was made on the way.
+
+    Attributes:
+        bundle: what is verified.
+        request: how.
+        catalogue: the verifier's tasks.
+        scratch: folder of what is made: in results/ the recomputed records and predictions.
+        cohorts: the verifier's, by id; none at V0.
+        records: recomputed records by (task, protocol); none at V0.
+        units: labels and slides of the recomputed tasks, by id.
         findings: every false claim.
         notes: what else there is to know.
-        records: recomputed records by (task, protocol); empty at V0.
-        units: labels and slides of the recomputed tasks.
-        own: the verifier's cohorts; None at V0.
     """
 
     bundle: Bundle
+    request: VerifyRequest
     catalogue: Catalogue
-    asked: Level
-    reached: Level | None
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
+    scratch: Path
+    cohorts: dict[str, OpenCohort] = field(default_factory=dict)
     records: dict[Cell, Record] = field(default_factory=dict)
     units: dict[str, Units] = field(default_factory=dict)
-    own: OwnCohorts | None = None
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def dispute(self, level: Level, where: str, field: str, *facts: str) -> None:
+        """Add a false claim: its field, what is claimed, what is so, and perhaps advice."""
+        self.findings.append(Finding(level, where, field, *facts))
 
     @property
-    def verified(self) -> bool:
-        """Whether the asked rung was reached."""
-        return self.reached == self.asked
+    def reached(self) -> Level | None:
+        """The highest rung that holds; None where the bundle contradicts itself."""
+        return level_reached(self.request.level, self.findings)
+
+    def problem(self) -> CheckFailed | None:
+        """Return the error that names the false claims; None where the asked rung was reached."""
+        if self.reached == self.request.level:
+            return None
+        lines = [f"  {plain(finding.line, 1000)}" for finding in self.findings[:_SHOWN_FINDINGS]]
+        if (more := len(self.findings) - _SHOWN_FINDINGS) > 0:
+            lines.append(f"  and {more} more")
+        return CheckFailed(
+            f"{self.bundle.path}: asked for {self.request.level}, reached "
+            f"{self.reached or 'nothing'}; {len(self.findings)} claims are false:\n"
+            + "\n".join(lines)
+        )
 
 
 def verify(
     bundle: Bundle, request: VerifyRequest, scratch: Path, progress: Progress
 ) -> Verification:
-    """Return how far up the ladder a bundle comes; recomputed predictions lie in `scratch`.
+    """Return how far up the ladder a bundle comes; what is made on the way lies in `scratch`.
 
     Where a rung does not hold, the ones up to V1 are still climbed, to say what exactly differs;
     slides are encoded again only where V1 holds.
@@ -67,78 +154,278 @@ def verify(
         InputError: the verifier's data or catalogue cannot be used, or code would have to be run
             that was not allowed.
     """
-    catalogue = load_catalogue(request.catalogue)
-    findings = check_claims(bundle, catalogue)
-    if request.level == "V0":
-        return _verdict(bundle, catalogue, "V0", findings, [])
+    level = request.level
+    done = Verification(bundle, request, request.workspace.tasks(), scratch)
+    done.findings += check_claims(bundle, done.catalogue)
+    if level == "V0":
+        return done
     entry = None
-    if request.level in ("V2", "V3"):
+    if level != "V1":
+        if request.allow_code:
+            progress.say("--allow-code: running code that came with the submission")
         entry = runnable_encoder(bundle, request.allow_code, scratch / "encoder")
     progress.phase("open cohorts", 0)
-    own = open_own_cohorts(bundle, request, catalogue)
-    findings += check_ids(bundle, own)
-    done = recompute(bundle, own, catalogue, request, scratch / "results", progress)
-    findings += done.findings
-    notes = [
-        f"{len(done.records)} of {len(bundle.claims)} records recomputed, {done.equal} equal to "
-        f"the last bit; largest difference of a score elsewhere {done.largest:.1e}"
-    ]
-    if entry is not None and not findings:
-        more, said = _climb_on(bundle, own, catalogue, entry, request, scratch, progress)
-        findings += more
-        notes += said
+    done.cohorts = open_cohorts(bundle, request.workspace, done.catalogue)
+    _check_ids(done)
+    _recompute(done, progress)
+    if entry is not None and done.findings:
+        done.notes.append("no slide was encoded again: V1 does not hold")
     elif entry is not None:
-        notes.append("no slide was encoded again: V1 does not hold")
-    verdict = _verdict(bundle, catalogue, request.level, findings, notes)
-    return Verification(**{**vars(verdict), "records": done.records, "units": done.units,
-                           "own": own})  # fmt: skip
+        files = encode_again(done, entry, progress)
+        if level == "V3" and not done.findings:
+            _reproduce(done, files, progress)
+    return done
 
 
-def _climb_on(
-    bundle: Bundle,
-    own: OwnCohorts,
-    catalogue: Catalogue,
-    entry: EncoderEntry,
-    request: VerifyRequest,
-    scratch: Path,
-    progress: Progress,
-) -> tuple[list[Finding], list[str]]:
-    """Return what V2, and V3 where asked for, found and noted."""
-    again = reencode(bundle, own, entry, request, scratch, progress)
-    findings, notes = list(again.findings), list(again.notes)
-    if request.level == "V2":
-        notes.append(f"slides chosen by --draw {request.draw} --sample {request.sample}")
-    elif not findings:
-        staged = stage_rows(bundle, again, scratch / "reproduced")
-        records, _, failed = score_claims(
-            staged, own, catalogue, request, scratch / "reproduced", progress
-        )
-        findings += _compare_reproduced(bundle, records, failed)
-    return findings, notes
+def open_cohorts(
+    bundle: Bundle, workspace: Workspace, catalogue: Catalogue
+) -> dict[str, OpenCohort]:
+    """Return the verifier's cohorts, by id, for those the bundle has records of.
+
+    Raises:
+        InputError: a cohort is not to be had here, or is of another board than the bundle's.
+    """
+    config = load_config(workspace.config)
+    config.check(catalogue.cohorts, catalogue.tasks)
+    there = _in_workspace_of(bundle.board, workspace)
+    cohorts: dict[str, OpenCohort] = {}
+    for cohort_id in sorted({claim.record.task.cohort for claim in bundle.claims}):
+        if cohort_id not in catalogue.cohorts:
+            continue  # a finding of V0
+        cohort = open_cohort(there, catalogue, cohort_id, config)
+        if (board := board_of(cohort.data)) != bundle.board:
+            raise InputError(
+                f"{bundle.path} is of board '{bundle.board}', and cohort {cohort_id} is of board "
+                f"'{board}' here. Name a mbench.toml with the data of that board (--config), or "
+                "verify without data (--level V0)"
+            )
+        cohorts[cohort_id] = cohort
+    return cohorts
 
 
-def _compare_reproduced(
-    bundle: Bundle, records: dict[Cell, Record], failed: dict[Cell, str]
-) -> list[Finding]:
-    findings = []
+def _in_workspace_of(board: str, workspace: Workspace) -> Workspace:
+    """Return the workspace with the source, signal and seed of a board."""
+    match = _PHANTOM.fullmatch(board)
+    if workspace.source == "local" or match is None:
+        # Boards such as local, phantom-rendered and phantom-own-labels come from files.
+        source: SourceChoice = "phantom" if workspace.source == "phantom" else "local"
+        return replace(workspace, source=source, phantom_signal=None, phantom_seed=None)
+    signal, seed = match.group(2, 5)
+    return replace(
+        workspace,
+        source="phantom",
+        phantom_signal=float(signal) if signal else None,
+        phantom_seed=int(seed) if seed else None,
+    )
+
+
+def _check_ids(done: Verification) -> None:
+    """Note each cohort whose slides are not the verifier's."""
+    for cohort_id in sorted(done.cohorts.keys() & done.bundle.embeddings.keys()):
+        cohort, where = done.cohorts[cohort_id], embeddings_member(cohort_id)
+        slides = cohort.data.slides["slide_id"].tolist()
+        submitted = set(done.bundle.embeddings[cohort_id].ids)
+        missing = sorted(set(slides_with_bags(cohort.data)) - submitted)
+        if unknown := sorted(submitted - set(slides)):
+            hint = did_you_mean(unknown[0], missing or slides) if len(unknown) < 4 else ""
+            claimed = f"{len(unknown)} that are not of {cohort_id}: {_some(unknown)}"
+            actual = f"no such slides in {cohort.where}{hint}"
+            done.dispute("V1", where, "slide ids", claimed, actual)
+        if missing:
+            claimed = f"no embedding of {len(missing)} slide(s)"
+            actual = f"slides with features here: {_some(missing)}"
+            advice = "A slide left out changes what is scored; encode every slide"
+            done.dispute("V1", where, "slide ids", claimed, actual, advice)
+
+
+def _some(ids: list[str]) -> str:
+    more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
+    return ", ".join(shown(name) for name in ids[:_SHOWN_IDS]) + more
+
+
+def _recompute(done: Verification, progress: Progress) -> None:
+    """Score every claim again from the submitted embeddings, and note what differs.
+
+    Which features they were made from stays the submitter's word.
+    """
+    bundle, results = done.bundle, done.scratch / "results"
+    store = EmbeddingStore(results)
+    files: dict[str, tuple[Path, str]] = {}
+    for cohort, embeddings in bundle.embeddings.items():
+        path = store.path(bundle.board, bundle.card.name, cohort, embeddings.hash)
+        store.write(path, embeddings.ids, embeddings.matrix)
+        files[cohort] = path, embeddings.hash
+    done.records, failed = _score(done, files, results, progress)
+    equal, largest = 0, 0.0
     for claim in bundle.claims:
-        cell = (claim.record.task.id, claim.record.protocol)
+        score = f"{claim.record.scores.main.value:.6f}"
+        if claim.cell in failed:
+            reason = failed[claim.cell]
+            done.dispute("V1", claim.member, "score", score, "not to be computed", reason)
+        elif claim.cell in done.records:
+            ours = done.records[claim.cell]
+            differing = compare_records(claim.member, claim.record, ours)
+            done.findings += differing
+            equal += claim.record.record_id == ours.record_id
+            if not differing:
+                largest = max(largest, *differences(claim.record, ours).values())
+    done.notes.append(
+        f"{len(done.records)} of {len(bundle.claims)} records recomputed, {equal} equal to the "
+        f"last bit; largest difference of a score elsewhere {largest:.1e}"
+    )
+
+
+def _score(
+    done: Verification, files: Files, results: Path, progress: Progress
+) -> tuple[dict[Cell, Record], dict[Cell, str]]:
+    """Return for each claim its record by these embeddings, or the reason why there is none."""
+    bundle, workspace, catalogue = done.bundle, done.request.workspace, done.catalogue
+    config = load_config(workspace.config)
+    machine = {**machine_provenance(), "submission": {"sha256": bundle.sha256}}
+    jobs: dict[Cell, EvaluateJob] = {}
+    for claim in bundle.claims:
+        record, declared = claim.record, usable_task(claim.record, catalogue)
+        if declared is None or not {declared.cohort} <= files.keys() & done.cohorts.keys():
+            continue  # a finding of V0
+        cohort = done.cohorts[declared.cohort]
+        protocol = catalogue.protocols[record.protocol]
+        (assessment,) = plan.assess(
+            cohort, cohort.task(declared), [protocol], config, workspace.results
+        )
+        done.units[declared.id] = assessment.units
+        path, content = files[declared.cohort]
+        jobs[claim.cell] = EvaluateJob(
+            results=results,
+            cell=plan.Cell(
+                EncoderEntry(bundle.card, bundle.path, "submission"),
+                record.encoder.fingerprint,
+                assessment,
+            ),
+            embeddings=path,
+            content=content,
+            features=record.features,
+            source=cohort.data.source,
+            variant=cohort.data.variant,
+            machine=machine,
+        )
+    progress.phase("evaluate", len(jobs))
+    ordered = sorted(jobs.values(), key=lambda job: -job.cost)
+    reasons: dict[str, str] = {}
+    for outcome in in_parallel(run_evaluate_job, ordered, workspace.jobs):
+        progress.advance(outcome.note)
+        for why in outcome.failed.values():
+            reasons[outcome.note] = plain(str(why), 400)
+    records = {(r.task.id, r.protocol): r for r in ResultStore(results).records()}
+    failed = {
+        cell: reasons.get(f"{bundle.card.name} {' '.join(cell)}", "mbench.toml leaves out a class")
+        for cell in jobs.keys() - records.keys()
+    }
+    return records, failed
+
+
+def runnable_encoder(bundle: Bundle, allow_code: bool, folder: Path) -> EncoderEntry:
+    """Return the encoder of a bundle, its files laid into a folder; nothing is run yet.
+
+    Raises:
+        InputError: its code is a third party's and was not allowed; or code or weights are absent.
+    """
+    card, shipped = bundle.card, shipped_encoders()
+    if card.name in shipped and shipped[card.name].card == card:
+        return shipped[card.name]
+    # The class and its parameters: a parameter of our class can still ask for all the memory.
+    code = card.implementation, hash_json(card.parameters)
+    ours = {(e.card.implementation, hash_json(e.card.parameters)) for e in shipped.values()}
+    if code not in ours and not allow_code:
+        raise InputError(
+            f"{bundle.path}: V2 and V3 run the encoder, and its code ({shown(card.implementation)}"
+            ", or its parameters) is not that of an encoder of madeleine-bench. THIRD-PARTY "
+            "CODE CAN DO ALL THAT YOU CAN: read your files, send them away, delete them. Read "
+            "code/ in the bundle first, use a machine without secrets or network, then add "
+            "--allow-code; or stay at --level V1, which runs none of it"
+        )
+    entry = EncoderEntry(card, folder / "card.yaml", "submission")
+    write_bytes(entry.path, card_text(card).encode())
+    module = card.implementation.rsplit(":", 1)[0]
+    names = {"code": module if module.endswith(".py") else None}
+    names["weights"] = card.weights.path if card.weights else None
+    for kind, name in names.items():
+        if name is not None:
+            if name not in bundle.files:
+                raise InputError(f"{bundle.path}: no {kind}/{name} in it; pack it with --code")
+            write_bytes(folder / name, bundle.files[name])
+    check_weights(entry)
+    return entry
+
+
+def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) -> Files:
+    """Return files of slides encoded again, by cohort; note where they differ from the submitted.
+
+    The encoder runs in workers alone: it may hang, die, or reach into the process that judges it.
+    """
+    request = done.request
+    sample, draw = None, request.draw or secrets.token_hex(4)
+    if request.level == "V2":
+        sample = request.sample
+        done.notes.append(f"slides chosen by --draw {draw} --sample {sample}")
+    print_ = fingerprint(entry)
+    if {claim.record.encoder.fingerprint for claim in done.bundle.claims} != {print_}:
+        done.notes.append(
+            "the records carry another fingerprint than card, weights and code have here: the "
+            "encoder code of another version of madeleine-bench, or other files than were run"
+        )
+    wanted = []
+    for cohort_id, cohort in done.cohorts.items():
+        submitted = set(done.bundle.embeddings[cohort_id].ids)
+        ids = [slide_id for slide_id in slides_with_bags(cohort.data) if slide_id in submitted]
+        ids.sort(key=partial(_place_in_draw, draw, cohort_id))
+        if ids:
+            data = cohort.data.part(ids[:sample])
+            wanted.append(ToEmbed(cohort_id, data, ((entry, print_),)))
+    there = replace(request.workspace, results=done.scratch / "again")
+    workers = LocalWorkers(there.jobs, apart=True)
+    ready, failed = embed(wanted, there, progress, executor=workers)
+    for (_, cohort_id), reason in failed.items():
+        why, where = plain(str(reason), 400), embeddings_member(cohort_id)
+        done.dispute("V2", where, "encoding again", "these rows", "an error", why)
+    for (_, cohort_id), (path, _) in ready.items():
+        _compare_rows(done, cohort_id, read_embeddings(path))
+    return {cohort_id: file for (_, cohort_id), file in ready.items()}
+
+
+def _place_in_draw(draw: str, cohort_id: str, slide_id: str) -> str:
+    return hash_json([draw, cohort_id, slide_id])
+
+
+def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
+    """Note how close the submitted rows came, and what is wrong with them, if anything."""
+    level, submitted = done.request.level, done.bundle.embeddings[cohort]
+    where = embeddings_member(cohort)
+    position = {slide_id: row for row, slide_id in enumerate(submitted.ids)}
+    rows = submitted.matrix[[position[slide_id] for slide_id in again.ids]]
+    if rows.shape[1] != again.matrix.shape[1]:
+        claimed, actual = str(rows.shape[1]), str(again.matrix.shape[1])
+        advice = "The weights make embeddings of another width"
+        done.dispute(level, where, "width", claimed, actual, advice)
+        return
+    gaps = relative_gaps(rows, again.matrix)
+    encoded = f"{len(again.ids)} slides encoded again"
+    done.notes.append(f"{cohort}: {encoded}, largest relative gap {gaps.max():.1e}")
+    if other := int((gaps > ROW_TOLERANCE).sum()):
+        worst = np.argsort(-gaps)[: min(other, _SHOWN_IDS)]
+        named = ", ".join(f"{shown(again.ids[row])} by {gaps[row]:.1e}" for row in worst)
+        claimed = f"those the weights make, to {ROW_TOLERANCE:g} of their length"
+        actual = f"{other} other rows: {named}"
+        advice = "These embeddings are not what card and weights make"
+        done.dispute(level, where, f"rows of {encoded}", claimed, actual, advice)
+
+
+def _reproduce(done: Verification, files: Files, progress: Progress) -> None:
+    """Score the rows that were encoded again, and note claims that they do not give."""
+    records, failed = _score(done, files, done.scratch / "reproduced", progress)
+    for claim in done.bundle.claims:
         claimed = claim.record.scores.main
-        found = records[cell].scores.main.value if cell in records else None
-        if found is None or abs(claimed.value - found) > REPRODUCED_TOLERANCE:
-            findings.append(
-                Finding("V3", claim.member, claimed.metric, f"{claimed.value:.6f}",
-                        "no score" if found is None else f"{found:.6f}", failed.get(cell, ""))
-            )  # fmt: skip
-    return findings
-
-
-def _verdict(
-    bundle: Bundle,
-    catalogue: Catalogue,
-    asked: Level,
-    findings: list[Finding],
-    notes: list[str],
-) -> Verification:
-    reached = level_reached(asked, findings)
-    return Verification(bundle, catalogue, asked, reached, tuple(findings), tuple(notes))
+        score = records[claim.cell].scores.main.value if claim.cell in records else None
+        if score is None or abs(claimed.value - score) > REPRODUCED_TOLERANCE:
+            actual = "no score" if score is None else f"{score:.6f}"
+            stated, why = f"{claimed.value:.6f}", failed.get(claim.cell, "")
+            done.dispute("V3", claim.member, claimed.metric, stated, actual, why)

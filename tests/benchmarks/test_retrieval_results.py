@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import patch_retrieval
-from madeleine_bench.cli.retrieval_reports import markdown_rows
+from madeleine_bench.runner.cross_stain import markdown_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIAL = ROOT.parent / "shared" / "data" / "serial_ihc"

@@ -232,17 +232,23 @@ def _child(question: dict[str, Any], said: int) -> None:
 
 def _warm_up() -> None:
     """Import all that commands need, so that a child begins where others have spent seconds."""
+    import madeleine_bench.cli.board_reports
+    import madeleine_bench.cli.extraction
+    import madeleine_bench.cli.packing
+    import madeleine_bench.cli.pretraining
+    import madeleine_bench.cli.reports
     import pyarrow.parquet  # noqa: F401
     import sklearn.linear_model
     import sklearn.model_selection  # noqa: F401
     import torch  # noqa: F401
 
-    import madeleine_bench.cli.reports
-    import madeleine_bench.cli.submission_reports
+    import madeleine_bench.cli.console
     import madeleine_bench.data.packing
     import madeleine_bench.leaderboard.document
     import madeleine_bench.pretrain.loop
-    import madeleine_bench.slides.extraction  # noqa: F401
+    import madeleine_bench.runner.determinism
+    import madeleine_bench.slides.extraction
+    import madeleine_bench.submissions.report  # noqa: F401
 
 
 if __name__ == "__main__":

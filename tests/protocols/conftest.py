@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from madeleine_bench.protocols.evaluation import Evaluation, evaluate
+from madeleine_bench.protocols.evaluation import evaluate
+from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.protocols.scoring import Scores, score
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import parse_spec, read_yaml

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.protocols.evaluation import Evaluation
+from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Split, Splits, Units
 

@@ -4,7 +4,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.jobs import _loaded_by_path
+from madeleine_bench.runner.embedding import _loaded_by_path
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.workspace import Workspace
@@ -61,7 +61,7 @@ def test_a_change_of_the_embeddings_needs_a_new_revision(mine):
     assert report.computed == 1  # of mean-pool: the others are not held up
     ((name, why),) = report.failures
     assert name == "mine"
-    assert why.of_input
+    assert why.is_user_error
     for part in ("differs in embeddings of bcnb", "and 1 more records", "revision", "retired"):
         assert part in why.reason
     assert [r for r in mine.store.records() if r.encoder.name == "mine"] == before

@@ -14,12 +14,12 @@ from madeleine_bench.metrics.retrieval import expected_hit
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.runner.cohorts import OpenCohort
 from madeleine_bench.runner.cross_stain import (
-    CrossStainRequest,
     cross_stain,
     embed_cohort,
+    search_stains,
     searched_stains,
 )
-from madeleine_bench.runner.stain_search import search_stains
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
 from tests.phantoms.declare import make_cohort
 
@@ -154,20 +154,20 @@ def test_embeddings_are_made_once_and_an_encoder_that_fails_stops_no_other(tmp_p
     cohort, _ = phantom()
     good, wide = find_encoder("mean-pool"), find_encoder("max-pool")
     wide = EncoderEntry(wide.card.model_copy(update={"input_dim": 7}), wide.path, "test")
-    ready, failures = embed_cohort([good, wide], cohort.data, tmp_path, 1, Silence())
+    ready, failures = embed_cohort([good, wide], cohort.data, Workspace(tmp_path), Silence())
     assert list(ready) == ["mean-pool"]
     assert ready["mean-pool"].matrix.shape == (22, 512)
     ((name, why),) = failures
     assert name == "max-pool"
     assert "width 7" in why.reason
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("mean-pool/*")}
-    again, _ = embed_cohort([good], cohort.data, tmp_path, 1, Silence())
+    again, _ = embed_cohort([good], cohort.data, Workspace(tmp_path), Silence())
     assert again["mean-pool"].hash == ready["mean-pool"].hash
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("mean-pool/*")} == before
 
 
 def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="no cohort is called 'bwh-kidny'; did you mean"):
-        cross_stain(CrossStainRequest(("mean-pool",), "bwh-kidny", results=tmp_path), Silence())
+        cross_stain(("mean-pool",), "bwh-kidny", Workspace(tmp_path), Silence())
     with pytest.raises(InputError, match="no encoder is called 'mean-poll'"):
-        cross_stain(CrossStainRequest(("mean-poll",), "aidpath", results=tmp_path), Silence())
+        cross_stain(("mean-poll",), "aidpath", Workspace(tmp_path), Silence())

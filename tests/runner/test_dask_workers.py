@@ -5,6 +5,7 @@ The cluster of this module is one scheduler with two workers, found by its addre
 
 import os
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -42,7 +43,7 @@ def workers(cluster, tmp_path):
 
 
 def workers_of(address, folder):
-    return DaskWorkers(address, 2, folder, lambda line: None)
+    return closing(DaskWorkers(address, 2, folder, lambda line: None))
 
 
 def one_thread(**more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from madeleine_bench.runner import determinism, jobs
+from madeleine_bench.runner import determinism, embedding
 from madeleine_bench.runner.determinism import Shuffled, check_determinism
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
@@ -61,16 +61,16 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
     for folder in ("embeddings", "records"):
         for path in (tmp_path / "r" / folder).rglob("*.*"):
             path.unlink() if path.is_file() else None
-    found = check_determinism(request, Silence())
-    assert [line.split(" (")[0] for line in found.differences] == [
+    _, differences = check_determinism(request, Silence())
+    assert [line.split(" (")[0] for line in differences] == [
         "embeddings of given on bcnb: the run left none",
         "predictions of given on bcnb-er, linear-probe/v2: the run left none",
     ]
     arguments("raise RuntimeError('no more')")
-    jobs._loaded_by_path.cache_clear()  # as a new process begins
-    found = check_determinism(request, Silence())
-    assert found.compared == 0
-    assert "failed when it was made again" in found.differences[0]
+    embedding._loaded_by_path.cache_clear()  # as a new process begins
+    compared, differences = check_determinism(request, Silence())
+    assert compared == 0
+    assert "failed when it was made again" in differences[0]
 
 
 def test_jobs_are_handed_out_in_another_order():

@@ -119,7 +119,7 @@ def test_fits_that_are_lost_or_damaged_are_trained_again(undisturbed, request_of
 def test_resume_always_trains_nothing_and_says_what_is_missing(request_of, tmp_path):
     report = run(request_of(tmp_path, resume="always"), Silence())
     assert report.computed == 0
-    why = Failure("5 fits are missing, and --resume always", of_input=True)
+    why = Failure("5 fits are missing, and --resume always", is_user_error=True)
     assert ("abmil aidpath-her2@1 finetune/v1", why) in report.failures
 
 
@@ -193,7 +193,7 @@ def test_bags_that_cannot_be_packed_fail_their_cohort_alone(request_of, tmp_path
     assert report.failures == [
         (
             "mean-pool aidpath-her2@1 finetune/v1",
-            Failure("slide 'x': its largest feature is 1e+06", of_input=True),
+            Failure("slide 'x': its largest feature is 1e+06", is_user_error=True),
         )
     ]
 

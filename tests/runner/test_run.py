@@ -17,7 +17,7 @@ from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.jobs import EmbedJob, run_embed_job
+from madeleine_bench.runner.embedding import EmbedJob, run_embed_job
 from madeleine_bench.runner.plan import Request, embeddings_key
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.catalogue import load_catalogue

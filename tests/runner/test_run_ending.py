@@ -13,7 +13,7 @@ BODIES = {
     "raises": 'raise ValueError("mine")',
     "nan": "return bag.features.mean(axis=0) + np.float32(np.nan)",
 }
-OF_INPUT, OF_ENCODER = Failure("a file", of_input=True), Failure("it raised")
+OF_INPUT, OF_ENCODER = Failure("a file", is_user_error=True), Failure("it raised")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_it_is_2_only_where_every_failure_is_of_input(failures, kind):
 
 
 def test_a_failure_knows_what_error_it_was():
-    assert Failure.of(InputError("a")) == Failure("a", of_input=True)
+    assert Failure.of(InputError("a")) == Failure("a", is_user_error=True)
     assert Failure.of(CheckFailed("a")) == Failure("a")
     assert f"{Failure('a')}" == "a"
 

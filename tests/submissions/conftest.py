@@ -1,4 +1,4 @@
-"""A small cohort, a stranger's encoder scored on it, its bundle, and what attackers do to it."""
+"""A small cohort, a third party's encoder scored on it, its bundle, and what attackers do to it."""
 
 import io
 import json
@@ -33,7 +33,7 @@ PROTOCOL = "linear-probe/v2"
 
 @dataclass(frozen=True)
 class Submitted:
-    """A cohort, a stranger's encoder beside mean-pool in its results folder, and the bundle."""
+    """A cohort, a third party's encoder beside mean-pool in its results folder, and the bundle."""
 
     cohort: LocalBcnb
     card: Path
@@ -65,7 +65,7 @@ def _catalogue_read_once(catalogue, monkeypatch):
     def load(folder=None):
         return catalogue if folder is None else load_catalogue(folder)
 
-    monkeypatch.setattr("madeleine_bench.submissions.verify.load_catalogue", load)
+    monkeypatch.setattr("madeleine_bench.specs.workspace.load_catalogue", load)
     monkeypatch.setattr("madeleine_bench.submissions.claims.shipped_encoders", _shipped)
 
 
@@ -84,7 +84,7 @@ def first(tmp_path_factory, catalogue) -> Submitted:
         rows.append(f"{number},{int(positive)},{other},{other},{1 - other},{other},N0")
     cohort.labels.write_text("\n".join(rows) + "\n")
     cohort.config.write_text('[cohorts.bcnb]\nfeatures = "features"\nlabels = "labels.csv"\n')
-    card = new_encoder("stranger", root).card
+    card = new_encoder("stranger", root)
     results = root / "results"
     report = run(
         Request(

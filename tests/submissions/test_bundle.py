@@ -33,8 +33,8 @@ def test_an_honest_bundle_is_read(first):
     assert bundle.card.name == "stranger"
     assert bundle.manifest.board == "local"
     assert [claim.record.task.id for claim in bundle.claims] == ["bcnb-er", "bcnb-pr"]
-    assert bundle.embeddings["bcnb"].embeddings.matrix.shape == (40, 8)
-    assert list(bundle.code) == ["encoder.py"]
+    assert bundle.embeddings["bcnb"].matrix.shape == (40, 8)
+    assert list(bundle.files) == ["encoder.py"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_code_in_a_bundle_is_never_run(submitted, altered, mbench, tmp_path):
     for level in ("V2", "V3"):
         said = mbench("submit", "verify", path, "--level", level, *submitted.options)
         assert said.code == 2
-        assert "STRANGERS' CODE CAN DO ALL THAT YOU CAN" in said.err
+        assert "THIRD-PARTY CODE CAN DO ALL THAT YOU CAN" in said.err
         assert "--allow-code" in said.err
     assert mbench("leaderboard", "add", path, *submitted.options).code == 0
     assert not mark.exists()

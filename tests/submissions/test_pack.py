@@ -18,10 +18,11 @@ from tests.submissions.conftest import altered_record, members_of
 def test_equal_results_pack_to_equal_bytes(first, catalogue, tmp_path):
     again = pack(str(first.card), first.results, tmp_path / "b.zip", None, catalogue,
                  with_code=True)  # fmt: skip
-    assert again.path.read_bytes() == first.bundle.read_bytes()
-    assert (again.board, again.records, again.cohorts) == ("local", 2, ("bcnb",))
-    assert len(again.missing) == 19
-    assert "bcnb-er" not in again.missing
+    assert (tmp_path / "b.zip").read_bytes() == first.bundle.read_bytes()
+    packed = again.document
+    assert (packed["board"], packed["records"], packed["cohorts"]) == ("local", 2, ["bcnb"])
+    assert len(packed["missing"]) == 19
+    assert "bcnb-er" not in packed["missing"]
 
 
 def test_the_command_names_missing_tasks(first, mbench, tmp_path):
@@ -30,7 +31,7 @@ def test_the_command_names_missing_tasks(first, mbench, tmp_path):
     assert said.code == 0, said.err
     assert "19 of 21 core tasks have no record" in said.out
     assert "bcnb-aln" in said.out
-    assert "code" not in str(read_bundle(out).code)
+    assert "code" not in str(read_bundle(out).files)
 
 
 def test_the_newest_record_is_packed(submitted, catalogue, tmp_path):
@@ -50,7 +51,9 @@ def test_changed_code_no_longer_owns_the_records(submitted, catalogue, tmp_path)
     code.write_text(
         code.read_text() + "\n# a comment, which made these records unfit to pack before\n"
     )
-    assert pack(str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue).path
+    assert pack(
+        str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue
+    ).document
     code.write_text(code.read_text() + "x = 1\n")
     with pytest.raises(InputError, match="made by another card, code or weights"):
         pack(str(submitted.card), submitted.results, tmp_path / "a.zip", None, catalogue)
@@ -110,9 +113,9 @@ def test_records_that_no_embedding_gives_are_left_out_and_named(
     content["protocol"] = protocol
     store.write_record(content)
     card, out = str(submitted.card), tmp_path / "a.zip"
-    packed = pack(card, submitted.results, out, None, catalogue)
-    assert packed.records == len(own)
-    assert packed.left_out == (protocol,)
+    packed = pack(card, submitted.results, out, None, catalogue).document
+    assert packed["records"] == len(own)
+    assert packed["left_out"] == [protocol]
     for path in (submitted.results / "records" / "local" / "stranger").rglob("linear-probe*"):
         path.unlink()
     with pytest.raises(InputError, match=f"all records of stranger are of {protocol}"):

@@ -2,15 +2,21 @@
 
 import pytest
 
+from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import Weights
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.cohorts import VerifyRequest, open_own_cohorts
 from madeleine_bench.submissions.pack import pack
-from madeleine_bench.submissions.reencode import reencode, runnable_encoder
+from madeleine_bench.submissions.verify import (
+    Verification,
+    VerifyRequest,
+    encode_again,
+    open_cohorts,
+    runnable_encoder,
+)
 from madeleine_bench.types import Silence
 from tests.submissions.conftest import (
     PROTOCOL,
@@ -30,7 +36,8 @@ def ours(first, catalogue, tmp_path_factory):
                 Workspace(folder / "results", "local", first.cohort.config)),
         Silence(),
     )  # fmt: skip
-    return pack("max-pool", folder / "results", folder / "max-pool.zip", None, catalogue).path
+    pack("max-pool", folder / "results", folder / "max-pool.zip", None, catalogue)
+    return folder / "max-pool.zip"
 
 
 def test_code_that_ships_runs_unasked(ours, first, mbench):
@@ -107,12 +114,13 @@ def test_the_draw_chooses_the_slides(ours, first, catalogue, tmp_path):
     entry = runnable_encoder(bundle, False, tmp_path)
 
     def chosen(draw):
-        request = VerifyRequest("V2", config=first.cohort.config, sample=3, draw=draw,
-                                results=tmp_path)  # fmt: skip
-        own = open_own_cohorts(bundle, request, catalogue)
-        again = reencode(bundle, own, entry, request, tmp_path / draw, Silence())
-        assert again.findings == []
-        return again.rows["bcnb"][0]
+        workspace = Workspace(tmp_path, config=first.cohort.config)
+        request = VerifyRequest(workspace, "V2", sample=3, draw=draw)
+        done = Verification(bundle, request, catalogue, tmp_path / draw)
+        done.cohorts = open_cohorts(bundle, workspace, catalogue)
+        path, _ = encode_again(done, entry, Silence())["bcnb"]
+        assert done.findings == []
+        return read_embeddings(path).ids
 
     assert len(chosen("a")) == 3
     assert chosen("a") == chosen("a")
@@ -125,13 +133,13 @@ def with_card(bundle, **changes):
     return type(found)(**{**vars(found), "card": card})
 
 
-def test_a_class_of_ours_with_other_parameters_is_a_strangers(ours, tmp_path):
+def test_a_class_of_ours_with_other_parameters_is_third_party_code(ours, tmp_path):
     greedy = with_card(ours, name="greedy", parameters={"dim": 10**12})
     with pytest.raises(InputError, match="or its parameters"):
         runnable_encoder(greedy, False, tmp_path)
     for implementation in ("madeleine_bench.files:write_text", "os:system", "subprocess:Popen"):
         odd = with_card(ours, name="odd", implementation=implementation)
-        with pytest.raises(InputError, match="STRANGERS' CODE"):
+        with pytest.raises(InputError, match="THIRD-PARTY CODE"):
             runnable_encoder(odd, False, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -146,7 +154,7 @@ def test_weights_must_be_there_and_be_those_of_the_card(ours, tmp_path):
     card = with_card(ours, name="my-max", weights=weights)
     with pytest.raises(InputError, match=r"no weights/w.safetensors in it"):
         runnable_encoder(card, False, tmp_path)
-    held = type(card)(**{**vars(card), "weights": {"w.safetensors": b"x"}})
+    held = type(card)(**{**vars(card), "files": {"w.safetensors": b"x"}})
     with pytest.raises(InputError, match="the card says 0000000000000000"):
         runnable_encoder(held, False, tmp_path)
 

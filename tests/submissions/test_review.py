@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from madeleine_bench.data.config import Config
 from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
-from madeleine_bench.hashing import hash_array
+from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
@@ -21,7 +22,6 @@ from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.cohorts import VerifyRequest
 from madeleine_bench.submissions.duplicates import (
     COPY_SHARE,
     LINEAR,
@@ -31,23 +31,19 @@ from madeleine_bench.submissions.duplicates import (
     compare,
     likenesses,
 )
-from madeleine_bench.submissions.markdown import review_markdown
-from madeleine_bench.submissions.readable import (
-    best_column,
-    nearest_mean_accuracy,
-    time_correlation,
-)
-from madeleine_bench.submissions.review import review, review_json
-from madeleine_bench.submissions.standing import KnownEncoder, known_encoders, standings
+from madeleine_bench.submissions.parsing import inert
+from madeleine_bench.submissions.report import beside_known, review, standing_rows
 from madeleine_bench.submissions.suspicion import (
     RULES,
-    contaminated,
+    best_column,
+    label_of,
+    nearest_mean_accuracy,
     suspicious_embeddings,
     suspicious_likeness,
     suspicious_scores,
+    time_correlation,
 )
-from madeleine_bench.submissions.text import inert
-from madeleine_bench.submissions.verify import verify
+from madeleine_bench.submissions.verify import VerifyRequest, verify
 from madeleine_bench.types import Silence
 from tests.submissions.conftest import members_of
 
@@ -278,23 +274,29 @@ def scored(record, value, **more):
     return Record.model_validate({**content, "record_id": record_id(content)})
 
 
-def known(label, kind, records):
-    return KnownEncoder(label, kind, records)
+@pytest.fixture(scope="module")
+def beside(first, catalogue):
+    """Return the columns of the submission with some records, and of others."""
+    bundle = read_bundle(first.bundle)
+    bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"board": "phantom"}))
+
+    def call(records, *others):
+        there = [record for each in others for record in each]
+        ((column, columns),) = beside_known(bundle, records, there, catalogue)
+        return column, columns
+
+    return call
 
 
-def rules(own, others):
-    return [(hit.rule, hit.where) for hit in suspicious_scores(own, others)]
-
-
-def test_rules_on_scores(honest):
+def test_rules_on_scores(honest, beside):
     def board(er, pr, **more):
-        return {
-            ("bcnb-er", "p"): scored(honest["bcnb-er"], er, **more),
-            ("bcnb-pr", "p"): scored(honest["bcnb-pr"], pr, **more),
-        }
+        return scored(honest["bcnb-er"], er, **more), scored(honest["bcnb-pr"], pr, **more)
 
-    oracle = known("oracle 1", "control", board(0.95, 0.9, name="oracle"))
-    best = known("best 1", "encoder", board(0.8, 0.7))
+    def rules(own, others):
+        return [(hit.rule, hit.where) for hit in suspicious_scores(*beside(own, *others))]
+
+    oracle = board(0.95, 0.9, name="oracle", kind="control")
+    best = board(0.8, 0.7, name="best")
     assert rules(board(0.82, 0.72), [oracle, best]) == []
     assert rules(board(0.96, 0.705), [oracle, best]) == [("lone gain", "bcnb-er")]
     assert rules(board(0.98, 0.9), [oracle, best]) == [("above the ceiling", "bcnb-er")]
@@ -353,32 +355,51 @@ def test_a_column_of_times_is_found():
     assert time_correlation(BASE.astype(float), days)[1] < 0.5
 
 
-def test_contamination_is_said_by_cohort():
-    assert [hit.where for hit in contaminated(["acrobat", "bcnb"], ["aidpath", "bcnb"])] == ["bcnb"]
-    assert contaminated(None, ["bcnb"]) == []
+def test_contamination_is_said_by_cohort(first, altered, tmp_path):
+    text = members_of(first.bundle)["card.yaml"].decode()
+    line = next(line for line in text.splitlines() if line.startswith("training_cohorts"))
+    for listed, verdict in (("[acrobat, bcnb]", "contaminated"), ("[acrobat]", "clean")):
+        card = text.replace(line, f"training_cohorts: {listed}")
+        found = reviewed(altered({"card.yaml": card.encode()}), first, tmp_path, "V0")
+        assert found.document["contamination"] == {"bcnb": verdict}
+        hits = [h["where"] for h in found.document["suspicions"] if h["rule"].startswith("trained")]
+        assert hits == ["bcnb"] * (verdict == "contaminated")
 
 
-def test_standing_is_over_the_tasks_of_the_submission(honest):
-    own = {(t, "p"): scored(r, 0.75) for t, r in honest.items()}
-    others = [
-        known("half 1", "encoder", {("bcnb-er", "p"): own["bcnb-er", "p"]}),
-        known("best 1", "encoder", {cell: scored(r, 0.9) for cell, r in own.items()}),
+def test_standing_is_over_the_tasks_of_the_submission(honest, beside, catalogue):
+    own = [scored(record, 0.75) for record in honest.values()]
+    half = [scored(honest["bcnb-er"], 0.75, name="half")]
+    best = [scored(record, 0.9, name="best") for record in honest.values()]
+    rows = standing_rows(*beside(own, half, best), catalogue)
+    assert [(row["label"], round(row["mean"], 6)) for row in rows] == [
+        ("best 1", 0.8),
+        ("stranger 1", 0.5),
     ]
-    rows = standings("me 1", "encoder", own, others)
-    assert [(row.label, round(row.mean, 6)) for row in rows] == [("best 1", 0.8), ("me 1", 0.5)]
 
 
-def test_reported_scores_are_no_known_encoders(honest):
-    word = [r.model_copy(update={"verification": "V0"}) for r in honest.values()]
-    assert known_encoders(word, "local", "me", "1") == []
-    (other,) = known_encoders(honest.values(), "local", "me", "1")
-    assert other.label == "stranger 1"
-    assert known_encoders(honest.values(), "local", "stranger", "1") == []
+def test_reported_scores_are_no_known_encoders(honest, beside):
+    own = [scored(record, 0.75) for record in honest.values()]
+    others = [scored(record, 0.9, name="other") for record in honest.values()]
+    word = [record.model_copy(update={"verification": "V0"}) for record in others]
+    assert beside(own, word)[1] == []
+    (other,) = beside(own, others)[1]
+    assert label_of(other) == "other 1"
+    column, columns = beside(own, [scored(record, 0.9) for record in honest.values()])
+    assert columns == []
+    assert column.cells["bcnb-er"].value == 0.75
 
 
-def reviewed(path, first, tmp_path):
-    request = VerifyRequest(config=first.cohort.config, results=first.results)
-    return review(verify(read_bundle(path), request, tmp_path, Silence()), first.results)
+def test_an_encoder_is_labelled_where_its_features_are_others(honest, beside):
+    own = [scored(record, 0.75) for record in honest.values()]
+    content = scored(honest["bcnb-er"], 0.9, name="other").model_dump(mode="json")
+    content["features"] = {"patch_encoder": "uni", "content": hash_json("x")}
+    other = Record.model_validate({**content, "record_id": record_id(content)})
+    assert [label_of(column) for column in beside(own, [other])[1]] == ["other 1 (other features)"]
+
+
+def reviewed(path, first, tmp_path, level="V1"):
+    request = VerifyRequest(Workspace(first.results, config=first.cohort.config), level)
+    return review(verify(read_bundle(path), request, tmp_path, Silence()))
 
 
 HOSTILE = (
@@ -391,7 +412,7 @@ def test_hostile_text_is_inert_in_the_report(first, altered, tmp_path):
     text = members_of(first.bundle)["card.yaml"].decode()
     card = re.sub("title: .*", f"title: {json.dumps(HOSTILE)}", text)
     found = reviewed(altered({"card.yaml": card.encode()}), first, tmp_path)
-    report = review_markdown(found)
+    report = found.texts["report.md"]
     assert inert(HOSTILE) in report
     outside = re.sub(r"`[^`\n]*`", "", report)
     assert not re.search(r"script|octocat|evil|!\[|<|>|@", outside)
@@ -400,18 +421,19 @@ def test_hostile_text_is_inert_in_the_report(first, altered, tmp_path):
     for line in report.splitlines():
         if line.startswith("|"):
             assert line.endswith("|")
-    assert json.loads(review_json(found))["findings"][0]["claimed"] != ""
+    assert json.loads(found.texts["report.json"])["findings"][0]["claimed"] != ""
 
 
 def test_the_report_of_an_honest_submission(first, tmp_path):
     found = reviewed(first.bundle, first, tmp_path)
-    report = review_markdown(found)
+    report = found.texts["report.md"]
     assert "verified" in report
     assert "Embeddings that encode the labels of the test slides pass V0 and V1." in report
     assert "`max-pool 1`" in report
-    assert "| `bcnb` | clean |" in report
-    assert {row.label for row in found.standing} == {"stranger 1", "max-pool 1"}
-    assert review_json(found) == review_json(reviewed(first.bundle, first, tmp_path / "again"))
+    assert "| `bcnb` | `clean` |" in report
+    assert {row["label"] for row in found.document["standing"]} == {"stranger 1", "max-pool 1"}
+    again = reviewed(first.bundle, first, tmp_path / "again")
+    assert found.texts["report.json"] == again.texts["report.json"]
     assert "| encoder | cohort | slides | explains of this | explained by this |" in report
     assert len(RULES) == 10
 

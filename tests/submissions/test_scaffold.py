@@ -30,12 +30,12 @@ def test_a_new_encoder_goes_all_the_way(mbench, tmp_path, monkeypatch):
 
 def test_its_own_test_passes_and_sees_an_encoder_that_wants_the_network(tmp_path):
     good, bad = new_encoder("2d-net", tmp_path), new_encoder("web-net", tmp_path)
-    code = bad.folder / "encoder.py"
+    code = bad.with_name("encoder.py")
     text = "import socket\n" + code.read_text()
     code.write_text(text.replace("patches = ", "socket.socket()\n        patches = "))
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, good.folder, bad.folder],
+        [sys.executable, "-m", "pytest", *options, good.parent, bad.parent],
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1

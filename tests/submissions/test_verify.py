@@ -12,9 +12,7 @@ import pytest
 
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.claims import check_claims
-from madeleine_bench.submissions.compare import compare_records
-from madeleine_bench.submissions.findings import Finding, level_reached
+from madeleine_bench.submissions.claims import Finding, check_claims, compare_records, level_reached
 from tests.submissions.conftest import (
     altered_embeddings,
     altered_record,
@@ -84,7 +82,7 @@ def test_differences_below_the_tolerance_are_no_finding(first, altered, verify, 
 
 def test_one_embedding_value_altered(first, altered, verify):
     """The file's own hash fits again; the records still name the embeddings they were made of."""
-    found = read_bundle(first.bundle).embeddings["bcnb"].embeddings
+    found = read_bundle(first.bundle).embeddings["bcnb"]
     matrix = found.matrix.copy()
     matrix[3, 0] += 5.0
     said = verify(altered({EMBEDDINGS: embeddings_file(list(found.ids), matrix)}))

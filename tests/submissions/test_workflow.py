@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.cohorts import VerifyRequest
-from madeleine_bench.submissions.review import review, review_json
-from madeleine_bench.submissions.verify import verify
+from madeleine_bench.submissions.report import review
+from madeleine_bench.submissions.verify import VerifyRequest, verify
 from madeleine_bench.types import Silence
 
 ROOT = Path(__file__).parents[2]
@@ -214,9 +214,9 @@ def test_phantoms_are_recomputed_and_real_boards_only_read(tmp_path, board, exit
 
 
 def test_the_report_names_the_board_where_the_workflow_looks(first, tmp_path):
-    request = VerifyRequest("V0", results=tmp_path)
-    found = review(verify(read_bundle(first.bundle), request, tmp_path, Silence()), tmp_path)
-    assert re.search(r'^ "board": "local",$', review_json(found), flags=re.MULTILINE)
+    request = VerifyRequest(Workspace(tmp_path), "V0")
+    report = review(verify(read_bundle(first.bundle), request, tmp_path, Silence()))
+    assert re.search(r'^ "board": "local",$', report.texts["report.json"], flags=re.MULTILINE)
 
 
 def git(folder, *words, **more):

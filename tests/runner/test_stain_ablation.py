@@ -12,11 +12,16 @@ from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.metrics.classification import auroc
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.runner.multistain import MultistainRequest, multistain
 from madeleine_bench.runner.plan import Assessment
-from madeleine_bench.runner.stain_subsets import curve, score_fusions, score_stain_subsets
+from madeleine_bench.runner.stain_ablation import (
+    curve,
+    score_fusions,
+    score_stain_subsets,
+    stain_ablation,
+)
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence, Split, Splits, Units
 
 CATALOGUE = load_catalogue()
@@ -178,9 +183,10 @@ def test_the_order_of_slides_does_not_matter():
     ],
 )
 def test_what_cannot_be_asked_is_said(changes, words, tmp_path):
-    usual = {"encoders": ("mean-pool",), "tasks": ("bwh-kidney-amr",), "results": tmp_path}
+    usual = {"encoders": ("mean-pool",), "tasks": ("bwh-kidney-amr",)}
+    asked = {**usual, **changes, "workspace": Workspace(tmp_path), "progress": Silence()}
     with pytest.raises(InputError, match=words):
-        multistain(MultistainRequest(**{**usual, **changes}), Silence())
+        stain_ablation(**asked)
 
 
 @pytest.mark.slow

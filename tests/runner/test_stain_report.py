@@ -2,8 +2,8 @@
 
 import pytest
 
-from madeleine_bench.cli.stains_reports import _gain
-from madeleine_bench.runner.stain_curves import stain_curves
+from madeleine_bench.figures import styled_png, styled_svg
+from madeleine_bench.runner.stain_report import gain_text, stain_chart
 
 FUSIONS = [
     {"fusion": "late", "stains": ["H&E"], "value": 0.7, "difference": None, "ci95": None},
@@ -19,7 +19,7 @@ FUSIONS = [
 )
 def test_a_gain_without_an_interval_stands_alone(fusion, said):
     """Equal predictions have no interval; the command ended in a traceback there."""
-    assert _gain(fusion) == said
+    assert gain_text(fusion) == said
 
 
 def test_the_figure_has_the_point_alone():
@@ -28,9 +28,9 @@ def test_the_figure_has_the_point_alone():
         "task": "toy", "metric": "auroc", "encoder": "mean-pool", "fusions": FUSIONS,
         "chance": 0.5, "curves": {"alike": curve, "dropped": curve},
     }  # fmt: skip
-    svg, png = stain_curves(
+    chart = stain_chart(
         {"phantom": True, "board": "phantom", "cohort": "toy", "protocol": "linear-probe/v2",
          "alone": "H&E", "tasks": [task]}
     )  # fmt: skip
-    assert "early" in svg
-    assert png.startswith(b"\x89PNG")
+    assert "early" in styled_svg(chart)
+    assert styled_png(chart).startswith(b"\x89PNG")

@@ -1,0 +1,284 @@
+"""What a reviewer is told of a submission: verdict, scores beside known encoders, what to look at.
+
+Standings are those of a leaderboard of the submission and of the encoders in the results folder
+that were scored on the same data.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from madeleine_bench.leaderboard.aggregate import (
+    Column,
+    build_boards,
+    family_means,
+    on_same_features,
+)
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.card import contamination
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.record import Record
+from madeleine_bench.submissions.add import why_taken
+from madeleine_bench.submissions.bundle import Bundle, read_bundle
+from madeleine_bench.submissions.claims import MEANING
+from madeleine_bench.submissions.deadline import deadline
+from madeleine_bench.submissions.duplicates import likenesses
+from madeleine_bench.submissions.parsing import inert, plain
+from madeleine_bench.submissions.suspicion import (
+    RULES,
+    Suspicion,
+    best_known,
+    label_of,
+    suspicious_embeddings,
+    suspicious_likeness,
+    suspicious_scores,
+)
+from madeleine_bench.submissions.verify import Verification, VerifyRequest, verify
+from madeleine_bench.types import Progress
+
+_MOST_ROWS = 40
+_MOST_LIKE = 5
+_HEADERS = {
+    "ci95": "95% interval",
+    "explained": "explains of this",
+    "explains": "explained by this",
+    "mean_pool": "mean-pool",
+}
+_STANDING = "Means over families of chance-corrected scores, on the tasks of this submission."
+_LIKENESS = "Shares that a linear map explains, of what the embeddings explain of themselves."
+_NO_VERDICT = (
+    f"The rules are: {', '.join(RULES)}. None is a verdict: an honest encoder may hit one."
+)
+_BROKEN = "The bundle contradicts itself; none of its scores can be believed."
+_CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1."
+
+
+def verify_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
+    """Return the report of a bundle: for the screen, as JSON, and as Markdown in report.md.
+
+    Raises:
+        InputError: the bundle is refused, or cannot be verified here.
+        CheckFailed: time ran out. A false claim is the problem of the report.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="mbench-") as scratch,
+        deadline(path, request.time_limit_s, progress) as steps,
+    ):
+        done = verify(read_bundle(path), request, Path(scratch), steps)
+        steps.phase("compare with known encoders", 0)
+        return review(done)
+
+
+def review(done: Verification) -> Report:
+    """Return the report of a verified, or failed, submission against a results folder.
+
+    Raises:
+        InputError: a record of the folder is broken.
+    """
+    bundle, catalogue, results = done.bundle, done.catalogue, done.request.workspace.results
+    card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
+    there = list(ResultStore(results).records())
+    standings = beside_known(bundle, records.values(), there, catalogue)
+    like = likenesses(bundle.board, card.name, bundle.embeddings, results)
+    cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
+    hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
+    data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
+    cohort_of = {task: catalogue.tasks[task].cohort for task in done.units}
+    hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
+    hits += suspicious_likeness(like)
+    seen = {cohort: contamination(card.training_cohorts, cohort) for cohort in cohorts}
+    hits += [
+        Suspicion("trained on the cohort", cohort, "by its own card")
+        for cohort, verdict in seen.items()
+        if verdict == "contaminated"
+    ]
+    if reason := why_taken(bundle, there, results):
+        hits.append(Suspicion("taken name", card.name, reason))
+    oracle = any(other.name == "oracle" for _, others in standings for other in others)
+    notes = list(done.notes)
+    if bundle.board.startswith("phantom") and not oracle:
+        notes.append("no record of the oracle at hand: no score was held against the ceiling")
+    core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
+    scores = [row for column, others in standings for row in _scores(column, others)]
+    document = {
+        "schema_version": 1,
+        "sha256": bundle.sha256,
+        "encoder": {"name": card.name, "revision": card.revision},
+        "board": bundle.board,
+        "asked": done.request.level,
+        "reached": done.reached,
+        "verified": done.problem() is None,
+        "findings": [asdict(finding) for finding in done.findings],
+        "notes": notes,
+        "scores": [{**row, "recomputed": bool(done.records)} for row in scores],
+        "standing": [row for each in standings for row in standing_rows(*each, catalogue)],
+        "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
+        "contamination": seen,
+        "suspicions": [asdict(hit) for hit in hits],
+        "likeness": [asdict(each) for each in like],
+    }
+    made = "recomputed here" if done.records else "claimed, not recomputed"
+    title = plain(f"{card.name} {card.revision} on board {bundle.board}, scores {made}")
+    header = ["task", "protocol", "metric", "value"]
+    rows = [[plain(_cell(row[key])) for key in header] for row in scores]
+    lines = [plain(note, 400) for note in done.notes]
+    lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
+    if done.reached == done.request.level:
+        lines.append(f"{done.reached} {MEANING[done.reached]}")
+    texts = {
+        "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
+        "report.md": _markdown(document, f"{card.title}, {card.kind}"),
+    }
+    table = Table(title, [*header[:3], "score"], rows)
+    return Report(document, [table, *lines], texts=texts, problem=done.problem())
+
+
+def beside_known(
+    bundle: Bundle, records: Iterable[Record], there: Iterable[Record], catalogue: Catalogue
+) -> list[tuple[Column, list[Column]]]:
+    """Return the submission's column on a board, and those of encoders scored on the same data.
+
+    The board shows each task's first protocol. A submission that has none of these has a column for
+    each protocol. Columns state features where they are others than the submission's.
+
+    Args:
+        bundle: the submission.
+        records: its records.
+        there: records of the results folder. Those that are only reported (V0) are left out.
+        catalogue: the verifier's tasks.
+    """
+    name = bundle.card.name, bundle.card.revision
+    cells = {(record.task.id, record.protocol): record for record in records}
+    features = {record.task.cohort: record.features for record in cells.values()}
+
+    def comparable(record: Record) -> bool:
+        same = cells.get((record.task.id, record.protocol))
+        return (
+            same is not None
+            and record.board == bundle.board
+            and record.task.task_hash == same.task.task_hash
+            and (record.encoder.name, record.encoder.revision) != name
+            and record.verification != "V0"
+        )
+
+    compared = []
+    for record in (*cells.values(), *filter(comparable, there)):
+        same = record.features == features.get(record.task.cohort)
+        compared.append(record.model_copy(update={"features": None}) if same else record)
+    primary = any(
+        task in catalogue.tasks and catalogue.tasks[task].protocols[0] == protocol
+        for task, protocol in cells
+    )
+    named = {protocol for _, protocol in cells} & set(catalogue.protocols)
+    standings = []
+    for protocol in [None] if primary else sorted(named):
+        for board in build_boards(compared, catalogue, protocol):
+            if board.name == bundle.board:
+                mine = [c for c in board.columns if (c.name, c.revision) == name]
+                others = [c for c in board.columns if c not in mine]
+                standings += [(column, others) for column in mine]
+    return standings
+
+
+def standing_rows(
+    submission: Column, others: Sequence[Column], catalogue: Catalogue
+) -> list[dict[str, Any]]:
+    """Return means over families for the submission and the encoders that have all its tasks."""
+    tasks = [catalogue.tasks[task] for task in submission.cells]
+    rows = []
+    for column in (submission, *others):
+        if submission.cells.keys() <= column.cells.keys():
+            cells = column.cells
+            families = family_means((task.family, cells[task.id].corrected) for task in tasks)
+            label, mean = label_of(column), fmean(families.values())
+            rows.append({"label": label, "kind": column.kind, "mean": mean, "families": families})
+    return sorted(rows, key=lambda row: (-row["mean"], row["label"]))
+
+
+def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, Any]]:
+    """Yield each score of the submission beside that of mean-pool and the best known encoder."""
+    mean_pool = on_same_features(submission, others, "mean-pool", submission.features)
+    for task, cell in sorted(submission.cells.items()):
+        main, best = cell.record.scores.main, best_known(task, others)
+        pooled = mean_pool.cells.get(task) if mean_pool else None
+        yield {
+            "task": task,
+            "protocol": cell.record.protocol,
+            "metric": main.metric,
+            "value": main.value,
+            "ci95": main.ci95,
+            "method": main.method,
+            "mean_pool": pooled.value if pooled else None,
+            "best": best.cells[task].value if best else None,
+            "best_encoder": label_of(best) if best else None,
+        }
+
+
+def _markdown(document: Mapping[str, Any], about: str) -> str:
+    """Return a report as Markdown, ending in a newline.
+
+    Whatever may come from the bundle, or from an error about it, is a code span without angle
+    brackets, backticks, bars or @ (see `inert`).
+    """
+    encoder, board, reached = document["encoder"], document["board"], document["reached"]
+    verdict = "verified" if document["verified"] else "NOT VERIFIED"
+    blocks = [
+        f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}",
+        f"{inert(about)}, board {inert(board)}.\n"
+        f"Asked for {document['asked']}, reached {reached or 'nothing'}.",
+    ]
+    if board.startswith("phantom"):
+        blocks.append(f"**{PHANTOM_NOTICE}**")
+    meaning = f"{reached}: {MEANING[reached]}." if reached else _BROKEN
+    facts = [f"{meaning} {_CAUTION}" if reached in ("V0", "V1") else meaning]
+    facts += [inert(note, 300) for note in document["notes"]]
+    if missing := document["missing"]:
+        facts.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
+    blocks.append(_bullets([*facts, f"bundle sha256 `{document['sha256']}`"]))
+    recomputed = all(row["recomputed"] for row in document["scores"])
+    verdicts = [{"cohort": c, "verdict": v} for c, v in document["contamination"].items()]
+    hits, findings = document["suspicions"], document["findings"]
+    rules = _bullets(f"{rule}: {RULES[rule]}." for rule in sorted({hit["rule"] for hit in hits}))
+    for title, rows, note in (
+        (f"False claims ({len(findings)})", findings, ""),
+        (f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
+         document["scores"], ""),
+        ("Beside known encoders", document["standing"], _STANDING),
+        (f"To look at ({len(hits)})", hits, f"{rules}\n\n{_NO_VERDICT}".lstrip()),
+        ("Closest known encoders", document["likeness"][:_MOST_LIKE], _LIKENESS),
+        ("Contamination, by the card", verdicts, ""),
+    ):  # fmt: skip
+        blocks += [f"### {title}", _table(rows), *filter(None, [note])]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of one shape as a Markdown table; each family has a column."""
+    if not rows:
+        return "None."
+    flat = [{**row, **row.get("families", {})} for row in rows[:_MOST_ROWS]]
+    keys = [key for key in flat[0] if key not in ("families", "recomputed")]
+    lines = [
+        " | ".join(_HEADERS.get(key, key) for key in keys),
+        "|".join("---" for _ in keys),
+        *(" | ".join(inert(_cell(row[key]), 400) for key in keys) for row in flat),
+    ]
+    more = f"\n\nand {len(rows) - _MOST_ROWS} more." if len(rows) > _MOST_ROWS else ""
+    return "\n".join(f"| {line} |" for line in lines) + more
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_cell, value))
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "-" if value is None else str(value)
