@@ -12,7 +12,7 @@ from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner import plan
-from madeleine_bench.runner.records import EvaluateJob, run_evaluate_job
+from madeleine_bench.runner.run import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import in_parallel
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.record import Record
