@@ -263,7 +263,7 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     def claimed() -> Any:
         found = read_bundle(shop.bundle)
         return [
-            found.card, found.claims, sorted(found.code.items()),
+            found.card, found.claims, sorted(found.files.items()),
             [(k, v.stated_hash, v.embeddings.hash) for k, v in sorted(found.embeddings.items())],
         ]  # fmt: skip
 
