@@ -264,7 +264,7 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
         found = read_bundle(shop.bundle)
         return [
             found.card, found.claims, sorted(found.files.items()),
-            [(k, v.stated_hash, v.embeddings.hash) for k, v in sorted(found.embeddings.items())],
+            [(k, found.stated_hashes[k], v.hash) for k, v in sorted(found.embeddings.items())],
         ]  # fmt: skip
 
     yield Format("submission", shop.bundle, claimed, guarded=True)
