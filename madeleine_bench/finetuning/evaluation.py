@@ -16,17 +16,19 @@ from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.finetuning.objectives import (
+    ClassObjective,
     CoxObjective,
+    DiscreteTimeObjective,
+    LevelObjective,
     Objective,
-    class_objective,
-    survival_objective,
 )
 from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
-from madeleine_bench.protocols.evaluation import class_index, collected, survival_of
+from madeleine_bench.protocols.evaluation import collected
 from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.scorers import class_index, survival_of
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
@@ -247,17 +249,20 @@ def torch_device(device: Device) -> torch.device:
 
 
 def _objective(request: FitRequest, train: NDArray[np.intp]) -> Objective:
+    """Return the declared objective."""
     task, method, table = request.task, method_of(request.protocol), request.units.table
     where = f"task {task.name}, protocol {request.protocol.name}"
     if isinstance(task.labels, ClassLabels):
         label = class_index(table, task.labels.classes, where)
-        ordered = task.labels.type == "ordered"
-        return class_objective(method, label, task.labels.classes, train, ordered=ordered)
+        if task.labels.type == "ordered" and method.ordered == "conditional":
+            return LevelObjective(label, task.labels.classes)
+        return ClassObjective(label, task.labels.classes, train, method.class_weight)
     survival = survival_of(table, where)
     days = evaluation_days(survival)
-    if not survival.event[train].any():
-        return CoxObjective(survival, days)  # the baseline alone; intervals need events
-    return survival_objective(method, survival, days, train)
+    # Without an event in training the baseline alone; intervals need events.
+    if method.bins is None or not survival.event[train].any():
+        return CoxObjective(survival, days)
+    return DiscreteTimeObjective(survival, days, train, method.bins)
 
 
 def _fault(request: FitRequest, train: NDArray[np.intp]) -> str | None:

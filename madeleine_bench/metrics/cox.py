@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Here and not where it is called: a BLAS loaded inside threadpool_limits would not be limited.
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from madeleine_bench.types import Survival
-
-# Here and not where it is called: a BLAS loaded inside threadpool_limits would not be limited.
-
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -25,23 +24,51 @@ _ROUNDING = 1e-12
 _HALVINGS = 50
 # Differences below this share of the largest in their dimension count as none.
 _EQUAL = 1e-9
+# exp of it is finite; beyond it survival is 0 or 1 to the last digit anyway.
+_LARGEST_LOG_RATIO = 500.0
+# A penalty below this share of the squared spread of the features drowns in rounding.
+_LEAST_PENALTY = 1e-12
+_NO_STEPS = (np.zeros(0), np.zeros(0))
 
 
 @dataclass(frozen=True)
-class Minimum:
-    """Where the search ended.
+class CoxFit:
+    """A fitted proportional-hazards model, or the reason why there is none.
 
     Attributes:
-        coefficients: (dim,) the last ones.
-        n_iter: Newton steps taken.
-        residual: largest component of the gradient, divided by the number of units.
-        reason: why it ended before the minimum; None where it got there.
+        coefficients: (dim,) log hazard ratio for each unit of a feature.
+        hazard_days: days at which the baseline hazard steps up.
+        hazard: cumulative baseline hazard (Breslow) from each of these days on.
+        reason: why the fit failed; None where it converged.
+        n_iter: iterations, None where the library does not tell.
+        residual: largest component of the gradient of the objective, divided by the number of
+            units; None where not computed.
     """
 
-    coefficients: Floats
-    n_iter: int
-    residual: float
-    reason: str | None
+    coefficients: NDArray[np.float64]
+    hazard_days: NDArray[np.float64]
+    hazard: NDArray[np.float64]
+    reason: str | None = None
+    n_iter: int | None = None
+    residual: float | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimiser reached its tolerance."""
+        return self.reason is None
+
+    def risk(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the log hazard ratio of each unit against the baseline; higher is worse."""
+        # A matrix product may round a row by where it stands; equal rows must tie on any machine.
+        risk: NDArray[np.float64] = np.einsum("ij,j->i", features, self.coefficients)
+        return risk
+
+    def alive(self, risk: NDArray[np.float64], days: Sequence[float]) -> NDArray[np.float64]:
+        """Return the predicted probability to live beyond each day, unit x day."""
+        position = np.searchsorted(self.hazard_days, np.asarray(days, dtype=float), side="right")
+        baseline = np.concatenate([[0.0], self.hazard])[position]
+        relative = np.exp(np.clip(risk, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO))
+        return np.exp(-np.outer(relative, baseline))
 
 
 @dataclass(frozen=True)
@@ -218,39 +245,19 @@ def separated(features: Floats, survival: Survival) -> bool:
     return bool(higher.min() >= -_EQUAL and higher.max() > _EQUAL)
 
 
-def minimise(
-    features: Floats,
-    survival: Survival,
-    *,
-    alpha: float,
-    ties: Literal["breslow", "efron"],
-    tol: float,
-    max_iter: int,
-) -> Minimum:
-    """Return the minimum of -log partial likelihood + alpha / 2 |w|^2, from w = 0.
+@np.errstate(all="ignore")  # what overflows is not finite, and is seen below
+def _search(objective: _Objective, n_units: int, tol: float, max_iter: int) -> CoxFit:
+    """Return the coefficients at the minimum of an objective, from w = 0, without a hazard.
 
     It has converged where no component of the gradient exceeds `tol` times the number of units and
     the last step moved no log hazard ratio by more than 0.1, or where rounding lets the gradient
     shrink no further. A step that does not lower the objective is halved. Where the Hessian is not
     positive definite to rounding, its diagonal is raised until it is.
-
-    Args:
-        features: unit x dim, finite.
-        survival: follow-up of the units, at least one event.
-        alpha: penalty, at least 0; where it is 0, the features are not `separated`.
-        ties: how tied event times enter.
-        tol: see above.
-        max_iter: Newton steps after which the search gives up.
     """
-    with np.errstate(all="ignore"):  # what overflows is not finite, and is seen below
-        return _search(_Objective(features, survival, alpha, ties), len(survival), tol, max_iter)
-
-
-def _search(objective: _Objective, n_units: int, tol: float, max_iter: int) -> Minimum:
     point, moved = objective.at(np.zeros(objective.x.shape[1])), 0.0
     for n_iter in range(max_iter + 1):
         residual = float(np.abs(point.gradient).max(initial=0.0)) / n_units
-        here = Minimum(point.w, n_iter, residual, None)
+        here = CoxFit(point.w, *_NO_STEPS, n_iter=n_iter, residual=residual)
         if residual <= tol and moved <= _SETTLED_LOG_RATIO:
             return here
         if n_iter == max_iter:
@@ -294,53 +301,6 @@ def _solve(hessian: Floats, gradient: Floats) -> Floats:
     return solution
 
 
-# exp of it is finite; beyond it survival is 0 or 1 to the last digit anyway.
-_LARGEST_LOG_RATIO = 500.0
-# A penalty below this share of the squared spread of the features drowns in rounding.
-_LEAST_PENALTY = 1e-12
-_NO_STEPS = (np.zeros(0), np.zeros(0))
-
-
-@dataclass(frozen=True)
-class CoxFit:
-    """A fitted proportional-hazards model, or the reason why there is none.
-
-    Attributes:
-        coefficients: (dim,) log hazard ratio for each unit of a feature.
-        hazard_days: days at which the baseline hazard steps up.
-        hazard: cumulative baseline hazard (Breslow) from each of these days on.
-        reason: why the fit failed; None where it converged.
-        n_iter: iterations, None where the library does not tell.
-        residual: largest component of the gradient of the objective, divided by the number of
-            units; None where not computed.
-    """
-
-    coefficients: NDArray[np.float64]
-    hazard_days: NDArray[np.float64]
-    hazard: NDArray[np.float64]
-    reason: str | None = None
-    n_iter: int | None = None
-    residual: float | None = None
-
-    @property
-    def converged(self) -> bool:
-        """Whether the optimiser reached its tolerance."""
-        return self.reason is None
-
-    def risk(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the log hazard ratio of each unit against the baseline; higher is worse."""
-        # A matrix product may round a row by where it stands; equal rows must tie on any machine.
-        risk: NDArray[np.float64] = np.einsum("ij,j->i", features, self.coefficients)
-        return risk
-
-    def alive(self, risk: NDArray[np.float64], days: Sequence[float]) -> NDArray[np.float64]:
-        """Return the predicted probability to live beyond each day, unit x day."""
-        position = np.searchsorted(self.hazard_days, np.asarray(days, dtype=float), side="right")
-        baseline = np.concatenate([[0.0], self.hazard])[position]
-        relative = np.exp(np.clip(risk, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO))
-        return np.exp(-np.outer(relative, baseline))
-
-
 def fit_ridge_cox(
     features: NDArray[np.float64],
     survival: Survival,
@@ -372,12 +332,12 @@ def fit_ridge_cox(
     """
     if fault := _fault(features, survival, alpha):
         return _failed(features.shape[1], fault)
-    found = minimise(features, survival, alpha=alpha, ties=ties, tol=tol, max_iter=max_iter)
-    if found.reason is not None:
-        return replace(_failed(features.shape[1], found.reason), n_iter=found.n_iter)
-    bare = CoxFit(found.coefficients, *_NO_STEPS, n_iter=found.n_iter, residual=found.residual)
-    days, hazard = breslow_hazard(survival, bare.risk(features))
-    return replace(bare, hazard_days=days, hazard=hazard)
+    objective = _Objective(features, survival, alpha, ties)
+    fit = _search(objective, len(survival), tol, max_iter)
+    if fit.reason is not None:
+        return replace(_failed(features.shape[1], fit.reason), n_iter=fit.n_iter)
+    days, hazard = breslow_hazard(survival, fit.risk(features))
+    return replace(fit, hazard_days=days, hazard=hazard)
 
 
 def fit_coxnet(
@@ -404,11 +364,15 @@ def fit_coxnet(
     model = CoxnetSurvivalAnalysis(
         alphas=[alpha], l1_ratio=l1_ratio, tol=tol, max_iter=max_iter, fit_baseline_model=True
     )
-    reason = _fit(model, features, survival)
-    if reason is not None:
+    if reason := _fit(model, features, survival):
         return _failed(features.shape[1], reason)
-    days, hazard = _baseline(model, features.shape[1])
-    return CoxFit(np.asarray(model.coef_[:, -1], dtype=np.float64), days, hazard)
+    # Days and cumulative hazard of a unit whose features are all zero.
+    step = model.predict_cumulative_hazard_function(np.zeros((1, features.shape[1])))[0]
+    coefficients, days, hazard = (
+        np.asarray(numbers, dtype=np.float64)
+        for numbers in (model.coef_[:, -1], step.x, step.a * step.y)
+    )
+    return CoxFit(coefficients, days, hazard)
 
 
 def breslow_hazard(
@@ -468,12 +432,6 @@ def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str |
 
 def _first_line(message: object) -> str:
     return (str(message).strip().splitlines() or ["no message"])[0].rstrip(".")
-
-
-def _baseline(model: Any, dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return days and cumulative hazard of a unit whose features are all zero."""
-    step = model.predict_cumulative_hazard_function(np.zeros((1, dim)))[0]
-    return np.asarray(step.x, dtype=np.float64), np.asarray(step.a * step.y, dtype=np.float64)
 
 
 def _failed(dim: int, reason: str) -> CoxFit:

@@ -38,11 +38,7 @@ from madeleine_bench.pretrain.checkpoint import (
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
 from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
-from madeleine_bench.pretrain.parallel import (
-    Group,
-    sum_gradients,
-    sum_over,
-)
+from madeleine_bench.pretrain.parallel import Group, sum_gradients, sum_over
 from madeleine_bench.pretrain.recipe import OptimiserRecipe, Preset, Recipe
 from madeleine_bench.seeds import seed_for
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
-from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
+from madeleine_bench.protocols.scoring import SCORING_VERSION, score
 from madeleine_bench.provenance import (
     blas_libraries,
     machine_provenance,
@@ -36,7 +36,7 @@ from madeleine_bench.runner.plan import (
 )
 from madeleine_bench.runner.workers import Executor, open_executor
 from madeleine_bench.specs.catalogue import Catalogue, embedded_name
-from madeleine_bench.specs.record import MainScore, Record, RecordFeatures, RecordFold
+from madeleine_bench.specs.record import Record, RecordFeatures, RecordFold, RecordScores
 from madeleine_bench.types import CohortData, Progress, Source, board_name
 
 Contradictions = dict[str, list[tuple[Path, str]]]
@@ -289,10 +289,10 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
         return_freed_memory()
         evaluation, dim, cost = _evaluated(job)
         return_freed_memory()
-        scores = score(task, protocol, evaluation.predictions, evaluation.fits, dim)
+        scores, folds = score(task, protocol, evaluation.predictions, evaluation.fits, dim)
         return_freed_memory()
         store = ResultStore(job.results)
-        content = _content(job, evaluation, scores, dim)
+        content = _content(job, scores, folds, dim)
         content["predictions"] = store.write_predictions(*job.place, evaluation.predictions)
         content["provenance"] = {
             **job.machine,
@@ -335,17 +335,13 @@ def _evaluated(job: EvaluateJob) -> tuple[Evaluation, int, dict[str, Any]]:
     return evaluation, matrix.shape[1], {"encoding": _encoding_cost(job.embeddings)}
 
 
-def _content(job: EvaluateJob, evaluation: Evaluation, scores: Scores, dim: int) -> dict[str, Any]:
+def _content(
+    job: EvaluateJob, scores: RecordScores, folds: Sequence[RecordFold], dim: int
+) -> dict[str, Any]:
     """Return what the record says, but for predictions and provenance."""
     assessment, card = job.cell.assessment, job.cell.entry.card
     task, units = assessment.task, assessment.units
-    fits = {fit.key: fit for fit in evaluation.fits}
-    folds = []
-    for fold in scores.folds:
-        key = dict(zip(assessment.splits.key_names, fold.key, strict=True))
-        fit = {"n_iter": fits[fold.key].n_iter, "diagnostics": fits[fold.key].diagnostics}
-        folds.append(RecordFold.model_validate({**asdict(fold), "key": key, **fit}))
-    converged = [fold.converged for fold in scores.folds]
+    converged = [fold.converged for fold in folds]
     return {
         "resume_key": job.place[-1],
         "source": job.source,
@@ -369,17 +365,7 @@ def _content(job: EvaluateJob, evaluation: Evaluation, scores: Scores, dim: int)
             "dim": dim,
             "missing": dict(sorted(units.missing.items())),
         },
-        "scores": {
-            "main": MainScore(
-                metric=task.metric.name,
-                value=scores.value,
-                chance=task.metric.chance,
-                ci95=scores.ci95,
-                method=scores.ci_method,
-                rare_cases=scores.rare_cases,
-            ),
-            "secondary": scores.secondary,
-        },
+        "scores": scores,
         "folds": folds,
         "status": "ok" if all(converged) else "partly-failed" if any(converged) else "failed",
     }

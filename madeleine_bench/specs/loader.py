@@ -123,13 +123,15 @@ def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path, context: An
         raise InputError(explain(error, model, path, data)) from error
 
 
-def explain(error: ValidationError, model: type[BaseModel], path: Path, data: Any = None) -> str:
+def explain(
+    error: ValidationError, model: type[BaseModel], path: Path | str, data: Any = None
+) -> str:
     """Return the message for the faults pydantic found: a line each, with file and line number.
 
     Args:
         error: what pydantic raised.
         model: the model that the content of the file was to be.
-        path: the file.
+        path: the file, or words for what is no file.
         data: its content. Pydantic names branches of unions in a place, which are no keys in it.
     """
     lines = []
@@ -137,7 +139,7 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path, data: An
         place = tuple(fault["loc"])
         if data is not None:
             place = _keys_alone(place, data, keep_last=fault["type"] == "missing")
-        where = f"{path}:{line_of(path, place)}"
+        where = f"{path}:{line_of(path, place)}" if isinstance(path, Path) else path
         key = ".".join(str(part) for part in place) or "(top level)"
         if fault["type"] == "extra_forbidden":
             valid = valid_keys(model, place[:-1])

@@ -303,6 +303,11 @@ class ProtocolSpec(Spec):
         return None
 
     @property
+    def key_names(self) -> tuple[str, str]:
+        """The names of the two parts of a split's key."""
+        return ("shots", "draw") if self.shot_plan else ("repeat", "fold")
+
+    @property
     def trains_networks(self) -> bool:
         """Whether it trains an encoder on bags, so that no embedding is made first."""
         return isinstance(self.method, FineTune)

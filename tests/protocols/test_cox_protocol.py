@@ -84,8 +84,8 @@ def test_a_fold_without_events_is_half_flagged_and_stays(survival_of: Callable[.
     assert scores.folds[2].converged
     assert scores.value == pytest.approx(np.mean([fold.value for fold in scores.folds]))
     assert scores.ci95[0] < scores.value < scores.ci95[1]
-    assert scores.ci_method.endswith("few cases, and folds at chance")
-    assert problem.score().ci_method.endswith("few cases")
+    assert scores.method.endswith("few cases, and folds at chance")
+    assert problem.score().method.endswith("few cases")
     assert all(value is not None for value in scores.secondary.values())
 
 
