@@ -25,7 +25,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from madeleine_bench.errors import Interrupted
-from madeleine_bench.figures import styled_png, styled_svg
+from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.aggregate import Board
 from madeleine_bench.leaderboard.export import score_text, summary_rows
@@ -69,8 +69,9 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
         for file, content in report.texts.items():
             write_text(out / file, content)
         for stem, chart in report.charts.items():
-            write_text(out / f"{stem}.svg", styled_svg(chart))
-            write_bytes(out / f"{stem}.png", styled_png(chart))
+            svg = styled_svg(chart)
+            write_text(out / f"{stem}.svg", svg)
+            write_bytes(out / f"{stem}.png", svg_png(svg))
         typer.echo(f"numbers and figures in {out}", err=True)
     if form == "json":
         typer.echo(text, nl=False)

@@ -23,7 +23,7 @@ from madeleine_bench.leaderboard.comparison import (
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
 from madeleine_bench.leaderboard.sources import Sources
-from madeleine_bench.leaderboard.stratification import stratify
+from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
@@ -148,7 +148,7 @@ def _board(
         },
         "survival": {
             task.id: {
-                column.label: _survival(cell.record, predictions_of)
+                column.label: board_curves(stratify("", cell.record, predictions_of))
                 for column in board.columns
                 if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
             }
@@ -236,15 +236,6 @@ def _cell(cell: Cell) -> Json:
             "fingerprint": record.encoder.fingerprint,
         },
     }
-
-
-def _survival(record: Record, predictions_of: PredictionsOf) -> Json:
-    """Return risk groups and calibration over the test units of the first repeat, each once."""
-    strata = stratify("", record, predictions_of)
-    content = asdict(strata.groups)
-    for curve in filter(None, (content["low"], content["high"])):
-        curve["survival"] = curve.pop("alive")
-    return {**content, "calibration": strata.calibration}
 
 
 def _published(scores: PublishedScores) -> list[Json]:

@@ -24,7 +24,6 @@ from madeleine_bench.leaderboard.sensitivity import (
     fitting_protocols,
     sensitivity,
 )
-from madeleine_bench.leaderboard.stratification_report import figure_title
 from madeleine_bench.report import Report, Table
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.catalogue import Catalogue, is_glob, misfit
@@ -142,7 +141,11 @@ def sensitivity_chart(result: Sensitivity) -> Any:
     panels = [_bumps(result)]
     if any(pair.tau is not None for pair in result.pairs):
         panels.append(_heat(result))
-    title = figure_title(text, below, result.board, offset=18)
+    title = alt.Title(
+        f"{text} (PHANTOM, synthetic data)" if result.phantom else text,
+        subtitle=below, fontSize=15, fontWeight=600, color=INK, subtitleColor=GREY,
+        subtitleFontSize=11, subtitlePadding=5, anchor="start", offset=18,
+    )  # fmt: skip
     chart = alt.vconcat(*panels, title=title, spacing=24, padding=24, background="white")
     return chart.resolve_scale(color="independent")
 

@@ -1,17 +1,27 @@
 """Every figure of the pages as inline SVG, from the board document; each curve is drawn once."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from madeleine_bench.leaderboard.page.text import interval, number, p_value, seconds, short_count
+from madeleine_bench.leaderboard.page.text import (
+    interval,
+    number,
+    p_value,
+    page_file,
+    seconds,
+    short_count,
+)
 
 Write = Callable[[float], str]
 _DAYS_A_YEAR = 365.25
 _STRIP = (210, 18)
+_SURVIVAL_ROW = 390
+_FONT = "Helvetica, Arial, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -282,9 +292,11 @@ def critical_difference(board: dict[str, Any]) -> Markup | None:
 def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
     """Return the curves of low risk (solid) and high risk (dashed) with their 95% bands.
 
+    Beneath stand the numbers at risk, where they are given.
+
     Args:
         curves: `low` and `high`, each None or a curve, and the tests between them, as in
-            leaderboard.json.
+            leaderboard.json; `at_risk`, if any, as in stratify.json.
         label: whose risk it is.
         phantom: whether the data are synthetic.
     """
@@ -309,6 +321,13 @@ def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
             element("path", d=f"M{x:.0f} 12h26", class_=f"curve {name}"),
             words_at(x + 32, 16, words, "name", "start"),
         ]
+    if table := curves.get("at_risk"):
+        parts.append(words_at(8, bottom + 34, "at risk", "title", "start"))
+        for name, y in (("low", bottom + 50), ("high", bottom + 66)):
+            parts.append(words_at(left - 12, y, name, "tick", "end"))
+            at_risk = zip(table["years"], table[name], strict=True)
+            parts += [words_at(across(year), y, str(count)) for year, count in at_risk]
+        height = bottom + 76
     label = f"Survival by risk of {label}. {curves_summary(curves)}"
     return figure_svg(width, height, label, phantom, *parts)
 
@@ -353,14 +372,18 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     ]
     if not groups:
         return None
+    smooth = content.get("curve", ())
     left, right, top, bottom = 46, 238, 8, 200
-    low = max(0.0, min(map(min, groups)) - 0.02)
+    low = max(0.0, min(map(min, [*groups, *smooth])) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
     ticks, write = up.ticks(4), "{:.2f}".format
     title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
     parts = bottom_axis(across, bottom, ticks, write, title)
     parts += left_axis(up, left, right, ticks, write)
     parts.append(line(left, bottom, right, top, "zero"))
+    if smooth:
+        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in smooth)
+        parts.append(element("path", d=f"M{path}", class_="curve low"))
     for predicted, observed, least, most in groups:
         x = across(predicted)
         parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
@@ -376,6 +399,48 @@ def calibration_summary(curves: dict[str, Any]) -> str:
     slope = _with_interval("Calibration slope", content, "slope")
     ratio = _with_interval("observed over expected events", content, "observed_over_expected")
     return f"{slope}; {ratio}; 1 is right for both."
+
+
+def survival_figure(
+    title: str, rows: Sequence[tuple[str, str, dict[str, Any]]], phantom: bool
+) -> str:
+    """Return a drawing that stands alone: curves beside calibration, a row for each encoder.
+
+    Args:
+        title: what the figure is of.
+        rows: label and score of an encoder, and its curves, as of `kaplan_meier`.
+        phantom: whether the data are synthetic.
+    """
+    heading = f"{title} (PHANTOM, synthetic data)" if phantom else title
+    height = 40 + _SURVIVAL_ROW * len(rows)
+    # The pages' own style; programs that draw SVG know no `light-dark` and no variables.
+    style = page_file("style.css")
+    light = dict(re.findall(r"--(\w+): light-dark\((#\w+),", style))
+    rules = "\n".join(rule for rule in style.splitlines() if rule.startswith("svg"))
+    rules = re.sub(r"var\(--(\w+)\)", lambda name: light.get(name[1], _FONT), rules)
+    parts = [
+        element("title", heading),
+        element("style", Markup(rules)),
+        element("rect", width="100%", height="100%", fill="white"),
+        element("text", heading, x=10, y=26, font_size=16, font_weight=600),
+    ]
+    for place, (label, score, curves) in enumerate(rows):
+        y = 56 + _SURVIVAL_ROW * place
+        parts += [
+            element("text", f"{label}: {score}", x=10, y=y, font_size=13, font_weight=600),
+            words_at(10, y + 17, curves_summary(curves), "tick", "start"),
+            words_at(10, y + 33, calibration_summary(curves), "tick", "start"),
+        ]
+        panels = kaplan_meier(curves, label, phantom), calibration_plot(curves, label, phantom)
+        parts += [
+            element("svg", panel, x=450 * i, y=y + 44, width=440, height=330)
+            for i, panel in enumerate(panels)
+            if panel
+        ]
+    return str(element(
+        "svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 890 {height}",
+        width=890, height=height, class_="strip",
+    ))  # fmt: skip
 
 
 def _with_interval(name: str, content: dict[str, Any], key: str) -> str:

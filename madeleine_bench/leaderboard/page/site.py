@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +200,8 @@ def _detail_pages(content: Json, view: Json) -> Iterator[tuple[str, str]]:
 
 
 def _render(template: str, scripts: tuple[str, ...], **values: Any) -> str:
-    style = _package_text("style.css")
-    texts = [_package_text(name) for name in scripts]
+    style = text.page_file("style.css")
+    texts = [text.page_file(name) for name in scripts]
     return _environment().get_template(template).render(
         **values, style=Markup(style), scripts=[Markup(script) for script in texts],
         policy=text.content_policy(style, texts),
@@ -212,7 +211,7 @@ def _render(template: str, scripts: tuple[str, ...], **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FunctionLoader(lambda name: _package_text(f"templates/{name}")),
+        loader=FunctionLoader(lambda name: text.page_file(f"templates/{name}")),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = (
@@ -222,8 +221,3 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
     return environment
-
-
-@cache
-def _package_text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")

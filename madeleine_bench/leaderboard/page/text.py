@@ -6,6 +6,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -39,6 +41,12 @@ NAMES = {
     "quadratic-kappa": "quadratic kappa",
     "ihc-quantification": "IHC quantification",
 }
+
+
+@cache
+def page_file(name: str) -> str:
+    """Return the text of a file of this package: a style, a script, a template."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def number(value: float | None, digits: int = 3) -> str:
