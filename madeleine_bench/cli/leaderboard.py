@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.options import (
-    Catalogue,
-    Folders,
-    with_workspace,
-)
+from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Show, export and publish the board."""
 
 
 @app.command()
@@ -54,9 +45,8 @@ def show(
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [protocol], board)
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
             raise InputError("--out wants --format csv, json, markdown or svg")
@@ -70,7 +60,7 @@ def show(
         text = board_svg(boards[0])
     else:
         with LiveProgress() as progress:
-            text = boards_text(boards, format, sources, declared, progress)
+            text = boards_text(boards, format, sources, progress)
     _write(text, out)
 
 
@@ -110,29 +100,14 @@ def build(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     check_site_folder(out)
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [None, *(protocol or [])])
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([None, *(protocol or [])])
     with LiveProgress() as progress:
-        text = boards_text(boards, "json", sources, declared, progress)
+        text = boards_text(boards, "json", sources, progress)
     pages = write_site(json.loads(text), out)
     write_text(out / "leaderboard.json", text)
     write_text(out / "leaderboard.csv", to_csv(boards))
     typer.echo(f"{len(pages)} pages in {out}; open {out / 'index.html'}", err=True)
-
-
-@app.command()
-def serve(
-    folder: Annotated[Path, typer.Argument(help="The site.")] = Path("leaderboard-site"),
-    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
-) -> None:
-    """Show a built site on http://127.0.0.1, to this machine alone.
-
-    Example: mbench leaderboard serve leaderboard-site
-    """
-    from madeleine_bench.leaderboard.page import serve
-
-    serve(folder, port, lambda address: typer.echo(f"{address} (Ctrl-C ends it)", err=True))
 
 
 @app.command()

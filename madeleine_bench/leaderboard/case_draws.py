@@ -31,6 +31,8 @@ from madeleine_bench.stats.bootstrap import bayesian_case_weights
 from madeleine_bench.stats.paired import ScoredUnits
 
 RESAMPLES = 1000
+# Machines differ in the last digits: scores that differ by less are the same.
+TOLERANCE = 1e-6
 # Changes whenever the same record would give other draws.
 _VERSION = 4
 
@@ -67,21 +69,39 @@ class CaseDraws:
 
     def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
         task = self._catalogue.tasks[record.task.id]
-        protocol = self._catalogue.protocol(record.protocol)
-        where = f"predictions of {record.encoder.name} on {task.name} under {protocol.name}"
-        predictions = store.read_predictions(record)
-        units = scored_units(
-            task, protocol, predictions, record.task.task_hash, where, record.inputs.dim
-        )
+        units = stored_units(record, store, self._catalogue)
         with threadpool_limits(1):
             value = units.score
-            if abs(value - record.scores.main.value) > 1e-6:
-                raise InputError(
-                    f"{where} score {value:.6f}, the record says {record.scores.main.value:.6f}; "
-                    "run the task again with --resume never"
-                )
+            if fault := changed_score(record, value):
+                raise InputError(f"{fault}; run the task again with --resume never")
             draws = units.scores(self._weights(task.cohort, units.case, RESAMPLES))
         return value + units.design.bayesian_factor * (draws - value) + _between_draws(task, units)
+
+
+def stored_units(record: Record, store: ResultStore, catalogue: Catalogue) -> ScoredUnits:
+    """Return the stored predictions of a record, ready to be scored.
+
+    Raises:
+        InputError: they are gone or were altered.
+    """
+    where = f"{store.folder}: {predictions_name(record)}"
+    return scored_units(
+        catalogue.tasks[record.task.id], catalogue.protocol(record.protocol),
+        store.read_predictions(record), record.task.task_hash, where, record.inputs.dim,
+    )  # fmt: skip
+
+
+def changed_score(record: Record, value: float) -> str:
+    """Return what is odd where stored predictions no longer give the score of their record."""
+    if abs(value - record.scores.main.value) <= TOLERANCE:
+        return ""
+    name, then = predictions_name(record), record.scores.main.value
+    return f"{name} score {value:.6f} now, the record says {then:.6f}"
+
+
+def predictions_name(record: Record) -> str:
+    """Return what errors call the predictions of a record."""
+    return f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
 
 
 def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:

@@ -40,9 +40,7 @@ PredictionsOf = Callable[[Record], pd.DataFrame]
 CardOf = Callable[[Record], EncoderCard | None]
 
 
-def boards_text(
-    boards: Sequence[Board], form: str, sources: Sources, catalogue: Catalogue, progress: Progress
-) -> str:
+def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: Progress) -> str:
     """Return boards as "csv", "markdown" or "json".
 
     For JSON, what was not resampled before is resampled first.
@@ -54,7 +52,7 @@ def boards_text(
         return to_csv(boards)
     if form == "markdown":
         return "\n".join(to_markdown(board) for board in boards)
-    case_draws = CaseDraws(sources.stores, catalogue)
+    case_draws = CaseDraws(sources.stores, sources.catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -63,7 +61,7 @@ def boards_text(
         return draws
 
     compared = [(board, compare(board, draws_of)) for board in boards]
-    document = leaderboard_document(compared, catalogue, sources.predictions, sources.card)
+    document = leaderboard_document(compared, sources.catalogue, sources.predictions, sources.card)
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -134,8 +132,7 @@ def _board(
         ],
         "pairs": [
             {
-                **_values(pair, "first", "second", "mean", "p_signed_rank", "p_cases"),
-                **_values(pair, "p_holm", "better"),
+                **{name: value for name, value in asdict(pair).items() if name != "across"},
                 **_values(pair.across, "wins", "ties", "losses"),
             }
             for pair in comparison.pairs

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array, hash_json
+from madeleine_bench.leaderboard.case_draws import TOLERANCE
 from madeleine_bench.leaderboard.regression import (
-    TOLERANCE,
     RegressionFinding,
     Verdict,
     close,

@@ -21,20 +21,22 @@ class Sources:
 
     Attributes:
         folders: the results folders.
+        catalogue: the catalogue of the tasks.
         records: in the order of the folders and of their paths.
         stores: the results folder of each record, by record id.
-        paths: the file of each record, by record id.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        """Read the records.
+    def __init__(self, folders: Sequence[Path], catalogue: Catalogue) -> None:
+        """Read the records; each name and revision of an encoder stands for one content.
 
         Raises:
-            InputError: a folder is absent, or a record is broken or was altered.
+            InputError: a folder is absent, a record is broken or was altered, or one encoder's name
+                and revision stand for two contents; the message names two records.
         """
         self.folders = folders
+        self.catalogue = catalogue
         self.stores: dict[str, ResultStore] = {}
-        self.paths: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         self.records: list[Record] = []
         for folder in folders:
             if not folder.is_dir():
@@ -43,27 +45,17 @@ class Sources:
             for path, record in store.located():
                 if record.record_id not in self.stores:
                     self.stores[record.record_id] = store
-                    self.paths[record.record_id] = path
+                    paths[record.record_id] = path
                     self.records.append(record)
-
-    def check(self, catalogue: Catalogue) -> None:
-        """Check that each name and revision of an encoder stands for one content in all folders.
-
-        Raises:
-            InputError: one stands for two; the message names two records.
-        """
         require_one_content(
-            content_of(r, self.paths[r.record_id], self.stores[r.record_id].folder, catalogue)
+            content_of(r, paths[r.record_id], self.stores[r.record_id].folder, catalogue)
             for r in self.records
         )
 
-    def boards(
-        self, catalogue: Catalogue, protocols: Sequence[str | None], name: str | None = None
-    ) -> list[Board]:
+    def boards(self, protocols: Sequence[str | None], name: str | None = None) -> list[Board]:
         """Return the boards of each protocol (id or glob), real data first.
 
         Args:
-            catalogue: the catalogue of the tasks.
             protocols: None stands for each task's first protocol.
             name: return the boards of this name alone.
 
@@ -75,16 +67,16 @@ class Sources:
         for protocol in protocols:
             versions: list[str | None] = [None]
             if protocol:
-                versions = [each.name for each in catalogue.select_protocols([protocol])]
-            more = [b for v in versions for b in build_boards(self.records, catalogue, v)]
-            boards += more
+                versions = [each.name for each in self.catalogue.select_protocols([protocol])]
+            more = [b for v in versions for b in build_boards(self.records, self.catalogue, v)]
             if protocol and not more:
                 raise InputError(f"no records under {protocol} in {folders}")
+            boards += more
         if not boards:
             raise InputError(f"no records for this in {folders}; make some with mbench run")
-        names = [board.name for board in boards]
-        if name is not None and name not in names:
-            raise InputError(f"no board is called '{name}'{did_you_mean(name, names)}")
+        titles = [board.name for board in boards]
+        if name is not None and name not in titles:
+            raise InputError(f"no board is called '{name}'{did_you_mean(name, titles)}")
         return [board for board in boards if name in (None, board.name)]
 
     def predictions(self, record: Record) -> pd.DataFrame:

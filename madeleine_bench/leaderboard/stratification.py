@@ -232,8 +232,7 @@ def stratification_report(
     Raises:
         InputError: an argument is unknown, or predictions are gone or were altered.
     """
-    sources = Sources(folders)
-    sources.check(catalogue)
+    sources = Sources(folders, catalogue)
     name = catalogue.protocol(protocol).name if protocol else None
     numbers: list[dict[str, Any]] = []
     body: list[Table | str] = []

@@ -34,7 +34,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture
 def copy(results, tmp_path):
-    return Sources([shutil.copytree(results, tmp_path / "results")])
+    return Sources([shutil.copytree(results, tmp_path / "results")], CATALOGUE)
 
 
 def document_of(sources):
@@ -124,9 +124,11 @@ def test_the_card_of_a_submission_says_what_ours_would(copy):
 
 
 def test_a_folder_named_twice_counts_once_and_an_absent_one_is_named(results, tmp_path):
-    assert len(Sources([results, results]).records) == len(Sources([results]).records)
+    assert len(Sources([results, results], CATALOGUE).records) == len(
+        Sources([results], CATALOGUE).records
+    )
     with pytest.raises(InputError, match="nowhere"):
-        Sources([tmp_path / "nowhere"])
+        Sources([tmp_path / "nowhere"], CATALOGUE)
 
 
 @pytest.mark.parametrize("label", ["a", "A@1", "../x", ".hid", "x/y", "<b>", "..", "é", "x" * 300])

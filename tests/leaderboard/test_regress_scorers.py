@@ -8,7 +8,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard import regression_golden as golden_values
-from madeleine_bench.leaderboard.regression import TOLERANCE
+from madeleine_bench.leaderboard.case_draws import TOLERANCE
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     golden_case,

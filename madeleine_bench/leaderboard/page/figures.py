@@ -152,8 +152,9 @@ def mean_axis(board: dict[str, Any]) -> Axis:
     return Axis(*reach(values or [0.0, 1.0]), 8, _STRIP[0] - 8)
 
 
-def strip_axis(axis: Axis, phantom: bool) -> Markup:
+def strip_axis(board: dict[str, Any]) -> Markup:
     """Return the axis that heads the column of interval strips."""
+    axis, phantom = mean_axis(board), board["phantom"]
     parts = [words_at(axis(t), 12, f"{t:.1f}") for t in axis.ticks(4)]
     parts += [line(axis(t), 15, axis(t), _STRIP[1], "axis") for t in axis.ticks(4)]
     label = f"Axis from {number(axis.low, 2)} to {number(axis.high, 2)}"

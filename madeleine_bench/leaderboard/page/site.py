@@ -1,9 +1,8 @@
 """The whole site from one document: an index that holds everything, and a page for each thing."""
 
 import json
-from collections.abc import Callable, Iterator
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from madeleine_bench.leaderboard.page.text import checked_slug
 
 Json = dict[str, Any]
 _UP = "../../../"
-_COSTS = (("parameters", "number of parameters"), ("seconds_per_slide", "seconds per slide"))
 
 
 def write_site(document: Json, folder: Path) -> list[Path]:
@@ -57,33 +55,6 @@ def check_site_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
         )
-
-
-def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:
-    """Serve a site on 127.0.0.1 until interrupted; `ready` is told the address.
-
-    Port 0 takes any that is free.
-
-    Raises:
-        InputError: the folder holds no pages, or the port cannot be had.
-    """
-    if not (folder / "index.html").is_file():
-        raise InputError(f"{folder} holds no index.html; build the pages there first")
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port: give 1 to 65535, or 0 for any that is free")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError as error:
-        raise InputError(
-            f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any"
-        ) from error
-    with server:
-        try:
-            ready(f"http://127.0.0.1:{server.server_port}/")
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
 
 
 def page_files(document: Json) -> dict[str, str]:
@@ -129,26 +100,8 @@ def _board_view(board: Json, index: int) -> Json:
         "board": board,
         "columns": tables.columns_of(board),
         "groups": tables.row_groups(board, f"encoders/{where}"),
-        "axis": figures.strip_axis(figures.mean_axis(board), board["phantom"]),
-        "ranks": figures.critical_difference(board),
-        "costs": [(key, title, figures.cost_scatter(board, key, title)) for key, title in _COSTS],
         "matrix": tables.win_matrix(board),
-        "curves": _curves(board),
     }
-
-
-def _curves(board: Json) -> dict[str, list[Json]]:
-    """Return by task the survival figures of each encoder that has them."""
-    return {
-        task["id"]: [
-            {"label": e["label"], "index": index, "summary": figures.curves_summary(curves),
-             "drawing": figures.kaplan_meier(curves, e["label"], board["phantom"]),
-             "calibration": figures.calibration_plot(curves, e["label"], board["phantom"]),
-             "calibration_summary": figures.calibration_summary(curves)}
-            for index, e in enumerate(board["encoders"]) if (curves := by_label.get(e["label"]))
-        ]
-        for task in board["tasks"] if (by_label := board["survival"].get(task["id"]))
-    }  # fmt: skip
 
 
 def _index(content: Json, views: list[Json]) -> str:
@@ -158,7 +111,7 @@ def _index(content: Json, views: list[Json]) -> str:
             | {key: view[key] for key in ("id", "key", "where", "columns")}
             for view in views
         ],
-        "wording": {"marks": text.MARKS, "verified": text.VERIFIED, "names": text.NAMES},
+        "wording": text.NAMES,
     }
     phantoms = [board["phantom"] for board in content["boards"]]
     title = "Slide encoders, ranked with their uncertainty"
@@ -215,9 +168,9 @@ def _environment() -> Environment:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = (
-        text.number, text.signed, text.interval, text.score_interval, text.whole_range, text.metric,
-        text.count, text.short_count, text.seconds, text.mark, text.verified, text.tally,
-        text.words, text.plural, text.linked, text.pretty, tables.shade, tables.warnings,
+        text.number, text.signed, text.interval, text.score_interval, text.count, text.short_count,
+        text.seconds, text.tally, text.words, text.linked, text.pretty, tables.warnings,
     )  # fmt: skip
+    environment.globals["figures"] = figures
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
     return environment

@@ -69,12 +69,6 @@ def _group_of(encoder: Json) -> str:
     return "reported" if encoder["verification"] == "V0" else "incomplete"
 
 
-def shade(cell: Json) -> str:
-    """Return the class of a cell's shade: one of ten steps from chance to perfect, or below."""
-    corrected = cell["corrected"]
-    return "below" if corrected < 0 else f"q{min(9, int(corrected * 10))}"
-
-
 def warnings(cell: Json) -> list[str]:
     """Return what a reader must know before trusting a score, the empty list when nothing."""
     # A case whose label nobody has is the cohort's, not this encoder's; its page counts it still.
