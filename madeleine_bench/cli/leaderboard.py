@@ -30,7 +30,7 @@ def show(
         ),
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,
@@ -39,8 +39,9 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board
+    from madeleine_bench.cli.console import LiveProgress, print_board
     from madeleine_bench.errors import InputError
+    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
@@ -49,24 +50,12 @@ def show(
     boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json, markdown or svg")
+            raise InputError("--out wants --format csv, json or markdown")
         for each in boards:
             print_board(each)
         return
-    if format == "svg":
-        if len(boards) != 1:
-            names = " | ".join(each.name for each in boards)
-            raise InputError(f"one board a picture: --board {names}")
-        text = board_svg(boards[0])
-    else:
-        with LiveProgress() as progress:
-            text = boards_text(boards, format, sources, progress)
-    _write(text, out)
-
-
-def _write(text: str, out: Path | None) -> None:
-    from madeleine_bench.files import write_text
-
+    with LiveProgress() as progress:
+        text = boards_text(boards, format, sources, progress)
     if out is None:
         typer.echo(text, nl=False)
     else:

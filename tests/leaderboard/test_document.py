@@ -40,12 +40,7 @@ def copy(results, tmp_path):
 def document_of(sources):
     boards = build_boards(sources.records, CATALOGUE)
     draws = CaseDraws(sources.stores, CATALOGUE)
-    return leaderboard_document(
-        [(board, compare(board, draws.of)) for board in boards],
-        CATALOGUE,
-        sources.predictions,
-        sources.card,
-    )
+    return leaderboard_document([(board, compare(board, draws.of)) for board in boards], sources)
 
 
 def test_draws_are_kept_and_made_again_where_the_cache_is_broken(copy):

@@ -100,7 +100,6 @@ def _board_view(board: Json, index: int) -> Json:
         "board": board,
         "columns": tables.columns_of(board),
         "groups": tables.row_groups(board, f"encoders/{where}"),
-        "matrix": tables.win_matrix(board),
     }
 
 

@@ -26,7 +26,6 @@ _GROUPS = {
     "reported": ("Reported only (V0)", "numbers as submitted, not recomputed"),
     "control": ("Controls", "they show what no encoder, or a perfect one, scores; never ranked"),
 }
-_ARROWS = {"better": "\u25b2", "worse": "\u25bc", "": ""}
 
 
 def columns_of(board: Json) -> list[Json]:
@@ -81,22 +80,6 @@ def warnings(cell: Json) -> list[str]:
         f"{absent} missing": absent > 0,
     }
     return [line for line, applies in lines.items() if applies]
-
-
-def win_matrix(board: Json) -> list[tuple[str, list[Json | None]]]:
-    """Return a row for each ranked encoder: its pair with every other, seen from its own side."""
-    labels = [e["label"] for e in board["encoders"] if e["rank"] is not None]
-    sides: dict[tuple[str, str], Json] = {}
-    for pair in board["pairs"]:
-        first, second = pair["first"], pair["second"]
-        turned = {"mean": -pair["mean"], "wins": pair["losses"], "losses": pair["wins"]}
-        for key, side, mark in (
-            ((first, second), {}, "better"),
-            ((second, first), turned, "worse"),
-        ):
-            mark = mark if pair["better"] else ""
-            sides[key] = {**pair, **side, "marked": mark, "arrow": _ARROWS[mark]}
-    return [(row, [sides.get((row, other)) for other in labels]) for row in labels]
 
 
 def published_table(rows: list[Json]) -> Json:
