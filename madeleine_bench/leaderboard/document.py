@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
-from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import (
     BASELINE,
     Comparison,
@@ -21,7 +20,7 @@ from madeleine_bench.leaderboard.comparison import (
     controls_ahead,
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
-from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.leaderboard.sources import CaseDraws, Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder

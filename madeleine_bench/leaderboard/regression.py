@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import newest_records
-from madeleine_bench.leaderboard.case_draws import TOLERANCE, changed_score, stored_units
+from madeleine_bench.leaderboard.sources import TOLERANCE, changed_score, stored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit

@@ -8,11 +8,10 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import slug_of
-from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.leaderboard.sources import RESAMPLES, CaseDraws, Sources
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text

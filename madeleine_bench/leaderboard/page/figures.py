@@ -161,11 +161,13 @@ def strip_axis(board: dict[str, Any]) -> Markup:
     return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
 
 
-def interval_strip(
-    encoder: dict[str, Any], axis: Axis, baseline: float | None, phantom: bool
-) -> Markup:
+def interval_strip(encoder: dict[str, Any], board: dict[str, Any]) -> Markup | None:
     """Return a row's intervals: thin with other cohorts, thick within these; a stroke: mean."""
-    mean, height = encoder["mean"], _STRIP[1]
+    axis, mean, height = mean_axis(board), encoder["mean"], _STRIP[1]
+    if mean is None:
+        return None
+    means = {other["label"]: other["mean"] for other in board["encoders"]}
+    baseline = means.get(encoder["baseline"])
     parts = []
     if axis.low <= 0.0 <= axis.high:
         parts.append(line(axis(0.0), 1, axis(0.0), height - 1, "zero"))
@@ -182,10 +184,12 @@ def interval_strip(
         path = f"M{axis(mean):.1f} 4l{turn} 5l{-turn} 5Z"
         parts.append(element("path", d=path, class_="arrow"))
     label = f"Mean {number(mean)}, 95% interval {interval(encoder['mean_ci95'])}"
-    return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
+    return figure_svg(*_STRIP, label, board["phantom"], *parts, strip=True)
 
 
-def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom: bool) -> Markup:
+def task_forest(
+    rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str, phantom: bool
+) -> Markup:
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
     width, step = 720, 22
     bottom = 16 + step * len(rows)
@@ -194,11 +198,11 @@ def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom
     chance = across(rows[0][1]["chance"])
     parts = bottom_axis(across, bottom, across.ticks(), "{:.2f}".format, metric, bottom - 6)
     parts.append(line(chance, 6, chance, bottom, "baseline"))
-    for place, (label, cell) in enumerate(rows):
+    for place, (encoder, cell) in enumerate(rows):
         y, value = 18 + step * place, cell["value"]
         low, high = cell["ci95"] or (value, value)  # without one, the dot alone
         parts += [
-            words_at(across.start - 10, y + 4, cut(label, 28), "name", "end"),
+            words_at(across.start - 10, y + 4, cut(encoder["label"], 28), "name", "end"),
             line(across(low), y, across(high), y, "thick"),
             dot(across(value), y),
             words_at(width - 4, y + 4, number(value), "value", "end"),
