@@ -43,7 +43,7 @@ def new(
 
     Example: mbench submit new my-encoder
     """
-    from madeleine_bench.submissions.scaffold import new_encoder
+    from madeleine_bench.submissions.pack import new_encoder
 
     card = new_encoder(name, folder)
     typer.echo(f"wrote {card.parent}\ntry: mbench encoders check {card}")
