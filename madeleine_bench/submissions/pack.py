@@ -5,7 +5,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from madeleine_bench import __version__
@@ -31,6 +31,7 @@ from madeleine_bench.submissions.bundle import (
     MANIFEST,
     check_files_of_card,
     embeddings_member,
+    files_of_card,
     read_bundle,
     record_member,
 )
@@ -200,14 +201,9 @@ def _code(entry: EncoderEntry) -> dict[str, bytes]:
     """Return the implementation, where it is a file beside the card, and the weights."""
     check_files_of_card(entry.card, str(entry.path))
     check_weights(entry)
-    members = {}
-    module = entry.card.implementation.rsplit(":", 1)[0]
-    if module.endswith(".py"):
-        source = code_file(entry.path, entry.card.implementation)
-        members[f"code/{module}"] = source.read_bytes()
-    if entry.card.weights is not None and entry.weights_path is not None:
-        members[f"weights/{entry.card.weights.path}"] = entry.weights_path.read_bytes()
-    return members
+    code_file(entry.path, entry.card.implementation)
+    folder = entry.path.parent
+    return {name: (folder / PurePath(name).name).read_bytes() for name in files_of_card(entry.card)}
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -58,26 +58,21 @@ class Steps:
     """Progress that is passed on, and remembers the step at hand."""
 
     def __init__(self, drawn: Progress) -> None:
-        self._drawn = drawn
-        self._name, self._total, self._done, self._last = "read", 0, 0, ""
-        self.note, self.say = drawn.note, drawn.say
-
-    @property
-    def where(self) -> str:
-        """The step at hand, with how far it has come."""
-        if not self._total:
-            return f"step '{self._name}'"
-        last = f", {plain(self._last, 80)} the last" if self._last else ""
-        return f"step '{self._name}' ({self._done} of {self._total} jobs done{last})"
+        self._drawn, self.note, self.say = drawn, drawn.note, drawn.say
+        self.where = "step 'read'"
 
     def phase(self, name: str, total: int) -> None:
         """Begin a step of `total` jobs."""
-        self._name, self._total, self._done, self._last = name, total, 0, ""
+        self._step = name, total, 0
+        self.where = f"step '{name}' (0 of {total} jobs done)"
         self._drawn.phase(name, total)
 
     def advance(self, note: str) -> None:
         """Say that one job of the step has ended."""
-        self._done, self._last = self._done + 1, note
+        name, total, before = self._step
+        self._step = name, total, before + 1
+        last = f"{before + 1} of {total} jobs done, {plain(note, 80)} the last"
+        self.where = f"step '{name}' ({last})"
         self._drawn.advance(note)
 
 
@@ -140,15 +135,10 @@ def add_submission(
             revision, or is not writable.
         CheckFailed: a claim is false, or time ran out; nothing is written then.
     """
-    if reported and request.level in ("V2", "V3"):
+    if request.level in (("V2", "V3") if reported else ("V0",)):
         raise InputError(
-            f"--reported keeps the claimed scores as V0, and --level {request.level} verifies "
-            "them; leave one of them out"
-        )
-    if not reported and request.level == "V0":
-        raise InputError(
-            "at V0 the scores are the submitter's word, which no board ranks; add --reported to "
-            "keep them as such, or leave out --level to recompute them"
+            f"--level {request.level}: with --reported the claimed scores are kept as V0, which no "
+            "board ranks; without, they are recomputed for V1 or more: leave one of them out"
         )
     request = replace(request, level="V0" if reported else request.level)
     with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
@@ -192,7 +182,7 @@ def why_taken(bundle: Bundle, records: Iterable[Record], results: Path) -> str:
             differences += differing_facts(record.encoder, card)
             submitted = bundle.embeddings.get(record.task.cohort)
             same = submitted is None or submitted.hash == record.inputs.embeddings
-            if record.board == bundle.board and not same:
+            if record.board == bundle.manifest.board and not same:
                 differences.append(f"embeddings of {record.task.cohort}")
     for path in sorted(results.glob(f"cards/*/{card.name}@{card.revision}.yaml")):
         if parse_spec(EncoderCard, read_yaml(path), path) != card:
@@ -238,9 +228,9 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
         store.write_record({**content, "verification": level})
         written += 1
     for cohort, submitted in bundle.embeddings.items() if done.records else ():
-        place = embeddings.path(bundle.board, card.name, cohort, submitted.hash)
+        place = embeddings.path(bundle.manifest.board, card.name, cohort, submitted.hash)
         embeddings.write(place, submitted.ids, submitted.matrix)
-    kept_card = results / "cards" / bundle.board / f"{card.name}@{card.revision}.yaml"
+    kept_card = results / "cards" / bundle.manifest.board / f"{card.name}@{card.revision}.yaml"
     write_text(kept_card, card_text(card))
     return written, len(records) - written
 
@@ -288,7 +278,7 @@ def review(done: Verification) -> Report:
     card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
     there = list(ResultStore(results).records())
     standings = beside_known(bundle, records.values(), there, catalogue)
-    like = likenesses(bundle.board, card.name, bundle.embeddings, results)
+    like = likenesses(bundle.manifest.board, card.name, bundle.embeddings, results)
     cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
     hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
     data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
@@ -305,7 +295,7 @@ def review(done: Verification) -> Report:
         hits.append(Suspicion("taken name", card.name, reason))
     oracle = any(other.name == "oracle" for _, others in standings for other in others)
     notes = list(done.notes)
-    if bundle.board.startswith("phantom") and not oracle:
+    if bundle.manifest.board.startswith("phantom") and not oracle:
         notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
     scores = [row for column, others in standings for row in _scores(column, others)]
@@ -313,7 +303,7 @@ def review(done: Verification) -> Report:
         "schema_version": 1,
         "sha256": bundle.sha256,
         "encoder": {"name": card.name, "revision": card.revision},
-        "board": bundle.board,
+        "board": bundle.manifest.board,
         "asked": done.request.level,
         "reached": done.reached,
         "verified": done.problem() is None,
@@ -327,7 +317,7 @@ def review(done: Verification) -> Report:
         "likeness": [asdict(each) for each in like],
     }
     made = "recomputed here" if done.records else "claimed, not recomputed"
-    title = plain(f"{card.name} {card.revision} on board {bundle.board}, scores {made}")
+    title = plain(f"{card.name} {card.revision} on board {bundle.manifest.board}, scores {made}")
     header = ["task", "protocol", "metric", "value"]
     rows = [[plain(_cell(row[key])) for key in header] for row in scores]
     lines = [plain(note, 400) for note in done.notes]
@@ -364,7 +354,7 @@ def beside_known(
         same = cells.get((record.task.id, record.protocol))
         return (
             same is not None
-            and record.board == bundle.board
+            and record.board == bundle.manifest.board
             and record.task.task_hash == same.task.task_hash
             and (record.encoder.name, record.encoder.revision) != name
             and record.verification != "V0"
@@ -382,7 +372,7 @@ def beside_known(
     standings = []
     for protocol in [None] if primary else sorted(named):
         for board in build_boards(compared, catalogue, protocol):
-            if board.name == bundle.board:
+            if board.name == bundle.manifest.board:
                 mine = [c for c in board.columns if (c.name, c.revision) == name]
                 others = [c for c in board.columns if c not in mine]
                 standings += [(column, others) for column in mine]

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu, rankdata
+from scipy.spatial.distance import cdist
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import balanced_accuracy_score
 
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
@@ -320,24 +323,16 @@ def nearest_mean_accuracy(matrix: Floats, labels: NDArray[np.str_]) -> float:
     scaled = matrix - matrix.mean(axis=0)
     deviation = scaled.std(axis=0)
     scaled = scaled[:, deviation > 0] / deviation[deviation > 0]
-    names, classes = np.unique(labels, return_inverse=True)
-    distance = np.empty((len(scaled), len(names)))
-    for number in range(len(names)):
-        members = classes == number
-        count = int(members.sum())
-        gap = ((scaled - scaled[members].mean(axis=0)) ** 2).sum(axis=1)
-        # Without row i the mean moves away from it by count / (count - 1).
-        left_out = (count / (count - 1)) ** 2 if count > 1 else np.inf
-        distance[:, number] = np.where(members, gap * left_out, gap)
-    right = np.argmin(distance, axis=1) == classes
-    return float(np.mean([right[classes == number].mean() for number in range(len(names))]))
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    members = classes[:, None] == np.arange(len(counts))
+    distance = cdist(scaled, (members.T @ scaled) / counts[:, None])
+    # Without row i the mean moves away from it by count / (count - 1).
+    distance[members] *= (counts / np.maximum(counts - 1, 1e-9))[classes]
+    return float(balanced_accuracy_score(classes, distance.argmin(axis=1)))
 
 
 def time_correlation(matrix: Floats, time_days: Floats) -> tuple[int, float]:
     """Return the column that orders times best, and its absolute rank correlation with them."""
-    ranks, times = rankdata(matrix, axis=0), rankdata(time_days)
-    ranks, times = ranks - ranks.mean(axis=0), times - times.mean()
-    size = np.sqrt((ranks**2).sum(axis=0) * (times**2).sum())
-    value = np.abs(np.divide(times @ ranks, size, out=np.zeros(len(size)), where=size > 0))
-    column = int(np.argmax(value))
-    return column, float(value[column])
+    ranks, times = pd.DataFrame(matrix).rank(), pd.Series(time_days).rank()
+    value = ranks.corrwith(times).abs().fillna(0.0)
+    return int(value.argmax()), float(value.max())
