@@ -16,7 +16,7 @@ from madeleine_bench.slides.patch_encoders.torch_encoder import (
     fit_state,
     read_state,
 )
-from madeleine_bench.specs.card import PatchEncoderCard, PatchWeights
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 
 _REFUSED = {"GatedRepoError", "RepositoryNotFoundError", "LocalTokenNotFoundError"}
@@ -34,22 +34,18 @@ def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
     Raises:
         InputError: it is not installed, or it is and cannot be imported.
     """
-    pip = " ".join(f"'{requirement}'" for requirement in card.requires)
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise InputError(
-                f"{card.name}: {name} is installed, but not what it needs itself: {error}"
-            ) from error
-        raise InputError(
-            f"{card.name}: the package {error.name} is not installed; pip install {pip}"
-        ) from error
     except Exception as error:  # a package built for another torch raises almost anything
-        raise InputError(
-            f"{card.name}: {name} is installed but cannot be imported "
-            f"({type(error).__name__}: {error}); its version must fit that of torch"
-        ) from error
+        top = name.partition(".")[0]
+        problem = (
+            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). What "
+            "it needs itself must be installed, in a version that must fit that of torch"
+        )
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            problem = f"the package {top} is not installed"
+        pip = " ".join(f"'{requirement}'" for requirement in card.requires)
+        raise InputError(f"{card.name}: {problem}; pip install {pip}") from error
 
 
 def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
@@ -58,36 +54,27 @@ def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
     Raises:
         InputError: the card names no hub, or the hub did not give weights that fit the model.
     """
-    if card.weights is None or card.weights.hub is None:
+    weights = card.weights
+    if weights is None or weights.hub is None:
         raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
     try:
-        return create(card.weights.hub)
+        return create(weights.hub)
     except Exception as error:  # the hub, the network and the package each raise their own
-        raise InputError(f"{card.name}: {_advice(card, card.weights, error)}") from error
-
-
-def _advice(card: PatchEncoderCard, weights: PatchWeights, error: Exception) -> str:
-    """Return why there are no weights that fit the model, and what to do."""
-    hub, gated = weights.hub, weights.gated
-    offline = (
-        f"or download them at {weights.url} and give the file: mbench features extract "
-        f"--patch-encoder {card.name} --weights FILE ..."
-    )
-    reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-    match failure_kind(error):
-        case "refused":
-            gate = "are gated and were refused" if gated else "were refused"
-            todo = f"ask for access at {weights.url}, then log in (hf auth login)"
-            return f"the weights {hub} {gate}; {todo}, {offline}\n{reason}"
-        case "network":
-            gate = " (gated: ask for access first)" if gated else ""
-            return f"no network to fetch the weights {hub}{gate}; connect, {offline}\n{reason}"
-        case "absent":
-            return f"{hub} does not hold the file that was looked for; {offline}\n{reason}"
-    return (
-        f"the model could not be made from {hub}: {reason}; the versions of "
-        f"{', '.join(card.requires)} may not fit, {offline}"
-    )
+        gate = "are gated and were" if weights.gated else "were"
+        problem = {
+            "refused": f"the weights {weights.hub} {gate} refused; ask for access at {weights.url} "
+            "and log in (hf auth login)",
+            "network": f"no network to fetch the weights {weights.hub}; connect",
+            "absent": f"{weights.hub} does not hold the file that was looked for",
+            "other": f"the model could not be made from {weights.hub}; the versions of "
+            f"{', '.join(card.requires)} may not fit",
+        }[failure_kind(error)]
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise InputError(
+            f"{card.name}: {problem}, or download the weights at {weights.url} and give the file: "
+            f"mbench features extract --patch-encoder {card.name} --weights FILE ...\n"
+            f"{type(error).__name__}: {reason}"
+        ) from error
 
 
 def failure_kind(error: BaseException) -> str:
@@ -179,13 +166,11 @@ def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, An
     A table, as a card must not be able to name any code it likes.
     """
     named = dict(arguments)
-    for key, layers in (
-        ("mlp_layer", {"SwiGLUPacked": lambda: timm.layers.SwiGLUPacked}),
-        ("act_layer", {"SiLU": lambda: nn.SiLU, "GELU": lambda: nn.GELU}),
-    ):
+    layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU}
+    for key in ("mlp_layer", "act_layer"):
+        if key in named and named[key] not in layers:
+            hint = did_you_mean(str(named[key]), list(layers))
+            raise InputError(f"there is no {key} '{named[key]}'{hint}")
         if key in named:
-            if named[key] not in layers:
-                hint = did_you_mean(str(named[key]), list(layers))
-                raise InputError(f"there is no {key} '{named[key]}'{hint}")
-            named[key] = layers[named[key]]()
+            named[key] = layers[named[key]]
     return named
