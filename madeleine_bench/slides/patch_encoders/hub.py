@@ -1,11 +1,12 @@
 """Patch encoders that timm builds: UNI, Virchow, H-optimus, ResNet-50, and any like them."""
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,13 @@ from madeleine_bench.slides.patch_encoders.torch_encoder import (
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 
-_REFUSED = {"GatedRepoError", "RepositoryNotFoundError", "LocalTokenNotFoundError"}
-_NO_NETWORK = {
-    "LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError",
-    "ConnectTimeout", "ReadTimeout", "Timeout", "TimeoutException", "TimeoutError", "gaierror",
-    "NetworkError",
-}  # fmt: skip
-_ABSENT = {"EntryNotFoundError", "RemoteEntryNotFoundError", "RevisionNotFoundError"}
+# Errors of a download by what stands behind them: names of classes, and statuses of HTTP. Names,
+# as the hub's client is no dependency, and its HTTP library has changed between versions.
+_FAILURES: tuple[tuple[str, str, set[int]], ...] = (
+    ("refused", r"GatedRepo|RepositoryNotFound|LocalTokenNotFound", {401, 403}),
+    ("network", r"LocalEntryNotFound|Offline|Connect|Timeout|gaierror|NetworkError", set()),
+    ("absent", r"EntryNotFound|RevisionNotFound", {404}),
+)
 
 
 def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
@@ -80,31 +81,22 @@ def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
 def failure_kind(error: BaseException) -> str:
     """Return "refused", "network", "absent" or "other": what stands behind an error of a download.
 
-    Names are compared, not classes: the hub's client is no dependency, its HTTP library has
-    changed between versions, and timm wraps what it catches.
+    Causes count as well, as timm wraps what it catches.
     """
     chain: list[BaseException] = []
     step: BaseException | None = error
     while step is not None and step not in chain:
         chain.append(step)
         step = step.__cause__ or step.__context__
-    names = {base.__name__ for one in chain for base in type(one).__mro__}
+    names = " ".join(base.__name__ for one in chain for base in type(one).__mro__)
     codes = {getattr(getattr(one, "response", None), "status_code", None) for one in chain}
-    if names & _REFUSED or codes & {401, 403}:
-        return "refused"
-    if names & _NO_NETWORK:
-        return "network"
-    return "absent" if names & _ABSENT or 404 in codes else "other"
+    for kind, pattern, statuses in _FAILURES:
+        if re.search(pattern, names) or codes & statuses:
+            return kind
+    return "other"
 
 
 Pooling = Literal["token", "token-and-mean", "map"]
-_POOLINGS: dict[str, Callable[[Any, int], Tensor]] = {
-    "token": lambda output, prefix: output,
-    "token-and-mean": lambda output, prefix: torch.cat(
-        [output[:, 0], output[:, prefix:].mean(1)], dim=-1
-    ),
-    "map": lambda output, prefix: output[0].mean((2, 3)),
-}
 
 
 class TimmEncoder(TorchPatchEncoder):
@@ -155,9 +147,15 @@ def pool(output: Any, pooling: Pooling, prefix_tokens: int) -> Tensor:
     Raises:
         InputError: there is no such pooling.
     """
-    if pooling not in _POOLINGS:
-        raise InputError(f"there is no pooling '{pooling}'{did_you_mean(pooling, list(_POOLINGS))}")
-    return _POOLINGS[pooling](output, prefix_tokens)
+    match pooling:
+        case "token":
+            return output  # type: ignore[no-any-return]
+        case "token-and-mean":
+            return torch.cat([output[:, 0], output[:, prefix_tokens:].mean(1)], dim=-1)
+        case "map":
+            return output[0].mean((2, 3))  # type: ignore[no-any-return]
+    hint = did_you_mean(pooling, list(get_args(Pooling)))
+    raise InputError(f"there is no pooling '{pooling}'{hint}")
 
 
 def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, Any]:
