@@ -42,8 +42,9 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.files import write_text
-from madeleine_bench.protocols.evaluation import class_index, evaluate
+from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.logistic import fit_and_predict
+from madeleine_bench.protocols.scorers import class_index
 from madeleine_bench.protocols.scoring import folds_of, score, task_scorer
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for

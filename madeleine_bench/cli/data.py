@@ -101,27 +101,15 @@ def pack(
     """
     from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
-    from madeleine_bench.errors import InputError
 
     data = _data_of(cohort, workspace)
     path = out or packing.packed_folder(data, workspace.results, dtype)
     with LiveProgress() as progress:
         if verify:
-            store = packing.verify_store(data, path, progress)
+            text = packing.verify_store(data, path, progress)
         else:
-            size = round(shard_gb * 1e9)
-            store = packing.pack_cohort(data, path, progress, dtype=dtype, part_bytes=size)
-    if verify:
-        typer.echo(
-            f"{packing.describe(store)}; every slide is what was packed, and what the cohort is now"
-        )
-    elif store.dtype != dtype:
-        raise InputError(
-            f"{path} is {store.dtype} and holds the numbers of cohort {cohort} as they are; choose "
-            f"another folder with --out for {dtype}"
-        )
-    else:
-        typer.echo(f'{packing.describe(store)}\nin mbench.toml: features = "{path.absolute()}"')
+            text = packing.pack_into(data, path, progress, dtype, round(shard_gb * 1e9))
+    typer.echo(text)
 
 
 @app.command()

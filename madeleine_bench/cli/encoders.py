@@ -1,8 +1,7 @@
 """`mbench encoders`: which there are, and whether one keeps the contract."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,12 +13,6 @@ Encoder = Annotated[
 _VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
-
-
-class Published(StrEnum):
-    """Models whose published weights can be imported."""
-
-    MADELEINE = "madeleine-official"
 
 
 @app.command("list")
@@ -87,10 +80,10 @@ def check(encoder: Encoder) -> None:
 
 @app.command("import")
 def import_weights(
-    model: Annotated[Published, typer.Argument(help="Whose weights.")],
+    model: Annotated[Literal["madeleine-official"], typer.Argument(help="Whose weights.")],
     weights: Annotated[Path, typer.Option(help="model.pt, as published.")],
     config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
-    name: Annotated[str, typer.Option(help="What to call the encoder.")] = Published.MADELEINE,
+    name: Annotated[str, typer.Option(help="What to call the encoder.")] = "madeleine-official",
     out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
     cohort: Annotated[
         str, typer.Option(help="Cohort it was trained on.", autocompletion=cohort_names)
@@ -103,8 +96,5 @@ def import_weights(
     """
     from madeleine_bench.encoders.official import import_official
 
-    done = import_official(weights, config, out, name=name, cohort=cohort, force=force)
-    typer.echo(f"wrote {done.weights} and {done.card}")
-    if done.passed_over:
-        typer.echo(f"keys of {config} that say nothing of the model: {', '.join(done.passed_over)}")
-    typer.echo(f"try: mbench encoders check {done.card}")
+    card = import_official(weights, config, out, name=name, cohort=cohort, force=force)
+    typer.echo(f"wrote {card}, and its weights beside it; try: mbench encoders check {card}")

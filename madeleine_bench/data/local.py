@@ -93,12 +93,6 @@ class LocalCohort:
         self.extra = {name: path for name, path in files.items() if name not in used}
         if not self.files:
             raise InputError(_nothing_matches(self.slides, files, self.folder, entry.labels))
-        self._rows = {
-            slide_id: (case_id, stain, site)
-            for slide_id, case_id, stain, site in self.slides[
-                ["slide_id", "case_id", "stain", "site"]
-            ].itertuples(index=False)
-        }
         phantom = self._phantom()
         self.source, self.variant = ("local", "") if phantom is None else ("phantom", phantom)
 
@@ -110,12 +104,7 @@ class LocalCohort:
             InputError: a file is damaged, or two files differ in width or patch encoder.
         """
         empty = {slide_id for slide_id, facts in self.facts.items() if facts.patches == 0}
-        return frozenset(set(self._rows) - set(self.files) | empty)
-
-    @cached_property
-    def width(self) -> int | None:
-        """The number of dimensions of the patch features; None when every bag is empty."""
-        return next((facts.width for facts in self.facts.values() if facts.patches), None)
+        return frozenset(set(self.slides["slide_id"]) - set(self.files) | empty)
 
     def read_bag(self, slide_id: str) -> Bag:
         """Return the bag of one slide.
@@ -126,15 +115,14 @@ class LocalCohort:
             InputError: the slide has no file or the file is broken; the message names it.
         """
         file = self.read_file(slide_id)
-        facts = file.facts
-        case_id, stain, site = self._rows[slide_id]
+        facts, row = file.facts, rows_of(self.slides, [slide_id]).iloc[0]
         return Bag(
             slide_id=slide_id,
-            case_id=case_id,
+            case_id=row["case_id"],
             features=file.features,
-            stain=stain,
+            stain=row["stain"],
             coords=file.coords if file.coords_unit == "px0" else None,
-            site=site or None,
+            site=row["site"] or None,
             patch_encoder=self.entry.patch_encoder or facts.patch_encoder,
             organ=self.organ,
             magnification=facts.magnification,
@@ -163,10 +151,9 @@ class LocalCohort:
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
         some = copy.copy(self)
-        for name in ("no_bag", "width", "facts"):  # of all slides
+        for name in ("no_bag", "facts"):  # of all slides
             some.__dict__.pop(name, None)
         some.slides = rows_of(self.slides, slide_ids)
-        some._rows = {slide_id: self._rows[slide_id] for slide_id in slide_ids}
         some.names = {one: self.names[one] for one in slide_ids if one in self.names}
         some.files = {one: self.files[one] for one in some.names}
         some.extra = {}
@@ -219,7 +206,11 @@ class LocalCohort:
             if now.patches == 0:
                 continue
             first = first or (path, now)
-            _check_same(*first, path, now)
+            if differs := _difference(*first, path, now):
+                raise InputError(
+                    f"{differs}. One cohort has one patch encoder (mbench data verify lists every "
+                    "file)"
+                )
         return facts
 
     def _check_origin(self, path: Path, facts: BagFacts) -> None:
@@ -377,16 +368,12 @@ def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     return names
 
 
-def _check_same(first: Path, then: BagFacts, path: Path, now: BagFacts) -> None:
-    differs = ""
+def _difference(first: Path, then: BagFacts, path: Path, now: BagFacts) -> str:
     if now.width != then.width:
-        differs = f"{path} has patches of {now.width} dimensions, {first} of {then.width}"
-    elif now.patch_encoder != then.patch_encoder:
-        differs = f"{path} was made by '{now.patch_encoder}', {first} by '{then.patch_encoder}'"
-    if differs:
-        raise InputError(
-            f"{differs}. One cohort has one patch encoder (mbench data verify lists every file)"
-        )
+        return f"{path} has patches of {now.width} dimensions, {first} of {then.width}"
+    if now.patch_encoder != then.patch_encoder:
+        return f"{path} was made by '{now.patch_encoder}', {first} by '{then.patch_encoder}'"
+    return ""
 
 
 def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None:

@@ -97,8 +97,22 @@ def pack_cohort(
     slide_ids = [slide for slide in data.slides["slide_id"] if slide not in no_bag]
     if not slide_ids:
         raise InputError(f"no slide of cohort {data.cohort_id} has a bag; there is nothing to pack")
+    dtype = before.dtype if before else dtype or "float16"
+    store = FeatureStore(
+        path=path,
+        cohort_id=data.cohort_id,
+        source=data.source,
+        variant=data.variant,
+        content=before.content if before else content_hash(data, dtype),
+        missing=tuple(sorted(set(data.slides["slide_id"]) & no_bag)),
+        patch_encoder=None,
+        dim=0,
+        dtype=dtype,
+        parts=[],
+        slides=[],
+    )
     with sole_writer(path):
-        packing = _Packing(data, path, progress, dtype or "float16", before)
+        packing = _Packing(data, store, progress)
         progress.phase(f"pack {data.cohort_id}", len(slide_ids))
         while todo := slide_ids[len(packing.store) :]:
             if not packing.keep(todo):
@@ -115,29 +129,10 @@ class _Packing:
         store: the files that are whole, and their slides.
     """
 
-    def __init__(
-        self,
-        data: CohortData,
-        path: Path,
-        progress: Progress,
-        dtype: PackedDtype,
-        damaged: FeatureStore | None,
-    ) -> None:
+    def __init__(self, data: CohortData, store: FeatureStore, progress: Progress) -> None:
+        self.store = store
         self._data, self._progress = data, progress
         self._ahead: dict[str, Bag] = {}  # read, and too large for the file before it
-        self.store = FeatureStore(
-            path=path,
-            cohort_id=data.cohort_id,
-            source=data.source,
-            variant=data.variant,
-            content=damaged.content if damaged else content_hash(data, dtype),
-            missing=tuple(sorted(set(data.slides["slide_id"]) & data.no_bag)),
-            patch_encoder=None,
-            dim=0,
-            dtype=damaged.dtype if damaged else dtype,
-            parts=[],
-            slides=[],
-        )
 
     def keep(self, todo: list[str], *, strict: bool = False) -> bool:
         """Take on the next file if it is there, whole, and holds the next slides.
@@ -187,8 +182,9 @@ class _Packing:
                     break
                 tensors[f"features/{slide_id}"] = rows
                 if coords is not None:
-                    tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords)
-                slides.append(self._described(bag, rows, coords))
+                    native = coords.dtype.newbyteorder("=")
+                    tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords, native)
+                slides.append(self._slide(bag, rows, coords))
         finally:  # what is sound is kept, whatever the next bag is
             if slides:
                 self._save(tensors, slides)
@@ -252,7 +248,7 @@ class _Packing:
         ]
         return replace(self.store, **stated, parts=parts, slides=slides)
 
-    def _described(self, bag: Bag, rows: NDArray[Any], coords: NDArray[Any] | None) -> PackedSlide:
+    def _slide(self, bag: Bag, rows: NDArray[Any], coords: NDArray[Any] | None) -> PackedSlide:
         return PackedSlide(
             slide_id=bag.slide_id,
             case_id=bag.case_id,
@@ -352,8 +348,25 @@ def packed_folder(data: CohortData, results: Path, dtype: PackedDtype = "float16
     return results / "features" / board_name(data.source, data.variant) / name
 
 
-def verify_store(data: CohortData, path: Path, progress: Progress) -> FeatureStore:
-    """Return a store of which every slide is what was packed, and what the cohort is now.
+def pack_into(
+    data: CohortData, path: Path, progress: Progress, dtype: PackedDtype, part_bytes: int
+) -> str:
+    """Pack a cohort as `pack_cohort` does, and say what the store holds and how it is read.
+
+    Raises:
+        InputError: as `pack_cohort`; or the store there is the cohort itself, in another type.
+    """
+    store = pack_cohort(data, path, progress, dtype=dtype, part_bytes=part_bytes)
+    if store.dtype != dtype:
+        raise InputError(
+            f"{path} is {store.dtype} and holds the numbers of cohort {data.cohort_id} as they "
+            f"are; choose another folder with --out for {dtype}"
+        )
+    return f'{_described(store)}\nin mbench.toml: features = "{path.absolute()}"'
+
+
+def verify_store(data: CohortData, path: Path, progress: Progress) -> str:
+    """Check that every slide of a store is what was packed, and say what it holds.
 
     Raises:
         InputError: there is no store.
@@ -369,11 +382,10 @@ def verify_store(data: CohortData, path: Path, progress: Progress) -> FeatureSto
             f"{path} is whole, and no more that of the cohort; mbench data pack {data.cohort_id} "
             f"--out {path} packs it again:\n  " + "\n  ".join(lines)
         )
-    return store
+    return f"{_described(store)}; every slide is what was packed, and what the cohort is now"
 
 
-def describe(store: FeatureStore) -> str:
-    """Return what a store holds, in a line."""
+def _described(store: FeatureStore) -> str:
     phantom = "PHANTOM " if store.source == "phantom" else ""
     count = len(store.parts)
     missing = f", {len(store.missing)} slides without a bag left out" if store.missing else ""

@@ -21,6 +21,9 @@ NEAR = 2.0
 _SHOWN_SITES = 4
 # Nodes and not seconds end the program, so that a slow machine makes the same folds.
 _NODES = 5000
+# Above this many whole numbers the proof of the sum takes hours: the program tries for a while.
+_SUM_CELLS = 200
+_SUM_NODES = 300
 # Above this many whole numbers even a node takes too long.
 _CELLS = 4000
 
@@ -232,7 +235,8 @@ def deal_groups(
     for stage, columns in enumerate((slice(-1, None), slice(cells, -1))):
         aim = np.zeros(len(low))
         aim[columns] = 1
-        solved = _solve(aim, Bounds(low, high), rules)
+        nodes = _SUM_NODES if stage and cells > _SUM_CELLS else _NODES
+        solved = _solve(aim, Bounds(low, high), rules, nodes)
         if solved.x is None:
             break
         dealt = np.rint(solved.x[:cells]).astype(np.int64).reshape(-1, folds)
@@ -248,8 +252,10 @@ def deal_groups(
     return dealt, bounds[0], bounds[1], effort
 
 
-def _solve(aim: NDArray[np.float64], bounds: Bounds, rules: Sequence[LinearConstraint]) -> Any:
-    options: Any = {"node_limit": _NODES, "mip_rel_gap": 0.0, "parallel": False}
+def _solve(
+    aim: NDArray[np.float64], bounds: Bounds, rules: Sequence[LinearConstraint], nodes: int
+) -> Any:
+    options: Any = {"node_limit": nodes, "mip_rel_gap": 0.0, "parallel": False}
     with warnings.catch_warnings():
         # scipy passes on "parallel" and says that it does not know it.
         warnings.filterwarnings("ignore", message="Unrecognized options detected")

@@ -226,7 +226,8 @@ class Probes:
         if made is None:
             return check.finding("fail", "raised, gave NaN, or gave another width")
         gap = largest_gap(made, reference) / self.spread
-        rounding = _ROUNDING.get(self.dtype, 0.0) * np.abs(reference).max() / self.spread
+        length = np.linalg.norm(reference, axis=1).max()
+        rounding = _ROUNDING.get(self.dtype, 0.0) * length / self.spread
         verdict: Verdict = "pass" if gap <= DIFFERENCE + rounding else "fail"
         return check.finding(verdict, f"{gap:.1e} of the spread", gap)
 

@@ -1,8 +1,12 @@
-"""`mbench doctor`: an encoder examined on slides of cohorts, or this environment, as a report."""
+"""`mbench doctor`: an encoder examined on slides of cohorts, or this environment, as a report.
+
+No label of a task is read.
+"""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,29 @@ from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.cloud import (
     LEAST_SLIDES,
     Rows,
-    compare_halves,
-    cosines,
-    effective_rank,
-    singular_values,
+    cloud_findings,
+    doctor_chart,
+    named,
 )
-from madeleine_bench.embeddings.examination import Examination, examine_encoder
+from madeleine_bench.embeddings.compute import check_bag
 from madeleine_bench.encoders.base import SlideEncoder
-from madeleine_bench.encoders.contract import Finding
+from madeleine_bench.encoders.contract import (
+    CHECKS,
+    UNSETTLED,
+    Answer,
+    Finding,
+    Probes,
+    Verdict,
+    ask,
+    check_contract,
+    largest_gap,
+    patches_of,
+    repetition_findings,
+    spread_of,
+)
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.figures import COLOURS
+from madeleine_bench.hashing import hash_array
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.checks import check_bags
@@ -33,14 +49,35 @@ from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.environment import examine_environment
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import CohortData, Progress
+from madeleine_bench.types import Bag, CohortData, Progress
 
+PROBES = 8
+LEAST_PATCHES = 4
+OnDevice = Callable[[str], SlideEncoder]
 _SHOWN = {"warn": "WARN", "fail": "FAIL"}
 # It has sites, and its phantom needs no file.
 DEFAULT_COHORT = "tcga-breast"
 PHANTOM_NOTE = "PHANTOM: made-up slides; what is said of the site or the stain is of the phantom."
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found of an encoder on one cohort, and the embeddings it was found on.
+
+    `rows` is None where the encoder has no embedding (it is supervised).
+    """
+
+    data: CohortData
+    findings: Sequence[Finding]
+    rows: Rows | None
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the checks that failed."""
+        return [finding.check for finding in self.findings if finding.verdict == "fail"]
 
 
 def environment_report(results: Path) -> Report:
@@ -92,51 +129,6 @@ def encoder_report(
     return _report("encoder", {"encoder": about, "cohorts": documents}, parts, charts, note)
 
 
-def _report(
-    of: str,
-    document: Mapping[str, Any],
-    parts: Sequence[tuple[str, Sequence[Finding]]],
-    charts: Mapping[str, Any] | None = None,
-    note: str = "",
-) -> Report:
-    """Return a table of findings with its title for each part, and advice on what went wrong."""
-    body: list[Table | str] = []
-    lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
-    for title, findings in parts:
-        verdicts = [finding.verdict for finding in findings]
-        order = ("pass", "warn", "fail", "skipped")
-        title += ": " + ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
-        rows = [[_SHOWN.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
-        wrong = [f for f in findings if f.verdict in _SHOWN]
-        body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))
-        body += [f"{_SHOWN[f.verdict]} {f.check}: {f.advice}" for f in wrong]
-        lines += ["", f"## {title}", "", *_markdown_table(findings)]
-    body += [note] * bool(note)
-    every = [finding for _, findings in parts for finding in findings]
-    failed = dict.fromkeys(finding.check for finding in every if finding.verdict == "fail")
-    seen = f"of {len(every)} checks these failed: {', '.join(failed)} (docs/doctor.md)"
-    head = {
-        "what": f"mbench doctor: {of}",
-        "package": f"madeleine-bench {__version__}",
-        "provenance": machine_provenance(),
-    }
-    texts = {"doctor.md": "\n".join(lines) + "\n"}
-    problem = CheckFailed(seen) if failed else None
-    return Report({**head, **document}, body, charts or {}, texts, problem)
-
-
-def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
-    yield "| verdict | check | found | threshold | what to look at |"
-    yield "|---|---|---|---|---|"
-    for finding in findings:
-        bad = finding.verdict in _SHOWN
-        shown = f"**{finding.verdict}**" if bad else finding.verdict
-        cells = [shown, finding.check, finding.found, finding.threshold, finding.advice * bad]
-        # Errors of an encoder may hold anything; they stay in their cell.
-        text = " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells)
-        yield f"| {text.replace('&', '&amp;').replace('<', '&lt;')} |"
-
-
 def examine(
     workspace: Workspace, encoder: str, cohorts: Sequence[str], slides: int, progress: Progress
 ) -> list[Examination]:
@@ -180,6 +172,46 @@ def examine(
         ]
 
 
+def examine_encoder(
+    encoder: SlideEncoder,
+    data: CohortData,
+    slide_ids: Sequence[str],
+    progress: Progress,
+    on_device: OnDevice | None = None,
+) -> Examination:
+    """Return one finding for each check, in the order of `CHECKS`.
+
+    Args:
+        encoder: the encoder, made from its card.
+        data: a cohort.
+        slide_ids: the slides to encode, each twice and some more often; 8 at least.
+        progress: told of each slide.
+        on_device: makes the encoder again on "cpu" or "cuda"; None where it cannot be told to.
+
+    Raises:
+        InputError: too few slides; a bag is broken, empty, or not what the card expects.
+    """
+    findings, rows = [_contract(encoder)], None
+    reason = "supervised: no embedding before the labels of a task have trained it"
+    if encoder.card.kind != "supervised":
+        if len(slide_ids) < LEAST_SLIDES:
+            raise InputError(
+                f"cohort {data.cohort_id}: {len(slide_ids)} slides with features; the doctor "
+                f"compares slides with each other and needs {LEAST_SLIDES} at least (--slides, or "
+                "another --cohort)"
+            )
+        sample = _sample(encoder, data, slide_ids, progress)
+        wide = sample["bag"][0].features.shape[1]  # the first bag is always kept
+        findings += _answer_findings(encoder.card, sample, wide)
+        rows, probes = _usable(sample)
+        reason = f"{len(rows.slides)} slides have a usable embedding; {LEAST_SLIDES} are needed"
+        if len(rows.slides) >= LEAST_SLIDES:
+            findings += [*cloud_findings(rows), *_again(encoder, probes, on_device)]
+    by_check = {finding.check: finding for finding in findings}
+    in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
+    return Examination(data, in_order, rows)
+
+
 def draw_slides(data: CohortData, count: int) -> list[str]:
     """Return slides of a cohort that have a bag, drawn at random, the same ones each time."""
     slide_ids = slides_with_bags(data)
@@ -200,53 +232,200 @@ def _on_device(entry: EncoderEntry, encoder: SlideEncoder) -> Callable[[str], Sl
     return make
 
 
-def doctor_chart(rows: Rows, title: str) -> Any:
-    """Return the figure as an Altair chart: spectrum, cosines of slides and halves, and norms.
+def _contract(encoder: SlideEncoder) -> Finding:
+    parts = check_contract(encoder)
+    broken = [f"{part.check} ({part.found})" for part in parts if part.verdict == "fail"]
+    seen = "broken: " + "; ".join(broken) if broken else f"{len(parts)} of {len(parts)} kept"
+    return CHECKS["contract"].finding("fail" if broken else "pass", seen, float(len(broken)))
+
+
+def _sample(
+    encoder: SlideEncoder, data: CohortData, slide_ids: Sequence[str], progress: Progress
+) -> pd.DataFrame:
+    """Return a row for each slide: what is known of it, and what the encoder makes of it.
+
+    `whole` and `half` are answers for all patches and for half of them, whatever is wrong with
+    them; tiny bags have no half. `bag` is kept of some slides; `content` tells equal bags.
+
+    Raises:
+        InputError: a bag is broken, empty, or not what the card expects.
+    """
+    kept = set(np.linspace(0, len(slide_ids) - 1, PROBES).astype(int).tolist())
+    progress.phase("encode", len(slide_ids))
+    rows = []
+    for position, slide_id in enumerate(slide_ids):
+        bag = data.read_bag(slide_id)
+        check_bag(encoder.card, bag)
+        bag = replace(bag, features=np.ascontiguousarray(bag.features, dtype=np.float32))
+        rows.append(
+            {
+                **{name: getattr(bag, name) for name in ("slide_id", "case_id", "stain")},
+                "site": bag.site or "",
+                "patches": len(bag.features),
+                "content": hash_array([], bag.features),
+                "whole": ask(encoder, bag),
+                "half": ask(encoder, half_of(bag)) if len(bag.features) >= LEAST_PATCHES else None,
+                "bag": bag if position in kept else None,
+            }
+        )
+        progress.advance(slide_id)
+    return pd.DataFrame(rows)
+
+
+def half_of(bag: Bag) -> Bag:
+    """Return a random half of the patches of a bag, in their order; the same half each time."""
+    count = len(bag.features)
+    drawn = rng_for("doctor", "half", bag.slide_id).permutation(count)
+    return patches_of(bag, np.sort(drawn[: count // 2]))
+
+
+def _usable(sample: pd.DataFrame) -> tuple[Rows, Probes]:
+    """Return the slides whose embedding is a vector as wide as most are, and those kept to ask."""
+    widths = sample["whole"].map(lambda answer: 0 if answer.fault else len(answer.value))
+    width = max(Counter(widths[widths > 0]).items(), key=lambda item: item[::-1], default=(0, 0))[0]
+    usable = sample[(widths > 0) & (widths == width)].reset_index(drop=True)
+    matrix = np.array([answer.vector for answer in usable["whole"]]).reshape(len(usable), width)
+    half = np.full_like(matrix, np.nan)
+    for row, answer in enumerate(usable["half"]):
+        if answer and not answer.fault and len(answer.value) == width:
+            half[row] = answer.vector
+    asked = usable["bag"].notna()
+    spread = spread_of(matrix) if len(matrix) else 1.0
+    probes = Probes(list(usable["bag"][asked]), matrix[asked], spread, sample["whole"][0].dtype)
+    return Rows(usable.drop(columns=["whole", "half", "bag"]), matrix, half), probes
+
+
+def _answer_findings(card: EncoderCard, sample: pd.DataFrame, wide: int) -> Iterator[Finding]:
+    """Yield what is wrong with single answers: does the encoder give vectors of floats.
 
     Args:
-        rows: usable embeddings, of several slides.
-        title: names the encoder and the cohort, and says whether it is a phantom.
+        card: of the encoder.
+        sample: slides and answers.
+        wide: width of the patch features.
     """
-    import altair as alt
+    answers = dict(zip(sample["slide_id"], sample["whole"], strict=True))
+    made = {slide_id: answer for slide_id, answer in answers.items() if not answer.raised}
+    raised = [slide_id for slide_id in answers if slide_id not in made]
+    yield _over("encodes every slide", raised, answers, f"{len(answers)} slides")
+    if not made:
+        return
+    usual = Counter(answer.value.shape for answer in made.values()).most_common(1)[0][0]
+    vectors = {i: a for i, a in made.items() if a.value.shape == usual and len(usual) == 1}
+    odd = [slide_id for slide_id in made if slide_id not in vectors or not usual[0]]
+    if odd:
+        yield _over("width", odd, made, "")
+    else:
+        dim = card.dim or wide
+        says = f"says {dim}" if card.dim else f"has no 'dim', which means {dim}, as wide as a patch"
+        verdict: Verdict = "pass" if usual[0] == dim else "fail" if card.dim else "warn"
+        seen = f"{usual[0]}" + f"; the card {says}" * (verdict != "pass")
+        yield CHECKS["width"].finding(verdict, seen, float(usual[0]))
+    dtypes = {answer.dtype for answer in made.values()}
+    verdict = "warn" if dtypes & {"float16", "bfloat16"} else "pass"
+    if any(answer.value.dtype.kind != "f" for answer in made.values()):
+        verdict = "fail"
+    yield CHECKS["dtype"].finding(verdict, ", ".join(sorted(dtypes)))
+    floats = {i: a for i, a in vectors.items() if a.value.dtype.kind == "f"}
+    if floats:
+        yield _over(
+            "finite", [i for i, a in floats.items() if a.fault], floats, "no NaN, no infinity"
+        )
 
-    values = singular_values(rows.matrix)
-    most = min(len(rows.matrix) - 1, rows.matrix.shape[1])
-    shares = 100.0 * values[:most] / max(float(values.sum()), 1e-300)
-    halves = compare_halves(rows)
-    pairs = {
-        "two slides": cosines(rows.matrix),
-        "half and its slide": halves.same,
-        "half and another slide": halves.others,
+
+def _over(check: str, bad: Sequence[str], answers: Mapping[str, Answer], good: str) -> Finding:
+    """Return a finding over slides: how many are bad, which, and what the first one gave."""
+    if not bad:
+        return CHECKS[check].finding("pass", good, 0.0)
+    first = answers[bad[0]]
+    seen = f"{len(bad)} of {len(answers)} slides ({named(bad)}): "
+    seen += first.fault or f"shape {first.value.shape}"
+    return CHECKS[check].finding("fail", seen, float(len(bad)))
+
+
+def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) -> Iterator[Finding]:
+    """Yield what is found when some slides are asked again: twice, reordered, on another device."""
+    if not probes.bags:
+        for name in ("determinism", "order of patches", "order of slides", "CPU against GPU"):
+            yield CHECKS[name].skipped("none of the slides to ask again has a usable embedding")
+        return
+    same, patch_order, settled = repetition_findings(encoder, probes)
+    yield from (same, patch_order)
+    if settled is None:
+        yield from (CHECKS[n].skipped(UNSETTLED) for n in ("order of slides", "CPU against GPU"))
+        return
+    # Backwards, so that each slide follows another one than the first time.
+    backwards = probes.again(encoder, probes.bags[::-1])
+    made = None if backwards is None else backwards[::-1]
+    yield probes.compare(CHECKS["order of slides"], made, probes.first)
+    yield _device(on_device, probes)
+
+
+def _device(on_device: OnDevice | None, probes: Probes) -> Finding:
+    check = CHECKS["CPU against GPU"]
+    if on_device is None:
+        return check.skipped("the encoder's class takes no parameter 'device'")
+    if not gpu_seen():
+        return check.skipped("torch sees no GPU")
+    made = []
+    for device in ("cpu", "cuda"):
+        try:
+            answers = probes.again(on_device(device), probes.bags)
+        except InputError as error:
+            return check.finding("fail", str(error))
+        if answers is None:
+            return check.finding("fail", f"raised, or gave another width, on {device}")
+        made.append(answers)
+    gap = largest_gap(made[1], made[0]) / probes.spread
+    return check.graded(gap, f"{gap:.1e} of the spread")
+
+
+def gpu_seen() -> bool:
+    """Return whether torch can use a GPU."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _report(
+    of: str,
+    document: Mapping[str, Any],
+    parts: Sequence[tuple[str, Sequence[Finding]]],
+    charts: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Report:
+    """Return a table of findings with its title for each part, and advice on what went wrong."""
+    body: list[Table | str] = []
+    lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
+    for title, findings in parts:
+        verdicts = [finding.verdict for finding in findings]
+        order = ("pass", "warn", "fail", "skipped")
+        title += ": " + ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
+        rows = [[_SHOWN.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
+        wrong = [f for f in findings if f.verdict in _SHOWN]
+        body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))
+        body += [f"{_SHOWN[f.verdict]} {f.check}: {f.advice}" for f in wrong]
+        lines += ["", f"## {title}", "", *_markdown_table(findings)]
+    body += [note] * bool(note)
+    every = [finding for _, findings in parts for finding in findings]
+    failed = dict.fromkeys(finding.check for finding in every if finding.verdict == "fail")
+    seen = f"of {len(every)} checks these failed: {', '.join(failed)} (docs/doctor.md)"
+    head = {
+        "what": f"mbench doctor: {of}",
+        "package": f"madeleine-bench {__version__}",
+        "provenance": machine_provenance(),
     }
-    drawn = {kind: every[:: len(every) // 1000 + 1] for kind, every in pairs.items()}
-    spectrum = alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
-    boxes = alt.Chart(
-        pd.concat(pd.DataFrame({"pair": kind, "cosine": some}) for kind, some in drawn.items())
-    )
-    norm = np.linalg.norm(rows.matrix, axis=1)
-    points = alt.Chart(rows.slides[["patches"]].assign(norm=norm))
-    charts = {
-        f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
-            spectrum.mark_line(color=COLOURS[0], point=True).encode(
-                alt.X("direction:Q", title="direction of the centred embeddings, largest first"),
-                alt.Y("share:Q", title="share of the sum, %"),
-            )
-        ),
-        f"Cosines; {halves.share:.0%} of halves are nearest to their own slide": (
-            boxes.mark_boxplot(color=COLOURS[0], size=24).encode(
-                alt.X("cosine:Q", title="cosine; of halves with the mean slide subtracted"),
-                alt.Y("pair:N", title=None, sort=list(pairs)),
-            )
-        ),
-        "Norm of the embedding by number of patches": (
-            points.mark_point(filled=True, color=COLOURS[0]).encode(
-                alt.X("patches:Q", title="patches (log)", scale=alt.Scale(type="log", nice=False)),
-                alt.Y("norm:Q", title="norm"),
-            )
-        ),
-    }
-    panels = [
-        chart.properties(title=heading, width=360, height=150) for heading, chart in charts.items()
-    ]
-    heading = alt.Title(f"{title}, {len(norm)} slides", anchor="start", offset=18)
-    return alt.vconcat(*panels, title=heading, padding=18, background="white")
+    texts = {"doctor.md": "\n".join(lines) + "\n"}
+    problem = CheckFailed(seen) if failed else None
+    return Report({**head, **document}, body, charts or {}, texts, problem)
+
+
+def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
+    yield "| verdict | check | found | threshold | what to look at |"
+    yield "|---|---|---|---|---|"
+    for finding in findings:
+        bad = finding.verdict in _SHOWN
+        shown = f"**{finding.verdict}**" if bad else finding.verdict
+        cells = [shown, finding.check, finding.found, finding.threshold, finding.advice * bad]
+        # Errors of an encoder may hold anything; they stay in their cell.
+        text = " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        yield f"| {text.replace('&', '&amp;').replace('<', '&lt;')} |"

@@ -117,6 +117,8 @@ class EncoderChoice:
             InputError: the weights are absent or are not those of the card; the code is not found.
         """
         object.__setattr__(self, "key", patch_fingerprint(self.entry, self.weights))
+        if self.weights is not None:  # another process may stand in another folder
+            object.__setattr__(self, "weights", self.weights.absolute())
 
     def load(self, threads: int) -> PatchEncoder:
         """Return the encoder; on a CPU it takes as many threads.
@@ -224,10 +226,10 @@ def extract_bags(
         encoder = choice.load(settings.workers)
         extraction = _Extraction(encoder, choice.key, folder, settings, progress)
         return _collect(extraction.run(slides), len(slides), folder, progress)
-    patches, weights = settings.patch_folder, choice.weights
+    patches = settings.patch_folder
     work = partial(
         _extract_slide,
-        choice=replace(choice, weights=weights and weights.absolute()),
+        choice=choice,
         folder=replace(folder, root=folder.root.absolute()),
         settings=replace(settings, patch_folder=patches and patches.absolute()),
     )

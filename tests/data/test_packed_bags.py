@@ -5,6 +5,7 @@ from dataclasses import asdict
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -62,7 +63,16 @@ def test_a_bag_is_the_same_in_all_it_says(
         facts = asdict(store.facts[slide_id]) | {"patch_encoder": None}
         assert facts == asdict(files.facts[slide_id])
     assert files.no_bag == store.no_bag == frozenset()
-    assert (store.source, store.variant, store.width) == ("local", "", 3)
+    assert (store.source, store.variant) == ("local", "")
+    assert {facts.width for facts in store.facts.values()} == {3}
+
+
+def test_coords_of_another_byte_order_are_packed(packed: Make, write_bag: Write) -> None:
+    path = write_bag("a", coords=COORDS)
+    with h5py.File(path, "a") as handle:
+        del handle["coords"]
+        handle["coords"] = COORDS.astype(">i8")
+    np.testing.assert_array_equal(packed().read_bag("a").coords, COORDS)
 
 
 @pytest.mark.parametrize(

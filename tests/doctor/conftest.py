@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madeleine_bench.embeddings.examination import Examination, examine_encoder
 from madeleine_bench.encoders.base import BaseEncoder
+from madeleine_bench.runner.doctor import Examination, examine_encoder
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, Silence

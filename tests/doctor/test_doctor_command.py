@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from madeleine_bench.embeddings.cloud import doctor_chart
 from madeleine_bench.encoders.contract import CHECKS, Finding
 from madeleine_bench.figures import styled_svg
-from madeleine_bench.runner.doctor import _markdown_table, doctor_chart, draw_slides
+from madeleine_bench.runner.doctor import _markdown_table, draw_slides
 from tests.doctor.conftest import Mean
 
 AIDPATH = ("doctor", "--source", "phantom", "--cohort", "aidpath", "--slides", "12")

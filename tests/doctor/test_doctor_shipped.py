@@ -3,9 +3,9 @@
 import pytest
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.embeddings.examination import examine_encoder
 from madeleine_bench.encoders.registry import find_encoder, load_encoder, shipped_encoders
 from madeleine_bench.phantoms import PhantomCohort
+from madeleine_bench.runner.doctor import examine_encoder
 from madeleine_bench.types import Silence
 from tests.doctor.conftest import finding, verdicts
 from tests.phantoms.declare import make_cohort

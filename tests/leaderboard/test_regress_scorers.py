@@ -8,7 +8,6 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard import regression_golden as golden_values
-from madeleine_bench.leaderboard.regression import TOLERANCE
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     golden_case,
@@ -19,6 +18,7 @@ from madeleine_bench.leaderboard.regression_golden import (
     largest_change,
     read_golden,
 )
+from madeleine_bench.leaderboard.sources import TOLERANCE
 from madeleine_bench.metrics import cox
 from madeleine_bench.protocols import logistic, scoring
 from madeleine_bench.protocols.scorers import METRICS
