@@ -285,7 +285,7 @@ def fit_ridge_cox(
 
     alpha is the penalty on the summed (not the mean) log likelihood: the inverse prior variance of
     a coefficient. scikit-survival's `CoxPHSurvivalAnalysis` divides both terms by the number of
-    units, so its alpha is this one. Solved by Newton's method (`cox_newton`), which says when it
+    units, so its alpha is this one. Solved by Newton's method, which says when it
     has converged. A penalty of 0, or one so small that rounding loses it, has no fit where the
     features are `separated`.
 

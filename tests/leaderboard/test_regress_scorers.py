@@ -189,8 +189,8 @@ def test_code_that_stops_the_solvers_early_is_seen(golden, monkeypatch):
 
 
 def test_a_cox_solver_that_stops_early_is_seen(golden, monkeypatch):
-    full = cox.minimise
-    monkeypatch.setattr(cox, "minimise", lambda *a, **k: full(*a, **{**k, "tol": 1e-4}))
+    full = cox._search
+    monkeypatch.setattr(cox, "_search", lambda o, n, tol, most: full(o, n, 1e-4, most))
     assert set(changed(golden)) == {"cox/v1", "cox/v2"}
 
 
