@@ -101,7 +101,8 @@ def _recipe_and_data(
             f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
             f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
+    config = load_config(workspace.config, catalogue)
+    data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])

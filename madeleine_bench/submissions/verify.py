@@ -185,8 +185,7 @@ def open_cohorts(
     Raises:
         InputError: a cohort is not to be had here, or is of another board than the bundle's.
     """
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     there = _in_workspace_of(bundle.board, workspace)
     cohorts: dict[str, OpenCohort] = {}
     for cohort_id in sorted({claim.record.task.cohort for claim in bundle.claims}):
