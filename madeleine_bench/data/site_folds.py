@@ -307,7 +307,7 @@ def check_foldable(
     Raises:
         InputError: there are too few.
     """
-    advice = "add slides, or ask for fewer folds"
+    advice = "add slides, or ask for fewer folds ('splits' of a task, --folds)"
     if len(table) < folds:
         shared = " (sites that share a case are one)" if what == "site" else ""
         raise InputError(f"{len(table)} {what}(s) cannot fill {folds} folds; {advice}{shared}")

@@ -341,7 +341,7 @@ def _named(task: TaskSpec) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{task.id}: {error} (its 'splits')") from error
+        raise InputError(f"{task.id}: {error}") from error
 
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
