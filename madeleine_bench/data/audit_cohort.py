@@ -120,23 +120,20 @@ def audit_contents(
         case, first = case_of[rows[0]], dict[str, str]()
         for row, slide in zip(rows, slides, strict=True):
             first.setdefault(case_of[row], slide)
-        if len(first) == 1:
-            message = f"slides {some(slides)} of case '{case}' have the same content"
-            advice = "keep one of them in the label table"
-            findings.append(
-                finding("warning", "duplicate", message, advice, case_id=case, ids=slides)
+        level: Level = "error" if len(first) > 1 else "warning"
+        fold, advice = "", "keep one of them in the label table"
+        message = f"slides {some(slides)} of case '{case}' have the same content"
+        if len(first) > 1:
+            fold = _leaks_in(rows, divided)
+            shown = " and ".join(f"slide '{first[c]}' of case '{c}'" for c in list(first)[:2])
+            message = (
+                f"{shown} have the same content"
+                + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
+                + (f", in train and in test of {fold}" if fold else "")
             )
-            continue
-        fold = _leaks_in(rows, divided)
-        shown = " and ".join(f"slide '{first[c]}' of case '{c}'" for c in list(first)[:2])
-        message = (
-            f"{shown} have the same content"
-            + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
-            + (f", in train and in test of {fold}" if fold else "")
-        )
-        advice = "find out whose slide it is, and take the other row out of the label table"
+            advice = "find out whose slide it is, and take the other row out of the label table"
         findings.append(
-            finding("error", "duplicate", message, advice, fold=fold, case_id=case, ids=slides)
+            finding(level, "duplicate", message, advice, fold=fold, case_id=case, ids=slides)
         )
     return findings
 
@@ -154,12 +151,8 @@ def audit_slide_sites(
         return []
     names, codes = np.unique(sites, return_inverse=True)
     findings = []
-    for split, at in [
-        (split, fold_name(splits, split))
-        for splits, scheme in divided
-        if scheme in SITES_WHOLE
-        for split in splits
-    ]:
+    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
+    for at, split in ((fold_name(splits, split), split) for splits in whole for split in splits):
         trained, tested = (codes[np.isin(rows, side)] for side in (split.train, split.test))
         for code in np.intersect1d(trained, tested):
             members = units.table.iloc[np.unique(rows[codes == code])]
@@ -169,10 +162,8 @@ def audit_slide_sites(
                 f"{at}: site '{names[code]}' is in train and in test, by the slides of case "
                 f"'{case_id}', which is of several sites"
             )
-            ids = members["unit_id"]
-            findings.append(
-                finding("error", "site-leak", message, fold=at, case_id=case_id, ids=ids)
-            )
+            place = {"fold": at, "case_id": case_id, "ids": members["unit_id"]}
+            findings.append(finding("error", "site-leak", message, **place))
     return findings
 
 
@@ -196,8 +187,7 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
     """
     table = slides.table
     if "label" not in table:
-        pairs = zip(table["time_days"], table["event"], strict=True)
-        table = table.assign(label=pd.Series(list(pairs), index=table.index, dtype=object))
+        table = table.assign(label=list(zip(table["time_days"], table["event"], strict=True)))
     level: Level = "error" if by_case else "warning"
     findings = []
     for case_id, members in disagreeing(table, "label").groupby("case_id"):

@@ -98,9 +98,7 @@ class CohortEntry(Spec):
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
         """Return the cohort's column names, with those that the user gave in their place."""
-        if self.columns is None:
-            return cohort.columns
-        given = {name: getattr(self.columns, name) for name in self.columns.model_fields_set}
+        given = self.columns.model_dump(exclude_unset=True) if self.columns else {}
         return cohort.columns.model_copy(update=given)
 
 

@@ -141,9 +141,8 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> l
                 cohorts[declared.cohort] = str(error)
         cohort = cohorts[declared.cohort]
         if isinstance(cohort, str):
-            audits.append(
-                TaskAudit(declared.name, "", 0, 0, (), (finding("error", "unusable", cohort),))
-            )
+            unusable = finding("error", "unusable", cohort)
+            audits.append(TaskAudit(declared.name, "", 0, 0, (), (unusable,)))
         else:
             task = cohort.task(declared)
             folder = workspace.results / "splits" / board_of(cohort.data)

@@ -20,21 +20,18 @@ Lock = Mapping[str, Mapping[str, Mapping[str, str]]]
 def make_lock(catalogue: Catalogue) -> Lock:
     """Return {task@version: {protocol: {labels, splits, task_hash}}} for tasks with a phantom."""
     lock: dict[str, dict[str, dict[str, str]]] = {}
-    phantoms = {
-        cohort.id: PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
-        for cohort in catalogue.cohorts.values()
-        if cohort.phantom is not None
-    }
     with tempfile.TemporaryDirectory() as scratch:
-        for task in catalogue.tasks.values():
-            if task.cohort not in phantoms:
+        for cohort in catalogue.cohorts.values():
+            if cohort.phantom is None:
                 continue
-            units = build_units(task, phantoms[task.cohort], f"phantom {task.cohort}")
-            lock[task.name] = {}
-            for name in task.protocols:
-                protocol = catalogue.protocols[name]
-                splits = frozen_splits(Path(scratch), task, protocol, units)
-                lock[task.name][name] = lock_entry(task, protocol, units, splits)
+            data = PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
+            for task in catalogue.tasks_of(cohort.id):
+                units = build_units(task, data, f"phantom {task.cohort}")
+                lock[task.name] = {}
+                for name in task.protocols:
+                    protocol = catalogue.protocols[name]
+                    splits = frozen_splits(Path(scratch), task, protocol, units)
+                    lock[task.name][name] = lock_entry(task, protocol, units, splits)
     return lock
 
 
