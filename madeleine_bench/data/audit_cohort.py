@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,8 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
     """
     table = slides.table
     if "label" not in table:
-        table = table.assign(label=list(zip(table["time_days"], table["event"], strict=True)))
+        pairs: list[Any] = list(zip(table["time_days"], table["event"], strict=True))
+        table = table.assign(label=pairs)
     level: Level = "error" if by_case else "warning"
     findings = []
     for case_id, members in disagreeing(table, "label").groupby("case_id"):
