@@ -118,7 +118,7 @@ def add(
     Example: mbench leaderboard add my-encoder.zip --results results
     """
     from madeleine_bench.cli.console import LiveProgress, deliver
-    from madeleine_bench.submissions.add import add_submission
+    from madeleine_bench.submissions.report import add_submission
     from madeleine_bench.submissions.verify import VerifyRequest
 
     request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)

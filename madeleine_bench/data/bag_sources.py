@@ -254,15 +254,8 @@ class PackedBags:
         store, slides = self._opened
         slide = slides[name]
         phantom = store.variant if store.source == "phantom" else None
-        return BagFacts(
-            slide.patches,
-            store.dim,
-            store.patch_encoder,
-            phantom,
-            slide.magnification,
-            slide.patch_size,
-            slide.patch_size_level0,
-        )
+        geometry = slide.magnification, slide.patch_size, slide.patch_size_level0
+        return BagFacts(slide.patches, store.dim, store.patch_encoder, phantom, *geometry)
 
     def read(self, name: str) -> BagFile:
         """Return the bag of a slide, its numbers float16, or float32 where bfloat16 is stored.

@@ -125,14 +125,9 @@ def _facts(handle: Any, path: Path, name: str) -> BagFacts:
     rows, width = _check_header(handle[name], path, name)
     attributes = read_attributes(handle, name)
     kind = attributes.get(PHANTOM_ATTRIBUTE)
-    return BagFacts(
-        rows,
-        width,
-        _patch_encoder(name, attributes),
-        None if kind is None else str(kind),
-        *stated_geometry(attributes),
-        attributes=attributes,
-    )
+    encoder, phantom = _patch_encoder(name, attributes), None if kind is None else str(kind)
+    geometry = stated_geometry(attributes)
+    return BagFacts(rows, width, encoder, phantom, *geometry, attributes=attributes)
 
 
 def write_bag_file(
@@ -360,9 +355,9 @@ def _load_pt(path: Path) -> NDArray[Any]:
     return matrix
 
 
-def _no_tensor(path: Path, said: str) -> str:
+def _no_tensor(path: Path, reason: str) -> str:
     """Return why a .pt file is not read, from what torch says of it, and what to do."""
-    other = re.search(r"Unsupported global: GLOBAL ([\w.]+)", said)
+    other = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
     if other is None:
         return (
             f"{path} cannot be read as a .pt file of one tensor: torch.save did not write it, or "

@@ -97,8 +97,22 @@ def pack_cohort(
     slide_ids = [slide for slide in data.slides["slide_id"] if slide not in no_bag]
     if not slide_ids:
         raise InputError(f"no slide of cohort {data.cohort_id} has a bag; there is nothing to pack")
+    dtype = before.dtype if before else dtype or "float16"
+    store = FeatureStore(
+        path=path,
+        cohort_id=data.cohort_id,
+        source=data.source,
+        variant=data.variant,
+        content=before.content if before else content_hash(data, dtype),
+        missing=tuple(sorted(set(data.slides["slide_id"]) & no_bag)),
+        patch_encoder=None,
+        dim=0,
+        dtype=dtype,
+        parts=[],
+        slides=[],
+    )
     with sole_writer(path):
-        packing = _Packing(data, path, progress, dtype or "float16", before)
+        packing = _Packing(data, store, progress)
         progress.phase(f"pack {data.cohort_id}", len(slide_ids))
         while todo := slide_ids[len(packing.store) :]:
             if not packing.keep(todo):
@@ -115,29 +129,10 @@ class _Packing:
         store: the files that are whole, and their slides.
     """
 
-    def __init__(
-        self,
-        data: CohortData,
-        path: Path,
-        progress: Progress,
-        dtype: PackedDtype,
-        damaged: FeatureStore | None,
-    ) -> None:
+    def __init__(self, data: CohortData, store: FeatureStore, progress: Progress) -> None:
+        self.store = store
         self._data, self._progress = data, progress
         self._ahead: dict[str, Bag] = {}  # read, and too large for the file before it
-        self.store = FeatureStore(
-            path=path,
-            cohort_id=data.cohort_id,
-            source=data.source,
-            variant=data.variant,
-            content=damaged.content if damaged else content_hash(data, dtype),
-            missing=tuple(sorted(set(data.slides["slide_id"]) & data.no_bag)),
-            patch_encoder=None,
-            dim=0,
-            dtype=damaged.dtype if damaged else dtype,
-            parts=[],
-            slides=[],
-        )
 
     def keep(self, todo: list[str], *, strict: bool = False) -> bool:
         """Take on the next file if it is there, whole, and holds the next slides.

@@ -287,15 +287,15 @@ def _opened(
 
 def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[AuditFinding]]:
     """Return the units of a task, or None, and what is wrong with their labels."""
-    by_slide = task.model_copy(update={"unit": "slide"})
     try:
         units = build_units(task, cohort.data, cohort.where)
     except InputError as error:
+        by_slide = task.model_copy(update={"unit": "slide"})
         try:
-            slides = build_units(by_slide, cohort.data, cohort.where)
+            conflicts = audit_labels(build_units(by_slide, cohort.data, cohort.where), by_case=True)
         except InputError:  # the same fault as of the cases
-            return None, [_unusable(str(error))]
-        return None, audit_labels(slides, by_case=True) or [_unusable(str(error))]
+            conflicts = []
+        return None, conflicts or [_unusable(str(error))]
     return units, audit_labels(units, by_case=False) if task.unit == "slide" else []
 
 

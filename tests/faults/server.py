@@ -232,11 +232,6 @@ def _child(question: dict[str, Any], said: int) -> None:
 
 def _warm_up() -> None:
     """Import all that commands need, so that a child begins where others have spent seconds."""
-    import madeleine_bench.cli.board_reports
-    import madeleine_bench.cli.extraction
-    import madeleine_bench.cli.packing
-    import madeleine_bench.cli.pretraining
-    import madeleine_bench.cli.reports
     import pyarrow.parquet  # noqa: F401
     import sklearn.linear_model
     import sklearn.model_selection  # noqa: F401
