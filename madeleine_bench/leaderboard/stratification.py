@@ -313,14 +313,15 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
     rows = []
     for one in strata:
         main, groups, fit = one.record.scores.main, one.groups, one.calibration
-        rows.append([
+        row = [
             one.label, one.record.protocol, _estimate(main.value, main.ci95, 3),
             *(f"{c.events} of {c.n}" if c else "nobody" for c in (groups.low, groups.high)),
             _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95), p_value(groups.logrank_p),
             _estimate(fit.slope, fit.slope_ci95) if fit else NONE,
             _estimate(fit.observed_over_expected, fit.observed_over_expected_ci95) if fit else NONE,
             number(fit.integrated_index if fit else None),
-        ])  # fmt: skip
+        ]  # fmt: skip
+        rows.append([text.replace(" to ", "-") for text in row])
     return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)
 
 
