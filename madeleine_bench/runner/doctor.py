@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ def examine(
         check_bags([entry.card], cohort.data, cohort.where)
         opened.append(cohort.data)
     made = load_encoder(entry)
-    on_device = _on_device(entry, made)
+    movable = "device" in inspect.signature(type(made)).parameters
+    on_device = partial(_on, entry) if movable else None
     with threadpool_limits(1):  # as embeddings are made for scores
         return [
             examine_encoder(made, data, draw_slides(data, slides), progress, on_device)
@@ -219,17 +221,11 @@ def draw_slides(data: CohortData, count: int) -> list[str]:
     return [slide_ids[row] for row in sorted(drawn.tolist())]
 
 
-def _on_device(entry: EncoderEntry, encoder: SlideEncoder) -> Callable[[str], SlideEncoder] | None:
-    """Return what makes the encoder again on a device, where its class can be told which."""
-    if "device" not in inspect.signature(type(encoder)).parameters:
-        return None
-
-    def make(device: str) -> SlideEncoder:
-        parameters = {**entry.card.parameters, "device": device}
-        card = entry.card.model_copy(update={"parameters": parameters})
-        return load_encoder(EncoderEntry(card, entry.path, entry.origin))
-
-    return make
+def _on(entry: EncoderEntry, device: str) -> SlideEncoder:
+    """Return the encoder, made again on a device."""
+    parameters = {**entry.card.parameters, "device": device}
+    card = entry.card.model_copy(update={"parameters": parameters})
+    return load_encoder(replace(entry, card=card))
 
 
 def _contract(encoder: SlideEncoder) -> Finding:
@@ -361,29 +357,22 @@ def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) ->
 
 
 def _device(on_device: OnDevice | None, probes: Probes) -> Finding:
+    import torch
+
     check = CHECKS["CPU against GPU"]
     if on_device is None:
         return check.skipped("the encoder's class takes no parameter 'device'")
-    if not gpu_seen():
+    if not torch.cuda.is_available():
         return check.skipped("torch sees no GPU")
-    made = []
-    for device in ("cpu", "cuda"):
-        try:
-            answers = probes.again(on_device(device), probes.bags)
-        except InputError as error:
-            return check.finding("fail", str(error))
-        if answers is None:
-            return check.finding("fail", f"raised, or gave another width, on {device}")
-        made.append(answers)
-    gap = largest_gap(made[1], made[0]) / probes.spread
+    try:
+        cpu, gpu = (probes.again(on_device(name), probes.bags) for name in ("cpu", "cuda"))
+    except InputError as error:
+        return check.finding("fail", str(error))
+    if cpu is None or gpu is None:
+        seen = f"raised, or gave another width, on {'cpu' if cpu is None else 'cuda'}"
+        return check.finding("fail", seen)
+    gap = largest_gap(gpu, cpu) / probes.spread
     return check.graded(gap, f"{gap:.1e} of the spread")
-
-
-def gpu_seen() -> bool:
-    """Return whether torch can use a GPU."""
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _report(
