@@ -75,11 +75,6 @@ class Examination:
     findings: Sequence[Finding]
     rows: Rows | None
 
-    @property
-    def failed(self) -> list[str]:
-        """Names of the checks that failed."""
-        return [finding.check for finding in self.findings if finding.verdict == "fail"]
-
 
 def environment_report(results: Path) -> Report:
     """Return what is found of this environment.
@@ -208,7 +203,10 @@ def examine_encoder(
         rows, probes = _usable(sample)
         reason = f"{len(rows.slides)} slides have a usable embedding; {LEAST_SLIDES} are needed"
         if len(rows.slides) >= LEAST_SLIDES:
-            findings += [*cloud_findings(rows), *_again(encoder, probes, on_device)]
+            findings += cloud_findings(rows)
+            reason = UNSETTLED
+            if probes.bags:
+                findings += _again(encoder, probes, on_device)
     by_check = {finding.check: finding for finding in findings}
     in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
     return Examination(data, in_order, rows)
@@ -340,14 +338,9 @@ def _over(check: str, bad: Sequence[str], answers: Mapping[str, Answer], good: s
 
 def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) -> Iterator[Finding]:
     """Yield what is found when some slides are asked again: twice, reordered, on another device."""
-    if not probes.bags:
-        for name in ("determinism", "order of patches", "order of slides", "CPU against GPU"):
-            yield CHECKS[name].skipped("none of the slides to ask again has a usable embedding")
-        return
     same, patch_order, settled = repetition_findings(encoder, probes)
     yield from (same, patch_order)
     if settled is None:
-        yield from (CHECKS[n].skipped(UNSETTLED) for n in ("order of slides", "CPU against GPU"))
         return
     # Backwards, so that each slide follows another one than the first time.
     backwards = probes.again(encoder, probes.bags[::-1])
@@ -386,9 +379,9 @@ def _report(
     body: list[Table | str] = []
     lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
     for title, findings in parts:
-        verdicts = [finding.verdict for finding in findings]
-        order = ("pass", "warn", "fail", "skipped")
-        title += ": " + ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
+        counts = Counter(finding.verdict for finding in findings)
+        order = sorted(counts, key=["pass", "warn", "fail", "skipped"].index)
+        title += ": " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
         rows = [[_SHOWN.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
         wrong = [f for f in findings if f.verdict in _SHOWN]
         body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))
