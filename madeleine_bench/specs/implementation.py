@@ -178,12 +178,12 @@ def code_file(card_path: Path, implementation: str) -> Path:
             raise InputError(f"{where}: the file {path} does not exist")
         return path.resolve()
     try:
-        found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{where}: no module {module_name} is installed ({error})") from error
-    if found is None or found.origin is None:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
         raise InputError(f"{where}: no module {module_name} is installed")
-    return Path(found.origin).resolve()
+    return Path(spec.origin).resolve()
 
 
 def check_weights_file(card_path: Path, path: Path, sha256: str) -> None:
@@ -214,12 +214,12 @@ def _import(card_path: Path, implementation: str) -> ModuleType:
             return importlib.import_module(module_name)
         path = code_file(card_path, implementation)
         name = f"_mbench_encoder_{hash_json(str(path))[:16]}"
-        found = importlib.util.spec_from_file_location(name, path)
-        if found is None or found.loader is None:
-            raise InputError(f"{where}: {path} is not a Python file")
-        module = importlib.util.module_from_spec(found)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None  # as the name ends in .py
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
         return module
     except InputError:
         raise

@@ -263,8 +263,8 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     def claimed() -> Any:
         found = read_bundle(shop.bundle)
         return [
-            found.card, found.claims, sorted(found.code.items()),
-            [(k, v.stated_hash, v.embeddings.hash) for k, v in sorted(found.embeddings.items())],
+            found.card, found.claims, sorted(found.files.items()),
+            [(k, found.stated_hashes[k], v.hash) for k, v in sorted(found.embeddings.items())],
         ]  # fmt: skip
 
     yield Format("submission", shop.bundle, claimed, guarded=True)
