@@ -86,13 +86,7 @@ def patch_encoder_of(data: CohortData, slide_ids: Sequence[str]) -> str | None:
 
 
 def _reason(card: EncoderCard, data: LocalCohort, facts: BagFacts) -> str | None:
-    reason = misfit(
-        card,
-        patch_encoder=_encoder(data, facts),
-        width=facts.width,
-        magnification=facts.magnification,
-        patch_size=facts.patch_size,
-    )
+    reason = misfit(card, facts.width, facts, _encoder(data, facts))
     if reason is None and needs_level0_size(card) and facts.patch_size_level0 is None:
         return NO_LEVEL0_SIZE
     return reason
