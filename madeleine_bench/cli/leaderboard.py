@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Show, export and publish the board."""
-
-
 @app.command()
 def show(
     results: Folders = [Path("results")],  # noqa: B006
@@ -48,7 +43,7 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board
+    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board, print_or_write
     from madeleine_bench.errors import InputError
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
@@ -71,17 +66,7 @@ def show(
     else:
         with LiveProgress() as progress:
             text = boards_text(boards, format, sources, declared, progress)
-    _write(text, out)
-
-
-def _write(text: str, out: Path | None) -> None:
-    from madeleine_bench.files import write_text
-
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
+    print_or_write(text, out)
 
 
 @app.command()

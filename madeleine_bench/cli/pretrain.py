@@ -3,12 +3,12 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, recipe_names
-from madeleine_bench.cli.options import with_workspace
+from madeleine_bench.cli.options import Device, with_workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.pretrain.recipe import Recipe
@@ -48,9 +48,7 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
     ] = False,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU where there is one.")
-    ] = "auto",
+    device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name on the encoder's card.")] = None,
 ) -> None:
     """Train a slide encoder; the card it leaves is what `mbench run --encoder` takes.

@@ -128,14 +128,10 @@ def schema(
 
     Example: mbench tasks schema task --out task.json
     """
-    from madeleine_bench.files import write_text
+    from madeleine_bench.cli.console import print_or_write
 
     text = json.dumps(schemas()[kind].model_json_schema(), indent=1, sort_keys=True) + "\n"
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
+    print_or_write(text, out)
 
 
 def schemas() -> "dict[str, type[Spec]]":
