@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
-from madeleine_bench.cli.options import (
-    with_workspace,
-)
+from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.options import (
-    Catalogue,
-    Folders,
-    with_workspace,
-)
+from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 if TYPE_CHECKING:

@@ -90,14 +90,12 @@ def _recipe_and_data(
     catalogue = workspace.tasks()
     recipe = load_recipe(encoder)
     cohort_id = cohort or recipe.cohort
-    if cohort_id not in catalogue.cohorts:
-        hint = did_you_mean(cohort_id, sorted(catalogue.cohorts))
-        raise InputError(f"no cohort is called '{cohort_id}'{hint}")
     trainable = [c.id for c in catalogue.cohorts.values() if c.role == "pretraining"]
     if cohort_id not in trainable:
+        hint = did_you_mean(cohort_id, trainable)
         raise InputError(
-            f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
-            f"test cases. For pretraining: {', '.join(trainable)}"
+            f"no cohort for pretraining is called '{cohort_id}' (cohorts for evaluation hold the "
+            f"test cases){hint}"
         )
     data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
