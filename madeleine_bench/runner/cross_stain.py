@@ -130,8 +130,7 @@ def cross_stain(
     entries = [_usable(name) for name in encoders]
     stains = searched_stains(cohort, catalogue.cohorts[cohort_id], query)
     ready, failures = embed_cohort(entries, cohort.data, workspace, progress)
-    lines = "\n".join(f"  {name}: {why}" for name, why in failures)
-    problem = ending(f"not every encoder could be used:\n{lines}", failures) if failures else None
+    problem = ending("not every encoder could be used", failures)
     if not ready and problem:
         raise problem
     progress.phase("search", len(ready))

@@ -132,12 +132,10 @@ class Verification:
         if self.reached == self.request.level:
             return None
         reached, count = self.reached or "nothing", len(self.findings)
-        head = (
-            f"{self.bundle.path}: asked for {self.request.level}, reached {reached}; {count} claims"
-        )
+        head = f"{self.bundle.path}: asked for {self.request.level}, reached {reached}"
         lines = [f"\n  {plain(finding.line, 1000)}" for finding in self.findings[:_SHOWN_FINDINGS]]
         more = f"\n  and {count - _SHOWN_FINDINGS} more" if count > _SHOWN_FINDINGS else ""
-        return CheckFailed(f"{head} are false:{''.join(lines)}{more}")
+        return CheckFailed(f"{head}; {count} claims are false:{''.join(lines)}{more}")
 
 
 def verify(
