@@ -203,11 +203,7 @@ def phantom_slides(context: typer.Context) -> None:
 def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
     from madeleine_bench.data.config import load_config
     from madeleine_bench.runner.cohorts import open_cohort
-    from madeleine_bench.specs.loader import did_you_mean
 
     catalogue, config = workspace.tasks(), load_config(workspace.config)
     config.check(catalogue.cohorts, catalogue.tasks)
-    if cohort not in catalogue.cohorts:
-        hint = did_you_mean(cohort, sorted(catalogue.cohorts))
-        raise InputError(f"no cohort is called '{cohort}'{hint}")
     return open_cohort(workspace, catalogue, cohort, config).data

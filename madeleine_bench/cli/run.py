@@ -1,6 +1,5 @@
 """`mbench run`: encoders times tasks, then the board."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,8 +17,6 @@ from madeleine_bench.errors import CheckFailed
 if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.specs.workspace import Workspace
-
-SHOWN_FAILURES = 20  # and as many differences
 
 
 @with_workspace()
@@ -111,9 +108,8 @@ def _run_and_show(request: "Request") -> None:
             f"not state; see mbench leaderboard show --results {results}",
             err=True,
         )
-    if report.failures:
-        lines = [f"{what}: {why}" for what, why in report.failures]
-        raise ending(f"not everything could be scored:\n{_listed(lines)}", report.failures)
+    if problem := ending("not everything could be scored", report.failures):
+        raise problem
 
 
 def _run_again(request: "Request") -> None:
@@ -124,16 +120,10 @@ def _run_again(request: "Request") -> None:
     """
     from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.runner.determinism import check_determinism
+    from madeleine_bench.runner.failures import listed
 
     with LiveProgress() as progress:
         files, differences = check_determinism(request, progress)
     if differences:
-        raise CheckFailed(f"not the same when made again:\n{_listed(differences)}")
+        raise CheckFailed(f"not the same when made again:\n{listed(differences)}")
     typer.echo(f"made again, the same to the byte: {files} files", err=True)
-
-
-def _listed(lines: Sequence[str]) -> str:
-    shown = [f"  {line}" for line in lines[:SHOWN_FAILURES]]
-    if (more := len(lines) - SHOWN_FAILURES) > 0:
-        shown.append(f"  and {more} more")
-    return "\n".join(shown)

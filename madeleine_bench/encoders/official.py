@@ -18,7 +18,7 @@ from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.card import EncoderCard, Weights, Width, card_text
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
+from madeleine_bench.specs.loader import Spec, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
 
 if TYPE_CHECKING:
@@ -144,14 +144,11 @@ def _check_target(target: Imported, name: str, cohort: str, force: bool) -> str:
             f"'{name}' cannot name an encoder: use small letters, digits, single hyphens, "
             "and no name that Windows reserves, such as con"
         ) from error
-    cohorts = load_catalogue().cohorts
-    if cohort not in cohorts:
-        hint = did_you_mean(cohort, sorted(cohorts))
-        raise InputError(f"no cohort is called '{cohort}'{hint} (mbench tasks validate)")
+    organ = load_catalogue().cohort(cohort).organ
     for path in (target.card, target.weights):
         if path.exists() and not force:
             raise InputError(f"{path} exists; choose another --name or --out, or add --force")
-    return cohorts[cohort].organ
+    return organ
 
 
 def _stains(described: OfficialConfig, path: Path) -> tuple[str, ...]:

@@ -1,12 +1,10 @@
 """Is a run the same whenever it is made? Its cells made again otherwise, and bytes compared."""
 
 import os
-import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,23 +12,9 @@ from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
-from madeleine_bench.runner.workers import Executor, Job, LocalWorkers, Result
+from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.record import Record
 from madeleine_bench.types import Progress
-
-
-class Shuffled(Executor):
-    """An executor that hands the jobs out in another order."""
-
-    def __init__(self, inner: Executor, seed: int) -> None:
-        self.inner, self.seed, self.jobs_ahead = inner, seed, inner.jobs_ahead
-
-    def spread(
-        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
-    ) -> Iterator[tuple[Job, str | None, Any]]:
-        """Yield each job with its result; see `Executor`."""
-        shuffled = random.Random(self.seed).sample(jobs, len(jobs))
-        return self.inner.spread(work, shuffled, at_once, gpu)
 
 
 def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[str, ...]]:
@@ -56,13 +40,12 @@ def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[
             executor="local",
             scheduler=None,
         )
-        executor = Shuffled(LocalWorkers(workers, apart=True, threads=threads), seed=workers)
+        executor = LocalWorkers(workers, apart=True, threads=threads, shuffle=workers)
         report = run(again, progress, executor)
         lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
-        embeddings = list(_embeddings(request.workspace.results, again.workspace.results))
-        predictions = list(_predictions(request.workspace.results, again.workspace.results))
-    lines += [line for line in (*embeddings, *predictions) if line is not None]
-    return len(embeddings) + len(predictions), tuple(lines)
+        folders = request.workspace.results, again.workspace.results
+        compared = [*_embeddings(*folders), *_predictions(*folders)]
+    return len(compared), (*lines, *filter(None, compared))
 
 
 def _embeddings(first: Path, again: Path) -> Iterator[str | None]:
@@ -89,28 +72,26 @@ def _embeddings(first: Path, again: Path) -> Iterator[str | None]:
 
 def _predictions(first: Path, again: Path) -> Iterator[str | None]:
     """Yield for each record made again how its predictions differ, or None."""
-    before: dict[tuple[str, ...], list[Record]] = {}
-    for record in ResultStore(first).records():
-        before.setdefault(_cell(record), []).append(record)
+    records = list(ResultStore(first).records())
     for record in ResultStore(again).records():
-        known = before.get(_cell(record), [])
+        before = [one for one in records if _cell(one) == _cell(record)]
         what = f"predictions of {record.encoder.name} on {record.task.id}, {record.protocol}"
-        if any(one.predictions.hash == record.predictions.hash for one in known):
-            yield None
-        elif not known:
+        if not before:
             yield f"{what}: the run left none"
+        elif any(one.predictions.hash == record.predictions.hash for one in before):
+            yield None
         else:
-            newest = max(known, key=lambda one: one.age)
+            newest = max(before, key=lambda one: one.age)
             yield (
                 f"{what}: not the same bytes; {record.scores.main.metric} "
                 f"{newest.scores.main.value:.6g}, made again {record.scores.main.value:.6g}"
             )
 
 
-def _cell(record: Record) -> tuple[str, ...]:
+def _cell(record: Record) -> tuple[object, ...]:
     """Return what tells a record from others by what it was asked of, not by what came out."""
-    encoder, task = record.encoder, record.task
-    features = record.features.content if record.features else ""
+    encoder, task, features = record.encoder, record.task, record.features
+    content = features and features.content
     return (
-        record.board, encoder.name, encoder.fingerprint, features, task.task_hash, record.protocol
+        record.board, encoder.name, encoder.fingerprint, content, task.task_hash, record.protocol
     )  # fmt: skip

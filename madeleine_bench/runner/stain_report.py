@@ -77,14 +77,11 @@ def stain_chart(content: Mapping[str, Any]) -> Any:
     rows = []
     for task in dict.fromkeys(each["task"] for each in content["tasks"]):
         of_task = [each for each in content["tasks"] if each["task"] == task]
-        points = [p for each in of_task for way in WAYS for p in each["curves"][way]]
-        reach = alt.Scale(
-            domain=[min(p["lowest"] for p in points), max(p["highest"] for p in points)], nice=True
-        )
-        panels = [_dropping(of_task, way, colour, reach) for way in WAYS]
-        panels.append(_gains(of_task, content["alone"], colour))
+        curves = [_dropping(of_task, way, colour) for way in WAYS]
+        left = alt.hconcat(*curves, spacing=62, bounds="flush").resolve_scale(y="shared")
+        panels = alt.hconcat(left, _gains(of_task, content["alone"], colour), spacing=62)
         title = alt.Title(task, anchor="start", fontSize=13, color=INK, offset=10)
-        rows.append(alt.hconcat(*panels, spacing=62, bounds="flush").properties(title=title))
+        rows.append(panels.properties(title=title, bounds="flush"))
     kind = "PHANTOM slides: " if content["phantom"] else ""
     title = alt.Title(
         f"{kind}what the stains of a case are worth ({content['cohort']})",
@@ -95,7 +92,7 @@ def stain_chart(content: Mapping[str, Any]) -> Any:
     return alt.vconcat(*rows, title=title, background="white", padding=14, spacing=28)
 
 
-def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any, reach: Any) -> Any:
+def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any) -> Any:
     import altair as alt
 
     points = [{"encoder": e["encoder"], **point} for e in of_task for point in e["curves"][way]]
@@ -103,14 +100,10 @@ def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any, reach
     x = alt.X("stains:Q", title="stains left", scale=alt.Scale(domain=[most, 1])).axis(
         values=list(range(most, 0, -1)), grid=False, format="d"
     )
+    y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
     base = _chart(points).encode(x=x, color=colour)
-    metric = of_task[0]["metric"]
-    band = base.mark_area(opacity=0.12).encode(
-        y=alt.Y("lowest:Q", scale=reach, title=metric), y2="highest:Q"
-    )
-    line = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=36, filled=True)).encode(
-        y=alt.Y("mean:Q", title=metric, scale=reach)
-    )
+    band = base.mark_area(opacity=0.12).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q")
+    line = base.mark_line(strokeWidth=2, point={"size": 36}).encode(y=alt.Y("mean:Q", **y))
     return _panel(band + line, WAYS[way])
 
 
@@ -130,11 +123,10 @@ def _gains(of_task: Sequence[Mapping[str, Any]], alone: str, colour: Any) -> Any
         yOffset=alt.YOffset("encoder:N", sort=list(dict.fromkeys(p["encoder"] for p in points))),
         color=colour,
     )
-    title = f"above {alone} alone"
     dots = base.mark_circle(size=46, opacity=1).encode(
-        x=alt.X("gain:Q", title=title, scale=alt.Scale(zero=True))
+        x=alt.X("gain:Q", title=f"above {alone} alone")
     )
-    bars = base.mark_rule(strokeWidth=1.6).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=1.6).encode(x="low:Q", x2="high:Q")
     zero = _chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x="x:Q")
     return _panel(zero + bars + dots, "all stains, by fusion")
 

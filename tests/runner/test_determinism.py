@@ -3,7 +3,7 @@
 import pytest
 
 from madeleine_bench.runner import determinism, embedding
-from madeleine_bench.runner.determinism import Shuffled, check_determinism
+from madeleine_bench.runner.determinism import check_determinism
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.runner.workers import LocalWorkers
@@ -74,7 +74,7 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
 
 
 def test_jobs_are_handed_out_in_another_order():
-    done = list(Shuffled(LocalWorkers(1), 1).run(abs, range(50), lambda job, reason: job))
+    done = list(LocalWorkers(1, shuffle=1).run(abs, range(50), lambda job, reason: job))
     assert done != list(range(50)) == sorted(done)
 
 
