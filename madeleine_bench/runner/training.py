@@ -119,7 +119,7 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
         return folder, key, splits
     record_key = resume_key(key, assessment)
     features = plan.features[assessment.task.cohort]
-    if ResultStore(results).find(*place, assessment.protocol.name, record_key, features):
+    if ResultStore(results).find((*place, assessment.protocol.name, record_key), features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from madeleine_bench.runner import determinism, embedding
-from madeleine_bench.runner.determinism import check_determinism
+from madeleine_bench.runner import embedding
+from madeleine_bench.runner import run as run_module
 from madeleine_bench.runner.plan import Request
-from madeleine_bench.runner.run import run
+from madeleine_bench.runner.run import check_determinism, run
 from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
@@ -34,7 +34,7 @@ def arguments(bcnb, tmp_path):
 @pytest.fixture
 def here(monkeypatch):
     """Workers that are this process: what differs is not theirs."""
-    monkeypatch.setattr(determinism, "LocalWorkers", lambda *given, **more: LocalWorkers(1))
+    monkeypatch.setattr(run_module, "LocalWorkers", lambda *given, **more: LocalWorkers(1))
 
 
 def test_an_encoder_that_is_the_same_again(mbench, arguments, here):
