@@ -142,13 +142,13 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("expected an object")
     except (OSError, ValueError, RecursionError) as error:
         check_readable(path, error)
         raise InputError(
             f"{path}: not a readable record ({error}); delete it and run again"
         ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a record: expected an object; delete it and run again")
     if content.get("schema_version") != 1:
         raise InputError(
             f"{path}: schema version {content.get('schema_version')!r} is not known here (1 is); "

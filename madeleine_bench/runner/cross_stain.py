@@ -20,15 +20,7 @@ from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
-from madeleine_bench.metrics.retrieval import (
-    average_precision,
-    expected_average_precision,
-    expected_hit,
-    expected_reciprocal_rank,
-    hit_at,
-    ranked_neighbours,
-    reciprocal_rank,
-)
+from madeleine_bench.metrics import retrieval
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
@@ -239,16 +231,16 @@ def _search(
                 fit_scaler(queries, "none").apply(queries),
                 fit_scaler(rows, "none").apply(rows),
             )
-        order = ranked_neighbours(pair[0][there], pair[1], n_rows).indices
+        order = retrieval.ranked_neighbours(pair[0][there], pair[1], n_rows).indices
         relevant = np.array(cases)[order] == names[:, None]
         for k in TOP:
-            values[centring, f"recall@{k}"] = hit_at(relevant, k).astype(np.float64)
-        values[centring, _PRECISION] = average_precision(relevant)
-        values[centring, _RANK] = reciprocal_rank(relevant)
+            values[centring, f"recall@{k}"] = retrieval.hit_at(relevant, k).astype(np.float64)
+        values[centring, _PRECISION] = retrieval.average_precision(relevant)
+        values[centring, _RANK] = retrieval.reciprocal_rank(relevant)
     expected: dict[str, Callable[[int, int], float]] = {
-        **{f"recall@{k}": partial(expected_hit, k=k) for k in TOP},
-        _PRECISION: expected_average_precision,
-        _RANK: expected_reciprocal_rank,
+        **{f"recall@{k}": partial(retrieval.expected_hit, k=k) for k in TOP},
+        _PRECISION: retrieval.expected_average_precision,
+        _RANK: retrieval.expected_reciprocal_rank,
     }
     sought, inverse = np.unique([cases.count(name) for name in names.tolist()], return_inverse=True)
     for measure, of in expected.items():
@@ -283,15 +275,15 @@ def markdown_rows(document: Mapping[str, Any]) -> list[str]:
     lines.append(["---"] * len(lines[0]))
     for encoder in document["encoders"]:
         mean = encoder["stains"][-1]
-        cells = [_cell(mean["centred"][name], ".3f", "-") for name in _SHORT]
+        cells = [_cell(mean["centred"][name], ".3f") for name in _SHORT]
         lines.append([encoder["encoder"], *cells, f"{mean['raw']['recall@1']['value']:.3f}"])
     chances = [f"{mean['centred'][name]['chance']:.3f}" for name in (*_SHORT, "recall@1")]
     return [f"| {' | '.join(cells)} |" for cells in (*lines, ["chance", *chances])]
 
 
-def _cell(measure: Mapping[str, Any], digits: str, to: str) -> str:
+def _cell(measure: Mapping[str, Any], digits: str) -> str:
     low, high = (format(end, digits) for end in measure["ci95"])
-    return f"{measure['value']:.3f} ({low}{to}{high})"
+    return f"{measure['value']:.3f} ({low}-{high})"
 
 
 def _body(document: Mapping[str, Any]) -> list[Table | str]:
@@ -299,7 +291,7 @@ def _body(document: Mapping[str, Any]) -> list[Table | str]:
     query, cohort_id = document["query"], document["cohort"]
     rows = [
         [each["encoder"], each["contamination"], *_counts(search)]
-        + [_cell(search["centred"][name], ".2f", "-") for name in _SHORT]
+        + [_cell(search["centred"][name], ".2f") for name in _SHORT]
         for each in document["encoders"]
         for search in each["stains"]
     ]
