@@ -23,7 +23,7 @@ from madeleine_bench.embeddings.cloud import (
     doctor_chart,
     named,
 )
-from madeleine_bench.embeddings.compute import bag_misfit
+from madeleine_bench.embeddings.compute import check_bag
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.contract import (
     CHECKS,
@@ -50,7 +50,6 @@ from madeleine_bench.runner.environment import examine_environment
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Bag, CohortData, Progress
 
@@ -152,9 +151,6 @@ def examine(
         cohorts = tuple(config.cohorts)
     opened = []
     for cohort_id in cohorts or (DEFAULT_COHORT,):
-        if cohort_id not in catalogue.cohorts:
-            hint = did_you_mean(cohort_id, list(catalogue.cohorts))
-            raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
         cohort = open_cohort(workspace, catalogue, cohort_id, config)
         if entry.card.phantom_only and cohort.data.source != "phantom":
             raise InputError(
@@ -255,11 +251,7 @@ def _sample(
     rows = []
     for position, slide_id in enumerate(slide_ids):
         bag = data.read_bag(slide_id)
-        reason = bag_misfit(encoder.card, bag)
-        if not len(bag.features):
-            reason = "the bag is empty; leave the slide out of the cohort"
-        if reason is not None:
-            raise InputError(f"encoder {encoder.card.name}, slide {slide_id}: {reason}")
+        check_bag(encoder.card, bag)
         bag = replace(bag, features=np.ascontiguousarray(bag.features, dtype=np.float32))
         rows.append(
             {
