@@ -81,10 +81,10 @@ def test_no_patches_at_all(tmp_path):
     [
         ({}, "do not say how large a patch is"),
         ({"patch_size": 256}, "do not say how large a patch is"),
-        ({"patch_size_level0": 0}, "'patch_size_level0' of 'coords' is 0"),
-        ({"patch_size_level0": [1, 2]}, "is not one number"),
-        ({"patch_size_level0": "large"}, "is not one number"),
-        ({"patch_size": 256, "patch_level": -1}, "'patch_level' of 'coords' is -1"),
+        ({"patch_size_level0": 0}, r"a\.h5: .*patch_size_level0 .*as one number each"),
+        ({"patch_size_level0": [1, 2]}, "as one number each"),
+        ({"patch_size_level0": "large"}, "as one number each"),
+        ({"patch_size": 256, "patch_level": -1}, "patch_size and patch_level .*one number each"),
     ],
 )
 def test_files_that_do_not_say_enough(tmp_path, attributes, message):
