@@ -159,7 +159,7 @@ def write_bag_file(
         layout: whose names to use.
         patch_encoder: name of the patch encoder; AtlasPatch needs one.
         mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
-        coords_attributes: what else to say of the coords, see `hdf5.patch_attributes`.
+        coords_attributes: what else to say of the coords, such as the size of a patch.
         attributes: what else to say of the file.
 
     Raises:

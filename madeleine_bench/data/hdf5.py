@@ -215,57 +215,6 @@ class PatchFile:
     level: int | None
 
 
-def patch_attributes(
-    *,
-    slide_id: str,
-    folder: str,
-    patch_px: int,
-    size_px0: int,
-    overlap_px: int,
-    mpp: float,
-    slide_mpp: float,
-    slide_size_px0: tuple[int, int],
-    exact_level: tuple[int, float, tuple[int, int]] | None,
-) -> dict[str, Any]:
-    """Return the attributes of `coords`: TRIDENT's, and CLAM's where they hold too.
-
-    Args:
-        slide_id: the slide.
-        folder: the folder of the patches, as `savetodir`.
-        patch_px: side of a patch in pixels at its own resolution.
-        size_px0: the same in level-0 pixels.
-        overlap_px: pixels that neighbours share.
-        mpp: micrometres per pixel of a patch.
-        slide_mpp: micrometres per level-0 pixel.
-        slide_size_px0: (width, height) of level 0.
-        exact_level: (number, downsample, (width, height)) of the level of the same resolution, or
-            None where there is none.
-    """
-    attributes: dict[str, Any] = {
-        "name": slide_id,
-        "savetodir": folder,
-        "patch_size": patch_px,
-        "patch_size_level0": size_px0,
-        "level0_magnification": _power(slide_mpp),
-        "target_magnification": _power(mpp),
-        "overlap": overlap_px,
-        "level0_width": slide_size_px0[0],
-        "level0_height": slide_size_px0[1],
-        "mpp": mpp,
-        "level0_mpp": slide_mpp,
-    }
-    if exact_level is not None:
-        level, downsample, size = exact_level
-        attributes |= {
-            "patch_level": level,
-            "downsample": (downsample, downsample),
-            "downsampled_level_dim": size,
-            "level_dim": size,
-            "save_path": folder,
-        }
-    return attributes
-
-
 def write_patch_file(path: Path, coords: NDArray[np.int32], attributes: Mapping[str, Any]) -> None:
     """Write the patches of a slide, atomically.
 
@@ -302,9 +251,3 @@ def read_patch_file(path: Path) -> PatchFile:
             "patch_size_level0 (TRIDENT), or patch_size and patch_level (CLAM), as one number each"
         )
     return PatchFile(coords.astype(np.int32), size_px0, patch_px, level)
-
-
-def _power(mpp: float) -> int | float:
-    """Return the objective power of a resolution, as a whole number where it is near one."""
-    power = _UM_AT_1X / mpp
-    return round(power) if abs(power - round(power)) <= 0.02 * power and power >= 0.5 else power
