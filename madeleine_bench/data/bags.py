@@ -219,33 +219,29 @@ def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
 def _shape(shape: tuple[int, ...], path: Path, what: str) -> tuple[int, int]:
     """Return (patch, dim) of a shape, a leading axis of one taken off."""
     kept = tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
-    if len(kept) != 2:
-        raise InputError(f"{path}: {what} has shape {tuple(shape)}; expected (patches, dimensions)")
-    if kept[1] == 0:
-        raise InputError(f"{path}: {what} has shape {tuple(shape)}: its rows have no dimensions")
+    if len(kept) != 2 or kept[1] == 0:
+        raise InputError(
+            f"{path}: {what} has shape {tuple(shape)}; expected (patches, dimensions), at "
+            "least one dimension"
+        )
     return int(kept[0]), int(kept[1])
 
 
 def _matrix(values: NDArray[Any], path: Path, what: str) -> NDArray[Any]:
     matrix = values.reshape(_shape(values.shape, path, what))
-    if matrix.dtype.byteorder not in "=|":
-        matrix = matrix.astype(matrix.dtype.newbyteorder("="))
-    if matrix.dtype != np.float64:
-        return matrix
+    dtype = np.dtype(np.float32) if matrix.dtype.itemsize == 8 else matrix.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
-        return matrix.astype(np.float32)
+        return matrix.astype(dtype, copy=False)
 
 
 def _finite(features: NDArray[Any], path: Path) -> NDArray[Any]:
     # The sum of finite float32 rows can overflow in float16, so each number is looked at.
-    finite = np.isfinite(features)
-    if not finite.all():
-        row, column = (int(axis[0]) for axis in np.nonzero(~finite))
-        rows = int((~finite).any(axis=1).sum())
+    if len(bad := np.argwhere(~np.isfinite(features))):
+        row, column = bad[0]
         raise InputError(
-            f"{path}: {features[row, column]} in row {row}, dimension {column} ({rows} of "
-            f"{len(features)} rows are not finite in float32). Extract the features of this slide "
-            "again"
+            f"{path}: {features[row, column]} in row {row}, dimension {column} "
+            f"({len(set(bad[:, 0]))} of {len(features)} rows are not finite in float32). Extract "
+            "the features of this slide again"
         )
     return features
 
@@ -303,12 +299,10 @@ def _load_pt(path: Path) -> NDArray[Any]:
     except Exception as error:  # torch raises many kinds for a damaged file
         check_readable(path, error)
         raise InputError(_no_tensor(path, str(error))) from error
-    if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{path} holds a {type(tensor).__name__}; expected one tensor")
-    if not tensor.is_floating_point():
-        raise InputError(
-            f"{path}: the tensor is of type {tensor.dtype}; features are floating point"
-        )
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        is_tensor = isinstance(tensor, torch.Tensor)
+        what = f"tensor of type {tensor.dtype}" if is_tensor else type(tensor).__name__
+        raise InputError(f"{path} holds a {what}; expected one tensor of floating-point numbers")
     tensor = tensor.detach()
     if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
         tensor = tensor.float()  # numpy has no bfloat16

@@ -103,15 +103,14 @@ def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
     coords = np.asarray(handle["coords"][...])
     if coords.ndim == 3 and coords.shape[0] == 1:
         coords = coords[0]
-    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "iuf":
-        if coords.size == 0 and patches == 0:
-            return None
+    is_table = coords.ndim == 2 and coords.shape[1] >= 2 and coords.dtype.kind in "iuf"
+    if not is_table and coords.size == patches == 0:
+        return None
+    if not is_table or len(coords) != patches:
         raise InputError(
             f"{path}: 'coords' has shape {coords.shape} and type {coords.dtype}; expected a row of "
-            "numbers (x, y) for each patch"
+            f"numbers (x, y) for each of {patches} patches"
         )
-    if len(coords) != patches:
-        raise InputError(f"{path}: {patches} patches, but 'coords' has {len(coords)} rows")
     return coords[:, :2]
 
 

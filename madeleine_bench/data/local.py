@@ -79,7 +79,11 @@ class LocalCohort:
         self.folder = entry.features
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
         self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
-        _check_stains(self.slides, cohort, entry.labels)
+        for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
+            raise InputError(
+                f"{entry.labels}: slide '{slide.slide_id}' is of stain {slide.stain}; cohort "
+                f"{cohort.id} has {', '.join(cohort.stains)}"
+            )
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
             raise InputError(
@@ -356,15 +360,6 @@ def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
                 )
             names[slide_id] = stem
     return names
-
-
-def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None:
-    for stain in sorted(set(slides["stain"]) - set(cohort.stains)):
-        slide_id = slides.loc[slides["stain"] == stain, "slide_id"].iloc[0]
-        raise InputError(
-            f"{table}: slide '{slide_id}' is of stain {stain}; cohort {cohort.id} has "
-            f"{', '.join(cohort.stains)}"
-        )
 
 
 def _nothing_matches(
