@@ -199,27 +199,24 @@ class LocalCohort:
         """
         facts: dict[str, BagFacts] = {}
         first: tuple[str, int, str | None] | None = None
+        expected = self.variant if self.source == "phantom" else None
         for slide_id, path in sorted(self.files.items()):
             facts[slide_id] = now = self.bags.facts(self.names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
-            self._check_origin(path, now)
+            if now.phantom != expected:
+                here, others = (
+                    "a real slide" if kind is None else f"a phantom slide ({kind})"
+                    for kind in (now.phantom, expected)
+                )
+                raise InputError(
+                    f"{path} is of {here}, another file of cohort {self.cohort_id} of {others}; "
+                    "the two never share a board. Point 'features' to a folder of one kind"
+                )
             if now.patches:
                 bag = str(path), now.width, now.patch_encoder
                 first = first or bag
                 check_alike(bag, first)
         return facts
-
-    def _check_origin(self, path: Path, facts: BagFacts) -> None:
-        expected = self.variant if self.source == "phantom" else None
-        if facts.phantom != expected:
-            here, others = (
-                "a real slide" if kind is None else f"a phantom slide ({kind})"
-                for kind in (facts.phantom, expected)
-            )
-            raise InputError(
-                f"{path} is of {here}, another file of cohort {self.cohort_id} of {others}; the "
-                "two never share a board. Point 'features' to a folder of one kind"
-            )
 
     def _name(self, slide_id: str) -> str:
         name = self.names.get(slide_id)

@@ -82,9 +82,7 @@ def pack_cohort(
             `dtype`, two slides differ in width or patch encoder; or a bag changed meanwhile.
     """
     progress = progress or Silence()
-    before = _index_in(path, data.cohort_id)
-    if before is not None and any(stale_reasons(before, data, dtype)):
-        before = None
+    before = _current_index(path, data, dtype)
     if before is not None:
         try:
             return open_store(path, verify=True, progress=progress)
@@ -112,7 +110,7 @@ def pack_cohort(
         packing = _Packing(data, store, progress)
         progress.phase(f"pack {data.cohort_id}", len(slide_ids))
         while todo := slide_ids[len(packing.store) :]:
-            if packing.take(todo):
+            if packing.take(todo):  # there is no such file yet, or no sound one
                 packing.write(todo, part_bytes)
                 if problem := packing.take(todo):
                     raise InputError(f"a file in {path} is not what was written: {problem}")
@@ -281,28 +279,31 @@ class _Packing:
         )
 
 
-def _index_in(path: Path, cohort_id: str) -> FeatureStore | None:
-    """Return the index in a folder, if any; refuse what is no store of the cohort."""
+def _current_index(path: Path, data: CohortData, dtype: PackedDtype | None) -> FeatureStore | None:
+    """Return the index in a folder if it is that of the cohort as it is now.
+
+    Raises:
+        InputError: the folder holds what is no store of the cohort, and is not to be replaced.
+    """
     if path.is_file():
         raise InputError(f"cannot write to {path}: it is a file; a packed store is a folder")
-    if not is_packed_store(path):
-        if others := sorted(other.name for other in path.glob("[!.]*")):
+    if not (path / INDEX).is_file():
+        others = [] if is_packed_store(path) else sorted(p.name for p in path.glob("[!.]*"))
+        if others:
             raise InputError(
                 f"{path} is no packed store, it holds {others[0]}. Remove it, or choose another "
                 "place"
             )
         return None
-    if not (path / INDEX).is_file():
-        return None
     try:
         index = read_index(path)
-        if index.cohort_id != cohort_id:
+        if index.cohort_id != data.cohort_id:
             raise InputError(
-                f"{path} is the packed store of cohort {index.cohort_id}, not of {cohort_id}"
+                f"{path} is the packed store of cohort {index.cohort_id}, not of {data.cohort_id}"
             )
     except InputError as error:
         raise InputError(f"{error}. Remove {path}, or choose another place") from error
-    return index
+    return None if any(stale_reasons(index, data, dtype)) else index
 
 
 def packed_folder(data: CohortData, results: Path, dtype: PackedDtype | None = None) -> Path:
