@@ -8,6 +8,7 @@ from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData
@@ -29,23 +30,18 @@ class OpenCohort:
         return next(task for task in self.tasks if task.declared_id == declared.id)
 
 
-@dataclass(frozen=True)
-class PhantomChoice:
-    """What the user wants of phantoms: None keeps what the cohort declares."""
-
-    signal: float | None = None
-    seed: int | None = None
-
-
 def open_cohort(
     workspace: Workspace, catalogue: Catalogue, cohort_id: str, config: Config
 ) -> OpenCohort:
     """Return a cohort from the source that was asked for; "auto" prefers the user's files.
 
     Raises:
-        InputError: a local cohort was asked for and is not configured, its files are broken, or
-            there is no phantom of it.
+        InputError: there is no such cohort; a local one was asked for and is not configured; its
+            files are broken; or there is no phantom of it.
     """
+    if cohort_id not in catalogue.cohorts:
+        hint = did_you_mean(cohort_id, list(catalogue.cohorts))
+        raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
     spec, tasks = catalogue.cohorts[cohort_id], tuple(catalogue.tasks_of(cohort_id))
     entry = config.cohorts.get(cohort_id)
     if workspace.source == "local" and entry is None:

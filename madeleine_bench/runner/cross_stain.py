@@ -125,17 +125,12 @@ def cross_stain(
         CheckFailed: no encoder could be used.
     """
     catalogue = workspace.tasks()
-    if cohort_id not in catalogue.cohorts:
-        hint = did_you_mean(cohort_id, list(catalogue.cohorts))
-        raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
-    entries = [_usable(name) for name in encoders]
+    config = load_config(workspace.config, catalogue)
     cohort = open_cohort(workspace, catalogue, cohort_id, config)
+    entries = [_usable(name) for name in encoders]
     stains = searched_stains(cohort, catalogue.cohorts[cohort_id], query)
     ready, failures = embed_cohort(entries, cohort.data, workspace, progress)
-    lines = "\n".join(f"  {name}: {why}" for name, why in failures)
-    problem = ending(f"not every encoder could be used:\n{lines}", failures) if failures else None
+    problem = ending("not every encoder could be used", failures)
     if not ready and problem:
         raise problem
     progress.phase("search", len(ready))

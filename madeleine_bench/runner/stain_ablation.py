@@ -122,8 +122,7 @@ def stain_ablation(
     plan = make_plan(Request(tuple(encoders), tuple(tasks), (base.name, *siblings), workspace))
     ready, failed = embed(_bags_of(plan, alone), workspace, progress)
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
-    lines = "\n".join(f"  {name}: {why}" for name, why in failures)
-    problem = ending(f"not every encoder could be used:\n{lines}", failures) if failures else None
+    problem = ending("not every encoder could be used", failures)
     broken = {encoder for encoder, _ in failed}
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in plan.cells:
