@@ -209,8 +209,8 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
     for name, path in (
         ("packed index", store / "index.json"),
         ("packed first file", files[0]),
+        ("packed second file", files[1]),
         ("packed last file", files[-1]),
-        ("packed check", store / "checked.json"),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
