@@ -34,7 +34,6 @@ class PatchEncoder(Protocol):
 
         `patches` is batch x px x px x 3, RGB. A feature must not depend on the other patches.
         """
-        ...
 
 
 class BasePatchEncoder:
