@@ -340,7 +340,5 @@ class Appearance:
         """
         within = sqrt(case_share) * case.nuisance + sqrt(1.0 - case_share) * section.nuisance
         amounts = sqrt(SITE_SHARE) * site.nuisance + sqrt(1.0 - SITE_SHARE) * within
-        total = np.zeros(DIM)
-        for amount, axis in zip(amounts, self._nuisance, strict=True):
-            total += amount * axis
-        return total
+        moves = (amount * axis for amount, axis in zip(amounts, self._nuisance, strict=True))
+        return sum(moves, np.zeros(DIM))

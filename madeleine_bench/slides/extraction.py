@@ -55,7 +55,6 @@ EXTRACTION_VERSION = 1  # raise it when the same settings come to mean other pat
 
 _SLIDES_AHEAD = 2
 _BATCHES_AHEAD = 4
-_SHOWN_FAILURES = 10
 _SAME_MPP = 0.05
 
 
@@ -249,7 +248,10 @@ def extract_bags(
         finally:
             collected.sort(key=lambda outcome: outcome.slide_id)
             if collected:
-                write_text(folder.report, _table(collected))
+                table = pd.DataFrame([asdict(outcome) for outcome in collected])
+                table["seconds"] = table["seconds"].map("{:.2f}".format)
+                text = table.to_csv(index=False, lineterminator="\n", float_format="%g")
+                write_text(folder.report, text)
     return collected
 
 
@@ -268,10 +270,8 @@ def _report(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: str) ->
         )
     problem = None
     if failed:
-        heading = f"{len(failed)} of {len(outcomes)} slides failed"
-        more = len(failed) - _SHOWN_FAILURES
-        rest = [f"and {more} more; see {folder.report}"] if more > 0 else []
-        problem = CheckFailed("\n".join([heading, *failed[:_SHOWN_FAILURES], *rest]))
+        heading = f"{len(failed)} of {len(outcomes)} slides failed, all of them in {folder.report}"
+        problem = CheckFailed(f"{heading}; the first: {failed[0]}")
     return Report({"slides": dict(counts), "patches": patches}, body, problem=problem)
 
 
@@ -291,13 +291,6 @@ def _loaded(choice: EncoderChoice, threads: int) -> PatchEncoder:
 
 def _on_worker_death(path: Path, reason: str) -> SlideOutcome:
     return SlideOutcome(path.stem, "failed", message=reason)
-
-
-def _table(outcomes: Sequence[SlideOutcome]) -> str:
-    """Return the table of outcomes as CSV."""
-    table = pd.DataFrame([asdict(outcome) for outcome in outcomes])
-    table["seconds"] = table["seconds"].map("{:.2f}".format)
-    return table.to_csv(index=False, lineterminator="\n", float_format="%g")
 
 
 @dataclass

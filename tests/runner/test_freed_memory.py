@@ -39,4 +39,3 @@ def test_another_c_library_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
     provenance.return_freed_memory()
-    
