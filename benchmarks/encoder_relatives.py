@@ -28,7 +28,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.similarity import linear_share
-from madeleine_bench.submissions.duplicates import COPY_SHARE
+from madeleine_bench.submissions.suspicion import COPY_SHARE
 from madeleine_bench.types import CohortData
 
 OUT = Path(__file__).resolve().parent / "results" / "encoder_relatives.json"

@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import protocol_names
-from madeleine_bench.cli.options import (
-    Catalogue,
-    Folders,
-    with_workspace,
-)
+from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Show, export and publish the board."""
 
 
 @app.command()
@@ -39,7 +30,7 @@ def show(
         ),
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,
@@ -48,35 +39,23 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board
+    from madeleine_bench.cli.console import LiveProgress, print_board
     from madeleine_bench.errors import InputError
+    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [protocol], board)
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json, markdown or svg")
+            raise InputError("--out wants --format csv, json or markdown")
         for each in boards:
             print_board(each)
         return
-    if format == "svg":
-        if len(boards) != 1:
-            names = " | ".join(each.name for each in boards)
-            raise InputError(f"one board a picture: --board {names}")
-        text = board_svg(boards[0])
-    else:
-        with LiveProgress() as progress:
-            text = boards_text(boards, format, sources, declared, progress)
-    _write(text, out)
-
-
-def _write(text: str, out: Path | None) -> None:
-    from madeleine_bench.files import write_text
-
+    with LiveProgress() as progress:
+        text = boards_text(boards, format, sources, progress)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -110,29 +89,14 @@ def build(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     check_site_folder(out)
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [None, *(protocol or [])])
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([None, *(protocol or [])])
     with LiveProgress() as progress:
-        text = boards_text(boards, "json", sources, declared, progress)
+        text = boards_text(boards, "json", sources, progress)
     pages = write_site(json.loads(text), out)
     write_text(out / "leaderboard.json", text)
     write_text(out / "leaderboard.csv", to_csv(boards))
     typer.echo(f"{len(pages)} pages in {out}; open {out / 'index.html'}", err=True)
-
-
-@app.command()
-def serve(
-    folder: Annotated[Path, typer.Argument(help="The site.")] = Path("leaderboard-site"),
-    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
-) -> None:
-    """Show a built site on http://127.0.0.1, to this machine alone.
-
-    Example: mbench leaderboard serve leaderboard-site
-    """
-    from madeleine_bench.leaderboard.page import serve
-
-    serve(folder, port, lambda address: typer.echo(f"{address} (Ctrl-C ends it)", err=True))
 
 
 @app.command()
@@ -154,7 +118,7 @@ def add(
     Example: mbench leaderboard add my-encoder.zip --results results
     """
     from madeleine_bench.cli.console import LiveProgress, deliver
-    from madeleine_bench.submissions.add import add_submission
+    from madeleine_bench.submissions.report import add_submission
     from madeleine_bench.submissions.verify import VerifyRequest
 
     request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)

@@ -40,22 +40,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-app.command("run")(run.run)
-app.command("audit")(audit.audit)
-app.command("cross-stain")(stains.cross_stain)
-app.command("doctor")(doctor.doctor)
-app.command("regress")(regress.regress)
-app.command("sensitivity")(sensitivity.sensitivity)
-app.command("stains")(stains.stains)
-app.command("stratify")(stratify.stratify)
-app.command("pretrain")(pretrain.pretrain)
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(data.app, name="data")
-app.add_typer(slides.app, name="slides")
-app.add_typer(features.app, name="features")
-app.add_typer(encoders.app, name="encoders")
-app.add_typer(leaderboard.app, name="leaderboard")
-app.add_typer(submit.app, name="submit")
+for function in (
+    *(run.run, audit.audit, stains.cross_stain, doctor.doctor, regress.regress),
+    *(sensitivity.sensitivity, stains.stains, stratify.stratify, pretrain.pretrain),
+):
+    app.command()(function)
+for group in (tasks, data, slides, features, encoders, leaderboard, submit):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,9 +73,9 @@ def command() -> Callable[..., Any]:
     waiting: list[Any] = [whole]
     while waiting:
         one = waiting.pop()
-        said, mark, example = inspect.cleandoc(one.help or "").partition("Example: ")
+        text, mark, example = inspect.cleandoc(one.help or "").partition("Example: ")
         if mark:
-            one.help = f"{said.rstrip()}\n\n\b\n{mark}{' '.join(example.split())}"
+            one.help = f"{text.rstrip()}\n\n\b\n{mark}{' '.join(example.split())}"
         waiting += getattr(one, "commands", {}).values()
     return whole
 

@@ -1,14 +1,16 @@
 """`mbench submit`: scaffold an encoder, pack its results, verify what others packed."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import encoder_names
 from madeleine_bench.cli.options import Catalogue, Results, with_workspace
 from madeleine_bench.errors import InputError
-from madeleine_bench.specs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
 
@@ -43,7 +45,7 @@ def new(
 
     Example: mbench submit new my-encoder
     """
-    from madeleine_bench.submissions.scaffold import new_encoder
+    from madeleine_bench.submissions.pack import new_encoder
 
     card = new_encoder(name, folder)
     typer.echo(f"wrote {card.parent}\ntry: mbench encoders check {card}")
@@ -88,7 +90,7 @@ def verify(
     out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
     *,
-    workspace: Workspace,
+    workspace: "Workspace",
 ) -> None:
     """Check a submission without running its code: exit 0 verified, 1 a claim is false, 2 refused.
 
@@ -118,8 +120,7 @@ def _clear_reports(bundle: Path, reports: list[Path]) -> None:
     Raises:
         InputError: two of bundle and reports are one file, or a report cannot be written there.
     """
-    places = [path.resolve() for path in (bundle, *reports)]
-    if len(set(places)) < len(places):
+    if len({path.resolve() for path in (bundle, *reports)}) < 1 + len(reports):
         raise InputError("the bundle, --out and --json must be different files")
     for report in reports:
         try:

@@ -26,9 +26,9 @@ from madeleine_bench.losses.survival import (
     survival_risk,
 )
 from madeleine_bench.metrics.cox import CoxFit, breslow_hazard
+from madeleine_bench.protocols.cox import survival_columns
+from madeleine_bench.protocols.results import Columns
 from madeleine_bench.types import Survival
-
-Columns = dict[str, NDArray[np.float64] | NDArray[np.bool_]]
 
 
 class ClassObjective:
@@ -109,7 +109,7 @@ class CoxObjective:
         known, risk = known - centre, risk - centre
         days, hazard = breslow_hazard(self._survival.take(train_units), known)
         fit = CoxFit(np.zeros(0), days, hazard)
-        return _survival_columns(risk, known, fit.alive(risk, self._days), self._days)
+        return survival_columns(risk, known, fit.alive(risk, self._days), self._days)
 
 
 class DiscreteTimeObjective:
@@ -140,19 +140,9 @@ class DiscreteTimeObjective:
         known = survival_risk(train.double()).numpy()
         risk = survival_risk(test.double()).numpy()
         alive = alive_beyond(test.double(), self._edges, self._days)
-        return _survival_columns(risk, known, alive, self._days)
+        return survival_columns(risk, known, alive, self._days)
 
 
 # The loss of a task and the predictions it leads to. `outputs` is how many the network has, and
 # `class_index` the class of each unit, None where an output is not one of a class.
 Objective = ClassObjective | LevelObjective | CoxObjective | DiscreteTimeObjective
-
-
-def _survival_columns(
-    risk: NDArray[np.float64],
-    train_risk: NDArray[np.float64],
-    alive: NDArray[np.float64],
-    days: Sequence[int],
-) -> Columns:
-    columns: Columns = {"risk": risk, "high_risk": risk > np.median(train_risk)}
-    return columns | {f"surv@{day}": alive[:, i] for i, day in enumerate(days)}

@@ -21,12 +21,12 @@ from pydantic import ValidationError
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.leaderboard.regression import (
-    TOLERANCE,
     RegressionFinding,
     Verdict,
     close,
     newer_version,
 )
+from madeleine_bench.leaderboard.sources import TOLERANCE
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
 from madeleine_bench.resources import resource_folder

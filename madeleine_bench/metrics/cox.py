@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,20 +108,15 @@ class RiskSets:
             days=days,
         )
 
-    def sums(self, values: Floats) -> Floats:
-        """Return the sum of `values` (unit, or unit x dim) over each risk set, by time."""
-        found: Floats = np.add.reduceat(values, self.start, axis=0).cumsum(axis=0)
-        return found
-
-    def event_sums(self, values: Floats) -> Floats:
-        """Return the sum of `values` (unit, or unit x dim) over the events of each time."""
-        found: Floats = np.add.reduceat(values[self.event], self.tied, axis=0)
-        return found
+    def sums(self, values: Floats, axis: int = 0) -> Floats:
+        """Return the sum of `values` over each risk set, by time; units lie along the axis."""
+        sums: Floats = np.add.reduceat(values, self.start, axis=axis).cumsum(axis=axis)
+        return sums
 
     def spread(self, of_time: Floats) -> Floats:
-        """Return for each unit the sum of `of_time` over the times at which it is at risk."""
-        later = of_time[::-1].cumsum()[::-1]
-        return np.repeat(later, np.diff(self.start, append=len(self.order)))
+        """Return for each unit the sum of ... x time over the times at which it is at risk."""
+        later = of_time[..., ::-1].cumsum(axis=-1)[..., ::-1]
+        return np.repeat(later, np.diff(self.start, append=len(self.order)), axis=-1)
 
 
 @dataclass(frozen=True)
@@ -150,57 +145,34 @@ class _Point:
 class _Objective:
     """-log partial likelihood + alpha / 2 |w|^2 and its derivatives."""
 
-    def __init__(
-        self, features: Floats, survival: Survival, alpha: float, ties: Literal["breslow", "efron"]
-    ) -> None:
+    def __init__(self, features: Floats, survival: Survival, alpha: float) -> None:
         self.sets = RiskSets.of(survival)
         self.x = np.ascontiguousarray(features[self.sets.order])
         self.alpha = alpha
-        count = self.sets.count
-        sets_of_time = count if ties == "efron" else np.ones_like(count)
-        self._time = np.repeat(np.arange(len(count)), sets_of_time)
-        self._first = np.cumsum(sets_of_time) - sets_of_time
-        self._events = (count / sets_of_time)[self._time]
-        self._left = (np.arange(len(self._time)) - self._first[self._time]) / count[self._time]
+        self._events = self.sets.count.astype(np.float64)
 
     def at(self, w: Floats) -> _Point:
         """Return the objective at some coefficients."""
         eta = self.x @ w
         top = eta.max()
         ratio = np.exp(eta - top)
-        denominator = self._over_sets(ratio)
+        denominator = self.sets.sums(ratio)
         log_sums = self._events @ (np.log(denominator) + top)
         loss = float(log_sums - eta[self.sets.event].sum() + 0.5 * self.alpha * (w @ w))
         if not np.ptp(eta) < _WIDEST_LOG_RATIO:
             loss = np.inf
-        expected = self._expected(ratio, denominator)
+        expected = ratio * self.sets.spread(self._events / denominator)
         gradient = (expected - self.sets.event) @ self.x + self.alpha * w
         return _Point(w, eta, ratio, denominator, expected, loss, gradient)
 
     def hessian(self, point: _Point) -> Floats:
         """Return the second derivatives, dim x dim."""
         weighted = self.x * np.sqrt(point.expected)[:, None]
-        means = self._over_sets(self.x * point.ratio[:, None])
+        means = self.sets.sums(self.x * point.ratio[:, None])
         means *= (np.sqrt(self._events) / point.denominator)[:, None]
         found: Floats = weighted.T @ weighted  # a product with itself costs half
         found -= means.T @ means
         found[np.diag_indices_from(found)] += self.alpha
-        return found
-
-    def _over_sets(self, values: Floats) -> Floats:
-        """Return the sum of values (unit, or unit x dim) over each risk set."""
-        sums = self.sets.sums(values)[self._time]
-        if self._left.any():
-            left = self.sets.event_sums(values)[self._time]
-            sums -= left * self._left.reshape(-1, *[1] * (left.ndim - 1))
-        return sums
-
-    def _expected(self, ratio: Floats, denominator: Floats) -> Floats:
-        share = self._events / denominator
-        found: Floats = ratio * self.sets.spread(np.add.reduceat(share, self._first))
-        if self._left.any():
-            left = np.add.reduceat(share * self._left, self._first)
-            found[self.sets.event] -= ratio[self.sets.event] * np.repeat(left, self.sets.count)
         return found
 
 
@@ -306,7 +278,6 @@ def fit_ridge_cox(
     survival: Survival,
     *,
     alpha: float,
-    ties: Literal["breslow", "efron"],
     tol: float,
     max_iter: int,
 ) -> CoxFit:
@@ -322,7 +293,6 @@ def fit_ridge_cox(
         features: unit x dim, centred.
         survival: follow-up of the units.
         alpha: penalty, at least 0.
-        ties: how tied event times enter; the baseline hazard is Breslow's either way.
         tol: largest component of the gradient, divided by the number of units.
         max_iter: Newton steps.
 
@@ -332,7 +302,7 @@ def fit_ridge_cox(
     """
     if fault := _fault(features, survival, alpha):
         return _failed(features.shape[1], fault)
-    objective = _Objective(features, survival, alpha, ties)
+    objective = _Objective(features, survival, alpha)
     fit = _search(objective, len(survival), tol, max_iter)
     if fit.reason is not None:
         return replace(_failed(features.shape[1], fit.reason), n_iter=fit.n_iter)

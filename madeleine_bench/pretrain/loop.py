@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -103,28 +103,21 @@ def publish(run: Run, organ: str, out: Path, name: str) -> Path:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass
-class StopRequest:
-    """Whether the user asked the run to stop."""
-
-    asked: bool = False
-
-
 @contextmanager
-def listening() -> Iterator[StopRequest]:
-    """Yield a flag that the first Ctrl-C or SIGTERM sets; a second one stops at once.
+def listening() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; a second one stops at once.
 
-    Outside the main thread, where Python lets no one listen, the flag stays down.
+    Outside the main thread, where Python lets no one listen, it stays unset.
     """
-    request = StopRequest()
+    request = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        if request.is_set():
             raise KeyboardInterrupt
-        request.asked = True
+        request.set()
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
@@ -176,7 +169,7 @@ def pretrain(
                 for batch in run.rest_of_epoch():
                     run.step(batch)
                     progress.advance(run.describe_step())
-                    if any_of(group, stop.asked):
+                    if any_of(group, stop.is_set()):
                         run.save()
                         raise Interrupted(
                             f"interrupted in epoch {run.state.epoch + 1}, step {run.state.step}; "

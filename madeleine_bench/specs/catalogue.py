@@ -34,20 +34,20 @@ class Catalogue:
         """
         chosen: dict[str, TaskSpec] = {}
         for pattern in patterns:
-            ids = [
-                task.id
-                for task in self.tasks.values()
-                if (task.status == "core" if pattern == "all" else False)
-                or fnmatch.fnmatchcase(task.id, pattern)
-            ]
             if not self.tasks:
                 raise InputError(
                     "the catalogue has no tasks; --catalogue wants a folder laid out as tasks/ is"
                 )
-            if not ids:
+            matches = {
+                task.id: task
+                for task in self.tasks.values()
+                if fnmatch.fnmatchcase(task.id, pattern)
+                or (pattern == "all" and task.status == "core")
+            }
+            if not matches:
                 hint = did_you_mean(pattern, list(self.tasks))
                 raise InputError(f"no task is called '{pattern}'{hint} (mbench tasks list)")
-            chosen.update((task_id, self.tasks[task_id]) for task_id in ids)
+            chosen |= matches
         return [chosen[task_id] for task_id in sorted(chosen)]
 
     def protocol(self, name: str) -> ProtocolSpec:

@@ -147,7 +147,7 @@ class Cox(Spec):
     )
     inner_folds: int | None = Field(default=None, ge=2, exclude_if=lambda x: x is None)
     l1_ratio: float | None = None
-    ties: Literal["breslow", "efron"] = "breslow"
+    ties: Literal["breslow"] = "breslow"
     tol: float = Field(gt=0)
     max_iter: int = Field(gt=0)
 

@@ -16,8 +16,6 @@ from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, portable_nam
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.task import Identifier
 from madeleine_bench.submissions.parsing import (
-    LIMITS,
-    Limits,
     kind_of,
     parse_embeddings,
     parse_json,
@@ -100,7 +98,7 @@ class Bundle:
         embeddings: by cohort id.
         stated_hashes: by cohort id, the content hash that the file of its embeddings states.
         claims: the claimed records, in the order of their names.
-        files: implementation and weights, by file name; only with --code. Never run unless asked.
+        files: implementation and weights, by member; only with --code. Never run unless asked.
     """
 
     path: Path
@@ -111,11 +109,6 @@ class Bundle:
     stated_hashes: Mapping[str, str]
     claims: tuple[Claim, ...]
     files: Mapping[str, bytes]
-
-    @property
-    def board(self) -> str:
-        """The board that its records are for."""
-        return self.manifest.board
 
 
 def embeddings_member(cohort: str) -> str:
@@ -128,15 +121,15 @@ def record_member(task_id: str, protocol: str) -> str:
     return f"records/{task_id}.{protocol.replace('/', '-')}.json"
 
 
-def read_bundle(path: Path, limits: Limits = LIMITS) -> Bundle:
+def read_bundle(path: Path) -> Bundle:
     """Return what a zip claims.
 
     Raises:
         InputError: the zip is refused (see `unpack`), a member is not listed in submission.json or
             differs from it, or a file is not what its name says.
     """
-    data = read_zip(path, limits)
-    members = unpack(path, data, limits)
+    data = read_zip(path)
+    members = unpack(path, data)
     manifest = _manifest(path, members)
     _check_listed(path, members, manifest)
     card = _card(path, members)
@@ -151,7 +144,7 @@ def read_bundle(path: Path, limits: Limits = LIMITS) -> Bundle:
         elif kind == "weights":
             parse_safetensors(content, where)
         if kind in ("code", "weights"):
-            files[file.name] = content
+            files[name] = content
     if not claims or not embeddings:
         raise InputError(f"{path}: no records or no embeddings in it; nothing can be verified")
     return Bundle(
@@ -181,15 +174,13 @@ def _check_listed(path: Path, members: Mapping[str, bytes], manifest: Manifest) 
     if len(listed) < len(manifest.files):
         raise InputError(f"{path}/{MANIFEST}: it lists a file twice")
     for name in sorted(there.keys() | listed.keys()):
-        if name not in listed:
-            raise InputError(f"{path}: {name} is not listed in {MANIFEST}; pack it again")
-        if name not in there:
-            raise InputError(f"{path}: {shown(name)} is listed in {MANIFEST} and absent")
-        if there[name] != listed[name]:
-            raise InputError(
-                f"{path}: {name} is not the file that {MANIFEST} lists (bytes and sha256 are "
-                f"{there[name]}, listed {listed[name]}); pack it again"
-            )
+        if there.get(name) != listed.get(name):
+            fault = f"is not the file that {MANIFEST} lists"
+            if name not in listed:
+                fault = f"is not listed in {MANIFEST}"
+            elif name not in there:
+                fault = f"is listed in {MANIFEST} and absent"
+            raise InputError(f"{path}: {plain(name)} {fault}; pack it again")
 
 
 def _card(path: Path, members: Mapping[str, bytes]) -> EncoderCard:
@@ -209,20 +200,26 @@ def _card(path: Path, members: Mapping[str, bytes]) -> EncoderCard:
     return card
 
 
+def files_of_card(card: EncoderCard) -> list[str]:
+    """Return the names that an encoder's code, where it is a file, and weights have in a bundle."""
+    module = card.implementation.rsplit(":", 1)[0]
+    code = [f"code/{module}"] if module.endswith(".py") else []
+    return [*code, f"weights/{card.weights.path}"] if card.weights else code
+
+
 def check_files_of_card(card: EncoderCard, where: str) -> None:
     """Check that a card names its code and its weights as plain files beside it.
 
     Raises:
         InputError: it names a file in another folder, or weights that are not safetensors.
     """
-    module = card.implementation.rsplit(":", 1)[0]
-    if module.endswith(".py") and kind_of(f"code/{module}") != "code":
-        raise InputError(f"{where}: 'implementation' must name a plain .py file beside the card")
-    if card.weights is not None and kind_of(f"weights/{card.weights.path}") != "weights":
-        raise InputError(
-            f"{where}: 'weights' must be a .safetensors file beside the card; other kinds can hold "
-            "code, and are not read"
-        )
+    for name in files_of_card(card):
+        if kind_of(name) is None:
+            raise InputError(
+                f"{where}: {shown(name)} has no place in a bundle: 'implementation' must name a "
+                "plain .py file beside the card, 'weights' a .safetensors file beside it; other "
+                "kinds can hold code, and are not read"
+            )
 
 
 def _claim(member: str, data: bytes, where: str) -> Claim:

@@ -3,6 +3,7 @@
 V0 looks at nothing of ours but the catalogue.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def _check_record(bundle: Bundle, claim: Claim) -> Iterator[Finding]:
         for name in (*_IDENTITY, "title", "kind", "training_cohorts")
     ]
     facts += [
-        ("board", record.board, bundle.board),
+        ("board", record.board, bundle.manifest.board),
         ("resume_key", record.resume_key, hash_json(key)),
         ("predictions path", record.predictions.path, _predictions_path(record)),
         ("features of the cohort", record.features, first.features),
@@ -220,31 +221,31 @@ def compare_records(member: str, claimed: Record, ours: Record) -> list[Finding]
 def differences(claimed: Record, ours: Record) -> dict[str, float]:
     """Return by how much each number differs; infinity where one side alone has it."""
     theirs, here = _numbers(claimed), _numbers(ours)
-    gaps = {}
-    for field in {**here, **theirs}:
-        one, other = theirs.get(field), here.get(field)
-        absent = (field in theirs) != (field in here) or (one is None) != (other is None)
-        gaps[field] = float("inf") if absent else abs((one or 0.0) - (other or 0.0))
-    return gaps
+    return {
+        field: abs(theirs.get(field, math.inf) - here.get(field, math.inf))
+        for field in {**here, **theirs}
+    }
 
 
-def _numbers(record: Record) -> dict[str, float | None]:
+def _text(value: float | None) -> str:
+    return "no value" if value is None else f"{value:.9g}"
+
+
+def _numbers(record: Record) -> dict[str, float]:
     """Return every number that must agree, by the name that a reader knows it by."""
     main, inputs = record.scores.main, record.inputs
-    low, high = main.ci95 or (None, None)
-    numbers: dict[str, float | None] = {
-        main.metric: main.value,
-        "lower end of the interval": low,
-        "upper end of the interval": high,
-        **{f"secondary {plain(name, 60)}": v for name, v in record.scores.secondary.items()},
-    }
+    numbers: dict[str, float | None] = {main.metric: main.value}
+    if main.ci95:
+        numbers["lower end of the interval"], numbers["upper end of the interval"] = main.ci95
+    for name, value in record.scores.secondary.items():
+        numbers[f"secondary {plain(name, 60)}"] = value
     for fold in record.folds:
         key = plain(" ".join(f"{name} {number}" for name, number in sorted(fold.key.items())), 60)
-        numbers[f"fold {key}"] = fold.value
-        numbers[f"training size of {key}"] = fold.n_train
+        numbers |= {f"fold {key}": fold.value, f"training size of {key}": fold.n_train}
         numbers[f"test size of {key}"] = fold.n_test
     numbers |= {"units": inputs.n, "width": inputs.dim, "number of folds": len(record.folds)}
-    return {**numbers, "number of predictions": record.predictions.rows}
+    numbers["number of predictions"] = record.predictions.rows
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
@@ -297,7 +298,3 @@ def _coverage(claimed: Record, ours: Record) -> str:
             named = ", ".join(plain(unit, 60) for unit in ids[:_SHOWN_IDS])
             text += f"; left out {where} alone: {len(ids)} ({named})"
     return text
-
-
-def _text(value: float | None) -> str:
-    return "no value" if value is None else f"{value:.9g}"

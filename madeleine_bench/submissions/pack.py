@@ -2,16 +2,23 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from madeleine_bench import __version__
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
-from madeleine_bench.encoders.registry import EncoderEntry, check_weights, find_encoder, fingerprint
+from madeleine_bench.encoders.registry import (
+    EncoderEntry,
+    check_weights,
+    find_encoder,
+    fingerprint,
+    shipped_encoders,
+)
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import replacing
+from madeleine_bench.files import replacing, reserved_on_windows, write_text
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.report import Report
 from madeleine_bench.results.store import ResultStore
@@ -24,6 +31,7 @@ from madeleine_bench.submissions.bundle import (
     MANIFEST,
     check_files_of_card,
     embeddings_member,
+    files_of_card,
     read_bundle,
     record_member,
 )
@@ -193,14 +201,9 @@ def _code(entry: EncoderEntry) -> dict[str, bytes]:
     """Return the implementation, where it is a file beside the card, and the weights."""
     check_files_of_card(entry.card, str(entry.path))
     check_weights(entry)
-    members = {}
-    module = entry.card.implementation.rsplit(":", 1)[0]
-    if module.endswith(".py"):
-        source = code_file(entry.path, entry.card.implementation)
-        members[f"code/{module}"] = source.read_bytes()
-    if entry.card.weights is not None and entry.weights_path is not None:
-        members[f"weights/{entry.card.weights.path}"] = entry.weights_path.read_bytes()
-    return members
+    code_file(entry.path, entry.card.implementation)
+    folder = entry.path.parent
+    return {name: (folder / PurePath(name).name).read_bytes() for name in files_of_card(entry.card)}
 
 
 def _json(content: dict[str, Any]) -> bytes:
@@ -217,3 +220,45 @@ def _zip(members: dict[str, bytes]) -> bytes:
             info.external_attr = _PLAIN_FILE
             archive.writestr(info, members[name])
     return out.getvalue()
+
+
+_TEMPLATES = Path(__file__).parent / "scaffold"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_MOST = 64
+
+
+def new_encoder(name: str, parent: Path) -> Path:
+    """Write the files of a new encoder to a folder of its name and return its card.
+
+    Raises:
+        InputError: the name cannot be one of an encoder or is taken, or the folder is there.
+    """
+    if not _NAME.fullmatch(name) or len(name) > _MOST:
+        hint = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_MOST]
+        raise InputError(
+            f"{name[:80]!r} cannot name an encoder: lower-case letters and digits, in words joined "
+            f"by single hyphens, at most {_MOST}" + (f"; say, {hint}" if hint else "")
+        )
+    if reserved_on_windows(name):
+        raise InputError(f"'{name}' cannot name an encoder: Windows reserves it; choose another")
+    if name in shipped_encoders():
+        raise InputError(f"'{name}' is an encoder of madeleine-bench; choose another name")
+    folder = parent / name
+    if folder.exists():
+        raise InputError(f"{folder} is there already; choose another name or another --folder")
+    for template in sorted(_TEMPLATES.glob("*.template")):
+        text = template.read_text(encoding="utf-8")
+        filled = text.replace("@NAME@", name).replace("@CLASS@", class_name(name))
+        write_text(folder / template.stem, filled)
+    return folder / "card.yaml"
+
+
+def class_name(name: str) -> str:
+    """Return the name of the class of an encoder.
+
+    Examples:
+        >>> [class_name(n) for n in ("my-net", "2d-net", "none")]
+        ['MyNetEncoder', 'Encoder2dNet', 'NoneEncoder']
+    """
+    words = "".join(word.capitalize() for word in name.split("-"))
+    return f"Encoder{words}" if words[0].isdigit() else f"{words}Encoder"

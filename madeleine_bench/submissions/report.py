@@ -5,41 +5,235 @@ that were scored on the same data.
 """
 
 import json
+import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from madeleine_bench.alarm import OutOfTime, alarm
+from madeleine_bench.embeddings.contents import differing_facts
+from madeleine_bench.embeddings.store import EmbeddingStore
+from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
+from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.aggregate import (
     Column,
     build_boards,
     family_means,
     on_same_features,
 )
+from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.specs.card import contamination
+from madeleine_bench.specs.card import EncoderCard, card_text, contamination
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
-from madeleine_bench.submissions.add import why_taken
 from madeleine_bench.submissions.bundle import Bundle, read_bundle
-from madeleine_bench.submissions.claims import MEANING
-from madeleine_bench.submissions.deadline import deadline
-from madeleine_bench.submissions.duplicates import likenesses
+from madeleine_bench.submissions.claims import MEANING, Level
 from madeleine_bench.submissions.parsing import inert, plain
 from madeleine_bench.submissions.suspicion import (
     RULES,
     Suspicion,
     best_known,
     label_of,
+    likenesses,
     suspicious_embeddings,
     suspicious_likeness,
     suspicious_scores,
 )
 from madeleine_bench.submissions.verify import Verification, VerifyRequest, verify
 from madeleine_bench.types import Progress
+
+_MOST_S = 1e8
+# An alarm that goes off in a destructor is swallowed by Python; the next one is not.
+_AGAIN_S = 10.0
+
+
+class Steps:
+    """Progress that is passed on, and remembers the step at hand."""
+
+    def __init__(self, drawn: Progress) -> None:
+        self._drawn, self.note, self.say = drawn, drawn.note, drawn.say
+        self.where = "step 'read'"
+
+    def phase(self, name: str, total: int) -> None:
+        """Begin a step of `total` jobs."""
+        self._step = name, total, 0
+        self.where = f"step '{name}' (0 of {total} jobs done)"
+        self._drawn.phase(name, total)
+
+    def advance(self, note: str) -> None:
+        """Say that one job of the step has ended."""
+        name, total, before = self._step
+        self._step = name, total, before + 1
+        last = f"{before + 1} of {total} jobs done, {plain(note, 80)} the last"
+        self.where = f"step '{name}' ({last})"
+        self._drawn.advance(note)
+
+
+@contextmanager
+def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps]:
+    """End the block after some seconds of wall time, and the worker processes that it started.
+
+    An alarm interrupts this process, so whatever may hang in compiled code must run in a worker.
+    Where there is no alarm (Windows, another thread than the main one) the block has no limit.
+
+    Args:
+        bundle: what is verified; begins the message.
+        seconds: above 0.
+        progress: told of each job, through the yielded steps.
+
+    Raises:
+        CheckFailed: time ran out.
+        InputError: the limit is no number of seconds.
+    """
+    if not 0.0 < seconds <= _MOST_S:
+        raise InputError(
+            f"--time-limit must be above 0 and at most {_MOST_S:g} seconds, found {seconds:g}"
+        )
+    steps = Steps(progress)
+    try:
+        with alarm(seconds, _AGAIN_S):
+            yield steps
+    except OutOfTime:
+        for worker in multiprocessing.active_children():
+            worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch
+        raise CheckFailed(
+            f"{bundle}: not verified: the time limit of {seconds:g} s ran out at {steps.where}. "
+            "No report was written. Give it more with --time-limit, or ask for a lower --level; "
+            "if no limit is enough, the encoder hangs, or the bundle is too large for this machine"
+        ) from None
+
+
+# "none" is a record made here, which nobody has to vouch for.
+_TRUST = ("V0", "V1", "V2", "V3", "none")
+
+
+def add_submission(
+    path: Path, request: VerifyRequest, reported: bool, progress: Progress
+) -> Report:
+    """Verify a bundle, write its recomputed records into the results folder, and say how many.
+
+    From V1 on the recomputed records are written with their predictions, and the embeddings and
+    the card, so that later submissions can be compared with them. Doing it again writes nothing.
+
+    Args:
+        path: the bundle.
+        request: how to verify, and which results folder.
+        reported: write the claimed records as they are, as V0: their predictions are not there,
+            and no board ranks them.
+        progress: told of each job.
+
+    Raises:
+        InputError: the bundle is refused; V0 was asked for without `reported`, or more with it; the
+            name is that of an encoder that ships; the folder holds another encoder of this name and
+            revision, or is not writable.
+        CheckFailed: a claim is false, or time ran out; nothing is written then.
+    """
+    if request.level in (("V2", "V3") if reported else ("V0",)):
+        raise InputError(
+            f"--level {request.level}: with --reported the claimed scores are kept as V0, which no "
+            "board ranks; without, they are recomputed for V1 or more: leave one of them out"
+        )
+    request = replace(request, level="V0" if reported else request.level)
+    with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
+        with deadline(path, request.time_limit_s, progress) as steps:
+            done = verify(read_bundle(path), request, Path(scratch), steps)
+        if problem := done.problem():
+            raise problem
+        written, kept = _write(done, request.level)
+    card, results = done.bundle.card, request.workspace.results
+    lines = [
+        f"{card.name} {card.revision}: {written} records added as {request.level}, {kept} there "
+        f"already, in {results}",
+        f"see: mbench leaderboard show --results {results}",
+    ]
+    return Report({"written": written, "kept": kept}, lines)
+
+
+def why_taken(bundle: Bundle, records: Iterable[Record], results: Path) -> str:
+    """Return why a submission cannot have its name and revision; "" where it can.
+
+    The names of encoders that ship are reserved. A name and a revision of the results folder stand
+    for the card and the embeddings that they have there, to the byte.
+
+    Args:
+        bundle: the submission.
+        records: those of the results folder.
+        results: the results folder.
+
+    Raises:
+        InputError: a card that the folder keeps is broken.
+    """
+    card = bundle.card
+    if card.name in shipped_encoders() or card.name in external_encoders():
+        return (
+            f"the name '{card.name}' is reserved, as an encoder of this name comes with "
+            "madeleine-bench; choose another name and pack it again"
+        )
+    differences: list[str] = []
+    for record in records:
+        if (record.encoder.name, record.encoder.revision) == (card.name, card.revision):
+            differences += differing_facts(record.encoder, card)
+            submitted = bundle.embeddings.get(record.task.cohort)
+            same = submitted is None or submitted.hash == record.inputs.embeddings
+            if record.board == bundle.manifest.board and not same:
+                differences.append(f"embeddings of {record.task.cohort}")
+    for path in sorted(results.glob(f"cards/*/{card.name}@{card.revision}.yaml")):
+        if parse_spec(EncoderCard, read_yaml(path), path) != card:
+            differences.append(f"the card {path}")
+    if not differences:
+        return ""
+    return (
+        f"{results} holds revision {card.revision} of {card.name} already, which differs in "
+        f"{differences[0]}. A name and a revision stand for one card and one set of embeddings: "
+        "give the card a new revision, or another name, and pack it again"
+    )
+
+
+def _write(done: Verification, level: Level) -> tuple[int, int]:
+    """Write what a submission came to, and return how many records that is, and how many not.
+
+    Records that are there as well verified are left as they are. Embeddings are kept under a name
+    that no run of ours looks for: a run looks for a hash of weights, code and bags, and the name
+    here is a hash of the content. So what a third party sent can be compared with, and is never
+    taken for what we encoded.
+    """
+    bundle, results, card = done.bundle, done.request.workspace.results, done.bundle.card
+    store, embeddings = ResultStore(results), EmbeddingStore(results)
+    there = {record.record_id: record for record in store.records()}
+    if reason := why_taken(bundle, there.values(), results):
+        raise InputError(f"{bundle.path}: not added: {reason}")
+    records = list(done.records.values()) or [claim.record for claim in bundle.claims]
+    submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
+    written = 0
+    for record in records:
+        earlier = there.get(record.record_id)
+        if earlier is not None and _TRUST.index(earlier.verification) >= _TRUST.index(level):
+            continue
+        content = record.model_dump(mode="json", exclude={"record_id"})
+        if done.records:
+            path = record.predictions.path
+            write_bytes(results / path, (done.scratch / "results" / path).read_bytes())
+        else:
+            # The submitter's own provenance is not hashed, so nothing vouches for it, and its date
+            # would say which of two records is the newer.
+            content["provenance"] = {"created": machine_provenance()["created"]}
+        content["provenance"]["submission"] = submission
+        store.write_record({**content, "verification": level})
+        written += 1
+    for cohort, submitted in bundle.embeddings.items() if done.records else ():
+        place = embeddings.path(bundle.manifest.board, card.name, cohort, submitted.hash)
+        embeddings.write(place, submitted.ids, submitted.matrix)
+    kept_card = results / "cards" / bundle.manifest.board / f"{card.name}@{card.revision}.yaml"
+    write_text(kept_card, card_text(card))
+    return written, len(records) - written
+
 
 _MOST_ROWS = 40
 _MOST_LIKE = 5
@@ -84,7 +278,7 @@ def review(done: Verification) -> Report:
     card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
     there = list(ResultStore(results).records())
     standings = beside_known(bundle, records.values(), there, catalogue)
-    like = likenesses(bundle.board, card.name, bundle.embeddings, results)
+    like = likenesses(bundle.manifest.board, card.name, bundle.embeddings, results)
     cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
     hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
     data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
@@ -101,7 +295,7 @@ def review(done: Verification) -> Report:
         hits.append(Suspicion("taken name", card.name, reason))
     oracle = any(other.name == "oracle" for _, others in standings for other in others)
     notes = list(done.notes)
-    if bundle.board.startswith("phantom") and not oracle:
+    if bundle.manifest.board.startswith("phantom") and not oracle:
         notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
     scores = [row for column, others in standings for row in _scores(column, others)]
@@ -109,7 +303,7 @@ def review(done: Verification) -> Report:
         "schema_version": 1,
         "sha256": bundle.sha256,
         "encoder": {"name": card.name, "revision": card.revision},
-        "board": bundle.board,
+        "board": bundle.manifest.board,
         "asked": done.request.level,
         "reached": done.reached,
         "verified": done.problem() is None,
@@ -123,7 +317,7 @@ def review(done: Verification) -> Report:
         "likeness": [asdict(each) for each in like],
     }
     made = "recomputed here" if done.records else "claimed, not recomputed"
-    title = plain(f"{card.name} {card.revision} on board {bundle.board}, scores {made}")
+    title = plain(f"{card.name} {card.revision} on board {bundle.manifest.board}, scores {made}")
     header = ["task", "protocol", "metric", "value"]
     rows = [[plain(_cell(row[key])) for key in header] for row in scores]
     lines = [plain(note, 400) for note in done.notes]
@@ -160,7 +354,7 @@ def beside_known(
         same = cells.get((record.task.id, record.protocol))
         return (
             same is not None
-            and record.board == bundle.board
+            and record.board == bundle.manifest.board
             and record.task.task_hash == same.task.task_hash
             and (record.encoder.name, record.encoder.revision) != name
             and record.verification != "V0"
@@ -178,7 +372,7 @@ def beside_known(
     standings = []
     for protocol in [None] if primary else sorted(named):
         for board in build_boards(compared, catalogue, protocol):
-            if board.name == bundle.board:
+            if board.name == bundle.manifest.board:
                 mine = [c for c in board.columns if (c.name, c.revision) == name]
                 others = [c for c in board.columns if c not in mine]
                 standings += [(column, others) for column in mine]

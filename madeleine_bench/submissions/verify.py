@@ -10,8 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -44,8 +43,8 @@ from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.workspace import SourceChoice, Workspace
-from madeleine_bench.submissions.bundle import Bundle, embeddings_member
+from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.submissions.bundle import Bundle, embeddings_member, files_of_card
 from madeleine_bench.submissions.claims import (
     Finding,
     Level,
@@ -65,7 +64,7 @@ Files = Mapping[str, tuple[Path, str]]
 # V3 scores come from rows that float noise moved; one pair of slides that changes places moves an
 # AUROC by 1 / (positives x negatives), so these cannot agree to 1e-6.
 REPRODUCED_TOLERANCE = 0.005
-_PHANTOM = re.compile(r"phantom(-signal-([0-9]{1,4}(\.[0-9]{1,4})?))?(-seed-([0-9]{1,9}))?")
+_PHANTOM = re.compile(r"phantom(?:-signal-(\d{1,4}(?:\.\d{1,4})?))?(?:-seed-(\d{1,9}))?", re.A)
 _SHOWN_IDS = 3
 _SHOWN_FINDINGS = 20
 
@@ -132,14 +131,13 @@ class Verification:
         """Return the error that names the false claims; None where the asked rung was reached."""
         if self.reached == self.request.level:
             return None
-        lines = [f"  {plain(finding.line, 1000)}" for finding in self.findings[:_SHOWN_FINDINGS]]
-        if (more := len(self.findings) - _SHOWN_FINDINGS) > 0:
-            lines.append(f"  and {more} more")
-        return CheckFailed(
-            f"{self.bundle.path}: asked for {self.request.level}, reached "
-            f"{self.reached or 'nothing'}; {len(self.findings)} claims are false:\n"
-            + "\n".join(lines)
+        reached, count = self.reached or "nothing", len(self.findings)
+        head = (
+            f"{self.bundle.path}: asked for {self.request.level}, reached {reached}; {count} claims"
         )
+        lines = [f"\n  {plain(finding.line, 1000)}" for finding in self.findings[:_SHOWN_FINDINGS]]
+        more = f"\n  and {count - _SHOWN_FINDINGS} more" if count > _SHOWN_FINDINGS else ""
+        return CheckFailed(f"{head} are false:{''.join(lines)}{more}")
 
 
 def verify(
@@ -187,15 +185,16 @@ def open_cohorts(
     """
     config = load_config(workspace.config)
     config.check(catalogue.cohorts, catalogue.tasks)
-    there = _in_workspace_of(bundle.board, workspace)
+    asked = bundle.manifest.board
+    there = _in_workspace_of(asked, workspace)
     cohorts: dict[str, OpenCohort] = {}
     for cohort_id in sorted({claim.record.task.cohort for claim in bundle.claims}):
         if cohort_id not in catalogue.cohorts:
             continue  # a finding of V0
         cohort = open_cohort(there, catalogue, cohort_id, config)
-        if (board := board_of(cohort.data)) != bundle.board:
+        if (board := board_of(cohort.data)) != asked:
             raise InputError(
-                f"{bundle.path} is of board '{bundle.board}', and cohort {cohort_id} is of board "
+                f"{bundle.path} is of board '{asked}', and cohort {cohort_id} is of board "
                 f"'{board}' here. Name a mbench.toml with the data of that board (--config), or "
                 "verify without data (--level V0)"
             )
@@ -208,15 +207,10 @@ def _in_workspace_of(board: str, workspace: Workspace) -> Workspace:
     match = _PHANTOM.fullmatch(board)
     if workspace.source == "local" or match is None:
         # Boards such as local, phantom-rendered and phantom-own-labels come from files.
-        source: SourceChoice = "phantom" if workspace.source == "phantom" else "local"
-        return replace(workspace, source=source, phantom_signal=None, phantom_seed=None)
-    signal, seed = match.group(2, 5)
-    return replace(
-        workspace,
-        source="phantom",
-        phantom_signal=float(signal) if signal else None,
-        phantom_seed=int(seed) if seed else None,
-    )
+        return replace(workspace, source="phantom" if workspace.source == "phantom" else "local")
+    signal = float(match[1]) if match[1] else None
+    seed = int(match[2]) if match[2] else None
+    return replace(workspace, source="phantom", phantom_signal=signal, phantom_seed=seed)
 
 
 def _check_ids(done: Verification) -> None:
@@ -252,7 +246,7 @@ def _recompute(done: Verification, progress: Progress) -> None:
     store = EmbeddingStore(results)
     files: dict[str, tuple[Path, str]] = {}
     for cohort, embeddings in bundle.embeddings.items():
-        path = store.path(bundle.board, bundle.card.name, cohort, embeddings.hash)
+        path = store.path(bundle.manifest.board, bundle.card.name, cohort, embeddings.hash)
         store.write(path, embeddings.ids, embeddings.matrix)
         files[cohort] = path, embeddings.hash
     done.records, failed = _score(done, files, results, progress)
@@ -282,6 +276,7 @@ def _score(
     bundle, workspace, catalogue = done.bundle, done.request.workspace, done.catalogue
     config = load_config(workspace.config)
     machine = {**machine_provenance(), "submission": {"sha256": bundle.sha256}}
+    entry = EncoderEntry(bundle.card, bundle.path, "submission")
     jobs: dict[Cell, EvaluateJob] = {}
     for claim in bundle.claims:
         record, declared = claim.record, usable_task(claim.record, catalogue)
@@ -293,20 +288,10 @@ def _score(
             cohort, cohort.task(declared), [protocol], config, workspace.results
         )
         done.units[declared.id] = assessment.units
-        path, content = files[declared.cohort]
+        cell = plan.Cell(entry, record.encoder.fingerprint, assessment)
+        data, file = cohort.data, files[declared.cohort]
         jobs[claim.cell] = EvaluateJob(
-            results=results,
-            cell=plan.Cell(
-                EncoderEntry(bundle.card, bundle.path, "submission"),
-                record.encoder.fingerprint,
-                assessment,
-            ),
-            embeddings=path,
-            content=content,
-            features=record.features,
-            source=cohort.data.source,
-            variant=cohort.data.variant,
-            machine=machine,
+            results, cell, *file, record.features, data.source, data.variant, machine
         )
     progress.phase("evaluate", len(jobs))
     ordered = sorted(jobs.values(), key=lambda job: -job.cost)
@@ -345,14 +330,10 @@ def runnable_encoder(bundle: Bundle, allow_code: bool, folder: Path) -> EncoderE
         )
     entry = EncoderEntry(card, folder / "card.yaml", "submission")
     write_bytes(entry.path, card_text(card).encode())
-    module = card.implementation.rsplit(":", 1)[0]
-    names = {"code": module if module.endswith(".py") else None}
-    names["weights"] = card.weights.path if card.weights else None
-    for kind, name in names.items():
-        if name is not None:
-            if name not in bundle.files:
-                raise InputError(f"{bundle.path}: no {kind}/{name} in it; pack it with --code")
-            write_bytes(folder / name, bundle.files[name])
+    for name in files_of_card(card):
+        if name not in bundle.files:
+            raise InputError(f"{bundle.path}: no {name} in it; pack it with --code")
+        write_bytes(folder / PurePath(name).name, bundle.files[name])
     check_weights(entry)
     return entry
 
@@ -368,7 +349,7 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
         sample = request.sample
         done.notes.append(f"slides chosen by --draw {draw} --sample {sample}")
     print_ = fingerprint(entry)
-    if {claim.record.encoder.fingerprint for claim in done.bundle.claims} != {print_}:
+    if any(claim.record.encoder.fingerprint != print_ for claim in done.bundle.claims):
         done.notes.append(
             "the records carry another fingerprint than card, weights and code have here: the "
             "encoder code of another version of madeleine-bench, or other files than were run"
@@ -377,9 +358,9 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
     for cohort_id, cohort in done.cohorts.items():
         submitted = set(done.bundle.embeddings[cohort_id].ids)
         ids = [slide_id for slide_id in slides_with_bags(cohort.data) if slide_id in submitted]
-        ids.sort(key=partial(_place_in_draw, draw, cohort_id))
+        order = {slide_id: hash_json([draw, cohort_id, slide_id]) for slide_id in ids}
         if ids:
-            data = cohort.data.part(ids[:sample])
+            data = cohort.data.part(sorted(ids, key=order.__getitem__)[:sample])
             wanted.append(ToEmbed(cohort_id, data, ((entry, print_),)))
     there = replace(request.workspace, results=done.scratch / "again")
     workers = LocalWorkers(there.jobs, apart=True)
@@ -392,20 +373,14 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
     return {cohort_id: file for (_, cohort_id), file in ready.items()}
 
 
-def _place_in_draw(draw: str, cohort_id: str, slide_id: str) -> str:
-    return hash_json([draw, cohort_id, slide_id])
-
-
 def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
     """Note how close the submitted rows came, and what is wrong with them, if anything."""
     level, submitted = done.request.level, done.bundle.embeddings[cohort]
     where = embeddings_member(cohort)
-    position = {slide_id: row for row, slide_id in enumerate(submitted.ids)}
-    rows = submitted.matrix[[position[slide_id] for slide_id in again.ids]]
+    rows = submitted.matrix[[submitted.ids.index(slide_id) for slide_id in again.ids]]
     if rows.shape[1] != again.matrix.shape[1]:
-        claimed, actual = str(rows.shape[1]), str(again.matrix.shape[1])
-        advice = "The weights make embeddings of another width"
-        done.dispute(level, where, "width", claimed, actual, advice)
+        widths = str(rows.shape[1]), str(again.matrix.shape[1])
+        done.dispute(level, where, "width", *widths, "The weights make embeddings of another width")
         return
     gaps = relative_gaps(rows, again.matrix)
     encoded = f"{len(again.ids)} slides encoded again"

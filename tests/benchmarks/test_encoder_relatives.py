@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import encoder_relatives
 from madeleine_bench.stats.similarity import linear_share
-from madeleine_bench.submissions.duplicates import COPY_SHARE
+from madeleine_bench.submissions.suspicion import COPY_SHARE
 
 MEASURED = json.loads(encoder_relatives.OUT.read_text())
 WHITENED = "whitened"  # all directions of fewer slides than columns: nothing is left to compare

@@ -24,7 +24,7 @@ from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
-from madeleine_bench.encoders.registry import read_card
+from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
 from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
@@ -118,7 +118,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     )  # fmt: skip
     yield spec(
         "encoder card", shop.folder / "encoders" / "toy" / "toy.yaml",
-        lambda path: read_card(path, "test"),
+        lambda path: find_encoder(str(path)),
     )  # fmt: skip
     patch_card = next(resource_folder("encoders").rglob("patch/*.yaml"))
     yield spec(

@@ -21,9 +21,8 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import record_id
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.submissions.pack import pack
+from madeleine_bench.submissions.pack import new_encoder, pack
 from madeleine_bench.submissions.parsing import parse_embeddings
-from madeleine_bench.submissions.scaffold import new_encoder
 from madeleine_bench.types import Silence
 from tests.conftest import LocalBcnb
 

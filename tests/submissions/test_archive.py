@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.parsing import LIMITS, Limits, kind_of, read_zip, unpack
+from madeleine_bench.submissions.parsing import kind_of, read_zip, unpack
 from tests.submissions.conftest import members_of, snapshot, zipped
 
-SMALL = Limits(bundle=200_000, unpacked=400_000, members=8)
+PARSING = "madeleine_bench.submissions.parsing"
+SMALL = {"BUNDLE": 200_000, "UNPACKED": 400_000, "MEMBERS": 8}
 
 
 def entry(name, data=b"x", compression=zipfile.ZIP_STORED, **fields):
@@ -49,8 +50,8 @@ def bomb(size=4_000_000):
     return entry("card.yaml", b"a" * size, zipfile.ZIP_DEFLATED)
 
 
-def read_archive(path, limits=LIMITS):
-    return unpack(path, read_zip(path, limits), limits)
+def read_archive(path):
+    return unpack(path, read_zip(path))
 
 
 def lying(data, size):
@@ -108,11 +109,13 @@ ATTACKS = {
 @pytest.mark.parametrize(("data", "message"), ATTACKS.values(), ids=ATTACKS.keys())
 def test_an_attack_is_refused_and_writes_nothing(data, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name, most in SMALL.items():
+        monkeypatch.setattr(f"{PARSING}.MAX_{name}", most)
     path = tmp_path / "bundle.zip"
     path.write_bytes(data)
     before = snapshot(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        read_archive(path, SMALL)
+        read_archive(path)
     assert str(caught.value).startswith(str(path))
     assert snapshot(tmp_path) == before
 
@@ -126,7 +129,7 @@ def test_a_directory_of_a_million_entries_never_becomes_objects(tmp_path, monkey
     path.write_bytes(head + many + end)
     monkeypatch.setattr(zipfile, "ZipFile", None)
     with pytest.raises(InputError, match="directory"):
-        read_archive(path, Limits())
+        read_archive(path)
 
 
 def test_zip64_is_refused_before_it_can_name_other_sizes(tmp_path):
@@ -138,14 +141,15 @@ def test_zip64_is_refused_before_it_can_name_other_sizes(tmp_path):
     path = tmp_path / "bundle.zip"
     path.write_bytes(record[:place] + struct.pack("<L", size + 20) + record[place + 4 :])
     with pytest.raises(InputError, match="zip64"):
-        read_archive(path, Limits())
+        read_archive(path)
 
 
-def test_members_together_have_a_limit(tmp_path):
+def test_members_together_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{PARSING}.MAX_UNPACKED", 100_000)
     path = tmp_path / "bundle.zip"
     path.write_bytes(zipped({f"code/m{n}.py": b"x" * 90_000 for n in range(2)}))
     with pytest.raises(InputError, match="most allowed"):
-        read_archive(path, Limits(unpacked=100_000))
+        read_archive(path)
 
 
 def test_an_honest_archive_is_read_whole(first):

@@ -34,7 +34,7 @@ def test_an_honest_bundle_is_read(first):
     assert bundle.manifest.board == "local"
     assert [claim.record.task.id for claim in bundle.claims] == ["bcnb-er", "bcnb-pr"]
     assert bundle.embeddings["bcnb"].matrix.shape == (40, 8)
-    assert list(bundle.files) == ["encoder.py"]
+    assert list(bundle.files) == ["code/encoder.py"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from madeleine_bench.errors import CheckFailed, InputError
-from madeleine_bench.submissions.deadline import deadline
+from madeleine_bench.submissions.report import deadline
 from madeleine_bench.types import Silence
 from tests.submissions.conftest import members_of, snapshot
 

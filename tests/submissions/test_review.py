@@ -22,21 +22,19 @@ from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
-from madeleine_bench.submissions.duplicates import (
+from madeleine_bench.submissions.parsing import inert
+from madeleine_bench.submissions.report import beside_known, review, standing_rows
+from madeleine_bench.submissions.suspicion import (
     COPY_SHARE,
     LINEAR,
     MOST_SLIDES,
     PART,
-    SAME,
-    compare,
-    likenesses,
-)
-from madeleine_bench.submissions.parsing import inert
-from madeleine_bench.submissions.report import beside_known, review, standing_rows
-from madeleine_bench.submissions.suspicion import (
     RULES,
+    SAME,
     best_column,
+    compare,
     label_of,
+    likenesses,
     nearest_mean_accuracy,
     suspicious_embeddings,
     suspicious_likeness,

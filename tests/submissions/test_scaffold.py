@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.submissions.scaffold import class_name, new_encoder
+from madeleine_bench.submissions.pack import class_name, new_encoder
 from tests.submissions.conftest import snapshot
 
 
