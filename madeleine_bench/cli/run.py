@@ -1,11 +1,11 @@
 """`mbench run`: encoders times tasks, then the board."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.options import (
+    Device,
     Encoders,
     ExecutorName,
     Protocols,
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.specs.workspace import Workspace
 
-SHOWN_FAILURES = 20  # and as many differences
+_SHOWN = 20
 
 
 @with_workspace()
@@ -33,10 +33,7 @@ def run(
             help="only-missing: compute what is not there; always: compute nothing; never: all."
         ),
     ] = "only-missing",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where networks are trained; auto: the GPU where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
     time_limit: Annotated[
@@ -95,10 +92,10 @@ def _run_and_show(request: "Request") -> None:
         report = run(request, progress)
     every = [r for r in ResultStore(results).records() if r.board in report.boards]
     records = [record for record in every if report.on_its_features(record)]
-    chosen = report.catalogue.select_protocols(request.protocols)
+    chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
     for protocol in names or [None]:
-        for board in build_boards(records, report.catalogue, protocol):
+        for board in build_boards(records, report.plan.catalogue, protocol):
             print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
@@ -111,9 +108,8 @@ def _run_and_show(request: "Request") -> None:
             f"not state; see mbench leaderboard show --results {results}",
             err=True,
         )
-    if report.failures:
-        lines = [f"{what}: {why}" for what, why in report.failures]
-        raise ending(f"not everything could be scored:\n{_listed(lines)}", report.failures)
+    if problem := ending("not everything could be scored", report.failures):
+        raise problem
 
 
 def _run_again(request: "Request") -> None:
@@ -123,17 +119,12 @@ def _run_again(request: "Request") -> None:
         CheckFailed: something differs.
     """
     from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.runner.determinism import check_determinism
+    from madeleine_bench.runner.run import check_determinism
 
     with LiveProgress() as progress:
         files, differences = check_determinism(request, progress)
     if differences:
-        raise CheckFailed(f"not the same when made again:\n{_listed(differences)}")
+        more = f"\n  and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        lines = "\n  ".join(["not the same when made again:", *differences[:_SHOWN]])
+        raise CheckFailed(f"{lines}{more}")
     typer.echo(f"made again, the same to the byte: {files} files", err=True)
-
-
-def _listed(lines: Sequence[str]) -> str:
-    shown = [f"  {line}" for line in lines[:SHOWN_FAILURES]]
-    if (more := len(lines) - SHOWN_FAILURES) > 0:
-        shown.append(f"  and {more} more")
-    return "\n".join(shown)

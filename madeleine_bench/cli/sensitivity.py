@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from madeleine_bench.specs.record import Record
     from madeleine_bench.specs.workspace import Workspace
 
-_SHOWN_FAILURES = 20
-
 
 @with_workspace()
 def sensitivity(
@@ -62,8 +60,5 @@ def sensitivity(
             progress,
         )  # fmt: skip
     deliver(report, format, out, "sensitivity")
-    if failures:
-        lines = [f"\n  {what}: {why}" for what, why in failures[:_SHOWN_FAILURES]]
-        if (more := len(failures) - _SHOWN_FAILURES) > 0:
-            lines.append(f"\n  and {more} more")
-        raise ending(f"not everything could be scored:{''.join(lines)}", failures)
+    if problem := ending("not everything could be scored", failures):
+        raise problem

@@ -51,7 +51,6 @@ from madeleine_bench.runner.environment import examine_environment
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Bag, CohortData, Progress
 
@@ -141,16 +140,13 @@ def examine(
         InputError: an unknown name, a cohort that cannot be read, or bags that the encoder is not
             made for.
     """
-    catalogue, config = workspace.tasks(), load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config, catalogue)
     entry = find_encoder(encoder)
     if not cohorts and workspace.source != "phantom":
         cohorts = tuple(config.cohorts)
     opened = []
     for cohort_id in cohorts or (DEFAULT_COHORT,):
-        if cohort_id not in catalogue.cohorts:
-            hint = did_you_mean(cohort_id, list(catalogue.cohorts))
-            raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
         cohort = open_cohort(workspace, catalogue, cohort_id, config)
         if entry.card.phantom_only and cohort.data.source != "phantom":
             raise InputError(

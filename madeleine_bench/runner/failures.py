@@ -1,10 +1,12 @@
 """How a job ended, why a part of a run failed, and how a run with failed parts ends."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
+
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,19 @@ class Outcome:
     failed: dict[tuple[str, str], Failure] = field(default_factory=dict)
 
 
-def ending(message: str, failures: Iterable[tuple[str, Failure]]) -> MbenchError:
-    """Return the error that a run with failed parts ends with.
+def ending(message: str, failures: Sequence[tuple[str, Failure]]) -> MbenchError | None:
+    """Return the error that a run with failed parts ends with, which names 20; None without any.
 
     It is InputError (exit 2) where every failure is a wrong input, and CheckFailed (exit 1) where
     any is not.
 
     Args:
-        message: says what failed.
+        message: begins the error.
         failures: what, and why.
     """
+    if not failures:
+        return None
+    lines = [f"\n  {what}: {why}" for what, why in failures[:_SHOWN]]
+    more = f"\n  and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
     kind = InputError if all(failure.is_user_error for _, failure in failures) else CheckFailed
-    return kind(message)
+    return kind(f"{message}:{''.join(lines)}{more}")
