@@ -42,8 +42,9 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.files import write_text
-from madeleine_bench.protocols.evaluation import class_index, evaluate
+from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.logistic import fit_and_predict
+from madeleine_bench.protocols.scorers import class_index
 from madeleine_bench.protocols.scoring import folds_of, score, task_scorer
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for
@@ -230,8 +231,8 @@ def _sweep(
     task: TaskSpec, protocol: Any, rows: NDArray[np.float64], units: Units, splits: Splits
 ) -> dict[str, Any]:
     evaluation = evaluate(task, protocol, rows, units, splits)
-    scores = score(task, protocol, evaluation.predictions, evaluation.fits)
-    return {"value": scores.value, "ci95": scores.ci95}
+    scores, _ = score(task, protocol, evaluation.predictions, evaluation.fits)
+    return {"value": scores.main.value, "ci95": scores.main.ci95}
 
 
 def _plain_fits(

@@ -76,7 +76,8 @@ def spread_over_shuffled_labels(record: Record, results: Path, shuffles: int = S
             mixed = shuffled(units, rng_for("shuffled labels", task.name, shuffle), shuffle)
             splits = frozen_splits(Path(scratch), task, protocol, mixed)
             evaluation = evaluate(task, protocol, matrix, mixed, splits)
-            values.append(score(task, protocol, evaluation.predictions, evaluation.fits).value)
+            scores, _ = score(task, protocol, evaluation.predictions, evaluation.fits)
+            values.append(scores.main.value)
     return math.sqrt(math.fsum((v - task.metric.chance) ** 2 for v in values) / len(values))
 
 

@@ -141,13 +141,14 @@ def main(words: Sequence[str] | None = None) -> None:
                 protocol = catalogue.protocol(name)
                 splits = frozen_splits(asked.results, task, protocol, units)
                 evaluation = evaluate(task, protocol, matrix, units, splits)
-                found = score(
+                made, _ = score(
                     task, protocol, evaluation.predictions, evaluation.fits, matrix.shape[1]
                 )
-                scores[name] = {"value": found.value, "ci95": found.ci95, "how": found.ci_method}
+                main = made.main
+                scores[name] = {"value": main.value, "ci95": main.ci95, "how": main.method}
             cases = units.table["case_id"].nunique()
             rows.append(
-                {"task": task.id, "cases": cases, "rare_cases": found.rare_cases,
+                {"task": task.id, "cases": cases, "rare_cases": main.rare_cases,
                  "embedding": encoder, "scores": scores}
             )  # fmt: skip
     document = {"rows": rows, "provenance": machine_provenance()}

@@ -21,7 +21,7 @@ from madeleine_bench.encoders.weights import CITATION, read_weights, write_weigh
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.phantoms.world import PATCH_ENCODER
-from madeleine_bench.pretrain.publish import RUN
+from madeleine_bench.pretrain.loop import RUN
 from madeleine_bench.pretrain.run import CURVES, LOG
 from madeleine_bench.specs.card import EncoderCard, Weights, card_text
 

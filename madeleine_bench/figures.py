@@ -10,17 +10,20 @@ _FONT = "Helvetica, Arial, sans-serif"
 
 
 def styled_svg(chart: Any) -> str:
-    """Return an Altair chart as SVG."""
+    """Return an Altair chart as SVG; text that is SVG stays as it is."""
+    if isinstance(chart, str):
+        return chart
     out = io.StringIO()
     _styled(chart).save(out, format="svg")
     return out.getvalue()
 
 
-def styled_png(chart: Any) -> bytes:
-    """Return an Altair chart as PNG, two pixels for each unit of the chart."""
-    out = io.BytesIO()
-    _styled(chart).save(out, format="png", scale_factor=2.0)
-    return out.getvalue()
+def svg_png(svg: str) -> bytes:
+    """Return SVG as PNG, two pixels for each unit."""
+    import vl_convert  # 50 MB that few commands need
+
+    png: bytes = vl_convert.svg_to_png(svg, scale=2.0)
+    return png
 
 
 def _styled(chart: Any) -> Any:

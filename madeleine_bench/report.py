@@ -27,7 +27,8 @@ class Report:
     Attributes:
         document: every number, ready for JSON.
         body: what a person reads, in order; a string is a paragraph.
-        charts: Altair charts by file name without ending; each is written as SVG and PNG.
+        charts: Altair charts, or drawings as SVG, by file name without ending; each is written as
+            SVG and PNG.
         texts: further files by name, such as a Markdown report.
         problem: raised once all is printed and written, such as a failed check.
     """

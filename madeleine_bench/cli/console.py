@@ -1,15 +1,12 @@
 """The only door to rich: tables, boards and live progress in the terminal."""
 
-import io
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import typer
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,7 +21,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from madeleine_bench.errors import Interrupted
-from madeleine_bench.figures import styled_png, styled_svg
+from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.aggregate import Board
 from madeleine_bench.leaderboard.export import score_text, summary_rows
@@ -68,8 +65,9 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
         for file, content in report.texts.items():
             write_text(out / file, content)
         for stem, chart in report.charts.items():
-            write_text(out / f"{stem}.svg", styled_svg(chart))
-            write_bytes(out / f"{stem}.png", styled_png(chart))
+            svg = styled_svg(chart)
+            write_text(out / f"{stem}.svg", svg)
+            write_bytes(out / f"{stem}.png", svg_png(svg))
         typer.echo(f"numbers and figures in {out}", err=True)
     if form == "json":
         typer.echo(text, nl=False)
@@ -101,21 +99,7 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 def print_board(board: Board) -> None:
     """Print a board: tasks down by family, encoders across, best first."""
-    _draw_board(board, console())
-
-
-def board_svg(board: Board) -> str:
-    """Return the board as an SVG picture of a terminal."""
-    width = max(len(PHANTOM_NOTICE), 24 + sum(max(len(c.label), 7) + 2 for c in board.columns))
-    out = Console(record=True, width=width, file=io.StringIO())
-    _draw_board(board, out)
-    # Rich's picture fetches a font from the web; the reader's own monospace font will do.
-    template = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    title = f"mbench leaderboard show --board {board.name}"
-    return out.export_svg(title=title, code_format=template)
-
-
-def _draw_board(board: Board, out: Console) -> None:
+    out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
     title = Text(f"Board '{board.name}' ({kind}{protocol})", style="bold")

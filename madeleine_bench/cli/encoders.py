@@ -96,8 +96,5 @@ def import_weights(
     """
     from madeleine_bench.encoders.official import import_official
 
-    done = import_official(weights, config, out, name=name, cohort=cohort, force=force)
-    typer.echo(f"wrote {done.weights} and {done.card}")
-    if done.passed_over:
-        typer.echo(f"keys of {config} that say nothing of the model: {', '.join(done.passed_over)}")
-    typer.echo(f"try: mbench encoders check {done.card}")
+    card = import_official(weights, config, out, name=name, cohort=cohort, force=force)
+    typer.echo(f"wrote {card}, and its weights beside it; try: mbench encoders check {card}")

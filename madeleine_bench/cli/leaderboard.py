@@ -30,7 +30,7 @@ def show(
         ),
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown", "svg"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,
@@ -39,29 +39,22 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, board_svg, print_board, print_or_write
+    from madeleine_bench.cli.console import LiveProgress, print_board, print_or_write
     from madeleine_bench.errors import InputError
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [protocol], board)
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json, markdown or svg")
+            raise InputError("--out wants --format csv, json or markdown")
         for each in boards:
             print_board(each)
         return
-    if format == "svg":
-        if len(boards) != 1:
-            names = " | ".join(each.name for each in boards)
-            raise InputError(f"one board a picture: --board {names}")
-        text = board_svg(boards[0])
-    else:
-        with LiveProgress() as progress:
-            text = boards_text(boards, format, sources, declared, progress)
+    with LiveProgress() as progress:
+        text = boards_text(boards, format, sources, progress)
     print_or_write(text, out)
 
 
@@ -91,29 +84,14 @@ def build(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     check_site_folder(out)
-    declared, sources = load_catalogue(catalogue), Sources(results)
-    sources.check(declared)
-    boards = sources.boards(declared, [None, *(protocol or [])])
+    sources = Sources(results, load_catalogue(catalogue))
+    boards = sources.boards([None, *(protocol or [])])
     with LiveProgress() as progress:
-        text = boards_text(boards, "json", sources, declared, progress)
+        text = boards_text(boards, "json", sources, progress)
     pages = write_site(json.loads(text), out)
     write_text(out / "leaderboard.json", text)
     write_text(out / "leaderboard.csv", to_csv(boards))
     typer.echo(f"{len(pages)} pages in {out}; open {out / 'index.html'}", err=True)
-
-
-@app.command()
-def serve(
-    folder: Annotated[Path, typer.Argument(help="The site.")] = Path("leaderboard-site"),
-    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8765,
-) -> None:
-    """Show a built site on http://127.0.0.1, to this machine alone.
-
-    Example: mbench leaderboard serve leaderboard-site
-    """
-    from madeleine_bench.leaderboard.page import serve
-
-    serve(folder, port, lambda address: typer.echo(f"{address} (Ctrl-C ends it)", err=True))
 
 
 @app.command()

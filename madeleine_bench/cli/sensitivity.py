@@ -1,6 +1,6 @@
 """`mbench sensitivity`: the same embeddings under every protocol, and what that does to ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ from madeleine_bench.cli.options import Encoders, Form, Protocols, Tasks, with_w
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.failures import Failure
-    from madeleine_bench.runner.run import RunReport
+    from madeleine_bench.specs.record import Record
     from madeleine_bench.specs.workspace import Workspace
 
 
@@ -47,11 +47,13 @@ def sensitivity(
     failures: list[tuple[str, Failure]] = []
     with LiveProgress() as progress:
 
-        def score(tasks: Sequence[str], protocols: Sequence[str]) -> "RunReport":
+        def score(
+            tasks: Sequence[str], protocols: Sequence[str]
+        ) -> tuple[list[str], Callable[["Record"], bool]]:
             request = Request(tuple(encoder), tuple(tasks), tuple(protocols), workspace)
             report = run_request(request, progress)
             failures.extend(report.failures)
-            return report
+            return report.boards, report.on_its_features
 
         report = sensitivity_report(
             workspace, encoder, task, protocol or (), rank_controls, score if run else None,

@@ -40,7 +40,7 @@ def stratify(
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
     from madeleine_bench.cli.console import deliver
-    from madeleine_bench.leaderboard.stratification_report import stratification_report
+    from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.catalogue import load_catalogue
 
     report = stratification_report(

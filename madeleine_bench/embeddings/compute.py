@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,10 +106,8 @@ def embed_slides(
             except MbenchError as error:
                 failed[name] = error.with_traceback(None)  # which holds on to the bag
     done = {name: np.stack(each) for name, each in rows.items() if name not in failed}
-    costs = {
-        name: EncodingCost(len(slide_ids), seconds[name], _n_parameters(encoders[name]))
-        for name in done
-    }
+    counts = {name: getattr(encoders[name], "n_parameters", None) for name in done}
+    costs = {name: EncodingCost(len(slide_ids), seconds[name], counts[name]) for name in done}
     return done, costs, failed
 
 
@@ -122,11 +121,10 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     """
     card = encoder.card
     who = f"encoder {card.name}, slide {bag.slide_id}"
-    _check_bag(card, bag, who)
-    features = np.ascontiguousarray(bag.features, dtype=np.float32)
-    fields = {name: getattr(bag, name) for name in bag.__dataclass_fields__}
+    check_bag(card, bag)
     try:
-        returned = encoder.encode(Bag(**{**fields, "features": features}))
+        features = np.ascontiguousarray(bag.features, dtype=np.float32)
+        returned = encoder.encode(replace(bag, features=features))
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
     except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as if it were done
@@ -150,7 +148,7 @@ def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
             f"encoder {encoder.card.name} has no method attention(bag), so it does not say which "
             "patches it looks at; madeleine, madeleine-se, intra-ssl and untrained do"
         )
-    _check_bag(encoder.card, bag, who)
+    check_bag(encoder.card, bag)
     weights = as_array(encoder.attention(bag))
     fits = weights.ndim == 2 and len(weights) == len(bag.features)
     if not fits or weights.dtype.kind not in "biuf" or not np.isfinite(weights).all():
@@ -193,15 +191,23 @@ def misfit(
     return None
 
 
-def bag_misfit(card: EncoderCard, bag: Bag) -> str | None:
-    """Return `misfit` of what a bag is and states."""
-    return misfit(
+def check_bag(card: EncoderCard, bag: Bag) -> None:
+    """Check that a bag holds patches, and those that a card expects.
+
+    Raises:
+        InputError: it does not.
+    """
+    reason = misfit(
         card,
         patch_encoder=bag.patch_encoder,
         width=bag.features.shape[1],
         magnification=bag.magnification,
         patch_size=bag.patch_size,
     )
+    if not len(bag.features):
+        reason = "the bag is empty; leave the slide out of the cohort"
+    if reason is not None:
+        raise InputError(f"encoder {card.name}, slide {bag.slide_id}: {reason}")
 
 
 def unit_embeddings(
@@ -235,16 +241,3 @@ def unit_embeddings(
         ]
         means[position] = each[0] if len(each) == 1 else np.mean(each, axis=0)
     return means
-
-
-def _check_bag(card: EncoderCard, bag: Bag, who: str) -> None:
-    reason = bag_misfit(card, bag)
-    if reason is not None:
-        raise InputError(f"{who}: {reason}")
-    if not len(bag.features):
-        raise InputError(f"{who}: the bag is empty")
-
-
-def _n_parameters(encoder: SlideEncoder) -> int | None:
-    count = getattr(encoder, "n_parameters", None)
-    return count if isinstance(count, int) else None

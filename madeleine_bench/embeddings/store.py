@@ -8,11 +8,10 @@ The key hashes the encoder's fingerprint and the content of every bag, so a chan
 line of code leads to another file, and a cut-off run goes on where it stopped.
 """
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from madeleine_bench.hashing import hash_array
 
 # One key: safetensors writes several in an order that changes from process to process.
 _KEY = "madeleine_bench"
+_UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError)
 # Rows of one encoder on two machines differ by less: float32 rounding that adds up in a network.
 ROW_TOLERANCE = 1e-4
 
@@ -77,7 +77,7 @@ class EmbeddingStore:
         try:
             with safe_open(path, framework="numpy") as handle:
                 return str(json.loads(handle.metadata()[_KEY])["hash"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
+        except _UNREADABLE:
             return None
 
     def write(self, path: Path, ids: Sequence[str], matrix: NDArray[np.float32]) -> str:
@@ -122,26 +122,18 @@ class EmbeddingStore:
         """
         parts = [self.part(path, shard) for shard in range(shards)]
         try:
-            shapes = [_shape(part) for part in parts]
-            if len(widths := {width for _, width in shapes}) > 1:
-                raise CheckFailed(
-                    f"{path}: the encoder made embeddings of different widths {widths}"
-                )
-            ids: list[str] = []
-            matrix = np.empty((sum(rows for rows, _ in shapes), *widths), dtype=np.float32)
-            for part in parts:  # one at a time: the whole is held once
-                read = read_embeddings(part)
-                matrix[len(ids) : len(ids) + len(read.ids)] = read.matrix
-                ids.extend(read.ids)
+            read = [read_embeddings(part) for part in parts]
         except InputError:
             if (done := self.content_hash(path)) is not None:
                 return done
             raise
-        content = self.write(path, ids, matrix)
-        costs = [self.cost(self.part(path, shard)) for shard in range(shards)]
-        if written := [cost for cost in costs if cost is not None]:
-            slides, seconds = sum(c.slides for c in written), sum(c.seconds for c in written)
-            self.write_cost(path, EncodingCost(slides, seconds, written[-1].parameters))
+        if len(widths := {part.matrix.shape[1:] for part in read}) > 1:
+            raise CheckFailed(f"{path}: the encoder made embeddings of different widths {widths}")
+        ids = [slide_id for part in read for slide_id in part.ids]
+        content = self.write(path, ids, np.concatenate([part.matrix for part in read]))
+        if costs := [cost for part in parts if (cost := self.cost(part)) is not None]:
+            slides, seconds, parameters = zip(*map(astuple, costs), strict=True)
+            self.write_cost(path, EncodingCost(sum(slides), sum(seconds), parameters[-1]))
         self.drop_parts(path)
         return content
 
@@ -158,32 +150,13 @@ def relative_gaps(rows: NDArray[np.float32], reference: NDArray[np.float32]) -> 
     return gaps
 
 
-def _shape(path: Path) -> tuple[int, int]:
-    """Return rows and width of a safetensors file, of which the header is read."""
-    with _readable(path), safe_open(path, framework="numpy") as handle:
-        rows, width = handle.get_slice("embeddings").get_shape()
-        return int(rows), int(width)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say of what cannot be read in a block which file it is."""
-    try:
-        yield
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        check_readable(path, error)
-        raise InputError(
-            f"{path}: not readable embeddings ({error}); delete the file and run again"
-        ) from error
-
-
 def read_embeddings(path: Path) -> Embeddings:
     """Return the embeddings of a safetensors file, checked against the hash it carries.
 
     Raises:
         InputError: the file is absent, truncated, of another format, or was altered.
     """
-    with _readable(path):
+    try:
         with safe_open(path, framework="numpy") as handle:
             metadata = json.loads(handle.metadata()[_KEY])
             matrix = handle.get_tensor("embeddings")
@@ -191,4 +164,9 @@ def read_embeddings(path: Path) -> Embeddings:
         content = hash_array(ids, matrix)
         if content != metadata["hash"] or matrix.shape[0] != len(ids):
             raise ValueError("its content does not match its hash")
+    except _UNREADABLE as error:
+        check_readable(path, error)
+        raise InputError(
+            f"{path}: not readable embeddings ({error}); delete the file and run again"
+        ) from error
     return Embeddings(ids, matrix, content)

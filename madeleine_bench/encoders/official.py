@@ -6,9 +6,8 @@ References:
     (table of slide encoders, README of github.com/mahmoodlab/TRIDENT).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -20,9 +19,6 @@ from madeleine_bench.specs.card import EncoderCard, Weights, Width, card_text
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAME = "madeleine-official"
 # What the official code calls the stains, and what they are called here.
@@ -62,14 +58,6 @@ class OfficialConfig(Spec):
     MODALITIES: list[str] = Field(default=["HE", "HER2", "PGR", "KI67", "ER"], min_length=1)
 
 
-class Imported(NamedTuple):
-    """Where the encoder lies now, and the keys of the config that were passed over."""
-
-    card: Path
-    weights: Path
-    passed_over: Sequence[str]
-
-
 def import_official(
     weights: Path,
     config: Path,
@@ -78,8 +66,8 @@ def import_official(
     name: str = NAME,
     cohort: str = "acrobat",
     force: bool = False,
-) -> Imported:
-    """Return what was written: official weights as safetensors, and their card.
+) -> Path:
+    """Write official weights as safetensors beside their card, and return the path of the card.
 
     Args:
         weights: model.pt, as published.
@@ -93,10 +81,24 @@ def import_official(
         InputError: a file cannot be read or is not what it should be, the weights are not of the
             model that the config describes, or a file is there already.
     """
-    done = Imported(folder / f"{name}.yaml", folder / f"{name}.safetensors", [])
-    organ = _check_target(done, name, cohort, force)
-    keys = read_yaml(config)  # as every JSON file is YAML
-    described = parse_spec(OfficialConfig, keys, config)
+    try:
+        TypeAdapter(Identifier).validate_python(name)
+    except ValidationError as error:
+        raise InputError(
+            f"'{name}' cannot name an encoder: use small letters, digits, single hyphens, "
+            "and no name that Windows reserves, such as con"
+        ) from error
+    cohorts = load_catalogue().cohorts
+    if cohort not in cohorts:
+        hint = did_you_mean(cohort, sorted(cohorts))
+        raise InputError(f"no cohort is called '{cohort}'{hint} (mbench tasks validate)")
+    card, plain = folder / f"{name}.yaml", folder / f"{name}.safetensors"
+    for path in (card, plain):
+        if path.exists() and not force:
+            raise InputError(f"{path} exists; choose another --name or --out, or add --force")
+    from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
+
+    described = parse_spec(OfficialConfig, read_yaml(config), config)  # every JSON file is YAML
     state = read_state(weights)
     origin: Any = {"origin": "official weights", "sha256_of_origin": hash_file(weights)}
     description = ModelDescription(
@@ -109,60 +111,19 @@ def import_official(
         **origin,
     )
     check_state(f"{weights} (as {config} describes it)", description, state)
-    write_weights(done.weights, {organ: (description, state)})
-    write_text(done.card, card_text(_card(name, done.weights, description)))
-    return done._replace(passed_over=sorted(set(keys) - set(OfficialConfig.model_fields)))
-
-
-def read_state(path: Path) -> "dict[str, Tensor]":
-    """Return the state dict of a torch file, names without "module.", as float32.
-
-    Raises:
-        InputError: the file is absent, damaged, holds more than tensors, or is no state dict.
-    """
-    import torch
-
-    from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
-
-    if path.is_file():
-        with path.open("rb") as handle:
-            if not (start := handle.read(4)).startswith((b"PK\x03\x04", b"\x80")):
-                raise InputError(f"{path} was not written by torch.save: it begins with {start!r}")
-    state = read_state(path)
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            raise InputError(f"{path}: '{name}' is {tensor.dtype}, expected a tensor of floats")
-    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
-
-
-def _check_target(target: Imported, name: str, cohort: str, force: bool) -> str:
-    """Return the organ of the cohort, after checking that the target can be written."""
-    try:
-        TypeAdapter(Identifier).validate_python(name)
-    except ValidationError as error:
-        raise InputError(
-            f"'{name}' cannot name an encoder: use small letters, digits, single hyphens, "
-            "and no name that Windows reserves, such as con"
-        ) from error
-    cohorts = load_catalogue().cohorts
-    if cohort not in cohorts:
-        hint = did_you_mean(cohort, sorted(cohorts))
-        raise InputError(f"no cohort is called '{cohort}'{hint} (mbench tasks validate)")
-    for path in (target.card, target.weights):
-        if path.exists() and not force:
-            raise InputError(f"{path} exists; choose another --name or --out, or add --force")
-    return cohorts[cohort].organ
+    write_weights(plain, {cohorts[cohort].organ: (description, state)})
+    write_text(card, card_text(_card(name, plain, description)))
+    return card
 
 
 def _stains(described: OfficialConfig, path: Path) -> tuple[str, ...]:
     names = described.MODALITIES
-    if unknown := [name for name in names if name.upper() not in STAINS]:
+    stains = tuple(STAINS.get(name.upper(), "") for name in names)
+    if stains[0] != "H&E" or "" in stains or len(set(stains)) != len(stains):
         raise InputError(
-            f"{path}: key 'MODALITIES' names '{unknown[0]}'; known are {', '.join(STAINS)}"
+            f"{path}: key 'MODALITIES' is {names}; expected HE first, then each name once, of "
+            f"{', '.join(STAINS)}"
         )
-    stains = tuple(STAINS[name.upper()] for name in names)
-    if stains[0] != "H&E" or len(set(stains)) != len(stains):
-        raise InputError(f"{path}: key 'MODALITIES' is {names}; expected HE first, each name once")
     return stains
 
 

@@ -1,107 +1,45 @@
-"""Where encoders are found: shipped cards, cards by path, and other packages' entry points."""
+"""Where slide encoders are found: shipped cards, cards by path, entry points of other packages."""
 
-import importlib.metadata
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from madeleine_bench.encoders.base import SlideEncoder
-from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.implementation import check_weights_file, code_file, make
-from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read_yaml
+from madeleine_bench.specs.implementation import Entry, Registry, check_weights_file, code_file
 
-ENTRY_POINT_GROUP = "madeleine_bench.encoders"
-_OWN_FOLDERS = ("baselines", "encoders")
-_EXTERNAL = ("encoders", "external")
 _PACKAGE = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class EncoderEntry:
-    """An encoder that was found: its card, where the card lies, and who brought it."""
-
-    card: EncoderCard
-    path: Path
-    origin: str
-
-    @property
-    def weights_path(self) -> Path | None:
-        """The weights file, beside the card; None when there are none."""
-        weights = self.card.weights
-        return None if weights is None else (self.path.parent / weights.path).resolve()
+_SHIPPED, _EXTERNAL = ("baselines", "encoders"), "encoders/external"
+EncoderEntry = Entry[EncoderCard]
+_REGISTRY = Registry(
+    EncoderCard,
+    "encoder",
+    SlideEncoder,
+    "mbench encoders list",
+    (*_SHIPPED, _EXTERNAL),
+    "madeleine_bench.encoders",
+)
 
 
 def shipped_encoders() -> dict[str, EncoderEntry]:
     """Return the encoders that ship with the package and run with nothing else, by name, sorted.
 
     Raises:
-        InputError: a card is broken or two cards have the same name.
+        InputError: a card is broken.
     """
-    return _cards(*(resource_folder(folder) for folder in _OWN_FOLDERS))
+    return _REGISTRY.shipped(*_SHIPPED)
 
 
 def external_encoders() -> dict[str, EncoderEntry]:
     """Return the encoders of which the card alone ships, by name, sorted; see encoders.trident.
 
     Raises:
-        InputError: a card is broken or two cards have the same name.
+        InputError: a card is broken.
     """
-    folder, inside = _EXTERNAL
-    return _cards(resource_folder(folder) / inside)
+    return _REGISTRY.shipped(_EXTERNAL)
 
 
-def plugged_encoders() -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Return the entry points other packages offer, by encoder name; none is imported.
-
-    Raises:
-        InputError: two packages offer the same name.
-    """
-    points: dict[str, importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        other = points.setdefault(point.name, point)
-        if other.value != point.value:
-            raise InputError(
-                f"encoder '{point.name}' is offered by {other.value} and by {point.value}; "
-                "uninstall one of the packages"
-            )
-    return points
-
-
-def find_encoder(name: str) -> EncoderEntry:
-    """Return an encoder by its name, or by the path of its card.
-
-    An entry point of the group `madeleine_bench.encoders` leads to the path of a card.
-
-    Raises:
-        InputError: there is no such encoder or file, or the card is broken.
-    """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return read_card(Path(name), origin=name)
-    ours, plugged = {**shipped_encoders(), **external_encoders()}, plugged_encoders()
-    if name in ours and name in plugged:
-        raise InputError(
-            f"encoder '{name}' is ours and is also offered by {plugged[name].value}; "
-            "the other package must choose another name"
-        )
-    if name in ours:
-        return ours[name]
-    if name in plugged:
-        return _plugged_entry(plugged[name])
-    hint = did_you_mean(name, sorted({*ours, *plugged}))
-    raise InputError(f"no encoder is called '{name}'{hint} (mbench encoders list)")
-
-
-def read_card(path: Path, origin: str) -> EncoderEntry:
-    """Return the encoder that a card declares.
-
-    Raises:
-        InputError: the card is absent or broken.
-    """
-    card = parse_spec(EncoderCard, read_yaml(path), path)
-    return EncoderEntry(card, path.resolve(), origin)
+plugged_encoders, find_encoder = _REGISTRY.plugged, _REGISTRY.find
 
 
 def fingerprint(entry: EncoderEntry) -> str:
@@ -140,44 +78,4 @@ def load_encoder(entry: EncoderEntry) -> SlideEncoder:
         InputError: the code cannot be imported, the class is absent, or it cannot be made.
     """
     check_weights(entry)
-    card = entry.card
-    encoder = make(entry.path, card.implementation, card, entry.weights_path, **card.parameters)
-    if not isinstance(encoder, SlideEncoder):
-        where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
-        class_name = card.implementation.rsplit(":", 1)[1]
-        raise InputError(
-            f"{where}: {class_name} is no slide encoder: it needs the attribute 'card' and the "
-            "method encode(bag); see madeleine_bench.encoders.BaseEncoder"
-        )
-    return encoder
-
-
-def _cards(*folders: Path) -> dict[str, EncoderEntry]:
-    entries: dict[str, EncoderEntry] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
-        entry = read_card(path, origin="madeleine-bench")
-        other = entries.setdefault(entry.card.name, entry)
-        if other is not entry:
-            raise InputError(f"{path}: '{entry.card.name}' is declared already in {other.path}")
-    return dict(sorted(entries.items()))
-
-
-def _plugged_entry(point: importlib.metadata.EntryPoint) -> EncoderEntry:
-    try:
-        target = point.load()
-    except Exception as error:
-        raise InputError(
-            f"encoder '{point.name}': the entry point {point.value} cannot be imported: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(target, str | Path):
-        raise InputError(
-            f"encoder '{point.name}': the entry point {point.value} must lead to the path of a "
-            f"card (str or Path), found {type(target).__name__}"
-        )
-    entry = read_card(Path(target), origin=point.value)
-    if entry.card.name != point.name:
-        raise InputError(
-            f"{entry.path}: the card is of '{entry.card.name}', its entry point says '{point.name}'"
-        )
-    return entry
+    return cast(SlideEncoder, _REGISTRY.make(entry, entry.weights_path))

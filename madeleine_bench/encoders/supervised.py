@@ -15,7 +15,15 @@ from madeleine_bench.types import Bag
 if TYPE_CHECKING:
     from madeleine_bench.models.mil.base import BagNetwork
 
-NETWORKS = ("abmil", "clam-sb", "dsmil", "ilra", "mean-mlp", "transmil")
+# The classes of madeleine_bench.models.mil, by what cards call them.
+NETWORKS = {
+    "abmil": "Abmil",
+    "clam-sb": "ClamSb",
+    "dsmil": "DsMil",
+    "ilra": "Ilra",
+    "mean-mlp": "MeanMlp",
+    "transmil": "TransMil",
+}
 
 
 class SupervisedMil(BaseEncoder):
@@ -56,17 +64,10 @@ class SupervisedMil(BaseEncoder):
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return the network, all of it drawn from the seed."""
-        from madeleine_bench.models.mil import Abmil, ClamSb, DsMil, Ilra, MeanMlp, TransMil
+        from madeleine_bench.models import mil
         from madeleine_bench.models.mil.base import initialise_network
 
-        makers: dict[str, type[BagNetwork]] = {
-            "abmil": Abmil,
-            "clam-sb": ClamSb,
-            "dsmil": DsMil,
-            "ilra": Ilra,
-            "mean-mlp": MeanMlp,
-            "transmil": TransMil,
-        }
-        network = makers[self.architecture](input_dim, outputs, **self.sizes)
+        maker = getattr(mil, NETWORKS[self.architecture])
+        network: BagNetwork = maker(input_dim, outputs, **self.sizes)
         initialise_network(network, seed)
         return network

@@ -12,9 +12,8 @@ import importlib
 import importlib.util
 import io
 from contextlib import AbstractContextManager, chdir, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,74 +36,56 @@ NO_LEVEL0_SIZE = (
 )
 
 
-@dataclass(frozen=True)
-class ExternalModel:
+class ExternalModel(NamedTuple):
     """What a model of TRIDENT's needs.
 
     Attributes:
         page: where its weights are asked for.
+        more: what it needs besides TRIDENT.
         gated: whether they are given out on request alone.
         places: whether it uses the coordinates of the patches and their size at level 0.
-        more: what it needs besides TRIDENT.
     """
 
     page: str
-    gated: bool
-    places: bool
-    more: str
+    more: str = "pip install 'transformers>=4.51,<5'"
+    gated: bool = True
+    places: bool = False
 
 
-_TRANSFORMERS = "pip install 'transformers>=4.51,<5'"
 # By their names in TRIDENT; the facts are of its README and slide_encoder_models/load.py.
 MODELS = {
     "chief": ExternalModel(
         "https://github.com/hms-dbmi/CHIEF",
-        gated=False,
-        places=False,
-        more="pip install addict; a clone of that repository with CHIEF_pretraining.pth and "
+        "pip install addict; a clone of that repository with CHIEF_pretraining.pth and "
         "Text_emdding.pth, from the page's link, in its model_weight/, and the path of the clone "
         'under "chief" in trident/slide_encoder_models/local_ckpts.json',
+        gated=False,
     ),
-    "feather": ExternalModel(
-        "https://huggingface.co/MahmoodLab/abmil.base.conch_v15.pc108-24k",
-        gated=True,
-        places=False,
-        more=_TRANSFORMERS,
-    ),
+    "feather": ExternalModel("https://huggingface.co/MahmoodLab/abmil.base.conch_v15.pc108-24k"),
     "gigapath": ExternalModel(
         "https://huggingface.co/prov-gigapath/prov-gigapath",
-        gated=True,
-        places=True,
-        more="an NVIDIA GPU; pip install fairscale flash-attn "
+        "an NVIDIA GPU; pip install fairscale flash-attn "
         "git+https://github.com/prov-gigapath/prov-gigapath.git",
+        places=True,
     ),
     "madeleine": ExternalModel(
         "https://huggingface.co/MahmoodLab/madeleine",
-        gated=True,
-        places=False,
-        more="pip install git+https://github.com/mahmoodlab/MADELEINE.git (or go without TRIDENT: "
+        "pip install git+https://github.com/mahmoodlab/MADELEINE.git (or go without TRIDENT: "
         "mbench encoders import madeleine-official)",
     ),
     "prism": ExternalModel(
         "https://huggingface.co/paige-ai/Prism",
-        gated=True,
-        places=False,
-        more="pip install environs==11.0.0 sacremoses==0.1.1 'transformers>=4.51,<5'",
+        "pip install environs==11.0.0 sacremoses==0.1.1 'transformers>=4.51,<5'",
     ),
-    "titan": ExternalModel(
-        "https://huggingface.co/MahmoodLab/TITAN", gated=True, places=True, more=_TRANSFORMERS
-    ),
+    "titan": ExternalModel("https://huggingface.co/MahmoodLab/TITAN", places=True),
 }
 
 
 def installed() -> bool:
-    """Return whether TRIDENT is installed; nothing of it is run."""
-    return any((place / "slide_encoder_models").is_dir() for place in _places_of_trident())
-
-
-def _places_of_trident() -> list[Path]:
+    """Return whether TRIDENT, not the astrophysics code, is installed; nothing of it is run."""
     spec = importlib.util.find_spec("trident")
-    return [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
+    places = (spec and spec.submodule_search_locations) or ()
+    return any((Path(place) / "slide_encoder_models").is_dir() for place in places)
 
 
 def load_network(name: str, model: str) -> "torch.nn.Module":
@@ -120,17 +101,11 @@ def load_network(name: str, model: str) -> "torch.nn.Module":
     """
     about = MODELS[model]
     if not installed():
-        weights = f"Its weights: {about.page}"
-        if about.gated:
-            weights = f"Its weights are gated: ask for access at {about.page}, then hf auth login"
-        fault = f"not installed; {PIP} (the package 'trident' on PyPI is an astrophysics code). "
-        fault += weights
-        if others := _places_of_trident():
-            fault = (
-                f"not the package 'trident' at {others[0]} (on PyPI the name belongs to an "
-                f"astrophysics code); pip uninstall trident, then {PIP}"
-            )
-        raise InputError(f"{name}: it is loaded by TRIDENT, which is {fault}")
+        raise InputError(
+            f"{name}: it is loaded by TRIDENT, which is not installed; {PIP} (the package "
+            "'trident' on PyPI is an astrophysics code: pip uninstall trident). Its weights"
+            f"{' are gated: ask for access' * about.gated}: {about.page}"
+        )
     step = "import"
     try:
         # TRIDENT prints tracebacks of what it then raises; for CHIEF it changes the folder too.
@@ -140,35 +115,28 @@ def load_network(name: str, model: str) -> "torch.nn.Module":
             network: torch.nn.Module = create(model, pretrained=True, freeze=True)
             return network
     except Exception as error:  # TRIDENT, the hub and the network each raise their own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
-        if step == "import":  # a package built for another torch raises almost anything
-            raise InputError(
-                f"{name}: TRIDENT is installed but cannot be imported ({cause}); install it "
-                f"again with what it requires: {PIP}"
-            ) from error
-        raise InputError(f"{name}: {_reason(model, error, cause)}") from error
+        cause = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        reason = f"TRIDENT is installed but cannot be imported; install it again: {PIP}"
+        if step == "load":
+            reason = _reason(model, error)
+        raise InputError(f"{name}: {reason}\n{cause}") from error
 
 
-def _reason(model: str, error: Exception, cause: str) -> str:
-    """Return what went wrong when TRIDENT was asked for a model, and what to do."""
+def _reason(model: str, error: Exception) -> str:
+    """Return why TRIDENT did not give a model, and what to do."""
     from madeleine_bench.slides.patch_encoders.hub import failure_kind
 
     about, kind = MODELS[model], failure_kind(error)
-    cached = (
-        "On a machine without network, bring the cache of one that has fetched them and set "
-        "HF_HOME to it and HF_HUB_OFFLINE=1"
-    )
-    if kind == "refused":
+    if kind != "other":
+        refused = "are gated and were refused" if kind == "refused" else "could not be fetched"
         return (
-            f"its weights are gated and were refused; ask for access at {about.page}, then log in "
-            f"(hf auth login). {cached}\n{cause}"
+            f"its weights {refused}; ask for access at {about.page}, then log in (hf auth login). "
+            "On a machine without network, bring the cache of one that has fetched them and set "
+            "HF_HOME to it and HF_HUB_OFFLINE=1"
         )
-    if kind in ("network", "absent"):
-        return f"its weights ({about.page}) could not be fetched. {cached}\n{cause}"
-    if isinstance(error, ValueError) and "unknown encoder" in cause.lower():
-        return f"this TRIDENT does not know the model '{model}'; install it again: {PIP}\n{cause}"
-    return f"TRIDENT could not make the model: {cause}. It needs {about.more}. Page: {about.page}"
+    if isinstance(error, ValueError) and "unknown encoder" in str(error).lower():
+        return f"this TRIDENT does not know the model '{model}'; install it again: {PIP}"
+    return f"TRIDENT could not make the model. It needs {about.more}. Page: {about.page}"
 
 
 class TridentEncoder(BaseEncoder):
@@ -196,10 +164,16 @@ class TridentEncoder(BaseEncoder):
         super().__init__(card, weights)
         if model not in MODELS:
             raise InputError(f"there is no model '{model}'{did_you_mean(model, sorted(MODELS))}")
+        import torch
+
+        there = torch.cuda.is_available()
+        if device not in (devices := ["auto", "cpu", "cuda"]):
+            raise InputError(f"there is no device '{device}'{did_you_mean(device, devices)}")
+        if device == "cuda" and not there:
+            raise InputError("device cuda: torch sees no GPU here; take device: auto or cpu")
         self.model = MODELS[model]
-        self._network = load_network(card.name, model)
-        self.device = _device(device)
-        self._network.to(self.device).eval()
+        self.device = "cuda" if there and device != "cpu" else "cpu"
+        self._network = load_network(card.name, model).to(self.device).eval()
 
     @property
     def n_parameters(self) -> int:
@@ -280,16 +254,3 @@ def external_model(card: EncoderCard) -> ExternalModel | None:
     """Return what the model of a card needs; None for an encoder that is not TRIDENT's."""
     ours = card.implementation == IMPLEMENTATION
     return MODELS.get(str(card.parameters.get("model"))) if ours else None
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    if asked not in ("auto", "cpu", "cuda"):
-        raise InputError(
-            f"there is no device '{asked}'{did_you_mean(asked, ['auto', 'cpu', 'cuda'])}"
-        )
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
-        raise InputError("device cuda: torch sees no GPU here; take device: auto or cpu")
-    return "cuda" if there and asked != "cpu" else "cpu"

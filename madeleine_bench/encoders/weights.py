@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pydantic import ConfigDict, Field, ValidationError
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable, write_bytes
+from madeleine_bench.files import write_bytes
 from madeleine_bench.hashing import canonical_json
 from madeleine_bench.specs.card import Width
 from madeleine_bench.specs.loader import Spec
@@ -27,7 +27,6 @@ CITATION = (
     "ECCV 2024, arXiv 2408.02859"
 )
 _KEY = "mbench"  # the only one: safetensors writes several keys in an order that changes
-_PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save since 1.6, and before
 
 
 class ModelDescription(Spec):
@@ -115,25 +114,9 @@ def read_weights(path: Path) -> Models:
         InputError: the file is absent, damaged, a pickle, or not of this format; a tensor is
             missing, not of the described model, of the wrong shape or dtype, or not finite.
     """
-    from safetensors import SafetensorError, safe_open
+    from madeleine_bench.slides.patch_encoders.torch_encoder import read_content
 
-    try:
-        with safe_open(path, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
-    except (SafetensorError, OSError) as error:
-        check_readable(path, error)
-        with path.open("rb") as handle:
-            if handle.read(4).startswith(_PICKLES):
-                raise InputError(
-                    f"{path} is a pickle (torch.save), which can run code when it is read, so it "
-                    "is not. Official weights become safetensors by mbench encoders import "
-                    "madeleine-official"
-                ) from error
-        raise InputError(
-            f"{path} is damaged or no safetensors file ({error}). Copy it again from where it "
-            "came, or write it again with mbench pretrain or mbench encoders import"
-        ) from error
+    tensors, metadata = read_content(path, plain=True)
     models: Models = {}
     for key, description in _descriptions(path, metadata).items():
         prefix = f"{key}/"
@@ -177,6 +160,5 @@ def _descriptions(path: Path, metadata: Mapping[str, str]) -> dict[str, ModelDes
         return _Metadata.model_validate_json(metadata[_KEY]).models
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        reason = f", key '{place}': {fault['msg']}" if place else f" is no JSON: {fault['msg']}"
-        raise InputError(f"{path}: metadata '{_KEY}'{reason}") from error
+        place = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{path}: metadata '{_KEY}', key '{place}': {fault['msg']}") from error

@@ -16,17 +16,19 @@ from madeleine_bench.encoders.base import SlideEncoder, TrainableEncoder
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes
 from madeleine_bench.finetuning.objectives import (
+    ClassObjective,
     CoxObjective,
+    DiscreteTimeObjective,
+    LevelObjective,
     Objective,
-    class_objective,
-    survival_objective,
 )
 from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
-from madeleine_bench.protocols.evaluation import class_index, collected, survival_of
+from madeleine_bench.protocols.evaluation import collected
 from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.scorers import class_index, survival_of
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
@@ -63,28 +65,28 @@ def write_fit(path: Path, fit: Fit) -> None:
         InputError: the folder cannot be written.
     """
     columns = fit.prediction.columns
-    tensors: dict[str, NDArray[Any]] = {
-        f"{_COLUMN}{name}": np.ascontiguousarray(values) for name, values in columns.items()
+    parts = {_COLUMN: columns, _NETWORK: fit.network, _SCALE: fit.scale}
+    tensors = {
+        f"{prefix}{name}": np.ascontiguousarray(values)
+        for prefix, part in parts.items()
+        for name, values in part.items()
     }
-    tensors |= {f"{_NETWORK}{name}": np.ascontiguousarray(v) for name, v in fit.network.items()}
-    tensors |= {f"{_SCALE}{name}": np.ascontiguousarray(v) for name, v in fit.scale.items()}
     report = asdict(fit.prediction.report)
-    said = {"report": report, "columns": list(columns), "hash": _hash(fit.prediction)}
-    write_bytes(path, save(dict(sorted(tensors.items())), {_KEY: json.dumps(said)}))
+    about = {"report": report, "columns": list(columns), "hash": _hash(fit.prediction)}
+    write_bytes(path, save(dict(sorted(tensors.items())), {_KEY: json.dumps(about)}))
 
 
 def read_fit(path: Path) -> Fit | None:
     """Return a fit, or None where there is none, or one that is damaged: it is made again then."""
     try:
         with safe_open(path, framework="numpy") as handle:
-            said = json.loads(handle.metadata()[_KEY])
-            names = list(handle.keys())
-            tensors = {name: handle.get_tensor(name) for name in names}
-        report = said["report"]
+            about = json.loads(handle.metadata()[_KEY])
+            tensors = {name: handle.get_tensor(name) for name in list(handle.keys())}
+        report = about["report"]
         report["key"] = (int(report["key"][0]), int(report["key"][1]))
-        columns = {name: tensors[f"{_COLUMN}{name}"] for name in said["columns"]}
+        columns = {name: tensors[f"{_COLUMN}{name}"] for name in about["columns"]}
         prediction = FoldPrediction(FitReport(**report), columns)
-        if _hash(prediction) != said["hash"]:
+        if _hash(prediction) != about["hash"]:
             return None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError):
         return None
@@ -203,11 +205,24 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
             f"{request.task.id}: {error}"
         ) from error
     state = {name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()}
+    diagnostics = {
+        "best_epoch": float(trained.best_epoch),
+        "train_loss": trained.train_loss,
+        "validation_units": float(len(units.validation)),
+    }
+    if trained.validation_loss is not None:
+        diagnostics["validation_loss"] = trained.validation_loss
+    report = FitReport(
+        key=split.key,
+        n_train=len(split.train),
+        n_test=len(split.test),
+        converged=trained.reason is None,
+        reason=trained.reason,
+        n_iter=trained.epochs,
+        diagnostics=diagnostics,
+    )
     return Fit(
-        FoldPrediction(
-            _report(request, trained, len(units.validation)),
-            objective.columns(logits[0], logits[1], split.train),
-        ),
+        FoldPrediction(report, objective.columns(logits[0], logits[1], split.train)),
         state if trained.reason is None else {},
         {"centre": scale.centre, "factor": scale.factor},
     )
@@ -247,17 +262,20 @@ def torch_device(device: Device) -> torch.device:
 
 
 def _objective(request: FitRequest, train: NDArray[np.intp]) -> Objective:
+    """Return the declared objective."""
     task, method, table = request.task, method_of(request.protocol), request.units.table
     where = f"task {task.name}, protocol {request.protocol.name}"
     if isinstance(task.labels, ClassLabels):
         label = class_index(table, task.labels.classes, where)
-        ordered = task.labels.type == "ordered"
-        return class_objective(method, label, task.labels.classes, train, ordered=ordered)
+        if task.labels.type == "ordered" and method.ordered == "conditional":
+            return LevelObjective(label, task.labels.classes)
+        return ClassObjective(label, task.labels.classes, train, method.class_weight)
     survival = survival_of(table, where)
     days = evaluation_days(survival)
-    if not survival.event[train].any():
-        return CoxObjective(survival, days)  # the baseline alone; intervals need events
-    return survival_objective(method, survival, days, train)
+    # Without an event in training the baseline alone; intervals need events.
+    if method.bins is None or not survival.event[train].any():
+        return CoxObjective(survival, days)
+    return DiscreteTimeObjective(survival, days, train, method.bins)
 
 
 def _fault(request: FitRequest, train: NDArray[np.intp]) -> str | None:
@@ -267,22 +285,3 @@ def _fault(request: FitRequest, train: NDArray[np.intp]) -> str | None:
         held = table["label"].to_numpy(dtype=object)[train]
         return "one class in train" if len(set(held)) < 2 else None
     return None if table["event"].to_numpy()[train].any() else "no events in train"
-
-
-def _report(request: FitRequest, trained: Trained, validated: int) -> FitReport:
-    diagnostics = {
-        "best_epoch": float(trained.best_epoch),
-        "train_loss": trained.train_loss,
-        "validation_units": float(validated),
-    }
-    if trained.validation_loss is not None:
-        diagnostics["validation_loss"] = trained.validation_loss
-    return FitReport(
-        key=request.split.key,
-        n_train=len(request.split.train),
-        n_test=len(request.split.test),
-        converged=trained.reason is None,
-        reason=trained.reason,
-        n_iter=trained.epochs,
-        diagnostics=diagnostics,
-    )

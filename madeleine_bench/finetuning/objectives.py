@@ -5,7 +5,6 @@ survival. Each knows the labels of all units of a task; a loss is asked of some 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,30 +26,9 @@ from madeleine_bench.losses.survival import (
     survival_risk,
 )
 from madeleine_bench.metrics.cox import CoxFit, breslow_hazard
-from madeleine_bench.specs.protocol import FineTune
+from madeleine_bench.protocols.cox import survival_columns
+from madeleine_bench.protocols.results import Columns
 from madeleine_bench.types import Survival
-
-Columns = dict[str, NDArray[np.float64] | NDArray[np.bool_]]
-
-
-class Objective(Protocol):
-    """The loss of a task and the predictions it leads to.
-
-    Attributes:
-        outputs: number of outputs of the network.
-        class_index: (unit,) class of each unit; None where an output is not one of a class.
-    """
-
-    outputs: int
-    class_index: NDArray[np.intp] | None
-
-    def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
-        """Return the loss of logits (unit, outputs) of the named units."""
-        ...
-
-    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
-        """Return the columns of predictions from the logits of the training and the test units."""
-        ...
 
 
 class ClassObjective:
@@ -131,7 +109,7 @@ class CoxObjective:
         known, risk = known - centre, risk - centre
         days, hazard = breslow_hazard(self._survival.take(train_units), known)
         fit = CoxFit(np.zeros(0), days, hazard)
-        return _survival_columns(risk, known, fit.alive(risk, self._days), self._days)
+        return survival_columns(risk, known, fit.alive(risk, self._days), self._days)
 
 
 class DiscreteTimeObjective:
@@ -162,38 +140,9 @@ class DiscreteTimeObjective:
         known = survival_risk(train.double()).numpy()
         risk = survival_risk(test.double()).numpy()
         alive = alive_beyond(test.double(), self._edges, self._days)
-        return _survival_columns(risk, known, alive, self._days)
+        return survival_columns(risk, known, alive, self._days)
 
 
-def survival_objective(
-    method: FineTune, survival: Survival, days: Sequence[int], train_units: NDArray[np.intp]
-) -> Objective:
-    """Return the declared survival objective."""
-    if method.survival == "cox":
-        return CoxObjective(survival, days)
-    assert method.bins is not None  # the spec demands it
-    return DiscreteTimeObjective(survival, days, train_units, method.bins)
-
-
-def class_objective(
-    method: FineTune,
-    label: NDArray[np.intp],
-    classes: Sequence[str],
-    train_units: NDArray[np.intp],
-    *,
-    ordered: bool,
-) -> Objective:
-    """Return the declared objective of classes."""
-    if ordered and method.ordered == "conditional":
-        return LevelObjective(label, classes)
-    return ClassObjective(label, classes, train_units, method.class_weight)
-
-
-def _survival_columns(
-    risk: NDArray[np.float64],
-    train_risk: NDArray[np.float64],
-    alive: NDArray[np.float64],
-    days: Sequence[int],
-) -> Columns:
-    columns: Columns = {"risk": risk, "high_risk": risk > np.median(train_risk)}
-    return columns | {f"surv@{day}": alive[:, i] for i, day in enumerate(days)}
+# The loss of a task and the predictions it leads to. `outputs` is how many the network has, and
+# `class_index` the class of each unit, None where an output is not one of a class.
+Objective = ClassObjective | LevelObjective | CoxObjective | DiscreteTimeObjective

@@ -146,7 +146,8 @@ class Trainer:
                     return Trained(epoch, 0, 0.0, None, reason)
                 if not len(units.validation):
                     continue
-                held_out = self.validation_loss(units.validation)
+                logits = self.predict(units.validation)
+                held_out = float(self.objective.loss(logits, units.validation.tolist()))
                 if held_out < best_loss:
                     best_loss, best_epoch, best = held_out, epoch, _copy(network)
                 elif epoch - best_epoch >= patience:
@@ -159,10 +160,6 @@ class Trainer:
             return Trained(epoch, 0, mean_loss, None, reason)
         network.load_state_dict(best)
         return Trained(epoch, best_epoch, mean_loss, best_loss)
-
-    def validation_loss(self, units: NDArray[np.intp]) -> float:
-        """Return the loss of units from all their patches."""
-        return float(self.objective.loss(self.predict(units), units.tolist()))
 
     @torch.inference_mode()
     def predict(self, units: NDArray[np.intp]) -> Tensor:

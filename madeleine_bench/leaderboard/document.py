@@ -4,17 +4,15 @@ It holds no clock of its own, so equal records give equal bytes. docs/leaderboar
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench import __version__
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
-from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import (
     BASELINE,
     Comparison,
@@ -22,12 +20,10 @@ from madeleine_bench.leaderboard.comparison import (
     controls_ahead,
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
-from madeleine_bench.leaderboard.sources import Sources
-from madeleine_bench.leaderboard.stratification import stratify
+from madeleine_bench.leaderboard.sources import CaseDraws, Sources
+from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
-from madeleine_bench.specs.card import EncoderCard
-from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.reference import PublishedScores, read_adjudications, read_published
@@ -36,13 +32,9 @@ from madeleine_bench.types import Progress
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
-PredictionsOf = Callable[[Record], pd.DataFrame]
-CardOf = Callable[[Record], EncoderCard | None]
 
 
-def boards_text(
-    boards: Sequence[Board], form: str, sources: Sources, catalogue: Catalogue, progress: Progress
-) -> str:
+def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: Progress) -> str:
     """Return boards as "csv", "markdown" or "json".
 
     For JSON, what was not resampled before is resampled first.
@@ -54,7 +46,7 @@ def boards_text(
         return to_csv(boards)
     if form == "markdown":
         return "\n".join(to_markdown(board) for board in boards)
-    case_draws = CaseDraws(sources.stores, catalogue)
+    case_draws = CaseDraws(sources.stores, sources.catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -63,33 +55,26 @@ def boards_text(
         return draws
 
     compared = [(board, compare(board, draws_of)) for board in boards]
-    document = leaderboard_document(compared, catalogue, sources.predictions, sources.card)
+    document = leaderboard_document(compared, sources)
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def leaderboard_document(
-    compared: Sequence[tuple[Board, Comparison]],
-    catalogue: Catalogue,
-    predictions_of: PredictionsOf,
-    card_of: CardOf,
-) -> Json:
+def leaderboard_document(compared: Sequence[tuple[Board, Comparison]], sources: Sources) -> Json:
     """Return the leaderboard as plain JSON, with what others published and people decided.
 
     Args:
         compared: boards, each with the comparison of its encoders.
-        catalogue: the catalogue of the tasks.
-        predictions_of: gives the predictions of a record.
-        card_of: gives the card of a record's encoder; None where there is none.
+        sources: where their records lie.
 
     Raises:
         InputError: the predictions of a survival task are gone or were altered.
     """
     folder = resource_folder("leaderboard")
-    published = read_published(folder / "published", catalogue.tasks)
+    published = read_published(folder / "published", sources.catalogue.tasks)
     document = {
         "schema_version": SCHEMA_VERSION,
         "package": f"madeleine-bench {__version__}",
-        "boards": [_board(*each, catalogue, predictions_of, card_of) for each in compared],
+        "boards": [_board(*each, sources) for each in compared],
         "published": [row for scores in published for row in _published(scores)],
         "adjudications": read_adjudications(folder / "adjudications.yaml"),
     }
@@ -112,13 +97,7 @@ def _slugs(board: Board) -> list[str]:
     return names
 
 
-def _board(
-    board: Board,
-    comparison: Comparison,
-    catalogue: Catalogue,
-    predictions_of: PredictionsOf,
-    card_of: CardOf,
-) -> Json:
+def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
     difference = comparison.critical_difference
     return {
         **_values(board, "name", "protocol", "core"),
@@ -127,15 +106,14 @@ def _board(
         "ranked_tasks": len(board.ranked_ids),
         "baseline": BASELINE if comparison.baselines else None,
         "families": sorted({task.family for task in board.tasks}),
-        "tasks": [_task(task, board, catalogue, card_of) for task in board.tasks],
+        "tasks": [_task(task, board, sources) for task in board.tasks],
         "encoders": [
-            {**_encoder(column, comparison, card_of), "slug": slug}
+            {**_encoder(column, comparison, sources), "slug": slug}
             for column, slug in zip(board.columns, _slugs(board), strict=True)
         ],
         "pairs": [
             {
-                **_values(pair, "first", "second", "mean", "p_signed_rank", "p_cases"),
-                **_values(pair, "p_holm", "better"),
+                **{name: value for name, value in asdict(pair).items() if name != "across"},
                 **_values(pair.across, "wins", "ties", "losses"),
             }
             for pair in comparison.pairs
@@ -148,7 +126,7 @@ def _board(
         },
         "survival": {
             task.id: {
-                column.label: _survival(cell.record, predictions_of)
+                column.label: board_curves(stratify("", cell.record, sources.predictions))
                 for column in board.columns
                 if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
             }
@@ -162,15 +140,15 @@ def _values(source: object, *names: str) -> Json:
     return {name: getattr(source, name) for name in names}
 
 
-def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -> Json:
+def _task(task: TaskSpec, board: Board, sources: Sources) -> Json:
     def reads_the_answer(column: Column) -> bool:
-        card = card_of(column.newest)
+        card = sources.card(column.newest)
         return card is not None and card.phantom_only
 
     return {
         **_values(task, "id", "version", "title", "family", "cohort", "unit", "stains"),
         **_values(task, "citation", "licence"),
-        "organ": catalogue.cohorts[task.cohort].organ,
+        "organ": sources.catalogue.cohorts[task.cohort].organ,
         "labels": task.labels.type,
         "classes": task.labels.classes if isinstance(task.labels, ClassLabels) else None,
         "metric": task.metric.name,
@@ -184,9 +162,9 @@ def _task(task: TaskSpec, board: Board, catalogue: Catalogue, card_of: CardOf) -
     }
 
 
-def _encoder(column: Column, comparison: Comparison, card_of: CardOf) -> Json:
+def _encoder(column: Column, comparison: Comparison, sources: Sources) -> Json:
     newest, standing = column.newest, comparison.standings.get(column.label)
-    card = card_of(newest)
+    card = sources.card(newest)
     costs = [c.record.provenance.get("encoding") or {} for c in column.cells.values()]
     sizes = [cost["parameters"] for cost in costs if isinstance(cost.get("parameters"), int)]
     return {
@@ -236,15 +214,6 @@ def _cell(cell: Cell) -> Json:
             "fingerprint": record.encoder.fingerprint,
         },
     }
-
-
-def _survival(record: Record, predictions_of: PredictionsOf) -> Json:
-    """Return risk groups and calibration over the test units of the first repeat, each once."""
-    strata = stratify("", record, predictions_of)
-    content = asdict(strata.groups)
-    for curve in filter(None, (content["low"], content["high"])):
-        curve["survival"] = curve.pop("alive")
-    return {**content, "calibration": strata.calibration}
 
 
 def _published(scores: PublishedScores) -> list[Json]:

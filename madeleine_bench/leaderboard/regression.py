@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import newest_records
-from madeleine_bench.protocols.scoring import scored_units
+from madeleine_bench.leaderboard.sources import TOLERANCE, changed_score, stored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
@@ -29,10 +29,8 @@ from madeleine_bench.specs.loader import Spec, parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record, RecordScores
 from madeleine_bench.specs.task import Identifier, TaskSpec
-from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, holm, paired_difference
+from madeleine_bench.stats.paired import PairedDifference, holm, paired_difference
 
-# Machines differ in the last digits: scores and predictions that differ by less are the same.
-TOLERANCE = 1e-6
 SMALLEST, ALPHA, RESAMPLES = 0.005, 0.05, 1000
 _STATUS = ("ok", "partly-failed", "failed")
 
@@ -71,20 +69,22 @@ class SuiteSpec(Spec):
 
 
 class Explanation(Spec):
-    """Why something changed, and from which baseline. Another baseline is not excused.
+    """Why a protocol predicts or scores otherwise. Another baseline is not excused.
 
     Attributes:
         baseline: record ids (of scorers: digests) of the baseline, 12 digits or more.
         reason: why, in words.
+        protocol: versioned name, or a glob.
     """
 
     baseline: tuple[IdStart, ...] = Field(min_length=1)
     reason: str = Field(min_length=10)
+    protocol: str
 
     @property
     def pattern(self) -> str:
         """A glob of verdict, subject and case."""
-        raise NotImplementedError
+        return f"* {self.protocol} * labels"
 
     def covers(self, finding: "RegressionFinding") -> bool:
         """Return whether this explains a finding."""
@@ -99,7 +99,6 @@ class ExplainedCell(Explanation):
     Attributes:
         encoder: its name.
         task: id of a task, or a glob.
-        protocol: versioned name, or a glob.
         verdict: the verdict that is explained.
         at_most: largest difference that is excused; None excuses any.
     """
@@ -121,22 +120,11 @@ class ExplainedCell(Explanation):
         return small and super().covers(finding)
 
 
-class ExplainedScorer(Explanation):
-    """Why a protocol predicts or scores otherwise; it is a versioned name, or a glob."""
-
-    protocol: str
-
-    @property
-    def pattern(self) -> str:
-        """A glob of verdict, subject and case."""
-        return f"* {self.protocol} * labels"
-
-
 class Explanations(Spec):
     """Every change that somebody has explained; the file may be absent."""
 
     explained: tuple[ExplainedCell, ...] = ()
-    scorers: tuple[ExplainedScorer, ...] = ()
+    scorers: tuple[Explanation, ...] = ()
 
     @property
     def all(self) -> tuple[Explanation, ...]:
@@ -323,15 +311,14 @@ def compare(check: RegressionCheck) -> list[RegressionFinding]:
     new = records_by_cell(check.current, check.board, check.since, check.catalogue)
     findings: dict[SuiteCell, RegressionFinding] = {}
     changed: dict[SuiteCell, tuple[Record, Record]] = {}
-    for cell in sorted(check.cells | old.keys() | check.listed.keys()):
+    for cell in check.cells | old.keys() | check.listed.keys():
         before, now = old.get(cell), new.get(cell) if cell in check.cells else None
-        verdict = _without_records(check, cell, before, now)
-        if before is not None and now is not None:
-            verdict = verdict or _from_records(before, now)
-            if verdict is None:
-                changed[cell] = before, now
-        if verdict is not None:
+        if before is None or now is None:
+            findings[cell] = _finding(cell, _without_records(check, cell, before, now), before, now)
+        elif verdict := _from_records(before, now):
             findings[cell] = _finding(cell, verdict, before, now)
+        else:
+            changed[cell] = before, now
     findings |= _by_bootstrap(check, changed)
     return [findings[cell] for cell in sorted(findings)]
 
@@ -345,28 +332,26 @@ def close(one: float | None, other: float | None) -> bool:
 
 def _without_records(
     check: RegressionCheck, cell: SuiteCell, before: Record | None, now: Record | None
-) -> tuple[Verdict, str] | None:
-    """Return the verdict on a cell that lacks a record on one side; None if it lacks none."""
+) -> tuple[Verdict, str]:
+    """Return the verdict on a cell that lacks a record on one side."""
     if before is None and cell in check.listed:
-        record = check.listed[cell][:12]
+        lost = check.listed[cell][:12]
         return (
             "missing",
-            f"the baseline has lost its record {record}; restore it from version control",
+            f"the baseline has lost its record {lost}; restore it from version control",
         )
     if cell not in check.cells:
         names = [other.protocol for other in check.cells if other[:2] == cell[:2]]
         if newer := newer_version(cell.protocol, names):
             return "new-version", f"replaced by {newer}; renew the baseline"
         return "missing", "in the baseline, and the suite no longer asks for it"
+    if now is None and cell in check.failures:
+        return "failed", check.failures[cell]
     if now is None:
-        if cell in check.failures:
-            return "failed", check.failures[cell]
         return "missing", "the results hold no record of it"
-    if before is None:
-        if now.status == "failed":
-            return "failed", "no fit converged"
-        return "new", "not in the baseline; renew the baseline"
-    return None
+    if now.status == "failed":
+        return "failed", "no fit converged"
+    return "new", "not in the baseline; renew the baseline"
 
 
 def _from_records(before: Record, now: Record) -> tuple[Verdict, str] | None:
@@ -424,9 +409,11 @@ def _by_bootstrap(
     findings: dict[SuiteCell, RegressionFinding] = {}
     differences: dict[SuiteCell, PairedDifference] = {}
     for cell, (before, now) in changed.items():
-        units = _scored(check, check.baseline, before), _scored(check, check.current, now)
-        why = _rescored(before, units[0]) or _rescored(now, units[1])
-        if why:
+        sides = (before, check.baseline), (now, check.current)
+        units = [stored_units(record, store, check.catalogue) for record, store in sides]
+        scores = [changed_score(each[0], one.score) for each, one in zip(sides, units, strict=True)]
+        if why := scores[0] or scores[1]:
+            why += ": scoring changed without a new scoring version"
             findings[cell] = _finding(cell, ("scorer-changed", why), before, now)
             continue
         rng = rng_for(f"{now.task.id}@{now.task.version}", now.protocol, "bootstrap")
@@ -437,26 +424,6 @@ def _by_bootstrap(
         finding = _finding(cell, _significance(one.difference, p_value), *changed[cell])
         findings[cell] = replace(finding, difference=one.difference, ci95=one.ci95, p_value=p_value)
     return findings
-
-
-def _scored(check: RegressionCheck, store: ResultStore, record: Record) -> ScoredUnits:
-    where = f"{store.folder}: predictions of record {record.record_id[:12]}"
-    task = check.catalogue.tasks[record.task.id]
-    protocol = check.catalogue.protocol(record.protocol)
-    predictions = store.read_predictions(record)
-    dim = record.inputs.dim
-    return scored_units(task, protocol, predictions, record.task.task_hash, where, dim)
-
-
-def _rescored(record: Record, units: ScoredUnits) -> str:
-    """Return what is odd if stored predictions no longer give the score of their record."""
-    value = units.score
-    if close(value, record.scores.main.value):
-        return ""
-    return (
-        f"the predictions of record {record.record_id[:12]} score {value:.6f} now and scored "
-        f"{record.scores.main.value:.6f} then: scoring changed without a new scoring version"
-    )
 
 
 def _significance(difference: float, p_value: float) -> tuple[Verdict, str]:

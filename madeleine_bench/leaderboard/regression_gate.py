@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -186,19 +187,19 @@ def to_junit(suite: str, findings: Sequence[RegressionFinding], phantom: bool) -
 
     A cell that does not pass is a failure of the type of its verdict.
     """
-    groups: dict[str, list[RegressionFinding]] = {}
-    for finding in sorted(findings, key=lambda f: (f.layer, f.subject)):
-        groups.setdefault(f"{finding.layer}.{finding.subject}", []).append(finding)
-    root = ElementTree.Element(
-        "testsuites", {"name": f"mbench regress {suite}", **_junit_counts(findings)}
-    )
-    for name, group in groups.items():
-        element = ElementTree.SubElement(root, "testsuite", {"name": name, **_junit_counts(group)})
+    root = ElementTree.Element("testsuites", name=f"mbench regress {suite}")
+    _count(root, findings)
+    by_subject = sorted(findings, key=lambda f: (f.layer, f.subject))
+    for (layer, subject), group in groupby(by_subject, key=lambda f: (f.layer, f.subject)):
+        cases = list(group)
+        element = ElementTree.SubElement(root, "testsuite", name=f"{layer}.{subject}")
+        _count(element, cases)
         if phantom:
             properties = ElementTree.SubElement(element, "properties")
             ElementTree.SubElement(properties, "property", name="data", value=PHANTOM_NOTICE)
-        for finding in group:
-            case = {"classname": f"mbench.regress.{name}", "name": finding.case, "time": "0"}
+        for finding in cases:
+            place = f"mbench.regress.{layer}.{subject}"
+            case = {"classname": place, "name": finding.case, "time": "0"}
             _add_ending(ElementTree.SubElement(element, "testcase", case), finding)
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
@@ -315,11 +316,15 @@ def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
             "-" if finding.baseline is None else f"{finding.baseline:.4f}",
             "-" if finding.current is None else f"{finding.current:.4f}",
             "-" if finding.difference is None else f"{finding.difference:+.4f}",
-            finding.why + (f"; explained: {finding.explained}" if finding.explained else ""),
+            _reason(finding),
         ]
         for finding in findings
     ]
     return Table(title, ["verdict", "", "case", "baseline", "now", "difference", "why"], rows)
+
+
+def _reason(finding: RegressionFinding) -> str:
+    return finding.why + (f"; explained: {finding.explained}" if finding.explained else "")
 
 
 def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path) -> None:
@@ -339,17 +344,14 @@ def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path)
     raise CheckFailed("\n".join(lines))
 
 
-def _junit_counts(findings: Sequence[RegressionFinding]) -> dict[str, str]:
+def _count(element: ElementTree.Element, findings: Sequence[RegressionFinding]) -> None:
     failures = sum(not finding.passes for finding in findings)
     counts = {"tests": len(findings), "failures": failures, "errors": 0, "skipped": 0, "time": 0}
-    return {name: str(count) for name, count in counts.items()}
+    element.attrib |= {name: str(count) for name, count in counts.items()}
 
 
 def _add_ending(case: ElementTree.Element, finding: RegressionFinding) -> None:
-    text = f"{finding.verdict}: {finding.why}"
-    if finding.explained:
-        text += f" (explained: {finding.explained})"
-    text = _NOT_XML.sub("?", text)
+    text = _NOT_XML.sub("?", f"{finding.verdict}: {_reason(finding)}")
     if finding.passes:
         ElementTree.SubElement(case, "system-out").text = text
         return

@@ -9,7 +9,7 @@ shows: directions of unlike size, classes that overlap.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +21,19 @@ from pydantic import ValidationError
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.leaderboard.regression import (
-    TOLERANCE,
     RegressionFinding,
     Verdict,
     close,
     newer_version,
 )
+from madeleine_bench.leaderboard.sources import TOLERANCE
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.scoring import SCORING_VERSION, Scores, score
+from madeleine_bench.protocols.scoring import SCORING_VERSION, score
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.protocol import LabelType, ProtocolSpec
+from madeleine_bench.specs.record import RecordFold, RecordScores
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
@@ -83,7 +84,7 @@ def golden_input(protocol: ProtocolSpec, labels: LabelType) -> GoldenInput:
     """Return the committed input of a protocol on one type of labels."""
     path = resource_folder("leaderboard") / "regression" / "golden_inputs.json"
     content = json.loads(path.read_text(encoding="utf-8"))[labels]
-    names = ("shots", "draw") if protocol.shot_plan else ("repeat", "fold")
+    names = protocol.key_names
     ids, outcome, places = content["units"], content["outcome"], content["-".join(names)]
     embeddings = np.array(content["embeddings"]) / _UNIT
     digest = hash_json([hash_array(ids, embeddings), outcome, places])
@@ -114,7 +115,7 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
     task, embeddings, units, splits = golden_input(protocol, labels)
     evaluation = evaluate(task, protocol, embeddings, units, splits)
     table = evaluation.predictions
-    scores = score(task, protocol, table, evaluation.fits, embeddings.shape[1])
+    scores, folds = score(task, protocol, table, evaluation.fits, embeddings.shape[1])
     numbers = table.drop(columns=_IDENTITY, errors="ignore").astype(np.float64).round(_DECIMALS)
     return GoldenCase(
         scoring_version=SCORING_VERSION,
@@ -122,7 +123,7 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
         parameters=_flat(protocol.method.model_dump(mode="json")),
         fits=tuple(f"{fit.converged} {fit.reason or ''}".strip() for fit in evaluation.fits),
         predictions={str(name): tuple(numbers[name].tolist()) for name in numbers},
-        scores=_score_numbers(scores),
+        scores=_score_numbers(scores, folds),
     )
 
 
@@ -229,8 +230,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {key: part for flat in parts for key, part in flat.items()}
 
 
-def _score_numbers(scores: Scores) -> dict[str, float | None]:
-    low, high = scores.ci95 or (None, None)
-    numbers = {"main": scores.value, "ci95.low": low, "ci95.high": high, **scores.secondary}
-    numbers |= {f"fold {fold.key[0]}/{fold.key[1]}": fold.value for fold in scores.folds}
+def _score_numbers(scores: RecordScores, folds: Sequence[RecordFold]) -> dict[str, float | None]:
+    low, high = scores.main.ci95 or (None, None)
+    numbers = {"main": scores.main.value, "ci95.low": low, "ci95.high": high, **scores.secondary}
+    numbers |= {f"fold {'/'.join(map(str, fold.key.values()))}": fold.value for fold in folds}
     return {name: None if v is None else round(v, _DECIMALS) for name, v in numbers.items()}

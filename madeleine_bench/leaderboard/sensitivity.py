@@ -9,7 +9,7 @@ Of two versions of one protocol the verdicts on each two encoders are compared t
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,12 +242,11 @@ def sensitivity(
         cells[name][label][task.id].record.record_id
         for name, of in scored.items() for label in cells[name] for task in of
     )  # fmt: skip
-    used: dict[str, int | str] = {"count": len(ids), "hash": hash_json(ids)}
     phantom = board.startswith("phantom")
-    notice = PHANTOM_NOTICE if phantom else ""
     return Sensitivity(
-        board, phantom, notice, ranked, controls, left_out, used, tuple(rankings), tuple(pairs)
-    )
+        board, phantom, PHANTOM_NOTICE if phantom else "", ranked, controls, left_out,
+        {"count": len(ids), "hash": hash_json(ids)}, tuple(rankings), tuple(pairs),
+    )  # fmt: skip
 
 
 def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:
@@ -285,16 +284,16 @@ def swaps_between(
     """
     before, after = means_of(first, tasks), means_of(second, tasks)
     swapped = [
-        (i, j) if before[i] > before[j] else (j, i)
-        for i, j in combinations(range(len(labels)), 2)
-        if (before[i] - before[j]) * (after[i] - after[j]) < 0
+        (i, j)
+        for i, j in permutations(range(len(labels)), 2)
+        if before[i] > before[j] and after[i] < after[j]
     ]
     if not swapped:
         return ()
-    apart = {names[0]: _separated(first, before), names[1]: _separated(second, after)}
+    apart = (names[0], _separated(first, before)), (names[1], _separated(second, after))
     return tuple(
-        Swap(labels[i], labels[j], tuple(name for name in names if {i, j} in apart[name]))
-        for i, j in swapped
+        Swap(labels[i], labels[j], tuple(name for name, pairs in apart if {i, j} in pairs))
+        for i, j in sorted(swapped, key=sorted)
     )
 
 
@@ -389,10 +388,10 @@ def _pair(
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
     agreement = rank_agreement(first, second, [task.family for task in tasks], rng)
     alike = tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same)
-    taus = kendall_tau(first.T, second.T)
-    by_task = {t: None if np.isnan(tau) else float(tau) for t, tau in zip(ids, taus, strict=True)}
-    defined = taus[~np.isnan(taus)]
-    mean = float(np.mean(defined)) if len(defined) else None
-    swaps = swaps_between(names, tasks, first, second, labels)
-    tau, ends, p_value = agreement.tau, agreement.ci95, agreement.p_value
-    return ProtocolPair(*names, ids, alike, tau, ends, p_value, mean, by_task, swaps, flips)
+    taus = [None if np.isnan(tau) else float(tau) for tau in kendall_tau(first.T, second.T)]
+    defined = [tau for tau in taus if tau is not None]
+    return ProtocolPair(
+        *names, ids, alike, agreement.tau, agreement.ci95, agreement.p_value,
+        float(np.mean(defined)) if defined else None, dict(zip(ids, taus, strict=True)),
+        swaps_between(names, tasks, first, second, labels), flips,
+    )  # fmt: skip

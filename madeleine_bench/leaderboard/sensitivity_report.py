@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -14,7 +14,6 @@ from madeleine_bench import __version__
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.figures import COLOURS, GREY, INK
-from madeleine_bench.leaderboard.case_draws import CaseDraws
 from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.sensitivity import (
     LEAST_ENCODERS,
@@ -24,7 +23,7 @@ from madeleine_bench.leaderboard.sensitivity import (
     fitting_protocols,
     sensitivity,
 )
-from madeleine_bench.leaderboard.stratification_report import figure_title
+from madeleine_bench.leaderboard.sources import CaseDraws
 from madeleine_bench.report import Report, Table
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.catalogue import Catalogue, is_glob, misfit
@@ -38,24 +37,12 @@ from madeleine_bench.types import Progress
 _STEP, _CELL, _ROW = 64, 64, 46
 _DIM = "#B4B4B4"
 _TIE_STEP = 0.16
+_AGREEMENT = ("tasks", "tau-b", "95%", "p", "tau by task")
 
 
-class RunSummary(Protocol):
-    """What a run says of the records it made or met.
-
-    Attributes:
-        boards: the boards they belong to.
-    """
-
-    boards: list[str]
-
-    def on_its_features(self, record: Record) -> bool:
-        """Return whether a record is of the features of this run, or of a cohort that is not."""
-        ...
-
-
-# Scores what is missing of some tasks (ids) under some protocols (versioned names).
-Score = Callable[[Sequence[str], Sequence[str]], RunSummary]
+# Scores what is missing of some tasks (ids) under some protocols (versioned names); returns the
+# boards of its records, and whether a record is of the features that it scored.
+Score = Callable[[Sequence[str], Sequence[str]], tuple[Sequence[str], Callable[[Record], bool]]]
 
 
 def sensitivity_report(
@@ -86,16 +73,15 @@ def sensitivity_report(
     catalogue = workspace.tasks()
     chosen = catalogue.select(tasks)
     names = _protocols(protocols, catalogue, chosen)
-    runs: list[RunSummary] = []
+    runs = []
     if score is not None:
         _check_encoders(encoders, rank_controls)
         by_tasks = _by_tasks(catalogue, chosen, names)
         runs = [score(ids, together) for ids, together in by_tasks.items()]
     store = ResultStore(workspace.results)
-    every = [r for r in store.records() if all(one.on_its_features(r) for one in runs)]
+    every = [r for r in store.records() if all(is_scored(r) for _, is_scored in runs)]
     records = _records_of(every, workspace, encoders)
-    boards = sorted({board for one in runs for board in one.boards})
-    boards = boards or sorted({record.board for record in records})
+    boards = {board for scored, _ in runs for board in scored} or {r.board for r in records}
     draws = CaseDraws({record.record_id: store for record in records}, catalogue)
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -104,7 +90,7 @@ def sensitivity_report(
 
     progress.phase("compare", len(boards))
     results: list[Sensitivity] = []
-    for board in boards:
+    for board in sorted(boards):
         one = sensitivity(records, catalogue, board, names, chosen, draws_of, rank_controls)
         results.append(one)
         progress.advance(board)
@@ -142,7 +128,11 @@ def sensitivity_chart(result: Sensitivity) -> Any:
     panels = [_bumps(result)]
     if any(pair.tau is not None for pair in result.pairs):
         panels.append(_heat(result))
-    title = figure_title(text, below, result.board, offset=18)
+    title = alt.Title(
+        f"{text} (PHANTOM, synthetic data)" if result.phantom else text,
+        subtitle=below, fontSize=15, fontWeight=600, color=INK, subtitleColor=GREY,
+        subtitleFontSize=11, subtitlePadding=5, anchor="start", offset=18,
+    )  # fmt: skip
     chart = alt.vconcat(*panels, title=title, spacing=24, padding=24, background="white")
     return chart.resolve_scale(color="independent")
 
@@ -241,11 +231,11 @@ def _body(result: Sensitivity) -> list[Table | str]:
         for r in result.rankings
     ]  # fmt: skip
     pairs = [
-        [pair.first, pair.second, str(len(pair.tasks)), str(len(pair.alike)), *_agreement(pair),
+        [*_agreement(pair), str(len(pair.alike)),
          f"{len(pair.swaps)} ({sum(bool(s.separated_by) for s in pair.swaps)} significant)"]
         for pair in result.pairs
     ]  # fmt: skip
-    header = ["protocol", "and", "tasks", "alike", "tau-b", "95%", "p", "tau by task", "swaps"]
+    header = ["protocol", "and", *_AGREEMENT, "alike", "swaps"]
     body = [
         *_versions(result, board),
         Table(
@@ -267,11 +257,11 @@ def _versions(result: Sensitivity, board: str) -> list[Table | str]:
         return []
     count = len(result.ranked) * (len(result.ranked) - 1) // 2
     rows = [
-        [pair.first, pair.second, str(len(pair.tasks)), *_agreement(pair),
+        [*_agreement(pair),
          f"{len(flips)} of {count} ({sum(any(f.better) for f in flips)} significant)"]
         for pair, flips in versions
     ]  # fmt: skip
-    header = ["older", "newer", "tasks", "tau-b", "95%", "p", "tau by task", "conclusions flip"]
+    header = ["older", "newer", *_AGREEMENT, "conclusions flip"]
     tables = [Table(f"{board}: versions of a protocol against each other", header, rows)]
     flipped = [
         [pair.second, f"{flip.first} - {flip.second}",
@@ -286,16 +276,14 @@ def _versions(result: Sensitivity, board: str) -> list[Table | str]:
 
 def _swaps(pairs: Sequence[ProtocolPair]) -> list[Table]:
     """Return who swaps places, in how many pairs and in how many with significance, most first."""
-    count: Counter[tuple[str, ...]] = Counter()
-    significant: Counter[tuple[str, ...]] = Counter()
-    for swap in (swap for pair in pairs for swap in pair.swaps):
-        names = tuple(sorted((swap.ahead, swap.behind)))
-        count[names] += 1
-        significant[names] += bool(swap.separated_by)
-    rows = [
-        [" and ".join(names), str(count[names]), str(significant[names])]
-        for names in sorted(count, key=lambda names: (-count[names], names))
-    ]
+    swaps = [
+        (" and ".join(sorted((swap.ahead, swap.behind))), bool(swap.separated_by))
+        for pair in pairs for swap in pair.swaps
+    ]  # fmt: skip
+    count = Counter(names for names, _ in swaps)
+    significant = Counter(names for names, is_significant in swaps if is_significant)
+    order = sorted(count, key=lambda names: (-count[names], names))
+    rows = [[names, str(count[names]), str(significant[names])] for names in order]
     header = ["encoders that swap places", "between pairs of protocols", "significant under either"]
     return [Table(f"\nSwaps, of {len(pairs)} pairs of protocols", header, rows)] if rows else []
 
@@ -303,6 +291,7 @@ def _swaps(pairs: Sequence[ProtocolPair]) -> list[Table]:
 def _agreement(pair: ProtocolPair) -> list[str]:
     ends = pair.tau_ci95
     return [
+        *(pair.first, pair.second, str(len(pair.tasks))),
         "tied" if pair.tau is None else f"{pair.tau:.2f}",
         f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "-",
         "-" if pair.p_value is None else f"{pair.p_value:.3f}",
@@ -331,26 +320,27 @@ def _bumps(result: Sensitivity) -> Any:
     count = len(result.ranked)
     y_scale = alt.Scale(domain=[count + 0.8, 0.6], nice=False, zero=False)
     y = alt.Y("place:Q", axis=None, scale=y_scale)
-    base = alt.Chart(table).encode(x, y, alt.Color("encoder:N", legend=None, scale=colour_scale))
-    ranked, controls = (
-        base.transform_filter(alt.FieldOneOfPredicate("encoder", list(labels)))
-        for labels in (result.ranked, result.controls)
+    colour = alt.Color("encoder:N", legend=None, scale=colour_scale)
+    ranked, controls, first = (
+        alt.Chart(rows).encode(x, y, colour)
+        for rows in (
+            table[table["encoder"].isin(result.ranked)],
+            table[table["encoder"].isin(result.controls)],
+            table[table["protocol"] == names[0]],
+        )
     )
     ties = pd.DataFrame({"protocol": tied, "place": (count + 1) / 2, "text": "all tied"})
     layers = [
+        controls.mark_line(strokeWidth=1.4, strokeDash=[4, 3]).encode(detail="tasks:N"),
+        controls.mark_point(filled=True, size=50, opacity=1),
         ranked.mark_line(strokeWidth=2.4).encode(detail="tasks:N"),
         ranked.mark_point(filled=True, size=210, opacity=1),
         ranked.mark_text(fontSize=10, fontWeight=600).encode(
             text="rank:N", color=alt.value("white")
         ),
-        base.transform_filter(alt.FieldEqualPredicate(names[0], "protocol"))
-        .mark_text(align="right", dx=-16, fontSize=11)
-        .encode(text="encoder:N"),
+        first.mark_text(align="right", dx=-16, fontSize=11).encode(text="encoder:N"),
         alt.Chart(ties).mark_text(fontSize=11, color=GREY).encode(x, y, text="text:N"),
     ]
-    if result.controls:
-        dashed = controls.mark_line(strokeWidth=1.4, strokeDash=[4, 3]).encode(detail="tasks:N")
-        layers = [dashed, controls.mark_point(filled=True, size=50, opacity=1), *layers]
     return alt.layer(*layers).properties(width=_STEP * len(names), height=_ROW * (count + 1))
 
 

@@ -1,19 +1,30 @@
 """Where records, their predictions and their boards come from: one results folder, or several."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from madeleine_bench.embeddings.contents import content_of, require_one_content
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import write_bytes
 from madeleine_bench.leaderboard.aggregate import Board, build_boards
+from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean, parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.stats.bootstrap import bayesian_case_weights
+from madeleine_bench.stats.paired import ScoredUnits
 
 
 class Sources:
@@ -21,20 +32,22 @@ class Sources:
 
     Attributes:
         folders: the results folders.
+        catalogue: the catalogue of the tasks.
         records: in the order of the folders and of their paths.
         stores: the results folder of each record, by record id.
-        paths: the file of each record, by record id.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        """Read the records.
+    def __init__(self, folders: Sequence[Path], catalogue: Catalogue) -> None:
+        """Read the records; each name and revision of an encoder stands for one content.
 
         Raises:
-            InputError: a folder is absent, or a record is broken or was altered.
+            InputError: a folder is absent, a record is broken or was altered, or one encoder's name
+                and revision stand for two contents; the message names two records.
         """
         self.folders = folders
+        self.catalogue = catalogue
         self.stores: dict[str, ResultStore] = {}
-        self.paths: dict[str, Path] = {}
+        paths: dict[str, Path] = {}
         self.records: list[Record] = []
         for folder in folders:
             if not folder.is_dir():
@@ -43,27 +56,17 @@ class Sources:
             for path, record in store.located():
                 if record.record_id not in self.stores:
                     self.stores[record.record_id] = store
-                    self.paths[record.record_id] = path
+                    paths[record.record_id] = path
                     self.records.append(record)
-
-    def check(self, catalogue: Catalogue) -> None:
-        """Check that each name and revision of an encoder stands for one content in all folders.
-
-        Raises:
-            InputError: one stands for two; the message names two records.
-        """
         require_one_content(
-            content_of(r, self.paths[r.record_id], self.stores[r.record_id].folder, catalogue)
+            content_of(r, paths[r.record_id], self.stores[r.record_id].folder, catalogue)
             for r in self.records
         )
 
-    def boards(
-        self, catalogue: Catalogue, protocols: Sequence[str | None], name: str | None = None
-    ) -> list[Board]:
+    def boards(self, protocols: Sequence[str | None], name: str | None = None) -> list[Board]:
         """Return the boards of each protocol (id or glob), real data first.
 
         Args:
-            catalogue: the catalogue of the tasks.
             protocols: None stands for each task's first protocol.
             name: return the boards of this name alone.
 
@@ -75,16 +78,16 @@ class Sources:
         for protocol in protocols:
             versions: list[str | None] = [None]
             if protocol:
-                versions = [each.name for each in catalogue.select_protocols([protocol])]
-            more = [b for v in versions for b in build_boards(self.records, catalogue, v)]
-            boards += more
+                versions = [each.name for each in self.catalogue.select_protocols([protocol])]
+            more = [b for v in versions for b in build_boards(self.records, self.catalogue, v)]
             if protocol and not more:
                 raise InputError(f"no records under {protocol} in {folders}")
+            boards += more
         if not boards:
             raise InputError(f"no records for this in {folders}; make some with mbench run")
-        names = [board.name for board in boards]
-        if name is not None and name not in names:
-            raise InputError(f"no board is called '{name}'{did_you_mean(name, names)}")
+        titles = [board.name for board in boards]
+        if name is not None and name not in titles:
+            raise InputError(f"no board is called '{name}'{did_you_mean(name, titles)}")
         return [board for board in boards if name in (None, board.name)]
 
     def predictions(self, record: Record) -> pd.DataFrame:
@@ -111,3 +114,103 @@ class Sources:
         except InputError:
             return None
         return shipped if shipped.revision == revision else None
+
+
+RESAMPLES = 1000
+# Machines differ in the last digits: scores that differ by less are the same.
+TOLERANCE = 1e-6
+# Changes whenever the same record would give other draws.
+_VERSION = 4
+
+
+class CaseDraws:
+    """Draws of the scores of records. All records share the weights of a case."""
+
+    def __init__(self, stores: Mapping[str, ResultStore], catalogue: Catalogue) -> None:
+        """Keep where the predictions of each record lie.
+
+        Args:
+            stores: the results folder of each record, by record id.
+            catalogue: the catalogue of the tasks.
+        """
+        self._stores = stores
+        self._catalogue = catalogue
+        self._weights = cache(bayesian_case_weights)  # the tasks of a cohort share them
+
+    def of(self, record: Record) -> NDArray[np.float64]:
+        """Return the main score in each resample, (resample,).
+
+        Raises:
+            InputError: the predictions are gone, were altered, or do not give the record's score.
+        """
+        store = self._stores[record.record_id]
+        path = store.folder / "cache" / "board" / f"{record.record_id}.v{_VERSION}.npy"
+        draws = _read(path)
+        if draws is None:
+            draws = self._draw(record, store)
+            out = io.BytesIO()
+            np.save(out, draws, allow_pickle=False)
+            write_bytes(path, out.getvalue())
+        return draws
+
+    def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
+        task = self._catalogue.tasks[record.task.id]
+        units = stored_units(record, store, self._catalogue)
+        with threadpool_limits(1):
+            value = units.score
+            if fault := changed_score(record, value):
+                raise InputError(f"{fault}; run the task again with --resume never")
+            draws = units.scores(self._weights(task.cohort, units.case, RESAMPLES))
+        return value + units.design.bayesian_factor * (draws - value) + _between_draws(task, units)
+
+
+def stored_units(record: Record, store: ResultStore, catalogue: Catalogue) -> ScoredUnits:
+    """Return the stored predictions of a record, ready to be scored.
+
+    Raises:
+        InputError: they are gone or were altered.
+    """
+    where = f"{store.folder}: {predictions_name(record)}"
+    return scored_units(
+        catalogue.tasks[record.task.id], catalogue.protocol(record.protocol),
+        store.read_predictions(record), record.task.task_hash, where, record.inputs.dim,
+    )  # fmt: skip
+
+
+def changed_score(record: Record, value: float) -> str:
+    """Return what is odd where stored predictions no longer give the score of their record."""
+    if abs(value - record.scores.main.value) <= TOLERANCE:
+        return ""
+    name, then = predictions_name(record), record.scores.main.value
+    return f"{name} score {value:.6f} now, the record says {then:.6f}"
+
+
+def predictions_name(record: Record) -> str:
+    """Return what errors call the predictions of a record."""
+    return f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
+
+
+def _between_draws(task: TaskSpec, units: ScoredUnits) -> NDArray[np.float64]:
+    """Return (resample,) by how much the score moves when draws of training cases are resampled.
+
+    The same draws for all encoders; their deviation is unbiased for the mean over draws.
+    """
+    scores = np.array(units.draw_scores)
+    if len(scores) < 2:
+        return np.zeros(RESAMPLES)
+    n = len(scores)
+    rng = rng_for("draws of training cases", task.name)
+    counts = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
+    factor = units.design.training_factor * np.sqrt(n / (n - 1.0))
+    moved: NDArray[np.float64] = factor * (counts / n - 1.0 / n) @ scores
+    return moved
+
+
+def _read(path: Path) -> NDArray[np.float64] | None:
+    """Return draws from the cache; None where they are absent or not what was written."""
+    try:
+        draws = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = draws.shape == (RESAMPLES,) and draws.dtype == np.float64 and np.isfinite(draws).all()
+    return draws if sound else None

@@ -1,17 +1,24 @@
-"""Patients by predicted risk: curves, numbers at risk and calibration of a survival record."""
+"""Patients by predicted risk: curves, numbers at risk and calibration of survival records."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from madeleine_bench import __version__
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
+from madeleine_bench.leaderboard.export import slug_of
+from madeleine_bench.leaderboard.page.figures import survival_figure
+from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
 from madeleine_bench.protocols.scorers import require_columns
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
@@ -20,6 +27,8 @@ from madeleine_bench.types import Survival
 
 DAYS_A_YEAR = 365.25
 _MOST_TICKS = 8
+_GROUPS = ("low risk", "high risk")
+_CALIBRATION = ("slope", "O/E", "ICI")
 
 
 @dataclass(frozen=True)
@@ -200,3 +209,139 @@ def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -
     if constant := sum(fold.flag == "constant predictions" for fold in record.folds):
         notes.append(f"constant risk in {constant} of {len(record.folds)} folds")
     return tuple(notes)
+
+
+def stratification_report(
+    folders: Sequence[Path],
+    catalogue: Catalogue,
+    tasks: Sequence[str] = (),
+    encoders: Sequence[str] = (),
+    protocol: str | None = None,
+    day: int | None = None,
+) -> Report:
+    """Return risk groups and calibration of survival records. Equal records give equal numbers.
+
+    Args:
+        folders: results folders.
+        catalogue: the catalogue of the tasks.
+        tasks: ids or globs; empty takes all survival tasks.
+        encoders: names; empty takes all.
+        protocol: its name; None takes the task's first, and fine-tuning for supervised encoders.
+        day: at which calibration is judged; None takes the middle one of those predicted.
+
+    Raises:
+        InputError: an argument is unknown, or predictions are gone or were altered.
+    """
+    sources = Sources(folders, catalogue)
+    name = catalogue.protocol(protocol).name if protocol else None
+    numbers: list[dict[str, Any]] = []
+    body: list[Table | str] = []
+    charts: dict[str, Any] = {}
+    for task in survival_tasks(catalogue, tasks):
+        boards = survival_records(sources.records, catalogue, task, encoders, name)
+        for board, rows in boards.items():
+            strata = [stratify(label, record, sources.predictions, day) for label, record in rows]
+            phantom = board.startswith("phantom")
+            notice = PHANTOM_NOTICE if phantom else ""
+            stratum = {"board": board, "phantom": phantom, "notice": notice, "task": task.id}
+            numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
+            body.append(_table(board, task, strata))
+            body += [f"{one.label}: {note}" for one in strata for note in one.notes]
+            repeated = [one for one in strata if one.repeats > 1]
+            body += [f"{one.label}: the first of {one.repeats} repeats" for one in repeated]
+            body += [notice] if phantom else []
+            files = {
+                f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}": [one]
+                for one in strata
+            }
+            if len(strata) > 1:
+                files["all"] = strata
+            for file, shown in files.items():
+                charts[f"{board}/{task.id}/{file}"] = stratification_figure(shown, task.title)
+    document = {
+        "what": "patients by predicted risk, and calibration of predicted survival",
+        "package": f"madeleine-bench {__version__}",
+        "units": "the test units of all folds of the first repeat, each once",
+        "groups": "above or below the median risk of the training units of the fold",
+        "slope": "Cox regression on log(-log predicted survival), whole follow-up",
+        "strata": numbers,
+    }
+    return Report(document, body, charts)
+
+
+def stratification_figure(strata: Sequence[Stratification], task_title: str) -> str:
+    """Return encoders on one task as SVG: curves, numbers at risk and calibration, a row each."""
+    rows = []
+    for one in strata:
+        content = {**board_curves(one), "at_risk": asdict(one.at_risk)}
+        rows.append((one.label, f"C {_group_texts(one)[0]}", content))
+    return survival_figure(task_title, rows, strata[0].record.board.startswith("phantom"))
+
+
+def board_curves(one: Stratification) -> dict[str, Any]:
+    """Return curves and calibration as leaderboard.json holds them."""
+    content = asdict(one.groups)
+    for curve in filter(None, (content["low"], content["high"])):
+        curve["survival"] = curve.pop("alive")
+    return {**content, "calibration": one.calibration and asdict(one.calibration)}
+
+
+def _numbers(one: Stratification) -> dict[str, Any]:
+    """Return all numbers of an encoder, ready for JSON."""
+    record = one.record
+    return {
+        "encoder": one.label,
+        "kind": record.encoder.kind,
+        "protocol": record.protocol,
+        "record_id": record.record_id,
+        "repeats": one.repeats,
+        "concordance": record.scores.main.value,
+        "concordance_ci95": record.scores.main.ci95,
+        **asdict(one.groups),
+        "at_risk": asdict(one.at_risk),
+        "calibration": asdict(one.calibration) if one.calibration else None,
+        "notes": one.notes,
+    }
+
+
+def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Table:
+    kind = "PHANTOM" if board.startswith("phantom") else "real data"
+    days = sorted({one.calibration.day for one in strata if one.calibration})
+    at = f", calibration at day {', '.join(map(str, days))}" if days else ""
+    header = ["encoder", "protocol", "C", *_GROUPS, "hazard ratio", "log-rank p", *_CALIBRATION]
+    rows = []
+    for one in strata:
+        counts = [
+            "nobody" if curve is None else f"{curve.events} of {curve.n}"
+            for curve in (one.groups.low, one.groups.high)
+        ]
+        concordance, *tests = _group_texts(one)
+        calibrated = _calibration_texts(one.calibration) if one.calibration else ["-"] * 3
+        row = [one.label, one.record.protocol, concordance, *counts, *tests, *calibrated]
+        rows.append([text.replace(" to ", "-") for text in row])
+    return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)
+
+
+def _group_texts(one: Stratification) -> list[str]:
+    """Return concordance, hazard ratio and the p-value of the log-rank test."""
+    main, groups, p = one.record.scores.main, one.groups, one.groups.logrank_p
+    return [
+        _estimate(main.value, main.ci95, 3),
+        _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95),
+        "< 0.001" if p is not None and p < 0.001 else _estimate(p, None, 3),
+    ]
+
+
+def _calibration_texts(calibrated: Calibration) -> list[str]:
+    return [
+        _estimate(calibrated.slope, calibrated.slope_ci95),
+        _estimate(calibrated.observed_over_expected, calibrated.observed_over_expected_ci95),
+        _estimate(calibrated.integrated_index, None, 3),
+    ]
+
+
+def _estimate(value: float | None, ends: tuple[float, float] | None, digits: int = 2) -> str:
+    if value is None:
+        return "-"
+    interval = f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})" if ends else ""
+    return f"{value:.{digits}f}{interval}"

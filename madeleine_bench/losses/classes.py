@@ -7,6 +7,30 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from madeleine_bench.losses.cosine import at_least_float32, without_autocast
 
 
+def check_bags(logits: Tensor, column: str, **of_bags: Tensor) -> None:
+    """Check that logits are (bag, column), not empty, and the other tensors (bag,).
+
+    Raises:
+        ValueError: they are not.
+    """
+    shapes = [tuple(tensor.shape) for tensor in (logits, *of_bags.values())]
+    if logits.ndim != 2 or 0 in shapes[0] or any(shape != shapes[0][:1] for shape in shapes[1:]):
+        names = " and ".join(of_bags)
+        raise ValueError(
+            f"logits must be (bag, {column}) with {names} for each bag, found {shapes}"
+        )
+
+
+def check_range(what: str, index: Tensor, count: int) -> None:
+    """Check that indices, such as "labels", are from 0 to count - 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if bool(((index < 0) | (index >= count)).any()):
+        raise ValueError(f"{what} must be from 0 to {count - 1}, found {index.tolist()[:8]}")
+
+
 def class_loss(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy in nats, averaged over bags, a scalar; lower is better.
 
@@ -26,11 +50,7 @@ def class_loss(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> 
         >>> round(class_loss(logits, torch.tensor([0, 1])).item(), 4)  # log(2)
         0.6931
     """
-    if logits.ndim != 2 or len(logits) == 0 or label.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits must be (bag, class) with a label for each bag, found {tuple(logits.shape)} "
-            f"and {tuple(label.shape)}"
-        )
+    check_bags(logits, "class", label=label)
     if weights is not None and weights.shape != logits.shape[1:]:
         raise ValueError(
             f"{logits.shape[1]} classes need as many weights, found {tuple(weights.shape)}"
@@ -59,10 +79,7 @@ def balanced_weights(label: Tensor, classes: int) -> Tensor:
         >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist()
         [0.6666666666666666, 2.0]
     """
-    if len(label) and (int(label.min()) < 0 or int(label.max()) >= classes):
-        raise ValueError(
-            f"labels must be from 0 to {classes - 1}, found {sorted(set(label.tolist()))}"
-        )
+    check_range("labels", label, classes)
     count = torch.bincount(label, minlength=classes)
     if int(count.min()) == 0:
         absent = torch.nonzero(count == 0).flatten().tolist()
@@ -97,14 +114,9 @@ def ordered_levels_loss(logits: Tensor, level: Tensor, weights: Tensor | None = 
         >>> round(ordered_levels_loss(logits, torch.tensor([0, 2])).item(), 4)  # log(2)
         0.6931
     """
-    if logits.ndim != 2 or 0 in logits.shape or level.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits must be (bag, levels - 1) with a level for each bag, found "
-            f"{tuple(logits.shape)} and {tuple(level.shape)}"
-        )
+    check_bags(logits, "levels - 1", level=level)
     levels = logits.shape[1] + 1
-    if bool(((level < 0) | (level >= levels)).any()):
-        raise ValueError(f"levels must be from 0 to {levels - 1}, found {level.tolist()[:8]}")
+    check_range("levels", level, levels)
     if weights is not None and weights.shape != (levels,):
         raise ValueError(f"{levels} levels need as many weights, found {tuple(weights.shape)}")
     with without_autocast(logits):

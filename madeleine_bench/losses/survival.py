@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from madeleine_bench.losses.classes import check_bags, check_range
 from madeleine_bench.losses.cosine import at_least_float32, without_autocast
 
 
@@ -101,21 +102,10 @@ def discrete_time_loss(logits: Tensor, interval: Tensor, event: Tensor) -> Tenso
         >>> round(discrete_time_loss(logits, interval, event).item(), 4)  # (1 + 3) log(2) / 2
         1.3863
     """
-    if (
-        logits.ndim != 2
-        or 0 in logits.shape
-        or not logits.shape[:1] == interval.shape == event.shape
-    ):
-        raise ValueError(
-            f"logits must be (bag, interval) with an interval and an event for each bag, found "
-            f"{tuple(logits.shape)}, {tuple(interval.shape)} and {tuple(event.shape)}"
-        )
+    check_bags(logits, "interval", interval=interval, event=event)
     if event.dtype != torch.bool:
         raise ValueError(f"event must be bool (True where observed), found {event.dtype}")
-    if bool(((interval < 0) | (interval >= logits.shape[1])).any()):
-        raise ValueError(
-            f"intervals must be from 0 to {logits.shape[1] - 1}, found {interval.tolist()[:8]}"
-        )
+    check_range("intervals", interval, logits.shape[1])
     with without_autocast(logits):
         logits = at_least_float32(logits)
         position = torch.arange(logits.shape[1], device=logits.device)

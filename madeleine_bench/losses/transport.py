@@ -3,7 +3,7 @@
 Differences from the released MADELEINE code are options, and two presets hold them together:
 
 - `CORRECTED`: the threshold of a pair's distances is its own and constant to the gradient.
-- `PUBLISHED`: the threshold comes from all pairs of the call (of the group), and its minimum
+- `PUBLISHED`: the threshold comes from all pairs of the call, and its minimum
   and maximum carry gradient: 99 % of it then sits on a handful of tokens. Zero tokens get the
   gradient of a division by 1e-12.
 
@@ -59,7 +59,8 @@ def gromov_wasserstein(
 ) -> Tensor:
     """Return how far each pair's inner distances are from matching, (pair,); lower is nearer.
 
-    The square loss between the two sets of distances under the plan of `gromov_plan`. The value
+    The square loss between the two sets of distances under a plan that comes
+    from the uniform one by five times linearising and 20 IPOT steps. The value
     can fall a little below 0, because the plan's rows do not sum to 1/n exactly.
 
     Where the tokens fall in tight clusters the plan amplifies rounding: in float32 such a value
@@ -79,7 +80,12 @@ def gromov_wasserstein(
         Chen et al., Graph Optimal Transport (ICML 2020), section 2; Peyré et al.,
         Gromov-Wasserstein Averaging (ICML 2016), proposition 1 (the square loss).
     """
-    _check_within(cost_x, cost_y)
+    for cost in (cost_x, cost_y):
+        if cost.ndim != 3 or cost.shape[1] != cost.shape[2] or len(cost) != len(cost_x):
+            raise ValueError(
+                "costs within must be pair x n x n and pair x m x m, "
+                f"found {tuple(cost_x.shape)} and {tuple(cost_y.shape)}"
+            )
     _check(cost_x, gradient)
     with without_autocast(cost_x):
         value: Tensor = _GromovWasserstein.apply(  # type: ignore[no-untyped-call]
@@ -88,24 +94,6 @@ def gromov_wasserstein(
             gradient if torch.is_grad_enabled() else None,
         )
     return value
-
-
-def gromov_plan(cost_x: Tensor, cost_y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the plan and the cost linearised at it, both pair x n x m, without gradient.
-
-    From the uniform plan, five times: linearise, then 20 IPOT steps.
-
-    Args:
-        cost_x: distances within x, pair x n x n.
-        cost_y: distances within y, pair x m x m.
-
-    Raises:
-        ValueError: a shape is wrong.
-    """
-    _check_within(cost_x, cost_y)
-    with torch.no_grad(), without_autocast(cost_x):
-        steps, cost = _linearise(at_least_float32(cost_x), at_least_float32(cost_y))
-    return steps[-1].plan, cost
 
 
 class _Wasserstein(torch.autograd.Function):
@@ -118,11 +106,10 @@ class _Wasserstein(torch.autograd.Function):
             part = cost[pairs]
             plan, trace = iterate(part, WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS)
             value[pairs] = (part * plan).sum(dim=(1, 2))
-            if slope is None:
-                continue
             if wanted == "unrolled":
                 plan += pull_back(part, trace, WASSERSTEIN_BETA)
-            slope[pairs] = plan
+            if slope is not None:
+                slope[pairs] = plan
         ctx.save_for_backward(slope)
         return value
 
@@ -208,21 +195,12 @@ def _check(cost: Tensor, gradient: Gradient) -> None:
         raise ValueError(f"gradient must be 'unrolled' or 'envelope', found {gradient!r}")
 
 
-def _check_within(cost_x: Tensor, cost_y: Tensor) -> None:
-    for cost in (cost_x, cost_y):
-        if cost.ndim != 3 or cost.shape[1] != cost.shape[2] or len(cost) != len(cost_x):
-            raise ValueError(
-                "costs within must be pair x n x n and pair x m x m, "
-                f"found {tuple(cost_x.shape)} and {tuple(cost_y.shape)}"
-            )
-
-
 @dataclass(frozen=True)
 class TransportOptions:
     """How transport is computed.
 
     Attributes:
-        per_pair_threshold: the threshold is of each pair's own distances, not of its group's.
+        per_pair_threshold: the threshold is of each pair's own distances, not of all pairs'.
         detach_threshold: the threshold is constant to the gradient.
         mute_zero_tokens: tokens of length 0 get no gradient.
         gradient: "unrolled" is that of the iterations, "envelope" holds the plans constant.
@@ -255,7 +233,7 @@ class TransportTerms:
 
 
 def graph_transport(
-    x: Tensor, y: Tensor, *, options: TransportOptions = CORRECTED, groups: Tensor | None = None
+    x: Tensor, y: Tensor, *, options: TransportOptions = CORRECTED
 ) -> TransportTerms:
     """Return the Wasserstein and the Gromov-Wasserstein term of every pair of token sets.
 
@@ -267,8 +245,6 @@ def graph_transport(
         x: (pair, n, dim).
         y: (pair, m, dim), of the same device and type.
         options: `CORRECTED`, `PUBLISHED` or a choice in between.
-        groups: (pair,) integers; pairs with the same integer share a threshold where it is not
-            per pair, so one call does for several stains. None: all pairs share it.
 
     Raises:
         ValueError: a shape is wrong or a side has no tokens.
@@ -286,13 +262,12 @@ def graph_transport(
         Tokens at equal distances can be matched in any order, so the Gromov-Wasserstein plan
         stays uniform: 2 * .9^2 * (n - 1) / n^2.
     """
-    _check_tokens(x, y, groups)
+    _check_tokens(x, y)
     across, within_x, within_y = (
         thresholded(
             cosine_distance(a, b, mute_zero=options.mute_zero_tokens),
             per_pair=options.per_pair_threshold,
             detach=options.detach_threshold,
-            groups=groups,
         )
         for a, b in ((x, y), (x, x), (y, y))
     )
@@ -302,47 +277,25 @@ def graph_transport(
     )
 
 
-def published_tokens(tokens: Tensor, limit: int = PUBLISHED_TOKENS) -> Tensor:
-    """Return the tokens that released MADELEINE transports: for each pair as many as pairs.
-
-    Asked for a random `limit` of the tokens, it draws positions among the pairs instead, so the
-    first tokens are taken, whatever their number; their order does not matter.
-
-    Args:
-        tokens: (pair, token, dim).
-        limit: the most tokens to take.
-    """
-    return tokens[:, : min(len(tokens), limit)]
-
-
 def thresholded(
     distance: Tensor,
     *,
     per_pair: bool,
     detach: bool,
-    groups: Tensor | None = None,
-    share: float = 0.1,
 ) -> Tensor:
-    """Return how far distances exceed their minimum plus a share of their range, at least 0.
+    """Return how far distances exceed their minimum plus a tenth of their range, at least 0.
 
     Args:
         distance: pair x n x m.
-        per_pair: minimum and maximum of each pair rather than of each group.
+        per_pair: minimum and maximum of each pair rather than of all.
         detach: hold minimum and maximum constant to the gradient.
-        groups: (pair,) integers, see `graph_transport`.
-        share: of the range between minimum and maximum, in [0, 1].
     """
     if len(distance) == 0:
         return distance
-    if per_pair:
-        group = torch.arange(len(distance), device=distance.device)
-    elif groups is None:
-        group = torch.zeros(len(distance), dtype=torch.int64, device=distance.device)
-    else:
-        group = torch.unique(groups, return_inverse=True)[1]
-    low = _extreme(distance, group, "amin", detach)
-    high = _extreme(distance, group, "amax", detach)
-    return torch.relu(distance - (low + share * (high - low))[:, None, None])
+    group = torch.arange(len(distance), device=distance.device)
+    group = group if per_pair else torch.zeros_like(group)
+    low, high = (_extreme(distance, group, which, detach) for which in ("amin", "amax"))
+    return torch.relu(distance - (low + 0.1 * (high - low))[:, None, None])
 
 
 def _extreme(distance: Tensor, group: Tensor, which: str, detach: bool) -> Tensor:
@@ -362,7 +315,7 @@ def _extreme(distance: Tensor, group: Tensor, which: str, detach: bool) -> Tenso
     return torch.zeros_like(of_pair).index_add(0, group, mean)[group]
 
 
-def _check_tokens(x: Tensor, y: Tensor, groups: Tensor | None) -> None:
+def _check_tokens(x: Tensor, y: Tensor) -> None:
     if x.ndim != 3 or y.ndim != 3 or len(x) != len(y) or x.shape[2] != y.shape[2]:
         raise ValueError(
             "tokens must be (pair, n, dim) and (pair, m, dim), "
@@ -370,5 +323,3 @@ def _check_tokens(x: Tensor, y: Tensor, groups: Tensor | None) -> None:
         )
     if x.shape[1] == 0 or y.shape[1] == 0:
         raise ValueError(f"each side needs a token, found {x.shape[1]} and {y.shape[1]}")
-    if groups is not None and groups.shape != x.shape[:1]:
-        raise ValueError(f"groups must be ({len(x)},), found {tuple(groups.shape)}")

@@ -99,25 +99,20 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
         raise ValueError(f"{len(survival)} units, {alive.shape} predictions, day {day}")
     if not ((alive >= 0) & (alive <= 1)).all():
         raise ValueError("predicted probabilities lie in [0, 1]")
-    index = _log_log(alive)
-    slope = _slope(survival, index)
-    ratio = _observed_over_expected(survival, alive, day)
+    index: Floats = np.log(-np.log(np.clip(alive, _LEAST, _MOST)))
+    slope, slope_ci95 = _effect(survival, index, "coef")
+    ratio, ratio_ci95 = _observed_over_expected(survival, alive, day)
     smooth = _smooth_observed(survival, index, day)
     return Calibration(
         day=day,
         groups=_groups(survival, alive, day),
-        slope=slope[0] if slope else None,
-        slope_ci95=slope[1] if slope else None,
-        observed_over_expected=ratio[0] if ratio else None,
-        observed_over_expected_ci95=ratio[1] if ratio else None,
+        slope=slope,
+        slope_ci95=slope_ci95,
+        observed_over_expected=ratio,
+        observed_over_expected_ci95=ratio_ci95,
         integrated_index=None if smooth is None else float(np.mean(np.abs(alive - smooth))),
         curve=() if smooth is None else _read_curve(alive, smooth),
     )
-
-
-def _log_log(alive: Floats) -> Floats:
-    found: Floats = np.log(-np.log(np.clip(alive, _LEAST, _MOST)))
-    return found
 
 
 def _groups(survival: Survival, alive: Floats, day: int) -> tuple[CalibrationGroup, ...]:
@@ -156,22 +151,23 @@ def _observed(survival: Survival, day: int) -> tuple[float | None, Interval | No
 
 def _observed_over_expected(
     survival: Survival, alive: Floats, day: int
-) -> tuple[float, Interval | None] | None:
+) -> tuple[float | None, Interval | None]:
     observed, ends = _observed(survival, day)
     expected = float(np.mean(1.0 - alive))
     if observed is None or expected <= 0:
-        return None
+        return None, None
     interval = ((1.0 - ends[1]) / expected, (1.0 - ends[0]) / expected) if ends else None
     return (1.0 - observed) / expected, interval
 
 
-def _slope(survival: Survival, index: Floats) -> tuple[float, Interval] | None:
-    fit = _cox(survival, index[:, None])
+def _effect(survival: Survival, column: Floats, name: str) -> tuple[float | None, Interval | None]:
+    """Return what a Cox fit to one column says of it, such as "coef", and its 95% interval."""
+    fit = _cox(survival, column[:, None])
     if fit is None:
-        return None
+        return None, None
     row = fit.summary.iloc[0]
-    value, low, high = (float(row[n]) for n in ("coef", "coef lower 95%", "coef upper 95%"))
-    return (value, (low, high)) if np.isfinite([value, low, high]).all() else None
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", " lower 95%", " upper 95%"))
+    return (value, (low, high)) if np.isfinite([value, low, high]).all() else (None, None)
 
 
 def _smooth_observed(survival: Survival, index: Floats, day: int) -> Floats | None:
@@ -182,9 +178,9 @@ def _smooth_observed(survival: Survival, index: Floats, day: int) -> Floats | No
     fit = _cox(survival, columns)
     if fit is None:
         return None
-    table = pd.DataFrame(columns, columns=_names(columns))
-    found: Floats = fit.predict_survival_function(table, times=[day]).to_numpy()[0]
-    return found if np.isfinite(found).all() else None
+    table = pd.DataFrame(columns).add_prefix("x")
+    observed: Floats = fit.predict_survival_function(table, times=[day]).to_numpy()[0]
+    return observed if np.isfinite(observed).all() else None
 
 
 def _spline(index: Floats) -> Floats:
@@ -209,19 +205,14 @@ def _cox(survival: Survival, columns: Floats) -> Any:
 
     if not survival.event.any() or np.ptp(columns[:, 0]) < 1e-9 or separated(columns, survival):
         return None
-    table = pd.DataFrame(columns, columns=_names(columns)).assign(
-        days=survival.time_days, event=survival.event.astype(np.int64)
-    )
+    table = pd.DataFrame(columns).add_prefix("x")
+    table = table.assign(days=survival.time_days, event=survival.event.astype(np.int64))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a poor fit is judged by what it gives
             return CoxPHFitter().fit(table, "days", "event")
     except (ConvergenceError, np.linalg.LinAlgError):
         return None
-
-
-def _names(columns: Floats) -> list[str]:
-    return [f"x{i}" for i in range(columns.shape[1])]
 
 
 def _read_curve(alive: Floats, smooth: Floats) -> tuple[tuple[float, float], ...]:
@@ -275,13 +266,8 @@ def risk_groups(survival: Survival, high_risk: NDArray[np.bool_]) -> RiskGroups:
     """
     groups = [np.flatnonzero(high_risk == side) for side in (False, True)]
     low, high = (_curve(survival.take(rows)) if len(rows) else None for rows in groups)
-    ratio = _hazard_ratio(survival, high_risk)
     return RiskGroups(
-        low,
-        high,
-        logrank_p(survival, high_risk),
-        ratio[0] if ratio else None,
-        (ratio[1], ratio[2]) if ratio else None,
+        low, high, logrank_p(survival, high_risk), *_hazard_ratio(survival, high_risk)
     )
 
 
@@ -311,35 +297,12 @@ def _curve(survival: Survival) -> Curve:
 
 def _hazard_ratio(
     survival: Survival, high_risk: NDArray[np.bool_]
-) -> tuple[float, float, float] | None:
-    """Return hazard ratio, lower and upper end; None unless both groups have an event.
+) -> tuple[float | None, Interval | None]:
+    """Return hazard ratio and interval; None unless both groups have an event.
 
     None, too, where one group has its last event before the other has its first and nobody of it
     is then left: the ratio that fits best is infinite or 0.
     """
-    from lifelines import CoxPHFitter
-    from lifelines.exceptions import ConvergenceError
-
     if not all(survival.event[high_risk == side].any() for side in (False, True)):
-        return None
-    group = high_risk.astype(np.float64)
-    if separated(group[:, None], survival):
-        return None
-    table = pd.DataFrame(
-        {
-            "days": survival.time_days,
-            "event": survival.event.astype(np.int64),
-            "high": group,
-        }
-    )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a poor fit is judged by what it gives
-            fit = CoxPHFitter().fit(table, "days", "event")
-    except ConvergenceError:
-        return None
-    row = fit.summary.loc["high"]
-    found = tuple(
-        float(row[name]) for name in ("exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%")
-    )
-    return (found[0], found[1], found[2]) if np.isfinite(found).all() else None
+        return None, None
+    return _effect(survival, high_risk.astype(np.float64), "exp(coef)")

@@ -12,12 +12,7 @@ from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms.features import Appearance, patch_features
 from madeleine_bench.phantoms.layout import CaseTissue, cut_section, draw_tissue
 from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, class_words, make_roster, survival_words
-from madeleine_bench.phantoms.world import (
-    COMPOSITION_STD,
-    PATCH_ENCODER,
-    SHARE_TO_BIAS,
-    WORLDS,
-)
+from madeleine_bench.phantoms.world import COMPOSITION_STD, PATCH_ENCODER, SHARE_TO_BIAS, WORLDS
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean

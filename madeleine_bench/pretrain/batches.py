@@ -4,11 +4,11 @@ Every draw is seeded by what it is for (epoch, case, stain), not by what was dra
 slide's sample is the same whatever the batch size, the process that draws it, or an interruption.
 """
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -59,12 +59,10 @@ def draw_rows(
     if slides > _MOST_SLIDES:
         raise ValueError(f"{slides} slides in a draw; at most {_MOST_SLIDES}")
     # One copy to the device for all that is known of the slides.
-    known = np.empty((4, slides), np.int64)
-    known[0] = np.array(keys, np.uint64).view(np.int64)
-    known[1], known[2] = begins, counts
-    known[3] = np.minimum(known[2], most)
-    total, drawn = int(known[2].sum()), int(known[3].sum())
-    key, begin, count, taken = on_device(torch.from_numpy(known), device)
+    samples = np.minimum(counts, most)
+    of_slides = np.stack([np.array(keys, np.uint64).view(np.int64), begins, counts, samples])
+    total, drawn = int(counts.sum()), int(samples.sum())
+    key, begin, count, taken = on_device(torch.from_numpy(of_slides), device)
     number = torch.arange(slides, device=device)
     first = count.cumsum(0) - count
     # The sizes are told, so that the device need not be asked for them.
@@ -137,30 +135,8 @@ class CaseBatch:
     cases: int
 
 
-class PatchSource(Protocol):
-    """Where patches are drawn from.
-
-    Attributes:
-        store: the packed cohort.
-    """
-
-    store: FeatureStore
-
-    def draw(
-        self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return patch x dim, slide after slide, and the number of patches of each slide.
-
-        Args:
-            choices: slides of which one is drawn, each time.
-            names: what each of these draws is for, from which its seed is made.
-            patches: the most to take of a slide, without replacement, in random order.
-        """
-        ...
-
-
 class HostSource:
-    """Patches gathered from the memory-mapped store, slide by slide; implements `PatchSource`.
+    """Patches gathered from the memory-mapped store, slide by slide.
 
     NumPy draws, so the same draw on a GPU, by `DeviceSource`, takes other rows.
     """
@@ -186,7 +162,13 @@ class HostSource:
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return patch x dim, slide after slide, and the number of patches of each slide."""
+        """Return patch x dim, slide after slide, and the number of patches of each slide.
+
+        Args:
+            choices: slides of which one is drawn, each time.
+            names: what each of these draws is for, from which its seed is made.
+            patches: the most to take of a slide, without replacement, in random order.
+        """
         lengths = self.store.lengths
         slides: list[int] = []
         rows: list[Positions] = []
@@ -217,7 +199,7 @@ class HostSource:
 
 
 class DeviceSource:
-    """All patches of the store resident on a device, and drawn there; implements `PatchSource`.
+    """All patches of the store resident on a device, and drawn there.
 
     A batch takes one sort and no index from the host; see `draw_rows`.
     """
@@ -249,7 +231,7 @@ class DeviceSource:
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
     ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return patch x dim, slide after slide, and the number of patches of each slide."""
+        """Return patch x dim and the number of patches of each slide, as `HostSource.draw`."""
         keys = [seed_for(*name) for name in names]
         chosen = [choice[key % len(choice)] for choice, key in zip(choices, keys, strict=True)]
         slides = np.array(chosen, np.int64)
@@ -257,6 +239,9 @@ class DeviceSource:
         counts = self.store.offsets[slides + 1] - begins
         rows = draw_rows(keys, begins, counts, patches, self.device)
         return self.patches.index_select(0, rows), tuple(np.minimum(counts, patches).tolist())
+
+
+PatchSource = HostSource | DeviceSource
 
 
 def choose_source(
@@ -369,38 +354,12 @@ def prefetch(items: Iterable[Item]) -> Iterator[Item]:
     An exception of the maker is raised here, after the items made before it. The thread has ended
     when the iterator is exhausted or closed, as a `for` loop does that is left early.
     """
-    waiting: queue.Queue[Item | _End] = queue.Queue(_WAITING)
-    stopped = threading.Event()
-
-    def make() -> None:
-        end = _End()
-        try:
-            for item in items:
-                waiting.put(item)
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-            end = _End(error)
-        waiting.put(end)
-
-    thread = threading.Thread(target=make, name="prefetch", daemon=True)
-    thread.start()
+    iterator, end = iter(items), object()
+    maker = ThreadPoolExecutor(1, "prefetch")
     try:
-        while not isinstance(item := waiting.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
+        waiting = deque(maker.submit(next, iterator, end) for _ in range(_WAITING + 1))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(maker.submit(next, iterator, end))
+            yield cast("Item", item)
     finally:
-        stopped.set()
-        # A maker that waits for room finds it, sees that it shall stop, and needs no more than
-        # the room that is left for what it still puts.
-        while not waiting.empty():
-            waiting.get_nowait()
-        thread.join()
-
-
-@dataclass(frozen=True)
-class _End:
-    """The last thing a maker puts: why it ended, None where it had made all."""
-
-    error: BaseException | None = None
+        maker.shutdown(cancel_futures=True)

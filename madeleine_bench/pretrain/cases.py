@@ -82,15 +82,20 @@ def build_cases(
         if not small[index] and (encoder == "madeleine" or stain == HE):
             slides[stain].append(index)
     left_out["no usable H&E slide"] = tuple(sorted(c for c, s in by_case.items() if HE not in s))
-    if unusable == "refuse":
-        _refuse(store.cohort_id, left_out)
+    if unusable == "refuse" and any(left_out.values()):
+        raise InputError(
+            f"cohort {store.cohort_id}: {'; '.join(reasons(left_out))}. Repair these, or leave "
+            "them out with unusable: skip in the recipe (--set unusable=skip)"
+        )
     if encoder == "madeleine":
         alone = (c for c, s in by_case.items() if set(s) == {HE})
         left_out["no second stain"] = tuple(sorted(alone))
     gone = {*left_out["no usable H&E slide"], *left_out.get("no second stain", ())}
     case_ids = tuple(sorted(set(by_case) - gone))
     if not case_ids:
-        raise InputError(f"cohort {store.cohort_id}: no case is left; {_told(left_out)}")
+        raise InputError(
+            f"cohort {store.cohort_id}: no case is left; {'; '.join(reasons(left_out))}"
+        )
     others = {stain for case_id in case_ids for stain in by_case[case_id]} - {HE}
     stains = (HE, *sorted(others))
     return CaseTable(
@@ -142,19 +147,10 @@ def _check_stains(store: FeatureStore, encoder: EncoderKind) -> None:
         )
 
 
-def _refuse(cohort_id: str, left_out: Mapping[str, tuple[str, ...]]) -> None:
-    if any(left_out.values()):
-        raise InputError(
-            f"cohort {cohort_id}: {_told(left_out)}. Mend these, or leave them out with "
-            "unusable: skip in the recipe (--set unusable=skip)"
-        )
-
-
-def _told(left_out: Mapping[str, tuple[str, ...]]) -> str:
+def reasons(left_out: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Return the reasons with the number and the first few ids of each."""
-    parts = []
-    for reason, ids in left_out.items():
-        if ids:
-            more = ", ..." if len(ids) > _SHOWN else ""
-            parts.append(f"{reason} ({len(ids)}): {', '.join(ids[:_SHOWN])}{more}")
-    return "; ".join(parts)
+    return [
+        f"{reason} ({len(ids)}): {', '.join(ids[:_SHOWN])}{', ...' * (len(ids) > _SHOWN)}"
+        for reason, ids in left_out.items()
+        if ids
+    ]

@@ -53,10 +53,8 @@ class TrainingLog:
             resume_epoch: the epoch after which the run goes on: its row and those before it are
                 kept, later ones dropped. None begins a new log and replaces what is there.
         """
-        self.path = path
-        self._rows: list[list[str]] | None = None
-        self._columns: list[str] = []
-        self._resume_epoch = resume_epoch
+        self.path, self._resume_epoch = path, resume_epoch
+        self._lines: list[list[str]] = []  # the columns, then the rows
 
     def append(self, row: Mapping[str, float | None]) -> None:
         """Add the row of an epoch. The first row settles the columns of the log.
@@ -68,18 +66,16 @@ class TrainingLog:
             InputError: the file cannot be read or written, or is of a run with other columns.
             ValueError: the row has not the columns of the rows before it.
         """
-        if self._rows is None:
-            self._columns, self._rows = self._start(list(row))
-        if set(row) != set(self._columns):
-            raise ValueError(f"a row of {sorted(row)} in a log of {sorted(self._columns)}")
-        self._rows.append([_cell(row[column]) for column in self._columns])
-        lines = [self._columns, *self._rows]
-        write_text(self.path, "".join(",".join(cells) + "\n" for cells in lines))
+        self._lines = self._lines or self._start(list(row))
+        if set(row) != set(self._lines[0]):
+            raise ValueError(f"a row of {sorted(row)} in a log of {sorted(self._lines[0])}")
+        self._lines.append([_cell(row[column]) for column in self._lines[0]])
+        write_text(self.path, "".join(",".join(cells) + "\n" for cells in self._lines))
 
-    def _start(self, columns: list[str]) -> tuple[list[str], list[list[str]]]:
+    def _start(self, columns: list[str]) -> list[list[str]]:
         """Return the columns, and the rows of an earlier part of the run."""
         if self._resume_epoch is None or not self.path.exists():
-            return columns, []
+            return [columns]
         header, rows = _read_rows(self.path)
         if set(header) != set(columns):
             raise InputError(
@@ -87,7 +83,7 @@ class TrainingLog:
                 f"{', '.join(columns)}. Move the file away to go on with a new log"
             )
         epoch = header.index("epoch")
-        return header, [row for row in rows if float(row[epoch]) <= self._resume_epoch]
+        return [header, *(row for row in rows if float(row[epoch]) <= self._resume_epoch)]
 
 
 def read_log(path: Path) -> pd.DataFrame:
@@ -192,18 +188,13 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         raise InputError(f"{path}:1: no training log: it has no column 'epoch'")
     epoch = header.index("epoch")
     for number, row in enumerate(rows, start=2):
-        sound = len(row) == len(header) and all(_is_number(cell) for cell in row)
+        try:
+            sound = len([float(cell or 0.0) for cell in row]) == len(header)
+        except ValueError:
+            sound = False
         if not sound or not row[epoch].isdecimal():
             raise InputError(
                 f"{path}:{number}: expected {len(header)} numbers, found {','.join(row)[:80]}; "
                 "remove the row"
             )
     return header, rows
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell or 0.0)
-    except ValueError:
-        return False
-    return True

@@ -8,50 +8,116 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
+from pydantic import TypeAdapter, ValidationError
+
 from madeleine_bench.data.packed import FeatureStore, open_store
 from madeleine_bench.data.packing import pack_cohort
+from madeleine_bench.encoders.weights import CITATION, ModelDescription, write_weights
 from madeleine_bench.errors import InputError, Interrupted
-from madeleine_bench.files import sole_writer
-from madeleine_bench.pretrain.parallel import (
-    Group,
-    any_of,
-    barrier,
-    process_group,
-)
-from madeleine_bench.pretrain.publish import CARD, Trained, card_name, publish
+from madeleine_bench.files import sole_writer, write_text
+from madeleine_bench.hashing import canonical_json, hash_file
+from madeleine_bench.pretrain.cases import reasons
+from madeleine_bench.pretrain.parallel import Group, any_of, barrier, process_group
 from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.pretrain.run import CHECKPOINT, Run
+from madeleine_bench.provenance import machine_provenance
+from madeleine_bench.specs.card import EncoderCard, Weights, card_text
+from madeleine_bench.specs.task import Identifier
 from madeleine_bench.types import CohortData, Progress
+
+CARD, RUN = "card.yaml", "run.json"
+TITLES = {"madeleine": "Madeleine", "intra-ssl": "Intra-SSL (H&E alone)"}
+
+
+def card_name(recipe: Recipe, name: str | None) -> str:
+    """Return the name for the card: the one given, else recipe and cohort.
+
+    Raises:
+        InputError: the name given is no identifier.
+    """
+    if name is None:
+        return f"{recipe.name}-{recipe.cohort}"
+    try:
+        return str(TypeAdapter(Identifier).validate_python(name))
+    except ValidationError as error:
+        raise InputError(
+            f"--name '{name}': use lower-case letters and digits, in words joined by '-', "
+            "and no name that Windows reserves, such as con"
+        ) from error
+
+
+def publish(run: Run, organ: str, out: Path, name: str) -> Path:
+    """Return the path of the card, after writing weights, card and `run.json` into `out`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    recipe, store = run.recipe, run.store
+    path = out / f"{name}.safetensors"
+    description = ModelDescription(
+        input_dim=store.dim,
+        width=recipe.model.width,
+        heads=recipe.model.heads,
+        stains=run.cases.stains,
+        stain_encoding=recipe.model.stain_encoding,
+        cohort=store.cohort_id,
+    )
+    write_weights(path, {organ: (description, run.best or run.weights())})
+    weights = Weights(path=path.name, sha256=hash_file(path))
+    about = {
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {"cohort": store.cohort_id, "source": store.source, "variant": store.variant,
+                 "slides": len(store.slide_ids), "content": store.content},
+        "state": asdict(run.state),
+        "weights": weights.model_dump(),
+        "device": str(run.group.device),
+        "processes": run.group.size,
+        "machine": machine_provenance(),
+    }  # fmt: skip
+    write_text(out / RUN, canonical_json(about) + "\n")
+    title = TITLES[recipe.encoder] + ", stain encodings" * recipe.model.stain_encoding
+    made_up = " PHANTOM weights: trained on made-up slides." if store.source == "phantom" else ""
+    card = EncoderCard(
+        name=name,
+        revision=weights.sha256[:12],
+        title=f"{title}, trained on {store.source} {store.cohort_id}",
+        implementation="madeleine_bench.encoders.madeleine:TrainedMadeleine",
+        weights=weights,
+        patch_encoder=store.patch_encoder,
+        input_dim=description.input_dim,
+        dim=description.width,
+        training_cohorts=(store.cohort_id,),
+        licence="Apache-2.0",
+        description=f"Trained by mbench pretrain with recipe {recipe.name}, seed {recipe.seed}, "
+        f"{run.state.best_epoch} of {recipe.epochs} epochs chosen on held-out cases." + made_up,
+        citation=CITATION,
+    )
+    write_text(out / CARD, card_text(card))
+    return out / CARD
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass
-class StopRequest:
-    """Whether the user asked the run to stop."""
-
-    asked: bool = False
-
-
 @contextmanager
-def listening() -> Iterator[StopRequest]:
-    """Yield a flag that the first Ctrl-C or SIGTERM sets; a second one stops at once.
+def listening() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; a second one stops at once.
 
-    Outside the main thread, where Python lets no one listen, the flag stays down.
+    Outside the main thread, where Python lets no one listen, it stays unset.
     """
-    request = StopRequest()
+    request = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        if request.is_set():
             raise KeyboardInterrupt
-        request.asked = True
+        request.set()
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
@@ -103,7 +169,7 @@ def pretrain(
                 for batch in run.rest_of_epoch():
                     run.step(batch)
                     progress.advance(run.describe_step())
-                    if any_of(group, stop.asked):
+                    if any_of(group, stop.is_set()):
                         run.save()
                         raise Interrupted(
                             f"interrupted in epoch {run.state.epoch + 1}, step {run.state.step}; "
@@ -111,17 +177,7 @@ def pretrain(
                             "on from there"
                         )
                 progress.say(run.end_epoch())
-        trained = Trained(
-            recipe=recipe,
-            store=store,
-            organ=organ,
-            stains=run.cases.stains,
-            weights=run.best or run.weights(),
-            state=asdict(run.state),
-            device=str(group.device),
-            processes=group.size,
-        )
-        return publish(trained, out, name) if group.is_first else out / CARD
+        return publish(run, organ, out, name) if group.is_first else out / CARD
 
 
 def _announce(run: Run, progress: Progress) -> None:
@@ -132,10 +188,8 @@ def _announce(run: Run, progress: Progress) -> None:
         f"{sum(p.numel() for p in run.model.parameters()):,} parameters on {run.group.device}"
         + (f", {run.group.size} processes" if run.group.size > 1 else "")
     )
-    for reason, ids in run.cases.left_out.items():
-        progress.say(
-            f"left out, {reason}: {len(ids)} ({', '.join(ids[:5])}{', ...' * (len(ids) > 5)})"
-        )
+    for reason in reasons(run.cases.left_out):
+        progress.say(f"left out, {reason}")
     if state.epoch or state.step:
         progress.say(f"resuming at epoch {state.epoch + 1}, step {state.step + 1}")
     left = (recipe.epochs - state.epoch) * run.steps_per_epoch - state.step

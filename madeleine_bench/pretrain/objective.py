@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.losses.contrast import info_nce
-from madeleine_bench.losses.transport import (
-    CORRECTED,
-    PUBLISHED,
-    PUBLISHED_TOKENS,
-    TransportOptions,
-    graph_transport,
-)
+from madeleine_bench.losses.transport import CORRECTED, PUBLISHED, PUBLISHED_TOKENS, graph_transport
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
 from madeleine_bench.pretrain.batches import CaseBatch, on_device
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
@@ -132,14 +126,14 @@ def cross_stain_loss(
         return Loss(made.slides.sum() * 0.0)
     share = 1.0 if published else 1.0 / len(used)
     contrast = _contrast(gather_rows(group, made.by_case(made.slides)), present, used, recipe)
-    parts = [_Part("global", 1.0, share * contrast)]
+    parts = {"global": (1.0, share * contrast)}
     if recipe.local_weight > 0.0:
         transport = _published_transport if published else _corrected_transport
         cost = share * transport(model, made, used, counts, recipe)
-        parts.append(_Part("local", recipe.local_weight, cost, in_shares=True))
+        parts["local"] = (recipe.local_weight, cost)
     if recipe.intra_weight > 0.0:
         intra = _view_contrast(model, made, group, present, [0, *used], recipe)
-        parts.append(_Part("intra", recipe.intra_weight, intra))
+        parts["intra"] = (recipe.intra_weight, intra)
     return _weighed(parts, group)
 
 
@@ -149,9 +143,8 @@ def view_loss(
     """Return InfoNCE between two random halves of the patches of each H&E slide (Intra-SSL)."""
     made = embed(model, batch, stains)
     present = _present(group, made)
-    return _weighed(
-        [_Part("intra", 1.0, _view_contrast(model, made, group, present, [0], recipe))], group
-    )
+    intra = _view_contrast(model, made, group, present, [0], recipe)
+    return _weighed({"intra": (1.0, intra)}, group)
 
 
 def _present(group: Group, made: Embedded) -> Tensor:
@@ -162,23 +155,15 @@ def _present(group: Group, made: Embedded) -> Tensor:
     return gather_rows(group, here.float().to(made.slides.device)).cpu() > 0
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One term; `in_shares` where each process has only its own pairs' share of the value."""
-
-    name: str
-    weight: float
-    value: Tensor
-    in_shares: bool = False
-
-
-def _weighed(parts: Sequence[_Part], group: Group) -> Loss:
-    total = torch.stack([part.weight * part.value for part in parts]).sum()
+def _weighed(parts: Mapping[str, tuple[float, Tensor]], group: Group) -> Loss:
+    """Return the sum of weighted terms; of "local" each process has its own pairs' share alone."""
+    total = torch.stack([weight * value for weight, value in parts.values()]).sum()
     terms = {
-        part.name: sum_over(group, part.value) if part.in_shares else part.value.detach()
-        for part in parts
+        name: sum_over(group, value) if name == "local" else value.detach()
+        for name, (_, value) in parts.items()
     }
-    terms["loss"] = torch.stack([part.weight * terms[part.name] for part in parts]).sum()
+    weighted = [weight * terms[name] for name, (weight, _) in parts.items()]
+    terms["loss"] = torch.stack(weighted).sum()
     return Loss(total, terms)
 
 
@@ -231,7 +216,7 @@ def _corrected_transport(
     rows = on_device(made.token_rows(slides, recipe.tokens), made.tokens.device)
     tokens = model.project_tokens(made.tokens[rows])
     left, right = on_device(position, tokens.device).chunk(2)
-    options = CORRECTED if recipe.gradient == "unrolled" else _envelope(CORRECTED)
+    options = replace(CORRECTED, gradient=recipe.gradient)
     cost = graph_transport(tokens[left], tokens[right], options=options)
     return ((cost.wasserstein + cost.gromov) / on_device(torch.cat(share), tokens.device)).sum()
 
@@ -248,7 +233,7 @@ def _published_transport(
     The released code permutes the batch axis where it means to sample tokens, so a stain of n
     pairs uses the first n tokens of each slide.
     """
-    options = PUBLISHED if recipe.gradient == "unrolled" else _envelope(PUBLISHED)
+    options = replace(PUBLISHED, gradient=recipe.gradient)
     sums = []
     for stain in used:
         count = min(counts[stain], PUBLISHED_TOKENS)
@@ -261,7 +246,3 @@ def _published_transport(
         cost = graph_transport(he, other, options=options)
         sums.append((cost.wasserstein + cost.gromov).sum())
     return torch.stack(sums).sum()
-
-
-def _envelope(options: TransportOptions) -> TransportOptions:
-    return replace(options, gradient="envelope")

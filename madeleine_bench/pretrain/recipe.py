@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.resources import resource_folder
-from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
+from madeleine_bench.specs.loader import Spec, did_you_mean, explain, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
 
 EncoderKind = Literal["madeleine", "intra-ssl"]
@@ -153,14 +153,12 @@ class Recipe(Spec):
                 f"validate_every {self.validate_every} is above epochs {self.epochs}; "
                 "no epoch could be chosen"
             )
-        if min(self.min_patches, self.patches) < 2 and self._makes_two_views():
+        two_views = self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
+        if min(self.min_patches, self.patches) < 2 and two_views:
             raise ValueError("patches and min_patches must be 2 or more: a slide is cut in halves")
         if self.encoder == "intra-ssl" and self.model.stain_encoding:
             raise ValueError("model.stain_encoding must be false: intra-ssl sees one stain")
         return self
-
-    def _makes_two_views(self) -> bool:
-        return self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -186,7 +184,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
 
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """Return the recipe with some keys set anew, and checked anew as a whole.
+    """Return the recipe with some keys changed, checked again as a whole.
 
     Args:
         recipe: left as it is.
@@ -206,17 +204,21 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
             raise InputError(f"--set {change}: expected key=value, such as epochs=3")
         *sections, last = _known_key(key.strip(), change).split(".")
         section = data[sections[0]] if sections else data
-        section[last] = _value(text, change)
+        try:
+            section[last] = YAML(typ="safe", pure=True).load(text)
+        except (YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"--set {change}: '{text}' is not a YAML value") from error
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(_faults(error, changes)) from error
+        given = " ".join(f"--set {change}" for change in changes)
+        raise InputError(explain(error, Recipe, given)) from error
 
 
 def _known_key(key: str, change: str) -> str:
-    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
     keys: list[str] = []
-    for name, kind in sections.items():
+    for name, field in Recipe.model_fields.items():
+        kind = field.annotation
         inside = kind.model_fields if isinstance(kind, type) and issubclass(kind, Spec) else {}
         if key == name and inside:
             first = next(iter(inside))
@@ -227,20 +229,3 @@ def _known_key(key: str, change: str) -> str:
     if key not in keys:
         raise InputError(f"--set {change}: unknown key '{key}'{did_you_mean(key, keys)}")
     return key
-
-
-def _value(text: str, change: str) -> Any:
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"--set {change}: '{text}' is not a YAML value") from error
-
-
-def _faults(error: ValidationError, changes: Sequence[str]) -> str:
-    given = " ".join(f"--set {change}" for change in changes)
-    lines = []
-    for fault in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{given}: '{key}': {message}" if key else f"{given}: {message}")
-    return "\n".join(lines)

@@ -38,11 +38,7 @@ from madeleine_bench.pretrain.checkpoint import (
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
 from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
-from madeleine_bench.pretrain.parallel import (
-    Group,
-    sum_gradients,
-    sum_over,
-)
+from madeleine_bench.pretrain.parallel import Group, sum_gradients, sum_over
 from madeleine_bench.pretrain.recipe import OptimiserRecipe, Preset, Recipe
 from madeleine_bench.seeds import seed_for
 
@@ -369,17 +365,15 @@ class Run:
             self.drawn_s = time.monotonic()
 
     def _describe(self, row: dict[str, float]) -> str:
-        shown = {
-            "retrieval": "{:.3f}", "chance": "{:.3f}", "smooth_rank": "{:.1f}",
-            "token_cosine": "{:.2f}",
-        }  # fmt: skip
         terms = ", ".join(f"{name} {row[name]:.4f}" for name in _TERMS if name in row)
-        measured = ", ".join(
-            f"{name.replace('_', ' ')} {form.format(row[f'held_out_{name}'])}"
-            for name, form in shown.items()
-        )
         line = f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}"
-        return line if np.isnan(row["held_out_chance"]) else f"{line}; held out: {measured}"
+        if np.isnan(row["held_out_chance"]):
+            return line
+        return (
+            f"{line}; held out: retrieval {row['held_out_retrieval']:.3f}, "
+            f"chance {row['held_out_chance']:.3f}, smooth rank {row['held_out_smooth_rank']:.1f}, "
+            f"token cosine {row['held_out_token_cosine']:.2f}"
+        )
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over the whole run."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from madeleine_bench.metrics.cox import CoxFit, RiskSets, fit_coxnet, fit_ridge_cox
 from madeleine_bench.metrics.survival import kaplan_meier_at
-from madeleine_bench.protocols.results import FitReport, FoldPrediction
+from madeleine_bench.protocols.results import Columns, FitReport, FoldPrediction
 from madeleine_bench.protocols.ridge import Choice, Expansion, choose_penalty, principal_axes
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.specs.protocol import Cox, Grid
@@ -83,16 +83,12 @@ def cox(
             )
         else:
             outcome = _fit(method, rows, train, method.alphas)
-        risk, threshold = outcome.risk[len(train) :], np.median(outcome.risk[: len(train)])
+        risk = outcome.risk[len(train) :]
         if outcome.model is None:
             alive = np.tile(kaplan_meier_at(train, days), (len(risk), 1))
         else:
             alive = outcome.model.alive(risk, days)
-        columns: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {
-            "risk": risk,
-            "high_risk": risk > threshold,
-        }
-        columns |= {f"surv@{day}": alive[:, i] for i, day in enumerate(days)}
+        columns = survival_columns(risk, outcome.risk[: len(train)], alive, days)
         report = FitReport(
             key=split.key,
             n_train=len(split.train),
@@ -103,6 +99,12 @@ def cox(
             diagnostics=outcome.diagnostics,
         )
         yield FoldPrediction(report, columns)
+
+
+def survival_columns(risk: Array, train_risk: Array, alive: Array, days: Sequence[int]) -> Columns:
+    """Return the columns of units, of whose days `alive` is unit x day."""
+    columns = {f"surv@{day}": alive[:, i] for i, day in enumerate(days)}
+    return {"risk": risk, "high_risk": risk > np.median(train_risk), **columns}
 
 
 def _chosen(
@@ -207,11 +209,11 @@ class PartialLikelihood:
         """Return the loss to second order; its curvature from above."""
         ratio, at_risk, _ = self._at_risk(margin)
         share = self.count / at_risk
-        expected = ratio * self._spread(share)
+        expected = ratio * self.sets.spread(share)
 
         def bend(change: Array) -> Array:
-            mean = self._sums(ratio * change[:, 0]) / at_risk
-            bent: Array = expected * change[:, 0] - ratio * self._spread(share * mean)
+            mean = self.sets.sums(ratio * change[:, 0], axis=1) / at_risk
+            bent: Array = expected * change[:, 0] - ratio * self.sets.spread(share * mean)
             return bent[:, None]
 
         slope = expected - self.weight * self.sets.event
@@ -221,18 +223,8 @@ class PartialLikelihood:
         """Return exp(margin - top), its sum over each risk set (1 where it is empty), and top."""
         top = margin[:, 0].max(axis=1, keepdims=True)
         ratio = self.weight * np.exp(margin[:, 0] - top)
-        at_risk = self._sums(ratio)
+        at_risk = self.sets.sums(ratio, axis=1)
         return ratio, np.where(self.count > 0, at_risk, 1.0), top
-
-    def _sums(self, values: Array) -> Array:
-        """Return the sum of fit x unit over each risk set, fit x time."""
-        sums: Array = np.add.reduceat(values, self.sets.start, axis=1).cumsum(axis=1)
-        return sums
-
-    def _spread(self, of_time: Array) -> Array:
-        """Return for each unit the sum of fit x time over the times at which it is at risk."""
-        later = of_time[:, ::-1].cumsum(axis=1)[:, ::-1]
-        return np.repeat(later, np.diff(self.sets.start, append=len(self.sets.order)), axis=1)
 
 
 def _fit(
@@ -284,7 +276,6 @@ def fit_at_penalty(
         train if basis is None else train @ basis,
         survival,
         alpha=alpha,
-        ties=method.ties,
         tol=method.tol,
         max_iter=method.max_iter,
     )

@@ -14,11 +14,11 @@ from madeleine_bench.protocols.probe import probe
 from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.retrieval import retrieval
 from madeleine_bench.protocols.ridge import inner_folds
+from madeleine_bench.protocols.scorers import class_index, survival_of
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.protocol import Cox, FineTune, ProtocolSpec, Retrieval
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
-from madeleine_bench.types import Split, Splits, Survival, Units
+from madeleine_bench.types import Split, Splits, Units
 
 __all__ = ["Evaluation", "FitReport", "evaluate"]
 
@@ -49,7 +49,11 @@ def evaluate(
     """
     where = f"task {task.name}, protocol {protocol.name}"
     matrix, table, ordered = _canonical(embeddings, units, splits, where)
-    _require_labels(task, protocol, where)
+    if task.labels.type not in protocol.labels:
+        raise InputError(
+            f"{where}: the protocol scores {', '.join(protocol.labels)} labels, those of the task "
+            f"are {task.labels.type}; name one of {', '.join(task.protocols)}"
+        )
     method = protocol.method
     if isinstance(method, FineTune):
         raise InputError(
@@ -131,45 +135,6 @@ def _placed(split: Split, place: NDArray[np.intp], where: str) -> Split:
         )
     train, test, val = (np.sort(place[part]) for part in (split.train, split.test, split.val))
     return Split(split.key, train, test, val)
-
-
-def _require_labels(task: TaskSpec, protocol: ProtocolSpec, where: str) -> None:
-    if task.labels.type not in protocol.labels:
-        raise InputError(
-            f"{where}: the protocol scores {', '.join(protocol.labels)} labels, those of the task "
-            f"are {task.labels.type}; name one of {', '.join(task.protocols)}"
-        )
-
-
-def class_index(table: pd.DataFrame, classes: tuple[str, ...], where: str) -> NDArray[np.intp]:
-    """Return the index of each unit's label among the classes, (unit,).
-
-    Raises:
-        InputError: a label is no class; the message begins with `where`.
-    """
-    labels = table["label"].to_numpy(dtype=object)
-    index = {name: position for position, name in enumerate(classes)}
-    for name, unit in zip(labels, table["unit_id"], strict=True):
-        if name not in index:
-            raise InputError(
-                f"{where}: unit '{unit}' has the label '{name}'"
-                f"{did_you_mean(str(name), list(classes))}"
-            )
-    return np.array([index[name] for name in labels], dtype=np.intp)
-
-
-def survival_of(table: pd.DataFrame, where: str) -> Survival:
-    """Return the follow-up of the units of a table.
-
-    Raises:
-        InputError: a time is negative or not finite; the message begins with `where`.
-    """
-    try:
-        return Survival(
-            table["time_days"].to_numpy(dtype=np.float64), table["event"].to_numpy(dtype=np.bool_)
-        )
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def collected(

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+Columns = Mapping[str, NDArray[np.float64] | NDArray[np.bool_]]
+
 
 @dataclass(frozen=True)
 class FitReport:
@@ -51,4 +53,4 @@ class FoldPrediction:
     """The report of one fit and its predictions: columns of numbers by name, a row a test unit."""
 
     report: FitReport
-    columns: Mapping[str, NDArray[np.float64] | NDArray[np.bool_]]
+    columns: Columns

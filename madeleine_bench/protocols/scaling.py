@@ -1,6 +1,5 @@
 """Centring and scaling learned on the training rows alone."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +38,6 @@ class Scaler:
         return scaled
 
 
-def _columns(rows: NDArray[np.float64]) -> Iterator[slice]:
-    """Yield a few dimensions at a time: the deviation takes a copy of what it looks at."""
-    yield from (slice(first, first + _AT_ONCE) for first in range(0, rows.shape[1], _AT_ONCE))
-
-
 def _varies(
     train: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -60,9 +54,10 @@ def fit_scaler(train: NDArray[np.float64], scale: Scale) -> Scaler:
     not count. Nor does it count as a dimension.
     """
     centre = train.mean(axis=0)
-    parts = [_varies(train[:, part]) for part in _columns(train)]
-    deviation = np.concatenate([part[0] for part in parts])
-    varies = np.concatenate([part[1] for part in parts])
+    # A few dimensions at a time: the deviation takes a copy of what it looks at.
+    starts = range(0, train.shape[1], _AT_ONCE)
+    parts = [_varies(train[:, first : first + _AT_ONCE]) for first in starts]
+    deviation, varies = (np.concatenate(each) for each in zip(*parts, strict=True))
     if not varies.any():
         return Scaler(centre, np.zeros_like(deviation))
     if scale in ("none", "common"):

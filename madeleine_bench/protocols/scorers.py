@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,34 +30,6 @@ class Fold:
     rows: NDArray[np.int32]
 
 
-class TaskScorer(Protocol):
-    """Scores the folds of one task. There is one for classes and one for survival.
-
-    Attributes:
-        strata: what resampling stays within, in words.
-        strata_of_rows: the stratum of each row of the predictions.
-    """
-
-    strata: str
-    strata_of_rows: NDArray[Any]
-
-    def value(self, fold: Fold) -> float | None:
-        """Return the main metric of a fold, None where undefined."""
-        ...
-
-    def resampled(self, fold: Fold, weights: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the main metric of each resample (weights: row x resample), NaN if undefined."""
-        ...
-
-    def flag(self, fold: Fold, undefined: bool) -> str | None:
-        """Return why a fold is at chance, or None; `undefined` if its metric is."""
-        ...
-
-    def secondary(self, name: str, folds: list[Fold], groups: list[int]) -> float | None:
-        """Return a secondary metric over all folds, None where no fold defines it."""
-        ...
-
-
 def require_columns(predictions: pd.DataFrame, names: Sequence[str], where: str) -> None:
     """Check that a table of predictions has rows and the named columns without gaps.
 
@@ -77,6 +49,35 @@ def require_columns(predictions: pd.DataFrame, names: Sequence[str], where: str)
                 f"{where}: column '{name}' is empty or NaN in row {row}; "
                 "run the task again with --resume never"
             )
+
+
+def class_index(table: pd.DataFrame, classes: Sequence[str], where: str) -> NDArray[np.intp]:
+    """Return the index of each row's label among the classes, (row,).
+
+    Raises:
+        InputError: a label is no class; the message begins with `where`.
+    """
+    words = table["label"].to_numpy(dtype=object)
+    index = pd.Index(classes).get_indexer(pd.Index(words))
+    if len(unknown := np.flatnonzero(index < 0)):
+        word, unit = words[unknown[0]], table["unit_id"].iloc[unknown[0]]
+        hint = did_you_mean(str(word), list(classes))
+        raise InputError(f"{where}: unit '{unit}' has the label '{word}'{hint}")
+    return index
+
+
+def survival_of(table: pd.DataFrame, where: str) -> Survival:
+    """Return the follow-up of the rows of a table.
+
+    Raises:
+        InputError: a time is negative or not finite; the message begins with `where`.
+    """
+    try:
+        return Survival(
+            table["time_days"].to_numpy(dtype=np.float64), table["event"].to_numpy(dtype=np.bool_)
+        )
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def mean_of_groups(
@@ -141,16 +142,9 @@ class ClassScorer:
     ) -> None:
         columns = [f"prob_{name}" for name in labels.classes]
         require_columns(predictions, ["unit_id", "case_id", "label", *columns], where)
-        words = predictions["label"].to_numpy(dtype=object)
-        self.strata_of_rows: NDArray[Any] = words
+        self.strata_of_rows: NDArray[Any] = predictions["label"].to_numpy(dtype=object)
         # A table of all folds is large; its columns are taken as they lie, a fold at a time.
-        self._label = pd.Index(labels.classes).get_indexer(pd.Index(words)).astype(np.int16)
-        if (unknown := self._label < 0).any():
-            word = str(words[unknown][0])
-            raise InputError(
-                f"{where}: the label '{word}' is no class of the task"
-                f"{did_you_mean(word, list(labels.classes))}"
-            )
+        self._label = class_index(predictions, labels.classes, where).astype(np.int16)
         self._columns = [predictions[name].to_numpy(dtype=np.float64) for name in columns]
         self._metric = task.metric.name
 
@@ -210,13 +204,8 @@ class SurvivalScorer:
         self._days = survival_days(list(predictions.columns))
         alive = [f"surv@{day}" for day in self._days]
         require_columns(predictions, [*_COLUMNS, *alive], where)
-        event = predictions["event"].to_numpy(dtype=np.bool_)
-        self.strata_of_rows: NDArray[Any] = np.where(event, "event", "censored")
-        try:
-            time = predictions["time_days"].to_numpy(dtype=np.float64)
-            self._survival = Survival(time, event)
-        except ValueError as error:
-            raise InputError(f"{where}: {error}") from error
+        self._survival = survival_of(predictions, where)
+        self.strata_of_rows: NDArray[Any] = np.where(self._survival.event, "event", "censored")
         self._risk = predictions["risk"].to_numpy(dtype=np.float64)
         self._high = predictions["high_risk"].to_numpy(dtype=np.bool_)
         self._alive = predictions[alive].to_numpy(dtype=np.float64)
@@ -265,3 +254,7 @@ class SurvivalScorer:
             found.append(metrics.logrank_p(self._survival.take(rows), self._high[rows]))
         defined = [p for p in found if p is not None]
         return float(np.median(defined)) if defined else None
+
+
+# Scores the folds of one task. `strata` says in words what resampling stays within.
+TaskScorer = ClassScorer | SurvivalScorer

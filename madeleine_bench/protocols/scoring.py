@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from madeleine_bench.protocols.scorers import (
 )
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Cox, FewShot, LinearProbe, ProtocolSpec, Retrieval
+from madeleine_bench.specs.record import MainScore, RecordFold, RecordScores
 from madeleine_bench.specs.task import ClassLabels, TaskSpec, score_range
 from madeleine_bench.stats.bootstrap import Weights, case_weights, resample_blocks
 from madeleine_bench.stats.intervals import (
@@ -57,10 +58,8 @@ def folds_of(
     Raises:
         InputError: a column is missing or empty; the message begins with `where`.
     """
-    few_shot = protocol.shot_plan is not None
-    names = ["shots", "draw"] if few_shot else ["repeat", "fold"]
-    require_columns(predictions, ["unit_id", *names], where)
-    major, minor = (predictions[name].to_numpy(dtype=np.int64) for name in names)
+    require_columns(predictions, ["unit_id", *protocol.key_names], where)
+    major, minor = (predictions[name].to_numpy(dtype=np.int64) for name in protocol.key_names)
     # Units too: a mean over the rows of a fold is rounded by their order.
     unit, _ = pd.factorize(predictions["unit_id"].to_numpy(dtype=object), sort=True)
     order = np.lexsort((unit, minor, major)).astype(np.int32)
@@ -68,7 +67,7 @@ def folds_of(
     folds = [
         Fold((int(major[rows[0]]), int(minor[rows[0]])), rows) for rows in np.split(order, changes)
     ]
-    return folds, [fold.key[0] if few_shot else 0 for fold in folds]
+    return folds, [fold.key[0] if protocol.shot_plan else 0 for fold in folds]
 
 
 def scored_units(
@@ -199,67 +198,24 @@ SCORING_VERSION = 5
 RESAMPLES = 1000
 
 
-@dataclass(frozen=True)
-class FoldScore:
-    """The main metric of one fit.
-
-    Attributes:
-        key: key of the split.
-        value: the metric; the chance level where it is undefined.
-        n_train: units fitted on.
-        n_test: units predicted.
-        converged: whether the fit converged.
-        reason: why it did not, or what is odd about the fit.
-        flag: why the value is at chance without the encoder being at fault, or None.
-    """
-
-    key: tuple[int, int]
-    value: float
-    n_train: int
-    n_test: int
-    converged: bool
-    reason: str | None
-    flag: str | None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of one task under one protocol.
-
-    Attributes:
-        value: the main metric: the mean over folds, or over shots of the mean over draws.
-        ci95: lower and upper end of its 95% confidence interval; None where there are too few cases
-            for one, or where nothing varies.
-        ci_method: how the interval was made, or why there is none, in words.
-        rare_cases: distinct test cases of the rarest class, or with an event.
-        secondary: the other metrics by name, None where undefined; for few-shot also the main
-            metric at each number of shots, "<metric>@k=<k>"; for retrieval also the accuracies
-            and the mean average precision of `retrieval_scores`.
-        folds: one score for each fit, sorted by key.
-    """
-
-    value: float
-    ci95: tuple[float, float] | None
-    ci_method: str
-    rare_cases: int
-    secondary: dict[str, float | None]
-    folds: tuple[FoldScore, ...]
-
-
 def score(
     task: TaskSpec,
     protocol: ProtocolSpec,
     predictions: pd.DataFrame,
     fits: Sequence[FitReport],
     dim: int | None = None,
-) -> Scores:
-    """Return the scores of stored predictions.
+) -> tuple[RecordScores, tuple[RecordFold, ...]]:
+    """Return the scores of stored predictions, and the score of each fit, sorted by key.
 
     Folds, and the draws of one number of shots, count equally; then the numbers of shots do. A
     fold on which the metric is undefined (a class is absent, nobody has an event) is scored at
     chance and flagged. The interval is that of Student's t; its standard error comes from a
     bootstrap of cases, 1,000 resamples within classes (or within event and no event), each applied
     to all fits at once, corrected for the training cases and for few cases (`stats.intervals`).
+
+    Secondary scores of few-shot also hold the main metric at each number of shots,
+    "<metric>@k=<k>"; those of retrieval the accuracies and the mean average precision of
+    `retrieval_scores`.
 
     Args:
         task: the task.
@@ -296,19 +252,27 @@ def score(
     if isinstance(protocol.method, Retrieval) and isinstance(task.labels, ClassLabels):
         classes = task.labels.classes
         secondary |= retrieval_scores(protocol.method, classes, predictions, folds, where)
-    reports = {report.key: report for report in fits}
     value = float(mean_of_groups(np.array(scored)[:, None], groups, chance)[0])
     interval, method = _interval(value, deviation, units, task.metric.name, scorer.strata)
-    return Scores(
+    main = MainScore(
+        metric=task.metric.name,
         value=value,
+        chance=chance,
         ci95=interval,
-        ci_method=method,
+        method=method,
         rare_cases=int(units.design.rare_cases),
-        secondary=secondary,
-        folds=tuple(
-            _fold_score(reports[fold.key], value, scorer.flag(fold, undefined is None))
-            for fold, value, undefined in zip(folds, scored, values, strict=True)
-        ),
+    )
+    reports = {report.key: asdict(report) for report in fits}
+    return RecordScores(main=main, secondary=secondary), tuple(
+        RecordFold.model_validate(
+            {
+                **reports[fold.key],
+                "key": dict(zip(protocol.key_names, fold.key, strict=True)),
+                "value": value,
+                "flag": scorer.flag(fold, undefined is None),
+            }
+        )
+        for fold, value, undefined in zip(folds, scored, values, strict=True)
     )
 
 
@@ -331,16 +295,4 @@ def _interval(
         f"Student's t, {design.degrees_of_freedom:.0f} degrees of freedom; bootstrap of cases "
         f"within {strata} ({RESAMPLES} resamples), widened {design.factor:.2f} times for training "
         f"cases and few cases{', and folds at chance' if design.moving < 1 else ''}"
-    )
-
-
-def _fold_score(report: FitReport, value: float, flag: str | None) -> FoldScore:
-    return FoldScore(
-        report.key,
-        value,
-        report.n_train,
-        report.n_test,
-        report.converged,
-        report.reason,
-        flag,
     )

@@ -9,16 +9,16 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.workers import Job, Result, retry_in_isolation
+from madeleine_bench.runner.workers import Executor, Job, Result
 
 GPU = "GPU"  # the resource that workers with a GPU of their own offer
 QUEUES = {
@@ -31,19 +31,20 @@ QUEUES = {
     "htcondor": "HTCondorCluster",
 }
 _QUIET = logging.CRITICAL  # what a user must know, the run says in its own words
-_TASKS_AHEAD = 2048  # keeps 512 workers busy, and bounds what the scheduler must hold
 _CONNECT_S = 30.0
 _WORKER_S = 60.0
 _LOOK_EVERY_S = 0.25
 _ONE_JOB = threading.Lock()
 
 
-class DaskWorkers:
+class DaskWorkers(Executor):
     """An executor on a cluster of dask, which is opened when the first job comes.
 
     dask gives the jobs of a worker that died to others. A worker's death is blamed on all jobs it
     held, so a job that dask gives up is tried once more when all others have ended, alone.
     """
+
+    jobs_ahead = 2048  # keeps 512 workers busy, and bounds what the scheduler must hold
 
     def __init__(
         self, scheduler: str | None, workers: int, folder: Path, say: Callable[[str], None]
@@ -80,15 +81,10 @@ class DaskWorkers:
         self._client = None
         self._stack.close()
 
-    def run(
-        self,
-        work: Callable[[Job], Result],
-        jobs: Iterable[Job],
-        on_worker_death: Callable[[Job, str], Result],
-        *,
-        gpu: bool = False,
-    ) -> Iterator[Result]:
-        """Yield the result of each job as it ends, in any order.
+    def spread(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
+    ) -> Iterator[tuple[Job, str | None, Any]]:
+        """Yield each job with its result, or with why its workers are thought to have died.
 
         Where workers offer the resource GPU, jobs with `gpu` go to such workers alone.
 
@@ -96,52 +92,54 @@ class DaskWorkers:
             InputError: there is no scheduler or no worker, the workers are of another version or
                 do not see the folder, or the scheduler is gone. An error of a job is raised too.
         """
-        queue = list(jobs)
-        if not queue:
+        if not jobs:
             return
-        self._client = self._client or self._connect()
-        details = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        gpu = gpu and any(GPU in worker["resources"] for worker in details)
-        spread = partial(self._spread, work, {GPU: 1} if gpu else None)
-        yield from retry_in_isolation(spread, queue, _TASKS_AHEAD, on_worker_death)
-
-    def _spread(
-        self,
-        work: Callable[[Job], Result],
-        resources: dict[str, int] | None,
-        jobs: Sequence[Job],
-        at_once: int,
-    ) -> Iterator[tuple[Job, str | None, Any]]:
-        """Yield each job with its result, or with why its workers are thought to have died."""
+        client = self._client = self._client or self._connect()
+        details = client.scheduler_info(n_workers=-1)["workers"].values()
+        resources = {GPU: 1} if gpu and any(GPU in one["resources"] for one in details) else None
         distributed = importlib.import_module("distributed")
-
         waiting, running = iter(jobs), dict[Any, Job]()
+        ended: SimpleQueue[Any] = SimpleQueue()
 
-        def submitted(number: int) -> list[Any]:
-            futures = {
-                self._client.submit(_do, work, job, pure=False, resources=resources): job
-                for job in islice(waiting, number)
-            }
-            running.update(futures)
-            return list(futures)
+        def submit(number: int) -> None:
+            for job in islice(waiting, number):
+                future = client.submit(_do, work, job, pure=False, resources=resources)
+                running[future] = job
+                future.add_done_callback(ended.put)
 
-        ended = distributed.as_completed(submitted(at_once), loop=self._client.loop)
+        submit(at_once)
         try:
-            for future in ended:
-                job = running.pop(future)
+            while running:
                 try:
-                    yield job, None, future.result()
+                    future = ended.get(timeout=_WORKER_S)
+                    result = future.result(timeout=_WORKER_S)
+                except (Empty, TimeoutError) as error:
+                    # A result may be lost with its worker; dask does such a job again.
+                    self._check_workers(client)
+                    if isinstance(error, TimeoutError):
+                        if future.status == "error":  # of the job itself
+                            raise
+                        future.add_done_callback(ended.put)
+                    continue
                 except distributed.KilledWorker as error:
-                    yield job, _reason(error), None
+                    yield running.pop(future), _reason(error), None
                 except CancelledError as error:
-                    raise InputError(
-                        "--executor dask: the scheduler is gone; what was finished is kept, and "
-                        "the same command goes on from there"
-                    ) from error
-                ended.update(submitted(1))
+                    raise _stopped("the scheduler is gone") from error
+                else:
+                    yield running.pop(future), None, result
+                submit(1)
         finally:
             if running:
-                self._client.cancel(list(running), force=True)
+                client.cancel(list(running), force=True)
+
+    def _check_workers(self, client: Any) -> None:
+        """Check that there is a worker, or that a queue will give one."""
+        try:
+            if client.nthreads() or self.scheduler in QUEUES:
+                return
+        except OSError as error:
+            raise _stopped("the scheduler is gone") from error
+        raise _stopped(f"all workers are gone, and none came within {_WORKER_S:g} s")
 
     def _connect(self) -> Any:
         """Return a client of the cluster, once there is a worker that can do the jobs."""
@@ -254,6 +252,13 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     cluster = cluster_class(job_cls=HeardJob, silence_logs=_QUIET)
     cluster.adapt(minimum=workers, maximum=workers)
     return cluster
+
+
+def _stopped(why: str) -> InputError:
+    return InputError(
+        f"--executor dask: {why}; what was finished is kept, and the same command goes on from "
+        "there"
+    )
 
 
 def _reason(error: Any) -> str:

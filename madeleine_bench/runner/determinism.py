@@ -3,9 +3,10 @@
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,25 +19,18 @@ from madeleine_bench.specs.record import Record
 from madeleine_bench.types import Progress
 
 
-@dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Executor):
     """An executor that hands the jobs out in another order."""
 
-    inner: Executor
-    seed: int
+    def __init__(self, inner: Executor, seed: int) -> None:
+        self.inner, self.seed, self.jobs_ahead = inner, seed, inner.jobs_ahead
 
-    def run(
-        self,
-        work: Callable[[Job], Result],
-        jobs: Iterable[Job],
-        on_worker_death: Callable[[Job, str], Result],
-        *,
-        gpu: bool = False,
-    ) -> Iterator[Result]:
-        """Yield the result of each job as it ends; see `Executor`."""
-        queue = list(jobs)
-        random.Random(self.seed).shuffle(queue)
-        return self.inner.run(work, queue, on_worker_death, gpu=gpu)
+    def spread(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
+    ) -> Iterator[tuple[Job, str | None, Any]]:
+        """Yield each job with its result; see `Executor`."""
+        shuffled = random.Random(self.seed).sample(jobs, len(jobs))
+        return self.inner.spread(work, shuffled, at_once, gpu)
 
 
 def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[str, ...]]:

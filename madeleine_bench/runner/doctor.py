@@ -23,7 +23,7 @@ from madeleine_bench.embeddings.cloud import (
     doctor_chart,
     named,
 )
-from madeleine_bench.embeddings.compute import bag_misfit
+from madeleine_bench.embeddings.compute import check_bag
 from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.contract import (
     CHECKS,
@@ -255,11 +255,7 @@ def _sample(
     rows = []
     for position, slide_id in enumerate(slide_ids):
         bag = data.read_bag(slide_id)
-        reason = bag_misfit(encoder.card, bag)
-        if not len(bag.features):
-            reason = "the bag is empty; leave the slide out of the cohort"
-        if reason is not None:
-            raise InputError(f"encoder {encoder.card.name}, slide {slide_id}: {reason}")
+        check_bag(encoder.card, bag)
         bag = replace(bag, features=np.ascontiguousarray(bag.features, dtype=np.float32))
         rows.append(
             {

@@ -4,14 +4,13 @@ import os
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.types import Progress
@@ -26,8 +25,15 @@ _IDLE_S = 300.0  # a worker that has had nothing to do for so long ends
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-class Executor(Protocol):
-    """Where jobs run: processes of this machine, or a cluster."""
+class Executor(ABC):
+    """Where jobs run: processes of this machine, or a cluster.
+
+    The system ends a worker that takes too much memory, and compiled code may crash. Jobs that
+    were with a worker then are tried once more when all others have ended, alone; one that ends
+    its worker again is given up.
+    """
+
+    jobs_ahead: int
 
     def run(
         self,
@@ -48,83 +54,44 @@ class Executor(Protocol):
         Raises:
             InputError: there is no worker. An error of a job is raised too.
         """
-        ...
+        retry_in_isolation: list[Job] = []
+        for job, death, result in self.spread(work, list(jobs), self.jobs_ahead, gpu):
+            if death is None:
+                yield result
+            else:
+                retry_in_isolation.append(job)
+        for job, death, result in self.spread(work, retry_in_isolation, 1, gpu):
+            yield result if death is None else on_worker_death(job, death)
 
-
-def retry_in_isolation(
-    spread: Callable[[Sequence[Job], int], Iterator[tuple[Job, str | None, Any]]],
-    jobs: Sequence[Job],
-    at_once: int,
-    on_worker_death: Callable[[Job, str], Result],
-) -> Iterator[Result]:
-    """Yield the result of each job; those whose worker died are tried again at the end, alone.
-
-    Args:
-        spread: yields each job with its result, or with how a worker died while it was out, given
-            jobs and how many may be out at once.
-        jobs: what is to be done.
-        at_once: how many jobs may be out.
-        on_worker_death: makes the result of a job whose worker died again, from how.
-    """
-    suspects: list[Job] = []
-    for job, death, result in spread(jobs, at_once):
-        if death is None:
-            yield result
-        else:
-            suspects.append(job)
-    for job, death, result in spread(suspects, 1):
-        yield result if death is None else on_worker_death(job, death)
-
-
-@dataclass(frozen=True)
-class LocalWorkers:
-    """Processes of this machine; with one, jobs are done in this process and in order.
-
-    The system ends a worker that takes too much memory, and compiled code may crash. Jobs that
-    were with a worker then are tried once more when all others have ended, alone; one that ends
-    its worker again is lost.
-
-    Attributes:
-        number: of processes.
-        apart: whether jobs are never done in this process, so that one which hangs can be ended.
-        threads: of libraries that compute, in each process; None shares the CPUs out.
-    """
-
-    number: int
-    apart: bool = False
-    threads: int | None = None
-
-    def run(
-        self,
-        work: Callable[[Job], Result],
-        jobs: Iterable[Job],
-        on_worker_death: Callable[[Job, str], Result],
-        *,
-        gpu: bool = False,
-    ) -> Iterator[Result]:
-        """Yield the result of each job as it ends; see `Executor`."""
-        queue = list(jobs)
-        if not queue:
-            return
-        if not self.apart and (self.number == 1 or len(queue) == 1):
-            yield from map(work, queue)
-            return
-
-        def killed(job: Job, death: str) -> Result:
-            return on_worker_death(
-                job,
-                f"its worker process died when it was tried again alone ({death}): out of "
-                "memory, or a crash of compiled code; fewer --jobs leave more memory to each",
-            )
-
-        # Two for each worker, so that none waits for this process; few are blamed for a death.
-        spread = partial(self._spread, work)
-        yield from retry_in_isolation(spread, queue, 2 * self.number, killed)
-
-    def _spread(
-        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int
+    @abstractmethod
+    def spread(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with how a worker died while the job was out."""
+
+
+class LocalWorkers(Executor):
+    """Processes of this machine; with one, jobs are done in this process and in order."""
+
+    def __init__(self, number: int, *, apart: bool = False, threads: int | None = None) -> None:
+        """Choose the processes; they start with the first job.
+
+        Args:
+            number: of processes.
+            apart: whether jobs are never done in this process, so that one which hangs can be
+                ended.
+            threads: of libraries that compute, in each process; None shares the CPUs out.
+        """
+        self.number, self.apart, self.threads = number, apart, threads
+        self.jobs_ahead = 2 * number  # none waits for this process; few are blamed for a death
+
+    def spread(
+        self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
+    ) -> Iterator[tuple[Job, str | None, Any]]:
+        """Yield each job with its result, or with how a worker died; see `Executor`."""
+        if at_once > 1 and not self.apart and (self.number == 1 or len(jobs) == 1):
+            yield from ((job, None, work(job)) for job in jobs)
+            return
         from joblib.externals.loky.process_executor import BrokenProcessPool
 
         waiting, running = deque(jobs), dict[Any, Job]()
@@ -196,7 +163,7 @@ def open_executor(
     if kind == "local":
         if scheduler is not None:
             raise InputError("--scheduler is for --executor dask; add that, or leave it out")
-        yield LocalWorkers(jobs, apart)
+        yield LocalWorkers(jobs, apart=apart)
         return
     from madeleine_bench.runner.dask_workers import DaskWorkers
 
@@ -223,8 +190,12 @@ def in_parallel(
 
 def _how(error: Exception) -> str:
     """Return how workers ended, such as "SIGKILL(-9)", from what their pool says."""
-    found = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
-    return found.group(1) if found else type(error).__name__
+    codes = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    how = codes.group(1) if codes else type(error).__name__
+    return (
+        f"its worker process died when it was tried again alone ({how}): out of memory, or a crash "
+        "of compiled code; fewer --jobs leave more memory to each"
+    )
 
 
 def _end_with(parent: int) -> None:

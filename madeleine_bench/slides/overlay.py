@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
-from matplotlib import colormaps
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from madeleine_bench.data.bags import BagFile, read_bag_file
 from madeleine_bench.errors import InputError
@@ -26,11 +25,9 @@ _COLOURS = "viridis"  # even to the eye, also without colour vision; no stain lo
 _OPACITY = 0.6
 _PICTURE_PX = 1600
 _PANEL_PX = 640  # of a head's heat map; five stand side by side
-_BAND_PX = 26  # height of the title, and of the colour bar with its numbers
-_BAR_PX = 80
+_BANDS_PX = 90  # height of the title, and of the colour bar with its numbers
 _LEAST_WIDTH_PX = 260
-_GAP_PX = 8
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_DPI = 100
 
 
 @dataclass(frozen=True)
@@ -186,12 +183,10 @@ def attention_overlay(
     places = boxes / np.tile(thumbnail.scale, 2)
     # Times the number of patches: 1 is what a plain mean gives each.
     heads = weights.T * len(weights)
-    titled = {f"head {number}": head for number, head in enumerate(heads, start=1)}
+    titled = {f"{name}, head {number}": head for number, head in enumerate(heads, start=1)}
     if len(heads) > 1:
-        titled["mean"] = heads.mean(axis=0)
-    return side_by_side(
-        [heat_overlay(thumbnail.rgb, places, v, f"{name}, {title}") for title, v in titled.items()]
-    )
+        titled[f"{name}, mean"] = heads.mean(axis=0)
+    return heat_overlay(thumbnail.rgb, places, titled)
 
 
 def tissue_overlay(
@@ -205,13 +200,10 @@ def tissue_overlay(
         thumbnail: (height, width, 3), RGB.
         contours: in thumbnail pixels.
         grid: (patch, 4): left, top, right, bottom in thumbnail pixels.
-
-    Raises:
-        InputError: the boxes have another shape.
     """
     picture = Image.fromarray(thumbnail)
     draw = ImageDraw.Draw(picture)
-    for box in _boxes(grid):
+    for box in np.reshape(grid, (-1, 4)):
         # With its last row and column, so that neighbours share a line.
         draw.rectangle([int(edge) for edge in np.rint(box)], outline=_GRID)
     width = max(1, round(max(picture.size) * _LINE_PER_PX))
@@ -224,45 +216,37 @@ def tissue_overlay(
 
 
 def heat_overlay(
-    thumbnail: NDArray[np.uint8], boxes: ArrayLike, values: ArrayLike, title: str
+    thumbnail: NDArray[np.uint8], boxes: Points, panels: Mapping[str, NDArray[np.floating]]
 ) -> Image.Image:
-    """Return the thumbnail under coloured patches, with a title and a colour bar.
+    """Return one panel a title, side by side: the thumbnail under coloured patches, a colour bar.
 
-    The colours span the values from the lowest to the highest, which the bar states. Where patches
-    overlap, the later one is seen.
+    The colours span the values of the panel, which the bar states. Where patches overlap, the later
+    one is seen.
 
     Args:
         thumbnail: (height, width, 3), RGB.
         boxes: (patch, 4): left, top, right, bottom in thumbnail pixels.
-        values: (patch,).
-        title: one line, drawn above.
-
-    Raises:
-        InputError: boxes and values do not fit together, or a value is not finite.
+        panels: the values (patch,) of each panel by its title.
     """
-    places, numbers = _boxes(boxes), np.asarray(values, dtype=np.float64)
-    if numbers.shape != (len(places),):
-        raise InputError(f"values have shape {numbers.shape}; expected one for {len(places)} boxes")
-    if not np.isfinite(numbers).all():
-        raise InputError("a value to draw is not finite")
-    base = Image.fromarray(thumbnail)
-    heat = base.copy()
-    draw = ImageDraw.Draw(heat)
-    for box, colour in zip(places, _colours(_relative(numbers)), strict=True):
-        left, top, right, bottom = (int(edge) for edge in np.rint(box))
-        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), fill=colour)
-    return _framed(Image.blend(base, heat, _OPACITY), title, numbers)
+    from matplotlib.collections import PatchCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-
-def side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
-    """Return pictures in one row on white, a gap between them, aligned at the top."""
-    width = sum(panel.width for panel in panels) + _GAP_PX * (len(panels) - 1)
-    row = Image.new("RGB", (width, max(panel.height for panel in panels)), _WHITE)
-    left = 0
-    for panel in panels:
-        row.paste(panel, (left, 0))
-        left += panel.width + _GAP_PX
-    return row
+    height, width = thumbnail.shape[:2]
+    inches = (max(width, _LEAST_WIDTH_PX) * len(panels) / _DPI, (height + _BANDS_PX) / _DPI)
+    figure = Figure(inches, dpi=_DPI, layout="constrained")
+    for number, (title, values) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number, title=title)
+        axes.imshow(thumbnail, extent=(0, width, height, 0))
+        axes.axis("off")
+        squares = [Rectangle((x, y), right - x, below - y) for x, y, right, below in boxes]
+        heat = PatchCollection(squares, cmap=_COLOURS, alpha=_OPACITY, linewidths=0)
+        heat.set_array(values)
+        axes.add_collection(heat, autolim=False)
+        figure.colorbar(heat, ax=axes, orientation="horizontal", shrink=0.5, aspect=30)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", bbox_inches="tight")  # wide enough for every title
+    return Image.open(out).convert("RGB")
 
 
 def picture_bytes(picture: Image.Image) -> bytes:
@@ -270,51 +254,3 @@ def picture_bytes(picture: Image.Image) -> bytes:
     out = io.BytesIO()
     picture.save(out, format="PNG")
     return out.getvalue()
-
-
-def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
-    edges = np.asarray(boxes, dtype=np.float64)
-    if not edges.size:
-        return np.empty((0, 4))
-    if edges.ndim != 2 or edges.shape[1] != 4:
-        raise InputError(
-            f"boxes have shape {edges.shape}; expected (patch, 4): left, top, right, bottom"
-        )
-    return edges
-
-
-def _relative(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values from 0 (the lowest) to 1; all in the middle where they are the same."""
-    if not len(values) or values.min() == values.max():
-        return np.full(len(values), 0.5)
-    halves = values / 2  # so that the span of the largest numbers does not overflow
-    relative: NDArray[np.float64] = (halves - halves.min()) / np.ptp(halves)
-    return relative
-
-
-def _colours(relative: NDArray[np.float64]) -> list[tuple[int, int, int]]:
-    rgba = colormaps[_COLOURS](relative, bytes=True)
-    return [(int(red), int(green), int(blue)) for red, green, blue, _ in rgba]
-
-
-def _framed(picture: Image.Image, title: str, values: NDArray[np.float64]) -> Image.Image:
-    """Return a picture with a title above it and a colour bar below."""
-    font = ImageFont.load_default(size=15)
-    width = max(picture.width, _LEAST_WIDTH_PX, int(font.getlength(title)) + 2 * _GAP_PX)
-    panel = Image.new("RGB", (width, picture.height + 2 * _BAND_PX), _WHITE)
-    panel.paste(picture, ((width - picture.width) // 2, _BAND_PX))
-    draw = ImageDraw.Draw(panel)
-    middle = (width / 2, _BAND_PX / 2)
-    draw.text(middle, title, fill=_BLACK, font=font, anchor="mm")
-    below = picture.height + 1.5 * _BAND_PX
-    if not len(values):
-        draw.text((width / 2, below), "no patches", fill=_BLACK, font=font, anchor="mm")
-        return panel
-    bar = Image.new("RGB", (_BAR_PX, 1))
-    bar.putdata(_colours(np.linspace(0, 1, _BAR_PX)))
-    left = (width - _BAR_PX) // 2
-    panel.paste(bar.resize((_BAR_PX, _BAND_PX // 2)), (left, round(below - _BAND_PX / 4)))
-    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
-    draw.text((left - _GAP_PX, below), low, fill=_BLACK, font=font, anchor="rm")
-    draw.text((left + _BAR_PX + _GAP_PX, below), high, fill=_BLACK, font=font, anchor="lm")
-    return panel

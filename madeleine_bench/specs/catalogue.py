@@ -4,13 +4,12 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.specs.loader import Spec, SpecT, did_you_mean, line_of, parse_spec, read_yaml
+from madeleine_bench.specs.loader import SpecT, did_you_mean, line_of, parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 
@@ -35,20 +34,20 @@ class Catalogue:
         """
         chosen: dict[str, TaskSpec] = {}
         for pattern in patterns:
-            ids = [
-                task.id
-                for task in self.tasks.values()
-                if (task.status == "core" if pattern == "all" else False)
-                or fnmatch.fnmatchcase(task.id, pattern)
-            ]
             if not self.tasks:
                 raise InputError(
                     "the catalogue has no tasks; --catalogue wants a folder laid out as tasks/ is"
                 )
-            if not ids:
+            matches = {
+                task.id: task
+                for task in self.tasks.values()
+                if fnmatch.fnmatchcase(task.id, pattern)
+                or (pattern == "all" and task.status == "core")
+            }
+            if not matches:
                 hint = did_you_mean(pattern, list(self.tasks))
                 raise InputError(f"no task is called '{pattern}'{hint} (mbench tasks list)")
-            chosen.update((task_id, self.tasks[task_id]) for task_id in ids)
+            chosen |= matches
         return [chosen[task_id] for task_id in sorted(chosen)]
 
     def protocol(self, name: str) -> ProtocolSpec:
@@ -103,13 +102,10 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
         raise InputError(f"no folder {root}; --catalogue wants a folder laid out as tasks/ is")
     cohorts = _load_all(CohortSpec, root / "cohorts", "id")
     protocols = _load_all(ProtocolSpec, root / "protocols", "name")
-    tasks: dict[str, TaskSpec] = {}
-    paths: dict[str, Path] = {}
-    for path in sorted(root.glob("*.yaml")):
-        task = _load_task(path, cohorts)
-        _add(tasks, paths, task.id, task, path)
-        _check_task(task, cohorts, protocols, path)
-    return Catalogue(dict(sorted(tasks.items())), cohorts, protocols)
+    tasks = _load_all(TaskSpec, root, "id", cohorts)
+    for task in tasks.values():
+        _check_task(task, cohorts, protocols, root / f"{task.id}.yaml")
+    return Catalogue(tasks, cohorts, protocols)
 
 
 def is_glob(pattern: str) -> bool:
@@ -132,41 +128,29 @@ def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) 
     return hash_json({"task": scored, "protocol": fit, "labels": labels, "splits": splits})
 
 
-def _load_all(model: type[SpecT], folder: Path, key: str) -> dict[str, SpecT]:
-    found: dict[str, SpecT] = {}
-    paths: dict[str, Path] = {}
+def _load_all(
+    model: type[SpecT], folder: Path, key: str, cohorts: Mapping[str, CohortSpec] | None = None
+) -> dict[str, SpecT]:
+    """Return what the YAML files of a folder declare, by name; tasks inherit from `cohorts`."""
+    declared: dict[str, SpecT] = {}
     for path in sorted(folder.glob("*.yaml")):
-        spec = parse_spec(model, read_yaml(path), path)
-        _add(found, paths, getattr(spec, key), spec, path)
-    return dict(sorted(found.items()))
-
-
-def _add(found: dict[str, Any], paths: dict[str, Path], name: str, spec: Spec, path: Path) -> None:
-    if name in found:
-        raise InputError(
-            f"{path}:{line_of(path, ('id',))}: '{name}' is declared already in {paths[name]}; "
-            "give one of them another id"
-        )
-    expected = name.replace("/", "-")
-    if path.stem != expected:
-        raise InputError(
-            f"{path}:{line_of(path, ('id',))}: '{name}' must stand in a file {expected}.yaml"
-        )
-    found[name], paths[name] = spec, path
-
-
-def _load_task(path: Path, cohorts: Mapping[str, CohortSpec]) -> TaskSpec:
-    data = read_yaml(path)
-    name = data.get("cohort")
-    if isinstance(name, str):
-        cohort = cohorts.get(name)
-        if cohort is None:
-            hint = did_you_mean(name, list(cohorts))
-            raise InputError(
-                f"{path}:{line_of(path, ('cohort',))}: no cohort is called '{name}'{hint}"
-            )
-        data = {**cohort.task_defaults, **data}
-    return parse_spec(TaskSpec, data, path)
+        data = read_yaml(path)
+        cohort_id = data.get("cohort")
+        if cohorts is not None and isinstance(cohort_id, str):
+            if cohort_id not in cohorts:
+                hint = did_you_mean(cohort_id, list(cohorts))
+                where = f"{path}:{line_of(path, ('cohort',))}"
+                raise InputError(f"{where}: no cohort is called '{cohort_id}'{hint}")
+            data = {**cohorts[cohort_id].task_defaults, **data}
+        spec = parse_spec(model, data, path)
+        name: str = getattr(spec, key)
+        expected = path.with_stem(name.replace("/", "-"))
+        if path != expected:
+            fault = "is declared already in" if expected.exists() else "must stand in a file"
+            where = f"{path}:{line_of(path, ('id',))}"
+            raise InputError(f"{where}: '{name}' {fault} {expected}; each id has a file of its own")
+        declared[name] = spec
+    return dict(sorted(declared.items()))
 
 
 def _check_task(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from madeleine_bench.errors import InputError
@@ -62,22 +62,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text = _read(path)
     try:
         data = YAML(typ="safe", pure=True).load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        problem = str(error.problem).split(" with value")[0]
-        raise InputError(f"{path}:{line}: {problem}; each key may stand once") from error
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: not valid YAML: brackets within brackets, too deep") from error
-    except YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from error
-    except _BAD_VALUES as error:
-        raise InputError(
-            f"{path}: not valid YAML: a value is not what it is written as, such as a date or a "
-            f"number ({str(error)[:100]})"
-        ) from error
+    except (YAMLError, RecursionError, *_BAD_VALUES) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = str(getattr(error, "problem", None) or error)[:200]
+        if isinstance(error, DuplicateKeyError):
+            problem = problem.split(" with value")[0]
+            raise InputError(f"{where}: {problem}; each key may stand once") from error
+        raise InputError(f"{where}: not valid YAML: {problem}") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}:1: expected keys and values, found {type(data).__name__}")
     return data
@@ -123,13 +115,15 @@ def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path, context: An
         raise InputError(explain(error, model, path, data)) from error
 
 
-def explain(error: ValidationError, model: type[BaseModel], path: Path, data: Any = None) -> str:
+def explain(
+    error: ValidationError, model: type[BaseModel], path: Path | str, data: Any = None
+) -> str:
     """Return the message for the faults pydantic found: a line each, with file and line number.
 
     Args:
         error: what pydantic raised.
         model: the model that the content of the file was to be.
-        path: the file.
+        path: the file, or words for what is no file.
         data: its content. Pydantic names branches of unions in a place, which are no keys in it.
     """
     lines = []
@@ -137,7 +131,7 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path, data: An
         place = tuple(fault["loc"])
         if data is not None:
             place = _keys_alone(place, data, keep_last=fault["type"] == "missing")
-        where = f"{path}:{line_of(path, place)}"
+        where = f"{path}:{line_of(path, place)}" if isinstance(path, Path) else path
         key = ".".join(str(part) for part in place) or "(top level)"
         if fault["type"] == "extra_forbidden":
             valid = valid_keys(model, place[:-1])

@@ -147,7 +147,7 @@ class Cox(Spec):
     )
     inner_folds: int | None = Field(default=None, ge=2, exclude_if=lambda x: x is None)
     l1_ratio: float | None = None
-    ties: Literal["breslow", "efron"] = "breslow"
+    ties: Literal["breslow"] = "breslow"
     tol: float = Field(gt=0)
     max_iter: int = Field(gt=0)
 
@@ -301,6 +301,11 @@ class ProtocolSpec(Spec):
         if isinstance(method, FineTune) and method.shots and method.draws:
             return ShotPlan(method.shots, method.draws)
         return None
+
+    @property
+    def key_names(self) -> tuple[str, str]:
+        """The names of the two parts of a split's key."""
+        return ("shots", "draw") if self.shot_plan else ("repeat", "fold")
 
     @property
     def trains_networks(self) -> bool:

@@ -220,25 +220,18 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _check_same(first: ScoredUnits, second: ScoredUnits) -> None:
-    again = "score both encoders on the same data with the same version of the task"
-    if first.splits != second.splits:
-        raise InputError(
-            f"a paired comparison needs the same splits, found {first.splits[:12]} and "
-            f"{second.splits[:12]}; {again}"
-        )
-    if len(first.unit) != len(second.unit):
-        raise InputError(
-            f"a paired comparison needs the same units, found {len(first.unit)} and "
-            f"{len(second.unit)}; {again}"
-        )
-    ours, theirs = _rows(first), _rows(second)
-    for one, other in zip(ours, theirs, strict=True):
+    ours, theirs = (
+        list(zip(scored.unit, scored.case, scored.stratum, strict=True))
+        for scored in (first, second)
+    )
+    needs: list[tuple[str, object, object]] = [
+        ("splits", first.splits[:12], second.splits[:12]),
+        ("units", len(ours), len(theirs)),
+    ]
+    needs += [("units in the same order", a, b) for a, b in zip(ours, theirs, strict=False)]
+    for what, one, other in needs:
         if one != other:
             raise InputError(
-                f"a paired comparison needs the same units in the same order, found unit, case and "
-                f"class {one} and {other}; {again}"
+                f"a paired comparison needs the same {what}, found {one} and {other}; score both "
+                "encoders on the same data with the same version of the task"
             )
-
-
-def _rows(scored: ScoredUnits) -> list[tuple[str, str, str]]:
-    return list(zip(scored.unit, scored.case, scored.stratum, strict=True))

@@ -37,7 +37,7 @@ from madeleine_bench.runner import plan
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.embedding import ToEmbed, embed
 from madeleine_bench.runner.plan import board_of, slides_with_bags
-from madeleine_bench.runner.records import EvaluateJob, run_evaluate_job
+from madeleine_bench.runner.run import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import LocalWorkers, in_parallel
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue

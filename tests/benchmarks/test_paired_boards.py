@@ -104,14 +104,15 @@ def test_survival_predictions_give_the_score_and_interval_of_scoring() -> None:
         }
     )
     fits = [FitReport((0, fold), 36, 9, True) for fold in range(5)]
-    expected = score(task, protocol, predictions, fits)
+    scores, folds = score(task, protocol, predictions, fits)
+    expected = scores.main
     found = scored_units(task, protocol, predictions, "splits", "here")
-    assert [f.flag for f in expected.folds][4] == "no events in test"
+    assert [f.flag for f in folds][4] == "no events in test"
     assert found.scores(np.ones((n, 1)))[0] == pytest.approx(expected.value, abs=1e-12)
     rng = seeded(task.name, protocol.name)
     weights = case_weights(found.case, found.stratum, RESAMPLES, rng)
     assert expected.ci95 is None  # 12 events, 2.4 in a test set
-    assert "too few cases" in expected.ci_method
+    assert "too few cases" in expected.method
     assert found.scores(weights).std() > 0
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from madeleine_bench.leaderboard.case_draws import _VERSION, RESAMPLES
+from madeleine_bench.leaderboard.sources import _VERSION, RESAMPLES
 from madeleine_bench.results.store import ResultStore
 from tests.leaderboard.records import CATALOGUE, make_record
 from tests.stranger import write_stranger

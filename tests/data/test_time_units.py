@@ -70,13 +70,13 @@ def judged(
         units = build_units(task, make_cohort(rows_of(times)), "t.csv")
         splits = frozen_splits(tmp_path, task, protocol, units)
         found = evaluate(task, protocol, follow_up()[0], units, splits)
-        scores = score(task, protocol, found.predictions, found.fits)
+        scores, _ = score(task, protocol, found.predictions, found.fits)
         table = found.predictions
         day = int(sorted(n for n in table.columns if n.startswith("surv@"))[4].split("@")[1])
         survival = Survival(table["time_days"].to_numpy(), table["event"].to_numpy())
         judged_at = calibration(survival, table[f"surv@{day}"].to_numpy(), day)
         return {
-            "harrell-c": scores.value,
+            "harrell-c": scores.main.value,
             **scores.secondary,
             "calibration": judged_at.integrated_index,
         }

@@ -24,7 +24,6 @@ NOT_RUN = {
     ("external-encoders.md", "hf auth login"): "asks for a token of the reader's",
     ("external-encoders.md", "trident batch"): "needs TRIDENT and gated weights; made-up bags "
     "stand where the line puts them and say what it asks for",
-    ("leaderboard.md", "mbench leaderboard serve"): "serves until it is stopped",
     ("scale.md", "pip install"): _INSTALLED,
     ("sensitivity.md", "mbench sensitivity --protocol few-shot/v2 --protocol finetune"): "the "
     "reader's encoders stand as ...",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from madeleine_bench.encoders.contract import example_bag
-from madeleine_bench.encoders.official import STAINS, import_official, read_state
+from madeleine_bench.encoders.official import STAINS, import_official
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.encoders.weights import read_weights
 from madeleine_bench.errors import InputError
@@ -74,9 +74,7 @@ def with_module(state):
 )
 def test_the_encoder_gives_what_the_model_gives(official, wrap):
     model = official(wrap)
-    done = bring(official)
-    assert done.passed_over == ["lr", "precision"]
-    encoder, bag = load_encoder(find_encoder(str(done.card))), example_bag(8, 7)
+    encoder, bag = load_encoder(find_encoder(str(bring(official)))), example_bag(8, 7)
     with torch.inference_mode():
         expected = model.encode(torch.tensor(bag.features)).numpy()
     np.testing.assert_array_equal(encoder.encode(bag), expected)
@@ -88,7 +86,7 @@ def test_the_encoder_gives_what_the_model_gives(official, wrap):
 
 def test_stain_encodings_keep_their_order(official):
     model = official(add_stain_encoding=True)
-    encoder, bag = load_encoder(find_encoder(str(bring(official).card))), example_bag(8, 7)
+    encoder, bag = load_encoder(find_encoder(str(bring(official)))), example_bag(8, 7)
     for index, word in enumerate(CONFIG["MODALITIES"]):
         with torch.inference_mode():
             expected = model.encode(torch.tensor(bag.features), index).numpy()
@@ -98,11 +96,11 @@ def test_stain_encodings_keep_their_order(official):
 
 def test_the_cohort_gives_the_organ(official):
     official(MODALITIES=["HE", "PAS", "JONES", "TRICHROME", "ER"])
-    done = bring(official, cohort="bwh-kidney-train", name="kidney")
-    ((organ, (description, _)),) = read_weights(done.weights).items()
+    card = bring(official, cohort="bwh-kidney-train", name="kidney")
+    ((organ, (description, _)),) = read_weights(card.with_suffix(".safetensors")).items()
     assert organ == "kidney"
     assert description.stains == ("H&E", "PAS", "Jones", "trichrome", "ER")
-    assert find_encoder(str(done.card)).card.training_cohorts == ("bwh-kidney-train",)
+    assert find_encoder(str(card)).card.training_cohorts == ("bwh-kidney-train",)
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"golden layout absent: no folder {GOLDEN}")
@@ -117,15 +115,15 @@ def test_the_published_size_is_taken(official, stains):
         n_heads=4,
         add_stain_encoding=stains == "with",
     )
-    assert find_encoder(str(bring(official).card)).card.dim == 512
+    assert find_encoder(str(bring(official))).card.dim == 512
 
 
 def test_files_are_replaced_only_by_force(official):
     official()
-    first = bring(official).card.read_bytes()
+    first = bring(official).read_bytes()
     with pytest.raises(InputError, match=r"madeleine-official\.yaml exists; .*--force"):
         bring(official)
-    assert bring(official, force=True).card.read_bytes() == first
+    assert bring(official, force=True).read_bytes() == first
     (official.folder / "madeleine-official.yaml").unlink()
     with pytest.raises(InputError, match=r"madeleine-official\.safetensors exists"):
         bring(official)
@@ -167,7 +165,7 @@ def test_a_cut_file_is_refused(official, cut):
 def test_a_file_of_another_kind_is_refused(official, content):
     official()
     official.weights.write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pt was not written by torch.save"):
+    with pytest.raises(InputError, match=r"model\.pt: cannot be read as a torch weights file"):
         bring(official)
 
 
@@ -190,7 +188,11 @@ def changed(name, value):
             r"size mismatch for projector\.bias: .*\[7\]",
         ),
         (changed("projector.bias", torch.full((6,), torch.nan)), {}, "holds NaN or infinity"),
-        (changed("projector.bias", torch.ones(6, dtype=torch.int64)), {}, "is torch.int64, exp"),
+        (
+            changed("projector.bias", torch.ones(6, dtype=torch.int64)),
+            {},
+            r"projector\.bias.*floating point",
+        ),
         (changed("epoch", 3), {}, "'epoch' is no tensor but int"),
         (lambda _: [torch.ones(2)], {}, "expected tensors by name, found list"),
         (lambda _: {}, {}, "expected tensors by name"),
@@ -223,7 +225,10 @@ def test_weights_must_be_those_of_the_config(official, wrap, changes, message):
         ({"patch_embedding_dim": 0}, r":\d+: 'patch_embedding_dim': .*greater than 0"),
         ({"wsi_encoder": "transmil"}, r":\d+: 'wsi_encoder': .*'abmil'"),
         ({"activation": "relu"}, r":\d+: 'activation': .*'softmax'"),
-        ({"MODALITIES": ["HE", "CD3"]}, "'MODALITIES' names 'CD3'; known are HE, HER2"),
+        (
+            {"MODALITIES": ["HE", "CD3"]},
+            "'MODALITIES' is .*'CD3'.*; expected HE first.* of HE, HER2",
+        ),
         ({"MODALITIES": ["ER", "HE"]}, "expected HE first"),
         ({"MODALITIES": ["HE", "ER", "ER"]}, "each name once"),
         ({"MODALITIES": []}, r":\d+: 'MODALITIES'"),
@@ -244,14 +249,12 @@ def test_the_config_must_be_a_json_object(official, text, message):
         bring(official)
 
 
-def test_absent_files_and_wrong_words_are_named(official, tmp_path):
+def test_absent_files_and_wrong_words_are_named(official):
     official()
     with pytest.raises(InputError, match="'My Model' cannot name an encoder"):
         bring(official, name="My Model")
     with pytest.raises(InputError, match=r"no cohort is called 'acrobatt'; did you mean 'acrobat'"):
         bring(official, cohort="acrobatt")
-    with pytest.raises(InputError, match=r"absent\.pt: there is no such weights file"):
-        read_state(tmp_path / "absent.pt")
     official.config.unlink()
     with pytest.raises(InputError, match=r"cannot read .*model_config\.json"):
         bring(official)
@@ -268,7 +271,6 @@ def test_from_the_command_line_to_a_score(official, bcnb, mbench, tmp_path):
                  "--config", official.config, "--out", tmp_path / "out")  # fmt: skip
     said = mbench(*arguments)
     assert said.code == 0, said.err
-    assert "lr, precision" in said.out
     card = tmp_path / "out" / "madeleine-official.yaml"
     assert mbench("encoders", "check", card).code == 0
     said = mbench(

@@ -10,7 +10,6 @@ from madeleine_bench.encoders.registry import (
     find_encoder,
     fingerprint,
     load_encoder,
-    read_card,
     shipped_encoders,
 )
 from madeleine_bench.errors import InputError
@@ -127,7 +126,7 @@ def test_an_entry_point_leads_to_a_card(tmp_path, monkeypatch):
         (GOOD, "no_such_module_here:Median", "no module"),
         ("raise RuntimeError('boom')", "encoder.py:Median", "RuntimeError: boom"),
         ("class Median:\n    def __init__(self, card): ...", "encoder.py:Median", "TypeError"),
-        (NO_ENCODE, "encoder.py:Median", "no slide encoder"),
+        (NO_ENCODE, "encoder.py:Median", "no SlideEncoder"),
     ],
 )  # fmt: skip
 def test_a_broken_stranger_is_named(tmp_path, code, implementation, message):
@@ -182,4 +181,4 @@ def test_a_card_written_is_the_card_read(tmp_path):
     for entry in shipped_encoders().values():
         path = tmp_path / f"{entry.card.name}.yaml"
         path.write_text(card_text(entry.card))
-        assert read_card(path, origin="test").card == entry.card
+        assert find_encoder(str(path)).card == entry.card

@@ -24,7 +24,7 @@ from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
-from madeleine_bench.encoders.registry import read_card
+from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.encoders.weights import ModelDescription, read_weights, write_weights
 from madeleine_bench.finetuning.evaluation import Fit, read_fit, write_fit
 from madeleine_bench.hashing import hash_file
@@ -118,7 +118,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     )  # fmt: skip
     yield spec(
         "encoder card", shop.folder / "encoders" / "toy" / "toy.yaml",
-        lambda path: read_card(path, "test"),
+        lambda path: find_encoder(str(path)),
     )  # fmt: skip
     patch_card = next(resource_folder("encoders").rglob("patch/*.yaml"))
     yield spec(
@@ -261,15 +261,11 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     yield Format("frozen splits", splits, frozen, guarded=True)
 
     def claimed() -> Any:
-        bundle = read_bundle(shop.bundle)
-        hashes = [(cohort, rows.hash) for cohort, rows in sorted(bundle.embeddings.items())]
+        found = read_bundle(shop.bundle)
         return [
-            bundle.card,
-            bundle.claims,
-            sorted(bundle.files.items()),
-            bundle.stated_hashes,
-            hashes,
-        ]
+            found.card, found.claims, sorted(found.files.items()),
+            [(k, found.stated_hashes[k], v.hash) for k, v in sorted(found.embeddings.items())],
+        ]  # fmt: skip
 
     yield Format("submission", shop.bundle, claimed, guarded=True)
 

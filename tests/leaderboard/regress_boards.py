@@ -16,11 +16,11 @@ from madeleine_bench.leaderboard.regression import (
     compare,
 )
 from madeleine_bench.protocols.results import FitReport
-from madeleine_bench.protocols.scoring import Scores, score
+from madeleine_bench.protocols.scoring import score
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.record import Record, RecordFold, RecordScores
 
 CATALOGUE = load_catalogue()
 PROTOCOL = "linear-probe/v2"
@@ -51,7 +51,9 @@ def predictions_of(signal: float, seed: int = 0, nudge: float = 0.0) -> pd.DataF
 
 
 @lru_cache
-def _scores(task_id: str, converged: bool, predictions: str) -> Scores:
+def _scores(
+    task_id: str, converged: bool, predictions: str
+) -> tuple[RecordScores, tuple[RecordFold, ...]]:
     table = pd.read_json(StringIO(predictions), precise_float=True)
     reports = [FitReport((0, f), 96, 24, converged, None if converged else "x") for f in range(5)]
     return score(CATALOGUE.tasks[task_id], CATALOGUE.protocol(PROTOCOL), table, reports)
@@ -69,7 +71,7 @@ def add(
 ) -> Record:
     """Write a record scored from predictions; `changes` replace fields of its parts."""
     task = CATALOGUE.tasks[task_id]
-    scores = _scores(task_id, converged, predictions.to_json(double_precision=15))
+    scores, folds = _scores(task_id, converged, predictions.to_json(double_precision=15))
     content: dict[str, Any] = {
         "resume_key": "0" * 64,
         "source": "phantom",
@@ -87,19 +89,8 @@ def add(
         "inputs": {
             "embeddings": "e", "labels": "l", "splits": "s", "n": N_UNITS, "dim": 2, "missing": {},
         },
-        "scores": {
-            "main": {
-                "metric": "auroc", "value": scores.value, "chance": 0.5,
-                "ci95": scores.ci95, "method": scores.ci_method,
-            },
-            "secondary": scores.secondary,
-        },
-        "folds": [
-            {"key": {"repeat": 0, "fold": f.key[1]}, "value": f.value, "n_train": f.n_train,
-             "n_test": f.n_test, "converged": f.converged, "reason": f.reason, "flag": f.flag,
-             "n_iter": None, "diagnostics": {}}
-            for f in scores.folds
-        ],
+        "scores": scores.model_dump(exclude={"main": {"rare_cases"}}),
+        "folds": [fold.model_dump() for fold in folds],
         "provenance": {"created": created, "home": "/home/somebody", "python": "3.11"},
         "status": "ok" if converged else "partly-failed",
     }  # fmt: skip

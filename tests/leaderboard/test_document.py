@@ -8,11 +8,10 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
-from madeleine_bench.leaderboard.case_draws import RESAMPLES, CaseDraws
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import slug_of
-from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.leaderboard.sources import RESAMPLES, CaseDraws, Sources
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
@@ -34,18 +33,13 @@ def results(tmp_path_factory):
 
 @pytest.fixture
 def copy(results, tmp_path):
-    return Sources([shutil.copytree(results, tmp_path / "results")])
+    return Sources([shutil.copytree(results, tmp_path / "results")], CATALOGUE)
 
 
 def document_of(sources):
     boards = build_boards(sources.records, CATALOGUE)
     draws = CaseDraws(sources.stores, CATALOGUE)
-    return leaderboard_document(
-        [(board, compare(board, draws.of)) for board in boards],
-        CATALOGUE,
-        sources.predictions,
-        sources.card,
-    )
+    return leaderboard_document([(board, compare(board, draws.of)) for board in boards], sources)
 
 
 def test_draws_are_kept_and_made_again_where_the_cache_is_broken(copy):
@@ -124,9 +118,11 @@ def test_the_card_of_a_submission_says_what_ours_would(copy):
 
 
 def test_a_folder_named_twice_counts_once_and_an_absent_one_is_named(results, tmp_path):
-    assert len(Sources([results, results]).records) == len(Sources([results]).records)
+    assert len(Sources([results, results], CATALOGUE).records) == len(
+        Sources([results], CATALOGUE).records
+    )
     with pytest.raises(InputError, match="nowhere"):
-        Sources([tmp_path / "nowhere"])
+        Sources([tmp_path / "nowhere"], CATALOGUE)
 
 
 @pytest.mark.parametrize("label", ["a", "A@1", "../x", ".hid", "x/y", "<b>", "..", "é", "x" * 300])

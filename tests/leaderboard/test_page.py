@@ -10,7 +10,6 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.page import page_files, write_site
-from madeleine_bench.leaderboard.page.tables import win_matrix
 from madeleine_bench.leaderboard.page.text import csp_hash, interval, number, signed
 from tests.leaderboard.board_document import ENCODERS, TASKS, board_document, make_board
 
@@ -129,20 +128,31 @@ def test_every_pair_is_on_the_index_with_its_numbers(document, pages):
 
 
 def test_the_win_matrix_marks_both_sides():
-    pair = {"first": "a", "second": "b", "mean": 0.25, "wins": 5, "ties": 1, "losses": 2}
-    encoders = [{"label": label, "rank": rank} for label, rank in (("a", 1), ("b", 2), ("c", None))]
-    for better, arrow in ((True, "▲"), (False, "")):
-        own = {**pair, "better": better}
-        (row, cells), (other, back) = win_matrix({"encoders": encoders, "pairs": [own]})
-        assert (row, other) == ("a", "b")
-        assert cells[0] is None
-        assert back[1] is None
-        assert (cells[1]["mean"], cells[1]["wins"], cells[1]["losses"]) == (0.25, 5, 2)
-        assert (back[0]["mean"], back[0]["wins"], back[0]["losses"]) == (-0.25, 2, 5)
-        assert cells[1]["arrow"] == arrow
-        assert back[0]["arrow"] == arrow.replace("▲", "▼")
-        assert cells[1]["marked"] == ("better" if better else "")
-        assert back[0]["marked"] == ("worse" if better else "")
+    document = board_document(boards=[make_board("local")])
+    board = document["boards"][0]
+    pair = board["pairs"][0]
+    for each in board["pairs"]:
+        each["better"] = False
+    plain = page_files(document)["index.html"]
+    assert "&#9650;</i>" not in plain
+    assert 'class="unseen">marked' not in plain
+    pair.update(better=True, mean=0.25, wins=5, ties=1, losses=2)
+    table = page_files(document)["index.html"].split('<table class="matrix">')[1]
+    rows = re.findall(r"<tr>.*?</tr>", table.split("</table>")[0], re.DOTALL)[1:]
+    ranked = [e["label"] for e in board["encoders"] if e["rank"] is not None]
+    assert [re.search(r'class="sticky">(.*?)<', row).group(1) for row in rows] == ranked
+    cells = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in rows]
+    first, second = ranked.index(pair["first"]), ranked.index(pair["second"])
+    assert all("itself" in cells[i][i] for i in range(len(ranked)))
+    won = '<i aria-hidden="true">&#9650;</i><span class="unseen">marked better, </span> +0.250'
+    assert won in cells[first][second]
+    assert "<small>5-1-2</small>" in cells[first][second]
+    assert 'class="better"' in cells[first][second]
+    lost = '<i aria-hidden="true">&#9660;</i><span class="unseen">marked worse, </span> \u22120.250'
+    assert lost in cells[second][first]
+    assert "<small>2-1-5</small>" in cells[second][first]
+    assert 'class="worse"' in cells[second][first]
+    assert table.count('class="unseen">marked') == 2
 
 
 def test_a_risk_group_without_anybody_has_no_curve():

@@ -1,6 +1,7 @@
 """The leaderboard's pages in a real browser: sorting, choosing, comparing, explaining."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -429,7 +430,10 @@ def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
     ]
     (board,) = build_boards(records, CATALOGUE)
     compared = (board, compare(board, draws_of))
-    found = leaderboard_document([compared], CATALOGUE, survival_predictions, lambda _: None)
+    sources = SimpleNamespace(
+        catalogue=CATALOGUE, predictions=survival_predictions, card=lambda _: None
+    )
+    found = leaderboard_document([compared], sources)
     write_site(found, tmp_path)
     for chosen in (["bcnb-er", "mgh-breast-er-quant"], ["tcga-breast-os", "bcnb-pr", "bcnb-aln"]):
         page = look(folder=tmp_path).page

@@ -1,15 +1,17 @@
 """Risk groups, numbers at risk and calibration of survival records, and what a reader is told."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.stratification import stratify, survival_records, survival_tasks
-from madeleine_bench.leaderboard.stratification_report import (
-    calibration_line,
-    comparison_chart,
-    groups_line,
-    stratification_chart,
+from madeleine_bench.figures import svg_png
+from madeleine_bench.leaderboard.stratification import (
+    stratification_figure,
+    stratify,
+    survival_records,
+    survival_tasks,
 )
 from madeleine_bench.metrics.calibration import calibration, risk_groups
 from madeleine_bench.types import Survival
@@ -156,21 +158,27 @@ def test_only_survival_tasks_are_taken():
 def test_figures_say_phantom_for_phantoms_alone_and_bear_an_empty_group():
     table = predictions()
     phantom, real = strata(table), strata(table, source="local")
-    assert "PHANTOM" in stratification_chart(phantom, "os").title.text
-    assert "PHANTOM" not in stratification_chart(real, "os").title.text
-    assert "PHANTOM" in comparison_chart([phantom, phantom], "os").title.text
-    stratification_chart(strata(table.assign(high_risk=True)), "os").to_dict()
+    assert "os (PHANTOM, synthetic data)" in stratification_figure([phantom], "os")
+    assert "PHANTOM" not in stratification_figure([real], "os")
+    assert stratification_figure([phantom, phantom], "os").count(">PHANTOM</text>") == 4
+    empty = stratification_figure([strata(table.assign(high_risk=True))], "os")
+    assert "Low risk: nobody; high risk: " in empty
     bare = table.drop(columns=[f"surv@{day}" for day in DAYS])
-    stratification_chart(strata(bare), "os").to_dict()
+    assert "Calibration" not in stratification_figure([strata(bare)], "os")
     same = strata(table.assign(**{f"surv@{day}": 0.7 for day in DAYS}))
-    stratification_chart(same, "os").to_dict()
+    assert "Calibration slope \u2013" in stratification_figure([same], "os")
 
 
-def test_lines_leave_out_what_is_undefined():
-    found = strata(predictions())
-    assert groups_line(found).startswith("C 0.600 (0.600 to 0.600), hazard ratio ")
-    assert "log-rank p" in groups_line(found)
-    assert calibration_line(found.calibration).startswith("slope ")
-    empty = strata(predictions().assign(high_risk=True, **{f"surv@{d}": 1.0 for d in DAYS}))
-    assert groups_line(empty) == "C 0.600 (0.600 to 0.600)"
-    assert calibration_line(empty.calibration) == "undefined"
+def test_a_figure_stands_alone_and_shows_score_tests_and_numbers_at_risk():
+    one = strata(predictions())
+    figure = stratification_figure([one], "<os>")
+    root = ElementTree.fromstring(figure)
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "one: C 0.600 (0.600 to 0.600)" in texts
+    assert any("log-rank p" in text and "hazard ratio" in text for text in texts)
+    assert any(text.startswith("Calibration slope ") for text in texts)
+    place = texts.index("at risk")
+    counts = [*map(str, (*one.at_risk.low, *one.at_risk.high))]
+    assert [text for text in texts[place:] if text in {*counts}][: len(counts)] == counts
+    assert "var(" not in figure
+    assert svg_png(figure).startswith(b"\x89PNG")

@@ -1,7 +1,5 @@
 """Cox fits against a plain Newton method, lifelines, and known invariances."""
 
-import warnings
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,7 +30,7 @@ def test_the_penalty_is_on_the_summed_likelihood(alpha: float) -> None:
     from scipy.optimize import minimize
 
     x, y = sample(0)
-    fit = fit_ridge_cox(x, y, alpha=alpha, ties="breslow", tol=1e-12, max_iter=100)
+    fit = fit_ridge_cox(x, y, alpha=alpha, tol=1e-12, max_iter=100)
     best = minimize(objective, np.zeros(x.shape[1]), args=(x, y, alpha), method="BFGS", tol=1e-8)
     assert fit.converged
     assert fit.coefficients == pytest.approx(best.x, abs=1e-5)
@@ -40,33 +38,18 @@ def test_the_penalty_is_on_the_summed_likelihood(alpha: float) -> None:
     assert fit.residual < 1e-8
 
 
-def test_ridge_equals_lifelines_with_efron_ties() -> None:
-    import pandas as pd
-    from lifelines import CoxPHFitter
-
-    x, y = sample(1)
-    frame = pd.DataFrame(x).assign(time=y.time_days, event=y.event)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lifelines' own deprecations
-        # lifelines means the likelihood: its penalizer is alpha / n.
-        theirs = CoxPHFitter(penalizer=5.0 / len(y), l1_ratio=0.0).fit(frame, "time", "event")
-    scale = x.std(axis=0, ddof=1)  # and it penalises coefficients of scaled columns
-    ours = fit_ridge_cox(x / scale, y, alpha=5.0, ties="efron", tol=1e-12, max_iter=100)
-    assert ours.coefficients == pytest.approx(theirs.params_.to_numpy() * scale, abs=2e-3)
-
-
 def test_the_ridge_is_the_same_in_a_rotated_basis() -> None:
     x, y = sample(2)
     basis, _ = np.linalg.qr(np.random.default_rng(9).normal(size=(7, 7)))
-    straight = fit_ridge_cox(x, y, alpha=3.0, ties="breslow", tol=1e-12, max_iter=100)
-    turned = fit_ridge_cox(x @ basis, y, alpha=3.0, ties="breslow", tol=1e-12, max_iter=100)
+    straight = fit_ridge_cox(x, y, alpha=3.0, tol=1e-12, max_iter=100)
+    turned = fit_ridge_cox(x @ basis, y, alpha=3.0, tol=1e-12, max_iter=100)
     assert turned.risk(x @ basis) == pytest.approx(straight.risk(x), abs=1e-8)
 
 
 def test_baseline_survival_without_features_is_nelson_aalen() -> None:
     _, y = sample(3)
     for fit in (
-        fit_ridge_cox(np.zeros((90, 1)), y, alpha=1.0, ties="breslow", tol=1e-9, max_iter=50),
+        fit_ridge_cox(np.zeros((90, 1)), y, alpha=1.0, tol=1e-9, max_iter=50),
         fit_coxnet(np.zeros((90, 1)), y, alpha=0.1, l1_ratio=0.5, tol=1e-7, max_iter=1000),
     ):
         days = [10.0, 100.0, 300.0, 5000.0]
@@ -80,7 +63,7 @@ def test_baseline_survival_without_features_is_nelson_aalen() -> None:
 
 def test_survival_falls_with_risk_and_time() -> None:
     x, y = sample(4)
-    fit = fit_ridge_cox(x, y, alpha=1.0, ties="breslow", tol=1e-9, max_iter=50)
+    fit = fit_ridge_cox(x, y, alpha=1.0, tol=1e-9, max_iter=50)
     alive = fit.alive(np.array([-1.0, 0.0, 1.0]), [100, 200, 300])
     assert (np.diff(alive, axis=0) < 0).all()
     assert (np.diff(alive, axis=1) < 0).all()
@@ -111,10 +94,10 @@ def test_a_strong_l1_penalty_leaves_a_constant_risk() -> None:
 
 def test_failures_are_reasons() -> None:
     x, y = sample(7)
-    short = fit_ridge_cox(x, y, alpha=0.01, ties="breslow", tol=1e-12, max_iter=1)
+    short = fit_ridge_cox(x, y, alpha=0.01, tol=1e-12, max_iter=1)
     assert not short.converged
     assert "no convergence in 1 iterations" in str(short.reason)
-    huge = fit_ridge_cox(x * 1e300, y, alpha=0.0, ties="breslow", tol=1e-9, max_iter=50)
+    huge = fit_ridge_cox(x * 1e300, y, alpha=0.0, tol=1e-9, max_iter=50)
     assert not huge.converged
     assert not huge.coefficients.any()
 

@@ -44,7 +44,7 @@ def slides_of(batch) -> dict[tuple[int, int], list[float]]:
 
 
 def prefetch_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_a_batch_is_packed_by_case_then_stain() -> None:

@@ -1,7 +1,8 @@
 """Small hand-made tasks, units and splits; no file, no cohort, no encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,23 @@ import pytest
 from numpy.typing import NDArray
 
 from madeleine_bench.protocols.evaluation import evaluate
-from madeleine_bench.protocols.results import Evaluation
-from madeleine_bench.protocols.scoring import Scores, score
+from madeleine_bench.protocols.results import Evaluation, FitReport
+from madeleine_bench.protocols.scoring import score
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
+from madeleine_bench.specs.record import RecordFold, RecordScores
 from madeleine_bench.specs.task import CHANCE, FACTS, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
 CLASS_SECONDARY = ["balanced-accuracy", "average-precision", "macro-f1", "log-loss", "brier"]
 SURVIVAL_SECONDARY = ["uno-c", "td-auc", "integrated-brier", "logrank-p"]
+
+
+def view(scored: tuple[RecordScores, tuple[RecordFold, ...]]) -> SimpleNamespace:
+    """Return scores flat: the main one's fields, the secondary ones and the folds."""
+    scores, folds = scored
+    return SimpleNamespace(**dict(scores.main), secondary=scores.secondary, folds=folds)
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,14 @@ class Problem:
     def evaluate(self) -> Evaluation:
         return evaluate(self.task, self.protocol, self.embeddings, self.units, self.splits)
 
-    def score(self) -> Scores:
+    def score(self) -> SimpleNamespace:
         evaluation = self.evaluate()
-        return score(self.task, self.protocol, evaluation.predictions, evaluation.fits)
+        return self.score_of(evaluation.predictions, evaluation.fits)
+
+    def score_of(
+        self, table: pd.DataFrame, fits: Sequence[FitReport], dim: int | None = None
+    ) -> SimpleNamespace:
+        return view(score(self.task, self.protocol, table, fits, dim))
 
     def but(self, **changes: Any) -> "Problem":
         return replace(self, **changes)
@@ -178,3 +191,8 @@ def survival_of() -> Callable[..., Problem]:
 @pytest.fixture
 def load_protocol() -> Callable[[str], ProtocolSpec]:
     return protocol
+
+
+@pytest.fixture
+def view_of() -> Callable[..., SimpleNamespace]:
+    return view

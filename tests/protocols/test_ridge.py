@@ -185,7 +185,7 @@ def test_the_cox_loss_has_the_minimum_of_the_other_solver(
     fit = minimise(axes, loss, np.array([alpha]), start, tol=1e-10, max_iter=100)
     mine = axes.back @ fit.coefficients[0, 0]
     part = Survival(y.time_days[kept], y.event[kept])
-    other = fit_ridge_cox(rows[kept], part, alpha=alpha, ties="breslow", tol=1e-12, max_iter=100)
+    other = fit_ridge_cox(rows[kept], part, alpha=alpha, tol=1e-12, max_iter=100)
     # Units that are at risk at no event have no part in either.
     assert rows @ mine == pytest.approx(rows @ other.coefficients, abs=1e-6)
 
@@ -218,7 +218,7 @@ def test_the_chosen_cox_penalty_is_that_of_plain_refitting(validated: bool) -> N
             w = np.zeros(30)
             if alpha is not None:
                 w = fit_ridge_cox(
-                    rows[inside], part, alpha=alpha, ties="breslow", tol=1e-10, max_iter=100
+                    rows[inside], part, alpha=alpha, tol=1e-10, max_iter=100
                 ).coefficients
             total += log_likelihood(rows @ w, everybody) - log_likelihood(rows @ w, inside)
         plain[0.0 if alpha is None else 1.0 / alpha] = -total / y.event[fold >= 0].sum()

@@ -20,7 +20,7 @@ LEVELS = ("zero", "one", "two", "three")
 
 
 def scored(problem: Any, table: pd.DataFrame) -> Any:
-    return score(problem.task, problem.protocol, table, problem.evaluate().fits)
+    return problem.score_of(table, problem.evaluate().fits)
 
 
 def test_the_version_is_known() -> None:
@@ -51,7 +51,7 @@ def test_few_shot_is_the_mean_over_shots_of_the_mean_over_draws(
     assert scores.secondary["auroc@k=1"] == pytest.approx(at[1])
     assert scores.secondary["auroc@k=5"] == pytest.approx(at[5])
     assert scores.value == pytest.approx((at[1] + at[5]) / 2)
-    assert [fold.key for fold in scores.folds] == sorted(by_hand)
+    assert [tuple(fold.key.values()) for fold in scores.folds] == sorted(by_hand)
 
 
 @pytest.mark.parametrize("name", ["linear-probe/v1", "few-shot/v1"])
@@ -62,7 +62,7 @@ def test_the_interval_equals_a_loop_over_resamples(
     dim = problem.embeddings.shape[1]
     evaluation, scores = problem.evaluate(), problem.score()
     table = evaluation.predictions
-    scores = score(problem.task, problem.protocol, table, evaluation.fits, dim)
+    scores = problem.score_of(table, evaluation.fits, dim)
     units = table.drop_duplicates("unit_id")
     rng = rng_for(problem.task.name, problem.protocol.name, "bootstrap")
     weights = case_weights(units["case_id"].tolist(), units["label"].tolist(), 1000, rng)
@@ -100,7 +100,7 @@ def test_the_interval_equals_a_loop_over_resamples(
         shares.append(noise * share)
     variance = np.var(means, ddof=1) * (1 + np.mean(shares)) * per_test / (per_test - 1)
     if name.startswith("few-shot"):
-        draws = pd.DataFrame([(f.key[1], f.value) for f in scores.folds]).groupby(0)[1].mean()
+        draws = pd.DataFrame([(f.key["draw"], f.value) for f in scores.folds]).groupby(0)[1].mean()
         variance += (1 + np.mean(shares)) * draws.var(ddof=1) / len(draws)
     df = total * (1 - 1 / per_test)
     half = student.ppf(0.975, df) * np.sqrt(variance)
@@ -161,7 +161,7 @@ def test_perfect_inverted_and_constant_predictions(classes_of: Callable[..., Any
         changed = table.assign(prob_positive=probability, prob_negative=1 - probability)
         scores = scored(problem, changed)
         assert (scores.value, scores.ci95) == (value, None)
-        assert scores.ci_method == "no interval: the score is the same in every resample"
+        assert scores.method == "no interval: the score is the same in every resample"
 
 
 def test_more_cases_give_a_narrower_interval(classes_of: Callable[..., Any]) -> None:
@@ -191,7 +191,7 @@ def test_what_is_missing_from_stored_predictions_is_named(
         scored(problem, table.iloc[:0])
     with pytest.raises(InputError, match="'prob_positive' is empty or NaN in row 3"):
         scored(problem, table.assign(prob_positive=table["prob_positive"].where(table.index != 3)))
-    with pytest.raises(InputError, match="'maybe' is no class"):
+    with pytest.raises(InputError, match="has the label 'maybe'"):
         scored(problem, table.assign(label="maybe"))
     with pytest.raises(InputError, match="5 splits were predicted and 1 fits reported"):
         score(problem.task, problem.protocol, table, [FitReport((0, 0), 1, 1, True)])

@@ -69,8 +69,15 @@ def test_a_worker_that_dies_once_costs_nothing(workers, tmp_path):
     assert list(workers.run(kill_once, marks, lost)) == ["done"] * 3
 
 
-def test_a_deadly_job_is_named_and_the_others_are_done(workers):
-    found = list(workers.run(square_unless_told, [*range(6), "kill", *range(6, 12)], lost))
+@pytest.mark.usefixtures("cluster")
+def test_a_deadly_job_is_named_and_the_others_are_done(tmp_path):
+    # Workers of its own: dask does not replace one that is killed while it starts.
+    with (
+        dask_workers._local_cluster(2) as cluster,
+        workers_of(cluster.scheduler_address, tmp_path) as workers,
+    ):
+        jobs = [*range(6), "kill", *range(6, 12)]
+        found = list(workers.run(square_unless_told, jobs, lost))
     assert sorted(result for result in found if isinstance(result, int)) == [
         n * n for n in range(12)
     ]
@@ -187,6 +194,19 @@ def test_nobody_works_for_an_address(tmp_path, monkeypatch):
         pytest.raises(InputError, match=r"within 0\.5 s no worker has come to tcp://"),
     ):
         list(workers.run(slow, range(20), lost))
+
+
+def test_all_workers_leave_and_none_comes_back(tmp_path, monkeypatch):
+    with (
+        one_thread(n_workers=1) as cluster,
+        workers_of(cluster.scheduler_address, tmp_path) as workers,
+    ):
+        made = workers.run(slow, range(20), lost)
+        next(made)
+        monkeypatch.setattr(dask_workers, "_WORKER_S", 0.5)
+        cluster.scale(0)
+        with pytest.raises(InputError, match=r"all workers are gone.*0\.5 s; .*goes on"):
+            list(made)
 
 
 def test_the_scheduler_goes(tmp_path):

@@ -47,7 +47,8 @@ def script_in(folder, name, text):
 
 def test_local_workers_are_the_default(tmp_path):
     with open_executor("local", None, 1, tmp_path, Silence()) as executor:
-        assert executor == LocalWorkers(1)
+        assert isinstance(executor, LocalWorkers)
+        assert (executor.number, executor.apart) == (1, False)
         found = [result for result, _ in executor.run(square, [1, 2, 3], lost)]
     assert found == [1, 4, 9]
 

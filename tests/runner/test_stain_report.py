@@ -2,7 +2,7 @@
 
 import pytest
 
-from madeleine_bench.figures import styled_png, styled_svg
+from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.runner.stain_report import gain_text, stain_chart
 
 FUSIONS = [
@@ -33,4 +33,4 @@ def test_the_figure_has_the_point_alone():
          "alone": "H&E", "tasks": [task]}
     )  # fmt: skip
     assert "early" in styled_svg(chart)
-    assert styled_png(chart).startswith(b"\x89PNG")
+    assert svg_png(styled_svg(chart)).startswith(b"\x89PNG")

@@ -315,7 +315,7 @@ class MeanColour:
         ("code", "message"),
         [
             ("class Other: ...", r"card.yaml:5: encoder.py has no class MeanColour"),
-            ("class MeanColour:\n    def __init__(self, *a, **k): ...", "is no patch encoder"),
+            ("class MeanColour:\n    def __init__(self, *a, **k): ...", "is no PatchEncoder"),
             ("raise RuntimeError('boom')", "RuntimeError: boom"),
             (CODE.replace("*, scale", "*, skale"), "unexpected keyword argument 'scale'"),
         ],

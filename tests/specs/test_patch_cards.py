@@ -124,11 +124,10 @@ def test_a_broken_card_is_told_what_is_wrong(tmp_path, extra, message):
 
 
 def test_a_shipped_card_is_called_as_its_file(tmp_path, monkeypatch):
-    from madeleine_bench.slides import patch_encoders
+    from madeleine_bench.specs import implementation
 
-    (tmp_path / "patch").mkdir()
-    (tmp_path / "patch" / "other.yaml").write_text(CARD)
-    monkeypatch.setattr(patch_encoders, "resource_folder", lambda name: tmp_path)
+    (tmp_path / "other.yaml").write_text(CARD)
+    monkeypatch.setattr(implementation, "resource_folder", lambda name: tmp_path)
     with pytest.raises(InputError, match=r"other.yaml: the card is of 'stranger'"):
         shipped_patch_encoders()
 

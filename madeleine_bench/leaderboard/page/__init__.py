@@ -1,5 +1,5 @@
 """The leaderboard's web pages: a pure function from the board document to files."""
 
-from madeleine_bench.leaderboard.page.site import check_site_folder, page_files, serve, write_site
+from madeleine_bench.leaderboard.page.site import check_site_folder, page_files, write_site
 
-__all__ = ["check_site_folder", "page_files", "serve", "write_site"]
+__all__ = ["check_site_folder", "page_files", "write_site"]

@@ -23,7 +23,7 @@
     ["family", "Family of tasks", []],
     ["organ", "Organ", []],
     ["contamination", "Contamination", [["clean", "clean on all shown"], ["contaminated", "contaminated somewhere"], ["unknown", "unknown somewhere"]]],
-    ["verification", "Verification", LEVELS.map((v) => [v, data.wording.verified[v]])],
+    ["verification", "Verification", LEVELS.map((v) => [v, data.wording[v]])],
     ["complete", "Completeness", [["yes", "complete"], ["no", "incomplete"]]],
     ["kind", "Kind", ["encoder", "baseline", "supervised", "control"].map((k) => [k, k])],
   ];
@@ -97,7 +97,7 @@
   function secondary(name, value) {
     return name.endsWith("-p") && value !== null && value < 0.001 ? "<0.001" : fixed(value, 3);
   }
-  function words(name) { return own(data.wording.names, name) || String(name).replaceAll("-", " "); }
+  function words(name) { return own(data.wording, name) || String(name).replaceAll("-", " "); }
   function same(a, b) { return a.length === b.length && a.every((item) => b.includes(item)); }
   function board() { return boards[state.board]; }
   function view() { return views[state.board]; }
@@ -655,8 +655,8 @@
       ["Chance-corrected", fixed(cell.corrected, 3) + " (chance " + fixed(cell.chance, 2) + ")"], ["n", String(cell.n)],
       ["Missing", missing], ["Status", words(cell.status) + (cell.comparable ? "" : "; scored on other data or features than the rest")],
       ["Secondary metrics", others], ["Protocol", cell.protocol], ["Dimension", String(cell.dim)],
-      ["Contamination", own(data.wording.marks, cell.contamination) || cell.contamination],
-      ["Verification", own(data.wording.verified, cell.verification) || cell.verification],
+      ["Contamination", words(cell.contamination)],
+      ["Verification", words(cell.verification)],
     ];
   }
   function sheet(pairs) {

@@ -1,17 +1,27 @@
 """Every figure of the pages as inline SVG, from the board document; each curve is drawn once."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from madeleine_bench.leaderboard.page.text import interval, number, p_value, seconds, short_count
+from madeleine_bench.leaderboard.page.text import (
+    interval,
+    number,
+    p_value,
+    page_file,
+    seconds,
+    short_count,
+)
 
 Write = Callable[[float], str]
 _DAYS_A_YEAR = 365.25
 _STRIP = (210, 18)
+_SURVIVAL_ROW = 390
+_FONT = "Helvetica, Arial, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -142,19 +152,22 @@ def mean_axis(board: dict[str, Any]) -> Axis:
     return Axis(*reach(values or [0.0, 1.0]), 8, _STRIP[0] - 8)
 
 
-def strip_axis(axis: Axis, phantom: bool) -> Markup:
+def strip_axis(board: dict[str, Any]) -> Markup:
     """Return the axis that heads the column of interval strips."""
+    axis, phantom = mean_axis(board), board["phantom"]
     parts = [words_at(axis(t), 12, f"{t:.1f}") for t in axis.ticks(4)]
     parts += [line(axis(t), 15, axis(t), _STRIP[1], "axis") for t in axis.ticks(4)]
     label = f"Axis from {number(axis.low, 2)} to {number(axis.high, 2)}"
     return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
 
 
-def interval_strip(
-    encoder: dict[str, Any], axis: Axis, baseline: float | None, phantom: bool
-) -> Markup:
+def interval_strip(encoder: dict[str, Any], board: dict[str, Any]) -> Markup | None:
     """Return a row's intervals: thin with other cohorts, thick within these; a stroke: mean."""
-    mean, height = encoder["mean"], _STRIP[1]
+    axis, mean, height = mean_axis(board), encoder["mean"], _STRIP[1]
+    if mean is None:
+        return None
+    means = {other["label"]: other["mean"] for other in board["encoders"]}
+    baseline = means.get(encoder["baseline"])
     parts = []
     if axis.low <= 0.0 <= axis.high:
         parts.append(line(axis(0.0), 1, axis(0.0), height - 1, "zero"))
@@ -171,10 +184,12 @@ def interval_strip(
         path = f"M{axis(mean):.1f} 4l{turn} 5l{-turn} 5Z"
         parts.append(element("path", d=path, class_="arrow"))
     label = f"Mean {number(mean)}, 95% interval {interval(encoder['mean_ci95'])}"
-    return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
+    return figure_svg(*_STRIP, label, board["phantom"], *parts, strip=True)
 
 
-def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom: bool) -> Markup:
+def task_forest(
+    rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str, phantom: bool
+) -> Markup:
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
     width, step = 720, 22
     bottom = 16 + step * len(rows)
@@ -183,11 +198,11 @@ def task_forest(rows: Sequence[tuple[str, dict[str, Any]]], metric: str, phantom
     chance = across(rows[0][1]["chance"])
     parts = bottom_axis(across, bottom, across.ticks(), "{:.2f}".format, metric, bottom - 6)
     parts.append(line(chance, 6, chance, bottom, "baseline"))
-    for place, (label, cell) in enumerate(rows):
+    for place, (encoder, cell) in enumerate(rows):
         y, value = 18 + step * place, cell["value"]
         low, high = cell["ci95"] or (value, value)  # without one, the dot alone
         parts += [
-            words_at(across.start - 10, y + 4, cut(label, 28), "name", "end"),
+            words_at(across.start - 10, y + 4, cut(encoder["label"], 28), "name", "end"),
             line(across(low), y, across(high), y, "thick"),
             dot(across(value), y),
             words_at(width - 4, y + 4, number(value), "value", "end"),
@@ -282,9 +297,11 @@ def critical_difference(board: dict[str, Any]) -> Markup | None:
 def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
     """Return the curves of low risk (solid) and high risk (dashed) with their 95% bands.
 
+    Beneath stand the numbers at risk, where they are given.
+
     Args:
         curves: `low` and `high`, each None or a curve, and the tests between them, as in
-            leaderboard.json.
+            leaderboard.json; `at_risk`, if any, as in stratify.json.
         label: whose risk it is.
         phantom: whether the data are synthetic.
     """
@@ -309,6 +326,13 @@ def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
             element("path", d=f"M{x:.0f} 12h26", class_=f"curve {name}"),
             words_at(x + 32, 16, words, "name", "start"),
         ]
+    if table := curves.get("at_risk"):
+        parts.append(words_at(8, bottom + 34, "at risk", "title", "start"))
+        for name, y in (("low", bottom + 50), ("high", bottom + 66)):
+            parts.append(words_at(left - 12, y, name, "tick", "end"))
+            at_risk = zip(table["years"], table[name], strict=True)
+            parts += [words_at(across(year), y, str(count)) for year, count in at_risk]
+        height = bottom + 76
     label = f"Survival by risk of {label}. {curves_summary(curves)}"
     return figure_svg(width, height, label, phantom, *parts)
 
@@ -353,14 +377,18 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     ]
     if not groups:
         return None
+    smooth = content.get("curve", ())
     left, right, top, bottom = 46, 238, 8, 200
-    low = max(0.0, min(map(min, groups)) - 0.02)
+    low = max(0.0, min(map(min, [*groups, *smooth])) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
     ticks, write = up.ticks(4), "{:.2f}".format
     title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
     parts = bottom_axis(across, bottom, ticks, write, title)
     parts += left_axis(up, left, right, ticks, write)
     parts.append(line(left, bottom, right, top, "zero"))
+    if smooth:
+        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in smooth)
+        parts.append(element("path", d=f"M{path}", class_="curve low"))
     for predicted, observed, least, most in groups:
         x = across(predicted)
         parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
@@ -376,6 +404,48 @@ def calibration_summary(curves: dict[str, Any]) -> str:
     slope = _with_interval("Calibration slope", content, "slope")
     ratio = _with_interval("observed over expected events", content, "observed_over_expected")
     return f"{slope}; {ratio}; 1 is right for both."
+
+
+def survival_figure(
+    title: str, rows: Sequence[tuple[str, str, dict[str, Any]]], phantom: bool
+) -> str:
+    """Return a drawing that stands alone: curves beside calibration, a row for each encoder.
+
+    Args:
+        title: what the figure is of.
+        rows: label and score of an encoder, and its curves, as of `kaplan_meier`.
+        phantom: whether the data are synthetic.
+    """
+    heading = f"{title} (PHANTOM, synthetic data)" if phantom else title
+    height = 40 + _SURVIVAL_ROW * len(rows)
+    # The pages' own style; programs that draw SVG know no `light-dark` and no variables.
+    style = page_file("style.css")
+    light = dict(re.findall(r"--(\w+): light-dark\((#\w+),", style))
+    rules = "\n".join(rule for rule in style.splitlines() if rule.startswith("svg"))
+    rules = re.sub(r"var\(--(\w+)\)", lambda name: light.get(name[1], _FONT), rules)
+    parts = [
+        element("title", heading),
+        element("style", Markup(rules)),
+        element("rect", width="100%", height="100%", fill="white"),
+        element("text", heading, x=10, y=26, font_size=16, font_weight=600),
+    ]
+    for place, (label, score, curves) in enumerate(rows):
+        y = 56 + _SURVIVAL_ROW * place
+        parts += [
+            element("text", f"{label}: {score}", x=10, y=y, font_size=13, font_weight=600),
+            words_at(10, y + 17, curves_summary(curves), "tick", "start"),
+            words_at(10, y + 33, calibration_summary(curves), "tick", "start"),
+        ]
+        panels = kaplan_meier(curves, label, phantom), calibration_plot(curves, label, phantom)
+        parts += [
+            element("svg", panel, x=450 * i, y=y + 44, width=440, height=330)
+            for i, panel in enumerate(panels)
+            if panel
+        ]
+    return str(element(
+        "svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 890 {height}",
+        width=890, height=height, class_="strip",
+    ))  # fmt: skip
 
 
 def _with_interval(name: str, content: dict[str, Any], key: str) -> str:

@@ -1,10 +1,10 @@
 """The whole site from one document: an index that holds everything, and a page for each thing."""
 
 import json
-from collections.abc import Callable, Iterator
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from markupsafe import Markup
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
-from madeleine_bench.leaderboard.page import figures, tables, text
-from madeleine_bench.leaderboard.page.text import checked_slug
+from madeleine_bench.leaderboard.page import figures, text
+from madeleine_bench.leaderboard.page.text import checked_slug, words
 
 Json = dict[str, Any]
 _UP = "../../../"
-_COSTS = (("parameters", "number of parameters"), ("seconds_per_slide", "seconds per slide"))
 
 
 def write_site(document: Json, folder: Path) -> list[Path]:
@@ -58,33 +57,6 @@ def check_site_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} holds files that are no leaderboard; choose an empty or a new folder"
         )
-
-
-def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:
-    """Serve a site on 127.0.0.1 until interrupted; `ready` is told the address.
-
-    Port 0 takes any that is free.
-
-    Raises:
-        InputError: the folder holds no pages, or the port cannot be had.
-    """
-    if not (folder / "index.html").is_file():
-        raise InputError(f"{folder} holds no index.html; build the pages there first")
-    if not 0 <= port <= 65535:
-        raise InputError(f"{port} is no port: give 1 to 65535, or 0 for any that is free")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-    except OSError as error:
-        raise InputError(
-            f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any"
-        ) from error
-    with server:
-        try:
-            ready(f"http://127.0.0.1:{server.server_port}/")
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
 
 
 def page_files(document: Json) -> dict[str, str]:
@@ -128,28 +100,9 @@ def _board_view(board: Json, index: int) -> Json:
         "key": f"{board['name']}/{board['protocol']}",
         "where": where,
         "board": board,
-        "columns": tables.columns_of(board),
-        "groups": tables.row_groups(board, f"encoders/{where}"),
-        "axis": figures.strip_axis(figures.mean_axis(board), board["phantom"]),
-        "ranks": figures.critical_difference(board),
-        "costs": [(key, title, figures.cost_scatter(board, key, title)) for key, title in _COSTS],
-        "matrix": tables.win_matrix(board),
-        "curves": _curves(board),
+        "columns": columns_of(board),
+        "groups": row_groups(board, f"encoders/{where}"),
     }
-
-
-def _curves(board: Json) -> dict[str, list[Json]]:
-    """Return by task the survival figures of each encoder that has them."""
-    return {
-        task["id"]: [
-            {"label": e["label"], "index": index, "summary": figures.curves_summary(curves),
-             "drawing": figures.kaplan_meier(curves, e["label"], board["phantom"]),
-             "calibration": figures.calibration_plot(curves, e["label"], board["phantom"]),
-             "calibration_summary": figures.calibration_summary(curves)}
-            for index, e in enumerate(board["encoders"]) if (curves := by_label.get(e["label"]))
-        ]
-        for task in board["tasks"] if (by_label := board["survival"].get(task["id"]))
-    }  # fmt: skip
 
 
 def _index(content: Json, views: list[Json]) -> str:
@@ -159,7 +112,7 @@ def _index(content: Json, views: list[Json]) -> str:
             | {key: view[key] for key in ("id", "key", "where", "columns")}
             for view in views
         ],
-        "wording": {"marks": text.MARKS, "verified": text.VERIFIED, "names": text.NAMES},
+        "wording": text.NAMES,
     }
     phantoms = [board["phantom"] for board in content["boards"]]
     title = "Slide encoders, ranked with their uncertainty"
@@ -168,7 +121,7 @@ def _index(content: Json, views: list[Json]) -> str:
     return _render(
         "index.html", ("theme.js", "board.js"), title=title, phantom=all(phantoms) and phantoms,
         content=content, boards=views, data=text.script_json(data), root="",
-        published=tables.published_table(content["published"]),
+        published=published_table(content["published"]),
     )  # fmt: skip
 
 
@@ -180,17 +133,14 @@ def _detail_pages(content: Json, view: Json) -> Iterator[tuple[str, str]]:
     for task in board["tasks"]:
         rows = [(e, e["cells"][task["id"]]) for e in board["encoders"] if task["id"] in e["cells"]]
         rows.sort(key=lambda row: (-row[1]["value"], row[0]["label"]))
-        named = [(encoder["label"], cell) for encoder, cell in rows]
-        metric = text.words(task["metric"])
         published = [row for row in content["published"] if row["task"] == task["id"]]
         page = _render(
             "task.html", ("theme.js",), **common, title=f"{stamp}{task['id']}: {task['title']}",
-            task=task, rows=rows, published=tables.published_table(published),
+            task=task, rows=rows, published=published_table(published),
             secondary=sorted({name for _, cell in rows for name in cell["secondary"]}),
-            forest=figures.task_forest(named, metric, board["phantom"]) if rows else None,
         )  # fmt: skip
         yield f"tasks/{view['where']}/{task['id']}.html", page
-    for row in (row for group in view["groups"] for row in group["rows"]):
+    for row in chain.from_iterable(view["groups"].values()):
         encoder = row["encoder"]
         page = _render(
             "encoder.html", ("theme.js",), **common, row=row, encoder=encoder,
@@ -201,8 +151,8 @@ def _detail_pages(content: Json, view: Json) -> Iterator[tuple[str, str]]:
 
 
 def _render(template: str, scripts: tuple[str, ...], **values: Any) -> str:
-    style = _package_text("style.css")
-    texts = [_package_text(name) for name in scripts]
+    style = text.page_file("style.css")
+    texts = [text.page_file(name) for name in scripts]
     return _environment().get_template(template).render(
         **values, style=Markup(style), scripts=[Markup(script) for script in texts],
         policy=text.content_policy(style, texts),
@@ -212,18 +162,83 @@ def _render(template: str, scripts: tuple[str, ...], **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FunctionLoader(lambda name: _package_text(f"templates/{name}")),
+        loader=FunctionLoader(lambda name: text.page_file(f"templates/{name}")),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = (
-        text.number, text.signed, text.interval, text.score_interval, text.whole_range, text.metric,
-        text.count, text.short_count, text.seconds, text.mark, text.verified, text.tally,
-        text.words, text.plural, text.linked, text.pretty, tables.shade, tables.warnings,
+        text.number, text.signed, text.interval, text.score_interval, text.count, text.short_count,
+        text.seconds, text.tally, text.words, text.linked, text.pretty, warnings,
     )  # fmt: skip
+    environment.globals["figures"] = figures
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
     return environment
 
 
-@cache
-def _package_text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+# The columns of the main table, by key in addresses and CSV; those of the families lie between. The
+# page explains each in its legend.
+_SHOWN = (
+    *("rank", "encoder", "letters", "mean", "intervals", "gain", "mean_rank", "win_rate"),
+    *("coverage", "contamination", "verification"),
+)
+_HIDDEN = ("parameters", "seconds", "dim", "kind", "training")
+_HEADS = {
+    "intervals": "95% intervals",
+    "seconds": "Time per slide",
+    "dim": "Dimension",
+    "training": "Trained on",
+}
+
+
+def columns_of(board: Json) -> list[Json]:
+    """Return the columns of a board's main table, left to right, each shown at first or not."""
+    keys = [*_SHOWN, *(f"family:{name}" for name in board["families"]), *_HIDDEN]
+    heads = [_HEADS.get(k) or words(k.removeprefix("family:")).replace("_", " ") for k in keys]
+    return [
+        {"key": key, "head": head[:1].upper() + head[1:], "shown": key not in _HIDDEN}
+        for key, head in zip(keys, heads, strict=True)
+    ]
+
+
+def row_groups(board: Json, folder: str) -> dict[str, list[Json]]:
+    """Return a board's encoders in groups that are never mixed, each in the document's order.
+
+    `folder` is where the encoder pages of the board lie.
+    """
+    groups: dict[str, list[Json]] = defaultdict(list)
+    for index, encoder in enumerate(board["encoders"]):
+        href = f"{folder}/{checked_slug(encoder['slug'], 'encoder slug')}.html"
+        groups[_group_of(encoder)].append({"index": index, "encoder": encoder, "href": href})
+    return groups
+
+
+def _group_of(encoder: Json) -> str:
+    if encoder["rank"] is not None:
+        return "ranked"
+    if encoder["kind"] == "control":
+        return "control"
+    return "reported" if encoder["verification"] == "V0" else "incomplete"
+
+
+def warnings(cell: Json) -> list[str]:
+    """Return what a reader must know before trusting a score, the empty list when nothing."""
+    # A case whose label nobody has is the cohort's, not this encoder's; its page counts it still.
+    absent = sum(n for reason, n in cell["missing"].items() if "label" not in reason)
+    lines = {
+        f"! {words(cell['status'])}": cell["status"] != "ok",
+        "\u2260 other data or features": not cell["comparable"],
+        "\u25bd below chance": cell["corrected"] < 0,
+        "V0 reported": cell["verification"] == "V0",
+        f"{absent} missing": absent > 0,
+    }
+    return [line for line, applies in lines.items() if applies]
+
+
+def published_table(rows: list[Json]) -> Json:
+    """Return published numbers with one line per encoder and task, one column per shot count."""
+    shots = sorted({row["shots"] for row in rows}, key=lambda k: (k is None, k or 0))
+    lines: dict[tuple[str, str, str, str], dict[Any, float]] = {}
+    for row in rows:
+        key = (row["task"], row["encoder"], row["source"], row["metric"])
+        lines.setdefault(key, {})[row["shots"]] = row["value"]
+    sources = sorted({(row["source"], row["citation"]) for row in rows})
+    return {"shots": shots, "lines": sorted(lines.items()), "sources": sources}

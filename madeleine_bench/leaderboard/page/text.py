@@ -6,6 +6,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -19,17 +21,18 @@ _ANCHOR = Markup('<a href="{0}" rel="noopener noreferrer external">{0}</a>')
 # What could end a <script> block or break a line of JavaScript, as JSON escapes.
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 NONE, MINUS = "\u2013", "\u2212"
-MARKS = {"clean": "\u25cb clean", "contaminated": "\u25b2 contaminated", "unknown": "? unknown"}
-VERIFIED = {
+
+# What a reader sees for a name of the vocabulary; all other names are plain words. Contamination is
+# a mark and a word, so that neither colour nor shape is alone.
+NAMES = {
+    "clean": "\u25cb clean",
+    "contaminated": "\u25b2 contaminated",
+    "unknown": "? unknown",
     "none": "made here",
     "V0": "V0 reported only",
     "V1": "V1 recomputed",
     "V2": "V2 spot re-encoded",
     "V3": "V3 reproduced",
-}
-
-# Names of the vocabulary that plain words would spell wrong.
-NAMES = {
     "auroc": "AUROC",
     "harrell-c": "Harrell's C",
     "uno-c": "Uno's C",
@@ -39,6 +42,12 @@ NAMES = {
     "quadratic-kappa": "quadratic kappa",
     "ihc-quantification": "IHC quantification",
 }
+
+
+@cache
+def page_file(name: str) -> str:
+    """Return the text of a file of this package: a style, a script, a template."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -89,12 +98,6 @@ def score_interval(cell: dict[str, Any]) -> str:
     return str(cell["method"]).partition(":")[0][:40]
 
 
-def whole_range(ends: Sequence[float]) -> str:
-    """Return a range of ranks: 1 to 3, or 2 where both ends agree."""
-    low, high = round(ends[0]), round(ends[1])
-    return str(low) if low == high else f"{low} to {high}"
-
-
 def p_value(value: float | None) -> str:
     """Return a p value to three digits, never as zero.
 
@@ -105,11 +108,6 @@ def p_value(value: float | None) -> str:
     if value is None:
         return NONE
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def metric(value: float | None, name: str) -> str:
-    """Return a secondary metric's value; one named as a p value never reads zero."""
-    return p_value(value) if name.endswith("-p") else number(value)
 
 
 def count(value: float | None) -> str:
@@ -132,30 +130,15 @@ def seconds(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g} s"
 
 
-def mark(state: str) -> str:
-    """Return a contamination as a mark and a word, so that neither colour nor shape is alone."""
-    return MARKS.get(state, f"? {state}")
-
-
-def verified(level: str) -> str:
-    """Return a verification level in words."""
-    return VERIFIED.get(level, level)
-
-
 def tally(states: Iterable[str]) -> list[str]:
     """Return how often each contamination occurs, the worst first."""
     counts = Counter(states)
-    return [f"{mark(s)}: {counts[s]}" for s in ("contaminated", "unknown", "clean") if counts[s]]
+    return [f"{NAMES[s]}: {counts[s]}" for s in ("contaminated", "unknown", "clean") if counts[s]]
 
 
 def words(name: object) -> str:
     """Return a name of the vocabulary as words: molecular-status -> molecular status."""
     return NAMES.get(str(name), str(name).replace("-", " "))
-
-
-def plural(amount: int, noun: str) -> str:
-    """Return a count with its noun."""
-    return f"{amount} {noun}" + ("" if amount == 1 else "s")
 
 
 def checked_slug(text: object, what: str) -> str:

@@ -14,7 +14,6 @@ from madeleine_bench.models.mil.base import (
     bag_means,
     bag_softmax,
     bag_sums,
-    check_packed,
     split_bags,
 )
 
@@ -87,9 +86,8 @@ class Abmil(BagNetwork):
         self.pooling = GatedPooling(width, attention_dim, dropout)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs) and attention (patch,); see `BagNetwork`."""
-        check_packed(patches, lengths)
         bags, attention = self.pooling(self.patch_layer(patches), lengths)
         return BagOutput(self.head(bags), attention)
 
@@ -119,9 +117,8 @@ class MeanMlp(BagNetwork):
         self.patch_layer = PatchLayer(input_dim, width, dropout)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs); see `BagNetwork`."""
-        check_packed(patches, lengths)
         return BagOutput(self.head(bag_means(self.patch_layer(patches), lengths)))
 
 
@@ -192,12 +189,11 @@ class ClamSb(BagNetwork):
         self.instance_share = instance_share
         self.subtyping = subtyping
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs), attention (patch,) and, in training, the instance loss.
 
         See `BagNetwork`. The instance loss raises ValueError where a label is no class.
         """
-        check_packed(patches, lengths)
         hidden = self.patch_layer(patches)
         bags, attention = self.pooling(hidden, lengths)
         logits = self.head(bags)
@@ -292,9 +288,8 @@ class DsMil(BagNetwork):
         # Each logit reads the sums of all outputs: (outputs * dim) numbers of a bag.
         self.head = nn.Linear(outputs * input_dim, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits of both streams and the mean attention (patch,); see `BagNetwork`."""
-        check_packed(patches, lengths)
         scores = at_least_float32(self.instance_head(patches))
         queries = self.query(patches)
         highest, products = [], []

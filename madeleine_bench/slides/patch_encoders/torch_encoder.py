@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors import safe_open
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -130,6 +130,7 @@ def _autocast_type(device: torch.device, precision: Precision) -> torch.dtype | 
     return _HALF.get(precision)
 
 
+_PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save since 1.6, and before
 _TORCH_FILES = (".bin", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"  # of batch norms in training; files before torch 0.4.1 lack it
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -148,7 +149,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: there is no such weights file")
     if path.suffix not in (".safetensors", *_TORCH_FILES):
         raise InputError(f"{path}: expected a weights file .safetensors, {', '.join(_TORCH_FILES)}")
-    content = _read_content(path)
+    content, _ = read_content(path, plain=path.suffix == ".safetensors")
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -161,25 +162,37 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def _read_content(path: Path) -> Any:
-    is_plain = path.suffix == ".safetensors"
+def read_content(path: Path, *, plain: bool) -> tuple[Any, Mapping[str, str]]:
+    """Return what a weights file holds, on the CPU, and its metadata.
+
+    Args:
+        path: the file.
+        plain: whether it is to be a safetensors file, and not one of torch.save.
+
+    Raises:
+        InputError: the file is absent, damaged, or could run code when it is read.
+    """
     try:
-        if is_plain:
-            return load_file(path)
+        if plain:
+            with safe_open(path, framework="pt") as handle:
+                tensors = {name: handle.get_tensor(name) for name in sorted(handle.keys())}
+                return tensors, handle.metadata() or {}
         # Only with weights_only: a pickle may run any code, and weights come from third parties.
         with warnings.catch_warnings(action="ignore"):  # what torch advises leads to running code
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True), {}
     except Exception as error:  # a damaged file raises almost anything
-        if type(error).__name__ == "UnpicklingError":
+        check_readable(path, error)
+        with path.open("rb") as handle:
+            pickled = handle.read(4).startswith(_PICKLES)
+        if pickled and (plain or type(error).__name__ == "UnpicklingError"):
             raise InputError(
                 f"{path}: refused: it holds more than tensors, and reading it could run code; "
-                "save the state dict alone, or as .safetensors"
+                "save the state dict alone, or as .safetensors (official weights of Madeleine: "
+                "mbench encoders import madeleine-official)"
             ) from error
-        check_readable(path, error)
-        kind = "safetensors" if is_plain else "a torch weights file"
         raise InputError(
-            f"{path}: cannot be read as {kind}: it is damaged or of another format; download it "
-            "again"
+            f"{path}: cannot be read as {'safetensors' if plain else 'a torch weights file'}: it "
+            "is damaged or of another format; copy or download it again"
         ) from error
 
 
