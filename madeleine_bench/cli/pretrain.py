@@ -85,20 +85,20 @@ def _recipe_and_data(
     from madeleine_bench.errors import InputError
     from madeleine_bench.pretrain.recipe import load_recipe, shipped_recipes, with_changes
     from madeleine_bench.runner.cohorts import open_cohort
-    from madeleine_bench.specs.loader import did_you_mean
 
     catalogue = workspace.tasks()
     recipe = load_recipe(encoder)
     cohort_id = cohort or recipe.cohort
-    trainable = [c.id for c in catalogue.cohorts.values() if c.role == "pretraining"]
-    if cohort_id not in trainable:
-        hint = did_you_mean(cohort_id, trainable)
+    spec = catalogue.cohort(cohort_id)
+    if spec.role != "pretraining":
+        trainable = [c.id for c in catalogue.cohorts.values() if c.role == "pretraining"]
         raise InputError(
-            f"no cohort for pretraining is called '{cohort_id}' (cohorts for evaluation hold the "
-            f"test cases){hint}"
+            f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
+            f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
+    config = load_config(workspace.config, catalogue)
+    data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])
-    return recipe, data, catalogue.cohorts[cohort_id].organ
+    return recipe, data, spec.organ

@@ -92,10 +92,10 @@ def _run_and_show(request: "Request") -> None:
         report = run(request, progress)
     every = [r for r in ResultStore(results).records() if r.board in report.boards]
     records = [record for record in every if report.on_its_features(record)]
-    chosen = report.catalogue.select_protocols(request.protocols)
+    chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
     for protocol in names or [None]:
-        for board in build_boards(records, report.catalogue, protocol):
+        for board in build_boards(records, report.plan.catalogue, protocol):
             print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
@@ -119,7 +119,7 @@ def _run_again(request: "Request") -> None:
         CheckFailed: something differs.
     """
     from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.runner.determinism import check_determinism
+    from madeleine_bench.runner.run import check_determinism
 
     with LiveProgress() as progress:
         files, differences = check_determinism(request, progress)

@@ -17,7 +17,7 @@ from madeleine_bench.files import write_text
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.card import EncoderCard, Weights, Width, card_text
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
+from madeleine_bench.specs.loader import Spec, parse_spec, read_yaml
 from madeleine_bench.specs.task import Identifier
 
 NAME = "madeleine-official"
@@ -88,10 +88,7 @@ def import_official(
             f"'{name}' cannot name an encoder: use small letters, digits, single hyphens, "
             "and no name that Windows reserves, such as con"
         ) from error
-    cohorts = load_catalogue().cohorts
-    if cohort not in cohorts:
-        hint = did_you_mean(cohort, sorted(cohorts))
-        raise InputError(f"no cohort is called '{cohort}'{hint} (mbench tasks validate)")
+    organ = load_catalogue().cohort(cohort).organ
     card, plain = folder / f"{name}.yaml", folder / f"{name}.safetensors"
     for path in (card, plain):
         if path.exists() and not force:
@@ -111,7 +108,7 @@ def import_official(
         **origin,
     )
     check_state(f"{weights} (as {config} describes it)", description, state)
-    write_weights(plain, {cohorts[cohort].organ: (description, state)})
+    write_weights(plain, {organ: (description, state)})
     write_text(card, card_text(_card(name, plain, description)))
     return card
 

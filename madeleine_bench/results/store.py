@@ -22,6 +22,7 @@ from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.loader import explain
 from madeleine_bench.specs.record import Record, RecordFeatures, RecordPredictions, record_id
 
+Place = tuple[str, str, str, str, str]  # board, encoder, task@version, protocol, resume key
 _SHORT = 16
 _ROW_GROUP = 2**16  # rows
 
@@ -32,15 +33,7 @@ class ResultStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(
-        self,
-        board: str,
-        encoder: str,
-        task: str,
-        protocol: str,
-        resume_key: str,
-        features: RecordFeatures | None,
-    ) -> Path | None:
+    def find(self, place: Place, features: RecordFeatures | None) -> Path | None:
         """Return the record made from the same inputs, or None. Its predictions must be there.
 
         Embeddings of other features may be equal, as those of a control that reads no patch.
@@ -48,29 +41,20 @@ class ResultStore:
         Raises:
             InputError: a record with this key is broken.
         """
-        folder = self.folder / "records" / board / encoder / task
-        prefix = f"{_slug(protocol)}.{resume_key[:_SHORT]}."
-        for path in sorted(folder.glob(f"{prefix}*.json")):
+        stem = self.folder / "records" / _path(place)
+        for path in sorted(stem.parent.glob(f"{stem.name}.*.json")):
             record = read_record(path)
             if record.features == features and (self.folder / record.predictions.path).is_file():
                 return path
         return None
 
-    def write_predictions(
-        self,
-        board: str,
-        encoder: str,
-        task: str,
-        protocol: str,
-        resume_key: str,
-        predictions: pd.DataFrame,
-    ) -> RecordPredictions:
+    def write_predictions(self, place: Place, predictions: pd.DataFrame) -> RecordPredictions:
         """Write predictions as parquet and return where they are, their hash and row count.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        path = Path("predictions", board, encoder, task, f"{_slug(protocol)}.{resume_key[:_SHORT]}")
+        path = "predictions" / _path(place)
         content = ""
 
         def named(written: Path) -> str:
@@ -95,8 +79,9 @@ class ResultStore:
         except ValidationError as error:
             raise InputError(f"a record that cannot be kept: {error}") from error
         task = f"{record.task.id}@{record.task.version}"
-        name = f"{_slug(record.protocol)}.{record.resume_key[:_SHORT]}.{record.record_id[:_SHORT]}"
-        path = self.folder / "records" / record.board / record.encoder.name / task / f"{name}.json"
+        place = (record.board, record.encoder.name, task, record.protocol, record.resume_key)
+        path = self.folder / "records" / _path(place)
+        path = path.with_name(f"{path.name}.{record.record_id[:_SHORT]}.json")
         text = json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, allow_nan=False)
         write_text(path, text + "\n")
         return record
@@ -157,13 +142,13 @@ def read_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("expected an object")
     except (OSError, ValueError, RecursionError) as error:
         check_readable(path, error)
         raise InputError(
             f"{path}: not a readable record ({error}); delete it and run again"
         ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a record: expected an object; delete it and run again")
     if content.get("schema_version") != 1:
         raise InputError(
             f"{path}: schema version {content.get('schema_version')!r} is not known here (1 is); "
@@ -188,5 +173,7 @@ def _write_parquet(path: Path, predictions: pd.DataFrame) -> None:
             pa.default_memory_pool().release_unused()  # or it stays with this process
 
 
-def _slug(protocol: str) -> str:
-    return protocol.replace("/", "-")
+def _path(place: Place) -> Path:
+    """Return where a record or its predictions lie, but for the hash and the ending."""
+    board, encoder, task, protocol, resume_key = place
+    return Path(board, encoder, task, f"{protocol.replace('/', '-')}.{resume_key[:_SHORT]}")

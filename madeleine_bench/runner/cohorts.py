@@ -29,24 +29,16 @@ class OpenCohort:
         return next(task for task in self.tasks if task.declared_id == declared.id)
 
 
-@dataclass(frozen=True)
-class PhantomChoice:
-    """What the user wants of phantoms: None keeps what the cohort declares."""
-
-    signal: float | None = None
-    seed: int | None = None
-
-
 def open_cohort(
     workspace: Workspace, catalogue: Catalogue, cohort_id: str, config: Config
 ) -> OpenCohort:
     """Return a cohort from the source that was asked for; "auto" prefers the user's files.
 
     Raises:
-        InputError: a local cohort was asked for and is not configured, its files are broken, or
-            there is no phantom of it.
+        InputError: there is no such cohort; a local one was asked for and is not configured; its
+            files are broken; or there is no phantom of it.
     """
-    spec, tasks = catalogue.cohorts[cohort_id], tuple(catalogue.tasks_of(cohort_id))
+    spec, tasks = catalogue.cohort(cohort_id), tuple(catalogue.tasks_of(cohort_id))
     entry = config.cohorts.get(cohort_id)
     if workspace.source == "local" and entry is None:
         raise InputError(

@@ -8,9 +8,9 @@ References:
     with its H&E slide. This measure is ours.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,7 @@ from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
-from madeleine_bench.metrics.retrieval import (
-    average_precision,
-    expected_average_precision,
-    expected_hit,
-    expected_reciprocal_rank,
-    hit_at,
-    ranked_neighbours,
-    reciprocal_rank,
-)
+from madeleine_bench.metrics import retrieval
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
@@ -45,62 +37,12 @@ from madeleine_bench.types import CohortData, Progress
 
 TOP = (1, 5, 10)
 RESAMPLES = 1000
-Centring = Literal["centred", "raw"]
 # A stain shifts all its embeddings alike, which says nothing of a case but tilts every cosine. So
 # the mean of the stain is taken out; "raw" leaves it in.
-CENTRINGS: tuple[Centring, ...] = ("centred", "raw")
-_SHORT = {
-    **{f"recall@{k}": f"recall@{k}" for k in TOP},
-    "mean-average-precision": "mAP",
-    "mean-reciprocal-rank": "MRR",
-}
-Values = dict[str, NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A mean over queries in [0, 1], higher is better, its 95% interval, and what chance gives."""
-
-    value: float
-    ci95: tuple[float, float]
-    chance: float
-
-
-@dataclass(frozen=True)
-class StainSearch:
-    """What one encoder finds in one stain.
-
-    Attributes:
-        stain: what is searched; "mean" is the mean over the stains.
-        queries: slides that ask; of a mean, the sum.
-        gallery: slides searched; of a mean, the sum.
-        left_out: cases with a slide of the query's stain and none of this one.
-        measures: for each centring recall@<k>, mean-average-precision, mean-reciprocal-rank.
-    """
-
-    stain: str
-    queries: int
-    gallery: int
-    left_out: int
-    measures: dict[Centring, dict[str, Measure]]
-
-    def document(self) -> dict[str, Any]:
-        """Return all numbers, ready for JSON."""
-        content = asdict(self)
-        content["cases_without_stain"] = content.pop("left_out")
-        content.update(content.pop("measures"))
-        return content
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Values and expectations of each query: measure -> (query,); and the cases that ask."""
-
-    case: tuple[str, ...]
-    gallery: int
-    left_out: int
-    values: dict[Centring, Values]
-    chance: Values
+CENTRINGS = ("centred", "raw")
+_PRECISION, _RANK = "mean-average-precision", "mean-reciprocal-rank"
+_SHORT = {**{f"recall@{k}": f"recall@{k}" for k in TOP}, _PRECISION: "mAP", _RANK: "MRR"}
+Values = dict[tuple[str, str], NDArray[np.float64]]
 
 
 def cross_stain(
@@ -125,27 +67,36 @@ def cross_stain(
         CheckFailed: no encoder could be used.
     """
     catalogue = workspace.tasks()
-    if cohort_id not in catalogue.cohorts:
-        hint = did_you_mean(cohort_id, list(catalogue.cohorts))
-        raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
-    entries = [_usable(name) for name in encoders]
+    config = load_config(workspace.config, catalogue)
     cohort = open_cohort(workspace, catalogue, cohort_id, config)
+    entries = [_usable(name) for name in encoders]
     stains = searched_stains(cohort, catalogue.cohorts[cohort_id], query)
     ready, failures = embed_cohort(entries, cohort.data, workspace, progress)
     problem = ending("not every encoder could be used", failures)
     if not ready and problem:
         raise problem
     progress.phase("search", len(ready))
-    documents = []
+    documents: list[dict[str, Any]] = []
     for entry in entries:
         if (embeddings := ready.get(entry.card.name)) is not None:
-            searches = search_stains(embeddings, cohort.data, query, stains)
-            documents.append(_encoder_document(entry, cohort_id, embeddings.hash, searches))
-            progress.advance(entry.card.name)
-    for line in _warnings(documents, cohort_id):
-        progress.say(line)
+            card = entry.card
+            documents.append(
+                {
+                    "encoder": card.name,
+                    "revision": card.revision,
+                    "training_cohorts": card.training_cohorts,
+                    "contamination": contamination(card.training_cohorts, cohort_id),
+                    "embeddings": embeddings.hash,
+                    "stains": search_stains(embeddings, cohort.data, query, stains),
+                }
+            )
+            progress.advance(card.name)
+    for word, means in (("contaminated", "was trained"), ("unknown", "may have been trained")):
+        if names := [each["encoder"] for each in documents if each["contamination"] == word]:
+            progress.say(
+                f"warning: {', '.join(names)} {means} on {cohort_id} itself; what it finds "
+                "there says little of other slides"
+            )
     document = {
         "what": "cross-stain retrieval",
         "phantom": cohort.data.source == "phantom",
@@ -210,11 +161,13 @@ def embed_cohort(
 
 def search_stains(
     embeddings: Embeddings, data: CohortData, query: str, stains: Sequence[str]
-) -> tuple[StainSearch, ...]:
-    """Return what is found in each stain, then the mean over stains.
+) -> list[dict[str, Any]]:
+    """Return what is found in each stain, then the mean over stains (queries and gallery: sums).
 
-    The interval is the percentile interval of the Bayesian bootstrap of the cases that ask, 1,000
-    resamples, the same for every stain and encoder of a cohort; the gallery stays as it is.
+    Each measure, with the mean of a stain taken out and with it left in, is a mean over queries in
+    [0, 1], higher is better. Its interval is the percentile interval of the Bayesian bootstrap of
+    the cases that ask, 1,000 resamples, the same for every stain and encoder of a cohort; the
+    gallery stays as it is.
 
     Args:
         embeddings: of all slides of the cohort that have a bag.
@@ -223,106 +176,93 @@ def search_stains(
         stains: the stains that are searched; each shares a case with the query's.
     """
     row_of = {slide: row for row, slide in enumerate(embeddings.ids)}
-    held: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
+    sides: dict[str, tuple[list[str], NDArray[np.float64]]] = {}
     for stain in (query, *stains):
         slides = data.slides[data.slides["stain"] == stain]
         slides = slides[slides["slide_id"].isin(list(row_of))].sort_values("slide_id")
         rows = embeddings.matrix[[row_of[slide] for slide in slides["slide_id"]]]
-        held[stain] = (slides["case_id"].tolist(), rows.astype(np.float64))
+        sides[stain] = (slides["case_id"].tolist(), rows.astype(np.float64))
+    asking = sides[query][0]
+    present = {stain: set(sides[stain][0]) for stain in stains}
+    asked = {stain: [case for case in asking if case in present[stain]] for stain in stains}
+    documents = []
     with threadpool_limits(1):
-        searches = {stain: _search(*held[query], *held[stain]) for stain in stains}
+        values = {stain: _search(*sides[query], *sides[stain]) for stain in stains}
         weights = {
-            stain: bayesian_case_weights(data.cohort_id, search.case, RESAMPLES).astype(np.float64)
-            for stain, search in searches.items()
+            stain: bayesian_case_weights(data.cohort_id, tuple(cases), RESAMPLES).astype(np.float64)
+            for stain, cases in asked.items()
         }
-        each = [_summary(stain, {stain: search}, weights) for stain, search in searches.items()]
-        return (*each, _summary("mean", searches, weights))
+        for name, of in (*((stain, [stain]) for stain in stains), ("mean", list(stains))):
+            document: dict[str, Any] = {
+                "stain": name,
+                "queries": sum(len(asked[stain]) for stain in of),
+                "gallery": sum(len(sides[stain][0]) for stain in of),
+                "cases_without_stain": sum(len(set(asking) - present[stain]) for stain in of),
+            }
+            for centring in CENTRINGS:
+                document[centring] = {
+                    measure: _measured(
+                        [values[stain][centring, measure] for stain in of],
+                        [values[stain]["chance", measure] for stain in of],
+                        [weights[stain] for stain in of],
+                    )
+                    for measure in _SHORT
+                }
+            documents.append(document)
+    return documents
 
 
 def _search(
     asking: list[str], queries: NDArray[np.float64], cases: list[str], rows: NDArray[np.float64]
-) -> _Search:
-    """Return what the queries find among the rows; `asking` and `cases` are the cases of both."""
+) -> Values:
+    """Return what the queries find among the rows, (centring, measure) -> (query,), and chance.
+
+    `asking` and `cases` are the cases of both. A query whose case has no row does not ask.
+    """
     there = np.isin(np.array(asking), np.array(cases))
-    names = np.array(asking)[there]
-    n_rows = len(cases)
-    values: dict[Centring, Values] = {}
+    names, n_rows = np.array(asking)[there], len(cases)
+    values: Values = {}
     for centring in CENTRINGS:
-        asked, searched = queries, rows
+        pair = (queries, rows)
         if centring == "centred":
-            asked, searched = (fit_scaler(r, "none").apply(r) for r in (queries, rows))
-        order = ranked_neighbours(asked[there], searched, n_rows).indices
+            pair = (
+                fit_scaler(queries, "none").apply(queries),
+                fit_scaler(rows, "none").apply(rows),
+            )
+        order = retrieval.ranked_neighbours(pair[0][there], pair[1], n_rows).indices
         relevant = np.array(cases)[order] == names[:, None]
-        values[centring] = {f"recall@{k}": hit_at(relevant, k).astype(np.float64) for k in TOP}
-        values[centring]["mean-average-precision"] = average_precision(relevant)
-        values[centring]["mean-reciprocal-rank"] = reciprocal_rank(relevant)
-    sought = [cases.count(name) for name in names.tolist()]
-    chance = {f"recall@{k}": np.array([expected_hit(n_rows, r, k) for r in sought]) for k in TOP}
-    for name, expected in (
-        ("mean-average-precision", expected_average_precision),
-        ("mean-reciprocal-rank", expected_reciprocal_rank),
-    ):
-        of_number = {r: expected(n_rows, r) for r in set(sought)}
-        chance[name] = np.array([of_number[r] for r in sought])
-    left_out = len(set(asking) - set(cases))
-    return _Search(tuple(names.tolist()), n_rows, left_out, values, chance)
-
-
-def _summary(
-    name: str, searches: Mapping[str, _Search], weights: Mapping[str, NDArray[np.float64]]
-) -> StainSearch:
-    """Return the mean over searches, with intervals."""
-    measures: dict[Centring, dict[str, Measure]] = {centring: {} for centring in CENTRINGS}
-    for centring, of_centring in measures.items():
-        for measure in _SHORT:
-            values = {stain: s.values[centring][measure] for stain, s in searches.items()}
-            drawn = [_weighted_mean(values[stain], weights[stain]) for stain in searches]
-            of_centring[measure] = Measure(
-                value=float(np.mean([value.mean() for value in values.values()])),
-                ci95=percentile_interval(np.mean(drawn, axis=0)),
-                chance=float(np.mean([s.chance[measure].mean() for s in searches.values()])),
-            )
-    return StainSearch(
-        stain=name,
-        queries=sum(len(search.case) for search in searches.values()),
-        gallery=sum(search.gallery for search in searches.values()),
-        left_out=sum(search.left_out for search in searches.values()),
-        measures=measures,
-    )
-
-
-def _weighted_mean(
-    values: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the mean of (query,) values in each resample; weights are query x resample."""
-    mean: NDArray[np.float64] = np.einsum("q,qr->r", values, weights) / weights.sum(axis=0)
-    return mean
-
-
-def _encoder_document(
-    entry: EncoderEntry, cohort_id: str, embeddings: str, searches: Sequence[StainSearch]
-) -> dict[str, Any]:
-    card = entry.card
-    return {
-        "encoder": card.name,
-        "revision": card.revision,
-        "training_cohorts": card.training_cohorts,
-        "contamination": contamination(card.training_cohorts, cohort_id),
-        "embeddings": embeddings,
-        "stains": [search.document() for search in searches],
+        for k in TOP:
+            values[centring, f"recall@{k}"] = retrieval.hit_at(relevant, k).astype(np.float64)
+        values[centring, _PRECISION] = retrieval.average_precision(relevant)
+        values[centring, _RANK] = retrieval.reciprocal_rank(relevant)
+    expected: dict[str, Callable[[int, int], float]] = {
+        **{f"recall@{k}": partial(retrieval.expected_hit, k=k) for k in TOP},
+        _PRECISION: retrieval.expected_average_precision,
+        _RANK: retrieval.expected_reciprocal_rank,
     }
+    sought, inverse = np.unique([cases.count(name) for name in names.tolist()], return_inverse=True)
+    for measure, of in expected.items():
+        values["chance", measure] = np.array([of(n_rows, int(r)) for r in sought])[inverse]
+    return values
 
 
-def _warnings(documents: Sequence[Mapping[str, Any]], cohort_id: str) -> list[str]:
-    """Say which encoders were trained on the slides they are judged on, or may have been."""
-    lines = []
-    for word, means in (("contaminated", "was trained"), ("unknown", "may have been trained")):
-        if names := [each["encoder"] for each in documents if each["contamination"] == word]:
-            lines.append(
-                f"warning: {', '.join(names)} {means} on {cohort_id} itself; what it finds "
-                "there says little of other slides"
-            )
-    return lines
+def _measured(
+    values: Sequence[NDArray[np.float64]],
+    chances: Sequence[NDArray[np.float64]],
+    weights: Sequence[NDArray[np.float64]],
+) -> dict[str, Any]:
+    """Return the mean over stains of the mean over queries, its 95% interval, and chance.
+
+    Values are of queries, weights of queries x resamples, of each stain.
+    """
+    drawn = [
+        np.einsum("q,qr->r", v, w) / w.sum(axis=0) for v, w in zip(values, weights, strict=True)
+    ]
+    return {
+        "value": float(np.mean([each.mean() for each in values])),
+        "ci95": percentile_interval(np.mean(drawn, axis=0)),
+        "chance": float(np.mean([each.mean() for each in chances])),
+    }
 
 
 def markdown_rows(document: Mapping[str, Any]) -> list[str]:
@@ -333,15 +273,15 @@ def markdown_rows(document: Mapping[str, Any]) -> list[str]:
     lines.append(["---"] * len(lines[0]))
     for encoder in document["encoders"]:
         mean = encoder["stains"][-1]
-        cells = [_cell(mean["centred"][name], ".3f", "-") for name in _SHORT]
+        cells = [_cell(mean["centred"][name], ".3f") for name in _SHORT]
         lines.append([encoder["encoder"], *cells, f"{mean['raw']['recall@1']['value']:.3f}"])
     chances = [f"{mean['centred'][name]['chance']:.3f}" for name in (*_SHORT, "recall@1")]
     return [f"| {' | '.join(cells)} |" for cells in (*lines, ["chance", *chances])]
 
 
-def _cell(measure: Mapping[str, Any], digits: str, to: str) -> str:
+def _cell(measure: Mapping[str, Any], digits: str) -> str:
     low, high = (format(end, digits) for end in measure["ci95"])
-    return f"{measure['value']:.3f} ({low}{to}{high})"
+    return f"{measure['value']:.3f} ({low}-{high})"
 
 
 def _body(document: Mapping[str, Any]) -> list[Table | str]:
@@ -349,7 +289,7 @@ def _body(document: Mapping[str, Any]) -> list[Table | str]:
     query, cohort_id = document["query"], document["cohort"]
     rows = [
         [each["encoder"], each["contamination"], *_counts(search)]
-        + [_cell(search["centred"][name], ".2f", "-") for name in _SHORT]
+        + [_cell(search["centred"][name], ".2f") for name in _SHORT]
         for each in document["encoders"]
         for search in each["stains"]
     ]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -34,6 +34,7 @@ _QUIET = logging.CRITICAL  # what a user must know, the run says in its own word
 _CONNECT_S = 30.0
 _WORKER_S = 60.0
 _LOOK_EVERY_S = 0.25
+_SETTLE_S = 1.0
 _ONE_JOB = threading.Lock()
 
 
@@ -64,6 +65,7 @@ class DaskWorkers(Executor):
         self.folder = folder.absolute()
         self._stack = ExitStack()
         self._client: Any = None
+        self._resources: dict[str, int] | None = None
         for package in ["distributed"] + ["dask_jobqueue"] * (scheduler in QUEUES):
             if importlib.util.find_spec(package) is None:
                 raise InputError(
@@ -92,50 +94,44 @@ class DaskWorkers(Executor):
             InputError: there is no scheduler or no worker, the workers are of another version or
                 do not see the folder, or the scheduler is gone. An error of a job is raised too.
         """
-        if not jobs:
-            return
-        client = self._client = self._client or self._connect()
-        details = client.scheduler_info(n_workers=-1)["workers"].values()
-        resources = {GPU: 1} if gpu and any(GPU in one["resources"] for one in details) else None
-        distributed = importlib.import_module("distributed")
-        waiting, running = iter(jobs), dict[Any, Job]()
-        ended: SimpleQueue[Any] = SimpleQueue()
+        if jobs:
+            client = self._client = self._client or self._connect()
+            details = client.scheduler_info(n_workers=-1)["workers"].values()
+            offered = gpu and any(GPU in each["resources"] for each in details)
+            self._resources = {GPU: 1} if offered else None
+            yield from super().spread(work, jobs, at_once, gpu)
 
-        def submit(number: int) -> None:
-            for job in islice(waiting, number):
-                future = client.submit(_do, work, job, pure=False, resources=resources)
-                running[future] = job
-                future.add_done_callback(ended.put)
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Any:
+        """Return the future of a job."""
+        return self._client.submit(_do, work, job, pure=False, resources=self._resources)
 
-        submit(at_once)
-        try:
-            while running:
-                try:
-                    future = ended.get(timeout=_WORKER_S)
-                    result = future.result(timeout=_WORKER_S)
-                except (Empty, TimeoutError) as error:
-                    # A result may be lost with its worker; dask does such a job again.
-                    self._check_workers(client)
-                    if isinstance(error, TimeoutError):
-                        if future.status == "error":  # of the job itself
-                            raise
-                        future.add_done_callback(ended.put)
-                    continue
-                except distributed.KilledWorker as error:
-                    yield running.pop(future), _reason(error), None
-                except CancelledError as error:
-                    raise _stopped("the scheduler is gone") from error
-                else:
-                    yield running.pop(future), None, result
-                submit(1)
-        finally:
-            if running:
-                client.cancel(list(running), force=True)
+    def take(self, ended: "SimpleQueue[Any]") -> tuple[Any, str | None, Any]:
+        """Wait for a future that has ended; return it with how its worker died, or its result."""
+        killed = importlib.import_module("distributed").KilledWorker
+        while True:
+            try:
+                future = ended.get(timeout=_WORKER_S)
+                return future, None, future.result(timeout=_WORKER_S)
+            except (Empty, TimeoutError) as error:
+                # A result may be lost with its worker; dask does such a job again.
+                self._check_workers()
+                if isinstance(error, TimeoutError):
+                    if future.status == "error":  # of the job itself
+                        raise
+                    future.add_done_callback(ended.put)
+            except killed as error:
+                return future, _reason(error), None
+            except CancelledError as error:
+                raise _stopped("the scheduler is gone") from error
 
-    def _check_workers(self, client: Any) -> None:
+    def cancel(self, futures: Sequence[Any]) -> None:
+        """Take jobs back from the cluster."""
+        self._client.cancel(list(futures), force=True)
+
+    def _check_workers(self) -> None:
         """Check that there is a worker, or that a queue will give one."""
         try:
-            if client.nthreads() or self.scheduler in QUEUES:
+            if self._client.nthreads() or self.scheduler in QUEUES:
                 return
         except OSError as error:
             raise _stopped("the scheduler is gone") from error
@@ -271,7 +267,14 @@ def _reason(error: Any) -> str:
 def _do(work: Callable[[Job], Result], job: Job) -> Result:
     """Do a job, one at a time in a process: jobs pin the threads of the process they are in."""
     with _ONE_JOB:
+        _settle()
         return work(job)
+
+
+@cache
+def _settle() -> None:
+    """Let dask hear that this process works: it replaces none that dies before its first word."""
+    time.sleep(_SETTLE_S)
 
 
 def dask_setup(worker: Any) -> None:

@@ -145,13 +145,18 @@ def make_plan(request: Request) -> Plan:
     catalogue = workspace.tasks()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
         for cohort_id in sorted({task.cohort for task in chosen})
     }
-    _refuse_phantom_only(encoders, cohorts)
+    local = [name for name, cohort in cohorts.items() if isinstance(cohort.data, LocalCohort)]
+    for entry, _ in encoders:
+        if entry.card.phantom_only and local:
+            raise InputError(
+                f"encoder {entry.card.name} reads what only generated phantom bags have, and "
+                f"{local[0]} is read from files; leave it out, or use --source phantom"
+            )
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
     cells: list[Cell] = []
@@ -163,14 +168,8 @@ def make_plan(request: Request) -> Plan:
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
-        assessments = assess(
-            cohort,
-            task,
-            list(protocols.values()),
-            config,
-            workspace.results,
-            allow_partial=request.allow_partial,
-        )
+        results, partial = workspace.results, request.allow_partial
+        assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
         if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
             coverage.append(coverage_line(task, cohort.data, assessments[0].units))
         for assessment in assessments:
@@ -192,8 +191,7 @@ def make_plan(request: Request) -> Plan:
         for task in variants.values()
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    used = {cell.assessment.task.cohort for cell in cells}
-    kept = {cohort_id: cohort for cohort_id, cohort in cohorts.items() if cohort_id in used}
+    kept = {name: cohorts[name] for name in sorted({c.assessment.task.cohort for c in cells})}
     features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
@@ -204,7 +202,6 @@ def assess(
     protocols: Sequence[ProtocolSpec],
     config: Config,
     results: Path,
-    *,
     allow_partial: bool = False,
 ) -> list[Assessment]:
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
@@ -326,15 +323,3 @@ def _left_out(task: TaskSpec, asked: Sequence[ProtocolSpec]) -> list[str]:
     faults = [(protocol, misfit(task, protocol)) for protocol in asked]
     for_labels = [(p, fault) for p, fault in faults if task.labels.type in p.labels]
     return [fault for _, fault in for_labels or faults[:1] if fault]
-
-
-def _refuse_phantom_only(
-    encoders: tuple[tuple[EncoderEntry, str], ...], cohorts: dict[str, OpenCohort]
-) -> None:
-    files = [c for c, cohort in cohorts.items() if isinstance(cohort.data, LocalCohort)]
-    for entry, _ in encoders:
-        if entry.card.phantom_only and files:
-            raise InputError(
-                f"encoder {entry.card.name} reads what only generated phantom bags have, and "
-                f"{files[0]} is read from files; leave it out, or use --source phantom"
-            )

@@ -1,12 +1,16 @@
 """One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
 import json
+import os
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
@@ -22,8 +26,8 @@ from madeleine_bench.provenance import (
     peak_memory_mb,
     return_freed_memory,
 )
-from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
+from madeleine_bench.results.store import Place, ResultStore
+from madeleine_bench.runner.embedding import Failures, Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
     Cell,
@@ -34,8 +38,8 @@ from madeleine_bench.runner.plan import (
     make_plan,
     resume_key,
 )
-from madeleine_bench.runner.workers import Executor, open_executor
-from madeleine_bench.specs.catalogue import Catalogue, embedded_name
+from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
+from madeleine_bench.specs.catalogue import embedded_name
 from madeleine_bench.specs.record import Record, RecordFeatures, RecordFold, RecordScores
 from madeleine_bench.types import CohortData, Progress, Source, board_name
 
@@ -47,24 +51,26 @@ class RunReport:
     """What a run did.
 
     Attributes:
-        catalogue: the catalogue it ran on.
+        plan: the cells it was to make, and the catalogue it ran on.
         boards: boards its records belong to.
-        features: what identifies the features it scored, by cohort.
         computed: records made.
         reused: records that were there already.
         failures: what failed and why: (encoder or cohort, reason).
     """
 
-    catalogue: Catalogue
+    plan: Plan
     boards: list[str]
-    features: dict[str, RecordFeatures]
     computed: int = 0
     reused: int = 0
     failures: list[tuple[str, Failure]] = field(default_factory=list)
 
+    def add(self, failed: Failures) -> None:
+        """Add what failed, by encoder and where."""
+        self.failures += [(" on ".join(place), why) for place, why in failed.items()]
+
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        return record.features == self.features.get(record.task.cohort, record.features)
+        return record.features == self.plan.features.get(record.task.cohort, record.features)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class EvaluateJob:
     machine: Mapping[str, Any]
 
     @property
-    def place(self) -> tuple[str, str, str, str, str]:
+    def place(self) -> Place:
         """Board, encoder, task, protocol and resume key of its record."""
         assessment = self.cell.assessment
         board, key = board_name(self.source, self.variant), resume_key(self.content, assessment)
@@ -130,31 +136,27 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     with opened as workers:
         plan = make_plan(request)
         if request.resume != "never":
-            for name, why in refusals(contradictions(plan, request), request):
+            for name, why in _refusals(contradictions(plan, workspace.results), request):
                 raise InputError(f"encoder {name}: {why}")
-        report = RunReport(plan.catalogue, plan.boards, plan.features)
+        report = RunReport(plan, plan.boards)
         for note in plan.notes:
             progress.say(note)
         ready, failed = embed(
             to_embed(plan), workspace, progress,
             resume=request.resume, executor=workers, time_limit_s=limit_s,
         )  # fmt: skip
-        report.failures += [
-            (f"{encoder} on {name}", why) for (encoder, name), why in failed.items()
-        ]
+        report.add(failed)
         if any(cell.assessment.protocol.trains_networks for cell in plan.cells):
             from madeleine_bench.runner.training import train_networks  # a probe needs no torch
 
             trained, failed = train_networks(plan, request, workers, progress)
             ready |= trained
-            report.failures += [(" ".join(name), why) for name, why in failed.items()]
+            report.add(failed)
         jobs = list(_missing_records(plan, request, ready, report))
         jobs.sort(key=lambda job: -job.cost)
         progress.phase("evaluate", len(jobs))
         for outcome in workers.run(run_evaluate_job, jobs, _on_worker_death):
-            report.failures += [
-                (f"{e} on {task}", why) for (e, task), why in outcome.failed.items()
-            ]
+            report.add(outcome.failed)
             report.computed += not outcome.failed
             progress.advance(outcome.note)
     return report
@@ -183,11 +185,11 @@ def _missing_records(
     records shall be replaced.
     """
     results = ResultStore(request.workspace.results)
-    changed = contradictions(plan, request, ready)
+    changed = contradictions(plan, results.folder, ready)
     if request.resume == "never":
-        retire(plan, results, changed)
+        _retire(plan, results, changed)
         changed = {}
-    report.failures += refusals(changed, request)
+    report.failures += _refusals(changed, request)
     machine = machine_provenance()
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
@@ -200,7 +202,7 @@ def _missing_records(
         job = EvaluateJob(
             results.folder, cell, *source, features, data.source, data.variant, machine
         )
-        if request.resume != "never" and results.find(*job.place, features) is not None:
+        if request.resume != "never" and results.find(job.place, features) is not None:
             report.reused += 1
         elif request.resume == "always":
             why = Failure("no record yet, and --resume always", is_user_error=True)
@@ -209,28 +211,41 @@ def _missing_records(
             yield job
 
 
-def contradictions(plan: Plan, request: Request, ready: Ready | None = None) -> Contradictions:
+def contradictions(plan: Plan, folder: Path, ready: Ready | None = None) -> Contradictions:
     """Return by encoder the records that differ from this run, and what they differ in.
 
     Args:
         plan: of the run.
-        request: of the run.
+        folder: the results folder.
         ready: the embeddings there are; None compares cards alone.
     """
-    folder = request.workspace.results
+    contents: dict[str, dict[str | None, Content]] = {}  # once for all cells with the same bags
+    for cell in plan.cells:
+        card, task = cell.entry.card, cell.assessment.task
+        embedded, content = None, ""
+        if ready is not None and (embedded := embedded_name(task, cell.assessment.protocol)):
+            if (card.name, embedded) not in ready:
+                continue
+            content = ready[card.name, embedded][1]
+        board, features = board_of(plan.cohorts[task.cohort].data), plan.features[task.cohort]
+        contents.setdefault(card.name, {})[embedded] = Content(
+            "this run", card, folder, board, embedded, features.content, content
+        )
     differing: Contradictions = {}
-    for name, contents in _contents(plan, folder, ready).items():
+    for name, by_bags in contents.items():
         for path, record in ResultStore(folder).located(name):
-            if record.encoder.revision == contents[0].encoder.revision:
-                before = content_of(record, path, folder, plan.catalogue)
-                difference = next(filter(None, (c.contradicts(before) for c in contents)), "")
-                if difference:
-                    differing.setdefault(name, []).append((path, difference))
+            before = content_of(record, path, folder, plan.catalogue)
+            of_revision = (
+                c for c in by_bags.values() if c.encoder.revision == before.encoder.revision
+            )
+            if difference := next(filter(None, (c.contradicts(before) for c in of_revision)), ""):
+                differing.setdefault(name, []).append((path, difference))
     return differing
 
 
-def refusals(differing: Contradictions, request: Request) -> Iterable[tuple[str, Failure]]:
-    """Yield for each encoder that the records contradict why it is not scored, and what to do."""
+def _refusals(differing: Contradictions, request: Request) -> list[tuple[str, Failure]]:
+    """Return for each encoder that the records contradict why it is not scored, and what to do."""
+    refusals = []
     for name, records in differing.items():
         path, difference = records[0]
         more = f" and {len(records) - 1} more records" if len(records) > 1 else ""
@@ -240,10 +255,11 @@ def refusals(differing: Contradictions, request: Request) -> Iterable[tuple[str,
             "with --resume never, which moves the older records of this name and revision to "
             f"{request.workspace.results / 'retired'}"
         )
-        yield name, Failure(reason, is_user_error=True)
+        refusals.append((name, Failure(reason, is_user_error=True)))
+    return refusals
 
 
-def retire(plan: Plan, store: ResultStore, differing: Contradictions) -> None:
+def _retire(plan: Plan, store: ResultStore, differing: Contradictions) -> None:
     """Move the records that contradict this run, and others of the same older code, out of sight.
 
     Raises:
@@ -259,28 +275,6 @@ def retire(plan: Plan, store: ResultStore, differing: Contradictions) -> None:
                 store.retire(path)
 
 
-def _contents(plan: Plan, folder: Path, ready: Ready | None) -> dict[str, list[Content]]:
-    """Return what this run says of each of its encoders, once for all cells with the same bags."""
-    contents: dict[str, dict[str | None, Content]] = {}
-    for cell in plan.cells:
-        card, assessment = cell.entry.card, cell.assessment
-        cohort = assessment.task.cohort
-        data = plan.cohorts[cohort].data
-        embedded, content = embedded_name(assessment.task, assessment.protocol), ""
-        if ready is None:
-            embedded = None
-        elif embedded is not None:
-            embeddings = ready.get((card.name, bags_to_embed(assessment, data)[0]))
-            if embeddings is None:
-                continue
-            content = embeddings[1]
-        features = plan.features[cohort].content
-        contents.setdefault(card.name, {})[embedded] = Content(
-            "this run", card, folder, board_of(data), embedded, features, content
-        )
-    return {name: list(by_bags.values()) for name, by_bags in contents.items()}
-
-
 def run_evaluate_job(job: EvaluateJob) -> Outcome:
     """Fit, predict, score, and write predictions and record; say what failed."""
     started = time.perf_counter()
@@ -293,7 +287,7 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
         return_freed_memory()
         store = ResultStore(job.results)
         content = _content(job, scores, folds, dim)
-        content["predictions"] = store.write_predictions(*job.place, evaluation.predictions)
+        content["predictions"] = store.write_predictions(job.place, evaluation.predictions)
         content["provenance"] = {
             **job.machine,
             **cost,
@@ -388,3 +382,83 @@ def _encoding_cost(embeddings: Path) -> dict[str, float | int | None]:
         return {}
     each = float(f"{cost.seconds / cost.slides:.3g}")
     return {"slides": cost.slides, "seconds_per_slide": each, "parameters": cost.parameters}
+
+
+def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[str, ...]]:
+    """Return how many files were compared, and a line for each difference, of a run made again.
+
+    Everything is made again: with one worker more, one thread more for each, the jobs in another
+    order, and in new processes of this machine, whatever the executor was.
+
+    Args:
+        request: of the run, whose results are there.
+        progress: told of each job.
+
+    Raises:
+        InputError: the request cannot be carried out.
+    """
+    workers = request.workspace.jobs + 1
+    threads = max((os.cpu_count() or 1) // request.workspace.jobs, 1) + 1
+    with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
+        again = replace(
+            request,
+            workspace=replace(request.workspace, results=Path(folder), jobs=workers),
+            resume="never",
+            executor="local",
+            scheduler=None,
+        )
+        executor = LocalWorkers(workers, apart=True, threads=threads, shuffle=workers)
+        report = run(again, progress, executor)
+        lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
+        folders = request.workspace.results, again.workspace.results
+        compared = [*_embeddings(*folders), *_predictions(*folders)]
+    return len(compared), (*lines, *filter(None, compared))
+
+
+def _embeddings(first: Path, again: Path) -> Iterator[str | None]:
+    """Yield for each file of embeddings how it differs, or None."""
+    for path in sorted((again / "embeddings").rglob("*.safetensors")):
+        relative = path.relative_to(again)
+        before = first / relative
+        what = f"embeddings of {path.parent.name} on {path.name.split('.')[0]}"
+        if not before.is_file():
+            yield f"{what}: the run left none ({before})"
+        elif before.read_bytes() == path.read_bytes():
+            yield None
+        else:
+            one, other = read_embeddings(before).matrix, read_embeddings(path).matrix
+            if one.shape != other.shape:
+                yield f"{what}: shape {one.shape}, made again {other.shape}"
+            else:
+                gap = np.abs(one.astype(np.float64) - other).max(axis=1)
+                yield (
+                    f"{what}: {int((gap > 0).sum())} of {len(gap)} slides differ, "
+                    f"by at most {gap.max():.3g} ({before})"
+                )
+
+
+def _predictions(first: Path, again: Path) -> Iterator[str | None]:
+    """Yield for each record made again how its predictions differ, or None."""
+    records = list(ResultStore(first).records())
+    for record in ResultStore(again).records():
+        before = [one for one in records if _cell(one) == _cell(record)]
+        what = f"predictions of {record.encoder.name} on {record.task.id}, {record.protocol}"
+        if not before:
+            yield f"{what}: the run left none"
+        elif any(one.predictions.hash == record.predictions.hash for one in before):
+            yield None
+        else:
+            newest = max(before, key=lambda one: one.age)
+            yield (
+                f"{what}: not the same bytes; {record.scores.main.metric} "
+                f"{newest.scores.main.value:.6g}, made again {record.scores.main.value:.6g}"
+            )
+
+
+def _cell(record: Record) -> tuple[object, ...]:
+    """Return what tells a record from others by what it was asked of, not by what came out."""
+    encoder, task, features = record.encoder, record.task, record.features
+    content = features and features.content
+    return (
+        record.board, encoder.name, encoder.fingerprint, content, task.task_hash, record.protocol
+    )  # fmt: skip

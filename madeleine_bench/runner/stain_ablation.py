@@ -6,10 +6,10 @@ missing in use. Folds, labels and protocol are those of the task, so every diffe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ from madeleine_bench.data.case_bags import CaseBags, slide_groups
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
+from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
-from madeleine_bench.report import Report
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import (
@@ -36,47 +37,25 @@ from madeleine_bench.runner.plan import (
     make_plan,
 )
 from madeleine_bench.runner.run import to_embed
-from madeleine_bench.runner.stain_report import WAYS, Way, report_body, stain_chart
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Fusion
-from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.stats.paired import PairedDifference, paired_difference
+from madeleine_bench.stats.paired import paired_difference
 from madeleine_bench.types import Progress, Split, Splits, Units
 
+Way = Literal["alike", "dropped"]
+WAYS: dict[Way, str] = {
+    "alike": "trained with the same stains",
+    "dropped": "trained with all stains",
+}
 RESAMPLES = 1000
 _REDUCED = "\x1f reduced"
-
-
-@dataclass(frozen=True)
-class StainScore:
-    """The score of a task from some of its stains.
-
-    Attributes:
-        stains: which, in the order of the task.
-        fusion: how a case is made of its slides.
-        way: whether training saw the same stains ("alike") or all of them ("dropped").
-        value: the main score over the cases that have one of these stains.
-        cases: how many these are.
-        lacking: cases that have none of these stains and are left out.
-        difference: this less the reference (all stains; of fusions the one stain alone), on the
-            same cases, with the 95% interval of resampled cases widened for training cases; None
-            for the reference itself.
-    """
-
-    stains: tuple[str, ...]
-    fusion: Fusion
-    way: Way
-    value: float
-    cases: int
-    lacking: int
-    difference: PairedDifference | None
-
-    def document(self) -> dict[str, Any]:
-        """Return the score, ready for JSON."""
-        names = ("difference", "ci95", "p_value")
-        paired = {name: getattr(self.difference, name, None) for name in names}
-        return {**asdict(self), **paired}
+# The score of a task from some of its stains, ready for JSON: which stains, their fusion, the way
+# of training, the main score over the cases that have one of these stains, how many these are, how
+# many have none, and this less the reference on the same cases, with the 95% interval of resampled
+# cases widened for training cases; None for the reference itself. The reference is all stains; of
+# fusions the one stain alone.
+Score = dict[str, Any]
 
 
 def stain_ablation(
@@ -118,7 +97,14 @@ def stain_ablation(
         if p.id in (f"{base.id}-early", f"{base.id}-per-stain") and p.version == base.version
     ]
     for task in catalogue.select(tasks):
-        _check(task, alone)
+        stains = ", ".join(task.stains)
+        if task.unit != "case" or len(task.stains) < 2:
+            raise InputError(
+                f"{task.id} is no task by case on several stains (unit {task.unit}, stains "
+                f"{stains}); name one that is, such as bwh-kidney-amr"
+            )
+        if alone not in task.stains:
+            raise InputError(f"--alone '{alone}': {task.id} has stains {stains}")
     plan = make_plan(Request(tuple(encoders), tuple(tasks), (base.name, *siblings), workspace))
     ready, failed = embed(_bags_of(plan, alone), workspace, progress)
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
@@ -160,16 +146,6 @@ def stain_ablation(
     return reports
 
 
-def _check(task: TaskSpec, alone: str) -> None:
-    if task.unit != "case" or len(task.stains) < 2:
-        raise InputError(
-            f"{task.id} is no task by case on several stains (unit {task.unit}, stains "
-            f"{', '.join(task.stains)}); name one that is, such as bwh-kidney-amr"
-        )
-    if alone not in task.stains:
-        raise InputError(f"--alone '{alone}': {task.id} has stains {', '.join(task.stains)}")
-
-
 def _bags_of(plan: Plan, alone: str) -> list[ToEmbed]:
     """Return what a run embeds, and cases as bags of the one stain."""
     bags = {each.name: each for each in to_embed(plan)}
@@ -205,7 +181,6 @@ def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> d
     fusions = score_fusions(assessments, of_slides, of_cases, alone, stain_of)
     subsets = score_stain_subsets(late, of_slides, stain_of)
     stains_of_units = [{stain_of[slide] for slide in ids} for ids in late.units.slides.values()]
-    curve_keys = ("stains", "mean", "lowest", "highest")
     return {
         "task": task.id,
         "encoder": encoder,
@@ -214,20 +189,17 @@ def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> d
         "lacking": {s: sum(s not in stains for stains in stains_of_units) for s in task.stains},
         "fusions": [_without(score, "way", "cases", "lacking") for score in fusions],
         "subsets": [_without(score, "fusion") for score in subsets],
-        "curves": {
-            way: [dict(zip(curve_keys, point, strict=True)) for point in curve(subsets, way)]
-            for way in WAYS
-        },
+        "curves": {way: curve(subsets, way) for way in WAYS},
     }
 
 
-def _without(score: StainScore, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in score.document().items() if name not in names}
+def _without(score: Score, *names: str) -> Score:
+    return {name: value for name, value in score.items() if name not in names}
 
 
 def score_stain_subsets(
     assessment: Assessment, embeddings: Embeddings, stain_of: Mapping[str, str]
-) -> list[StainScore]:
+) -> list[Score]:
     """Return the score of every subset of a task's stains, all of them first, fewer later.
 
     Args:
@@ -238,25 +210,20 @@ def score_stain_subsets(
     Raises:
         InputError: an embedding is missing or not finite.
     """
-    full, all_stains = assessment.units, assessment.task.stains
-    whole = _fused(assessment, embeddings, full, stain_of)
-    reference = _predictions(assessment, whole, full, assessment.splits)
-    dim = whole.shape[1]
+    all_stains, slides = assessment.task.stains, assessment.units.slides.values()
+    whole, _, reference = _evaluated(assessment, embeddings, all_stains, stain_of)
+    dim, cases = whole.shape[1], len(whole)
     scores = [_scored(assessment, all_stains, "alike", reference, reference, 0, dim)]
+    there = {stain_of[slide] for ids in slides for slide in ids}
     for size in range(len(all_stains) - 1, 0, -1):
         for stains in combinations(all_stains, size):
-            kept, rows = _restricted(full, set(stains), stain_of)
-            if not len(rows):
+            if there.isdisjoint(stains):
                 continue
-            reduced = _fused(assessment, embeddings, kept, stain_of)
-            splits = _selected(assessment.splits, rows)
-            predictions: dict[Way, pd.DataFrame] = {
-                "alike": _predictions(assessment, reduced, kept, splits),
-                "dropped": _dropped(assessment, whole, reduced, rows),
-            }
-            lacking = len(full.table) - len(rows)
+            reduced, rows, alike = _evaluated(assessment, embeddings, stains, stain_of)
+            dropped = _dropped(assessment, whole, reduced, rows)
+            predictions: dict[Way, pd.DataFrame] = {"alike": alike, "dropped": dropped}
             scores += [
-                _scored(assessment, stains, way, of_way, reference, lacking, dim)
+                _scored(assessment, stains, way, of_way, reference, cases - len(rows), dim)
                 for way, of_way in predictions.items()
             ]
     return scores
@@ -268,7 +235,7 @@ def score_fusions(
     of_cases: Mapping[tuple[str, ...], Embeddings],
     alone: str,
     stain_of: Mapping[str, str],
-) -> list[StainScore]:
+) -> list[Score]:
     """Return the score of each fusion of all stains, and of one stain alone, that stain first.
 
     Args:
@@ -281,71 +248,63 @@ def score_fusions(
     Raises:
         InputError: an embedding is missing or not finite.
     """
-    first = assessments["late"]
-    kept, rows = _restricted(first.units, {alone}, stain_of)
-    predicted: list[tuple[Fusion, tuple[str, ...], pd.DataFrame]] = []
-    choices: tuple[tuple[str, ...], ...] = ((alone,), first.task.stains)
-    for fusion, assessment in assessments.items():
-        for stains in choices:
-            one = stains == (alone,)
-            if one and fusion == "per-stain":
-                continue  # one stain has one mean
-            units = kept if one else assessment.units
-            splits = _selected(assessment.splits, rows) if one else assessment.splits
-            embeddings = of_cases[stains] if fusion == "early" else of_slides
-            matrix = _fused(assessment, embeddings, units, stain_of)
-            predicted.append((fusion, stains, _predictions(assessment, matrix, units, splits)))
-    predicted.sort(key=lambda each: (each[1] != (alone,), each[0] != "late"))
-    reference = predicted[0][2]
     dim = of_slides.matrix.shape[1]
+    reference: pd.DataFrame | None = None
     scores = []
-    for fusion, stains, predictions in predicted:
-        same = predictions[predictions["unit_id"].isin(reference["unit_id"])]
-        score = _scored(assessments[fusion], stains, "alike", same, reference, 0, dim)
-        scores.append(replace(score, difference=None) if predictions is reference else score)
+    for stains in ((alone,), assessments["late"].task.stains):
+        for fusion in sorted(assessments, key=lambda fusion: fusion != "late"):
+            if fusion == "per-stain" and stains == (alone,):
+                continue  # one stain has one mean
+            embeddings = of_cases[stains] if fusion == "early" else of_slides
+            *_, predictions = _evaluated(assessments[fusion], embeddings, stains, stain_of)
+            if reference is None:
+                reference = predictions
+            else:
+                same_cases = predictions["unit_id"].isin(reference["unit_id"])
+                predictions = predictions[same_cases]
+            score = _scored(assessments[fusion], stains, "alike", predictions, reference, 0, dim)
+            scores.append(score)
     return scores
 
 
-def curve(scores: Sequence[StainScore], way: Way) -> list[tuple[int, float, float, float]]:
-    """Return by number of stains, most first: the number, and mean, lowest and highest score."""
+def curve(scores: Sequence[Score], way: Way) -> list[dict[str, Any]]:
+    """Return by number of stains, most first: mean, lowest and highest score."""
     points = []
-    for size in sorted({len(score.stains) for score in scores}, reverse=True):
+    for size in sorted({len(score["stains"]) for score in scores}, reverse=True):
         # From all stains both ways are one.
         values = [
-            score.value
+            score["value"]
             for score in scores
-            if len(score.stains) == size and (score.way == way or score.difference is None)
+            if len(score["stains"]) == size and (score["way"] == way or score["difference"] is None)
         ]
-        if values:
-            points.append((size, float(np.mean(values)), min(values), max(values)))
+        mean, lowest, highest = float(np.mean(values)), min(values), max(values)
+        points.append({"stains": size, "mean": mean, "lowest": lowest, "highest": highest})
     return points
 
 
-def _fused(
-    assessment: Assessment, embeddings: Embeddings, units: Units, stain_of: Mapping[str, str]
-) -> NDArray[np.floating]:
-    groups = slide_groups(units, assessment.protocol.fusion, stain_of)
-    return unit_embeddings(embeddings, units, groups)
+def _evaluated(
+    assessment: Assessment,
+    embeddings: Embeddings,
+    stains: Sequence[str],
+    stain_of: Mapping[str, str],
+) -> tuple[NDArray[np.floating], NDArray[np.intp], pd.DataFrame]:
+    """Return embeddings of the cases with a slide of these stains, their rows, and predictions.
 
-
-def _restricted(
-    units: Units, stains: set[str], stain_of: Mapping[str, str]
-) -> tuple[Units, NDArray[np.intp]]:
-    """Return the units that have a slide of these stains, with those slides alone; their rows."""
+    The cases are made of those slides alone.
+    """
+    full, splits = assessment.units, assessment.splits
     slides = {
         unit: kept
-        for unit, ids in units.slides.items()
+        for unit, ids in full.slides.items()
         if (kept := tuple(slide for slide in ids if stain_of[slide] in stains))
     }
-    rows = np.flatnonzero(units.table["unit_id"].isin(list(slides)).to_numpy())
-    table = units.table.iloc[rows].reset_index(drop=True)
-    return Units(table, slides, units.missing, units.hash), rows
-
-
-def _selected(splits: Splits, rows: NDArray[np.intp]) -> Splits:
-    """Return splits of the kept rows, as positions among them."""
+    rows = np.flatnonzero(full.table["unit_id"].isin(list(slides)).to_numpy())
+    table = full.table.iloc[rows].reset_index(drop=True)
+    units = Units(table, slides, full.missing, full.hash)
+    groups = slide_groups(units, assessment.protocol.fusion, stain_of)
+    matrix = unit_embeddings(embeddings, units, groups)
     parts = [Split(s.key, _among(s.train, rows), _among(s.test, rows)) for s in splits]
-    return Splits(splits.key_names, parts, splits.hash)
+    return matrix, rows, _predictions(assessment, matrix, units, parts)
 
 
 def _among(positions: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -354,8 +313,9 @@ def _among(positions: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.in
 
 
 def _predictions(
-    assessment: Assessment, matrix: NDArray[np.floating], units: Units, splits: Splits
+    assessment: Assessment, matrix: NDArray[np.floating], units: Units, parts: Sequence[Split]
 ) -> pd.DataFrame:
+    splits = Splits(assessment.splits.key_names, list(parts), assessment.splits.hash)
     return evaluate(assessment.task, assessment.protocol, matrix, units, splits).predictions
 
 
@@ -369,14 +329,11 @@ def _dropped(
 
     Every kept case stands in the table twice, whole to train on and reduced to be tested.
     """
-    table, splits = assessment.units.table, assessment.splits
+    table = assessment.units.table
     twice = table.iloc[rows].assign(unit_id=table.iloc[rows]["unit_id"] + _REDUCED)
     both = Units(pd.concat([table, twice], ignore_index=True), {}, {}, assessment.units.hash)
-    parts = [Split(s.key, s.train, len(table) + _among(s.test, rows)) for s in splits]
-    matrix = np.concatenate([whole, reduced])
-    predictions = _predictions(
-        assessment, matrix, both, Splits(splits.key_names, parts, splits.hash)
-    )
+    parts = [Split(s.key, s.train, len(table) + _among(s.test, rows)) for s in assessment.splits]
+    predictions = _predictions(assessment, np.concatenate([whole, reduced]), both, parts)
     return predictions.assign(unit_id=predictions["unit_id"].str.removesuffix(_REDUCED))
 
 
@@ -388,17 +345,152 @@ def _scored(
     reference: pd.DataFrame,
     lacking: int,
     dim: int,
-) -> StainScore:
+) -> Score:
     task, protocol = assessment.task, assessment.protocol
     same = reference[reference["unit_id"].isin(predictions["unit_id"])]
     ours, theirs = (
         scored_units(task, protocol, rows, assessment.splits.hash, f"stains of {task.name}", dim)
         for rows in (predictions, same)
     )
-    difference = None
+    paired: Score = {"difference": None, "ci95": None, "p_value": None}
     with threadpool_limits(1):
         if predictions is not reference:
             rng = rng_for("stain subsets", task.name, protocol.name, way, *stains)
-            difference = paired_difference(ours, theirs, RESAMPLES, rng)
-        value = ours.score
-    return StainScore(stains, protocol.fusion, way, value, len(ours.unit), lacking, difference)
+            paired = asdict(paired_difference(ours, theirs, RESAMPLES, rng))
+        return {
+            "stains": stains,
+            "fusion": protocol.fusion,
+            "way": way,
+            "value": ours.score,
+            "cases": len(ours.unit),
+            "lacking": lacking,
+            **paired,
+        }
+
+
+def report_body(content: Mapping[str, Any]) -> list[Table | str]:
+    """Return the tables of a document, and what to know of missing stains and phantoms."""
+    kind = "PHANTOM" if content["phantom"] else "real data"
+    fusions = []
+    for each in content["tasks"]:
+        for fusion in each["fusions"]:
+            stains = "all" if len(fusion["stains"]) > 1 else fusion["stains"][0]
+            name = [each["task"], each["encoder"], f"{stains}, {fusion['fusion']}"]
+            fusions.append([*name, f"{fusion['value']:.3f}", gain_text(fusion)])
+    sizes = sorted({p["stains"] for t in content["tasks"] for p in t["curves"]["alike"]})[::-1]
+    rows = []
+    for each in content["tasks"]:
+        for way in WAYS:
+            means = {point["stains"]: f"{point['mean']:.3f}" for point in each["curves"][way]}
+            rows.append([each["task"], each["encoder"], way, *(means.get(n, "-") for n in sizes)])
+    body: list[Table | str] = [
+        Table(
+            f"Stains together against {content['alone']} alone, {content['protocol']} ({kind})",
+            ("task", "encoder", "stains, fusion", "score", f"above {content['alone']} alone (95%)"),
+            fusions,
+        ),
+        Table(
+            "Mean score over all choices of so many stains: trained alike, or on all and tested "
+            "with the others dropped",
+            ("task", "encoder", "trained", *(f"{n} stain{'s' * (n > 1)}" for n in sizes)),
+            rows,
+        ),
+    ]
+    for each in content["tasks"]:
+        if counts := ", ".join(f"{stain} {n}" for stain, n in each["lacking"].items() if n):
+            body.append(
+                f"{each['task']}: cases that lack a stain: {counts}; each is scored from "
+                "the stains it has"
+            )
+    return [*body, PHANTOM_NOTICE] if content["phantom"] else body
+
+
+def gain_text(fusion: Mapping[str, Any]) -> str:
+    """Return what a fusion gains over the one stain alone, with its interval where it has one."""
+    if fusion["difference"] is None:
+        return "-"
+    interval = " ({:+.3f} to {:+.3f})".format(*fusion["ci95"]) if fusion["ci95"] else ""
+    return f"{fusion['difference']:+.3f}{interval}"
+
+
+def stain_chart(content: Mapping[str, Any]) -> Any:
+    """Return the Altair chart of a document, a row of panels for each task.
+
+    Left and middle: the mean score over all choices of so many stains, with the band from the worst
+    to the best choice. Right: what all stains gain over the one alone, by fusion, with the 95%
+    interval.
+    """
+    import altair as alt
+
+    encoders = list(dict.fromkeys(each["encoder"] for each in content["tasks"]))
+    colour = (
+        alt.Color("encoder:N", title=None, sort=encoders)
+        .scale(domain=encoders, range=list(COLOURS[: len(encoders)]))
+        .legend(symbolType="circle", symbolOpacity=1, symbolStrokeWidth=0)
+    )
+    rows = []
+    for task in dict.fromkeys(each["task"] for each in content["tasks"]):
+        of_task = [each for each in content["tasks"] if each["task"] == task]
+        curves = [_dropping(of_task, way, colour) for way in WAYS]
+        left = alt.hconcat(*curves, spacing=62, bounds="flush").resolve_scale(y="shared")
+        panels = alt.hconcat(left, _gains(of_task, content["alone"], colour), spacing=62)
+        title = alt.Title(task, anchor="start", fontSize=13, color=INK, offset=10)
+        rows.append(panels.properties(title=title, bounds="flush"))
+    kind = "PHANTOM slides: " if content["phantom"] else ""
+    title = alt.Title(
+        f"{kind}what the stains of a case are worth ({content['cohort']})",
+        subtitle=f"{content['protocol']}. Lines: mean over all choices of so many stains; bands: "
+        "worst to best choice. Dots: gain and 95% interval.",
+        anchor="start", fontSize=15, color=INK, subtitleColor=GREY, offset=16,
+    )  # fmt: skip
+    return alt.vconcat(*rows, title=title, background="white", padding=14, spacing=28)
+
+
+def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any) -> Any:
+    import altair as alt
+
+    points = [{"encoder": e["encoder"], **point} for e in of_task for point in e["curves"][way]]
+    most = max(point["stains"] for point in points)
+    x = alt.X("stains:Q", title="stains left", scale=alt.Scale(domain=[most, 1])).axis(
+        values=list(range(most, 0, -1)), grid=False, format="d"
+    )
+    y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
+    base = _chart(points).encode(x=x, color=colour)
+    band = base.mark_area(opacity=0.12).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q")
+    line = base.mark_line(strokeWidth=2, point={"size": 36}).encode(y=alt.Y("mean:Q", **y))
+    return _panel(band + line, WAYS[way])
+
+
+def _gains(of_task: Sequence[Mapping[str, Any]], alone: str, colour: Any) -> Any:
+    import altair as alt
+
+    points = []
+    for each in of_task:
+        for fusion in each["fusions"]:
+            if fusion["difference"] is not None and len(fusion["stains"]) > 1:
+                gain = fusion["difference"]
+                low, high = fusion["ci95"] or (gain, gain)  # without an interval, the point alone
+                place = {"encoder": each["encoder"], "fusion": fusion["fusion"]}
+                points.append({**place, "gain": gain, "low": low, "high": high})
+    base = _chart(points).encode(
+        y=alt.Y("fusion:N", title=None, sort=["late", "per-stain", "early"]),
+        yOffset=alt.YOffset("encoder:N", sort=list(dict.fromkeys(p["encoder"] for p in points))),
+        color=colour,
+    )
+    dots = base.mark_circle(size=46, opacity=1).encode(
+        x=alt.X("gain:Q", title=f"above {alone} alone")
+    )
+    bars = base.mark_rule(strokeWidth=1.6).encode(x="low:Q", x2="high:Q")
+    zero = _chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x="x:Q")
+    return _panel(zero + bars + dots, "all stains, by fusion")
+
+
+def _chart(values: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=values))  # type: ignore[no-untyped-call]
+
+
+def _panel(chart: Any, title: str) -> Any:
+    style = {"text": title, "fontSize": 11, "fontWeight": "normal", "color": GREY}
+    return chart.properties(width=190, height=190, title={**style, "anchor": "start"})

@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.data.packed import INDEX, FeatureStore, open_store
 from madeleine_bench.data.packing import pack_cohort, packed_folder
-from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.files import write_text
 from madeleine_bench.finetuning.evaluation import (
@@ -30,7 +29,6 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready, loaded_encoder
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
-    Assessment,
     Cell,
     Plan,
     Request,
@@ -46,8 +44,7 @@ from madeleine_bench.types import Progress
 class FitJob:
     """Train the network of one encoder on one split of a task, and keep what it predicts."""
 
-    entry: EncoderEntry
-    assessment: Assessment
+    cell: Cell
     key: tuple[int, int]
     folder: Path
     features: Path
@@ -81,23 +78,17 @@ def train_networks(
         cohort_id = cell.assessment.task.cohort
         features = packed_folder(plan.cohorts[cohort_id].data, request.workspace.results)
         organ = plan.catalogue.cohorts[cohort_id].organ
-        jobs += [
-            FitJob(cell.entry, cell.assessment, split, folder, features, organ, request.device)
-            for split in todo
-        ]
+        jobs += [FitJob(cell, split, folder, features, organ, request.device) for split in todo]
     if jobs and request.scheduler is None:
         torch_device(request.device)  # a wrong --device is said before anything is packed
-    unpacked: dict[str, Failure] = {}
-    for cohort_id, path in {job.assessment.task.cohort: job.features for job in jobs}.items():
+    for cohort_id, path in {job.cell.assessment.task.cohort: job.features for job in jobs}.items():
         try:
             pack_cohort(plan.cohorts[cohort_id].data, path, progress)
         except InputError as error:
-            unpacked[cohort_id] = Failure.of(error)
-    for cell in plan.cells:
-        if cell.name in ready and cell.assessment.task.cohort in unpacked:
-            failed[cell.name] = unpacked[cell.assessment.task.cohort]
-    jobs = [job for job in jobs if job.assessment.task.cohort not in unpacked]
-    jobs.sort(key=lambda job: -len(job.assessment.units.table))
+            of_cohort = [c.name for c in plan.cells if c.assessment.task.cohort == cohort_id]
+            failed |= {name: Failure.of(error) for name in of_cohort if name in ready}
+    jobs = [job for job in jobs if job.cell.name not in failed]
+    jobs.sort(key=lambda job: -len(job.cell.assessment.units.table))
     progress.phase("train", len(jobs))
     gpu = request.device != "cpu"
     for outcome in executor.run(run_fit_job, jobs, _on_worker_death, gpu=gpu):
@@ -119,7 +110,7 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
         return folder, key, splits
     record_key = resume_key(key, assessment)
     features = plan.features[assessment.task.cohort]
-    if ResultStore(results).find(*place, assessment.protocol.name, record_key, features):
+    if ResultStore(results).find((*place, assessment.protocol.name, record_key), features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]
 
@@ -127,16 +118,17 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
 def run_fit_job(job: FitJob) -> Outcome:
     """Train, predict, and write the fit; say what failed."""
     started = time.perf_counter()
-    task, protocol, units = job.assessment.task, job.assessment.protocol, job.assessment.units
+    assessment = job.cell.assessment
+    task, protocol, units = assessment.task, assessment.protocol, assessment.units
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            splits = seeded_splits(protocol, job.assessment.splits)
+            splits = seeded_splits(protocol, assessment.splits)
             split = next(split for split in splits if split.key == job.key)
             bags = UnitBags(_opened(job.features, file_state(job.features / INDEX)), units)
             request = FitRequest(task, protocol, units, split, job.organ)
-            trained = fit(loaded_encoder(job.entry), bags, request, job.device)
+            trained = fit(loaded_encoder(job.cell.entry), bags, request, job.device)
             path = fit_path(job.folder, job.key)
             seconds = round(time.perf_counter() - started, 3)
             device = torch_device(job.device).type
@@ -154,10 +146,9 @@ def _on_worker_death(job: FitJob, reason: str) -> Outcome:
 
 
 def _outcome(job: FitJob, failure: Failure | None = None) -> Outcome:
-    name, task, protocol = job.entry.card.name, job.assessment.task, job.assessment.protocol
-    note = f"{name} {task.id} {job.key[0]}/{job.key[1]}"
-    place = (name, f"{task.name} {protocol.name}")
-    return Outcome(note, {place: failure} if failure else {})
+    cell = job.cell
+    note = f"{cell.name[0]} {cell.assessment.task.id} {job.key[0]}/{job.key[1]}"
+    return Outcome(note, {cell.name: failure} if failure else {})
 
 
 @lru_cache(maxsize=2)

@@ -1,15 +1,17 @@
 """Worker processes: jobs in, outcomes out, and nobody left behind when the run is killed."""
 
 import os
+import random
 import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import BrokenExecutor
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from madeleine_bench.errors import InputError
@@ -63,17 +65,53 @@ class Executor(ABC):
         for job, death, result in self.spread(work, retry_in_isolation, 1, gpu):
             yield result if death is None else on_worker_death(job, death)
 
-    @abstractmethod
     def spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with how a worker died while the job was out."""
+        waiting, running = iter(jobs), dict[Any, Job]()
+        ended: SimpleQueue[Any] = SimpleQueue()
+
+        def submit(number: int) -> None:
+            for job in islice(waiting, number):
+                future = self.submit(work, job)
+                running[future] = job
+                future.add_done_callback(ended.put)
+
+        try:
+            submit(at_once)
+            while running:
+                future, death, result = self.take(ended)
+                yield running.pop(future), death, result
+                submit(1)
+        finally:
+            if running:  # an error of a job, an interrupt, or nobody wants the rest
+                self.cancel(list(running))
+
+    @abstractmethod
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Any:
+        """Return the future of a job."""
+
+    @abstractmethod
+    def take(self, ended: "SimpleQueue[Any]") -> tuple[Any, str | None, Any]:
+        """Wait for a future that has ended; return it with how its worker died, or its result."""
+
+    @abstractmethod
+    def cancel(self, futures: Sequence[Any]) -> None:
+        """End jobs that nobody waits for."""
 
 
 class LocalWorkers(Executor):
     """Processes of this machine; with one, jobs are done in this process and in order."""
 
-    def __init__(self, number: int, *, apart: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        apart: bool = False,
+        threads: int | None = None,
+        shuffle: int | None = None,
+    ) -> None:
         """Choose the processes; they start with the first job.
 
         Args:
@@ -81,44 +119,42 @@ class LocalWorkers(Executor):
             apart: whether jobs are never done in this process, so that one which hangs can be
                 ended.
             threads: of libraries that compute, in each process; None shares the CPUs out.
+            shuffle: seed of another order in which jobs are handed out; None keeps theirs.
         """
-        self.number, self.apart, self.threads = number, apart, threads
+        self.number, self.apart, self.threads, self.shuffle = number, apart, threads, shuffle
         self.jobs_ahead = 2 * number  # none waits for this process; few are blamed for a death
 
     def spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with how a worker died; see `Executor`."""
+        if self.shuffle is not None:
+            jobs = random.Random(self.shuffle).sample(jobs, len(jobs))
         if at_once > 1 and not self.apart and (self.number == 1 or len(jobs) == 1):
             yield from ((job, None, work(job)) for job in jobs)
-            return
-        from joblib.externals.loky.process_executor import BrokenProcessPool
+        else:
+            yield from super().spread(work, jobs, at_once, gpu)
 
-        waiting, running = deque(jobs), dict[Any, Job]()
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Any:
+        """Return the future of a job."""
         try:
-            while waiting or running:
-                pool = self._pool()
-                try:
-                    while waiting and len(running) < at_once:
-                        future = pool.submit(work, waiting[0])
-                        running[future] = waiting.popleft()
-                except BrokenProcessPool:
-                    pass  # the jobs that are out tell of it; this one goes to the next pool
-                ended = wait(running, return_when=FIRST_COMPLETED).done if running else ()
-                for future in ended:
-                    job = running.pop(future)
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool as error:
-                        yield job, _how(error), None
-                    else:
-                        yield job, None, result
-        except BaseException:
-            if running:  # an error of a job, an interrupt, or nobody wants the rest
-                for future in running:
-                    future.cancel()
-                self._pool().shutdown(wait=False, kill_workers=True)
-            raise
+            return self._pool().submit(work, job)
+        except BrokenExecutor:
+            return self._pool().submit(work, job)  # of new processes; the jobs that are out tell
+
+    def take(self, ended: "SimpleQueue[Any]") -> tuple[Any, str | None, Any]:
+        """Wait for a future that has ended; return it with how its worker died, or its result."""
+        future = ended.get()
+        try:
+            return future, None, future.result()
+        except BrokenExecutor as error:
+            return future, _how(error), None
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        """End the processes with their jobs."""
+        for future in futures:
+            future.cancel()
+        self._pool().shutdown(wait=False, kill_workers=True)
 
     def _pool(self) -> Any:
         """Return the processes; new ones where the last have died."""

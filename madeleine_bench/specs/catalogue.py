@@ -85,6 +85,17 @@ class Catalogue:
             chosen.update((protocol.name, protocol) for protocol in matches)
         return list(chosen.values())
 
+    def cohort(self, cohort_id: str) -> CohortSpec:
+        """Return a cohort.
+
+        Raises:
+            InputError: no cohort has this id.
+        """
+        if cohort_id not in self.cohorts:
+            hint = did_you_mean(cohort_id, list(self.cohorts))
+            raise InputError(f"no cohort is called '{cohort_id}'{hint} (mbench data status)")
+        return self.cohorts[cohort_id]
+
     def tasks_of(self, cohort_id: str) -> list[TaskSpec]:
         """Return the tasks of one cohort, sorted by id."""
         return [task for task in self.tasks.values() if task.cohort == cohort_id]

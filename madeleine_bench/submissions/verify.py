@@ -181,8 +181,7 @@ def open_cohorts(
     Raises:
         InputError: a cohort is not to be had here, or is of another board than the bundle's.
     """
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     asked = bundle.manifest.board
     there = _in_workspace_of(asked, workspace)
     cohorts: dict[str, OpenCohort] = {}

@@ -241,7 +241,7 @@ def _warm_up() -> None:
     import madeleine_bench.data.packing
     import madeleine_bench.leaderboard.document
     import madeleine_bench.pretrain.loop
-    import madeleine_bench.runner.determinism
+    import madeleine_bench.runner.run
     import madeleine_bench.slides.extraction
     import madeleine_bench.submissions.report  # noqa: F401
 

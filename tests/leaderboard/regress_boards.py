@@ -98,7 +98,7 @@ def add(
         content[part] = {**content[part], **values} if isinstance(values, dict) else values
     version = content["task"]["version"]
     written = store.write_predictions(
-        "phantom", encoder, f"{task_id}@{version}", PROTOCOL, "0" * 64, predictions
+        ("phantom", encoder, f"{task_id}@{version}", PROTOCOL, "0" * 64), predictions
     )
     return store.write_record({**content, "predictions": written})
 

@@ -41,5 +41,5 @@ def keep(folder, encoder, table, value=0.6, **more):
     bare = make_record(encoder, OS, value, **more)
     where = (bare.board, encoder, OS.name, bare.protocol, "k")
     content = bare.model_dump(mode="json", exclude={"record_id", "schema_version"})
-    written = store.write_predictions(*where, table).model_dump()
+    written = store.write_predictions(where, table).model_dump()
     return store.write_record({**content, "predictions": written})

@@ -18,7 +18,7 @@ CELL = ("phantom", "a", f"{CORE[0].id}@1", "linear-probe/v2", "k" * 64)
 def kept(folder, value=0.7):
     """A store with one record and its predictions."""
     store = ResultStore(folder)
-    predictions = store.write_predictions(*CELL, pd.DataFrame({"unit_id": ["u"], "risk": [value]}))
+    predictions = store.write_predictions(CELL, pd.DataFrame({"unit_id": ["u"], "risk": [value]}))
     content = make_record("a", CORE[0], value).model_dump(mode="json")
     content.pop("record_id")
     content |= {"predictions": predictions, "resume_key": "k" * 64, "protocol": "linear-probe/v2"}
@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(tmp_path):
     store, record = kept(tmp_path)
     assert list(store.records()) == [record]
     assert store.read_predictions(record)["risk"].tolist() == [0.7]
-    path = store.find(*CELL, None)
+    path = store.find(CELL, None)
     assert path is not None
     assert read_record(path) == record
 
@@ -45,7 +45,7 @@ def test_the_same_content_is_one_file_and_other_content_another(tmp_path):
 def test_a_record_without_its_predictions_does_not_count_as_done(tmp_path):
     store, record = kept(tmp_path)
     (tmp_path / record.predictions.path).unlink()
-    assert store.find(*CELL, None) is None
+    assert store.find(CELL, None) is None
     with pytest.raises(InputError, match="are gone"):
         store.read_predictions(record)
 
@@ -78,7 +78,7 @@ def test_predictions_outside_the_folder_are_refused(tmp_path):
 )
 def test_a_damaged_record_is_named(tmp_path, damage, message):
     store, _ = kept(tmp_path)
-    path = store.find(*CELL, None)
+    path = store.find(CELL, None)
     assert path is not None
     path.write_text(damage(path.read_text()))
     with pytest.raises(InputError, match=message) as caught:
@@ -98,7 +98,7 @@ def test_a_score_out_of_range_is_not_kept(tmp_path):
 
 def test_json_on_disk_is_plain(tmp_path):
     store, record = kept(tmp_path)
-    path = store.find(*CELL, None)
+    path = store.find(CELL, None)
     assert path is not None
     assert json.loads(path.read_text())["record_id"] == record.record_id
 
@@ -126,9 +126,9 @@ def test_a_record_from_before_there_were_features_keeps_its_id(tmp_path):
 
 def test_features_are_part_of_what_is_found(tmp_path):
     store, record = kept(tmp_path)
-    assert store.find(*CELL, RecordFeatures(patch_encoder=None, content="0" * 64)) is None
+    assert store.find(CELL, RecordFeatures(patch_encoder=None, content="0" * 64)) is None
     (found,) = store.located("a")
-    assert found == (store.find(*CELL, None), record)
+    assert found == (store.find(CELL, None), record)
     store.retire(found[0])
     assert (list(store.records()), list(store.located("a"))) == ([], [])
     assert store.read_predictions(record)["risk"].tolist() == [0.7]

@@ -18,7 +18,7 @@ def predictions(rows: int) -> pd.DataFrame:
 
 
 def test_predictions_carry_the_hash_of_their_bytes_in_their_name(tmp_path):
-    written = ResultStore(tmp_path).write_predictions(*CELL, predictions(70_000))
+    written = ResultStore(tmp_path).write_predictions(CELL, predictions(70_000))
     path = tmp_path / written.path
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
     assert hash_file(path) == written.hash
@@ -29,8 +29,8 @@ def test_predictions_carry_the_hash_of_their_bytes_in_their_name(tmp_path):
 
 def test_the_same_predictions_are_the_same_bytes(tmp_path):
     first, second = ResultStore(tmp_path / "a"), ResultStore(tmp_path / "b")
-    one = first.write_predictions(*CELL, predictions(3))
-    other = second.write_predictions(*CELL, predictions(3))
+    one = first.write_predictions(CELL, predictions(3))
+    other = second.write_predictions(CELL, predictions(3))
     assert one == other
     assert (tmp_path / "a" / one.path).read_bytes() == (tmp_path / "b" / one.path).read_bytes()
 

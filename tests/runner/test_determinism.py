@@ -2,10 +2,10 @@
 
 import pytest
 
-from madeleine_bench.runner import determinism, embedding
-from madeleine_bench.runner.determinism import Shuffled, check_determinism
+from madeleine_bench.runner import embedding
+from madeleine_bench.runner import run as run_module
 from madeleine_bench.runner.plan import Request
-from madeleine_bench.runner.run import run
+from madeleine_bench.runner.run import check_determinism, run
 from madeleine_bench.runner.workers import LocalWorkers
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Silence
@@ -34,7 +34,7 @@ def arguments(bcnb, tmp_path):
 @pytest.fixture
 def here(monkeypatch):
     """Workers that are this process: what differs is not theirs."""
-    monkeypatch.setattr(determinism, "LocalWorkers", lambda *given, **more: LocalWorkers(1))
+    monkeypatch.setattr(run_module, "LocalWorkers", lambda *given, **more: LocalWorkers(1))
 
 
 def test_an_encoder_that_is_the_same_again(mbench, arguments, here):
@@ -74,7 +74,7 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
 
 
 def test_jobs_are_handed_out_in_another_order():
-    done = list(Shuffled(LocalWorkers(1), 1).run(abs, range(50), lambda job, reason: job))
+    done = list(LocalWorkers(1, shuffle=1).run(abs, range(50), lambda job, reason: job))
     assert done != list(range(50)) == sorted(done)
 
 

@@ -95,20 +95,20 @@ def test_subsets_score_as_by_hand():
     found = score_stain_subsets(assessment(units, splits, stain_of), embeddings, stain_of)
     assert len(found) == 1 + 2 * 14
     whole = mean_over(embeddings, units.slides.values())
-    assert found[0].stains == STAINS
-    assert found[0].value == pytest.approx(probed(units, splits, whole, whole))
-    assert found[0].difference is None
+    assert found[0]["stains"] == STAINS
+    assert found[0]["value"] == pytest.approx(probed(units, splits, whole, whole))
+    assert found[0]["difference"] is None
     some = ("H&E", "Jones")
     kept = [tuple(s for s in own if stain_of[s] in some) for own in units.slides.values()]
     reduced = mean_over(embeddings, kept)
-    by_way = {score.way: score for score in found if score.stains == some}
-    assert by_way["alike"].value == pytest.approx(probed(units, splits, reduced, reduced))
-    assert by_way["dropped"].value == pytest.approx(probed(units, splits, whole, reduced))
+    by_way = {score["way"]: score for score in found if score["stains"] == some}
+    assert by_way["alike"]["value"] == pytest.approx(probed(units, splits, reduced, reduced))
+    assert by_way["dropped"]["value"] == pytest.approx(probed(units, splits, whole, reduced))
     for score in by_way.values():
-        assert score.difference.difference == pytest.approx(score.value - found[0].value)
-        low, high = score.difference.ci95
-        assert low <= score.difference.difference <= high
-        assert (score.cases, score.lacking) == (60, 0)
+        assert score["difference"] == pytest.approx(score["value"] - found[0]["value"])
+        low, high = score["ci95"]
+        assert low <= score["difference"] <= high
+        assert (score["cases"], score["lacking"]) == (60, 0)
 
 
 def test_more_stains_are_better_and_the_loss_is_smooth():
@@ -116,26 +116,26 @@ def test_more_stains_are_better_and_the_loss_is_smooth():
     found = score_stain_subsets(assessment(units, splits, stain_of), embeddings, stain_of)
     for way in ("alike", "dropped"):
         points = curve(found, way)
-        assert [size for size, *_ in points] == [4, 3, 2, 1]
-        means = [mean for _, mean, _, _ in points]
+        assert [point["stains"] for point in points] == [4, 3, 2, 1]
+        means = [point["mean"] for point in points]
         assert means == sorted(means, reverse=True)
         steps = -np.diff(means)
         assert steps.max() < 0.75 * (means[0] - means[-1])
-        assert all(low <= mean <= high for _, mean, low, high in points)
+        assert all(p["lowest"] <= p["mean"] <= p["highest"] for p in points)
 
 
 def test_cases_that_lack_a_stain_are_scored_from_the_others_and_counted():
     gone = ((0, "H&E"), (1, "H&E"), (2, "PAS"))
     units, splits, embeddings, stain_of = made_up(lacking=gone)
     found = score_stain_subsets(assessment(units, splits, stain_of), embeddings, stain_of)
-    by_stains = {(score.stains, score.way): score for score in found}
-    assert found[0].cases == 60
+    by_stains = {(score["stains"], score["way"]): score for score in found}
+    assert found[0]["cases"] == 60
     for way in ("alike", "dropped"):
         alone = by_stains[("H&E",), way]
-        assert (alone.cases, alone.lacking) == (58, 2)
-        assert alone.difference is not None
+        assert (alone["cases"], alone["lacking"]) == (58, 2)
+        assert alone["difference"] is not None
         both = by_stains[("H&E", "PAS"), way]
-        assert (both.cases, both.lacking) == (60, 0)
+        assert (both["cases"], both["lacking"]) == (60, 0)
 
 
 def test_fusions_are_held_against_one_stain_alone():
@@ -146,18 +146,18 @@ def test_fusions_are_held_against_one_stain_alone():
         own = [tuple(s for s in o if stain_of[s] in stains) for o in units.slides.values()]
         cases[stains] = Embeddings(tuple(units.slides), mean_over(embeddings, own), "")
     found = score_fusions(of, embeddings, cases, "H&E", stain_of)
-    shown = [(score.fusion, score.stains) for score in found]
+    shown = [(score["fusion"], score["stains"]) for score in found]
     assert shown == [
         ("late", ("H&E",)), ("early", ("H&E",)),
         ("late", STAINS), ("early", STAINS), ("per-stain", STAINS),
     ]  # fmt: skip
-    assert found[0].difference is None
+    assert found[0]["difference"] is None
     # One slide a stain: per-stain is late, and these cases' bags were made to embed alike.
-    values = [score.value for score in found]
+    values = [score["value"] for score in found]
     assert values[1] == pytest.approx(values[0])
     assert values[2:] == pytest.approx([values[2]] * 3)
-    assert found[2].difference.difference == pytest.approx(values[2] - values[0])
-    assert found[2].difference.difference > 0
+    assert found[2]["difference"] == pytest.approx(values[2] - values[0])
+    assert found[2]["difference"] > 0
 
 
 def test_the_order_of_slides_does_not_matter():
@@ -167,7 +167,7 @@ def test_the_order_of_slides_does_not_matter():
     turned = replace(units, slides={k: v[::-1] for k, v in units.slides.items()})
     first = score_stain_subsets(assessment(units, splits, stain_of), embeddings, stain_of)
     second = score_stain_subsets(assessment(turned, splits, stain_of), mixed, stain_of)
-    assert [s.value for s in first] == pytest.approx([s.value for s in second], abs=1e-6)
+    assert [s["value"] for s in first] == pytest.approx([s["value"] for s in second], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from madeleine_bench.figures import styled_svg, svg_png
-from madeleine_bench.runner.stain_report import gain_text, stain_chart
+from madeleine_bench.runner.stain_ablation import gain_text, stain_chart
 
 FUSIONS = [
     {"fusion": "late", "stains": ["H&E"], "value": 0.7, "difference": None, "ci95": None},
