@@ -125,7 +125,7 @@ class Speed:
         source = MadeUpSource(self.store, self.group.device, recipe.seed)
         with tempfile.TemporaryDirectory() as folder, _drawing_if_possible():
             with patch.object(run_module, "choose_source", lambda *_: source):
-                run = Run.start(recipe, self.store, Path(folder), self.group)
+                run = Run(recipe, self.store, Path(folder), self.group)
             reset_peak(self.clock)
             yield run
 

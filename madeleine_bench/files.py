@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from madeleine_bench.errors import InputError, UnreadableFile
 
@@ -68,30 +69,24 @@ def files_under(folder: Path) -> list[Path]:
     """
     files: list[Path] = []
     entered: set[tuple[int, int]] = set()
-    todo = [folder]
-    while todo:
-        here = todo.pop()
-        try:
-            state = here.stat()
-            if (state.st_dev, state.st_ino) in entered:
-                continue
-            entered.add((state.st_dev, state.st_ino))
-            with os.scandir(here) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-        except OSError as error:
-            raise unreadable(here, error) from error
-        for entry in entries:
-            path = here / entry.name
-            try:
-                if entry.is_dir():
-                    todo.append(path)
-                elif entry.is_file():
+    for here, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders.sort(reverse=True)
+        state = os.stat(here)
+        if (state.st_dev, state.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        for path in (Path(here, name) for name in names):
+            with looking_at(path):
+                if path.is_file():
                     files.append(path)
-                elif entry.is_symlink() and not entry.name.startswith("."):
+                elif path.is_symlink() and not path.name.startswith("."):
                     path.stat()  # raises where the link leads nowhere
-            except OSError as error:
-                raise unreadable(path, error) from error
     return sorted(files)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise unreadable(Path(error.filename), error) from error
 
 
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])", re.I)

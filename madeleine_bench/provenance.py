@@ -1,12 +1,12 @@
 """What a record says of the machine and the code that made it."""
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ def blas_libraries() -> list[dict[str, str]]:
     from threadpoolctl import threadpool_info
 
     keys = ("internal_api", "version", "threading_layer", "architecture")
-    found = [
+    libraries = [
         {key: str(info[key]) for key in keys if info.get(key) is not None}
         for info in threadpool_info()
     ]
-    return sorted(found, key=lambda library: sorted(library.items()))
+    return sorted(libraries, key=lambda library: sorted(library.items()))
 
 
 def _version(package: str) -> str | None:
@@ -101,13 +101,5 @@ def return_freed_memory() -> None:
     comes on top: a process that does large jobs one after the other grows with what the largest
     ones left behind. It takes milliseconds; nothing is done on other systems.
     """
-    if (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Any:
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # no glibc
-        return None
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -162,7 +162,6 @@ class CohortData(Protocol):
     @property
     def no_bag(self) -> frozenset[str]:
         """Slide ids of the table that have no readable feature file."""
-        ...
 
     def read_bag(self, slide_id: str) -> Bag:
         """Return the bag of one slide.
@@ -170,15 +169,12 @@ class CohortData(Protocol):
         Raises:
             InputError: the file is broken; the message names it.
         """
-        ...
 
     def content_key(self, slide_id: str) -> str:
         """Return a hash that changes when the bag of the slide changes."""
-        ...
 
     def part(self, slide_ids: Sequence[str]) -> "CohortData":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
-        ...
 
 
 def rows_of(slides: pd.DataFrame, slide_ids: Sequence[str]) -> pd.DataFrame:
@@ -202,32 +198,21 @@ class Progress(Protocol):
 
     def phase(self, name: str, total: int) -> None:
         """Begin a phase of `total` jobs."""
-        ...
 
     def advance(self, note: str) -> None:
         """Say that one job of the phase has ended."""
-        ...
 
     def note(self, text: str) -> None:
         """Say how far the job at hand has come."""
-        ...
 
     def say(self, line: str) -> None:
         """Leave a line that stays when the bar moves on."""
-        ...
 
 
 class Silence:
     """Progress that says nothing: of processes that do not speak, of scripts and tests."""
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, *words: Any) -> None:
         """Say nothing."""
 
-    def advance(self, note: str) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
+    advance = note = say = phase

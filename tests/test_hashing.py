@@ -188,11 +188,11 @@ def key_of_trained_networks(folder, monkeypatch):
     [
         (key_of_a_shipped_encoder, "encoders/base.py"),
         (key_of_a_shipped_encoder, "models/madeleine.py"),
-        (key_of_a_phantom_bag, "phantoms/features.py"),
+        (key_of_a_phantom_bag, "phantoms/world.py"),
         (key_of_a_drawn_slide, "phantom_rendering/cells.py"),
         (key_of_trained_networks, "finetuning/training.py"),
-        (key_of_trained_networks, "models/mil/abmil.py"),
-        (key_of_trained_networks, "losses/contrast.py"),
+        (key_of_trained_networks, "models/mil/attention_pooling.py"),
+        (key_of_trained_networks, "losses/cosine.py"),
     ],
 )
 def test_keys_follow_what_our_code_does(tmp_path, monkeypatch, key, file):

@@ -35,13 +35,10 @@ def protocol_names(context: typer.Context, incomplete: str) -> list[str]:
 
 def encoder_names(incomplete: str) -> list[str]:
     """Return the slide encoders that begin so: shipped, external, plugged in, or a card's path."""
-    shipped = [
-        *_stems(_shipped("baselines")),
-        *_stems(_shipped("encoders")),
-        *_stems(_shipped("encoders"), "external"),
-    ]
-    plugged = [p.name for p in importlib.metadata.entry_points(group="madeleine_bench.encoders")]
-    return _beginning(incomplete, [*shipped, *plugged]) or _card_paths(incomplete)
+    names = [p.name for p in importlib.metadata.entry_points(group="madeleine_bench.encoders")]
+    for folder, inside in (("baselines", "."), ("encoders", "."), ("encoders", "external")):
+        names += _stems(_shipped(folder), inside)
+    return _beginning(incomplete, names) or _card_paths(incomplete)
 
 
 def patch_encoder_names(incomplete: str) -> list[str]:
@@ -90,9 +87,6 @@ def _card_paths(incomplete: str) -> list[str]:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
-    paths = [
-        f"{prefix}{e.name}/" if e.is_dir() else f"{prefix}{e.name}"
-        for e in entries
-        if e.is_dir() or e.suffix in _CARD
-    ]
+    paths = [f"{prefix}{e.name}" for e in entries if e.suffix in _CARD and not e.is_dir()]
+    paths += [f"{prefix}{e.name}/" for e in entries if e.is_dir()]
     return _beginning(incomplete, paths)

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import typer
@@ -84,6 +83,15 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
         raise report.problem
 
 
+def print_or_write(text: str, out: Path | None) -> None:
+    """Write a text to a file where one is named, else print it."""
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}", err=True)
+
+
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print keys and values, one a line, aligned."""
     print_table("", ("", ""), [(f"{key}:", value) for key, value in pairs])
@@ -94,12 +102,8 @@ def print_board(board: Board) -> None:
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    table = RichTable(
-        title=Text(f"Board '{board.name}' ({kind}{protocol})", style="bold"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    title = Text(f"Board '{board.name}' ({kind}{protocol})", style="bold")
+    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(Text("task"), no_wrap=True)
     for column in board.columns:
         style = "dim" if column.kind == "control" else None
@@ -110,16 +114,11 @@ def print_board(board: Board) -> None:
         if heading != family:
             family = heading
             table.add_row(Text(family, style="bold"))
-        best = max(
-            (c.cells[task.id].value for c in board.columns if c.rank and task.id in c.cells),
-            default=None,
-        )
-        cells = []
-        for column in board.columns:
-            text = Text(score_text(column, task.id))
-            if column.rank and column.cells[task.id].value == best:
+        ranked = [c.cells[task.id].value for c in board.columns if c.rank and task.id in c.cells]
+        cells = [Text(score_text(column, task.id)) for column in board.columns]
+        for column, text in zip(board.columns, cells, strict=True):
+            if column.rank and column.cells[task.id].value == max(ranked):
                 text.stylize("bold green")
-            cells.append(text)
         table.add_row(Text(f"  {task.id}"), *cells)
     table.add_section()
     for name, values in summary_rows(board):
@@ -155,12 +154,7 @@ class LiveProgress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Leave the bars as they stand; an interrupt becomes a message.
 
         Raises:

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
-from madeleine_bench.cli.options import (
-    with_workspace,
-)
+from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
-    from madeleine_bench.types import CohortData
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -101,8 +98,12 @@ def pack(
     """
     from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
+    from madeleine_bench.data.config import load_config
+    from madeleine_bench.runner.cohorts import open_cohort
 
-    data = _data_of(cohort, workspace)
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config, catalogue)
+    data = open_cohort(workspace, catalogue, cohort, config).data
     path = out or packing.packed_folder(data, workspace.results, dtype)
     with LiveProgress() as progress:
         if verify:
@@ -143,7 +144,6 @@ def split(
     """
     from madeleine_bench.cli.console import deliver
     from madeleine_bench.data.table_folds import split_table
-    from madeleine_bench.errors import InputError
     from madeleine_bench.specs.cohort import Columns
 
     outcome = [name for name in (label, time, event) if name is not None]
@@ -198,12 +198,3 @@ def phantom_slides(context: typer.Context) -> None:
         "package; in a checkout of the repository type: "
         f"python examples/phantom_slides {shlex.join(context.args)}"
     )
-
-
-def _data_of(cohort: str, workspace: "Workspace") -> "CohortData":
-    from madeleine_bench.data.config import load_config
-    from madeleine_bench.runner.cohorts import open_cohort
-
-    catalogue, config = workspace.tasks(), load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
-    return open_cohort(workspace, catalogue, cohort, config).data

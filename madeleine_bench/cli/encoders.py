@@ -33,9 +33,7 @@ def list_encoders() -> None:
         [e.card.name, e.card.revision, e.card.kind, e.card.title, needs(e.card)]
         for e in (*shipped_encoders().values(), *external_encoders().values())
     ]
-    rows += [
-        [name, "", "entry point", point.value, ""] for name, point in plugged_encoders().items()
-    ]
+    rows += [[point.name, "", "entry point", point.value, ""] for point in plugged_encoders()]
     print_table(f"{len(rows)} encoders", ["encoder", "revision", "kind", "title", "needs"], rows)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
-from madeleine_bench.cli.options import Catalogue, ExecutorName, Scheduler
+from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
 app = typer.Typer(help="Patch features.", no_args_is_help=True)
@@ -45,9 +45,7 @@ def extract(
     weights: Annotated[
         Path | None, typer.Option(help="Your copy of gated weights (.safetensors, .bin, .pth).")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU where there is one.")
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp16 on a GPU.")
     ] = "auto",

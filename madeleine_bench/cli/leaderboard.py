@@ -39,9 +39,8 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, print_board
+    from madeleine_bench.cli.console import LiveProgress, print_board, print_or_write
     from madeleine_bench.errors import InputError
-    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.catalogue import load_catalogue
@@ -56,11 +55,7 @@ def show(
         return
     with LiveProgress() as progress:
         text = boards_text(boards, format, sources, progress)
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
+    print_or_write(text, out)
 
 
 @app.command()

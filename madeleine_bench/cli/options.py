@@ -64,6 +64,10 @@ Scheduler = Annotated[
         help="With --executor dask: tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, htcondor."
     ),
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where networks run; auto: the GPU where there is one."),
+]
 Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
 
 _WORKSPACE: dict[str, tuple[Any, Any]] = {
@@ -87,13 +91,13 @@ def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command)
-        own = [p for p in signature.parameters.values() if p.name != "workspace"]
         kind = inspect.Parameter.KEYWORD_ONLY
-        shared = [
-            inspect.Parameter(name, kind, default=default, annotation=annotation)
-            for name, (annotation, default) in _WORKSPACE.items()
-            if name in names
-        ]
+        parameters = [p.replace(kind=kind) for p in signature.parameters.values()]
+        parameters = [p for p in parameters if p.name != "workspace"]
+        for name in names:
+            annotation, default = _WORKSPACE[name]
+            shared = inspect.Parameter(name, kind, default=default, annotation=annotation)
+            parameters.append(shared)
 
         @functools.wraps(command)
         def call(**options: Any) -> None:
@@ -104,7 +108,6 @@ def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..
                 values["jobs"] = values["jobs"] or os.cpu_count() or 1
             command(**options, workspace=Workspace(**values))
 
-        parameters = [p.replace(kind=kind) for p in own] + shared
         del call.__wrapped__  # its signature is another
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -3,12 +3,12 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, recipe_names
-from madeleine_bench.cli.options import with_workspace
+from madeleine_bench.cli.options import Device, with_workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.pretrain.recipe import Recipe
@@ -48,9 +48,7 @@ def pretrain(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")
     ] = False,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU where there is one.")
-    ] = "auto",
+    device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name on the encoder's card.")] = None,
 ) -> None:
     """Train a slide encoder; the card it leaves is what `mbench run --encoder` takes.
@@ -98,7 +96,8 @@ def _recipe_and_data(
             f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
             f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    data = open_cohort(workspace, catalogue, cohort_id, load_config(workspace.config)).data
+    config = load_config(workspace.config, catalogue)
+    data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])

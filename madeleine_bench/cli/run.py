@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from madeleine_bench.cli.options import (
+    Device,
     Encoders,
     ExecutorName,
     Protocols,
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.specs.workspace import Workspace
 
+_SHOWN = 20
+
 
 @with_workspace()
 def run(
@@ -30,10 +33,7 @@ def run(
             help="only-missing: compute what is not there; always: compute nothing; never: all."
         ),
     ] = "only-missing",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where networks are trained; auto: the GPU where there is one."),
-    ] = "auto",
+    device: Device = "auto",
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
     time_limit: Annotated[
@@ -119,11 +119,12 @@ def _run_again(request: "Request") -> None:
         CheckFailed: something differs.
     """
     from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.runner.failures import listed
     from madeleine_bench.runner.run import check_determinism
 
     with LiveProgress() as progress:
         files, differences = check_determinism(request, progress)
     if differences:
-        raise CheckFailed(f"not the same when made again:\n{listed(differences)}")
+        more = f"\n  and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        lines = "\n  ".join(["not the same when made again:", *differences[:_SHOWN]])
+        raise CheckFailed(f"{lines}{more}")
     typer.echo(f"made again, the same to the byte: {files} files", err=True)

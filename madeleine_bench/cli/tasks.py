@@ -10,9 +10,7 @@ from madeleine_bench.cli.completion import task_names
 from madeleine_bench.cli.options import Catalogue
 
 if TYPE_CHECKING:
-    from madeleine_bench.specs.cohort import CohortSpec
     from madeleine_bench.specs.loader import Spec
-    from madeleine_bench.specs.task import TaskSpec
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
@@ -55,9 +53,13 @@ def show(
 
     tasks = load_catalogue(catalogue)
     for each in tasks.select([task]):
-        print_pairs(_facts(each, tasks.cohorts[each.cohort]))
-        facts = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
-        print_table("", ["fact", "status", "source"], facts)
+        facts = each.model_dump(mode="json", exclude={"provenance"}, exclude_none=True)
+        cohort = tasks.cohorts[each.cohort]
+        facts |= {"cohort": f"{cohort.id}: {cohort.title}", "access": dict(cohort.access)}
+        pairs = ((key, json.dumps(value, ensure_ascii=False)) for key, value in facts.items())
+        print_pairs([(key, text.strip('"')) for key, text in pairs])
+        sources = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
+        print_table("", ["fact", "status", "source"], sources)
 
 
 @app.command()
@@ -73,11 +75,11 @@ def validate(
     """
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    found = load_catalogue(path)
-    counted = [c for c in found.cohorts.values() if c.counted]
+    catalogue = load_catalogue(path)
+    counted = [c for c in catalogue.cohorts.values() if c.counted]
     typer.echo(
-        f"valid: {len(found.tasks)} tasks, {len(found.cohorts)} cohorts, "
-        f"{len(found.protocols)} protocols; "
+        f"valid: {len(catalogue.tasks)} tasks, {len(catalogue.cohorts)} cohorts, "
+        f"{len(catalogue.protocols)} protocols; "
         f"{sum(c.slides for c in counted):,} slides in the {len(counted)} counted cohorts"
     )
 
@@ -122,20 +124,12 @@ def schema(
         Literal["task", "cohort", "protocol", "encoder", "patch-encoder"],
         typer.Argument(help="Of which file."),
     ] = "task",
-    out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:
     """Print the JSON Schema of a YAML file, for editors.
 
-    Example: mbench tasks schema task --out task.json
+    Example: mbench tasks schema task > task.json
     """
-    from madeleine_bench.files import write_text
-
-    text = json.dumps(schemas()[kind].model_json_schema(), indent=1, sort_keys=True) + "\n"
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
+    typer.echo(json.dumps(schemas()[kind].model_json_schema(), indent=1, sort_keys=True))
 
 
 def schemas() -> "dict[str, type[Spec]]":
@@ -149,30 +143,3 @@ def schemas() -> "dict[str, type[Spec]]":
         "encoder": card.EncoderCard,
         "patch-encoder": card.PatchEncoderCard,
     }
-
-
-def _facts(task: "TaskSpec", cohort: "CohortSpec") -> list[tuple[str, str]]:
-    """Return what a task declares, by name, to print."""
-    words = task.labels
-    if words.type == "survival":
-        labels = f"days in {words.time!r}, event where {words.event!r} is {words.event_value!r}"
-    else:
-        mapped = "; ".join(f"{word!r} = {name}" for word, name in words.map.items())
-        labels = f"column {words.column!r}: {mapped}"
-        if words.missing:
-            labels += f"; no label: {', '.join(map(repr, words.missing))}"
-    expected: object = task.expected.classes or {"events": task.expected.events}
-    splits = task.splits
-    return [
-        ("task", f"{task.name}  {task.title}"),
-        ("family", f"{task.family} ({task.status})"),
-        ("cohort", f"{cohort.id}: {cohort.title}"),
-        ("access", f"{cohort.access.status}. {cohort.access.how}"),
-        ("unit", f"{task.unit}, stains {', '.join(task.stains)}"),
-        ("labels", f"{words.type}, {labels}"),
-        ("expected", f"n={task.expected.n}, {expected}"),
-        ("splits", f"{splits.scheme}, {splits.folds} folds, {splits.repeats} repeat(s)"),
-        ("metric", f"{task.metric.name}, chance {task.metric.chance}"),
-        ("protocols", ", ".join(task.protocols)),
-        ("citation", task.citation),
-    ]

@@ -12,33 +12,25 @@ from madeleine_bench.types import Split, Splits, Units
 
 Scheme = Literal["case-stratified", "site-preserved", "site-preserved-optimal", "few-shot"]
 Level = Literal["error", "warning", "note"]
-Kind = Literal[
-    "case-leak",
-    "site-leak",
-    "duplicate",
-    "look-alike",
-    "coverage",
-    "partial",
-    "shots",
-    "lacking-class",
-    "label-conflict",
-    "prevalence",
-    "few-units",
-    "time-unit",
-    "balance",
-    "changed",
-    "lock",
-    "unusable",
-]
 SITES_WHOLE: tuple[Scheme, ...] = ("site-preserved", "site-preserved-optimal")
 SHOWN = 3
 
-_ADVICE: dict[Kind, str] = {
+# By kind of finding (docs/audit.md); other kinds have an advice of their own.
+_ADVICE = {
     "case-leak": "put all units of a case into one fold",
     "site-leak": "put all cases of a site into one fold (mbench data split does)",
     "coverage": "list each unit once in each repeat",
+    "partial": (
+        "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score "
+        "the rest: mbench run --allow-partial"
+    ),
     "shots": "list as many units of each class as the draw has shots",
     "lacking-class": "use fewer folds, or folds stratified by class (mbench data split)",
+    "label-conflict": "check the label table; a task by case needs one label a case",
+    "prevalence": "use folds stratified by class; where sites are kept whole, mbench data split",
+    "few-units": "read a single fold's score with care; fewer folds test on more",
+    "lock": "scores cannot be compared with published ones; a changed task needs a new version",
+    "unusable": "repair this first; the rest was not audited",
 }
 
 
@@ -57,12 +49,27 @@ class AuditFinding:
     """
 
     level: Level
-    kind: Kind
+    kind: str
     message: str
     advice: str = ""
     fold: str = ""
     case_id: str = ""
     slide_ids: tuple[str, ...] = ()
+
+
+def finding(
+    level: Level,
+    kind: str,
+    message: str,
+    advice: str = "",
+    *,
+    fold: str = "",
+    case_id: Any = "",
+    ids: Iterable[Any] = (),
+) -> AuditFinding:
+    """Return a finding, with the advice of its kind where it has none of its own."""
+    advice = advice or _ADVICE[kind]
+    return AuditFinding(level, kind, message, advice, fold, str(case_id), tuple(map(str, ids)))
 
 
 def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
@@ -102,7 +109,7 @@ def refuse_errors(findings: Iterable[AuditFinding], where: str, hint: str = "") 
     Raises:
         InputError: there is one; the message lists the first ones.
     """
-    errors = [finding.message for finding in findings if finding.level == "error"]
+    errors = [each.message for each in findings if each.level == "error"]
     if errors:
         more = f" (and {len(errors) - SHOWN} more)" if len(errors) > SHOWN else ""
         raise InputError(f"{where}: {'; '.join(errors[:SHOWN])}{more}{hint}")
@@ -158,43 +165,37 @@ def _leaks(
     )
     if len(both) > 1:
         message += f", as are {len(both) - 1} other {what}s"
-    kind: Kind = "case-leak" if what == "case" else "site-leak"
-    case_id = str(units.table["case_id"].iloc[test[0]])
-    first = (str(ids[train[0]]), str(ids[test[0]]))
-    return [AuditFinding("error", kind, message, _ADVICE[kind], at, case_id, first)]
+    kind = "case-leak" if what == "case" else "site-leak"
+    case_id, first = units.table["case_id"].iloc[test[0]], ids[[train[0], test[0]]]
+    return [finding("error", kind, message, fold=at, case_id=case_id, ids=first)]
 
 
 def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
     """Return which classes, or events, a side of a split lacks, and unequal few-shot draws."""
     names, trained, tested = outcome_counts(splits, units)
-    of_class = "label" in units.table
-    # Of survival only events must be there.
-    wanted = [i for i, name in enumerate(names) if of_class or name == "True"]
-    lacking: list[AuditFinding] = []
-    unequal: list[AuditFinding] = []
-    for split, *sides in zip(splits, trained, tested, strict=True):
-        at = fold_name(splits, split)
-        for side, counts in zip(("train", "test"), sides, strict=True):
-            for i in wanted:
-                if not counts[i]:
-                    what = f"unit of class '{names[i]}'" if of_class else "event"
-                    message, advice = f"{at}: no {what} in {side}", _ADVICE["lacking-class"]
-                    lacking.append(AuditFinding("warning", "lacking-class", message, advice, at))
-        for i in wanted:
-            if scheme == "few-shot" and sides[0][i] != split.key[0]:
-                message = f"{at}: trains on {sides[0][i]} unit(s) of class '{names[i]}'"
-                unequal.append(AuditFinding("error", "shots", message, _ADVICE["shots"], at))
-    untested = [
-        AuditFinding(
-            "error",
+    wanted = [f"unit of class '{name}'" for name in names]
+    if "event" in units.table:  # of survival only events must be there
+        wanted, trained, tested = ["event"], trained[:, 1:], tested[:, 1:]
+    places = [fold_name(splits, split) for split in splits]
+    findings = [
+        finding(
+            "warning",
             "lacking-class",
-            f"no split tests {f'a unit of class {names[i]!r}' if of_class else 'an event'}",
-            "list units of it to be tested",
+            f"{places[row]}: no {wanted[i]} in {'test' if side else 'train'}",
+            fold=places[row],
         )
-        for i in wanted
-        if not tested[:, i].any()
+        for row, side, i in np.argwhere(np.stack([trained, tested], axis=1) == 0)
     ]
-    return lacking + untested + unequal
+    for i in np.flatnonzero(~tested.any(axis=0)):
+        message = f"no split tests {'an' if wanted == ['event'] else 'a'} {wanted[i]}"
+        advice = "list units of it to be tested"
+        findings.append(finding("error", "lacking-class", message, advice))
+    if scheme == "few-shot":
+        shots = np.array([split.key[0] for split in splits])
+        for row, i in np.argwhere(trained != shots[:, None]):
+            message = f"{places[row]}: trains on {trained[row, i]} unit(s) of class '{names[i]}'"
+            findings.append(finding("error", "shots", message, fold=places[row]))
+    return findings
 
 
 def _coverage(splits: Splits, units: Units) -> list[AuditFinding]:
@@ -203,13 +204,9 @@ def _coverage(splits: Splits, units: Units) -> list[AuditFinding]:
     findings = []
     for repeat in sorted({split.key[0] for split in splits}):
         tested = np.concatenate([split.test for split in splits if split.key[0] == repeat])
-        counts = np.bincount(tested, minlength=len(ids))
+        counts, at = np.bincount(tested, minlength=len(ids)), f"repeat {repeat}"
         for what, rows in (("never", ids[counts == 0]), ("more than once", ids[counts > 1])):
             if len(rows):
-                at, advice = f"repeat {repeat}", _ADVICE["coverage"]
                 message = f"{at}: {len(rows)} unit(s) tested {what} ({some(rows)})"
-                slides = tuple(map(str, rows))
-                findings.append(
-                    AuditFinding("error", "coverage", message, advice, at, slide_ids=slides)
-                )
+                findings.append(finding("error", "coverage", message, fold=at, ids=rows))
     return findings

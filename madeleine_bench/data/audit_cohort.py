@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,22 +14,19 @@ from madeleine_bench.data.audit import (
     AuditFinding,
     Level,
     Scheme,
+    finding,
     fold_name,
     refuse_errors,
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, label_text
+from madeleine_bench.data.labels import NO_FILE, disagreeing, label_text
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
 
 LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
 EMPTY_BAG = "empty bag"
-_ADVICE = (
-    "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score the "
-    "rest: mbench run --allow-partial"
-)
 
 Divided = tuple[Splits, Scheme]
 
@@ -46,14 +44,18 @@ def require_sound(
     """
     if not isinstance(data, LocalCohort):
         return
-    findings = [
-        *audit_ids(data, units, divided),
-        *audit_contents(data, units, divided),
-        *audit_slide_sites(data, units, divided),
-    ]
-    cures = dict.fromkeys(finding.advice for finding in findings if finding.level == "error")
+    findings = audit_slides(data, units, divided)
+    cures = dict.fromkeys(each.advice for each in findings if each.level == "error")
     hint = f" ({'; '.join(cures)}). mbench audit --task {task.declared_id} lists all"
     refuse_errors(findings, task.name, hint)
+
+
+def audit_slides(data: CohortData, units: Units, divided: Sequence[Divided]) -> list[AuditFinding]:
+    """Return what ids, files and sites of slides show; of phantoms only sites can be wrong."""
+    findings = []
+    if isinstance(data, LocalCohort):
+        findings += [*audit_ids(data, units, divided), *audit_contents(data, units, divided)]
+    return findings + audit_slide_sites(data, units, divided)
 
 
 def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> list[AuditFinding]:
@@ -91,14 +93,14 @@ def _look_alike(
         f"'{one}' ({beside.removesuffix('_id')} {some(member[beside].unique())})"
         for one, member in zip(ids[:SHOWN], members, strict=False)
     )
-    return AuditFinding(
+    return finding(
         "warning" if column == "slide_id" and len(cases) == 1 else "error",
         "look-alike",
         f"{what} ids {shown} may be spellings of one",
         f"write one spelling in the label table; or, where these are different {what}s, "
         f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
         case_id=cases[0],
-        slide_ids=tuple(str(slide) for member in members for slide in member["slide_id"]),
+        ids=[slide for member in members for slide in member["slide_id"]],
     )
 
 
@@ -111,28 +113,28 @@ def audit_contents(
     the other tested. Of one case: a warning, as the slide counts twice. Only files of equal size
     are hashed, and hashes are remembered between runs.
     """
-    rows = list(zip(units.table["unit_id"], units.table["case_id"], strict=True))
-    of_slide = {slide: row for row, (unit, _) in enumerate(rows) for slide in units.slides[unit]}
+    row_of = {s: row for row, unit in enumerate(units.table["unit_id"]) for s in units.slides[unit]}
+    case_of = units.table["case_id"].to_numpy()
     findings = []
-    for slides in _equal(data, of_slide):
-        cases = list(dict.fromkeys(rows[of_slide[slide]][1] for slide in slides))
-        if len(cases) == 1:
-            level: Level = "warning"
-            message = f"slides {some(slides)} of case '{cases[0]}' have the same content"
-            advice, fold = "keep one of them in the label table", ""
-        else:
-            level = "error"
-            other = next(slide for slide in slides if rows[of_slide[slide]][1] == cases[1])
-            fold = _leaks_in([of_slide[slide] for slide in slides], divided)
+    for slides in _equal(data, row_of):
+        rows = [row_of[slide] for slide in slides]
+        case, first = case_of[rows[0]], dict[str, str]()
+        for row, slide in zip(rows, slides, strict=True):
+            first.setdefault(case_of[row], slide)
+        level: Level = "error" if len(first) > 1 else "warning"
+        fold, advice = "", "keep one of them in the label table"
+        message = f"slides {some(slides)} of case '{case}' have the same content"
+        if len(first) > 1:
+            fold = _leaks_in(rows, divided)
+            shown = " and ".join(f"slide '{first[c]}' of case '{c}'" for c in list(first)[:2])
             message = (
-                f"slide '{slides[0]}' of case '{cases[0]}' and slide '{other}' of case "
-                f"'{cases[1]}' have the same content"
+                f"{shown} have the same content"
                 + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
                 + (f", in train and in test of {fold}" if fold else "")
             )
             advice = "find out whose slide it is, and take the other row out of the label table"
         findings.append(
-            AuditFinding(level, "duplicate", message, advice, fold, cases[0], tuple(slides))
+            finding(level, "duplicate", message, advice, fold=fold, case_id=case, ids=slides)
         )
     return findings
 
@@ -145,26 +147,30 @@ def audit_slide_sites(
     A case with slides of two sites counts as of the first in the table of units; the other site
     may then be trained on.
     """
-    site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
-    rows, sites = unit_sites(units, site_of)
+    rows, sites = unit_sites(units, data)
     if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
         return []
     names, codes = np.unique(sites, return_inverse=True)
-    return [
-        _site_leak(str(names[code]), rows[codes == code], units, fold_name(splits, split))
-        for splits, scheme in divided
-        if scheme in SITES_WHOLE
-        for split in splits
-        for code in np.intersect1d(
-            codes[np.isin(rows, split.train)], codes[np.isin(rows, split.test)]
-        )
-    ]
+    findings = []
+    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
+    for at, split in ((fold_name(splits, split), split) for splits in whole for split in splits):
+        trained, tested = (codes[np.isin(rows, side)] for side in (split.train, split.test))
+        for code in np.intersect1d(trained, tested):
+            members = units.table.iloc[np.unique(rows[codes == code])]
+            # A unit that counts as of another site comes first.
+            case_id = members["case_id"].iloc[(members["site"] == names[code]).argmin()]
+            message = (
+                f"{at}: site '{names[code]}' is in train and in test, by the slides of case "
+                f"'{case_id}', which is of several sites"
+            )
+            place = {"fold": at, "case_id": case_id, "ids": members["unit_id"]}
+            findings.append(finding("error", "site-leak", message, **place))
+    return findings
 
 
-def unit_sites(
-    units: Units, site_of: Mapping[str, str]
-) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
+def unit_sites(units: Units, data: CohortData) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
     """Return of each slide of each unit the row of the unit and the site of the slide."""
+    site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
     ids = units.table["unit_id"]
     pairs = [(row, site_of[slide]) for row, unit in enumerate(ids) for slide in units.slides[unit]]
     rows, sites = zip(*pairs, strict=True)
@@ -182,27 +188,19 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
     """
     table = slides.table
     if "label" not in table:
-        pairs = zip(table["time_days"], table["event"], strict=True)
-        table = table.assign(label=pd.Series(list(pairs), index=table.index, dtype=object))
-    different = table.drop_duplicates(["case_id", "label"])
-    rows = different[different["case_id"].duplicated(keep=False)]
+        pairs: list[Any] = list(zip(table["time_days"], table["event"], strict=True))
+        table = table.assign(label=pairs)
+    level: Level = "error" if by_case else "warning"
     findings = []
-    for case_id, members in rows.groupby("case_id"):
+    for case_id, members in disagreeing(table, "label").groupby("case_id"):
         first = members.head(SHOWN)
         shown = " and ".join(
             f"'{label_text(label)}' (slide '{unit}')"
             for label, unit in zip(first["label"], first["unit_id"], strict=True)
         )
-        findings.append(
-            AuditFinding(
-                "error" if by_case else "warning",
-                "label-conflict",
-                f"case '{case_id}' has two labels: {shown}",
-                "check the label table; a task by case needs one label a case",
-                case_id=str(case_id),
-                slide_ids=tuple(map(str, members["unit_id"])),
-            )
-        )
+        message = f"case '{case_id}' has two labels: {shown}"
+        ids = members["unit_id"]
+        findings.append(finding(level, "label-conflict", message, case_id=case_id, ids=ids))
     return findings
 
 
@@ -222,7 +220,7 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
         f"decimals, as months have; the longest is {times.max():g}, read as days"
     )
     advice = f'time_unit = "months", "years" or "days" under {task.place}'
-    return [AuditFinding("warning", "time-unit", message, advice)]
+    return [finding("warning", "time-unit", message, advice)]
 
 
 def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
@@ -246,22 +244,6 @@ def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
             if np.isin(rows, split.train).any() and np.isin(rows, split.test).any():
                 return fold_name(splits, split)
     return ""
-
-
-def _site_leak(site: str, rows: NDArray[np.intp], units: Units, at: str) -> AuditFinding:
-    members = units.table.iloc[np.unique(rows)]
-    # A unit that counts as of another site comes first.
-    case_id = str(members["case_id"].iloc[(members["site"] == site).argmin()])
-    return AuditFinding(
-        "error",
-        "site-leak",
-        f"{at}: site '{site}' is in train and in test, by the slides of case '{case_id}', which "
-        "is of several sites",
-        "keep such sites together: mbench data split does",
-        at,
-        case_id,
-        tuple(map(str, members["unit_id"])),
-    )
 
 
 def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:
@@ -313,7 +295,7 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
         f"{some_left_out(absent)}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"
-    return [AuditFinding("error" if wrong else "warning", "partial", message, _ADVICE)]
+    return [finding("error" if wrong else "warning", "partial", message)]
 
 
 def require_coverage(task: TaskSpec, data: CohortData, units: Units) -> None:
@@ -322,4 +304,5 @@ def require_coverage(task: TaskSpec, data: CohortData, units: Units) -> None:
     Raises:
         InputError: fewer than `LEAST_SHARE` have; the message says why and names the first ones.
     """
-    refuse_errors(audit_coverage(task, data, units), task.name, f". {_ADVICE}")
+    findings = audit_coverage(task, data, units)
+    refuse_errors(findings, task.name, "".join(f". {each.advice}" for each in findings))

@@ -18,12 +18,9 @@ from madeleine_bench.data.bags import (
 )
 from madeleine_bench.data.packed import (
     INDEX,
-    FeatureStore,
-    PackedSlide,
     check_sizes,
     is_packed_store,
     read_index,
-    read_rows,
 )
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import files_under, looking_at, unreadable
@@ -55,7 +52,7 @@ class FileFactsCache:
         Raises:
             InputError: the file cannot be read.
         """
-        return str(self._remembered(_SHA256, path, str, lambda: _hash(path)))
+        return str(self._remembered(_SHA256, path, lambda: _hash(path)))
 
     def confirm(self, path: Path) -> bool:
         """Hash a file whole and return whether that is the SHA-256 that was remembered, if any.
@@ -65,15 +62,15 @@ class FileFactsCache:
         Raises:
             InputError: the file cannot be read.
         """
-        place = _SHA256, str(path.absolute())
-        then, before = self._entries.get(place, ("", None))
-        fingerprint, now = self._fingerprint(path), _hash(path)
-        if before not in (None, now):
-            for other in [other for other in self._entries if other[1] == place[1]]:
-                self._keep(other, "", None)
-        if (then, before) != (fingerprint, now) and self._fingerprint(path) == fingerprint:
-            self._keep(place, fingerprint, now)
-        return before in (None, now)
+        name = str(path.absolute())
+        _, before = self._entries.get((_SHA256, name), ("", None))
+        if before is None:
+            return bool(self.sha256(path))
+        if before == _hash(path):
+            return True
+        for place in [place for place in self._entries if place[1] == name]:
+            self._keep(place, "", None)
+        return False
 
     def facts(self, path: Path, encoder: str | None) -> BagFacts:
         """Return the facts of a bag file; `encoder` chooses among several in one file.
@@ -87,17 +84,16 @@ class FileFactsCache:
             del facts["attributes"]
             return facts
 
-        return BagFacts(**self._remembered(f"{_FACTS}:{encoder or ''}", path, dict, read))
+        return BagFacts(**self._remembered(f"{_FACTS}:{encoder or ''}", path, read))
 
-    def _remembered(self, kind: str, path: Path, form: type, read: Callable[[], Any]) -> Any:
+    def _remembered(self, kind: str, path: Path, read: Callable[[], Any]) -> Any:
         """Return what was remembered of a file as it is now, or else what `read` returns."""
         place, fingerprint = (kind, str(path.absolute())), self._fingerprint(path)
         then, value = self._entries.get(place, ("", None))
-        if then == fingerprint and isinstance(value, form):
-            return value
-        value = read()
-        if self._fingerprint(path) == fingerprint:  # nobody has written to it meanwhile
-            self._keep(place, fingerprint, value)
+        if then != fingerprint:
+            value = read()
+            if self._fingerprint(path) == fingerprint:  # nobody has written to it meanwhile
+                self._keep(place, fingerprint, value)
         return value
 
     def _fingerprint(self, path: Path) -> str:
@@ -222,6 +218,11 @@ class PackedBags:
 
     Each bag is checked by its SHA-256 when it is read, so that the store need not be read as a
     whole before.
+
+    Attributes:
+        path: the folder.
+        store: its index.
+        files: the file in which each slide lies.
     """
 
     def __init__(self, path: Path) -> None:
@@ -230,29 +231,19 @@ class PackedBags:
         Raises:
             InputError: the folder holds no whole store.
         """
-        self.path = path
+        self.path, self.store = path, read_index(path)
         check_sizes(self.store)
+        self._slides = {slide.slide_id: slide for slide in self.store.slides}
+        parts = self.store.files
+        self.files: Mapping[str, Path] = {s.slide_id: parts[s.part] for s in self.store.slides}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the path alone: another process reads the index once for all of its jobs."""
-        return {"path": self.path}
-
-    @property
-    def store(self) -> FeatureStore:
-        """The index of the store, read once for each process until it changes."""
-        return self._opened[0]
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        """The file in which each slide lies."""
-        store, slides = self._opened
-        files = store.files
-        return {name: files[slide.part] for name, slide in slides.items()}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as the path: another process reads the index once for all of its jobs."""
+        return _packed_bags, (self.path, file_state(self.path / INDEX))
 
     def facts(self, name: str) -> BagFacts:
         """Return what the index states of a slide."""
-        store, slides = self._opened
-        slide = slides[name]
+        store, slide = self.store, self._slides[name]
         phantom = store.variant if store.source == "phantom" else None
         geometry = slide.magnification, slide.patch_size, slide.patch_size_level0
         return BagFacts(slide.patches, store.dim, store.patch_encoder, phantom, *geometry)
@@ -263,15 +254,13 @@ class PackedBags:
         Raises:
             InputError: it is not what was packed.
         """
-        store, slides = self._opened
-        rows, coords = store.read(slides[name])
+        rows, coords = self.store.read(self._slides[name])
         unit: CoordsUnit | None = None if coords is None else "px0"
-        return BagFile(read_rows(rows, store.dtype), coords, unit, self.facts(name))
+        return BagFile(self.store.numbers(rows), coords, unit, self.facts(name))
 
     def content_key(self, name: str) -> str:
         """Return the content key of the bag that was packed; another where it was rounded."""
-        store, slides = self._opened
-        return store.content_key(slides[name])
+        return self.store.content_key(self._slides[name])
 
     def confirm(self, name: str) -> bool:
         """Return True: `read` checks every byte of a bag by the hash in the index."""
@@ -281,9 +270,10 @@ class PackedBags:
         """Return the source itself, which is sent as a path."""
         return self
 
-    @property
-    def _opened(self) -> tuple[FeatureStore, dict[str, PackedSlide]]:
-        return _opened(str(self.path), file_state(self.path / INDEX))
+
+@lru_cache(maxsize=4)
+def _packed_bags(path: Path, state: tuple[int, ...]) -> PackedBags:
+    return PackedBags(path)
 
 
 BagSource = FolderBags | PackedBags
@@ -328,9 +318,3 @@ def feature_files(folder: Path) -> dict[str, Path]:
             )
         files[path.stem] = path
     return files
-
-
-@lru_cache(maxsize=4)
-def _opened(path: str, state: tuple[int, ...]) -> tuple[FeatureStore, dict[str, PackedSlide]]:
-    store = read_index(Path(path))
-    return store, {slide.slide_id: slide for slide in store.slides}

@@ -13,7 +13,6 @@ others         `patch_embeddings`          `coords`                          `pa
 =============  ==========================  ================================  =====================
 """
 
-import math
 import re
 import shlex
 import warnings
@@ -26,7 +25,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.hdf5 import opened, read_attributes, read_coords, writing
+from madeleine_bench.data.hdf5 import (
+    opened,
+    read_attributes,
+    read_coords,
+    stated_geometry,
+    writing,
+)
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
@@ -35,8 +40,6 @@ BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
 CoordsUnit = Literal["px0", "um"]
 SUFFIXES = (".h5", ".hdf5", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
-# An objective of 20x is a pixel of half a micrometre: how TRIDENT too turns one into the other.
-_UM_AT_1X = 10.0
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
 _ENCODER_ATTRIBUTES = ("patch_encoder", "extractor", "encoder")
@@ -122,8 +125,12 @@ def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
 
 def _facts(handle: Any, path: Path, name: str) -> BagFacts:
     """Return what the header states of the features in a dataset."""
-    rows, width = _check_header(handle[name], path, name)
-    attributes = read_attributes(handle, name)
+    dataset, attributes = handle[name], read_attributes(handle, name)
+    if dataset.dtype.name not in _FLOATS:
+        raise InputError(
+            f"{path}: '{name}' is of type {dataset.dtype}; features are float16, float32 or float64"
+        )
+    rows, width = _shape(dataset.shape, path, f"'{name}'")
     kind = attributes.get(PHANTOM_ATTRIBUTE)
     encoder, phantom = _patch_encoder(name, attributes), None if kind is None else str(kind)
     geometry = stated_geometry(attributes)
@@ -152,7 +159,7 @@ def write_bag_file(
         layout: whose names to use.
         patch_encoder: name of the patch encoder; AtlasPatch needs one.
         mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
-        coords_attributes: what else to say of the coords, see `hdf5.patch_attributes`.
+        coords_attributes: what else to say of the coords, such as the size of a patch.
         attributes: what else to say of the file.
 
     Raises:
@@ -162,36 +169,28 @@ def write_bag_file(
         raise InputError(f"cannot write {path}: the AtlasPatch layout needs a patch encoder name")
     if layout == "stamp" and coords is not None and mpp is None:
         raise InputError(f"cannot write {path}: the STAMP layout stores micrometres; give mpp")
-    names = {"stamp": "feats", "atlaspatch": f"features/{patch_encoder}"}
+    layouts: dict[BagLayout, tuple[str, dict[str, Any]]] = {
+        "clam": ("features", {"patch_encoder": patch_encoder}),
+        "trident": ("features", {}),
+        "stamp": ("feats", {"unit": "um", "extractor": patch_encoder}),
+        "atlaspatch": (f"features/{patch_encoder}", {"num_patches": len(features)}),
+    }
+    name, stated = layouts[layout]
     with writing(path) as handle:
-        data = handle.create_dataset(names.get(layout, "features"), data=features)
-        if coords is not None:
-            # Only AtlasPatch has five columns: size of the region read and its level come after.
-            kept = _as_stored(coords, layout, mpp)
-            places = handle.create_dataset("coords", data=kept)
-            places.attrs.update(coords_attributes or {})
-        if layout == "stamp":
-            handle.attrs["unit"] = "um"
-            if patch_encoder is not None:
-                handle.attrs["extractor"] = patch_encoder
-        elif layout == "trident":
+        data = handle.create_dataset(name, data=features)
+        if layout == "trident":
             data.attrs["name"] = path.stem
             if patch_encoder is not None:
                 data.attrs["savetodir"] = f"features_{patch_encoder}"
-        elif layout == "atlaspatch":
-            handle.attrs["num_patches"] = len(features)
-        elif patch_encoder is not None:
-            handle.attrs["patch_encoder"] = patch_encoder
+        if coords is not None:
+            stored: NDArray[Any] = np.asarray(coords, np.int32)
+            if layout == "stamp":
+                stored = np.asarray(coords, np.float32) * np.float32(mpp)
+            elif layout == "atlaspatch":  # the size of the region read and its level come after
+                stored = np.pad(stored, ((0, 0), (0, 3)))
+            handle.create_dataset("coords", data=stored).attrs.update(coords_attributes or {})
+        handle.attrs.update({key: value for key, value in stated.items() if value is not None})
         handle.attrs.update(attributes or {})
-
-
-def _as_stored(coords: NDArray[Any], layout: BagLayout, mpp: float | None) -> NDArray[Any]:
-    if layout == "stamp":
-        return np.asarray(coords, np.float32) * np.float32(mpp)
-    if layout == "atlaspatch":
-        rest = np.zeros((len(coords), 3), np.int32)
-        return np.hstack([np.asarray(coords, np.int32), rest])
-    return np.asarray(coords, np.int32)
 
 
 def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
@@ -199,20 +198,16 @@ def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
     for name in _FLAT:
         if isinstance(handle.get(name), h5py.Dataset):
             return name
-    group = handle.get("features")
-    if not isinstance(group, h5py.Group):
+    group = handle.get("features", {})
+    names = sorted(n for n in group if isinstance(group[n], h5py.Dataset) and n[:2] != "__")
+    if encoder in names or (encoder is None and len(names) == 1):
+        return f"features/{encoder or names[0]}"
+    if not names:
         inside = ", ".join(sorted(handle)) or "nothing"
         raise InputError(
             f"{path}: no features found. Expected a dataset features, feats, patch_embeddings or "
             f"features/<encoder>; the file holds {inside}"
         )
-    names = sorted(n for n in group if isinstance(group[n], h5py.Dataset) and n[:2] != "__")
-    if encoder is not None and encoder in names:
-        return f"features/{encoder}"
-    if encoder is None and len(names) == 1:
-        return f"features/{names[0]}"
-    if not names:
-        raise InputError(f"{path}: the group 'features' holds no dataset")
     if encoder is None:
         raise InputError(
             f"{path} holds the features of several patch encoders ({', '.join(names)}); "
@@ -221,94 +216,56 @@ def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
     raise InputError(f"{path}: no features of '{encoder}'{did_you_mean(encoder, names)}")
 
 
-def _check_header(dataset: Any, path: Path, name: str) -> tuple[int, int]:
-    if dataset.dtype.name not in _FLOATS:
-        raise InputError(
-            f"{path}: '{name}' is of type {dataset.dtype}; features are float16, float32 or float64"
-        )
-    return _shape(dataset.shape, path, f"'{name}'")
-
-
 def _shape(shape: tuple[int, ...], path: Path, what: str) -> tuple[int, int]:
     """Return (patch, dim) of a shape, a leading axis of one taken off."""
     kept = tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
-    if len(kept) != 2:
-        raise InputError(f"{path}: {what} has shape {tuple(shape)}; expected (patches, dimensions)")
-    if kept[1] == 0:
-        raise InputError(f"{path}: {what} has shape {tuple(shape)}: its rows have no dimensions")
+    if len(kept) != 2 or kept[1] == 0:
+        raise InputError(
+            f"{path}: {what} has shape {tuple(shape)}; expected (patches, dimensions), at "
+            "least one dimension"
+        )
     return int(kept[0]), int(kept[1])
 
 
 def _matrix(values: NDArray[Any], path: Path, what: str) -> NDArray[Any]:
     matrix = values.reshape(_shape(values.shape, path, what))
-    if matrix.dtype.byteorder not in "=|":
-        matrix = matrix.astype(matrix.dtype.newbyteorder("="))
-    if matrix.dtype != np.float64:
-        return matrix
+    dtype = np.dtype(np.float32) if matrix.dtype.itemsize == 8 else matrix.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
-        return matrix.astype(np.float32)
+        return matrix.astype(dtype, copy=False)
 
 
 def _finite(features: NDArray[Any], path: Path) -> NDArray[Any]:
     # The sum of finite float32 rows can overflow in float16, so each number is looked at.
-    finite = np.isfinite(features)
-    if not finite.all():
-        row, column = (int(axis[0]) for axis in np.nonzero(~finite))
-        rows = int((~finite).any(axis=1).sum())
+    if len(bad := np.argwhere(~np.isfinite(features))):
+        row, column = bad[0]
         raise InputError(
-            f"{path}: {features[row, column]} in row {row}, dimension {column} ({rows} of "
-            f"{len(features)} rows are not finite in float32). Extract the features of this slide "
-            "again"
+            f"{path}: {features[row, column]} in row {row}, dimension {column} "
+            f"({len(set(bad[:, 0]))} of {len(features)} rows are not finite in float32). Extract "
+            "the features of this slide again"
         )
     return features
 
 
-def stated_geometry(
-    attributes: Mapping[str, Any],
-) -> tuple[float | None, int | None, int | None]:
-    """Return what the attributes of a bag file state of its patches, in the words of any tool.
+def check_alike(one: tuple[str, int, str | None], other: tuple[str, int, str | None]) -> None:
+    """Check that two bags have one width and one patch encoder.
 
-    TRIDENT states `target_magnification`, `patch_size`, `patch_size_level0` and
-    `level0_magnification`; AtlasPatch the same, and 0 where it does not know; STAMP `tile_size_um`
-    and `tile_size_px`; CLAM `patch_size` in pixels of `patch_level`, and `downsample` of that
-    level. What follows from these is worked out: the level-0 size from two magnifications or from
-    a downsample. An attribute that is not one positive number states nothing.
+    Args:
+        one: the name of a bag, its number of dimensions, and what made it.
+        other: the same of a bag before it.
 
-    Examples:
-        >>> stated_geometry({"patch_size": 512, "target_magnification": 20,
-        ...                  "level0_magnification": 40})
-        (20.0, 512, 1024)
-        >>> stated_geometry({"tile_size_um": 256.0, "tile_size_px": 512})
-        (20.0, 512, None)
+    Raises:
+        InputError: they differ.
     """
-    side = _positive(attributes, "patch_size")
-    power = _positive(attributes, "target_magnification")
-    side_px0 = _positive(attributes, "patch_size_level0")
-    level0_power = _positive(attributes, "level0_magnification")
-    side_um, stamp_side = (_positive(attributes, key) for key in ("tile_size_um", "tile_size_px"))
-    if side is None and stamp_side is not None:
-        side = stamp_side
-        if power is None and side_um is not None:
-            power = _UM_AT_1X * side / side_um
-    if side_px0 is None and side is not None:
-        if power is not None and level0_power is not None:
-            side_px0 = side * level0_power / power
-        elif "patch_level" in attributes and (downsample := _positive(attributes, "downsample")):
-            side_px0 = side * downsample
-    return power, _whole(side), _whole(side_px0)
-
-
-def _positive(attributes: Mapping[str, Any], key: str) -> float | None:
-    """Return one positive number; CLAM's `downsample` is a pair (x, y), of which the mean."""
-    try:
-        value = float(np.asarray(attributes[key], dtype=np.float64).mean())
-    except (KeyError, TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) and value > 0 else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
+    difference = ""
+    if one[1] != other[1]:
+        difference = f"{one[0]} has patches of {one[1]} dimensions, {other[0]} of {other[1]}"
+    elif one[2] != other[2]:
+        difference = f"{one[0]} was made by patch encoder '{one[2]}', {other[0]} by '{other[2]}'"
+    if difference:
+        raise InputError(
+            f"{difference}. One cohort has one patch encoder: extract the features of one of them "
+            "again (mbench data verify lists every file)"
+        )
 
 
 def _coords_unit(name: str, attributes: Mapping[str, Any]) -> CoordsUnit | None:
@@ -342,12 +299,10 @@ def _load_pt(path: Path) -> NDArray[Any]:
     except Exception as error:  # torch raises many kinds for a damaged file
         check_readable(path, error)
         raise InputError(_no_tensor(path, str(error))) from error
-    if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{path} holds a {type(tensor).__name__}; expected one tensor")
-    if not tensor.is_floating_point():
-        raise InputError(
-            f"{path}: the tensor is of type {tensor.dtype}; features are floating point"
-        )
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        is_tensor = isinstance(tensor, torch.Tensor)
+        what = f"tensor of type {tensor.dtype}" if is_tensor else type(tensor).__name__
+        raise InputError(f"{path} holds a {what}; expected one tensor of floating-point numbers")
     tensor = tensor.detach()
     if tensor.dtype not in (torch.float16, torch.float32, torch.float64):
         tensor = tensor.float()  # numpy has no bfloat16
@@ -357,25 +312,25 @@ def _load_pt(path: Path) -> NDArray[Any]:
 
 def _no_tensor(path: Path, reason: str) -> str:
     """Return why a .pt file is not read, from what torch says of it, and what to do."""
-    other = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
-    if other is None:
-        return (
-            f"{path} cannot be read as a .pt file of one tensor: torch.save did not write it, or "
-            "it is cut short or damaged. Extract the features of this slide again"
+    kind = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
+    if kind is None:
+        text = (
+            "torch.save did not write it, or it is cut short or damaged. Extract the features of "
+            "this slide again"
         )
-    name = other.group(1)
-    if not name.startswith("numpy."):
-        return (
-            f"{path} cannot be read as a .pt file of one tensor: it holds a Python object ({name}) "
-            "that could run code, so it was not built. Save the features alone, as a tensor"
+    elif not kind.group(1).startswith("numpy."):
+        text = (
+            f"it holds a Python object ({kind.group(1)}) that could run code, so it was not built. "
+            "Save the features alone, as a tensor"
         )
-    line = (
-        "import sys, numpy, torch; p = sys.argv[1]; a = torch.load(p, weights_only=False); "
-        "torch.save(torch.as_tensor(numpy.asarray(a)), p)"
-    )
-    return (
-        f"{path} cannot be read as a .pt file of one tensor: it holds a NumPy array, which is "
-        "pickled and could run code. If you trust the file, write the array as a tensor: "
-        f'python -c "{line}" {shlex.quote(str(path))} (where the file holds a dict, take the '
-        "array out of it: a = torch.load(...)['features'])"
-    )
+    else:
+        line = (
+            "import sys, numpy, torch; p = sys.argv[1]; a = torch.load(p, weights_only=False); "
+            "torch.save(torch.as_tensor(numpy.asarray(a)), p)"
+        )
+        text = (
+            "it holds a NumPy array, which is pickled and could run code. If you trust the file, "
+            f'write the array as a tensor: python -c "{line}" {shlex.quote(str(path))} (where the '
+            "file holds a dict, take the array out of it: a = torch.load(...)['features'])"
+        )
+    return f"{path} cannot be read as a .pt file of one tensor: {text}"

@@ -1,12 +1,13 @@
 """`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.loader import (
     WINDOWS_PATH,
@@ -97,9 +98,7 @@ class CohortEntry(Spec):
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
         """Return the cohort's column names, with those that the user gave in their place."""
-        if self.columns is None:
-            return cohort.columns
-        given = {name: getattr(self.columns, name) for name in self.columns.model_fields_set}
+        given = self.columns.model_dump(exclude_unset=True) if self.columns else {}
         return cohort.columns.model_copy(update=given)
 
 
@@ -109,26 +108,24 @@ class Config(Spec):
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
     path: Path | None = Field(default=None, exclude=True)
 
-    def check(self, known_cohorts: Iterable[str], known_tasks: Mapping[str, TaskSpec]) -> None:
+    def check(self, catalogue: Catalogue) -> None:
         """Check that every cohort and task named is declared, each task under its cohort.
 
         Raises:
             InputError: a name is unknown; the message has the line and the closest name.
         """
-        cohorts = list(known_cohorts)
         for cohort_id, entry in self.cohorts.items():
-            if cohort_id not in cohorts:
-                hint = did_you_mean(cohort_id, cohorts)
+            if cohort_id not in catalogue.cohorts:
+                hint = did_you_mean(cohort_id, list(catalogue.cohorts))
                 raise InputError(
                     f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}"
                 )
-            tasks = [task.id for task in known_tasks.values() if task.cohort == cohort_id]
+            tasks = [task.id for task in catalogue.tasks_of(cohort_id)]
             for task_id in entry.tasks:
                 if task_id not in tasks:
-                    where = self._at("cohorts", cohort_id, "tasks", task_id)
                     raise InputError(
-                        f"{where}: cohort {cohort_id} has no task '{task_id}'"
-                        f"{did_you_mean(task_id, tasks)}"
+                        f"{self._at('cohorts', cohort_id, 'tasks', task_id)}: cohort {cohort_id} "
+                        f"has no task '{task_id}'{did_you_mean(task_id, tasks)}"
                     )
 
     def task(self, task: TaskSpec) -> TaskSpec:
@@ -180,12 +177,17 @@ class Config(Spec):
         return f"{self.path}:{line_of(self.path, place)}"
 
 
-def load_config(path: Path | None = None) -> Config:
+def load_config(path: Path | None = None, catalogue: Catalogue | None = None) -> Config:
     """Return the configuration of a file; None takes ./mbench.toml, or nothing if there is none.
+
+    Args:
+        path: the file.
+        catalogue: what cohorts and tasks named must be declared in; None checks no name.
 
     Raises:
         InputError: the file is absent, is not TOML, has an unknown key or a value of the wrong
-            kind. The message has file and line, and for an unknown key the closest valid one.
+            kind, or names what is not declared. The message has file and line, and for an
+            unknown name the closest valid one.
     """
     if path is None:
         path = Path(DEFAULT_NAME)
@@ -196,8 +198,10 @@ def load_config(path: Path | None = None) -> Config:
         raise InputError(f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts")
     if "executor" in data:
         raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
-    folder = path.absolute().parent
-    return parse_spec(Config, {**data, "path": path}, path, context=folder)
+    config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
+    if catalogue is not None:
+        config.check(catalogue)
+    return config
 
 
 def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,14 @@ TRIDENT  `patch_size` (pixels at `target_magnification`), `patch_size_level0`,
 the patches. Elsewhere the words of CLAM are left out, since they would name another region.
 """
 
+import math
 import mmap
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import check_readable, replacing
 
+# An objective of 20x is a pixel of half a micrometre: how TRIDENT too turns one into the other.
+_UM_AT_1X = 10.0
 _HEAP = b"GCOL\x01\x00\x00\x00"
 
 
@@ -99,15 +103,14 @@ def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
     coords = np.asarray(handle["coords"][...])
     if coords.ndim == 3 and coords.shape[0] == 1:
         coords = coords[0]
-    if coords.ndim != 2 or coords.shape[1] < 2 or coords.dtype.kind not in "iuf":
-        if coords.size == 0 and patches == 0:
-            return None
+    is_table = coords.ndim == 2 and coords.shape[1] >= 2 and coords.dtype.kind in "iuf"
+    if not is_table and coords.size == patches == 0:
+        return None
+    if not is_table or len(coords) != patches:
         raise InputError(
             f"{path}: 'coords' has shape {coords.shape} and type {coords.dtype}; expected a row of "
-            "numbers (x, y) for each patch"
+            f"numbers (x, y) for each of {patches} patches"
         )
-    if len(coords) != patches:
-        raise InputError(f"{path}: {patches} patches, but 'coords' has {len(coords)} rows")
     return coords[:, :2]
 
 
@@ -153,6 +156,46 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def stated_geometry(
+    attributes: Mapping[str, Any],
+) -> tuple[float | None, int | None, int | None]:
+    """Return what the attributes of a bag file state of its patches, in the words of any tool.
+
+    TRIDENT states `target_magnification`, `patch_size`, `patch_size_level0` and
+    `level0_magnification`; AtlasPatch the same, and 0 where it does not know; STAMP `tile_size_um`
+    and `tile_size_px`; CLAM `patch_size` in pixels of `patch_level`, and `downsample` of that
+    level. What follows from these is worked out: the level-0 size from two magnifications or from
+    a downsample. An attribute that is not one positive number states nothing.
+
+    Examples:
+        >>> stated_geometry({"patch_size": 512, "target_magnification": 20,
+        ...                  "level0_magnification": 40})
+        (20.0, 512, 1024)
+        >>> stated_geometry({"tile_size_um": 256.0, "tile_size_px": 512})
+        (20.0, 512, None)
+    """
+    number = partial(_positive, attributes)
+    tile_px, tile_um = number("tile_size_px"), number("tile_size_um")
+    side, power = number("patch_size") or tile_px, number("target_magnification")
+    level0_power, downsample = number("level0_magnification"), number("downsample")
+    if power is None and tile_px and tile_um:
+        power = _UM_AT_1X * tile_px / tile_um
+    if power and level0_power:
+        downsample = level0_power / power
+    side_px0 = number("patch_size_level0") or (side and downsample and side * downsample)
+    return power, round(side) if side else None, round(side_px0) if side_px0 else None
+
+
+def _positive(attributes: Mapping[str, Any], key: str) -> float | None:
+    """Return one positive number; CLAM's `downsample` is a pair (x, y), of which the mean."""
+    try:
+        numbers = np.asarray(attributes[key], dtype=np.float64)
+        value = float(numbers.mean() if key == "downsample" else numbers.item())
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
 @dataclass(frozen=True)
 class PatchFile:
     """The patches of one slide.
@@ -169,57 +212,6 @@ class PatchFile:
     size_px0: int | None
     patch_px: int | None
     level: int | None
-
-
-def patch_attributes(
-    *,
-    slide_id: str,
-    folder: str,
-    patch_px: int,
-    size_px0: int,
-    overlap_px: int,
-    mpp: float,
-    slide_mpp: float,
-    slide_size_px0: tuple[int, int],
-    exact_level: tuple[int, float, tuple[int, int]] | None,
-) -> dict[str, Any]:
-    """Return the attributes of `coords`: TRIDENT's, and CLAM's where they hold too.
-
-    Args:
-        slide_id: the slide.
-        folder: the folder of the patches, as `savetodir`.
-        patch_px: side of a patch in pixels at its own resolution.
-        size_px0: the same in level-0 pixels.
-        overlap_px: pixels that neighbours share.
-        mpp: micrometres per pixel of a patch.
-        slide_mpp: micrometres per level-0 pixel.
-        slide_size_px0: (width, height) of level 0.
-        exact_level: (number, downsample, (width, height)) of the level of the same resolution, or
-            None where there is none.
-    """
-    attributes: dict[str, Any] = {
-        "name": slide_id,
-        "savetodir": folder,
-        "patch_size": patch_px,
-        "patch_size_level0": size_px0,
-        "level0_magnification": _power(slide_mpp),
-        "target_magnification": _power(mpp),
-        "overlap": overlap_px,
-        "level0_width": slide_size_px0[0],
-        "level0_height": slide_size_px0[1],
-        "mpp": mpp,
-        "level0_mpp": slide_mpp,
-    }
-    if exact_level is not None:
-        level, downsample, size = exact_level
-        attributes |= {
-            "patch_level": level,
-            "downsample": (downsample, downsample),
-            "downsampled_level_dim": size,
-            "level_dim": size,
-            "save_path": folder,
-        }
-    return attributes
 
 
 def write_patch_file(path: Path, coords: NDArray[np.int32], attributes: Mapping[str, Any]) -> None:
@@ -248,30 +240,13 @@ def read_patch_file(path: Path) -> PatchFile:
         attributes = read_attributes(handle, "coords")
     if coords is None:
         coords = np.empty((0, 2), dtype=np.int32)
-    size_px0 = _whole(attributes, "patch_size_level0", path)
-    patch_px = _whole(attributes, "patch_size", path)
-    level = _whole(attributes, "patch_level", path, least=0)
+    _, patch_px, size_px0 = stated_geometry(attributes)
+    level = attributes.get("patch_level")
+    if not isinstance(level, int) or level < 0:
+        level = None
     if size_px0 is None and (patch_px is None or level is None):
         raise InputError(
             f"{path}: the attributes of 'coords' do not say how large a patch is; expected "
-            "patch_size_level0 (TRIDENT), or patch_size and patch_level (CLAM)"
+            "patch_size_level0 (TRIDENT), or patch_size and patch_level (CLAM), as one number each"
         )
     return PatchFile(coords.astype(np.int32), size_px0, patch_px, level)
-
-
-def _power(mpp: float) -> int | float:
-    """Return the objective power of a resolution, as a whole number where it is near one."""
-    power = 10.0 / mpp
-    return round(power) if abs(power - round(power)) <= 0.02 * power and power >= 0.5 else power
-
-
-def _whole(attributes: Mapping[str, Any], key: str, path: Path, least: int = 1) -> int | None:
-    if key not in attributes:
-        return None
-    try:
-        value = int(np.asarray(attributes[key]).item())
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: '{key}' of 'coords' is not one number") from error
-    if value < least:
-        raise InputError(f"{path}: '{key}' of 'coords' is {value}; expected {least} or more")
-    return value

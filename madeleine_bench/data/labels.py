@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -29,12 +29,12 @@ NO_STAIN = "no slide of stain {}, case scored from its other stains"
 Label = str | tuple[float, bool]
 
 
-@dataclass(frozen=True)
-class _Slide:
+class _Slide(NamedTuple):
     """One slide of the task: its label, or None and the reason."""
 
     slide_id: str
     case_id: str
+    stain: str
     site: str
     label: Label | None
     reason: str
@@ -65,32 +65,34 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
         )
     slides = _labelled(task, chosen, where)
     if task.splits.scheme == "site-preserved":
-        _check_sites(slides, where)
+        advice = "with site-preserved folds a case has one site"
+        check_agreed(pd.DataFrame(slides), "site", where, advice)
+    if task.unit == "case":
+        labelled = [slide for slide in slides if slide.label is not None]
+        advice = "the task is by case; give all its slides one label"
+        check_agreed(pd.DataFrame(labelled, columns=_Slide._fields), "label", where, advice)
     groups: dict[str, list[_Slide]] = defaultdict(list)
     for slide in slides:
         groups[slide.case_id if task.unit == "case" else slide.slide_id].append(slide)
     rows: list[tuple[str, str, str, Label]] = []
     bags: dict[str, tuple[str, ...]] = {}
     missing: dict[str, list[str]] = defaultdict(list)
-    stain_of = dict(zip(chosen["slide_id"], chosen["stain"], strict=True))
     for unit_id, members in sorted(groups.items()):
-        label = _agreed(unit_id, members, where)
-        present = tuple(m.slide_id for m in members if m.slide_id not in data.no_bag)
+        label = next((slide.label for slide in members if slide.label is not None), None)
+        present = [slide for slide in members if slide.slide_id not in data.no_bag]
         if label is None:
             # The first word, or else that the cells are empty.
-            reasons = [member.reason for member in members if member.reason != _EMPTY]
+            reasons = [slide.reason for slide in members if slide.reason != _EMPTY]
             missing[reasons[0] if reasons else _EMPTY].append(unit_id)
         elif not present:
             missing[NO_FILE].append(unit_id)
         else:
-            absent = [m.slide_id for m in members if m.slide_id in data.no_bag]
-            missing[SOME_FILES].extend(absent)
+            missing[SOME_FILES] += [s.slide_id for s in members if s.slide_id in data.no_bag]
             if task.unit == "case":
-                covered = {stain_of[slide_id] for slide_id in present}
-                for stain in sorted(set(task.stains) - covered):
+                for stain in set(task.stains) - {slide.stain for slide in present}:
                     missing[NO_STAIN.format(stain)].append(unit_id)
             rows.append((unit_id, members[0].case_id, members[0].site, label))
-            bags[unit_id] = present
+            bags[unit_id] = tuple(slide.slide_id for slide in present)
     named = {reason: tuple(ids) for reason, ids in sorted(missing.items()) if ids}
     table = _table(task, rows)
     _check_scorable(task, table, named, where)
@@ -109,20 +111,19 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
                 f"{missing_column(name, columns, where)}. {task.id} reads its labels there; name "
                 f"another column under {task.place}"
             )
+    roles = chosen[list(ROLE_COLUMNS)].itertuples(index=False, name=None)
+    given: list[tuple[Label | None, str]]
     if isinstance(labels, ClassLabels):
-        _check_words(task, labels, chosen, where)
-    slides = []
-    roles = ["slide_id", "case_id", "site"]
-    for slide_id, case_id, site, *cells in chosen[roles + names].itertuples(index=False):
-        label: Label | None
-        if isinstance(labels, ClassLabels):
-            word = canonical_word(cells[0])
-            label = labels.map.get(word)
-            reason = f"no label: '{word}'" if word else _EMPTY
-        else:
-            at = f"{where}: slide '{slide_id}'"
-            label, reason = _survival_of(labels, cells[0], cells[1], at, task)
-        slides.append(_Slide(slide_id, case_id, site, label, reason))
+        words = chosen.set_index("slide_id")[labels.column].map(canonical_word)
+        _check_words(task, labels, words, where)
+        given = [(labels.map.get(w), f"no label: '{w}'" if w else _EMPTY) for w in words]
+    else:
+        cells = chosen[["slide_id", labels.time, labels.event]].itertuples(index=False, name=None)
+        given = [
+            _survival_of(labels, time, event, f"{where}: slide '{slide_id}'", task)
+            for slide_id, time, event in cells
+        ]
+    slides = [_Slide._make((*role, *label)) for role, label in zip(roles, given, strict=True)]
     if isinstance(labels, SurvivalLabels) and labels.time_unit is None:
         _check_days(task, labels, slides, where)
     return sorted(slides, key=lambda slide: slide.slide_id)
@@ -172,14 +173,12 @@ def _check_days(
         )
 
 
-def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, where: str) -> None:
-    words = chosen[labels.column].map(canonical_word)
+def _check_words(task: TaskSpec, labels: ClassLabels, words: "pd.Series[str]", where: str) -> None:
     unknown = words[~words.isin({"", *labels.map, *labels.missing})]
     if unknown.empty:
         return
     word = unknown.iloc[0]
     count = int((unknown == word).sum())
-    slide_id = chosen.loc[unknown.index[0], "slide_id"]
     others = sorted(set(unknown) - {word})
     also = f" (also unknown: {', '.join(others[:8])})" if others else ""
     hint = did_you_mean(word, [*labels.map, *labels.missing])
@@ -187,22 +186,32 @@ def _check_words(task: TaskSpec, labels: ClassLabels, chosen: pd.DataFrame, wher
     missing = ", ".join(f'"{w}"' for w in (*labels.missing, word))
     raise InputError(
         f"{where}: column '{labels.column}': unknown label '{word}' in {count} row(s), first at "
-        f"slide '{slide_id}'{also}{hint}{' ' if hint.endswith('?') else '. '}"
+        f"slide '{unknown.index[0]}'{also}{hint}{' ' if hint.endswith('?') else '. '}"
         f"Say what it means under {task.place}: a class, "
         f"map = {{ {mapped} }}, or no label, missing = [{missing}]"
     )
 
 
-def _agreed(unit_id: str, members: Sequence[_Slide], where: str) -> Label | None:
-    labels = {slide.label: slide.slide_id for slide in reversed(members) if slide.label is not None}
-    if len(labels) > 1:
-        (one, first), (other, second) = sorted(labels.items(), key=lambda item: item[1])[:2]
-        raise InputError(
-            f"{where}: slides of case '{unit_id}' disagree: '{label_text(one)}' (slide '{first}') "
-            f"and '{label_text(other)}' (slide '{second}'). The task is by case; give all its "
-            "slides one label"
+def disagreeing(slides: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the first slide of each label, or site, of the cases that have several."""
+    different = slides.drop_duplicates(["case_id", column])
+    return different[different["case_id"].duplicated(keep=False)]
+
+
+def check_agreed(slides: pd.DataFrame, column: str, where: str, advice: str) -> None:
+    """Check that all slides of a case have one label, or one site.
+
+    Raises:
+        InputError: two differ; the message has the case and the slides.
+    """
+    twice = disagreeing(slides, column).sort_values(["case_id", "slide_id"]).head(2)
+    if len(twice):
+        shown = " and ".join(
+            f"'{label_text(value)}' (slide '{slide_id}')"
+            for value, slide_id in zip(twice[column], twice["slide_id"], strict=True)
         )
-    return next(iter(labels), None)
+        case_id = twice["case_id"].iloc[0]
+        raise InputError(f"{where}: slides of case '{case_id}' disagree: {shown}; {advice}")
 
 
 def label_text(label: Label) -> str:
@@ -210,17 +219,6 @@ def label_text(label: Label) -> str:
     if isinstance(label, str):
         return label
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
-
-
-def _check_sites(slides: Sequence[_Slide], where: str) -> None:
-    sites: dict[str, str] = {}
-    for slide in slides:
-        site = sites.setdefault(slide.case_id, slide.site)
-        if site != slide.site:
-            raise InputError(
-                f"{where}: case '{slide.case_id}' is of site '{site}' and, by slide "
-                f"'{slide.slide_id}', of '{slide.site}'; with site-preserved folds a case has one"
-            )
 
 
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
-from madeleine_bench.data.bags import BagFacts, BagFile
+from madeleine_bench.data.bags import BagFacts, BagFile, check_alike
 from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.tables import read_label_table
@@ -79,7 +79,11 @@ class LocalCohort:
         self.folder = entry.features
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
         self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
-        _check_stains(self.slides, cohort, entry.labels)
+        for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
+            raise InputError(
+                f"{entry.labels}: slide '{slide.slide_id}' is of stain {slide.stain}; cohort "
+                f"{cohort.id} has {', '.join(cohort.stains)}"
+            )
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
             raise InputError(
@@ -144,10 +148,6 @@ class LocalCohort:
         """Return the hash of the slide's bag: of its file, as it is or as it was when packed."""
         return self.bags.content_key(self._name(slide_id))
 
-    def is_as_remembered(self, slide_id: str) -> bool:
-        """Return whether the slide's bag is the one that is remembered; every byte is read."""
-        return self.bags.confirm(self._name(slide_id))
-
     def part(self, slide_ids: Sequence[str]) -> "LocalCohort":
         """Return the cohort with some of its slides alone: small, to be sent to a worker."""
         some = copy.copy(self)
@@ -198,32 +198,25 @@ class LocalCohort:
             InputError: a file is damaged, or two files differ in width or patch encoder.
         """
         facts: dict[str, BagFacts] = {}
-        first: tuple[Path, BagFacts] | None = None
+        first: tuple[str, int, str | None] | None = None
+        expected = self.variant if self.source == "phantom" else None
         for slide_id, path in sorted(self.files.items()):
             facts[slide_id] = now = self.bags.facts(self.names[slide_id])
             self.check_patch_encoder(path, now.patch_encoder)
-            self._check_origin(path, now)
-            if now.patches == 0:
-                continue
-            first = first or (path, now)
-            if differs := _difference(*first, path, now):
-                raise InputError(
-                    f"{differs}. One cohort has one patch encoder (mbench data verify lists every "
-                    "file)"
+            if now.phantom != expected:
+                here, others = (
+                    "a real slide" if kind is None else f"a phantom slide ({kind})"
+                    for kind in (now.phantom, expected)
                 )
+                raise InputError(
+                    f"{path} is of {here}, another file of cohort {self.cohort_id} of {others}; "
+                    "the two never share a board. Point 'features' to a folder of one kind"
+                )
+            if now.patches:
+                bag = str(path), now.width, now.patch_encoder
+                first = first or bag
+                check_alike(bag, first)
         return facts
-
-    def _check_origin(self, path: Path, facts: BagFacts) -> None:
-        expected = self.variant if self.source == "phantom" else None
-        if facts.phantom != expected:
-            here, others = (
-                "a real slide" if kind is None else f"a phantom slide ({kind})"
-                for kind in (facts.phantom, expected)
-            )
-            raise InputError(
-                f"{path} is of {here}, another file of cohort {self.cohort_id} of {others}; the "
-                "two never share a board. Point 'features' to a folder of one kind"
-            )
 
     def _name(self, slide_id: str) -> str:
         name = self.names.get(slide_id)
@@ -267,37 +260,36 @@ def verify_cohort(
             that are not what was remembered; what was remembered of them is replaced.
     """
     findings: list[Finding] = []
-    seen: dict[str, tuple[int, str, str | None, str]] = {}
+
+    def add(level: Literal["error", "warning"], slide_id: str, message: str) -> None:
+        findings.append(Finding(level, slide_id, data.files.get(slide_id), message))
+
+    seen: dict[str, tuple[int, str, str | None]] = {}
+    first: dict[str, str] = {}  # slide of each content
     for slide_id, path in data.files.items():
         try:
-            if full and not data.is_as_remembered(slide_id):
-                findings.append(Finding("error", slide_id, path, _REPLACED))
+            if full and not data.bags.confirm(data.names[slide_id]):
+                add("error", slide_id, _REPLACED)
             file = data.read_file(slide_id)
         except InputError as error:
-            message = str(error).removeprefix(str(path)).lstrip(": ")
-            findings.append(Finding("error", slide_id, path, message))
+            add("error", slide_id, str(error).removeprefix(str(path)).lstrip(": "))
         else:
-            if len(features := file.features):
-                kind, content = str(features.dtype), hash_array([], features)
-                seen[slide_id] = features.shape[1], kind, file.facts.patch_encoder, content
+            if len(file.features):
+                width, dtype = file.features.shape[1], str(file.features.dtype)
+                seen[slide_id] = width, dtype, file.facts.patch_encoder
+                twin = first.setdefault(hash_array([], file.features), slide_id)
+                if twin != slide_id:
+                    add("error", slide_id, f"the same features as slide '{twin}'")
             else:
-                findings.append(Finding("warning", slide_id, path, "no patch in the bag; left out"))
+                add("warning", slide_id, "no patch in the bag; left out")
         progress(slide_id)
     for column, (level, text) in enumerate(_USUAL if seen else ()):
-        (usual, _), *_ = Counter(values[column] for values in seen.values()).most_common()
-        findings += [
-            Finding(level, slide_id, data.files[slide_id], text.format(values[column], usual))
-            for slide_id, values in seen.items()
-            if values[column] != usual
-        ]
-    first: dict[str, str] = {}
-    for slide_id, (*_, content) in seen.items():
-        if (twin := first.setdefault(content, slide_id)) != slide_id:
-            message = f"the same features as slide '{twin}'"
-            findings.append(Finding("error", slide_id, data.files[slide_id], message))
-    for slide_id in data.slides["slide_id"]:
-        if slide_id not in data.files:
-            findings.append(Finding("warning", slide_id, None, "no feature file; left out"))
+        usual = Counter(values[column] for values in seen.values()).most_common(1)[0][0]
+        for slide_id, values in seen.items():
+            if values[column] != usual:
+                add(level, slide_id, text.format(values[column], usual))
+    for slide_id in sorted(set(data.slides["slide_id"]).difference(data.files)):
+        add("warning", slide_id, "no feature file; left out")
     for name, path in data.extra.items():
         which = "" if path.stem == name else f"slide '{name}': "
         findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
@@ -308,19 +300,20 @@ def match_notes(data: CohortData) -> list[str]:
     """Return a line for each way in which slides were matched with files of another name."""
     if not isinstance(data, LocalCohort):
         return []
-    others = {slide: name for slide, name in data.names.items() if slide != name}
-    bare = {slide for slide, name in others.items() if _bare(slide) == _bare(name)}
-    ways = (
-        ("without the suffix of the slide file", [slide for slide in others if slide in bare]),
-        ("by how the name of the feature file begins", [s for s in others if s not in bare]),
-    )
-    return [
-        f"{data.cohort_id}: {len(slides)} slide(s) matched {how}: "
-        + ", ".join(f"{slide} with {others[slide]}" for slide in slides[:_SHOWN])
-        + ", ..." * (len(slides) > _SHOWN)
-        for how, slides in ways
-        if slides
-    ]
+    notes: list[str] = []
+    for is_bare, how in (
+        (True, "without the suffix of the slide file"),
+        (False, "by how the name of the feature file begins"),
+    ):
+        pairs = [
+            f"{slide} with {name}"
+            for slide, name in data.names.items()
+            if slide != name and (_bare(slide) == _bare(name)) == is_bare
+        ]
+        if pairs:
+            shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
+            notes.append(f"{data.cohort_id}: {len(pairs)} slide(s) matched {how}: {shown}")
+    return notes
 
 
 def _bare(name: str) -> str:
@@ -338,19 +331,17 @@ def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     Raises:
         InputError: a slide has several such files, or a file is that of several slides.
     """
-    same: dict[str, list[str]] = defaultdict(list)
-    candidates: dict[str, list[str]] = defaultdict(list)
     exact = set(slide_ids)
+    candidates: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for stem in files:
-        if (slide_id := canonical_id(stem)) in exact:
-            same[slide_id].append(stem)
-            continue
-        for name in {canonical_id(_bare(stem)), canonical_id(stem.split(".", 1)[0])}:
-            candidates[name].append(stem)
+        is_exact = canonical_id(stem) in exact
+        meant = (stem,) if is_exact else (_bare(stem), stem.split(".", 1)[0])
+        for name in {canonical_id(one) for one in meant}:
+            candidates[is_exact, name].append(stem)
     names: dict[str, str] = {}
     slide_of: dict[str, str] = {}
     for slide_id in slide_ids:
-        stems = same.get(slide_id) or candidates.get(_bare(slide_id), [])
+        stems = candidates[True, slide_id] or candidates[False, _bare(slide_id)]
         if len(stems) > 1:
             paths = " and ".join(str(files[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(
@@ -366,23 +357,6 @@ def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
                 )
             names[slide_id] = stem
     return names
-
-
-def _difference(first: Path, then: BagFacts, path: Path, now: BagFacts) -> str:
-    if now.width != then.width:
-        return f"{path} has patches of {now.width} dimensions, {first} of {then.width}"
-    if now.patch_encoder != then.patch_encoder:
-        return f"{path} was made by '{now.patch_encoder}', {first} by '{then.patch_encoder}'"
-    return ""
-
-
-def _check_stains(slides: pd.DataFrame, cohort: CohortSpec, table: Path) -> None:
-    for stain in sorted(set(slides["stain"]) - set(cohort.stains)):
-        slide_id = slides.loc[slides["stain"] == stain, "slide_id"].iloc[0]
-        raise InputError(
-            f"{table}: slide '{slide_id}' is of stain {stain}; cohort {cohort.id} has "
-            f"{', '.join(cohort.stains)}"
-        )
 
 
 def _nothing_matches(

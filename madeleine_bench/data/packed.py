@@ -3,18 +3,16 @@
     <store>/features-<hash>-0000.safetensors   of each slide `features/<id>`, patch x dim, and
                                                `coords/<id>` where its bag has any
     <store>/index.json                         what lies where, and hashes of it; written last
-    <store>/checked.json                       when a full check of these files has passed
 
 Slides lie by slide id, one behind the other, so that the features of a file are one matrix: a
 sample of a slide's patches is read at the speed of memory, and the whole store can be put on a GPU
 in one pass. Numbers are float16, or bfloat16 as its 16 bits (U16): numpy has no bfloat16.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -26,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable, write_text
-from madeleine_bench.hashing import file_fingerprint, hash_bytes
+from madeleine_bench.files import check_readable, looking_at, write_text
+from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.types import Progress, Silence
 
 if TYPE_CHECKING:
@@ -35,10 +33,9 @@ if TYPE_CHECKING:
 
 PackedDtype = Literal["float16", "bfloat16"]
 FORMAT, VERSION = "madeleine-bench packed store", 2
-INDEX, CHECKED = "index.json", "checked.json"
+INDEX = "index.json"
 PARTS = "features-*-*.safetensors"
 ITEM_BYTES = 2
-_EARLIER = ("index.parquet", "packing.jsonl")  # files of a store of an earlier release
 _HASH = ', "hash": "'  # ends the index, with the hash of all before it
 _THREADS = 8
 
@@ -65,13 +62,6 @@ def packed_rows(features: NDArray[Any], dtype: PackedDtype) -> NDArray[Any]:
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded: NDArray[Any] = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
     return rounded
-
-
-def read_rows(rows: NDArray[Any], dtype: PackedDtype) -> NDArray[np.floating]:
-    """Return stored rows as numbers: float16 as they lie, bfloat16 as float32."""
-    if dtype == "float16":
-        return rows
-    return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 class PackedSlide(NamedTuple):  # there may be a million, and these are made fast
@@ -194,8 +184,10 @@ class FeatureStore:
         return self.shards[shard][rows.start - begin : rows.stop - begin]
 
     def numbers(self, rows: NDArray[Any]) -> NDArray[np.floating]:
-        """Return rows of `bag` as numbers of numpy: float16 as they lie, bfloat16 as float32."""
-        return read_rows(rows, self.dtype)
+        """Return stored rows as numbers of numpy: float16 as they lie, bfloat16 as float32."""
+        if self.dtype == "float16":
+            return rows
+        return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
     def tensor(self, rows: NDArray[Any]) -> "torch.Tensor":
         """Return rows taken from `bag` as a tensor of the store's dtype; memory is shared.
@@ -262,13 +254,8 @@ def slide_hash(rows: NDArray[Any], coords: NDArray[Any] | None) -> str:
 
 
 def is_packed_store(folder: Path) -> bool:
-    """Return whether a folder holds a packed store, whole or not yet, or of an earlier release."""
-    return (folder / INDEX).is_file() or _has_parts(folder) or is_earlier_store(folder)
-
-
-def is_earlier_store(folder: Path) -> bool:
-    """Return whether a folder holds a packed store of an earlier release."""
-    return any((folder / name).is_file() for name in _EARLIER)
+    """Return whether a folder holds a packed store, whole or not yet."""
+    return (folder / INDEX).is_file() or any(folder.glob(PARTS))
 
 
 def write_index(store: FeatureStore) -> None:
@@ -302,7 +289,14 @@ def read_index(folder: Path) -> FeatureStore:
     """
     path = folder / INDEX
     if not path.is_file():
-        raise InputError(_no_store(folder))
+        if any(folder.glob(PARTS)):
+            raise InputError(
+                f"{folder}: packing has not ended; the same mbench data pack goes on from there"
+            )
+        raise InputError(
+            f"no packed store {folder} (a packed store is a folder with {INDEX} in it); "
+            f"mbench data pack COHORT --out {folder} makes one"
+        )
     try:
         content = path.read_bytes()
         document = json.loads(content)
@@ -323,34 +317,14 @@ def read_index(folder: Path) -> FeatureStore:
     return FeatureStore(folder, slides=slides_of(document["slides"]), **head)
 
 
-def _no_store(folder: Path) -> str:
-    again = f"mbench data pack COHORT --out {folder}"
-    if folder.is_file():
-        return f"{folder} is a file; a packed store is a folder. mbench data pack COHORT makes one"
-    if is_earlier_store(folder):
-        return (
-            f"{folder} is a packed store of an earlier release, which this one does not read. "
-            f"Remove the folder and pack the cohort again: {again}"
-        )
-    if _has_parts(folder):
-        return f"{folder}: packing has not ended; the same mbench data pack goes on from there"
-    return f"no packed store {folder} (no {INDEX} in it); {again} makes one"
-
-
-def _has_parts(folder: Path) -> bool:
-    return any(folder.glob(PARTS))
-
-
 def open_store(
-    path: Path, *, verify: bool | None = None, progress: Progress | None = None
+    path: Path, *, verify: bool = False, progress: Progress | None = None
 ) -> FeatureStore:
-    """Return a packed store, checked, its rows memory-mapped.
+    """Return a packed store, its rows memory-mapped; its index and the sizes of files are checked.
 
     Args:
         path: its folder.
-        verify: whether the SHA-256 of every slide is checked: None where no such check is
-            remembered since the files were last touched, True always, False never. Index and
-            sizes of files are always checked.
+        verify: whether every slide is read and checked by its SHA-256 besides.
         progress: told of the slides checked.
 
     Raises:
@@ -360,23 +334,17 @@ def open_store(
     """
     store = read_index(path)
     check_sizes(store)
-    if verify or (verify is None and not _is_remembered(store)):
-        states = _file_states(store)  # as they are before the check
+    if verify:
         _check_slides(store, progress or Silence())
-        remember(store, states)
-    return replace(store, shards=tuple(_memory_maps(store)))
-
-
-def _memory_maps(store: FeatureStore) -> Iterator[NDArray[Any]]:
+    shards = []
     parts = groupby(store.slides, lambda slide: slide.part)
     for file, (_, members) in zip(store.files, parts, strict=True):
         slides = list(members)
         shape = (sum(slide.patches for slide in slides), store.dim)
-        try:
+        with looking_at(file):
             rows = np.memmap(file, disk_dtype(store.dtype), "r", slides[0].begin, shape)
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-        yield np.asarray(rows)  # slices of numpy's memmap class take several times longer to make
+        shards.append(np.asarray(rows))  # slices of numpy's memmap class take longer to make
+    return replace(store, shards=shards)
 
 
 def check_sizes(store: FeatureStore) -> None:
@@ -406,32 +374,6 @@ def _check_slides(store: FeatureStore, progress: Progress) -> None:
     """
     progress.phase(f"check {store.cohort_id}", len(store))
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        for _, members in groupby(store.slides, lambda slide: slide.part):  # few wait at a time
-            slides = list(members)
-            for slide, _ in zip(slides, threads.map(store.read, slides), strict=True):
-                progress.advance(slide.slide_id)
-
-
-def remember(store: FeatureStore, states: Mapping[str, str] | None = None) -> None:
-    """Note that a full check has passed, where the folder is writable.
-
-    Args:
-        store: the store.
-        states: of its files before the check; None takes them as they are now.
-    """
-    with contextlib.suppress(InputError):  # a folder one may only read is checked each time
-        write_text(store.path / CHECKED, json.dumps(states or _file_states(store)) + "\n")
-
-
-def _is_remembered(store: FeatureStore) -> bool:
-    """Return whether a full check has passed and no file has been touched since."""
-    try:
-        noted = json.loads((store.path / CHECKED).read_text(encoding="utf-8"))
-        return bool(noted == _file_states(store))
-    except (OSError, ValueError):
-        return False
-
-
-def _file_states(store: FeatureStore) -> dict[str, str]:
-    """Return what tells one state of each file of a store from another."""
-    return {path.name: file_fingerprint(path) for path in (store.path / INDEX, *store.files)}
+        checks = threads.map(lambda slide: bool(store.read(slide)), store.slides)
+        for slide, _ in zip(store.slides, checks, strict=True):
+            progress.advance(slide.slide_id)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from madeleine_bench.data.bag_sources import PackedBags
+from madeleine_bench.data.bags import check_alike
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.packed import (
     FORMAT,
@@ -29,13 +30,10 @@ from madeleine_bench.data.packed import (
     PackedDtype,
     PackedSlide,
     columns_of,
-    is_earlier_store,
     is_packed_store,
     open_store,
     packed_rows,
     read_index,
-    read_rows,
-    remember,
     slide_hash,
     slides_of,
     write_index,
@@ -49,7 +47,6 @@ _KEY = "madeleine_bench"  # of a file's metadata; the only one, as several have 
 PART_BYTES = 10**9  # held in memory while it is packed
 _STATED = ("content", "dim", "patch_encoder")  # in the metadata of a file, besides its slides
 _SHOWN, _LISTED = 3, 10
-_ADVICE = "One cohort has one patch encoder: extract the features of one of them again"
 # The smallest normal and the largest finite number of each.
 _RANGES: dict[PackedDtype, tuple[float, float]] = {
     "float16": (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)),
@@ -62,7 +59,7 @@ def pack_cohort(
     path: Path,
     progress: Progress | None = None,
     *,
-    dtype: PackedDtype | None = "float16",
+    dtype: PackedDtype | None = None,
     part_bytes: int = PART_BYTES,
 ) -> FeatureStore:
     """Return the store of a cohort, packed into the folder `path` unless it lies there already.
@@ -85,12 +82,10 @@ def pack_cohort(
             `dtype`, two slides differ in width or patch encoder; or a bag changed meanwhile.
     """
     progress = progress or Silence()
-    before = _index_in(path, data.cohort_id)
-    if before is not None and any(stale_reasons(before, data, dtype)):
-        before = None
+    before = _current_index(path, data, dtype)
     if before is not None:
         try:
-            return open_store(path, progress=progress)
+            return open_store(path, verify=True, progress=progress)
         except DamagedStore as error:
             progress.say(str(error))
     no_bag = data.no_bag
@@ -115,11 +110,20 @@ def pack_cohort(
         packing = _Packing(data, store, progress)
         progress.phase(f"pack {data.cohort_id}", len(slide_ids))
         while todo := slide_ids[len(packing.store) :]:
-            if not packing.keep(todo):
+            if packing.take(todo):  # there is no such file yet, or no sound one
                 packing.write(todo, part_bytes)
-                packing.keep(todo, strict=True)
-        packing.publish()
-        return open_store(path, verify=False)
+                if problem := packing.take(todo):
+                    raise InputError(f"a file in {path} is not what was written: {problem}")
+        store = packing.store
+        if changed := list(islice(stale_reasons(store, data), _SHOWN)):
+            raise InputError(
+                f"cohort {data.cohort_id} changed while it was packed: {'; '.join(changed)}. "
+                "Pack it again once nothing writes to it"
+            )
+        write_index(store)
+        for file in set(path.glob(PARTS)).difference(store.files):
+            file.unlink()  # of the store before
+    return open_store(path)
 
 
 class _Packing:
@@ -134,33 +138,29 @@ class _Packing:
         self._data, self._progress = data, progress
         self._ahead: dict[str, Bag] = {}  # read, and too large for the file before it
 
-    def keep(self, todo: list[str], *, strict: bool = False) -> bool:
+    def take(self, todo: list[str]) -> str:
         """Take on the next file if it is there, whole, and holds the next slides.
 
         Args:
             todo: the slides that are not packed yet.
-            strict: whether it has just been written.
 
-        Raises:
-            InputError: it has just been written, and is not whole.
+        Returns:
+            Why it cannot be taken; "" where it was.
         """
-        path = self._next_file
         try:
-            part = self._part(path)
+            part = self._part(self._next_file)
             ids = [slide.slide_id for slide in part.slides]
             if part.content != self.store.content or not ids or ids != todo[: len(ids)]:
-                raise ValueError("it holds other slides")
+                return "it holds other slides"
             for slide in part.slides:
                 part.read(slide)
         except (OSError, SafetensorError, InputError, LookupError, TypeError, ValueError) as error:
-            if strict:
-                raise InputError(f"{path} is not what was written ({error})") from error
-            return False
+            return str(error) or repr(error)
         self.store.slides.extend(part.slides)
         self.store = replace(part, slides=self.store.slides)
         for slide_id in ids:
             self._progress.advance(slide_id)
-        return True
+        return ""
 
     def write(self, todo: list[str], part_bytes: int) -> None:
         """Read the next bags and write them to a file.
@@ -184,7 +184,21 @@ class _Packing:
                 if coords is not None:
                     native = coords.dtype.newbyteorder("=")
                     tensors[f"coords/{slide_id}"] = coords = np.ascontiguousarray(coords, native)
-                slides.append(self._slide(bag, rows, coords))
+                slides.append(
+                    PackedSlide(
+                        slide_id,
+                        bag.case_id,
+                        bag.stain,
+                        patches=len(rows),
+                        sha256=slide_hash(rows, coords),
+                        source_key=self._data.content_key(slide_id),
+                        rounded=not np.array_equal(self.store.numbers(rows), bag.features),
+                        coords_dtype="" if coords is None else coords.dtype.str,
+                        magnification=bag.magnification,
+                        patch_size=bag.patch_size,
+                        patch_size_level0=bag.patch_size_level0,
+                    )
+                )
         finally:  # what is sound is kept, whatever the next bag is
             if slides:
                 self._save(tensors, slides)
@@ -202,23 +216,6 @@ class _Packing:
                 f"{path} cannot be written ({error}). What is packed is kept; the same command "
                 "goes on from there"
             ) from error
-
-    def publish(self) -> None:
-        """Write the index, and remove the files of the store before it.
-
-        Raises:
-            InputError: the cohort is no longer what was packed.
-        """
-        store, data = self.store, self._data
-        if changed := list(islice(stale_reasons(store, data), _SHOWN)):
-            raise InputError(
-                f"cohort {data.cohort_id} changed while it was packed: {'; '.join(changed)}. "
-                "Pack it again once nothing writes to it"
-            )
-        write_index(store)
-        remember(store)
-        for path in set(store.path.glob(PARTS)).difference(store.files):
-            path.unlink()
 
     @property
     def _next_file(self) -> Path:
@@ -248,21 +245,6 @@ class _Packing:
         ]
         return replace(self.store, **stated, parts=parts, slides=slides)
 
-    def _slide(self, bag: Bag, rows: NDArray[Any], coords: NDArray[Any] | None) -> PackedSlide:
-        return PackedSlide(
-            slide_id=bag.slide_id,
-            case_id=bag.case_id,
-            stain=bag.stain,
-            patches=len(rows),
-            sha256=slide_hash(rows, coords),
-            source_key=self._data.content_key(bag.slide_id),
-            rounded=not np.array_equal(read_rows(rows, self.store.dtype), bag.features),
-            coords_dtype="" if coords is None else coords.dtype.str,
-            magnification=bag.magnification,
-            patch_size=bag.patch_size,
-            patch_size_level0=bag.patch_size_level0,
-        )
-
     def _check(self, bag: Bag, first: str) -> None:
         """Check that a bag fits the store: of one width and patch encoder, finite, in its range.
 
@@ -291,60 +273,54 @@ class _Packing:
             self.store = replace(store, dim=shape[1], patch_encoder=bag.patch_encoder)
             return
         first = store.slides[0].slide_id if store.slides else first
-        if shape[1] != store.dim:
-            raise InputError(
-                f"{where} has patches of {shape[1]} dimensions, slide '{first}' of {store.dim}. "
-                f"{_ADVICE}"
-            )
-        if bag.patch_encoder != store.patch_encoder:
-            raise InputError(
-                f"{where} was made by patch encoder '{bag.patch_encoder}', slide '{first}' by "
-                f"'{store.patch_encoder}'. {_ADVICE}"
-            )
+        check_alike(
+            (where, shape[1], bag.patch_encoder),
+            (f"slide '{first}'", store.dim, store.patch_encoder),
+        )
 
 
-def _index_in(path: Path, cohort_id: str) -> FeatureStore | None:
-    """Return the index in a folder, if any; refuse what is no store of the cohort."""
-    if path.exists() and not path.is_dir():
+def _current_index(path: Path, data: CohortData, dtype: PackedDtype | None) -> FeatureStore | None:
+    """Return the index in a folder if it is that of the cohort as it is now.
+
+    Raises:
+        InputError: the folder holds what is no store of the cohort, and is not to be replaced.
+    """
+    if path.is_file():
         raise InputError(f"cannot write to {path}: it is a file; a packed store is a folder")
     if not (path / INDEX).is_file():
-        if is_earlier_store(path):
-            read_index(path)  # says so
-        if path.is_dir() and not is_packed_store(path):
-            others = (one.name for one in path.iterdir() if not one.name.startswith("."))
-            if (other := min(others, default=None)) is not None:
-                raise InputError(
-                    f"{path} is no packed store, it holds {other}. Remove it, or choose another "
-                    "place"
-                )
+        others = [] if is_packed_store(path) else sorted(p.name for p in path.glob("[!.]*"))
+        if others:
+            raise InputError(
+                f"{path} is no packed store, it holds {others[0]}. Remove it, or choose another "
+                "place"
+            )
         return None
     try:
         index = read_index(path)
+        if index.cohort_id != data.cohort_id:
+            raise InputError(
+                f"{path} is the packed store of cohort {index.cohort_id}, not of {data.cohort_id}"
+            )
     except InputError as error:
         raise InputError(f"{error}. Remove {path}, or choose another place") from error
-    if index.cohort_id != cohort_id:
-        raise InputError(
-            f"{path} is the packed store of cohort {index.cohort_id}, not of {cohort_id}. "
-            "Remove it, or choose another place"
-        )
-    return index
+    return None if any(stale_reasons(index, data, dtype)) else index
 
 
-def packed_folder(data: CohortData, results: Path, dtype: PackedDtype = "float16") -> Path:
+def packed_folder(data: CohortData, results: Path, dtype: PackedDtype | None = None) -> Path:
     """Return the folder of the packed store of a cohort, which may not be there yet.
 
-    The store that the cohort is read from, if it has exactly the slides of the cohort's table;
-    else one among the results, where `run` and `pretrain` look for float16.
+    The store that the cohort is read from, if it has exactly the slides of the cohort's table and
+    this dtype; else one among the results, where `run` and `pretrain` look for float16.
 
     Args:
         data: the cohort.
         results: folder of the results.
-        dtype: of the rows.
+        dtype: of the rows; None takes any store the cohort is read from, or else float16.
     """
     bags = data.bags if isinstance(data, LocalCohort) else None
-    if isinstance(bags, PackedBags) and not any(stale_reasons(bags.store, data)):
+    if isinstance(bags, PackedBags) and not any(stale_reasons(bags.store, data, dtype)):
         return bags.path
-    name = data.cohort_id if dtype == "float16" else f"{data.cohort_id}-{dtype}"
+    name = f"{data.cohort_id}-bfloat16" if dtype == "bfloat16" else data.cohort_id
     return results / "features" / board_name(data.source, data.variant) / name
 
 
@@ -354,14 +330,9 @@ def pack_into(
     """Pack a cohort as `pack_cohort` does, and say what the store holds and how it is read.
 
     Raises:
-        InputError: as `pack_cohort`; or the store there is the cohort itself, in another type.
+        InputError: as `pack_cohort`.
     """
     store = pack_cohort(data, path, progress, dtype=dtype, part_bytes=part_bytes)
-    if store.dtype != dtype:
-        raise InputError(
-            f"{path} is {store.dtype} and holds the numbers of cohort {data.cohort_id} as they "
-            f"are; choose another folder with --out for {dtype}"
-        )
     return f'{_described(store)}\nin mbench.toml: features = "{path.absolute()}"'
 
 
@@ -421,8 +392,7 @@ def stale_reasons(
     Args:
         index: of the store.
         data: the cohort; it may be read from this very store.
-        dtype: what bags are to be rounded to; None takes what the store has. A store that holds
-            the numbers of the bags as they are may have any, such as one they are read from.
+        dtype: of the rows; None takes what the store has.
 
     Raises:
         InputError: a feature file cannot be read.
@@ -432,26 +402,22 @@ def stale_reasons(
         if packed != now:
             yield f"{what.removesuffix('_id')} '{packed}' was packed, it is '{now}' now"
     slides = {slide.slide_id: slide for slide in index.slides}
-    missing, no_bag, rounded = set(index.missing), data.no_bag, False
+    missing, no_bag = set(index.missing), data.no_bag
     for name, case, stain in data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False):
-        slide, was_missing = slides.pop(name, None), name in missing
-        missing.discard(name)
-        if name in no_bag:
-            if slide is not None:
-                yield f"slide '{name}' has no bag any more"
-            elif not was_missing:
-                yield f"slide '{name}' is new, without a bag"
-        elif slide is None:
-            yield f"slide '{name}' has a bag and was not packed"
-        else:
+        slide, has_bag = slides.pop(name, None), name not in no_bag
+        if slide is not None and has_bag:
             for what, before, now in (("case", slide.case_id, case), ("stain", slide.stain, stain)):
                 if before != now:
                     yield f"slide '{name}' was packed as {what} {before}, it is {now} now"
-            key = data.content_key(name)
-            if key not in (slide.source_key, index.content_key(slide)):
+            if data.content_key(name) not in (slide.source_key, index.content_key(slide)):
                 yield f"slide '{name}': its bag has changed since it was packed"
-            rounded |= key != index.content_key(slide)
-    for name in (*slides, *sorted(missing)):
+        elif slide is not None:
+            yield f"slide '{name}' has no bag any more"
+        elif has_bag:
+            yield f"slide '{name}' has a bag and was not packed"
+        elif name not in missing:
+            yield f"slide '{name}' is new, without a bag"
+    for name in (*slides, *sorted(missing.difference(data.slides["slide_id"]))):
         yield f"slide '{name}' is no more in the table of the cohort"
-    if rounded and dtype not in (None, index.dtype):
+    if dtype not in (None, index.dtype):
         yield f"its numbers are {index.dtype}, wanted is {dtype}"

@@ -5,7 +5,7 @@ is minimised first, then the sum. Whole groups are dealt out: sites, and sites t
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,12 @@ from madeleine_bench.errors import InputError
 
 NEAR = 2.0
 _SHOWN_SITES = 4
-# Nodes and not seconds end the program, so that a slow machine makes the same folds.
-_NODES = 5000
-# Above this many whole numbers the proof of the sum takes hours: the program tries for a while.
-_SUM_CELLS = 200
-_SUM_NODES = 300
+# Nodes and not seconds end the program, so that a slow machine makes the same folds. Above this
+# many whole numbers a proof may take hours, so that fewer nodes are tried.
+_PROVABLE_CELLS, _NODES, _FEW_NODES = 200, 2000, 200
 # Above this many whole numbers even a node takes too long.
-_CELLS = 4000
+_CELLS = 800
+_NO_DEAL = "stratified; too many sites for a proof"
 
 
 @dataclass(frozen=True)
@@ -141,9 +140,8 @@ def balanced_folds(
     # Groups by their first unit, so that names of sites do not matter.
     names, first = np.unique(groups.of_unit[order], return_index=True)
     names = names[np.argsort(first)]
-    table = np.zeros((len(groups.names), len(labels)), dtype=np.int64)
-    np.add.at(table, (groups.of_unit, label), 1)
-    _check_enough(table[names], labels, groups.what, folds)
+    table = _counts(groups.of_unit, label, len(groups.names))
+    check_foldable(table[names], labels, groups.what, folds)
     kinds, kind, many = np.unique(table[names], axis=0, return_inverse=True, return_counts=True)
     dealt, least, least_total, effort = deal_groups(kinds, many, folds)
     if dealt is None:
@@ -156,13 +154,11 @@ def balanced_folds(
     first = np.unique(fold_of_group[names], return_index=True)[1]
     fold_of_group = np.argsort(np.argsort(first))[fold_of_group]
     fold = fold_of_group[groups.of_unit]
-    counts = np.zeros((folds, len(labels)), dtype=np.int64)
-    np.add.at(counts, (fold, label), 1)
     deviation, total = fold_deviation(outcome, fold, folds)
     report = FoldReport(
         what=groups.what,
         labels=tuple(map(str, labels)),
-        counts=tuple(tuple(map(int, row)) for row in counts),
+        counts=tuple(tuple(row) for row in _counts(fold, label, folds).tolist()),
         groups=tuple(map(int, np.bincount(fold_of_group[names], minlength=folds))),
         deviation=deviation,
         bound=least / folds,
@@ -178,9 +174,7 @@ def fold_deviation(
     outcome: NDArray[Any], fold: NDArray[np.intp], folds: int
 ) -> tuple[float, float]:
     """Return the largest |n_fc - N_c / K| of given folds and the sum, in units."""
-    labels, label = np.unique(outcome.astype(str), return_inverse=True)
-    counts = np.zeros((folds, len(labels)), dtype=np.int64)
-    np.add.at(counts, (fold, label), 1)
+    counts = _counts(fold, np.unique(outcome.astype(str), return_inverse=True)[1], folds)
     apart = np.abs(folds * counts - counts.sum(axis=0))
     return int(apart.max()) / folds, int(apart.sum()) / folds
 
@@ -192,7 +186,7 @@ def deal_groups(
 
     An integer program makes the largest deviation least, then the sum among the deals that reach
     it. Nothing is below the bounds, which are times the number of folds, so that all numbers are
-    whole. Where the program is too large there is no deal.
+    whole. Where the program is too large, or finds none in the nodes it has, there is no deal.
 
     Args:
         kinds: kind x class, the units of each class in one group of the kind.
@@ -210,62 +204,52 @@ def deal_groups(
     least = max(int(uneven.max()), int(excess.max()), 0)
     least_total = int((2 * np.maximum(rest * (folds - rest), excess)).sum())
     cells, apart = len(kinds) * folds, len(wanted) * folds
+    nodes = _NODES if cells <= _PROVABLE_CELLS else _FEW_NODES
     if cells > _CELLS:
-        return None, least, least_total, "stratified; too many sites for a proof"
+        return None, least, least_total, _NO_DEAL
 
-    # Columns: groups of each kind in each fold, deviations of each class in each fold, the largest.
-    def rows(left: NDArray[Any], low: Any, high: Any, middle: Any = 0, right: int = 0) -> Any:
-        beside = np.broadcast_to(middle, (len(left), apart)), np.full((len(left), 1), right)
-        return LinearConstraint(csr_array(np.hstack([left, *beside])), low, high)
-
-    counts = folds * np.kron(kinds.T, np.eye(folds))
-    share, each, nothing = np.repeat(wanted, folds), np.eye(apart), np.zeros((apart, cells))
-    rules = [
-        rows(np.kron(np.eye(len(kinds)), np.ones(folds)), many, many),  # each group has a fold
-        rows(np.tile(np.eye(folds), len(kinds)), 1, np.inf),  # no fold is empty
-        rows(counts, -np.inf, share, middle=-each),
-        rows(-counts, -np.inf, -share, middle=-each),
-        rows(nothing, -np.inf, 0, middle=each, right=-1),
-        rows(nothing[:1], least_total, np.inf, middle=1),
-    ]
-    low, high = np.zeros(cells + apart + 1), np.full(cells + apart + 1, np.inf)
-    high[:cells], low[-1] = np.repeat(many, folds), least
-    bounds, proved = [least, least_total], ["not proved", "not proved"]
+    # Columns: groups of each kind in each fold; then the deviation, one of all or one of each class
+    # in each fold.
+    each_group = np.kron(np.eye(len(kinds)), np.ones(folds))
+    each_fold = np.tile(np.eye(folds), len(kinds))
+    counts, share = folds * np.kron(kinds.T, np.eye(folds)), np.repeat(wanted, folds)
+    bounds, proved, most = [least, least_total], ["not proved", "not proved"], np.inf
     dealt: NDArray[np.int64] | None = None
-    for stage, columns in enumerate((slice(-1, None), slice(cells, -1))):
-        aim = np.zeros(len(low))
-        aim[columns] = 1
-        nodes = _SUM_NODES if stage and cells > _SUM_CELLS else _NODES
-        solved = _solve(aim, Bounds(low, high), rules, nodes)
+    for stage, spread in enumerate((np.ones((apart, 1)), np.eye(apart))):
+        width = spread.shape[1]
+        rules = [
+            ([each_group, np.zeros((len(kinds), width))], many, many),
+            ([each_fold, np.zeros((folds, width))], 1, np.inf),
+            ([counts, -spread], -np.inf, share),
+            ([counts, spread], share, np.inf),
+            ([np.zeros((1, cells)), np.ones((1, width))], bounds[stage], np.inf),
+        ]
+        high = np.concatenate([np.repeat(many, folds), np.full(width, most)])
+        solved = _solve(np.repeat([0.0, 1.0], [cells, width]), Bounds(0, high), rules, nodes)
         if solved.x is None:
             break
         dealt = np.rint(solved.x[:cells]).astype(np.int64).reshape(-1, folds)
         deviation = np.abs(folds * (dealt.T @ kinds) - wanted)
-        reached = int(deviation.sum() if stage else deviation.max())
+        most = int(deviation.max())
         bounds[stage] = max(bounds[stage], int(np.ceil(solved.mip_dual_bound - 1e-6)))
         # What a class has too many in some folds it lacks in others, so that the sum is even.
         bounds[1] += bounds[1] % 2
-        if reached == bounds[stage]:
+        if bounds[stage] == (deviation.sum() if stage else most):
             proved[stage] = "proved"
-        high[-1] = reached
     effort = f"integer program: largest {proved[0]}, sum {proved[1]}"
-    return dealt, bounds[0], bounds[1], effort
+    return dealt, bounds[0], bounds[1], _NO_DEAL if dealt is None else effort
 
 
 def _solve(
-    aim: NDArray[np.float64], bounds: Bounds, rules: Sequence[LinearConstraint], nodes: int
+    aim: NDArray[np.float64], bounds: Bounds, rules: Sequence[tuple[Any, Any, Any]], nodes: int
 ) -> Any:
     options: Any = {"node_limit": nodes, "mip_rel_gap": 0.0, "parallel": False}
+    lines = [LinearConstraint(csr_array(np.hstack(m)), low, high) for m, low, high in rules]
+    whole = np.ones(len(aim), dtype=np.intp)
     with warnings.catch_warnings():
         # scipy passes on "parallel" and says that it does not know it.
         warnings.filterwarnings("ignore", message="Unrecognized options detected")
-        return milp(
-            aim,
-            integrality=np.ones(len(aim), dtype=np.intp),
-            bounds=bounds,
-            constraints=rules,
-            options=options,
-        )
+        return milp(aim, integrality=whole, bounds=bounds, constraints=lines, options=options)
 
 
 def _stratified(label: NDArray[np.intp], group: NDArray[np.intp], folds: int) -> NDArray[np.intp]:
@@ -278,10 +262,6 @@ def _stratified(label: NDArray[np.intp], group: NDArray[np.intp], folds: int) ->
     return fold
 
 
-def _named(label: str) -> str:
-    return {"True": "the event", "False": "no event"}.get(label, f"'{label}'")
-
-
 def _joined(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN_SITES
     return " + ".join(names[:_SHOWN_SITES]) + (f" + {more} more" if more > 0 else "")
@@ -292,26 +272,61 @@ def _large(
 ) -> tuple[str, ...]:
     """Return a line for each group with more of a class than a fold should have, largest first."""
     total = table.sum(axis=0)
-    large = [
-        (-int(table[group, name]), groups.names[group], str(labels[name]), int(total[name]))
-        for group, name in zip(*np.nonzero(folds * table > total), strict=True)
-    ]
+    rows, columns = np.nonzero(folds * table > total)
+    large = sorted(
+        (-int(table[row, column]), groups.names[row], str(labels[column]), int(total[column]))
+        for row, column in zip(rows, columns, strict=True)
+    )
     return tuple(
-        f"{groups.what} '{group}' has {-units} of the {count} units of {_named(name)}; a fold "
-        f"should have {count / folds:.1f}"
-        for units, group, name, count in sorted(large)
+        f"{groups.what} '{group}' has {-units} of the {count} units of "
+        f"{_named(name).removeprefix('class ')}; a fold should have {count / folds:.1f}"
+        for units, group, name, count in large
     )
 
 
-def _check_enough(table: NDArray[np.int64], labels: NDArray[Any], what: str, folds: int) -> None:
+def check_foldable(
+    table: NDArray[np.int64],
+    labels: Iterable[Any],
+    what: str,
+    folds: int,
+    *,
+    class_optional: bool = False,
+) -> None:
+    """Check that there are enough groups, and enough of each class, for a number of folds.
+
+    Sites are too few and too unequal to ask that each class be in as many as there are folds: the
+    audit reports the folds that lack one. Of cases it is asked.
+
+    Args:
+        table: group x class, the units of each class in each group.
+        labels: the classes.
+        what: "site" or "case".
+        folds: how many folds.
+        class_optional: whether a task may leave a class out, which the message then says.
+
+    Raises:
+        InputError: there are too few.
+    """
+    advice = "add slides, or ask for fewer folds ('splits' of a task, --folds)"
     if len(table) < folds:
-        raise InputError(
-            f"{len(table)} {what}(s) cannot fill {folds} folds; ask for fewer folds, or add slides"
-            + (f" ({what}s that share a case are one)" if what == "site" else "")
-        )
-    for label, count in zip(labels, table.sum(axis=0), strict=True):
+        shared = " (sites that share a case are one)" if what == "site" else ""
+        raise InputError(f"{len(table)} {what}(s) cannot fill {folds} folds; {advice}{shared}")
+    unit, enough = ("unit", table) if what == "site" else ("case", table > 0)
+    for label, count in zip(labels, enough.sum(axis=0), strict=True):
         if count < folds:
+            leave = f', or leave the class out (without = ["{label}"] in mbench.toml)'
             raise InputError(
-                f"{count} unit(s) of {_named(str(label))} cannot fill {folds} folds; ask for fewer "
-                "folds, or add slides"
+                f"{count} {unit}(s) of {_named(str(label))} cannot fill {folds} folds; {advice}"
+                f"{leave * class_optional}"
             )
+
+
+def _counts(row: NDArray[np.intp], label: NDArray[np.intp], rows: int) -> NDArray[np.int64]:
+    """Return row x class, how many units of each class there are in each row."""
+    counts = np.zeros((rows, label.max() + 1), dtype=np.int64)
+    np.add.at(counts, (row, label), 1)
+    return counts
+
+
+def _named(label: str) -> str:
+    return {"True": "the event", "False": "no event"}.get(label, f"class '{label}'")

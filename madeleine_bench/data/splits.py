@@ -8,6 +8,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import Scheme, outcome_of, require_clean
 from madeleine_bench.data.ids import canonical_id
-from madeleine_bench.data.site_folds import balanced_folds, linked_groups
+from madeleine_bench.data.site_folds import balanced_folds, check_foldable, linked_groups
 from madeleine_bench.data.tables import decode
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
@@ -296,7 +297,11 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     outcome = outcome_of(units)
     groups = _groups(task, units)
     folds = task.splits.folds
-    _check_foldable(task, outcome, groups)
+    what = "site" if task.splits.scheme == "site-preserved" else "case"
+    table = pd.crosstab(groups, outcome)
+    more = isinstance(task.labels, ClassLabels) and len(task.labels.classes) > 2
+    with _named(task):
+        check_foldable(table.to_numpy(), table.columns, what, folds, class_optional=more)
     ids = units.table["unit_id"].to_numpy()
     single = len(set(groups)) == len(groups)
     drawn_as = task.splits.like or task.id
@@ -324,12 +329,19 @@ def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
     sites = _groups(task, units)
     groups = linked_groups(units.table["case_id"].to_numpy(dtype=str), sites)
     ids = units.table["unit_id"].to_numpy(dtype=str)
-    try:
+    with _named(task):
         fold, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
-    except InputError as error:
-        raise InputError(f"{task.id}: {error}") from error
     for number, unit_id in zip(fold, ids, strict=True):
         yield 0, int(number), str(unit_id)
+
+
+@contextmanager
+def _named(task: TaskSpec) -> Iterator[None]:
+    """Put the task before what is wrong with its folds."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{task.id}: {error}") from error
 
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
@@ -347,31 +359,6 @@ def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
     return sites
 
 
-def _check_foldable(task: TaskSpec, outcome: NDArray[Any], groups: NDArray[Any]) -> None:
-    folds = task.splits.folds
-    what = "site" if task.splits.scheme == "site-preserved" else "case"
-    if (count := len(set(groups))) < folds:
-        raise InputError(
-            f"{task.id}: {count} {what}(s) cannot fill {folds} folds; add slides, or give the task "
-            "fewer folds under 'splits'"
-        )
-    for name in sorted(set(outcome)):
-        # Sites are too few and too unequal to ask that each class be in as many as there are
-        # folds; the audit reports the folds that lack one.
-        members = groups[outcome == name]
-        count = len(members) if what == "site" else len(set(members))
-        if count < folds:
-            named = {"True": "the event", "False": "no event"}.get(name, f"class '{name}'")
-            counted = "unit(s)" if what == "site" else "case(s)"
-            leave = ""
-            if isinstance(task.labels, ClassLabels) and len(task.labels.classes) > 2:
-                leave = f', or leave the class out (without = ["{name}"] in mbench.toml)'
-            raise InputError(
-                f"{task.id}: {count} {counted} of {named} cannot fill {folds} folds; add slides, "
-                f"or give the task fewer folds under 'splits'{leave}"
-            )
-
-
 def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Row]:
     """Yield (shots, draw, unit id) of every unit trained on."""
     if "label" not in units.table:
@@ -379,8 +366,15 @@ def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Ro
     labels = units.table["label"].to_numpy(dtype=str)
     cases = units.table["case_id"].to_numpy(dtype=str)
     ids = units.table["unit_id"].to_numpy(dtype=str)
+    names = sorted(set(labels))
     for shots in _shots(task, few_shot):
-        _check_drawable(task, labels, cases, shots)
+        for name in names:
+            if (count := len(set(cases[labels == name]))) <= shots:
+                raise InputError(
+                    f"{task.id}: class '{name}' has {count} case(s); {shots} shots a class leave "
+                    "none to test on. Give the task smaller 'shots', or run another protocol "
+                    "(--protocol linear-probe)"
+                )
         for draw in range(few_shot.draws):
             if few_shot.rule == "madeleine":
                 rows = _draw_as_madeleine(task, labels, shots, draw)
@@ -388,7 +382,13 @@ def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Ro
                 drawn_as = task.splits.like or task.id
                 rng = rng_for(drawn_as, task.version, "few-shot", shots, draw)
                 rows = _draw(labels, cases, shots, rng)
-            _check_draw(task, labels, cases, shots, rows)
+            left = labels[~np.isin(cases, cases[rows])]
+            if len(rows) < shots * len(names) or len(set(left)) < len(names):
+                raise InputError(
+                    f"{task.id}: cases hold slides of several classes, so {shots} shots of each "
+                    "class leave a class without training or test cases; give the task smaller "
+                    "'shots'"
+                )
             yield from ((shots, draw, str(ids[row])) for row in sorted(rows))
 
 
@@ -424,26 +424,3 @@ def _draw_as_madeleine(task: TaskSpec, labels: NDArray[Any], shots: int, draw: i
         members = pd.Series(np.flatnonzero(labels == name))
         rows += members.sample(min(shots, len(members)), random_state=random_state).tolist()
     return rows
-
-
-def _check_draw(
-    task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], shots: int, rows: list[int]
-) -> None:
-    """Check that a draw is full, and that the cases it leaves have units of every class."""
-    n_classes = len(set(labels))
-    left = labels[~np.isin(cases, cases[rows])]
-    if len(rows) < shots * n_classes or len(set(left)) < n_classes:
-        raise InputError(
-            f"{task.id}: cases hold slides of several classes, so {shots} shots of each class "
-            "leave a class without training or test cases; give the task smaller 'shots'"
-        )
-
-
-def _check_drawable(task: TaskSpec, labels: NDArray[Any], cases: NDArray[Any], shots: int) -> None:
-    for name in sorted(set(labels)):
-        if (count := len(set(cases[labels == name]))) <= shots:
-            raise InputError(
-                f"{task.id}: class '{name}' has {count} case(s); {shots} shots a class leave none "
-                "to test on. Give the task smaller 'shots', or run another protocol (--protocol "
-                "linear-probe)"
-            )

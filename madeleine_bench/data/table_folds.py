@@ -8,6 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from madeleine_bench.data.ids import look_alikes
+from madeleine_bench.data.labels import check_agreed
 from madeleine_bench.data.site_folds import FoldReport, balanced_folds, linked_groups
 from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.data.tables import missing_column, read_label_table
@@ -54,7 +55,8 @@ def split_table(
     labelled = table[table["outcome"] != ""]
     _check_outcome(labelled, outcome, path)
     if unit == "case":
-        _check_agreed(labelled, path)
+        advice = "give all its slides one label, or divide slides (--unit slide)"
+        check_agreed(labelled, "outcome", str(path), advice)
     # A slide without a label still ties its case to its site.
     rows = table[table["unit_id"].isin(labelled["unit_id"])]
     first = labelled.drop_duplicates("unit_id").sort_values("unit_id")
@@ -147,18 +149,4 @@ def _check_outcome(labelled: pd.DataFrame, outcome: Sequence[str], path: Path) -
         raise InputError(
             f"{path}: column '{name}' has the words {', '.join(words[:6])}; expected two, for the "
             "event and for censored (--missing WORD takes one as no label)"
-        )
-
-
-def _check_agreed(labelled: pd.DataFrame, path: Path) -> None:
-    different = labelled.drop_duplicates(["case_id", "outcome"])
-    twice = different[different["case_id"].duplicated(keep=False)].sort_values(
-        ["case_id", "slide_id"]
-    )
-    if len(twice):
-        one, other = twice.iloc[0], twice.iloc[1]
-        raise InputError(
-            f"{path}: slides of case '{one['case_id']}' disagree: '{one['outcome']}' (slide "
-            f"'{one['slide_id']}') and '{other['outcome']}' (slide '{other['slide_id']}'); give "
-            "all its slides one label, or divide slides (--unit slide)"
         )

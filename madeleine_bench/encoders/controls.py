@@ -3,6 +3,7 @@
 A task on which a control beats mean-pool measures something other than tissue.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +27,17 @@ class _OfWidth(WithoutNetwork):
 class RandomProjection(_OfWidth):
     """The mean over patches, projected to `dim` random directions (Johnson-Lindenstrauss)."""
 
-    def __init__(self, card: EncoderCard, weights: Path | None = None, *, dim: int = 64) -> None:
-        super().__init__(card, weights, dim=dim)
-        self._matrices: dict[int, NDArray[np.float64]] = {}
-
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the projected mean, shape (dim,)."""
-        width = bag.features.shape[1]
-        if width not in self._matrices:
-            rng = rng_for("random-projection", width, self.dim)
-            self._matrices[width] = rng.standard_normal((width, self.dim)) / np.sqrt(self.dim)
-        projected: NDArray[np.float64] = (
-            bag.features.mean(axis=0, dtype=np.float64) @ self._matrices[width]
-        )
+        mean = bag.features.mean(axis=0, dtype=np.float64)
+        projected: NDArray[np.float64] = mean @ _directions(len(mean), self.dim)
         return projected
+
+
+@lru_cache(maxsize=8)
+def _directions(width: int, dim: int) -> NDArray[np.float64]:
+    directions = rng_for("random-projection", width, dim).standard_normal((width, dim))
+    return np.asarray(directions / np.sqrt(dim))
 
 
 class PatchCount(WithoutNetwork):

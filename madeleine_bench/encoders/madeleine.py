@@ -100,7 +100,8 @@ class TrainedMadeleine(_Madeleine):
                 f"{input_dim}; another protocol may start from scratch (finetune-scratch)"
             )
         state = model.state_dict() if from_weights else None
-        return _with_head(input_dim, description.width, description.heads, outputs, seed, state)
+        sizes = (input_dim, description.width, description.heads)
+        return _with_head(sizes, outputs, seed, state)
 
     @property
     def n_parameters(self) -> int:
@@ -150,7 +151,7 @@ class UntrainedMadeleine(_Madeleine):
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return the architecture with a linear head, all of it drawn from the seed."""
-        return _with_head(input_dim, self.width, self.heads, outputs, seed, None)
+        return _with_head((input_dim, self.width, self.heads), outputs, seed, None)
 
     @property
     def n_parameters(self) -> int | None:
@@ -174,20 +175,18 @@ class UntrainedMadeleine(_Madeleine):
 
 
 def _with_head(
-    input_dim: int,
-    width: int,
-    heads: int,
-    outputs: int,
-    seed: int,
-    state: "Mapping[str, Tensor] | None",
+    sizes: tuple[int, int, int], outputs: int, seed: int, state: "Mapping[str, Tensor] | None"
 ) -> "BagNetwork":
-    """Return the model with a linear head; parameters are drawn where no state gives them."""
+    """Return a model of some input_dim, width and heads with a linear head.
+
+    Parameters are drawn where no state gives them.
+    """
     from madeleine_bench.models.madeleine import Madeleine
     from madeleine_bench.models.mil.base import initialise_network
     from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MadeleineEmbedder
 
-    model = Madeleine(input_dim, width, heads)
-    network = EmbedderWithHead(MadeleineEmbedder(model), width, outputs)
+    model = Madeleine(*sizes)
+    network = EmbedderWithHead(MadeleineEmbedder(model), sizes[1], outputs)
     initialise_network(network, seed)
     if state is not None:
         model.load_state_dict(state)

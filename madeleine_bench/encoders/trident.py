@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.encoders.base import BaseEncoder
+from madeleine_bench.encoders.base import BaseEncoder, as_array
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.loader import did_you_mean
@@ -185,22 +185,15 @@ class TridentEncoder(BaseEncoder):
 
         Raises:
             InputError: the model uses places and the bag has no coordinates or does not state
-                the size of its patches; the network returned something else than one vector.
+                the size of its patches.
         """
         import torch
 
         batch = self._batch(bag)
         with torch.inference_mode(), self._precision():
             out = self._network(batch, device=self.device)
-        if isinstance(out, torch.Tensor) and out.ndim == 2 and len(out) == 1:
-            out = out[0]
-        if not isinstance(out, torch.Tensor) or out.ndim != 1:
-            shape = f"shape {tuple(out.shape)}" if hasattr(out, "shape") else type(out).__name__
-            raise InputError(
-                f"TRIDENT's model returned a {shape}, expected one vector; another version of "
-                f"TRIDENT may fit: {PIP}"
-            )
-        return np.asarray(out.float().cpu().numpy())
+        is_batch = isinstance(out, torch.Tensor) and out.ndim == 2 and len(out) == 1
+        return as_array(out[0] if is_batch else out)
 
     def _batch(self, bag: Bag) -> dict[str, Any]:
         """Return what TRIDENT's models take: features 1 x patch x dim, and coords 1 x patch x 2."""

@@ -23,11 +23,12 @@ from madeleine_bench.finetuning.objectives import (
     Objective,
 )
 from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
-from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
+from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
 from madeleine_bench.protocols.evaluation import collected
 from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
+from madeleine_bench.protocols.scaling import Scaler
 from madeleine_bench.protocols.scorers import class_index, survival_of
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import FineTune, ProtocolSpec
@@ -184,7 +185,8 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
                 seed=seed,
                 from_weights=from_weights,
             )
-        scale = PatchScale.identity(bags.dim) if from_weights else bags.scale(units.train.tolist())
+        unscaled = Scaler(np.zeros(bags.dim, np.float32), np.ones(bags.dim, np.float32))
+        scale = unscaled if from_weights else bags.scale(units.train.tolist())
         trainer = Trainer(network, bags, scale, objective, method, target)
         fault = _fault(request, units.train)
         trained = Trained(0, 0, 0.0, None, fault) if fault else trainer.train(units, seed)

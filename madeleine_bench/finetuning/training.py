@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from madeleine_bench.finetuning.objectives import Objective
-from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
+from madeleine_bench.finetuning.unit_bags import UnitBags
+from madeleine_bench.protocols.scaling import Scaler
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import FineTune
 
@@ -96,7 +97,7 @@ class Trainer:
 
     network: "BagNetwork"
     bags: UnitBags
-    scale: PatchScale
+    scale: Scaler
     objective: Objective
     method: FineTune
     device: torch.device
@@ -146,8 +147,7 @@ class Trainer:
                     return Trained(epoch, 0, 0.0, None, reason)
                 if not len(units.validation):
                     continue
-                logits = self.predict(units.validation)
-                held_out = float(self.objective.loss(logits, units.validation.tolist()))
+                held_out = self.validation_loss(units.validation)
                 if held_out < best_loss:
                     best_loss, best_epoch, best = held_out, epoch, _copy(network)
                 elif epoch - best_epoch >= patience:
@@ -160,6 +160,10 @@ class Trainer:
             return Trained(epoch, 0, mean_loss, None, reason)
         network.load_state_dict(best)
         return Trained(epoch, best_epoch, mean_loss, best_loss)
+
+    def validation_loss(self, units: NDArray[np.intp]) -> float:
+        """Return the loss of units from all their patches."""
+        return float(self.objective.loss(self.predict(units), units.tolist()))
 
     @torch.inference_mode()
     def predict(self, units: NDArray[np.intp]) -> Tensor:
@@ -184,7 +188,7 @@ class Trainer:
         return (1.0 - share) * loss + share * out.auxiliary(label)
 
     def _forward(self, bags: Sequence[NDArray[np.floating]]) -> "BagOutput":
-        scaled = np.concatenate([self.scale.apply(bag) for bag in bags])
+        scaled = np.concatenate([self.scale.apply(bag.astype(np.float32)) for bag in bags])
         patches = torch.from_numpy(scaled).to(self.device)
         reduced = self.method.precision == "bfloat16" and self.device.type == "cuda"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):

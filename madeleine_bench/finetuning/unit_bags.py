@@ -1,35 +1,17 @@
 """The patches of each unit of a task, sampled or whole, scaled by those of the training units."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
+from madeleine_bench.protocols.scaling import Scaler
 from madeleine_bench.types import Units
 
 # A dimension whose deviation is below this share of its size varies by rounding in the store only.
 _ROUNDING = {"float16": 1e-3, "bfloat16": 8e-3}
-
-
-@dataclass(frozen=True)
-class PatchScale:
-    """Centre and factor of each dimension of a patch, each (dim,) float32."""
-
-    centre: NDArray[np.float32]
-    factor: NDArray[np.float32]
-
-    @classmethod
-    def identity(cls, dim: int) -> "PatchScale":
-        """Return the scale that leaves patches as they are."""
-        return cls(np.zeros(dim, dtype=np.float32), np.ones(dim, dtype=np.float32))
-
-    def apply(self, patches: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the patches (patch x dim), centred and scaled, in float32."""
-        scaled: NDArray[np.float32] = (patches.astype(np.float32) - self.centre) * self.factor
-        return scaled
 
 
 class UnitBags:
@@ -83,7 +65,7 @@ class UnitBags:
         ]
         return self._store.numbers(np.concatenate(parts))
 
-    def scale(self, units: Sequence[int]) -> PatchScale:
+    def scale(self, units: Sequence[int]) -> Scaler:
         """Return the z-score scale of all patches of some units, each unit weighing the same.
 
         A dimension that is constant over them becomes 0 everywhere, so that it cannot count.
@@ -99,4 +81,4 @@ class UnitBags:
         deviation = np.sqrt(np.maximum(square / len(units) - np.square(centre), 0.0))
         varies = deviation > _ROUNDING[self._store.dtype] * largest
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-        return PatchScale(centre.astype(np.float32), factor.astype(np.float32))
+        return Scaler(centre.astype(np.float32), factor.astype(np.float32))

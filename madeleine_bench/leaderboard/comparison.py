@@ -1,7 +1,7 @@
 """Are we sure: intervals of means and ranks, who is better than whom, and who does not differ.
 
 Two intervals stand beside each mean. One asks what would change with other cases of the same
-cohorts (`case_draws`), one what would change on other cohorts (`stats.clusters`). One encoder is
+cohorts (`sources`), one what would change on other cohorts (`stats.clusters`). One encoder is
 marked better than another where two tests agree on the direction of the mean difference, after
 Holm's correction for all pairs: the signed-rank test over tasks, and the resampled cases.
 docs/leaderboard.md says why, with the measured coverage.
@@ -124,7 +124,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     Args:
         board: the board.
         draws_of: gives draws of the main score of a record whose standard deviation is its standard
-            error, the same resamples for all records of a cohort (`case_draws.CaseDraws.of`).
+            error, the same resamples for all records of a cohort (`sources.CaseDraws.of`).
 
     Raises:
         InputError: predictions are gone or were altered.

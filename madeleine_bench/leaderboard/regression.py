@@ -200,6 +200,11 @@ class RegressionFinding:
         return self.verdict in PASSING or (self.verdict == "improved" and bool(self.explained))
 
     @property
+    def why_and_reason(self) -> str:
+        """Why, and the reason that somebody gave."""
+        return self.why + (f"; explained: {self.explained}" if self.explained else "")
+
+    @property
     def name(self) -> str:
         """Layer, subject and case in one line."""
         return f"{self.layer[:-1]} {self.subject}: {self.case}"
@@ -356,41 +361,36 @@ def _without_records(
 
 def _from_records(before: Record, now: Record) -> tuple[Verdict, str] | None:
     """Return what the two records say by themselves; None if their predictions must be compared."""
-    if (verdict := _of_other_data(before, now)) is not None:
+    if verdict := _of_other_data(before, now):
         return verdict
     if _STATUS.index(now.status) > _STATUS.index(before.status):
         failed = [fold for fold in now.folds if not fold.converged]
         why = f"{len(failed)} of {len(now.folds)} fits failed, the first: {failed[0].reason}"
         return "failed", why
-    equal = _scores_agree(before.scores, now.scores)
-    if before.predictions.hash != now.predictions.hash:
-        return ("same", "equal scores") if equal else None
-    if equal:
-        return "same", "equal predictions"
-    why = "equal predictions, other scores: scoring changed without a new scoring version"
-    return "scorer-changed", why
+    same_predictions = before.predictions.hash == now.predictions.hash
+    if _scores_agree(before.scores, now.scores):
+        return "same", "equal predictions" if same_predictions else "equal scores"
+    if same_predictions:
+        why = "equal predictions, other scores: scoring changed without a new scoring version"
+        return "scorer-changed", why
+    return None
 
 
 def _of_other_data(before: Record, now: Record) -> tuple[Verdict, str] | None:
     """Return why two records are not of the same question, or None."""
-    moved = [
-        name
-        for name in ("labels", "splits")
-        if getattr(before.inputs, name) != getattr(now.inputs, name)
-    ]
-    if before.task.task_hash != now.task.task_hash:
-        moved = moved or ["the declaration of task or protocol"]
     was, is_ = before.task.version, now.task.version
-    if is_ < was or now.scoring_version < before.scoring_version:
+    old, new = before.scoring_version, now.scoring_version
+    if is_ < was or new < old:
         return "incomparable", f"older than the baseline, which has {before.task.id}@{was}"
-    if moved and is_ == was:
-        why = f"{', '.join(moved)} changed without a new version of {now.task.id}"
-        return "incomparable", why
     if is_ > was:
         return "new-version", f"{now.task.id}@{was} is now @{is_}; renew the baseline"
-    if now.scoring_version > before.scoring_version:
-        change = f"{before.scoring_version} is now {now.scoring_version}"
-        return "new-version", f"scoring version {change}; renew the baseline"
+    sides = before.inputs, now.inputs
+    moved = [name for name in ("labels", "splits") if len({getattr(s, name) for s in sides}) > 1]
+    if moved or before.task.task_hash != now.task.task_hash:
+        what = ", ".join(moved) or "the declaration of task or protocol"
+        return "incomparable", f"{what} changed without a new version of {now.task.id}"
+    if new > old:
+        return "new-version", f"scoring version {old} is now {new}; renew the baseline"
     return None
 
 

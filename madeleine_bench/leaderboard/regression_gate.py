@@ -12,13 +12,14 @@ import os
 import re
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.files import write_bytes, write_text
@@ -40,6 +41,7 @@ from madeleine_bench.leaderboard.regression import (
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     Golden,
+    GoldenCase,
     golden_cases,
     golden_text,
     judge_scorers,
@@ -99,12 +101,12 @@ def regress(
     since = datetime.now(UTC).isoformat(timespec="microseconds") if score else ""
     failed = dict(line for run in suite.runs for line in score(suite, run)) if score else {}
     old, current = ResultStore(folder), ResultStore(workspace.results)
-    failures: dict[SuiteCell, str] = {}
-    for cell in cells:
-        task = catalogue.tasks[cell.task]
-        for place in (task.cohort, task.name):  # a cohort fails as a whole
-            if why := failed.get(f"{cell.encoder} on {place}"):
-                failures[cell] = why
+    failures = {
+        cell: why
+        for cell in cells
+        for place in (catalogue.tasks[cell.task].cohort, catalogue.tasks[cell.task].name)
+        if (why := failed.get(f"{cell.encoder} on {place}"))  # a cohort fails as a whole
+    }
     listed = listed_cells(folder)
     check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
     results = [*judge_scorers(*golden), *compare(check)]
@@ -187,23 +189,17 @@ def to_junit(suite: str, findings: Sequence[RegressionFinding], phantom: bool) -
 
     A cell that does not pass is a failure of the type of its verdict.
     """
-    root = ElementTree.Element("testsuites", name=f"mbench regress {suite}")
-    _count(root, findings)
-    by_subject = sorted(findings, key=lambda f: (f.layer, f.subject))
-    for (layer, subject), group in groupby(by_subject, key=lambda f: (f.layer, f.subject)):
-        cases = list(group)
-        element = ElementTree.SubElement(root, "testsuite", name=f"{layer}.{subject}")
-        _count(element, cases)
-        if phantom:
-            properties = ElementTree.SubElement(element, "properties")
-            ElementTree.SubElement(properties, "property", name="data", value=PHANTOM_NOTICE)
-        for finding in cases:
-            place = f"mbench.regress.{layer}.{subject}"
-            case = {"classname": place, "name": finding.case, "time": "0"}
-            _add_ending(ElementTree.SubElement(element, "testcase", case), finding)
-    ElementTree.indent(root)
-    text = ElementTree.tostring(root, encoding="unicode")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+    groups: dict[str, list[RegressionFinding]] = defaultdict(list)
+    for finding in sorted(findings, key=lambda f: (f.layer, f.subject)):
+        groups[f"{finding.layer}.{finding.subject}"].append(finding)
+    environment = Environment(
+        loader=PackageLoader("madeleine_bench.leaderboard"), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["printable"] = lambda text: _NOT_XML.sub("?", text)
+    return environment.get_template("junit.xml").render(
+        suite=suite, findings=findings, groups=groups, phantom=phantom, notice=PHANTOM_NOTICE
+    )
 
 
 def has_baseline(folder: Path) -> bool:
@@ -275,26 +271,25 @@ def renew(
     kept = [finding for finding in findings if finding.verdict in _KEPT]
     if not changed:
         return 0
-    if folder.exists():
-        names = (
-            {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file's content"}
-        )
-        if others := sorted(names - _CONTENT):
-            raise InputError(
-                f"{folder} is no baseline: it holds {others[0]}; --baseline wants a folder of its "
-                "own, which --update replaces whole"
-            )
     try:
+        others = {path.name for path in folder.iterdir()} - _CONTENT if folder.exists() else set()
+        if others:
+            raise InputError(
+                f"{folder} is no baseline: it holds {min(others)}; --baseline wants a folder of "
+                "its own, which --update replaces whole"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             store = ResultStore(Path(scratch) / "new")
-            _copy_records({f.baseline_id for f in kept}, old, store)
-            _copy_records({f.current_id for f in changed}, current, store)
+            cases: dict[str, GoldenCase] = {}
+            for part, source, values in ((kept, old, golden[0]), (changed, current, golden[1])):
+                ids = {f.baseline_id if part is kept else f.current_id for f in part}
+                _copy_records(ids, source, store)
+                keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in part]
+                cases |= {key: values[key] for key in keys if key in values}
             cells = {" ".join(c): r.record_id for c, r in records_by_cell(store, board).items()}
-            write_text(
-                store.folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n"
-            )
-            cases = {**_golden_of(kept, golden[0]), **_golden_of(changed, golden[1])}
+            text = json.dumps(cells, indent=1, sort_keys=True) + "\n"
+            write_text(store.folder / CELLS_FILE, text)
             write_text(store.folder / SCORERS_FILE, golden_text(cases))
             if folder.exists():
                 shutil.rmtree(_aside(folder), ignore_errors=True)
@@ -316,15 +311,11 @@ def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
             "-" if finding.baseline is None else f"{finding.baseline:.4f}",
             "-" if finding.current is None else f"{finding.current:.4f}",
             "-" if finding.difference is None else f"{finding.difference:+.4f}",
-            _reason(finding),
+            finding.why_and_reason,
         ]
         for finding in findings
     ]
     return Table(title, ["verdict", "", "case", "baseline", "now", "difference", "why"], rows)
-
-
-def _reason(finding: RegressionFinding) -> str:
-    return finding.why + (f"; explained: {finding.explained}" if finding.explained else "")
 
 
 def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path) -> None:
@@ -344,28 +335,6 @@ def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path)
     raise CheckFailed("\n".join(lines))
 
 
-def _count(element: ElementTree.Element, findings: Sequence[RegressionFinding]) -> None:
-    failures = sum(not finding.passes for finding in findings)
-    counts = {"tests": len(findings), "failures": failures, "errors": 0, "skipped": 0, "time": 0}
-    element.attrib |= {name: str(count) for name, count in counts.items()}
-
-
-def _add_ending(case: ElementTree.Element, finding: RegressionFinding) -> None:
-    text = _NOT_XML.sub("?", f"{finding.verdict}: {_reason(finding)}")
-    if finding.passes:
-        ElementTree.SubElement(case, "system-out").text = text
-        return
-    failure = ElementTree.SubElement(case, "failure", message=text, type=finding.verdict)
-    numbers = {
-        "score in the baseline": finding.baseline,
-        "score now": finding.current,
-        "difference": finding.difference,
-        "record in the baseline": finding.baseline_id or None,
-        "record now": finding.current_id or None,
-    }
-    failure.text = "\n".join(f"{k}: {v}" for k, v in numbers.items() if v is not None)
-
-
 def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> None:
     for record in source.records():
         if record.record_id in ids:
@@ -375,11 +344,6 @@ def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> No
             provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
             content = record.model_dump(mode="json", exclude={"record_id"})
             target.write_record({**content, "provenance": provenance})
-
-
-def _golden_of(findings: Sequence[RegressionFinding], golden: Golden) -> Golden:
-    keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in findings]
-    return {key: golden[key] for key in keys if key in golden}
 
 
 def _aside(folder: Path) -> Path:

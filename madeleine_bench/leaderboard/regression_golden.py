@@ -132,16 +132,12 @@ def judge_scorers(old: Golden, new: Golden) -> list[RegressionFinding]:
     findings = []
     for key in sorted({*old, *new}):
         protocol, labels = key.split(" ")
-        before, now = old.get(key), new.get(key)
-        sides = (
-            (case.scores["main"], case.digest) if case else (None, "") for case in (before, now)
-        )
-        (was, old_id), (is_, new_id) = sides
-        verdict, why = _verdict(protocol, before, now, new)
+        cases = old.get(key), new.get(key)
+        sides = [(case.scores["main"], case.digest) if case else (None, "") for case in cases]
+        verdict = _verdict(protocol, *cases, new)
+        case = f"{labels} labels"
         findings.append(
-            RegressionFinding(
-                "scorers", protocol, f"{labels} labels", verdict, why, was, old_id, is_, new_id
-            )
+            RegressionFinding("scorers", protocol, case, *verdict, *sides[0], *sides[1])
         )
     return findings
 

@@ -1,4 +1,14 @@
-"""Where records, their predictions and their boards come from: one results folder, or several."""
+"""Where records, predictions, boards and draws of scores come from: results folders.
+
+The standard deviation of the draws of a score, or of a difference of two, is its standard error:
+cases are drawn by the Bayesian bootstrap, the same for all tasks of a cohort and all encoders, and
+spread about the score by the factor of `stats.intervals`. The draws of training cases of a few-shot
+protocol are resampled beside them. A score takes up to a second and depends on nothing but the
+predictions, the cohort's case ids, the task and the width of the embeddings, all of which the
+record's id covers; so draws are kept in the cache of the results folder:
+
+    cache/board/<record id>.v<version>.npy     (resample,) float64
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -25,6 +35,12 @@ from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.bootstrap import bayesian_case_weights
 from madeleine_bench.stats.paired import ScoredUnits
+
+RESAMPLES = 1000
+# Machines differ in the last digits: scores that differ by less are the same.
+TOLERANCE = 1e-6
+# Changes whenever the same record would give other draws.
+_VERSION = 4
 
 
 class Sources:
@@ -114,13 +130,6 @@ class Sources:
         except InputError:
             return None
         return shipped if shipped.revision == revision else None
-
-
-RESAMPLES = 1000
-# Machines differ in the last digits: scores that differ by less are the same.
-TOLERANCE = 1e-6
-# Changes whenever the same record would give other draws.
-_VERSION = 4
 
 
 class CaseDraws:

@@ -14,6 +14,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.page.figures import survival_figure
+from madeleine_bench.leaderboard.page.text import NONE, interval, number, p_value
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
@@ -27,8 +28,6 @@ from madeleine_bench.types import Survival
 
 DAYS_A_YEAR = 365.25
 _MOST_TICKS = 8
-_GROUPS = ("low risk", "high risk")
-_CALIBRATION = ("slope", "O/E", "ICI")
 
 
 @dataclass(frozen=True)
@@ -246,9 +245,9 @@ def stratification_report(
             stratum = {"board": board, "phantom": phantom, "notice": notice, "task": task.id}
             numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
             body.append(_table(board, task, strata))
-            body += [f"{one.label}: {note}" for one in strata for note in one.notes]
-            repeated = [one for one in strata if one.repeats > 1]
-            body += [f"{one.label}: the first of {one.repeats} repeats" for one in repeated]
+            for one in strata:
+                more = [f"the first of {one.repeats} repeats"] if one.repeats > 1 else []
+                body += [f"{one.label}: {note}" for note in (*one.notes, *more)]
             body += [notice] if phantom else []
             files = {
                 f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}": [one]
@@ -273,8 +272,9 @@ def stratification_figure(strata: Sequence[Stratification], task_title: str) -> 
     """Return encoders on one task as SVG: curves, numbers at risk and calibration, a row each."""
     rows = []
     for one in strata:
+        main = one.record.scores.main
         content = {**board_curves(one), "at_risk": asdict(one.at_risk)}
-        rows.append((one.label, f"C {_group_texts(one)[0]}", content))
+        rows.append((one.label, f"C {_estimate(main.value, main.ci95, 3)}", content))
     return survival_figure(task_title, rows, strata[0].record.board.startswith("phantom"))
 
 
@@ -308,40 +308,22 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
     kind = "PHANTOM" if board.startswith("phantom") else "real data"
     days = sorted({one.calibration.day for one in strata if one.calibration})
     at = f", calibration at day {', '.join(map(str, days))}" if days else ""
-    header = ["encoder", "protocol", "C", *_GROUPS, "hazard ratio", "log-rank p", *_CALIBRATION]
+    header = ["encoder", "protocol", "C", "low risk", "high risk", "hazard ratio", "log-rank p"]
+    header += ["slope", "O/E", "ICI"]
     rows = []
     for one in strata:
-        counts = [
-            "nobody" if curve is None else f"{curve.events} of {curve.n}"
-            for curve in (one.groups.low, one.groups.high)
-        ]
-        concordance, *tests = _group_texts(one)
-        calibrated = _calibration_texts(one.calibration) if one.calibration else ["-"] * 3
-        row = [one.label, one.record.protocol, concordance, *counts, *tests, *calibrated]
+        main, groups, fit = one.record.scores.main, one.groups, one.calibration
+        row = [
+            one.label, one.record.protocol, _estimate(main.value, main.ci95, 3),
+            *(f"{c.events} of {c.n}" if c else "nobody" for c in (groups.low, groups.high)),
+            _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95), p_value(groups.logrank_p),
+            _estimate(fit.slope, fit.slope_ci95) if fit else NONE,
+            _estimate(fit.observed_over_expected, fit.observed_over_expected_ci95) if fit else NONE,
+            number(fit.integrated_index if fit else None),
+        ]  # fmt: skip
         rows.append([text.replace(" to ", "-") for text in row])
     return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)
 
 
-def _group_texts(one: Stratification) -> list[str]:
-    """Return concordance, hazard ratio and the p-value of the log-rank test."""
-    main, groups, p = one.record.scores.main, one.groups, one.groups.logrank_p
-    return [
-        _estimate(main.value, main.ci95, 3),
-        _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95),
-        "< 0.001" if p is not None and p < 0.001 else _estimate(p, None, 3),
-    ]
-
-
-def _calibration_texts(calibrated: Calibration) -> list[str]:
-    return [
-        _estimate(calibrated.slope, calibrated.slope_ci95),
-        _estimate(calibrated.observed_over_expected, calibrated.observed_over_expected_ci95),
-        _estimate(calibrated.integrated_index, None, 3),
-    ]
-
-
 def _estimate(value: float | None, ends: tuple[float, float] | None, digits: int = 2) -> str:
-    if value is None:
-        return "-"
-    interval = f" ({ends[0]:.{digits}f} to {ends[1]:.{digits}f})" if ends else ""
-    return f"{value:.{digits}f}{interval}"
+    return number(value, digits) + (f" ({interval(ends, digits)})" if ends else "")

@@ -9,10 +9,16 @@ import pandas as pd
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
-from madeleine_bench.phantoms.features import Appearance, patch_features
-from madeleine_bench.phantoms.layout import CaseTissue, cut_section, draw_tissue
+from madeleine_bench.phantoms.layout import (
+    COMPOSITION_STD,
+    SHARE_TO_BIAS,
+    CaseTissue,
+    cut_section,
+    draw_tissue,
+    patch_features,
+)
 from madeleine_bench.phantoms.roster import ROSTER_COLUMNS, class_words, make_roster, survival_words
-from madeleine_bench.phantoms.world import COMPOSITION_STD, PATCH_ENCODER, SHARE_TO_BIAS, WORLDS
+from madeleine_bench.phantoms.world import PATCH_ENCODER, WORLDS, Appearance
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean

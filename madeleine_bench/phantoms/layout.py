@@ -1,4 +1,4 @@
-"""Where which tissue lies: random fields of a case, cut by its sections with some deformation."""
+"""Where which tissue lies, and what its patches show: random fields of a case, cut by sections."""
 
 from dataclasses import dataclass
 from math import log, pi, sqrt
@@ -6,15 +6,20 @@ from math import log, pi, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.phantoms.world import (
-    FIELD_LENGTH,
-    FIELD_WAVES,
-    PATCH_PX0,
-    ROTATION_STD,
-    SHIFT_STD,
-    SIZE_JITTER,
-    WARP_STD,
-)
+from madeleine_bench.phantoms.world import DIM
+
+PATCH_PX0 = 512  # a 256-px patch at 20x on a slide scanned at 40x
+# Lengths in patches.
+FIELD_WAVES = 12  # plane waves in a random field; enough to look Gaussian
+FIELD_LENGTH = 2.5  # correlation length: glands and fat lobules span a few patches
+SHARE_TO_BIAS = 0.8  # the larger, the rarer the rare tissues; brings shares near their weights
+COMPOSITION_STD = 0.25  # case-to-case change of a tissue's share; modest, lest it identify a case
+HETEROGENEITY_STD = 0.5  # a latent shows in some parts of a tissue more than in others
+SIZE_JITTER = 0.1  # sections of a case differ this much in size (log scale)
+ROTATION_STD = 0.1  # radians; sections are laid on the glass by hand ...
+SHIFT_STD = 0.7  # ... and do not fall on the same spot ...
+WARP_STD = 0.5  # ... and are stretched a little
+NOISE_STD = 0.05  # per feature and patch; averages out over a slide
 
 Floats = NDArray[np.float64]
 
@@ -107,3 +112,26 @@ def deform(places: Floats, rng: np.random.Generator) -> Floats:
             sin * x + cos * y + SHIFT_STD * shift_y + stretch_y,
         ]
     )
+
+
+def patch_features(
+    section: Section, typical: Floats, moved: Floats, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return the features of a section, patch x DIM.
+
+    Args:
+        section: which tissue each patch shows, and how strongly signs show there.
+        typical: tissue x DIM, the typical patch with the section's nuisance.
+        moved: tissue x DIM, what the latents add.
+        rng: source of the patch noise.
+    """
+    features = rng.standard_normal((len(section.tissue), DIM), dtype=np.float32)
+    features *= np.float32(NOISE_STD)
+    features += typical.astype(np.float32)[section.tissue]
+    strength = np.maximum(1.0 + HETEROGENEITY_STD * section.heterogeneity, 0.0).astype(np.float32)
+    shown = np.abs(moved).max(axis=1) > 0.0
+    showing = np.flatnonzero(shown[section.tissue])
+    added = moved.astype(np.float32)[section.tissue[showing]]
+    added *= strength[showing, None]
+    features[showing] += added
+    return features

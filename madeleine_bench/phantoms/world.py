@@ -1,26 +1,28 @@
-"""The two organ worlds: every constant of the phantom, each with its reason, and hidden causes.
+"""The two organ worlds: constants with their reasons, hidden causes, and what sections look like.
 
 A world belongs to an organ, not to a cohort: what is learned on one breast cohort holds on another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import hadamard
+
+from madeleine_bench.seeds import rng_for
 
 DIM = 512  # width of the patch features of CONCH, on which the published numbers were made
 PATCH_ENCODER = "phantom-512"
-PATCH_PX0 = 512  # a 256-px patch at 20x on a slide scanned at 40x
 
 # --- Lengths, in units of feature space. Calibrated together; see docs/phantom.md. ---------------
 OFFSET_LENGTH = 1.5  # what all patches have in common; patch encoders are not centred
 STAIN_LENGTH = 0.8  # the stains differ more than the tissues do, as colour does
 PROTOTYPE_LENGTH = 0.65  # well above the noise, so that an encoder can tell tissues apart
 PROTOTYPE_SHARED = 0.7  # share of a prototype that is form, the same in every stain
-NOISE_STD = 0.05  # per feature and patch; averages out over a slide
 NUISANCE_DIMS = 12  # cut, stain and scanner move a slide along few axes ...
 NUISANCE_LARGEST_STD = 0.42  # ... of which the first, colour, is much the largest ...
 NUISANCE_DECAY = 0.75  # ... and each next one smaller by this factor
@@ -29,17 +31,6 @@ SITE_SHARE = 0.1  # share of the nuisance variance that belongs to the treating 
 # --- How a latent is seen. -----------------------------------------------------------------------
 LOOK_CASE_SHARE = 0.5  # of what a slide shows beside the latent: half is the case's own look
 COUNTERSTAIN = 0.4  # morphology under immunohistochemistry, as a fraction of that in H&E
-
-# --- Tissue layout, in patches. ------------------------------------------------------------------
-FIELD_WAVES = 12  # plane waves in a random field; enough to look Gaussian
-FIELD_LENGTH = 2.5  # correlation length: glands and fat lobules span a few patches
-SHARE_TO_BIAS = 0.8  # the larger, the rarer the rare tissues; brings shares near their weights
-COMPOSITION_STD = 0.25  # case-to-case change of a tissue's share; modest, lest it identify a case
-HETEROGENEITY_STD = 0.5  # a latent shows in some parts of a tissue more than in others
-SIZE_JITTER = 0.1  # sections of a case differ this much in size (log scale)
-ROTATION_STD = 0.1  # radians; sections are laid on the glass by hand ...
-SHIFT_STD = 0.7  # ... and do not fall on the same spot ...
-WARP_STD = 0.5  # ... and are stretched a little
 
 Organ = Literal["breast", "kidney"]
 
@@ -218,3 +209,136 @@ KIDNEY = World(
 )
 
 WORLDS: Mapping[Organ, World] = {"breast": BREAST, "kidney": KIDNEY}
+
+Floats = NDArray[np.float64]
+
+
+def direction_names(world: World, nuisance_dims: int) -> list[str]:
+    """Return the name of every direction a world needs, in a fixed order."""
+    names = ["offset", "chromogen"]
+    names += [f"tissue/{tissue}" for tissue in world.tissues]
+    names += [f"stain/{stain}" for stain in world.stains]
+    names += [f"tissue/{tissue}/{stain}" for stain in world.stains for tissue in world.tissues]
+    names += [f"morphology/{latent}" for latent in world.morphology]
+    names += [
+        f"marker/{stain}/{latent}" for stain in world.markers for latent in world.markers[stain]
+    ]
+    return names + [f"nuisance/{axis}" for axis in range(nuisance_dims)]
+
+
+def draw_directions(organ: str, names: Iterable[str]) -> dict[str, Floats]:
+    """Return a unit vector (DIM,) for each name, orthogonal to all others.
+
+    They are rows of a Hadamard matrix, in random order and with random signs of the columns, so
+    that each direction spreads over all features and no linear algebra library has a say.
+
+    Raises:
+        ValueError: more names than dimensions.
+    """
+    names = list(names)
+    if len(names) > DIM:
+        raise ValueError(f"{len(names)} orthogonal directions do not fit into {DIM} dimensions")
+    rng = rng_for("phantom-world", organ)
+    order = rng.permutation(DIM)
+    signs = rng.choice(np.array([-1.0, 1.0]), DIM)
+    rows = hadamard(DIM)[order[: len(names)]] * signs / sqrt(DIM)
+    return dict(zip(names, rows, strict=True))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sign of a latent in one stain: `vector` (DIM,) per unit in patches of tissue `row`."""
+
+    latent: str
+    fidelity: float
+    row: int
+    vector: Floats
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Standard normal draws of a case or of a section: one per sign and one per nuisance axis."""
+
+    looks: Floats
+    nuisance: Floats
+
+
+class Appearance:
+    """What the sections of an organ look like to the phantom patch encoder.
+
+    A patch feature is tissue prototype + what the stain shows of the latents + nuisance + noise. No
+    matrix product is taken, so no linear algebra library and no thread count has a say.
+
+    Attributes:
+        prototypes: for each stain tissue x DIM, the typical patch.
+        signs: for each stain what it shows; the order is that of `Draws.looks`.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        axes = draw_directions(world.organ, direction_names(world, NUISANCE_DIMS))
+        self._nuisance = [
+            NUISANCE_LARGEST_STD * NUISANCE_DECAY**axis * axes[f"nuisance/{axis}"]
+            for axis in range(NUISANCE_DIMS)
+        ]
+        self.prototypes = {stain: self._prototypes(axes, stain) for stain in world.stains}
+        self.signs = {stain: self._signs(axes, stain) for stain in world.stains}
+        self._looks = max(len(signs) for signs in self.signs.values())
+
+    def _prototypes(self, axes: Mapping[str, Floats], stain: str) -> Floats:
+        form, colour = sqrt(PROTOTYPE_SHARED), sqrt(1.0 - PROTOTYPE_SHARED)
+        common = OFFSET_LENGTH * axes["offset"] + STAIN_LENGTH * axes[f"stain/{stain}"]
+        rows = [
+            form * axes[f"tissue/{tissue}"] + colour * axes[f"tissue/{tissue}/{stain}"]
+            for tissue in self.world.tissues
+        ]
+        return np.stack([common + PROTOTYPE_LENGTH * row for row in rows])
+
+    def _signs(self, axes: Mapping[str, Floats], stain: str) -> list[Shown]:
+        rows = {tissue: row for row, tissue in enumerate(self.world.tissues)}
+
+        def shown(latent: str, sign: Sign, scale: float, direction: Floats) -> Shown:
+            vector = scale * sign.strength * direction
+            return Shown(latent, sign.fidelity, rows[sign.tissue], vector)
+
+        faint = 1.0 if stain == "H&E" else COUNTERSTAIN
+        common, special = sqrt(self.world.chromogen_share), sqrt(1.0 - self.world.chromogen_share)
+        signs = [
+            shown(latent, sign, faint, axes[f"morphology/{latent}"])
+            for latent, sign in self.world.morphology.items()
+        ]
+        for latent, sign in self.world.markers.get(stain, {}).items():
+            direction = common * axes["chromogen"] + special * axes[f"marker/{stain}/{latent}"]
+            signs.append(shown(latent, sign, 1.0, direction))
+        return signs
+
+    def draw(self, rng: np.random.Generator) -> Draws:
+        """Return the draws of a case, a section or a site."""
+        return Draws(rng.standard_normal(self._looks), rng.standard_normal(NUISANCE_DIMS))
+
+    def shifts(
+        self, stain: str, latents: Mapping[str, float], case: Draws, section: Draws, signal: float
+    ) -> Floats:
+        """Return how the latents move the patches of each tissue, tissue x DIM.
+
+        With `signal` 0 the shifts do not depend on the latents at all.
+        """
+        moved = np.zeros((len(self.world.tissues), DIM))
+        for position, sign in enumerate(self.signs[stain]):
+            look = (
+                sqrt(LOOK_CASE_SHARE) * case.looks[position]
+                + sqrt(1.0 - LOOK_CASE_SHARE) * section.looks[position]
+            )
+            seen = signal * sign.fidelity * latents[sign.latent]
+            moved[sign.row] += (seen + sqrt(1.0 - sign.fidelity**2) * look) * sign.vector
+        return moved
+
+    def nuisance(self, site: Draws, case: Draws, section: Draws, case_share: float) -> Floats:
+        """Return what cutting, staining and scanning add to every patch of a section, (DIM,).
+
+        `case_share` is the share of the variance (beside the site's) that a case's sections share.
+        """
+        within = sqrt(case_share) * case.nuisance + sqrt(1.0 - case_share) * section.nuisance
+        amounts = sqrt(SITE_SHARE) * site.nuisance + sqrt(1.0 - SITE_SHARE) * within
+        moves = (amount * axis for amount, axis in zip(amounts, self._nuisance, strict=True))
+        return sum(moves, np.zeros(DIM))

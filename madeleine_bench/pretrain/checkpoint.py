@@ -21,7 +21,6 @@ from madeleine_bench.hashing import canonical_json
 
 FORMAT = 2  # 1 had no hash
 _KEY = "mbench-checkpoint"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -70,8 +69,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in sorted(getattr(checkpoint, part).items()):
             tensors[f"{part}/{name}"] = value.detach().cpu().contiguous()
     about = {"format": FORMAT, "state": vars(checkpoint.state), "inputs": checkpoint.inputs}
-    said = canonical_json({**about, "hash": _hash(about, tensors)})
-    write_bytes(path, save(tensors, metadata={_KEY: said}))
+    text = canonical_json({**about, "hash": _hash(about, tensors)})
+    write_bytes(path, save(tensors, metadata={_KEY: text}))
 
 
 def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Checkpoint:
@@ -115,11 +114,11 @@ def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Che
 
 def optimiser_moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of AdamW by the names of the parameters; empty before the first step."""
-    found: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            found[f"{key}/{name}"] = value
-    return found
+    return {
+        f"{key}/{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
 
 
 def restore_moments(
@@ -127,12 +126,11 @@ def restore_moments(
 ) -> None:
     """Give AdamW the state that `optimiser_moments` returned."""
     for name, parameter in model.named_parameters():
-        if f"step/{name}" not in moments:
-            continue
-        state = optimiser.state[parameter]
-        state["step"] = moments[f"step/{name}"].clone()
-        for key in _MOMENTS:
-            state[key] = moments[f"{key}/{name}"].to(parameter.device).clone()
+        if f"step/{name}" in moments:
+            state = optimiser.state[parameter]
+            state["step"] = moments[f"step/{name}"].clone()
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[key] = moments[f"{key}/{name}"].to(parameter.device).clone()
 
 
 def _hash(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -4,6 +4,7 @@ References:
     Garrido et al., "RankMe", ICML 2023 (smooth rank).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,8 +54,7 @@ def evaluate_held_out(
     """
     training = model.training
     model.eval()
-    queries: list[list[Tensor]] = [[] for _ in range(stains)]
-    keys: list[list[Tensor]] = [[] for _ in range(stains)]
+    pairs: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     embeddings: list[Tensor] = []
     cosines: list[Tensor] = []
     for batch in batches:
@@ -65,21 +65,14 @@ def evaluate_held_out(
         tokens = model.project_tokens(made.tokens[rows.to(made.tokens.device)])
         cosines.append(mean_token_cosine(tokens.float()))
         if views:
-            first, second = pool_halves(model, made)
-            queries[0].append(first.float())
-            keys[0].append(second.float())
+            pairs[0].append(pool_halves(model, made))
             continue
         for stain in range(1, stains):
             left, right = (r.to(made.slides.device) for r in made.pairs(stain))
-            queries[stain].append(made.slides[left].float())
-            keys[stain].append(made.slides[right].float())
+            pairs[stain].append((made.slides[left], made.slides[right]))
     model.train(training)
-    found = [
-        (torch.cat(q), torch.cat(k))
-        for q, k in zip(queries, keys, strict=True)
-        if sum(map(len, q)) >= 2
-    ]
-    ranks = [partner_ranks(query, key) for query, key in found]
+    whole = (map(torch.cat, zip(*of_stain, strict=True)) for of_stain in pairs.values())
+    ranks = [partner_ranks(query, key) for query, key in whole if len(query) >= 2]
     return HeldOut(
         retrieval=_mean([float((1.0 / rank).mean()) for rank in ranks]),
         recall_at_1=_mean([float((rank == 1).double().mean()) for rank in ranks]),

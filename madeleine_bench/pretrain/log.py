@@ -34,7 +34,6 @@ _CURVES = {
     "of this panel": (COLOURS[0], [1, 0]), "mean reciprocal rank": (COLOURS[0], [1, 0]),
     "recall at 1": (COLOURS[1], [1, 0]), "chance": (GREY, [4, 3]),
 }  # fmt: skip
-_MOST_TICKS = 9
 _FEW = 15
 
 
@@ -127,7 +126,7 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     colours, dashes = (list(each) for each in zip(*_CURVES.values(), strict=True))
     named = list(_CURVES)[1:] if "chance" in set(curves["curve"]) else []
     legend = alt.Legend(title=None, orient="bottom", values=named) if named else None
-    epochs = alt.Axis(title="epoch", format="d", values=_epoch_ticks(log["epoch"]), grid=False)
+    epochs = alt.Axis(title="epoch", format="d", tickMinStep=1, tickCount=8, grid=False)
     chart = (
         alt.Chart(curves)
         .mark_line(strokeWidth=1.8, point={"size": 22} if log["epoch"].nunique() <= _FEW else False)
@@ -160,14 +159,6 @@ def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     return styled_svg(chart)
 
 
-def _epoch_ticks(epochs: pd.Series) -> list[int]:
-    """Return whole epochs, evenly apart and few enough for their labels to stand apart."""
-    first, last = int(epochs.min()), int(epochs.max())
-    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
-    step = next(step for step in steps if (last - first) // step < _MOST_TICKS)
-    return list(range(first + -first % step, last + 1, step))
-
-
 def _cell(value: float | None) -> str:
     """Return a number as text that reads back as the same number."""
     return "" if value is None or value != value else repr(value)
@@ -177,10 +168,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a log; a last row without its newline was cut and is left out."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"no training log {path}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(f"no training log {path} that can be read: {error}") from error
     whole = text[: text.rfind("\n") + 1]
     rows = list(csv.reader(io.StringIO(whole)))
     header = rows.pop(0) if rows else []

@@ -162,7 +162,7 @@ def pretrain(
     with process_group(device) as group, sole_writer(out) if group.is_first else nullcontext():
         _check_request(recipe, out, group, resume=resume)
         store = _packed(data, features, group, progress)
-        run = Run.start(recipe, store, out, group)
+        run = Run(recipe, store, out, group)
         _announce(run, progress)
         with listening() as stop:
             while run.state.epoch < recipe.epochs:

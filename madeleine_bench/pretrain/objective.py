@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from madeleine_bench.losses.contrast import info_nce
+from madeleine_bench.losses.cosine import info_nce
 from madeleine_bench.losses.transport import CORRECTED, PUBLISHED, PUBLISHED_TOKENS, graph_transport
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
 from madeleine_bench.pretrain.batches import CaseBatch, on_device

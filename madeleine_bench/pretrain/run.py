@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from math import cos, pi
 from pathlib import Path
@@ -19,14 +18,13 @@ from madeleine_bench.files import write_text
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.batches import (
     CaseBatch,
-    PatchSource,
     choose_source,
     draw_batch,
     plan_epoch,
     prefetch,
     rank_share,
 )
-from madeleine_bench.pretrain.cases import CaseTable, build_cases, split_cases
+from madeleine_bench.pretrain.cases import build_cases, split_cases
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
     RunState,
@@ -163,38 +161,20 @@ _HELD_OUT_BATCH = 32
 _DRAW_EVERY_S = 30.0  # a picture takes longer than an epoch of a small run
 
 
-@dataclass
 class Run:
     """What changes while a run goes on, and what it needs for the next step."""
 
-    recipe: Recipe
-    store: FeatureStore
-    out: Path
-    group: Group
-    cases: CaseTable
-    held_out: CaseTable
-    source: PatchSource
-    model: Madeleine
-    optimiser: torch.optim.AdamW
-    state: RunState
-    best: dict[str, Tensor]
-    average: dict[str, Tensor]
-    log: TrainingLog
-    pending: AsyncScalars | None = None
-    drawn_s: float = float("-inf")
-    smooth_rank: float | None = None
-
-    @classmethod
-    def start(cls, recipe: Recipe, store: FeatureStore, out: Path, group: Group) -> "Run":
-        """Return a run at its beginning, or where its checkpoint left it."""
+    def __init__(self, recipe: Recipe, store: FeatureStore, out: Path, group: Group) -> None:
+        """Begin a run, or go on where its checkpoint left it."""
+        self.recipe, self.store, self.out, self.group = recipe, store, out, group
         table = build_cases(
             store,
             min_patches=recipe.min_patches,
             unusable=recipe.unusable,
             encoder=recipe.encoder,
         )
-        cases, held_out = split_cases(table, recipe.held_out_share, recipe.seed)
-        model = Madeleine(
+        self.cases, self.held_out = split_cases(table, recipe.held_out_share, recipe.seed)
+        self.model = Madeleine(
             store.dim,
             recipe.model.width,
             recipe.model.heads,
@@ -202,32 +182,36 @@ class Run:
             dropout=recipe.model.dropout,
             gate_dropout=recipe.model.gate_dropout,
         )
-        initialise(model, seed_for("pretrain", recipe.seed))
-        model.to(group.device)
+        initialise(self.model, seed_for("pretrain", recipe.seed))
+        self.model.to(group.device)
         if recipe.compile:
-            compile_layers(model)
+            compile_layers(self.model)
         on_gpu = group.device.type == "cuda"
-        optimiser = torch.optim.AdamW(
-            model.parameters(),
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(),
             lr=recipe.optimiser.learning_rate,
             weight_decay=recipe.optimiser.weight_decay,
             fused=True if on_gpu else None,  # one launch for all parameters
         )
-        state, best, average = RunState(), {}, {}
-        found = (out / CHECKPOINT).is_file()
-        if found:
-            checkpoint = read_checkpoint(out / CHECKPOINT, _inputs(recipe, store, group), model)
-            model.load_state_dict(checkpoint.model)
-            restore_moments(model, optimiser, checkpoint.moments)
-            for moments in optimiser.state.values() if on_gpu else ():
+        self.state = RunState()
+        self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}
+        resume_epoch = None
+        if (out / CHECKPOINT).is_file():
+            inputs = _inputs(recipe, store, group)
+            checkpoint = read_checkpoint(out / CHECKPOINT, inputs, self.model)
+            self.model.load_state_dict(checkpoint.model)
+            restore_moments(self.model, self.optimiser, checkpoint.moments)
+            for moments in self.optimiser.state.values() if on_gpu else ():
                 moments["step"] = moments["step"].to(group.device)  # where the fused one counts
-            state, best, average = checkpoint.state, checkpoint.best, checkpoint.average
-        log = TrainingLog(out / LOG, resume_epoch=state.epoch if found else None)
-        source = choose_source(store, group.device)
-        return cls(
-            recipe, store, out, group, cases, held_out, source, model, optimiser, state, best,
-            {name: value.to(group.device) for name, value in average.items()}, log,
-        )  # fmt: skip
+            self.state, self.best = checkpoint.state, checkpoint.best
+            self.average = {n: value.to(group.device) for n, value in checkpoint.average.items()}
+            resume_epoch = self.state.epoch
+        self.log = TrainingLog(out / LOG, resume_epoch)
+        self.source = choose_source(store, group.device)
+        self.pending: AsyncScalars | None = None
+        self.drawn_s = float("-inf")
+        self.smooth_rank: float | None = None
 
     @cached_property
     def steps_per_epoch(self) -> int:

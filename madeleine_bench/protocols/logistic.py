@@ -115,13 +115,11 @@ def _shares(margin: Array) -> Array:
 
 @dataclass(frozen=True)
 class LinearFit:
-    """A fit on embeddings as they are: margin = coefficients (x - centre) + intercepts.
+    """A fit on embeddings as they are: margin = coefficients (x - training centre) + intercepts.
 
     Attributes:
         coefficients: vector x dim.
         intercepts: (vector,).
-        scaler: learned on the training rows.
-        constant: whether these are all the same.
         residual: of the gradient of the mean objective.
         n_iter: steps.
         notes: what is odd about the fit.
@@ -130,8 +128,6 @@ class LinearFit:
 
     coefficients: Array
     intercepts: Array
-    scaler: Scaler
-    constant: bool
     residual: float
     n_iter: int
     notes: tuple[str, ...] = ()
@@ -178,9 +174,9 @@ def fit_and_predict(
                 continue
             with np.errstate(all="ignore"):  # what overflows is not finite, and is seen below
                 trainings = [_training(model, embeddings, label, present, s, folds) for s in batch]
-                for split, fit in zip(batch, _linear_fits(model, trainings), strict=True):
-                    rows = embeddings[split.test]
-                    yield _predicted(model, fit, rows, classes, present)
+                fits = _linear_fits(model, trainings)
+                for split, training, fit in zip(batch, trainings, fits, strict=True):
+                    yield _predicted(model, training, fit, embeddings[split.test], classes, present)
 
 
 @dataclass(frozen=True)
@@ -313,12 +309,9 @@ def _linear_fit(
     diagnostics: Mapping[str, float] | None = None,
 ) -> LinearFit:
     """Return one of the minima, turned back from the axes to the embeddings."""
-    w, scaler = fits.coefficients[each], training.scaler
-    residual, n_iter = float(fits.residual[each]), int(fits.n_iter[each])
-    slope = (w[:, :-1] @ back.T) * scaler.factor
-    return LinearFit(
-        slope, w[:, -1], scaler, training.constant, residual, n_iter, notes, diagnostics or {}
-    )
+    w, residual, n_iter = fits.coefficients[each], fits.residual[each], fits.n_iter[each]
+    slope = (w[:, :-1] @ back.T) * training.scaler.factor
+    return LinearFit(slope, w[:, -1], float(residual), int(n_iter), notes, diagnostics or {})
 
 
 def _fit_by_library(model: LogisticRegression, training: _Training) -> LinearFit:
@@ -347,7 +340,7 @@ def _library_fit(model: LogisticRegression, value: float, training: _Training) -
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression as Estimator
 
-    rows, fitted, scaler = training.rows, training.fitted, training.scaler
+    rows, fitted = training.rows, training.fitted
     estimator = Estimator(
         C=value, class_weight=model.class_weight, tol=model.tol, max_iter=model.max_iter
     )
@@ -358,7 +351,7 @@ def _library_fit(model: LogisticRegression, value: float, training: _Training) -
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
             notes: tuple[str, ...] = (f"{type(error).__name__}: {str(error).splitlines()[0]}",)
             lost = np.full((len(training.target), rows.shape[1]), np.nan)
-            return LinearFit(lost, lost[:, 0], scaler, training.constant, np.inf, 0, notes)
+            return LinearFit(lost, lost[:, 0], np.inf, 0, notes)
     w, intercepts = estimator.coef_, estimator.intercept_
     loss = Multinomial(training.target[None], (training.weight * fitted)[None, None])
     slope = loss.expand((w @ rows.T + intercepts[:, None])[None]).slope[0]
@@ -369,11 +362,10 @@ def _library_fit(model: LogisticRegression, value: float, training: _Training) -
         if issubclass(warning.category, ConvergenceWarning)
     )[:1]
     residual, n_iter = float(np.abs(gradient).max()), int(np.max(estimator.n_iter_))
-    w = w * scaler.factor
-    return LinearFit(w, intercepts, scaler, training.constant, residual, n_iter, notes)
+    return LinearFit(w * training.scaler.factor, intercepts, residual, n_iter, notes)
 
 
-def _margins(fit: LinearFit, rows: NDArray[np.floating]) -> Array:
+def _margins(fit: LinearFit, centre: Array, rows: NDArray[np.floating]) -> Array:
     """Return the margins of embeddings, vector x unit.
 
     A matrix product may round a row by where it stands; equal rows must tie on any machine.
@@ -381,7 +373,7 @@ def _margins(fit: LinearFit, rows: NDArray[np.floating]) -> Array:
     margin = np.empty((len(fit.coefficients), len(rows)))
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        centred = rows[part] - fit.scaler.centre
+        centred = rows[part] - centre
         np.einsum("vd,ud->vu", fit.coefficients, centred, out=margin[:, part])
     margin += fit.intercepts[:, None]
     return margin
@@ -389,13 +381,14 @@ def _margins(fit: LinearFit, rows: NDArray[np.floating]) -> Array:
 
 def _predicted(
     model: LogisticRegression,
+    training: _Training,
     fit: LinearFit,
     rows: NDArray[np.floating],
     classes: tuple[str, ...],
     present: tuple[int, ...],
 ) -> ClassFit:
     """Return the predictions of a fit: with the absent classes, or uniform where it failed."""
-    margin = _margins(fit, rows)
+    margin = _margins(fit, training.scaler.centre, rows)
     share = _shares(margin)
     if len(share) == 1:
         share = np.concatenate([expit(-margin), share])
@@ -412,7 +405,7 @@ def _predicted(
         return failed_fit(len(rows), len(classes), reason, fit.n_iter, known)
     if not (exact or early):  # L-BFGS complains where rounding stops it too
         notes = ()
-    predictions = class_fit(share.T, present, classes, constant=fit.constant, notes=notes)
+    predictions = class_fit(share.T, present, classes, constant=training.constant, notes=notes)
     return replace(predictions, n_iter=fit.n_iter, diagnostics=known)
 
 

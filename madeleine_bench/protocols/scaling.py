@@ -1,6 +1,7 @@
 """Centring and scaling learned on the training rows alone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ _ROUNDING = 1e-12
 _AT_ONCE = 16
 
 
+Rows = NDArray[Any]  # of floats
+
+
 @dataclass(frozen=True)
 class Scaler:
     """Centre and factor of each dimension; a dimension constant on the training rows has factor 0.
@@ -21,19 +25,17 @@ class Scaler:
         factor: (dim,) what the centred rows are multiplied by.
     """
 
-    centre: NDArray[np.float64]
-    factor: NDArray[np.float64]
+    centre: Rows
+    factor: Rows
 
     @property
     def constant(self) -> bool:
         """Whether no dimension varies over the training rows."""
         return not self.factor.any()
 
-    def apply(
-        self, rows: NDArray[np.float64], out: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def apply(self, rows: Rows, out: Rows | None = None) -> Rows:
         """Return the rows, centred and scaled; in `out`, which may be the rows themselves."""
-        scaled: NDArray[np.float64] = np.subtract(rows, self.centre, out=out)
+        scaled: Rows = np.subtract(rows, self.centre, out=out)
         scaled *= self.factor
         return scaled
 

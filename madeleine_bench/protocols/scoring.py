@@ -171,10 +171,8 @@ def design_of(
         few_shot: whether the fits of a number of shots draw their training cases.
         moving: as in `ScoreDesign`.
     """
-    rare, n_cases = math.inf, len(np.unique(case))
-    for kind in sorted(set(stratum)):
-        if (count := len(np.unique(case[stratum == kind]))) < rare:
-            rare, rarest = count, kind
+    n_cases = len(np.unique(case))
+    rare, rarest = min((len(np.unique(case[stratum == kind])), kind) for kind in set(stratum))
     is_rare = stratum == rarest
     in_test = [(len(np.unique(case[rows])), len(np.unique(case[rows[is_rare[rows]]])))
                for rows in tested]  # fmt: skip

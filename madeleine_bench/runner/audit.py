@@ -1,8 +1,9 @@
 """The audit of tasks: everything that can be known to be wrong before anything is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,15 @@ from madeleine_bench.data.audit import (
     Level,
     Scheme,
     audit_splits,
+    finding,
     fold_name,
     outcome_counts,
     outcome_of,
 )
 from madeleine_bench.data.audit_cohort import (
-    audit_contents,
     audit_coverage,
-    audit_ids,
     audit_labels,
-    audit_slide_sites,
+    audit_slides,
     audit_times,
     unit_sites,
 )
@@ -36,9 +36,9 @@ from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
-from madeleine_bench.runner.lock import Lock, read_lock
+from madeleine_bench.runner.lock import Lock, lock_entry, moved_parts, read_lock
 from madeleine_bench.runner.plan import board_of
-from madeleine_bench.specs.catalogue import Catalogue, task_hash
+from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.paired import holm
@@ -87,49 +87,40 @@ def audit_tasks(
         InputError: an unknown name, a broken configuration, or a cohort that is nowhere.
     """
     audits = _audits(workspace, tasks, progress or Silence())
-    counts = {
-        level: [sum(finding.level == level for finding in audit.findings) for audit in audits]
-        for level in _LEVELS
-    }
+    counts = np.array(
+        [[sum(f.level == level for f in audit.findings) for level in _LEVELS] for audit in audits]
+    ).reshape(-1, len(_LEVELS))
     rows = [
         [
             audit.task,
             audit.board,
             *([str(audit.units), str(audit.cases)] if audit.units else ["", ""]),
             ", ".join(audit.splits),
-            *(str(counts[level][number]) for level in _LEVELS),
+            *map(str, numbers),
         ]
-        for number, audit in enumerate(audits)
+        for audit, numbers in zip(audits, counts, strict=True)
     ]
     header = ["task", "board", "units", "cases", "splits", *(f"{level}s" for level in _LEVELS)]
     body: list[Table | str] = [Table("", header, rows)]
     if any(audit.findings for audit in audits):
-        lines = [line for audit in audits for line in _lines(audit)]
+        lines: list[list[str]] = []
+        for audit in audits:
+            for each in audit.findings[:_SHOWN]:
+                lines.append([each.level, audit.task, each.kind, each.message, each.advice])
+            if (more := len(audit.findings) - _SHOWN) > 0:
+                lines.append(["", audit.task, "", f"and {more} more (--json FILE has all)", ""])
         body += ["", Table("", ["level", "task", "kind", "what was found", "what to do"], lines)]
-    errors, wrong = sum(counts["error"]), np.count_nonzero(counts["error"])
-    failed = CheckFailed(f"{errors} error(s) in {wrong} of {len(audits)} task(s)")
-    document = {f"{level}s": sum(counts[level]) for level in _LEVELS}
-    return Report(
-        {**document, "tasks": [asdict(audit) for audit in audits]},
-        body,
-        problem=failed if errors else None,
-    )
-
-
-def _lines(audit: TaskAudit) -> list[list[str]]:
-    """Return the rows of a task's first findings, and how many more there are."""
-    rows = [[f.level, audit.task, f.kind, f.message, f.advice] for f in audit.findings[:_SHOWN]]
-    more = len(audit.findings) - _SHOWN
-    if more > 0:
-        rows.append(["", audit.task, "", f"and {more} more (--json FILE has all)", ""])
-    return rows
+    document: dict[str, Any] = dict(zip(header[-3:], counts.sum(axis=0).tolist(), strict=True))
+    document["tasks"] = [asdict(audit) for audit in audits]
+    wrong = np.count_nonzero(counts[:, 0])
+    failed = CheckFailed(f"{document['errors']} error(s) in {wrong} of {len(audits)} task(s)")
+    return Report(document, body, problem=failed if wrong else None)
 
 
 def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> list[TaskAudit]:
     """Return the audit of each task, by name; see `audit_tasks`."""
     catalogue = workspace.tasks()
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     if not tasks and workspace.source != "phantom":
         tasks = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
     chosen = catalogue.select(tasks or ["all"])
@@ -140,10 +131,18 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> l
     progress.phase("audit", len(chosen))
     for declared in chosen:
         if declared.cohort not in cohorts:
-            cohorts[declared.cohort] = _opened(workspace, catalogue, declared.cohort, config)
+            try:
+                opened = open_cohort(workspace, catalogue, declared.cohort, config)
+                _ = opened.data.no_bag  # reads the header of every file
+                cohorts[declared.cohort] = opened
+            except InputError as error:
+                if declared.cohort not in config.cohorts:
+                    raise
+                cohorts[declared.cohort] = str(error)
         cohort = cohorts[declared.cohort]
         if isinstance(cohort, str):
-            audits.append(TaskAudit(declared.name, "", 0, 0, (), (_unusable(cohort),)))
+            unusable = finding("error", "unusable", cohort)
+            audits.append(TaskAudit(declared.name, "", 0, 0, (), (unusable,)))
         else:
             task = cohort.task(declared)
             folder = workspace.results / "splits" / board_of(cohort.data)
@@ -184,16 +183,14 @@ def audit_task(
         try:
             located = find_splits(folder, task, protocol, units, given)
         except InputError as error:
-            findings.append(_unusable(str(error)))
+            findings.append(finding("error", "unusable", str(error)))
             continue
         used[located.path] = located, scheme_of(task, protocol)
         if board == "phantom" and not local:
-            now = {
-                "labels": units.hash,
-                "splits": located.splits.hash,
-                "task_hash": task_hash(task, protocol, units.hash, located.splits.hash),
-            }
-            findings += _against_lock(task, name, now, lock)
+            now = lock_entry(task, protocol, units, located.splits)
+            if parts := moved_parts(now, lock.get(task.name, {}).get(name, now)):
+                message = f"{name}: {', '.join(parts)} differ from tasks.lock"
+                findings.append(finding("error", "lock", message))
     for located, scheme in used.values():
         findings += audit_splits(located.splits, units, scheme)
         findings += audit_balance(located.splits, units)
@@ -201,11 +198,9 @@ def audit_task(
         if scheme in SITES_WHOLE:
             findings += _against_optimum(located.splits, units, cohort)
     divided = [(located.splits, scheme) for located, scheme in used.values()]
-    findings += audit_slide_sites(data, units, divided)
-    if isinstance(data, LocalCohort):
-        findings += audit_ids(data, units, divided)
+    findings += audit_slides(data, units, divided)
+    if local:
         findings += audit_coverage(task, data, units)
-        findings += audit_contents(data, units, divided)
     findings = sorted(dict.fromkeys(findings), key=lambda each: _LEVELS.index(each.level))
     states = tuple(
         f"{'draws' if scheme == 'few-shot' else 'folds'} ({located.state})"
@@ -245,8 +240,7 @@ def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
                 f"{int(few.sum())} of {len(places)} folds, fewest in {places[fold]} "
                 f"({counts[fold]} {unit}(s))"
             )
-            advice = "read a single fold's score with care; fewer folds test on more"
-            findings.append(AuditFinding("note", "few-units", message, advice, places[fold]))
+            findings.append(finding("note", "few-units", message, fold=places[fold]))
     p_values = holm([_p_value(np.stack(pair)) for pair in zip(tested, others, strict=True)])
     test = "Fisher's exact test" if len(names) == 2 else "chi-square test"
     for fold in (number for number, p_value in enumerate(p_values) if p_value < DRIFT):
@@ -258,8 +252,7 @@ def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
             f"others {there[most]:.1%} ({test}, p = {p_values[fold]:.2g} after Holm's correction "
             f"for {len(places)} folds)"
         )
-        advice = "use folds stratified by class; where sites are kept whole, mbench data split"
-        findings.append(AuditFinding("warning", "prevalence", message, advice, places[fold]))
+        findings.append(finding("warning", "prevalence", message, fold=places[fold]))
     return findings
 
 
@@ -269,20 +262,6 @@ def _p_value(table: NDArray[np.intp]) -> float:
         return 1.0
     test = fisher_exact if table.shape[1] == 2 else chi2_contingency
     return float(test(table)[1])
-
-
-def _opened(
-    workspace: Workspace, catalogue: Catalogue, cohort_id: str, config: Config
-) -> OpenCohort | str:
-    """Return a cohort, or why the user's files cannot be read as one."""
-    try:
-        cohort = open_cohort(workspace, catalogue, cohort_id, config)
-        _ = cohort.data.no_bag  # reads the header of every file
-    except InputError as error:
-        if cohort_id not in config.cohorts:
-            raise
-        return str(error)
-    return cohort
 
 
 def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[AuditFinding]]:
@@ -295,13 +274,8 @@ def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[Audit
             conflicts = audit_labels(build_units(by_slide, cohort.data, cohort.where), by_case=True)
         except InputError:  # the same fault as of the cases
             conflicts = []
-        return None, conflicts or [_unusable(str(error))]
+        return None, conflicts or [finding("error", "unusable", str(error))]
     return units, audit_labels(units, by_case=False) if task.unit == "slide" else []
-
-
-def _unusable(message: str) -> AuditFinding:
-    advice = "repair this first; the rest was not audited"
-    return AuditFinding("error", "unusable", message, advice)
 
 
 def _changed(located: FoundSplits) -> list[AuditFinding]:
@@ -311,23 +285,10 @@ def _changed(located: FoundSplits) -> list[AuditFinding]:
     try:
         read_frozen(located.path)
     except InputError as error:
-        return [AuditFinding("error", "changed", str(error), "a run refuses it as well")]
+        return [finding("error", "changed", str(error), "a run refuses it as well")]
     message = f"{located.path} differs from what these units are divided into today"
     advice = "another release froze it; it is used as it is, and no other one may be compared"
-    return [AuditFinding("warning", "changed", message, advice)]
-
-
-def _against_lock(
-    task: TaskSpec, protocol: str, now: Mapping[str, str], lock: Lock
-) -> list[AuditFinding]:
-    """Return in what a task differs from tasks.lock; a task that it does not have cannot."""
-    locked = lock.get(task.name, {}).get(protocol, now)
-    moved = [part for part in sorted(now) if locked.get(part) != now[part]]
-    if not moved:
-        return []
-    message = f"{protocol}: {', '.join(moved)} differ from tasks.lock"
-    advice = "scores cannot be compared with published ones; a changed task needs a new version"
-    return [AuditFinding("error", "lock", message, advice)]
+    return [finding("warning", "changed", message, advice)]
 
 
 def _against_optimum(splits: Splits, units: Units, cohort: OpenCohort) -> list[AuditFinding]:
@@ -336,15 +297,13 @@ def _against_optimum(splits: Splits, units: Units, cohort: OpenCohort) -> list[A
     Said only where a class is more than `NEAR` units from its share.
     """
     outcome = outcome_of(units)
-    folds = [split for split in splits if split.key[0] == splits.splits[0].key[0]]
+    folds = [split.test for split in splits if split.key[0] == splits.splits[0].key[0]]
     fold = np.zeros(len(outcome), dtype=np.intp)
-    for number, split in enumerate(folds):
-        fold[split.test] = number
+    fold[np.concatenate(folds)] = np.repeat(np.arange(len(folds)), [len(rows) for rows in folds])
     reached, _ = fold_deviation(outcome, fold, len(folds))
     if reached <= NEAR:
         return []
-    slides = cohort.data.slides
-    rows, sites = unit_sites(units, dict(zip(slides["slide_id"], slides["site"], strict=True)))
+    rows, sites = unit_sites(units, cohort.data)
     cases, ids = (units.table[name].to_numpy(dtype=str) for name in ("case_id", "unit_id"))
     groups = linked_groups(cases[rows], sites, ids[rows])
     try:
@@ -358,6 +317,6 @@ def _against_optimum(splits: Splits, units: Units, cohort: OpenCohort) -> list[A
             f"sites whole, {best.verdict}"
         )
         advice = "mbench data split makes such folds; scores on them are not those on these"
-        findings.append(AuditFinding("note", "balance", message, advice))
+        findings.append(finding("note", "balance", message, advice))
     advice = "fewer folds have larger shares"
-    return findings + [AuditFinding("note", "balance", line, advice) for line in best.large]
+    return findings + [finding("note", "balance", line, advice) for line in best.large]

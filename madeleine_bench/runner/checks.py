@@ -30,21 +30,20 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
     if not isinstance(data, LocalCohort):
         return
     full = _full(data)
-    refused: list[tuple[EncoderCard, list[tuple[str, str]]]] = []
+    refused: dict[str, list[tuple[str, str]]] = {}
     for card in cards:
-        reasons = [(slide, _reason(card, data, facts)) for slide, facts in full.items()]
-        if wrong := [(slide, reason) for slide, reason in reasons if reason is not None]:
-            refused.append((card, wrong))
-    if not refused:
-        return
-    card, wrong = refused[0]
-    slide_id, reason = wrong[0]
-    others = ", ".join(other.name for other, _ in refused[1:])
-    raise InputError(
-        f"{data.files[slide_id]}: encoder {card.name} cannot take it: {reason}. So it is with "
-        f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
-        + (f"; other encoders that do not fit: {others}" if others else "")
-    )
+        for slide, facts in full.items():
+            if reason := _reason(card, data, facts):
+                refused.setdefault(card.name, []).append((slide, reason))
+    if refused:
+        (name, wrong), *others = refused.items()
+        slide, reason = wrong[0]
+        raise InputError(
+            f"{data.files[slide]}: encoder {name} cannot take it: {reason}. So it is with "
+            f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
+            + "; other encoders that do not fit: " * bool(others)
+            + ", ".join(other for other, _ in others)
+        )
 
 
 def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
@@ -87,13 +86,7 @@ def patch_encoder_of(data: CohortData, slide_ids: Sequence[str]) -> str | None:
 
 
 def _reason(card: EncoderCard, data: LocalCohort, facts: BagFacts) -> str | None:
-    reason = misfit(
-        card,
-        patch_encoder=_encoder(data, facts),
-        width=facts.width,
-        magnification=facts.magnification,
-        patch_size=facts.patch_size,
-    )
+    reason = misfit(card, facts.width, facts, _encoder(data, facts))
     if reason is None and needs_level0_size(card) and facts.patch_size_level0 is None:
         return NO_LEVEL0_SIZE
     return reason

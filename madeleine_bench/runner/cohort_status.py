@@ -4,14 +4,13 @@ import fnmatch
 from collections.abc import Iterable
 
 from madeleine_bench.data.audit_cohort import left_out, some_left_out
-from madeleine_bench.data.config import Config, load_config
+from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.plan import board_of
-from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
@@ -26,7 +25,8 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
     Raises:
         InputError: no cohort matches, or the configuration is broken.
     """
-    catalogue, config = _load(workspace)
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config, catalogue)
     rows: list[list[str]] = []
     notes: list[str] = []
     broken: list[str] = []
@@ -65,7 +65,8 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, fu
     Raises:
         InputError: nothing that matches is configured.
     """
-    catalogue, config = _load(workspace)
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config, catalogue)
     local = [name for name, entry in config.cohorts.items() if entry.features != "phantom"]
     if not local:
         where = config.path or "mbench.toml (there is none here)"
@@ -86,12 +87,6 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, fu
         body.append(Table("", ["level", "cohort", "slide", "file", "finding"], rows))
     problem = CheckFailed(f"{errors} files are in error") if errors else None
     return Report({"findings": rows}, body, problem=problem)
-
-
-def _load(workspace: Workspace) -> tuple[Catalogue, Config]:
-    catalogue, config = workspace.tasks(), load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
-    return catalogue, config
 
 
 def _matching(pattern: str, cohorts: Iterable[str]) -> list[str]:

@@ -35,8 +35,8 @@ def open_cohort(
     """Return a cohort from the source that was asked for; "auto" prefers the user's files.
 
     Raises:
-        InputError: no cohort has this id, a local cohort was asked for and is not configured, its
-            files are broken, or there is no phantom of it.
+        InputError: there is no such cohort; a local one was asked for and is not configured; its
+            files are broken; or there is no phantom of it.
     """
     spec, tasks = catalogue.cohort(cohort_id), tuple(catalogue.tasks_of(cohort_id))
     entry = config.cohorts.get(cohort_id)

@@ -67,12 +67,10 @@ def cross_stain(
         CheckFailed: no encoder could be used.
     """
     catalogue = workspace.tasks()
-    spec = catalogue.cohort(cohort_id)
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
-    entries = [_usable(name) for name in encoders]
+    config = load_config(workspace.config, catalogue)
     cohort = open_cohort(workspace, catalogue, cohort_id, config)
-    stains = searched_stains(cohort, spec, query)
+    entries = [_usable(name) for name in encoders]
+    stains = searched_stains(cohort, catalogue.cohorts[cohort_id], query)
     ready, failures = embed_cohort(entries, cohort.data, workspace, progress)
     problem = ending("not every encoder could be used", failures)
     if not ready and problem:

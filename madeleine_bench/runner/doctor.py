@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,6 @@ class Examination:
     data: CohortData
     findings: Sequence[Finding]
     rows: Rows | None
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the checks that failed."""
-        return [finding.check for finding in self.findings if finding.verdict == "fail"]
 
 
 def environment_report(results: Path) -> Report:
@@ -144,8 +140,8 @@ def examine(
         InputError: an unknown name, a cohort that cannot be read, or bags that the encoder is not
             made for.
     """
-    catalogue, config = workspace.tasks(), load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    catalogue = workspace.tasks()
+    config = load_config(workspace.config, catalogue)
     entry = find_encoder(encoder)
     if not cohorts and workspace.source != "phantom":
         cohorts = tuple(config.cohorts)
@@ -160,7 +156,8 @@ def examine(
         check_bags([entry.card], cohort.data, cohort.where)
         opened.append(cohort.data)
     made = load_encoder(entry)
-    on_device = _on_device(entry, made)
+    movable = "device" in inspect.signature(type(made)).parameters
+    on_device = partial(_on, entry) if movable else None
     with threadpool_limits(1):  # as embeddings are made for scores
         return [
             examine_encoder(made, data, draw_slides(data, slides), progress, on_device)
@@ -202,7 +199,10 @@ def examine_encoder(
         rows, probes = _usable(sample)
         reason = f"{len(rows.slides)} slides have a usable embedding; {LEAST_SLIDES} are needed"
         if len(rows.slides) >= LEAST_SLIDES:
-            findings += [*cloud_findings(rows), *_again(encoder, probes, on_device)]
+            findings += cloud_findings(rows)
+            reason = UNSETTLED
+            if probes.bags:
+                findings += _again(encoder, probes, on_device)
     by_check = {finding.check: finding for finding in findings}
     in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
     return Examination(data, in_order, rows)
@@ -215,17 +215,11 @@ def draw_slides(data: CohortData, count: int) -> list[str]:
     return [slide_ids[row] for row in sorted(drawn.tolist())]
 
 
-def _on_device(entry: EncoderEntry, encoder: SlideEncoder) -> Callable[[str], SlideEncoder] | None:
-    """Return what makes the encoder again on a device, where its class can be told which."""
-    if "device" not in inspect.signature(type(encoder)).parameters:
-        return None
-
-    def make(device: str) -> SlideEncoder:
-        parameters = {**entry.card.parameters, "device": device}
-        card = entry.card.model_copy(update={"parameters": parameters})
-        return load_encoder(EncoderEntry(card, entry.path, entry.origin))
-
-    return make
+def _on(entry: EncoderEntry, device: str) -> SlideEncoder:
+    """Return the encoder, made again on a device."""
+    parameters = {**entry.card.parameters, "device": device}
+    card = entry.card.model_copy(update={"parameters": parameters})
+    return load_encoder(replace(entry, card=card))
 
 
 def _contract(encoder: SlideEncoder) -> Finding:
@@ -340,14 +334,9 @@ def _over(check: str, bad: Sequence[str], answers: Mapping[str, Answer], good: s
 
 def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) -> Iterator[Finding]:
     """Yield what is found when some slides are asked again: twice, reordered, on another device."""
-    if not probes.bags:
-        for name in ("determinism", "order of patches", "order of slides", "CPU against GPU"):
-            yield CHECKS[name].skipped("none of the slides to ask again has a usable embedding")
-        return
     same, patch_order, settled = repetition_findings(encoder, probes)
     yield from (same, patch_order)
     if settled is None:
-        yield from (CHECKS[n].skipped(UNSETTLED) for n in ("order of slides", "CPU against GPU"))
         return
     # Backwards, so that each slide follows another one than the first time.
     backwards = probes.again(encoder, probes.bags[::-1])
@@ -357,29 +346,22 @@ def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) ->
 
 
 def _device(on_device: OnDevice | None, probes: Probes) -> Finding:
+    import torch
+
     check = CHECKS["CPU against GPU"]
     if on_device is None:
         return check.skipped("the encoder's class takes no parameter 'device'")
-    if not gpu_seen():
+    if not torch.cuda.is_available():
         return check.skipped("torch sees no GPU")
-    made = []
-    for device in ("cpu", "cuda"):
-        try:
-            answers = probes.again(on_device(device), probes.bags)
-        except InputError as error:
-            return check.finding("fail", str(error))
-        if answers is None:
-            return check.finding("fail", f"raised, or gave another width, on {device}")
-        made.append(answers)
-    gap = largest_gap(made[1], made[0]) / probes.spread
+    try:
+        cpu, gpu = (probes.again(on_device(name), probes.bags) for name in ("cpu", "cuda"))
+    except InputError as error:
+        return check.finding("fail", str(error))
+    if cpu is None or gpu is None:
+        seen = f"raised, or gave another width, on {'cpu' if cpu is None else 'cuda'}"
+        return check.finding("fail", seen)
+    gap = largest_gap(gpu, cpu) / probes.spread
     return check.graded(gap, f"{gap:.1e} of the spread")
-
-
-def gpu_seen() -> bool:
-    """Return whether torch can use a GPU."""
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _report(
@@ -393,9 +375,9 @@ def _report(
     body: list[Table | str] = []
     lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
     for title, findings in parts:
-        verdicts = [finding.verdict for finding in findings]
-        order = ("pass", "warn", "fail", "skipped")
-        title += ": " + ", ".join(f"{verdicts.count(v)} {v}" for v in order if v in verdicts)
+        counts = Counter(finding.verdict for finding in findings)
+        order = sorted(counts, key=["pass", "warn", "fail", "skipped"].index)
+        title += ": " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
         rows = [[_SHOWN.get(f.verdict, f.verdict), f.check, f.found, f.threshold] for f in findings]
         wrong = [f for f in findings if f.verdict in _SHOWN]
         body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))

@@ -6,7 +6,7 @@ from typing import Self
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 
-SHOWN_FAILURES = 20  # and as many differences
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,18 @@ class Outcome:
 
 
 def ending(message: str, failures: Sequence[tuple[str, Failure]]) -> MbenchError | None:
-    """Return the error that a run with failed parts ends with; None where nothing failed.
+    """Return the error that a run with failed parts ends with, which names 20; None without any.
 
     It is InputError (exit 2) where every failure is a wrong input, and CheckFailed (exit 1) where
     any is not.
 
     Args:
-        message: says what failed.
+        message: begins the error.
         failures: what, and why.
     """
     if not failures:
         return None
+    lines = [f"\n  {what}: {why}" for what, why in failures[:_SHOWN]]
+    more = f"\n  and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
     kind = InputError if all(failure.is_user_error for _, failure in failures) else CheckFailed
-    return kind(f"{message}:\n{listed([f'{what}: {why}' for what, why in failures])}")
-
-
-def listed(lines: Sequence[str]) -> str:
-    """Return the first lines under each other, and how many more there are."""
-    shown = [f"  {line}" for line in lines[:SHOWN_FAILURES]]
-    if (more := len(lines) - SHOWN_FAILURES) > 0:
-        shown.append(f"  and {more} more")
-    return "\n".join(shown)
+    return kind(f"{message}:{''.join(lines)}{more}")

@@ -10,6 +10,9 @@ from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue, task_hash
+from madeleine_bench.specs.protocol import ProtocolSpec
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.types import Splits, Units
 
 Lock = Mapping[str, Mapping[str, Mapping[str, str]]]
 
@@ -17,27 +20,32 @@ Lock = Mapping[str, Mapping[str, Mapping[str, str]]]
 def make_lock(catalogue: Catalogue) -> Lock:
     """Return {task@version: {protocol: {labels, splits, task_hash}}} for tasks with a phantom."""
     lock: dict[str, dict[str, dict[str, str]]] = {}
-    phantoms = {
-        cohort.id: PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
-        for cohort in catalogue.cohorts.values()
-        if cohort.phantom is not None
-    }
     with tempfile.TemporaryDirectory() as scratch:
-        for task in catalogue.tasks.values():
-            data = phantoms.get(task.cohort)
-            if data is None:
+        for cohort in catalogue.cohorts.values():
+            if cohort.phantom is None:
                 continue
-            units = build_units(task, data, f"phantom {task.cohort}")
-            lock[task.name] = {}
-            for name in task.protocols:
-                protocol = catalogue.protocols[name]
-                splits = frozen_splits(Path(scratch), task, protocol, units)
-                lock[task.name][name] = {
-                    "labels": units.hash,
-                    "splits": splits.hash,
-                    "task_hash": task_hash(task, protocol, units.hash, splits.hash),
-                }
+            data = PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
+            for task in catalogue.tasks_of(cohort.id):
+                units = build_units(task, data, f"phantom {task.cohort}")
+                lock[task.name] = {}
+                for name in task.protocols:
+                    protocol = catalogue.protocols[name]
+                    splits = frozen_splits(Path(scratch), task, protocol, units)
+                    lock[task.name][name] = lock_entry(task, protocol, units, splits)
     return lock
+
+
+def lock_entry(
+    task: TaskSpec, protocol: ProtocolSpec, units: Units, splits: Splits
+) -> dict[str, str]:
+    """Return the hashes that the lock holds of a task under a protocol."""
+    hashes = {"labels": units.hash, "splits": splits.hash}
+    return {**hashes, "task_hash": task_hash(task, protocol, units.hash, splits.hash)}
+
+
+def moved_parts(entry: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Return the parts of a lock's entry that another one has not, or differently."""
+    return [part for part in sorted(entry) if entry[part] != other.get(part)]
 
 
 def lock_text(lock: Lock) -> str:
@@ -74,8 +82,7 @@ def changes(old: Lock, new: Lock) -> list[str]:
                 if name in new and not any(later):
                     lines.append(f"{name} {protocol}: no longer scored")
                 continue
-            moved = [part for part in sorted(hashes) if hashes[part] != now.get(part)]
-            if moved:
+            if moved := moved_parts(hashes, now):
                 lines.append(f"{name} {protocol}: {', '.join(moved)} changed")
     return lines
 

@@ -145,8 +145,7 @@ def make_plan(request: Request) -> Plan:
     catalogue = workspace.tasks()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
         for cohort_id in sorted({task.cohort for task in chosen})

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
-from madeleine_bench.data.hdf5 import patch_attributes, write_patch_file
+from madeleine_bench.data.hdf5 import write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.slides.overlay import (
@@ -25,7 +25,7 @@ from madeleine_bench.slides.overlay import (
     tissue_overlay,
 )
 from madeleine_bench.slides.patches import ChosenPatches, PatchSettings
-from madeleine_bench.slides.reader import Slide
+from madeleine_bench.slides.reader import ReadPlan, Slide
 
 KEY_ATTRIBUTE = "extraction"
 
@@ -112,7 +112,7 @@ class BagFolder:
             picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
         path = self.grid / "patches" / f"{slide_id}_patches.h5"
-        write_patch_file(path, chosen.coords, self._attributes(slide, chosen))
+        write_patch_file(path, chosen.coords, patch_attributes(slide, chosen.plan, self.settings))
 
     def write_bag(
         self, slide: Slide, chosen: ChosenPatches, features: NDArray[np.float32], key: str
@@ -135,21 +135,43 @@ class BagFolder:
             chosen.coords,
             layout="trident",
             patch_encoder=self.patch_encoder,
-            coords_attributes=self._attributes(slide, chosen),
+            coords_attributes=patch_attributes(slide, chosen.plan, self.settings),
             attributes=attributes,
         )
 
-    def _attributes(self, slide: Slide, chosen: ChosenPatches) -> dict[str, Any]:
-        plan = chosen.plan
-        level = (plan.level, slide.level_downsamples[plan.level], slide.level_sizes[plan.level])
-        return patch_attributes(
-            slide_id=slide.slide_id,
-            folder=self.settings.folder_name,
-            patch_px=plan.patch_px,
-            size_px0=plan.size_px0,
-            overlap_px=self.settings.overlap_px,
-            mpp=self.settings.mpp,
-            slide_mpp=slide.known_mpp(),
-            slide_size_px0=(slide.width_px0, slide.height_px0),
-            exact_level=level if plan.is_exact else None,
-        )
+
+def patch_attributes(slide: Slide, plan: ReadPlan, settings: PatchSettings) -> dict[str, Any]:
+    """Return the attributes of the coords of a slide's patches.
+
+    They are TRIDENT's, and CLAM's where a level of the slide has the resolution of the patches.
+    """
+    slide_mpp = slide.known_mpp()
+    attributes: dict[str, Any] = {
+        "name": slide.slide_id,
+        "savetodir": settings.folder_name,
+        "patch_size": plan.patch_px,
+        "patch_size_level0": plan.size_px0,
+        "level0_magnification": _power(slide_mpp),
+        "target_magnification": _power(settings.mpp),
+        "overlap": settings.overlap_px,
+        "level0_width": slide.width_px0,
+        "level0_height": slide.height_px0,
+        "mpp": settings.mpp,
+        "level0_mpp": slide_mpp,
+    }
+    if plan.is_exact:
+        downsample, size = slide.level_downsamples[plan.level], slide.level_sizes[plan.level]
+        attributes |= {
+            "patch_level": plan.level,
+            "downsample": (downsample, downsample),
+            "downsampled_level_dim": size,
+            "level_dim": size,
+            "save_path": settings.folder_name,
+        }
+    return attributes
+
+
+def _power(mpp: float) -> int | float:
+    """Return the objective power of a resolution, as a whole number where it is near one."""
+    power = 10.0 / mpp
+    return round(power) if abs(power - round(power)) <= 0.02 * power and power >= 0.5 else power

@@ -3,8 +3,6 @@
 In this process threads prepare and read while the encoder works; other processes do a slide each.
 """
 
-import csv
-import io
 import re
 import time
 from collections import Counter, deque
@@ -13,9 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -49,13 +48,13 @@ from madeleine_bench.types import Progress, Silence
 Status = Literal["extracted", "already there", "empty", "failed"]
 Rows = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
+Job = TypeVar("Job")
 RunJobs = Callable[..., Iterable["SlideOutcome"]]
 
 EXTRACTION_VERSION = 1  # raise it when the same settings come to mean other patches or pixels
 
 _SLIDES_AHEAD = 2
 _BATCHES_AHEAD = 4
-_SHOWN_FAILURES = 10
 _SAME_MPP = 0.05
 
 
@@ -203,7 +202,7 @@ def extract_bags(
     progress: Progress,
     run: RunJobs | None = None,
 ) -> list[SlideOutcome]:
-    """Write the bag of each slide and return what became of each, in the order of the slides.
+    """Write the bag of each slide and return what became of each, by slide id.
 
     A slide that fails is named and passed over. A bag that the same slide, settings and encoder
     have made before is left as it is, so an interrupted extraction goes on where it was.
@@ -224,19 +223,36 @@ def extract_bags(
     """
     if run is None:
         encoder = choice.load(settings.workers)
-        extraction = _Extraction(encoder, choice.key, folder, settings, progress)
-        return _collect(extraction.run(slides), len(slides), folder, progress)
-    patches = settings.patch_folder
-    work = partial(
-        _extract_slide,
-        choice=choice,
-        folder=replace(folder, root=folder.root.absolute()),
-        settings=replace(settings, patch_folder=patches and patches.absolute()),
-    )
-    jobs = [path.absolute() for path in slides]
-    outcomes = run(work, jobs, _on_worker_death, gpu=choice.device != "cpu")
-    collected = _collect(outcomes, len(jobs), folder, progress)
-    return sorted(collected, key=lambda outcome: outcome.slide_id)
+        outcomes: Iterable[SlideOutcome] = _Extraction(
+            encoder, choice.key, folder, settings, progress
+        ).run(slides)
+    else:
+        patches = settings.patch_folder
+        work = partial(
+            _extract_slide,
+            choice=choice,
+            folder=replace(folder, root=folder.root.absolute()),
+            settings=replace(settings, patch_folder=patches and patches.absolute()),
+        )
+        jobs = [path.absolute() for path in slides]
+        outcomes = run(work, jobs, _on_worker_death, gpu=choice.device != "cpu")
+    collected: list[SlideOutcome] = []
+    with sole_writer(folder.features):
+        progress.phase("slides", len(slides))
+        try:
+            for outcome in outcomes:
+                collected.append(outcome)
+                if outcome.status == "failed":
+                    progress.say(f"{outcome.slide_id} failed: {outcome.message}")
+                progress.advance(f"{outcome.slide_id}: {outcome.status}")
+        finally:
+            collected.sort(key=lambda outcome: outcome.slide_id)
+            if collected:
+                table = pd.DataFrame([asdict(outcome) for outcome in collected])
+                table["seconds"] = table["seconds"].map("{:.2f}".format)
+                text = table.to_csv(index=False, lineterminator="\n", float_format="%g")
+                write_text(folder.report, text)
+    return collected
 
 
 def _report(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: str) -> Report:
@@ -254,10 +270,8 @@ def _report(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: str) ->
         )
     problem = None
     if failed:
-        heading = f"{len(failed)} of {len(outcomes)} slides failed"
-        more = len(failed) - _SHOWN_FAILURES
-        rest = [f"and {more} more; see {folder.report}"] if more > 0 else []
-        problem = CheckFailed("\n".join([heading, *failed[:_SHOWN_FAILURES], *rest]))
+        heading = f"{len(failed)} of {len(outcomes)} slides failed, all of them in {folder.report}"
+        problem = CheckFailed(f"{heading}; the first: {failed[0]}")
     return Report({"slides": dict(counts), "patches": patches}, body, problem=problem)
 
 
@@ -279,37 +293,6 @@ def _on_worker_death(path: Path, reason: str) -> SlideOutcome:
     return SlideOutcome(path.stem, "failed", message=reason)
 
 
-def _collect(
-    outcomes: Iterable[SlideOutcome], slides: int, folder: BagFolder, progress: Progress
-) -> list[SlideOutcome]:
-    """Return outcomes as they come; progress is told of each, and the table of all is written."""
-    collected: list[SlideOutcome] = []
-    with sole_writer(folder.features):
-        progress.phase("slides", slides)
-        try:
-            for outcome in outcomes:
-                collected.append(outcome)
-                if outcome.status == "failed":
-                    progress.say(f"{outcome.slide_id} failed: {outcome.message}")
-                progress.advance(f"{outcome.slide_id}: {outcome.status}")
-        finally:
-            if collected:
-                write_text(folder.report, _table(collected))
-    return collected
-
-
-def _table(outcomes: Sequence[SlideOutcome]) -> str:
-    """Return the table of outcomes as CSV, sorted by slide."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["slide_id", "status", "patches", "mpp", "seconds", "message"])
-    for done in sorted(outcomes, key=lambda outcome: outcome.slide_id):
-        mpp = "" if done.mpp is None else f"{done.mpp:g}"
-        row = [done.slide_id, done.status, done.patches, mpp, f"{done.seconds:.2f}", done.message]
-        writer.writerow(row)
-    return out.getvalue()
-
-
 @dataclass
 class _Work:
     """A slide under work; `chosen` is None where its bag is there already."""
@@ -324,10 +307,6 @@ class _Work:
     @property
     def encoded(self) -> int:
         return sum(map(len, self.features))
-
-    def release(self) -> None:
-        self.features.clear()
-        self.slide.close()
 
 
 @dataclass
@@ -345,7 +324,7 @@ class _Extraction:
         failed: set[Path] = set()
         begun = 0.0
         threads = self.settings.workers
-        ahead = read_ahead(slides, self.prepare, self.split, self.read, threads, failed)
+        ahead = read_ahead(slides, self.prepare, self.split, _read, threads, failed)
         # NumPy's own threads would spin for the cores that reading and encoding share.
         with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
             for path, ready, pixels in ahead:
@@ -362,7 +341,7 @@ class _Extraction:
                 except InputError as error:
                     failed.add(path)
                     if ready.exception() is None:
-                        ready.result().release()
+                        ready.result().slide.close()
                     yield SlideOutcome(path.stem, "failed", message=str(error))
 
     def prepare(self, path: Path) -> _Work:
@@ -399,11 +378,6 @@ class _Extraction:
         rows, size = np.arange(work.patches), self.settings.batch
         return [rows[start : start + size] for start in range(0, work.patches, size)]
 
-    def read(self, work: _Work, rows: Rows) -> Pixels:
-        """Return the patches of some rows."""
-        assert work.chosen is not None
-        return read_patches(work.slide, work.chosen, rows)
-
     def encode(self, work: _Work, pixels: Pixels) -> None:
         """Append the features of a batch."""
         try:
@@ -425,8 +399,13 @@ class _Extraction:
             features = np.concatenate([none, *work.features])
             self.folder.write_bag(slide, work.chosen, features, work.key)
             status = "extracted" if work.patches else "empty"
-        work.release()
+        slide.close()
         return SlideOutcome(slide.slide_id, status, work.patches, slide.mpp, seconds)
+
+
+def _read(work: _Work, rows: Rows) -> Pixels:
+    assert work.chosen is not None
+    return read_patches(work.slide, work.chosen, rows)
 
 
 def read_ahead(
@@ -453,25 +432,27 @@ def read_ahead(
         batches: how many batches may wait for the encoder at most.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="read-slides")
-    waiting = deque(paths)
-    coming: deque[tuple[Path, Future[Any]]] = deque()
-    unread: deque[tuple[Path, Future[Any], Rows]] = deque()
-    queue: deque[tuple[Path, Future[Any], Future[Pixels] | None]] = deque()
+
+    def submitted() -> Iterator[tuple[Path, Future[Any], Future[Pixels] | None]]:
+        prepared = ((path, pool.submit(prepare, path)) for path in paths)
+        for path, ready in _submit_ahead(prepared, _SLIDES_AHEAD):
+            yield path, ready, None
+            if ready.exception() is None:  # waits until the slide is ready
+                for rows in split(ready.result()):
+                    if path not in failed:
+                        yield path, ready, pool.submit(read, ready.result(), rows)
+
     try:
-        while waiting or coming or unread or queue:
-            while waiting and len(coming) < _SLIDES_AHEAD:
-                path = waiting.popleft()
-                coming.append((path, pool.submit(prepare, path)))
-            if unread and len(queue) < batches:
-                path, ready, rows = unread.popleft()
-                if path not in failed:
-                    queue.append((path, ready, pool.submit(read, ready.result(), rows)))
-            elif not unread and coming and (not queue or coming[0][1].done()):
-                path, ready = coming.popleft()
-                if ready.exception() is None:  # waits until the slide is ready
-                    unread.extend((path, ready, rows) for rows in split(ready.result()))
-                queue.append((path, ready, None))
-            else:
-                yield queue.popleft()
+        yield from _submit_ahead(submitted(), batches)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit_ahead(jobs: Iterable[Job], ahead: int) -> Iterator[Job]:
+    """Yield jobs that are submitted as they are drawn; so many are drawn before they are wanted."""
+    queue: deque[Job] = deque()
+    for job in jobs:
+        queue.append(job)
+        if len(queue) > ahead:
+            yield queue.popleft()
+    yield from queue

@@ -35,17 +35,14 @@ class PatchSettings:
         Raises:
             InputError: a value is out of its range.
         """
-        if not 1 <= self.patch_px <= 4096:
-            raise InputError(f"--patch-px is {self.patch_px}; expected 1 to 4096 pixels")
-        if not 0.02 <= self.mpp <= 100:
-            raise InputError(f"--patch-mpp is {self.mpp}; expected 0.02 to 100 micrometres a pixel")
-        if not 0 <= self.overlap_px < self.patch_px:
-            raise InputError(
-                f"--overlap-px is {self.overlap_px}; expected 0 to {self.patch_px - 1}, less than "
-                "a patch"
-            )
-        if not 0 <= self.min_tissue <= 1:
-            raise InputError(f"--min-tissue is {self.min_tissue}; expected a share from 0 to 1")
+        for option, value, low, high in (
+            ("--patch-px", self.patch_px, 1, 4096),
+            ("--patch-mpp", self.mpp, 0.02, 100),
+            ("--overlap-px", self.overlap_px, 0, self.patch_px - 1),
+            ("--min-tissue", self.min_tissue, 0, 1),
+        ):
+            if not low <= value <= high:
+                raise InputError(f"{option} is {value}; expected {low} to {high}")
 
     @property
     def folder_name(self) -> str:

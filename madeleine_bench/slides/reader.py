@@ -6,9 +6,10 @@ Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper le
 import math
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import openslide
@@ -65,7 +66,7 @@ class Thumbnail:
     scale: tuple[float, float]
 
 
-class Slide:
+class Slide(AbstractContextManager["Slide"]):
     """An open slide; several threads may read from it at once.
 
     Attributes:
@@ -110,11 +111,7 @@ class Slide:
         self.mpp, self.mpp_source = (
             (checked_mpp(mpp, "--mpp"), "given") if mpp is not None else _stated_mpp(properties)
         )
-        self._glass = _glass_colour(properties.get("openslide.background-color"))
-
-    def __enter__(self) -> Self:
-        """Return the slide; leaving the block closes it."""
-        return self
+        self._glass = f"#{properties.get('openslide.background-color', 'ffffff')}"
 
     def __exit__(self, *error: object) -> None:
         """Close the file."""
@@ -304,11 +301,3 @@ def _snapped(ratio: float, downsamples: tuple[float, ...]) -> float:
     candidates = [*downsamples, max(1.0, float(round(ratio)))]
     nearest = min(candidates, key=lambda candidate: abs(ratio / candidate - 1.0))
     return nearest if abs(ratio / nearest - 1.0) <= _SNAP else ratio
-
-
-def _glass_colour(text: str | None) -> tuple[int, int, int]:
-    try:
-        red, green, blue = bytes.fromhex(text or "ffffff")
-    except ValueError:
-        return (255, 255, 255)
-    return (red, green, blue)

@@ -30,7 +30,7 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, isfinite, log
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,6 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.measure import label
 from skimage.morphology import closing, disk, opening
-
-from madeleine_bench.errors import InputError
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -92,8 +90,6 @@ def ink_and_borders(
 
 def large_components(mask: Mask, least_px: float) -> Mask:
     """Return the 8-connected components that have at least so many pixels."""
-    if not mask.any():
-        return mask
     labels = label(mask, connectivity=2)
     keep = np.bincount(labels.ravel()) >= least_px
     keep[0] = False
@@ -125,8 +121,6 @@ def _grown(mask: Mask, by_px: float) -> Mask:
 
 def _with_shadow(border: Mask, light: Floats, reach_px: float) -> Mask:
     """Return a black border with the grey that it fades through, as far as that may reach."""
-    if not border.any():
-        return border
     grey = (light.max(axis=0) < _GREY_LIGHT) & _neutral(light)
     shaded: Mask = ndimage.binary_dilation(border, iterations=ceil(reach_px), mask=grey | border)
     return shaded
@@ -148,9 +142,7 @@ def _coloured(light: Floats) -> tuple[Mask, Mask, Mask]:
 
 def _black(light: Floats) -> Mask:
     """Return where it is opaque, neutral and even."""
-    opaque: Mask = light.max(axis=0) < _BLACK_LIGHT
-    if not opaque.any():
-        return opaque
+    opaque = light.max(axis=0) < _BLACK_LIGHT
     grey = light.mean(axis=0)
     mean = ndimage.uniform_filter(grey, 3)
     variance = ndimage.uniform_filter(grey * grey, 3) - mean * mean
@@ -200,16 +192,6 @@ class TissueSettings:
     ink_um2: float = 20_000.0
     margin_um: float = 60.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges once.
-
-        Raises:
-            InputError: a value is negative or not finite.
-        """
-        for name, value in vars(self).items():
-            if not (isfinite(value) and value >= 0):
-                raise InputError(f"tissue setting {name} is {value}; expected 0 or more")
-
 
 @dataclass(frozen=True)
 class Tissue:
@@ -236,11 +218,7 @@ def segment_tissue(
         thumbnail: (height, width, 3), RGB.
         mpp: micrometres per pixel of the thumbnail; best at 2 to 16.
         settings: sizes that matter.
-
-    Raises:
-        InputError: the picture is not 8-bit RGB or is empty, or mpp is no positive number.
     """
-    _check(thumbnail, mpp)
     height, width = thumbnail.shape[:2]
     rgb, black, white, work_mpp = _work_picture(thumbnail, mpp, settings)
     um2 = work_mpp**2
@@ -260,17 +238,6 @@ def segment_tissue(
     reasons = {"pen": pen, "dust": shape & ~tissue, "dark border": border}
     rejected = {reason: float(where.mean()) for reason, where in reasons.items()}
     return Tissue(_resized(tissue, width, height) > 0.5, mpp, rejected)
-
-
-def _check(thumbnail: NDArray[np.uint8], mpp: float) -> None:
-    shape, kind = np.shape(thumbnail), getattr(thumbnail, "dtype", type(thumbnail).__name__)
-    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise InputError(
-            f"the thumbnail has shape {shape} and type {kind}; expected (height, width, 3) of "
-            "8-bit RGB, at least one pixel"
-        )
-    if not (isfinite(mpp) and mpp > 0):
-        raise InputError(f"the thumbnail has {mpp} micrometres per pixel; expected more than 0")
 
 
 def _work_picture(

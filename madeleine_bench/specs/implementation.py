@@ -8,7 +8,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -93,48 +92,43 @@ class Registry(Generic[CardT]):
         paths = sorted(self._paths(folders).items())
         return {name: self.read(path, "its file", name) for name, path in paths}
 
-    def plugged(self) -> Mapping[str, importlib.metadata.EntryPoint]:
-        """Return the entry points other packages offer, by name; none is imported.
-
-        Raises:
-            InputError: two packages offer the same name, or one that ships here.
-        """
-        points: dict[str, importlib.metadata.EntryPoint] = {}
-        ours = self._paths(self.folders)
-        for point in importlib.metadata.entry_points(group=self.group):
-            other = points.setdefault(point.name, point)
-            if other.value != point.value or point.name in ours:
-                by = ours.get(point.name, other.value)
-                raise InputError(
-                    f"{self.kind} '{point.name}' is offered by {by} and by {point.value}; "
-                    "uninstall one of the packages"
-                )
-        return points
+    def plugged(self) -> importlib.metadata.EntryPoints:
+        """Return the entry points other packages offer; none is imported."""
+        return importlib.metadata.entry_points(group=self.group)
 
     def find(self, name: str) -> Entry[CardT]:
         """Return an encoder by its name, or by the path of its card.
 
         Raises:
-            InputError: there is no such encoder or file, or the card is broken.
+            InputError: there is no such encoder or file, two packages offer it, or the card is
+                broken.
         """
         if name.endswith((".yaml", ".yml")) or "/" in name:
             return self.read(Path(name), name)
         paths: dict[str, Path] = self._paths(self.folders)
-        points: Mapping[str, importlib.metadata.EntryPoint] = self.plugged()
-        if name in paths:
-            return self.read(paths[name], "its file", name)
-        if name not in points:
-            hint = did_you_mean(name, sorted({*paths, *points}))
+        plugged: importlib.metadata.EntryPoints = self.plugged()
+        ours = paths.get(name)
+        points: dict[str, Any] = {point.value: point for point in plugged if point.name == name}
+        offers = [*points] if ours is None else [str(ours), *points]
+        if not offers:
+            hint = did_you_mean(name, sorted({*paths, *plugged.names}))
             raise InputError(f"no {self.kind} is called '{name}'{hint} ({self.command})")
-        point = points[name]
+        if len(offers) > 1:
+            raise InputError(
+                f"{self.kind} '{name}' is offered by {' and by '.join(offers)}; uninstall one of "
+                "the packages"
+            )
+        if ours is not None:
+            return self.read(ours, "its file", name)
+        value = offers[0]
         try:
-            path = Path(point.load())
+            path = Path(points[value].load())
         except Exception as error:
             raise InputError(
-                f"{self.kind} '{name}': the entry point {point.value} cannot be imported, or is "
+                f"{self.kind} '{name}': the entry point {value} cannot be imported, or is "
                 f"no path of a card: {type(error).__name__}: {error}"
             ) from error
-        return self.read(path, point.value, name)
+        return self.read(path, value, name)
 
     def make(self, entry: Entry[CardT], weights: Path | None) -> Any:
         """Return the encoder, made from its card. This runs the code that the card names.

@@ -224,11 +224,9 @@ def check_files_of_card(card: EncoderCard, where: str) -> None:
 
 def _claim(member: str, data: bytes, where: str) -> Claim:
     content = parse_json(data, where)
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: not a record: expected an object")
-    stated = content.get("record_id")
+    stated = content.get("record_id") if isinstance(content, dict) else None
     if not isinstance(stated, str):
-        raise InputError(f"{where}: missing key 'record_id'")
+        raise InputError(f"{where}: not a record: expected an object, missing key 'record_id'")
     # The id is checked by `verify`, which then also says what of the content is false.
     record = _validated(Record, {**content, "record_id": record_id(content)}, where)
     return Claim(member, stated, record)

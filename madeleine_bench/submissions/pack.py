@@ -1,4 +1,7 @@
-"""A submission as one zip: the same bytes for the same results, on every machine."""
+"""What a submitter makes: the files of a new encoder, and its results as one zip.
+
+The same results give a zip of the same bytes, on every machine.
+"""
 
 import io
 import json

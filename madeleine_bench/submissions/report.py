@@ -1,7 +1,8 @@
-"""What a reviewer is told of a submission: verdict, scores beside known encoders, what to look at.
+"""What becomes of a bundle, under a time limit: a report for a reviewer, or records on a board.
 
-Standings are those of a leaderboard of the submission and of the encoders in the results folder
-that were scored on the same data.
+A report has the verdict, scores beside known encoders, and what to look at. Its standings are those
+of a leaderboard of the submission and of the encoders in the results folder that were scored on the
+same data. No submission that is added takes the place of an encoder that is there already.
 """
 
 import json
@@ -176,24 +177,27 @@ def why_taken(bundle: Bundle, records: Iterable[Record], results: Path) -> str:
             f"the name '{card.name}' is reserved, as an encoder of this name comes with "
             "madeleine-bench; choose another name and pack it again"
         )
-    differences: list[str] = []
+    if difference := next(_differences(bundle, records, results), ""):
+        return (
+            f"{results} holds revision {card.revision} of {card.name} already, which differs in "
+            f"{difference}. A name and a revision stand for one card and one set of embeddings: "
+            "give the card a new revision, or another name, and pack it again"
+        )
+    return ""
+
+
+def _differences(bundle: Bundle, records: Iterable[Record], results: Path) -> Iterator[str]:
+    """Yield what a results folder has otherwise of this name and revision."""
+    card, board = bundle.card, bundle.manifest.board
     for record in records:
         if (record.encoder.name, record.encoder.revision) == (card.name, card.revision):
-            differences += differing_facts(record.encoder, card)
+            yield from differing_facts(record.encoder, card)
             submitted = bundle.embeddings.get(record.task.cohort)
-            same = submitted is None or submitted.hash == record.inputs.embeddings
-            if record.board == bundle.manifest.board and not same:
-                differences.append(f"embeddings of {record.task.cohort}")
+            if submitted and record.board == board and submitted.hash != record.inputs.embeddings:
+                yield f"embeddings of {record.task.cohort}"
     for path in sorted(results.glob(f"cards/*/{card.name}@{card.revision}.yaml")):
         if parse_spec(EncoderCard, read_yaml(path), path) != card:
-            differences.append(f"the card {path}")
-    if not differences:
-        return ""
-    return (
-        f"{results} holds revision {card.revision} of {card.name} already, which differs in "
-        f"{differences[0]}. A name and a revision stand for one card and one set of embeddings: "
-        "give the card a new revision, or another name, and pack it again"
-    )
+            yield f"the card {path}"
 
 
 def _write(done: Verification, level: Level) -> tuple[int, int]:
@@ -286,11 +290,8 @@ def review(done: Verification) -> Report:
     hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
     hits += suspicious_likeness(like)
     seen = {cohort: contamination(card.training_cohorts, cohort) for cohort in cohorts}
-    hits += [
-        Suspicion("trained on the cohort", cohort, "by its own card")
-        for cohort, verdict in seen.items()
-        if verdict == "contaminated"
-    ]
+    trained = [cohort for cohort, verdict in seen.items() if verdict == "contaminated"]
+    hits += [Suspicion("trained on the cohort", cohort, "by its own card") for cohort in trained]
     if reason := why_taken(bundle, there, results):
         hits.append(Suspicion("taken name", card.name, reason))
     oracle = any(other.name == "oracle" for _, others in standings for other in others)

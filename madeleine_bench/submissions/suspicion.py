@@ -1,10 +1,12 @@
 """What a reviewer should look at: rules written down, and computed. None of them is a verdict.
 
 Whether labels can be read off embeddings is a look, not a proof: a careful cheat hides a label
-better than this looks.
+better than this looks. Copies of known encoders are sought among the embeddings of the results
+folder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.task import score_range
 from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 from madeleine_bench.types import CohortData, Units
+
+Floats = NDArray[np.float64]
 
 # Disguised copies of mean-pool have .9980 or more; the mean with the deviation beside it, the
 # closest honest relative, has .9971 at most, a shipped encoder .985 (encoder_relatives.py). A mean
@@ -78,16 +82,13 @@ def likenesses(
     folder = EmbeddingStore(results).folder / "embeddings" / board
     for cohort, submitted in sorted(embeddings.items()):
         for path in sorted(folder.glob(f"*/{cohort}.*.safetensors")):
-            encoder = path.parent.name
-            if encoder == name:
+            if (encoder := path.parent.name) == name:
                 continue
-            try:
-                like = compare(cohort, encoder, submitted, read_embeddings(path))
-            except InputError:
-                continue  # a damaged file of ours is no reason to stop; mbench run makes it again
-            if like is not None:
-                earlier = closest.get((cohort, encoder), like)
-                closest[cohort, encoder] = max(earlier, like, key=_closeness)
+            # A damaged file of ours is no reason to stop; mbench run makes it again.
+            with suppress(InputError):
+                if like := compare(cohort, encoder, submitted, read_embeddings(path)):
+                    earlier = closest.get((cohort, encoder), like)
+                    closest[cohort, encoder] = max(earlier, like, key=_closeness)
     return sorted(closest.values(), key=_closeness, reverse=True)
 
 
@@ -96,9 +97,8 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
     _, rows, other_rows = np.intersect1d(submitted.ids, other.ids, return_indices=True)
     if len(rows) < _MIN_SLIDES:
         return None
-    first, second = (
-        each.astype(np.float64) for each in (submitted.matrix[rows], other.matrix[other_rows])
-    )
+    first = submitted.matrix[rows].astype(np.float64)
+    second = other.matrix[other_rows].astype(np.float64)
     likely = chance_cka(len(rows), first.shape[1], second.shape[1])
     cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
     if len(rows) > MOST_SLIDES:
@@ -109,9 +109,7 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
     return Likeness(encoder, cohort, len(rows), explained, explains, cka, relation)
 
 
-def _relation(
-    first: NDArray[np.float64], second: NDArray[np.float64], explained: float | None
-) -> str:
+def _relation(first: Floats, second: Floats, explained: float | None) -> str:
     if np.array_equal(first, second):
         return EQUAL
     if _shared_columns(first, second) >= _SAME_COLUMNS:
@@ -124,30 +122,24 @@ def _closeness(like: Likeness) -> tuple[bool, float, float]:
     return like.duplicate, explained, cka
 
 
-def _shared_columns(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+def _shared_columns(first: Floats, second: Floats) -> float:
     """Return the share of the first's columns that are a column of the second, up to scale."""
     one, other = _standard(first), _standard(second)
     if not one.size or not other.size:
         return 0.0
     # In blocks: all pairs of columns at once would fill the memory for a wide submission.
-    block = max(1, _BLOCK // other.shape[1])
-    closest = [
-        np.abs(one[:, start : start + block].T @ other).max(axis=1)
-        for start in range(0, one.shape[1], block)
-    ]
-    return float(np.mean(np.concatenate(closest) > _SAME_COLUMN))
+    blocks = np.array_split(one, -(-one.shape[1] * other.shape[1] // _BLOCK), axis=1)
+    closest = np.concatenate([np.abs(block.T @ other).max(axis=1) for block in blocks])
+    return float(np.mean(closest > _SAME_COLUMN))
 
 
-def _standard(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standard(matrix: Floats) -> Floats:
     """Return the columns that vary, with mean 0 and length 1."""
     centred = matrix - matrix.mean(axis=0)
     length = np.linalg.norm(centred, axis=0)
     varying = length > 1e-9 * np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    unit: NDArray[np.float64] = centred[:, varying] / length[varying]
+    unit: Floats = centred[:, varying] / length[varying]
     return unit
-
-
-Floats = NDArray[np.float64]
 
 
 PERFECT = 0.995
@@ -202,15 +194,12 @@ def suspicious_scores(submission: Column, others: Sequence[Column]) -> list[Susp
     for task, cell in submission.cells.items():
         if cell.value >= PERFECT:
             hits.append(Suspicion("perfect", task, f"{cell.value:.4f}"))
-        for other in others:
-            if other.name == "oracle" and task in other.cells:
-                ceiling = other.cells[task].record.scores.main
-                _, high = ceiling.ci95 or score_range(ceiling.metric)
-                if cell.record.source == "phantom" and cell.value > high:
-                    seen = (
-                        f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
-                    )
-                    hits.append(Suspicion("above the ceiling", task, seen))
+        oracles = [c.cells[task] for c in others if c.name == "oracle" and task in c.cells]
+        for ceiling in (oracle.record.scores.main for oracle in oracles):
+            _, high = ceiling.ci95 or score_range(ceiling.metric)
+            if cell.record.source == "phantom" and cell.value > high:
+                seen = f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
+                hits.append(Suspicion("above the ceiling", task, seen))
         if best := best_known(task, others):
             gains.append((cell.corrected - best.cells[task].corrected, task, label_of(best)))
     if len(gains) > 1:
@@ -252,12 +241,10 @@ def suspicious_embeddings(
         if cohort in data:
             hits += _few_rows(cohort, submitted, data[cohort])
     for task_id, task_units in units.items():
-        try:
+        with suppress(InputError):  # a slide is missing, which is a finding
             matrix = unit_embeddings(embeddings[cohort_of[task_id]], task_units)
-        except InputError:
-            continue  # a slide is missing, which is a finding
-        if seen := _readable(matrix, task_units):
-            hits.append(Suspicion("readable labels", task_id, seen))
+            if seen := _readable(matrix, task_units):
+                hits.append(Suspicion("readable labels", task_id, seen))
     return hits
 
 

@@ -132,12 +132,10 @@ class Verification:
         if self.reached == self.request.level:
             return None
         reached, count = self.reached or "nothing", len(self.findings)
-        head = (
-            f"{self.bundle.path}: asked for {self.request.level}, reached {reached}; {count} claims"
-        )
+        head = f"{self.bundle.path}: asked for {self.request.level}, reached {reached}"
         lines = [f"\n  {plain(finding.line, 1000)}" for finding in self.findings[:_SHOWN_FINDINGS]]
         more = f"\n  and {count - _SHOWN_FINDINGS} more" if count > _SHOWN_FINDINGS else ""
-        return CheckFailed(f"{head} are false:{''.join(lines)}{more}")
+        return CheckFailed(f"{head}; {count} claims are false:{''.join(lines)}{more}")
 
 
 def verify(
@@ -183,8 +181,7 @@ def open_cohorts(
     Raises:
         InputError: a cohort is not to be had here, or is of another board than the bundle's.
     """
-    config = load_config(workspace.config)
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config = load_config(workspace.config, catalogue)
     asked = bundle.manifest.board
     there = _in_workspace_of(asked, workspace)
     cohorts: dict[str, OpenCohort] = {}

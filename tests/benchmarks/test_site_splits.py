@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from benchmarks.site_splits import RESULTS, rows, sentences
-from madeleine_bench.data.audit import Kind
+from madeleine_bench.specs.card import Kind
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
 FOUND = json.loads(RESULTS.read_text())

@@ -273,7 +273,7 @@ def test_folds_of_slides_and_of_survival(mbench, table):
         ("", "", ["--label", "er", "--site", "centre"], "named by --slide, --case, --site"),
         ("", "", ["--label", "er"], "column 'site', but it is not declared"),
         ("S3", "", ["--label", "er", "--site", "site"], "the site of 10 slide(s) is empty, first"),
-        ("", "", ["--label", "er", "--site", "site"], "unit(s) of 'Equivocal' cannot fill 5"),
+        ("", "", ["--label", "er", "--site", "site"], "unit(s) of class 'Equivocal' cannot fill 5"),
         ("s02,c01,S1,yes", "s02,c01,S1,no", ["--label", "er", "--site", "site"],
          "slides of case 'c01' disagree: 'no' (slide 's02') and 'yes' (slide 's03')"),
         ("", "", ["--label", "er", "--site", "site", "--folds", "9"], "8 site(s) cannot fill 9"),

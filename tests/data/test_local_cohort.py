@@ -81,7 +81,9 @@ def test_widths_and_encoders_must_agree(small_cohort: Make, write_bag: Write) ->
     with pytest.raises(InputError, match=r"b\.h5 has patches of 4 dimensions, .*a\.h5 of 3"):
         _ = small_cohort().no_bag
     write_bag("b", patch_encoder="uni")
-    with pytest.raises(InputError, match=r"b\.h5 was made by 'uni', .*a\.h5 by 'None'"):
+    with pytest.raises(
+        InputError, match=r"b\.h5 was made by patch encoder 'uni', .*a\.h5 by 'None'"
+    ):
         _ = small_cohort().no_bag
 
 

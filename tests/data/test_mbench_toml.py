@@ -43,7 +43,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_label_words_replace_those_of_the_task(tmp_path: Path, catalogue: Catalogue) -> None:
     config = load_config(write(tmp_path, FULL))
-    config.check(catalogue.cohorts, catalogue.tasks)
+    config.check(catalogue)
     declared = catalogue.tasks["tcga-breast-er"]
     er = config.task(declared).labels
     assert isinstance(er, ClassLabels)
@@ -165,7 +165,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path, catalogue: Catalogue) 
     assert load_config(path).cohorts["tcga-breast"].features == tmp_path / "bags"
     path.write_text('\ufeff[cohorts.bcnbb]\nfeatures="phantom"\nlabels="t"\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"toml:1: no cohort is called 'bcnbb'"):
-        load_config(path).check(catalogue.cohorts, catalogue.tasks)
+        load_config(path).check(catalogue)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -183,13 +183,13 @@ def test_unknown_names_get_the_closest(tmp_path: Path, catalogue: Catalogue) -> 
     with pytest.raises(
         InputError, match=r"toml:1: no cohort is called 'bcnbb'; did you mean 'bcnb'"
     ):
-        config.check(catalogue.cohorts, catalogue.tasks)
+        config.check(catalogue)
     text = '[cohorts.bcnb]\nfeatures="phantom"\nlabels="t"\n[cohorts.bcnb.tasks.bcnb-ers]\n'
     config = load_config(write(tmp_path, text))
     with pytest.raises(
         InputError, match=r"toml:4: cohort bcnb has no task 'bcnb-ers'; did you mean"
     ):
-        config.check(catalogue.cohorts, catalogue.tasks)
+        config.check(catalogue)
 
 
 def test_a_key_of_the_other_kind_of_labels(tmp_path: Path, catalogue: Catalogue) -> None:

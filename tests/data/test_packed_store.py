@@ -9,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from madeleine_bench import hashing
 from madeleine_bench.data import packed
 from madeleine_bench.data.packed import DamagedStore, FeatureStore, open_store, read_index
 from madeleine_bench.data.packing import content_hash, pack_cohort
@@ -49,7 +48,7 @@ def row(folder: Path, slide: int) -> int:
 
 def is_whole(folder: Path) -> bool:
     """Return whether a folder holds a store of one file and nothing else."""
-    return files(folder) == ["checked.json", part(folder).name, "index.json"]
+    return files(folder) == [part(folder).name, "index.json"]
 
 
 def rows_of(store: FeatureStore) -> list[list[float]]:
@@ -115,7 +114,7 @@ def test_equal_bags_are_not_packed_again(tmp_path: Path) -> None:
     first = pack_cohort(make_cohort(), path)
     again, told = make_cohort(), Told()
     assert pack_cohort(again, path, told).content == first.content == content_hash(again)
-    assert (again.read, told.phases) == ([], {})
+    assert (again.read, told.phases) == ([], {"check toy": list(first.slide_ids)})
     other = make_cohort(variant="seed-3")
     assert pack_cohort(other, path).variant == "seed-3"
     assert other.read == list(first.slide_ids)
@@ -126,9 +125,9 @@ def test_equal_bags_are_not_packed_again(tmp_path: Path) -> None:
 
 def test_another_dtype_is_packed_again_unless_any_will_do(tmp_path: Path) -> None:
     first = pack_cohort(make_cohort(), tmp_path / "toy", dtype="bfloat16")
-    assert pack_cohort(make_cohort(), tmp_path / "toy", dtype=None).content == first.content
-    assert pack_cohort(make_cohort(), tmp_path / "toy").dtype == "float16"
-    assert pack_cohort(make_cohort(), tmp_path / "new", dtype=None).dtype == "float16"
+    assert pack_cohort(make_cohort(), tmp_path / "toy").content == first.content
+    assert pack_cohort(make_cohort(), tmp_path / "toy", dtype="float16").dtype == "float16"
+    assert pack_cohort(make_cohort(), tmp_path / "new").dtype == "float16"
 
 
 @pytest.mark.parametrize("column", ["slide_id", "case_id", "stain"])
@@ -180,7 +179,7 @@ def test_bags_that_cannot_be_packed(tmp_path: Path, change: Change, message: str
     repaired = make_cohort()
     store = pack_cohort(repaired, tmp_path / "toy")
     assert repaired.read == ["s2", "s3"]
-    assert len(files(tmp_path / "toy")) == 2 + len(store.shards)
+    assert len(files(tmp_path / "toy")) == 1 + len(store.shards)
     assert rows_of(store) == rows_of(pack_cohort(make_cohort(), tmp_path / "other"))
 
 
@@ -224,7 +223,7 @@ def test_a_failed_packing_keeps_the_store_before_it(tmp_path: Path) -> None:
     second = make_cohort(variant="seed-3")
     assert pack_cohort(second, path).variant == "seed-3"
     assert second.read == ["s2", "s3"]
-    assert len(files(path)) == 4
+    assert len(files(path)) == 3
 
 
 def test_a_cohort_that_changes_while_it_is_packed(tmp_path: Path) -> None:
@@ -277,8 +276,8 @@ def test_a_flipped_byte_is_named_with_slide_file_and_command(toy: Path) -> None:
     flip(path, row(toy, 2) + 1)
     message = rf"{path.name}: slide 's2' is not what was packed.*mbench data pack toy --out"
     with pytest.raises(DamagedStore, match=message):
-        open_store(toy)
-    open_store(toy, verify=False)
+        open_store(toy, verify=True)
+    open_store(toy)
     told, data = Told(), make_cohort(change=with_coords)
     store = pack_cohort(data, toy, told)
     assert data.read == list(store.slide_ids)
@@ -302,7 +301,7 @@ def test_only_a_damaged_file_is_packed_again(tmp_path: Path) -> None:
 def test_a_flipped_byte_of_the_coords(toy: Path) -> None:
     flip(part(toy), read_index(toy).slides[0].coords_begin)
     with pytest.raises(DamagedStore, match=r"safetensors: slide 's0'"):
-        open_store(toy)
+        open_store(toy, verify=True)
     pack_cohort(make_cohort(change=with_coords), toy)
     open_store(toy, verify=True)
 
@@ -313,7 +312,7 @@ def test_a_file_of_another_size(toy: Path, size: int) -> None:
     whole = path.read_bytes()
     path.write_bytes((whole + b"x" * 9000)[: size if size >= 0 else len(whole) + size])
     with pytest.raises(DamagedStore, match=rf"{path.name} is (cut short|longer)"):
-        open_store(toy, verify=False)
+        open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
 
@@ -340,37 +339,27 @@ def test_files_of_another_store(toy: Path, tmp_path: Path) -> None:
     path, mine = part(toy), part(toy).read_bytes()
     path.write_bytes(part(other).read_bytes().ljust(len(mine)))
     with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
-        open_store(toy)
+        open_store(toy, verify=True)
     path.write_bytes(mine)
-    open_store(toy)
+    open_store(toy, verify=True)
     # An index that belongs to other files is found out by sizes and hashes.
     (toy / "index.json").write_bytes((other / "index.json").read_bytes())
     with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
-        open_store(toy)
+        open_store(toy, verify=True)
 
 
-def test_a_sound_store_is_not_read_again_until_something_touches_it(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_full_check_reads_the_rows(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> None:
-        raise AssertionError("the rows were read again")
+        raise AssertionError("the rows were read")
 
     with monkeypatch.context() as patch:
         patch.setattr(packed, "slide_hash", forbidden)
         open_store(toy)
         with pytest.raises(AssertionError):
             open_store(toy, verify=True)
-        os.utime(part(toy))
-        with pytest.raises(AssertionError):
-            open_store(toy)
     told = Told()
-    open_store(toy, progress=told)
+    open_store(toy, verify=True, progress=told)
     assert told.phases == {"check toy": ["s0", "s1", "s2", "s3"]}
-    (toy / "checked.json").write_text("{")
-    open_store(toy)
-    with monkeypatch.context() as patch:
-        patch.setattr(packed, "slide_hash", forbidden)
-        open_store(toy)
 
 
 def test_same_size_and_time_do_not_hide_a_change(toy: Path) -> None:
@@ -379,29 +368,10 @@ def test_same_size_and_time_do_not_hide_a_change(toy: Path) -> None:
     flip(path, row(toy, 0))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DamagedStore, match="slide 's0'"):
-        open_store(toy)
-
-
-def test_nor_does_a_forged_state_of_the_file(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "_state", lambda stat: ())
-    open_store(toy)
-    flip(part(toy), row(toy, 0))
-    with pytest.raises(DamagedStore, match="slide 's0'"):
-        open_store(toy)
-
-
-def test_a_folder_one_cannot_write_is_checked_each_time(
-    toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read_only(*_: object) -> None:
-        raise InputError("cannot write")
-
-    (toy / "checked.json").unlink()
-    monkeypatch.setattr(packed, "write_text", read_only)
-    for _ in range(2):
-        told = Told()
-        open_store(toy, progress=told)
-        assert len(told.phases["check toy"]) == 4
+        open_store(toy, verify=True)
+    data = make_cohort(change=with_coords)
+    pack_cohort(data, toy)
+    assert data.read == ["s0", "s1", "s2", "s3"], "packing again checks the rows"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
@@ -443,19 +413,6 @@ def test_another_version_is_said(toy: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("madeleine_bench.data.packed.VERSION", 3)
     with pytest.raises(InputError, match="of version 2; this release reads version 3"):
         open_store(toy)
-
-
-@pytest.mark.parametrize("name", ["index.parquet", "packing.jsonl"])
-def test_a_store_of_an_earlier_release_is_refused_with_the_command_that_packs_again(
-    tmp_path: Path, name: str
-) -> None:
-    (tmp_path / name).touch()
-    message = r"of an earlier release.*Remove the folder.*mbench data pack COHORT --out"
-    with pytest.raises(InputError, match=message):
-        open_store(tmp_path)
-    with pytest.raises(InputError, match=message):
-        pack_cohort(make_cohort(), tmp_path)
-    assert files(tmp_path) == [name]
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

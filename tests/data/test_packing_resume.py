@@ -91,7 +91,6 @@ def dies_in(owner: object, name: str, call: int, *, after: bool) -> Callable[[],
         (packing, "stale_reasons", 1, True, []),
         (packing, "write_index", 1, False, []),
         (packing, "write_index", 1, True, []),
-        (packing, "remember", 1, True, []),
     ],
 )
 def test_kill_at_any_moment(
@@ -164,7 +163,7 @@ def test_files_of_other_bags_are_not_gone_on_from(
         pack_cohort(other, tmp_path)
     assert packed_again(tmp_path) == ["s0", "s1", "s2", "s3"]
     assert content(tmp_path) == undisturbed
-    assert files(tmp_path) == sorted([*undisturbed, "checked.json"])
+    assert files(tmp_path) == sorted(undisturbed)
 
 
 def test_only_one_process_packs_into_a_folder(tmp_path: Path) -> None:

@@ -1,28 +1,30 @@
 """Patch files: in the words of CLAM and of TRIDENT, written and read."""
 
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
 
-from madeleine_bench.data.hdf5 import patch_attributes, read_patch_file, write_patch_file
+from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.errors import InputError
+from madeleine_bench.slides.bag_folder import patch_attributes
+from madeleine_bench.slides.patches import PatchSettings
 
 COORDS = np.array([[0, 0], [512, 0], [0, 512]], dtype=np.int32)
 
 
-def attributes(**changes):
-    values = {
-        "slide_id": "a",
-        "folder": "10x_256px_0px_overlap",
-        "patch_px": 256,
-        "size_px0": 1024,
-        "overlap_px": 0,
-        "mpp": 1.0,
-        "slide_mpp": 0.2521,
-        "slide_size_px0": (40000, 30000),
-        "exact_level": (1, 4.0, (10000, 7500)),
-    }
-    return patch_attributes(**{**values, **changes})
+def attributes(*, is_exact=True):
+    slide = SimpleNamespace(
+        slide_id="a",
+        known_mpp=lambda: 0.2521,
+        width_px0=40000,
+        height_px0=30000,
+        level_downsamples=(1.0, 4.0),
+        level_sizes=((40000, 30000), (10000, 7500)),
+    )
+    plan = SimpleNamespace(patch_px=256, size_px0=1024, level=1, is_exact=is_exact)
+    return patch_attributes(slide, plan, PatchSettings(patch_px=256, mpp=1.0))
 
 
 def test_our_file_has_what_trident_reads(tmp_path):
@@ -52,7 +54,7 @@ def test_our_file_has_what_clam_reads(tmp_path):
 
 
 def test_without_a_level_of_that_resolution_nothing_is_said_in_clams_words():
-    said = attributes(exact_level=None)
+    said = attributes(is_exact=False)
     assert not {"patch_level", "downsample", "level_dim", "downsampled_level_dim"} & set(said)
 
 
@@ -81,10 +83,10 @@ def test_no_patches_at_all(tmp_path):
     [
         ({}, "do not say how large a patch is"),
         ({"patch_size": 256}, "do not say how large a patch is"),
-        ({"patch_size_level0": 0}, "'patch_size_level0' of 'coords' is 0"),
-        ({"patch_size_level0": [1, 2]}, "is not one number"),
-        ({"patch_size_level0": "large"}, "is not one number"),
-        ({"patch_size": 256, "patch_level": -1}, "'patch_level' of 'coords' is -1"),
+        ({"patch_size_level0": 0}, r"a\.h5: .*patch_size_level0 .*as one number each"),
+        ({"patch_size_level0": [1, 2]}, "as one number each"),
+        ({"patch_size_level0": "large"}, "as one number each"),
+        ({"patch_size": 256, "patch_level": -1}, "patch_size and patch_level .*one number each"),
     ],
 )
 def test_files_that_do_not_say_enough(tmp_path, attributes, message):

@@ -18,9 +18,9 @@ from madeleine_bench.data.bags import (
     BagFacts,
     read_bag_file,
     read_bag_header,
-    stated_geometry,
     write_bag_file,
 )
+from madeleine_bench.data.hdf5 import stated_geometry
 from madeleine_bench.data.local import LocalCohort
 
 Make = Callable[..., LocalCohort]

@@ -142,7 +142,7 @@ def test_a_site_larger_than_a_fold_is_named() -> None:
     ("outcome", "sites", "message"),
     [
         ("NPNPNP", "XXYYYY", r"2 site\(s\) cannot fill 3 folds.*share a case are one"),
-        ("NNNNPP", "UVWXYZ", r"2 unit\(s\) of 'P' cannot fill 3 folds"),
+        ("NNNNPP", "UVWXYZ", r"2 unit\(s\) of class 'P' cannot fill 3 folds"),
     ],
 )
 def test_too_few_sites_or_units_of_a_class(outcome: str, sites: str, message: str) -> None:
@@ -160,6 +160,19 @@ def test_folds_without_a_proof_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not report.optimal
     assert "is proved impossible, between is not known" in report.verdict
     assert "too many sites" in report.effort
+
+
+def test_a_table_too_large_for_a_proof_has_folds_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    sites = np.repeat(np.arange(100), rng.integers(1, 60, 100)).astype(str)
+    ids = np.array([f"u{i:04d}" for i in range(len(sites))])
+    outcome = rng.choice(["N", "P", "Q"], len(sites), p=[0.6, 0.3, 0.1])
+    groups = linked_groups(ids, sites)
+    (fold, report), (again, _) = (balanced_folds(outcome, groups, ids, 30) for _ in range(2))
+    assert report.effort == "stratified; too many sites for a proof"
+    assert fold.tolist() == again.tolist()
+    assert report.bound <= report.deviation
+    assert min(report.groups) > 0
 
 
 def test_the_scheme_of_a_task_freezes_these_folds(

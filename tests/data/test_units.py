@@ -164,7 +164,9 @@ def test_a_case_has_one_site_where_folds_keep_sites(
 ) -> None:
     cells = {"os_days": "3", "os_event": "1"}
     rows = [("a1", "A", "X", cells), ("a2", "A", "Y", cells)]
-    with pytest.raises(InputError, match=r"case 'A' is of site 'X' and, by slide 'a2', of 'Y'"):
+    with pytest.raises(
+        InputError, match=r"case 'A' disagree: 'X' \(slide 'a1'\) and 'Y' \(slide 'a2'\)"
+    ):
         build_units(catalogue.tasks["tcga-breast-os"], make_cohort(rows), "t.csv")
 
 

@@ -53,12 +53,12 @@ def test_shipped_encoders_pass_and_controls_are_caught(name, phantom):
 
 @pytest.mark.parametrize("name", ["patch-count", "site-only"])
 def test_few_distinct_embeddings_are_duplicates(name, phantom):
-    assert "duplicates" in examined(name, phantom).failed
+    assert "duplicates" in verdicts(examined(name, phantom), "fail")
 
 
 def test_the_slides_of_a_case_share_the_embedding_of_case_id(several):
     found = examined("case-id", several)
-    assert set(found.failed) == {"duplicates", "uses the patches"}
+    assert verdicts(found, "fail") == {"duplicates", "uses the patches"}
     assert "32 of 32" in finding(found, "duplicates").found
 
 

@@ -297,8 +297,8 @@ def test_models_of_places_refuse_bags_without_them_and_others_do_not_ask(name, t
     [
         ("torch.full((1, 512), float('nan'))", "component 0 of the embedding is nan"),
         ("torch.zeros(1, 511)", "the card says dim 512, encode returned 511"),
-        ("torch.zeros(1, 513, 512)", r"shape \(1, 513, 512\).*another version of TRIDENT"),
-        ("(torch.zeros(1, 512), None)", "returned a tuple"),
+        ("torch.zeros(1, 513, 512)", r"must return a vector .* shape \(1, 513, 512\)"),
+        ("(torch.zeros(1, 512), None)", r"must return a vector .* object"),
     ],
 )
 def test_what_is_no_embedding_is_refused(trident, returned, message):

@@ -38,9 +38,8 @@ from scipy.ndimage import distance_transform_edt
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.phantoms.features import Appearance
 from madeleine_bench.phantoms.layout import field_values
-from madeleine_bench.phantoms.world import BREAST, NUISANCE_DIMS
+from madeleine_bench.phantoms.world import BREAST, NUISANCE_DIMS, Appearance
 from madeleine_bench.seeds import rng_for
 from tests.phantoms.declare import make_cohort
 

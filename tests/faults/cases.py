@@ -13,9 +13,9 @@ FORMATS = (
     "recipe YAML", "published scores", "adjudications", "regression suite", "explanations",
     "tasks.lock", "mbench.toml", "label CSV", "label TSV", "label parquet", "bag, clam",
     "bag, trident", "bag, atlaspatch", "bag, .pt", "patch file", "slide", "packed index",
-    "packed first file", "packed last file", "packed check", "file memory", "record", "predictions",
-    "embeddings", "cost of embeddings", "frozen splits", "submission", "weights", "checkpoint",
-    "fit", "training log",
+    "packed first file", "packed second file", "packed last file", "file memory", "record",
+    "predictions", "embeddings", "cost of embeddings", "frozen splits", "submission", "weights",
+    "checkpoint", "fit", "training log",
 )  # fmt: skip
 SCENARIOS = ("run", "pretrain", "extract", "pack", "build", "verify")
 # Bodies of encode(bag); "toy" beside it is sound and must keep its scores.

@@ -209,8 +209,8 @@ def _packed(folder: Path, shop: Workshop) -> Iterator[Format]:
     for name, path in (
         ("packed index", store / "index.json"),
         ("packed first file", files[0]),
+        ("packed second file", files[1]),
         ("packed last file", files[-1]),
-        ("packed check", store / "checked.json"),
     ):  # fmt: skip
         yield Format(name, path, whole, guarded=True)
     memory = folder / "cache" / "files.jsonl"
@@ -261,11 +261,15 @@ def _results(folder: Path, shop: Workshop) -> Iterator[Format]:
     yield Format("frozen splits", splits, frozen, guarded=True)
 
     def claimed() -> Any:
-        found = read_bundle(shop.bundle)
+        bundle = read_bundle(shop.bundle)
+        hashes = [(cohort, rows.hash) for cohort, rows in sorted(bundle.embeddings.items())]
         return [
-            found.card, found.claims, sorted(found.files.items()),
-            [(k, found.stated_hashes[k], v.hash) for k, v in sorted(found.embeddings.items())],
-        ]  # fmt: skip
+            bundle.card,
+            bundle.claims,
+            sorted(bundle.files.items()),
+            bundle.stated_hashes,
+            hashes,
+        ]
 
     yield Format("submission", shop.bundle, claimed, guarded=True)
 

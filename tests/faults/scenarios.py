@@ -26,7 +26,7 @@ from tests.slides.conftest import section
 from tests.stranger import MEAN, write_stranger
 
 SLIDES, CASES = 24, 12
-_FOR_THE_NEXT = ("checked.json", "packing.jsonl", "checkpoint.safetensors")
+_FOR_THE_NEXT = ("checkpoint.safetensors",)
 _OF_THE_CLOCK = ("seconds", "patches_per_s", "status")  # whether a bag is made or found there
 TASK, PROTOCOL = "bcnb-er", "linear-probe/v2"
 
@@ -150,8 +150,8 @@ def scenarios(shop: Workshop) -> dict[str, Scenario]:
 def contents(out: Path) -> dict[str, str]:
     """Hash of each file below a folder that must be the same again, by its path.
 
-    Left out is what tells the clock: provenance, costs and seconds. Caches, the journal of a
-    packing and the checkpoint serve only the next run; temporary files are nobody's.
+    Left out is what tells the clock: provenance, costs and seconds. Caches and the checkpoint
+    serve only the next run; temporary files are nobody's.
     """
     found: dict[str, str] = {}
     for path in sorted(out.rglob("*")):

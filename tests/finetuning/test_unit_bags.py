@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from madeleine_bench.data.packed import packed_rows
 from madeleine_bench.errors import InputError
-from madeleine_bench.finetuning.unit_bags import PatchScale, UnitBags
+from madeleine_bench.finetuning.unit_bags import UnitBags
+from madeleine_bench.protocols.scaling import Scaler
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Units
 from tests.finetuning.conftest import make_store
@@ -66,7 +67,7 @@ def test_a_scale_weighs_units_the_same_and_mutes_what_is_constant():
 
 def test_the_identity_leaves_patches_as_they_are():
     patches = np.arange(6, dtype=np.float16).reshape(2, 3)
-    assert np.array_equal(PatchScale.identity(3).apply(patches), patches)
+    assert np.array_equal(Scaler(np.zeros(3), np.ones(3)).apply(patches), patches)
 
 
 def test_a_store_without_a_slide_is_named():

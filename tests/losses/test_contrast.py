@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.losses.contrast import info_nce
+from madeleine_bench.losses.cosine import info_nce
 from tests.losses import reference
 
 

@@ -10,18 +10,16 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms import PhantomCohort
-from madeleine_bench.phantoms.features import Appearance, patch_features
-from madeleine_bench.phantoms.layout import Section
+from madeleine_bench.phantoms.layout import HETEROGENEITY_STD, NOISE_STD, Section, patch_features
 from madeleine_bench.phantoms.world import (
     BREAST,
     DIM,
-    HETEROGENEITY_STD,
-    NOISE_STD,
     NUISANCE_DECAY,
     NUISANCE_DIMS,
     NUISANCE_LARGEST_STD,
     SITE_SHARE,
     WORLDS,
+    Appearance,
 )
 from madeleine_bench.seeds import rng_for
 from tests.phantoms.declare import make_cohort, make_status

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.phantoms.layout import cut_section, deform, draw_tissue, field_values, outline
-from madeleine_bench.phantoms.world import FIELD_WAVES, PATCH_PX0
+from madeleine_bench.phantoms.layout import (
+    FIELD_WAVES,
+    PATCH_PX0,
+    cut_section,
+    deform,
+    draw_tissue,
+    field_values,
+    outline,
+)
 from madeleine_bench.seeds import rng_for
 
 BIAS = np.log(np.array([0.5, 0.3, 0.2]))

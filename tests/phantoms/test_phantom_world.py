@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
-from madeleine_bench.phantoms.features import direction_names, draw_directions
-from madeleine_bench.phantoms.world import DIM, NUISANCE_DIMS, WORLDS
+from madeleine_bench.phantoms.world import (
+    DIM,
+    NUISANCE_DIMS,
+    WORLDS,
+    direction_names,
+    draw_directions,
+)
 
 
 @pytest.mark.parametrize("organ", WORLDS)

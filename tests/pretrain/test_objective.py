@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from madeleine_bench.losses.contrast import info_nce
+from madeleine_bench.losses.cosine import info_nce
 from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.batches import CaseBatch

@@ -188,17 +188,17 @@ class TestOwnWeights:
     def test_a_missing_tensor_is_named(self, timm, tmp_path):
         path = tmp_path / "w.safetensors"
         save_file({"backbone.weight": torch.ones(2)}, path)
-        self.refused(timm, path, "'proj.weight' of the model is missing.*'backbone.weight'")
+        self.refused(timm, path, "Missing key.*proj.weight.*backbone.weight")
 
     def test_a_misshapen_tensor_is_named(self, timm, tmp_path):
         path = tmp_path / "w.safetensors"
         save_file(state_of(timm, "uni") | {"proj.weight": torch.ones(7, 3)}, path)
-        self.refused(timm, path, r"'proj.weight' has shape \(7, 3\).*expects \(1024, 3\)")
+        self.refused(timm, path, r"mismatch for proj.weight.*\[7, 3\].*\[1024, 3\]")
 
     def test_an_unknown_tensor_is_named(self, timm, tmp_path):
         path = tmp_path / "w.pth"
         torch.save({**state_of(timm, "uni"), "head.weight": torch.ones(2)}, path)
-        self.refused(timm, path, "no tensor 'head.weight'; are these weights of another model")
+        self.refused(timm, path, "are these weights of another model.*head.weight")
 
     def test_counters_of_batch_norms_may_be_missing(self, tmp_path):
         model = nn.BatchNorm2d(3)
@@ -207,7 +207,7 @@ class TestOwnWeights:
         fit_state(model, old, tmp_path)
         torch.testing.assert_close(model.running_mean, torch.ones(3))
         del old["running_mean"]
-        with pytest.raises(InputError, match="'running_mean' of the model is missing"):
+        with pytest.raises(InputError, match=r"Missing key.*running_mean"):
             fit_state(model, old, tmp_path)
 
     def test_a_pickle_is_refused_and_not_run(self, timm, tmp_path):
@@ -395,10 +395,10 @@ class TestConch:
     def test_what_its_package_would_pass_over_is_named(self, conch, tmp_path):
         path = tmp_path / "w.safetensors"
         save_file({"visual.proj.weight": torch.ones(512, 3)}, path)
-        with pytest.raises(InputError, match=r"'proj\.bias' of the model is missing"):
+        with pytest.raises(InputError, match=r"Missing key.*proj\.bias"):
             load_conch(path)
         save_file({"blocks.0.weight": torch.ones(2)}, path)
-        with pytest.raises(InputError, match=r"expected tensors 'visual\..*blocks.0.weight"):
+        with pytest.raises(InputError, match=r"Missing key.*proj\.weight"):
             load_conch(path)
 
     def test_failures_are_told_apart(self, conch, tmp_path):

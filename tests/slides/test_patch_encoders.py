@@ -119,7 +119,7 @@ class TestContract:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            (np.zeros((2, 64, 64, 3), dtype=np.float32), "float32; expected uint8"),
+            (np.zeros((2, 64, 64, 3), dtype=np.float32), "are float32.*as uint8"),
             (np.zeros((64, 64, 3), dtype=np.uint8), r"\(64, 64, 3\); expected batch x px"),
             (np.zeros((2, 64, 32, 3), dtype=np.uint8), "expected batch x px x px x 3"),
             (np.zeros((2, 3, 64, 64), dtype=np.uint8), "expected batch x px x px x 3"),

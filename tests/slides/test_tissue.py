@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides.tissue import Tissue, TissueSettings, segment_tissue
 
@@ -275,31 +274,6 @@ def test_the_smallest_pictures(size, colour, mpp):
         assert found.mask.all()
     if colour[0] > 240:
         assert not found.mask.any()
-
-
-@pytest.mark.parametrize(
-    ("picture", "mpp", "message"),
-    [
-        (np.zeros((4, 4, 3)), 8, "type float64; expected"),
-        (np.zeros((4, 4), dtype=np.uint8), 8, r"shape \(4, 4\)"),
-        (np.zeros((4, 4, 4), dtype=np.uint8), 8, "expected .* 8-bit RGB"),
-        (np.zeros((0, 4, 3), dtype=np.uint8), 8, "at least one pixel"),
-        ([[[1, 2, 3]]], 8, "type list"),
-        (np.zeros((4, 4, 3), dtype=np.uint8), 0, "0 micrometres"),
-        (np.zeros((4, 4, 3), dtype=np.uint8), -1, "more than 0"),
-        (np.zeros((4, 4, 3), dtype=np.uint8), float("nan"), "nan micrometres"),
-        (np.zeros((4, 4, 3), dtype=np.uint8), float("inf"), "inf micrometres"),
-    ],
-)
-def test_wrong_input_is_refused(picture, mpp, message):
-    with pytest.raises(InputError, match=message):
-        segment_tissue(picture, mpp)
-
-
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_wrong_settings_are_refused(value):
-    with pytest.raises(InputError, match="tissue setting hole_um2 is"):
-        TissueSettings(hole_um2=value)
 
 
 @st.composite

@@ -154,7 +154,7 @@ def test_weights_must_be_there_and_be_those_of_the_card(ours, tmp_path):
     card = with_card(ours, name="my-max", weights=weights)
     with pytest.raises(InputError, match=r"no weights/w.safetensors in it"):
         runnable_encoder(card, False, tmp_path)
-    held = type(card)(**{**vars(card), "files": {"w.safetensors": b"x"}})
+    held = type(card)(**{**vars(card), "files": {"weights/w.safetensors": b"x"}})
     with pytest.raises(InputError, match="the card says 0000000000000000"):
         runnable_encoder(held, False, tmp_path)
 

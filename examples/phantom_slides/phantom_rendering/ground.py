@@ -12,15 +12,15 @@ from scipy.ndimage import distance_transform_edt, zoom
 from scipy.special import ndtr
 
 from madeleine_bench.phantoms.cohort import PhantomCohort
-from madeleine_bench.phantoms.features import Draws
-from madeleine_bench.phantoms.layout import Section, cut_section, deform, field_values
-from madeleine_bench.phantoms.world import (
-    COUNTERSTAIN,
+from madeleine_bench.phantoms.layout import (
     HETEROGENEITY_STD,
-    LOOK_CASE_SHARE,
     PATCH_PX0,
-    SITE_SHARE,
+    Section,
+    cut_section,
+    deform,
+    field_values,
 )
+from madeleine_bench.phantoms.world import COUNTERSTAIN, LOOK_CASE_SHARE, SITE_SHARE, Draws
 
 Plane = NDArray[np.float32]
 

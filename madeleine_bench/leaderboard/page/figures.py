@@ -329,7 +329,7 @@ def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
     if table := curves.get("at_risk"):
         parts.append(words_at(8, bottom + 34, "at risk", "title", "start"))
         for name, y in (("low", bottom + 50), ("high", bottom + 66)):
-            parts.append(words_at(left - 12, y, name, "tick", "end"))
+            parts.append(words_at(left - 18, y, name, "tick", "end"))
             at_risk = zip(table["years"], table[name], strict=True)
             parts += [words_at(across(year), y, str(count)) for year, count in at_risk]
         height = bottom + 76

@@ -18,6 +18,19 @@ from madeleine_bench.leaderboard.page.text import checked_slug, words
 
 Json = dict[str, Any]
 _UP = "../../../"
+# The columns of the main table, by key in addresses and CSV; those of the families lie between. The
+# page explains each in its legend.
+_SHOWN = (
+    *("rank", "encoder", "letters", "mean", "intervals", "gain", "mean_rank", "win_rate"),
+    *("coverage", "contamination", "verification"),
+)
+_HIDDEN = ("parameters", "seconds", "dim", "kind", "training")
+_HEADS = {
+    "intervals": "95% intervals",
+    "seconds": "Time per slide",
+    "dim": "Dimension",
+    "training": "Trained on",
+}
 
 
 def write_site(document: Json, folder: Path) -> list[Path]:
@@ -172,21 +185,6 @@ def _environment() -> Environment:
     environment.globals["figures"] = figures
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
     return environment
-
-
-# The columns of the main table, by key in addresses and CSV; those of the families lie between. The
-# page explains each in its legend.
-_SHOWN = (
-    *("rank", "encoder", "letters", "mean", "intervals", "gain", "mean_rank", "win_rate"),
-    *("coverage", "contamination", "verification"),
-)
-_HIDDEN = ("parameters", "seconds", "dim", "kind", "training")
-_HEADS = {
-    "intervals": "95% intervals",
-    "seconds": "Time per slide",
-    "dim": "Dimension",
-    "training": "Trained on",
-}
 
 
 def columns_of(board: Json) -> list[Json]:

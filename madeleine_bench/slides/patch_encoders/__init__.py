@@ -31,7 +31,6 @@ class PatchEncoder(Protocol):
 
         `patches` is batch x px x px x 3, RGB. A feature must not depend on the other patches.
         """
-        ...
 
 
 class BasePatchEncoder:
@@ -75,11 +74,11 @@ class BasePatchEncoder:
         """
         name, dim = self.card.name, self.card.dim
         dtype, shape = np.asarray(patches).dtype, np.shape(patches)
-        if dtype != np.uint8:
-            raise InputError(f"{name}: patches are {dtype}; expected uint8 (0-255, not normalised)")
-        if len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or not shape[1]:
+        square = len(shape) == 4 and shape[3] == 3 and shape[1] == shape[2] > 0
+        if dtype != np.uint8 or not square:
             raise InputError(
-                f"{name}: patches have shape {shape}; expected batch x px x px x 3, RGB"
+                f"{name}: patches are {dtype} of shape {shape}; expected batch x px x px x 3, RGB, "
+                "as uint8 (0-255, not normalised)"
             )
         if not len(patches):
             return np.empty((0, dim), dtype=np.float32)

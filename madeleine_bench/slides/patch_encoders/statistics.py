@@ -72,7 +72,8 @@ def describe(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
     colours = [patch[..., i].astype(np.float32) / np.float32(255) for i in range(3)]
     density, stains = unmix(patch)
     small = [_halve(stain) for stain in stains]
-    small_density = _halve(density)
+    small_density, dab = _halve(density), small[2]
+    shares = (dab > _BROWN, dab > _DARK_BROWN, small_density < _GLASS, small_density > _INK)
     groups = (
         [value for colour in colours for value in _moments(colour)],
         [value for stain in stains for value in _moments(stain)],
@@ -81,7 +82,7 @@ def describe(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
         [value for plane in (*stains, density) for value in _contrasts(plane)],
         _edges(small_density),
         _blobs(small[0]),
-        _shares(small[2], small_density),
+        [float(plane.mean()) for plane in shares],
         _binary_patterns(small_density),
     )
     return np.concatenate([np.asarray(group, dtype=np.float32) for group in groups])
@@ -179,11 +180,6 @@ def _blobs(haematoxylin: Plane) -> list[float]:
         float(logs.std()),
         float(areas.sum() / max(int(dense.sum()), 1)),
     ]
-
-
-def _shares(dab: Plane, density: Plane) -> list[float]:
-    planes = (dab > _BROWN, dab > _DARK_BROWN, density < _GLASS, density > _INK)
-    return [float(plane.mean()) for plane in planes]
 
 
 def _binary_patterns(density: Plane) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """What every patch encoder that is a network does: batches, resizing, precision, device."""
 
+import textwrap
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +133,6 @@ def _autocast_type(device: torch.device, precision: Precision) -> torch.dtype | 
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02")  # torch.save since 1.6, and before
 _TORCH_FILES = (".bin", ".pth", ".pt")
-_COUNTER = "num_batches_tracked"  # of batch norms in training; files before torch 0.4.1 lack it
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -203,30 +203,16 @@ def fit_state(
 
     Args:
         model: the model, changed in place.
-        state: tensors by name.
+        state: tensors by name; counters of batch norms may be missing, as in old files.
         path: where they were read, for the message.
         ignored: beginnings of names the model may lack, such as those of a classifier.
 
     Raises:
-        InputError: a tensor is missing, misshapen or unknown; the first one is named.
+        InputError: a tensor is missing, misshapen or unknown; the first ones are named.
     """
-    expected = {n: value for n, value in model.state_dict().items() if not n.endswith(_COUNTER)}
-    kept = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(ignored) and not name.endswith(_COUNTER)
-    }
-    for name, value in expected.items():
-        if name not in kept:
-            hint = f"; the file begins with '{next(iter(state))}'"
-            raise InputError(f"{path}: the tensor '{name}' of the model is missing{hint}")
-        if kept[name].shape != value.shape:
-            raise InputError(
-                f"{path}: the tensor '{name}' has shape {tuple(kept[name].shape)}; the model "
-                f"expects {tuple(value.shape)}"
-            )
-    if unknown := next((name for name in kept if name not in expected), None):
-        raise InputError(
-            f"{path}: the model has no tensor '{unknown}'; are these weights of another model?"
-        )
-    model.load_state_dict(kept, strict=False)
+    kept = {name: value for name, value in state.items() if not name.startswith(ignored)}
+    try:
+        model.load_state_dict(kept)
+    except RuntimeError as error:
+        reason = textwrap.shorten(str(error), 500)
+        raise InputError(f"{path}: are these weights of another model? {reason}") from error
