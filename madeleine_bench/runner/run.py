@@ -64,9 +64,9 @@ class RunReport:
     reused: int = 0
     failures: list[tuple[str, Failure]] = field(default_factory=list)
 
-    def add(self, failed: Failures) -> None:
-        """Add what failed, by encoder and where."""
-        self.failures += [(" on ".join(place), why) for place, why in failed.items()]
+    def add(self, failed: Failures, between: str = " on ") -> None:
+        """Add what failed, by encoder and where, and the word between the two."""
+        self.failures += [(between.join(place), why) for place, why in failed.items()]
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
@@ -151,7 +151,7 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
 
             trained, failed = train_networks(plan, request, workers, progress)
             ready |= trained
-            report.add(failed)
+            report.add(failed, " ")
         jobs = list(_missing_records(plan, request, ready, report))
         jobs.sort(key=lambda job: -job.cost)
         progress.phase("evaluate", len(jobs))
