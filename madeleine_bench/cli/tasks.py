@@ -124,12 +124,16 @@ def schema(
         Literal["task", "cohort", "protocol", "encoder", "patch-encoder"],
         typer.Argument(help="Of which file."),
     ] = "task",
+    out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
 ) -> None:
     """Print the JSON Schema of a YAML file, for editors.
 
-    Example: mbench tasks schema task > task.json
+    Example: mbench tasks schema task --out task.json
     """
-    typer.echo(json.dumps(schemas()[kind].model_json_schema(), indent=1, sort_keys=True))
+    from madeleine_bench.cli.console import print_or_write
+
+    schema = schemas()[kind].model_json_schema()
+    print_or_write(json.dumps(schema, indent=1, sort_keys=True) + "\n", out)
 
 
 def schemas() -> "dict[str, type[Spec]]":

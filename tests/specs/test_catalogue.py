@@ -223,4 +223,4 @@ def test_the_committed_schema_is_the_current_one(kind):
     from madeleine_bench.cli.tasks import schemas
 
     committed = json.loads((TASKS / "schema" / f"{kind}.json").read_text())
-    assert committed == schemas()[kind].model_json_schema(), f"mbench tasks schema {kind} > ..."
+    assert committed == schemas()[kind].model_json_schema(), f"mbench tasks schema {kind} --out ..."
