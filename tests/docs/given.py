@@ -62,7 +62,7 @@ def given(page: str, folder: Path, shell: Shell) -> Iterator[Here]:
 
 def _data(folder: Path, shell: Shell, running: ExitStack) -> Here:
     _write_toml(folder)
-    return Here({"/ssd": "ssd", "/disk": "disk"})
+    return Here({"/ssd": "ssd"})
 
 
 def _audit(folder: Path, shell: Shell, running: ExitStack) -> Here:
