@@ -1,6 +1,6 @@
 """How large the package is, room by room, and how far one act of each kind walks through it.
 
-    python -m benchmarks.package_size --before REVISION [--walks walks.json]  # results and the table
+    python -m benchmarks.package_size --before REVISION   # results and table; --walks walks.json
     python -m benchmarks.package_size                     # prints the size of the working tree
 
 Code lines are lines with code: no blank lines, comments or docstrings. A room is a folder of the
