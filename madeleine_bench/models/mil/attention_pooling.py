@@ -125,7 +125,7 @@ class MeanMlp(BagNetwork):
 _MARGIN = 1.0  # alpha of the smooth top-1 SVM loss; its temperature tau is 1 as well
 
 
-class ClamSb(BagNetwork):
+class ClamSb(Abmil):
     """Clustering-constrained attention, single branch.
 
     The bag's part is that of `Abmil`. Beside it stands, for each class, a classifier of patches
@@ -178,10 +178,9 @@ class ClamSb(BagNetwork):
             classes: number of classes of the labels that the instance loss is given; `outputs`
                 where None. K ordered levels learnt from K - 1 outputs need K.
         """
-        super().__init__()
-        self.patch_layer = PatchLayer(input_dim, width, dropout)
-        self.pooling = GatedPooling(width, attention_dim, dropout)
-        self.head = nn.Linear(width, outputs)
+        super().__init__(
+            input_dim, outputs, width=width, attention_dim=attention_dim, dropout=dropout
+        )
         self.classes = outputs if classes is None else classes
         # Rows 2 c and 2 c + 1 are the two outputs of class c: not evidence, evidence.
         self.instance_head = nn.Linear(width, 2 * self.classes)
