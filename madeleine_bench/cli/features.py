@@ -67,7 +67,7 @@ def extract(
 ) -> None:
     """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
 
-    A slide that fails is named and passed over (exit 1 at the end). Interrupt it anywhere; the
+    A slide that fails is named and skipped (exit 1 at the end). Interrupt it anywhere; the
     same command goes on with what is missing.
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni

@@ -97,7 +97,7 @@ def cloud_findings(rows: Rows) -> Iterator[Finding]:
     seen = f"{int(dead.sum())} of {len(dead)} dimensions ({share:.0%})"
     yield CHECKS["constant dimensions"].graded(share, seen)
     yield _scale(rows)
-    if matrix.shape[1] == 1:  # all of one direction, whatever it says
+    if matrix.shape[1] == 1:  # every vector has the same direction
         yield CHECKS["mean cosine"].skipped("the embedding is a single number")
     else:
         mean = float(cosines(matrix).mean())

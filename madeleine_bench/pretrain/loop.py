@@ -212,6 +212,6 @@ def _check_request(recipe: Recipe, out: Path, group: Group, *, resume: bool) -> 
 def _packed(data: CohortData, path: Path, group: Group, progress: Progress) -> FeatureStore:
     """Return the packed bags of a cohort; the first process packs them, the others wait."""
     # The first process has checked every slide, if only in an earlier run; the others need not.
-    store = pack_cohort(data, path, progress, dtype=None) if group.is_first else None
+    store = pack_cohort(data, path, progress) if group.is_first else None
     barrier(group)
     return store or open_store(path, verify=False)

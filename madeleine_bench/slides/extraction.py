@@ -204,7 +204,7 @@ def extract_bags(
 ) -> list[SlideOutcome]:
     """Write the bag of each slide and return what became of each, by slide id.
 
-    A slide that fails is named and passed over. A bag that the same slide, settings and encoder
+    A slide that fails is named and skipped. A bag that the same slide, settings and encoder
     have made before is left as it is, so an interrupted extraction goes on where it was.
 
     Args:
