@@ -101,4 +101,4 @@ def _recipe_and_data(
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
     recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])
-    return recipe, data, spec.organ
+    return recipe, data, spec.organ or "unknown"

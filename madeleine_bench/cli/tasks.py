@@ -31,7 +31,7 @@ def list_tasks(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     rows = [
-        [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type, str(t.expected.n),
+        [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type, str(t.expected.n) if t.expected else "",
          t.metric.name, " ".join(t.protocols), t.status]
         for t in load_catalogue(catalogue).select([pattern])
     ]  # fmt: skip
@@ -80,7 +80,7 @@ def validate(
     typer.echo(
         f"valid: {len(catalogue.tasks)} tasks, {len(catalogue.cohorts)} cohorts, "
         f"{len(catalogue.protocols)} protocols; "
-        f"{sum(c.slides for c in counted):,} slides in the {len(counted)} counted cohorts"
+        f"{sum(c.slides or 0 for c in counted):,} slides in the {len(counted)} counted cohorts"
     )
 
 

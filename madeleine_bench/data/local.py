@@ -74,7 +74,7 @@ class LocalCohort:
         if not isinstance(entry.features, Path):
             raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
         self.cohort_id = cohort.id
-        self.organ: str = cohort.organ
+        self.organ = cohort.organ
         self.entry = entry
         self.folder = entry.features
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"

@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import Stain, canonical_word
+from madeleine_bench.specs.task import STAINS, canonical_word
 
 ROLE_COLUMNS = ("slide_id", "case_id", "stain", "site")
 _ID_ROLES = ("slide_id", "case_id", "site")
@@ -177,9 +177,9 @@ def _check_rows(rows: Rows, positions: dict[str, int], path: Path) -> None:
                 "has one row"
             )
         seen[slide_id] = number, spelling
-        if "stain" in positions and cells[positions["stain"]] not in get_args(Stain):
+        if "stain" in positions and cells[positions["stain"]] not in STAINS:
             stain = cells[positions["stain"]]
             raise InputError(
                 f"{path}: row {number}: unknown stain '{stain}'"
-                f"{did_you_mean(stain, get_args(Stain))} (the stains: {', '.join(get_args(Stain))})"
+                f"{did_you_mean(stain, STAINS)} (the stains: {', '.join(STAINS)})"
             )

@@ -108,7 +108,7 @@ def import_official(
         **origin,
     )
     check_state(f"{weights} (as {config} describes it)", description, state)
-    write_weights(plain, {organ: (description, state)})
+    write_weights(plain, {organ or "unknown": (description, state)})
     write_text(card, card_text(_card(name, plain, description)))
     return card
 

@@ -122,7 +122,7 @@ class FitRequest:
     protocol: ProtocolSpec
     units: Units
     split: Split
-    organ: str
+    organ: str | None
 
 
 def method_of(protocol: ProtocolSpec) -> FineTune:

@@ -79,7 +79,7 @@ class PhantomCohort:
         if not (np.isfinite(self.signal) and self.signal >= 0.0):
             raise InputError(f"signal of a phantom is {signal}; expected a number from 0 (null)")
         self.variant = variant_name(declared, self.signal, self.seed)
-        self.organ: str = cohort.organ
+        self.organ = cohort.organ
         self.spec = declared
         self.world = WORLDS[declared.organ]
         self.appearance = Appearance(self.world)
@@ -178,7 +178,7 @@ class PhantomCohort:
         roster = make_roster(self.cohort_id, self.spec, self.seed)
         latents = {case: self.latents(case) for case in roster["case_id"].unique()}
         # The task with the most labels fills a column that several tasks read.
-        for task in sorted(tasks, key=lambda task: (-task.expected.n, task.id)):
+        for task in sorted((t for t in tasks if t.expected), key=lambda task: (-task.counts.n, task.id)):
             seen = roster.loc[roster["stain"].isin(task.stains), "case_id"].unique()
             cases = {case: latents[case] for case in seen}
             for column, words in self._columns(task, cases).items():

@@ -91,7 +91,7 @@ def class_words(
     Raises:
         InputError: the task expects more labels than there are cases.
     """
-    counts = task.expected.classes or {}
+    counts = task.counts.classes or {}
     chosen = choose(task, labels.column, cases, *key)
     ranked = sorted(chosen, key=lambda case: (cases[case][latent], case))
     first_word: dict[str, str] = {}
@@ -121,7 +121,7 @@ def survival_words(
         InputError: the task expects more cases or events than there are.
     """
     chosen = sorted(choose(task, labels.time, cases, *key))
-    events = task.expected.events or 0
+    events = task.counts.events or 0
     if events > len(chosen):
         raise _too_many(task, f"'expected.events' is {events}", len(chosen))
     draws = {case: rng_for("phantom", *key, "follow-up", case).random(2) for case in chosen}
@@ -156,10 +156,10 @@ def choose(
         InputError: the task expects more labels than there are cases.
     """
     names = sorted(cases)
-    if task.expected.n > len(names):
-        raise _too_many(task, f"'expected.n' is {task.expected.n}", len(names))
+    if task.counts.n > len(names):
+        raise _too_many(task, f"'expected.n' is {task.counts.n}", len(names))
     order = rng_for("phantom", *key, "labelled", column).permutation(len(names))
-    return [names[position] for position in order[: task.expected.n]]
+    return [names[position] for position in order[: task.counts.n]]
 
 
 def _too_many(task: TaskSpec, count: str, available: int) -> InputError:

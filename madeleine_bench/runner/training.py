@@ -48,7 +48,7 @@ class FitJob:
     key: tuple[int, int]
     folder: Path
     features: Path
-    organ: str
+    organ: str | None
     device: Device
 
 

@@ -152,7 +152,8 @@ def _load_all(
                 hint = did_you_mean(cohort_id, list(cohorts))
                 where = f"{path}:{line_of(path, ('cohort',))}"
                 raise InputError(f"{where}: no cohort is called '{cohort_id}'{hint}")
-            data = {**cohorts[cohort_id].task_defaults, **data}
+            cohort = cohorts[cohort_id]
+            data = {"stains": list(cohort.stains), **cohort.task_defaults, **data}
         spec = parse_spec(model, data, path)
         name: str = getattr(spec, key)
         expected = path.with_stem(name.replace("/", "-"))
@@ -205,7 +206,7 @@ def misfit(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
             f"protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
             f"those of {task.id} are {task.labels.type}"
         )
-    if protocol.shot_plan and task.expected.classes:
+    if protocol.shot_plan and task.expected and task.expected.classes:
         smallest = min(task.expected.classes.values())
         if (most := max(task.shots or protocol.shot_plan.shots)) >= smallest:
             return (

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from madeleine_bench.specs.loader import Spec
-from madeleine_bench.specs.task import Identifier, Provenance, Stain
+from madeleine_bench.specs.task import Identifier, Provenance, Word
 
 COHORT_FACTS = ("slides", "cases", "stains", "access")
 
@@ -45,7 +45,7 @@ class PhantomSpec(Spec):
 
     organ: Literal["breast", "kidney"]
     seed: int = 0
-    slides: dict[Stain, int]
+    slides: dict[Word, int]
     cases: int = Field(gt=0)
     sites: int = Field(1, gt=0)
     patches: tuple[int, int] = (100, 400)
@@ -55,31 +55,38 @@ class PhantomSpec(Spec):
 
 
 class CohortSpec(Spec):
-    """One cohort. `task_defaults` are the keys its tasks inherit (one level, no more)."""
+    """One cohort, of which only the id is needed.
+
+    `task_defaults` are the keys its tasks inherit (one level, no more). A cohort that counts
+    towards the paper's 7,299 downstream slides also says where its facts come from.
+    """
 
     id: Identifier
-    version: int = Field(ge=1)
-    title: str
-    organ: Literal["breast", "kidney"]
-    role: Literal["downstream", "pretraining"]
-    slides: int = Field(gt=0)
-    cases: int = Field(gt=0)
-    stains: tuple[Stain, ...] = Field(min_length=1)
-    access: Access
-    licence: str
-    citation: str
+    version: int = Field(1, ge=1)
+    title: str = ""
+    organ: Word | None = None
+    role: Literal["downstream", "pretraining"] = "downstream"
+    slides: int | None = Field(None, gt=0)
+    cases: int | None = Field(None, gt=0)
+    stains: tuple[Word, ...] = Field(("H&E",), min_length=1)
+    access: Access = Access(status="private", how="ask the owner of this catalogue")
+    licence: str = ""
+    citation: str = ""
     columns: Columns = Columns()
     phantom: PhantomSpec | None = None
     counted: bool = Field(
-        True, description="Whether the slides count towards the paper's 7,299 downstream slides."
+        False, description="Whether the slides count towards the paper's 7,299 downstream slides."
     )
-    provenance: dict[str, Provenance]
+    provenance: dict[str, Provenance] = Field(default_factory=dict)
     task_defaults: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        if absent := [fact for fact in COHORT_FACTS if fact not in self.provenance]:
-            raise ValueError(f"'provenance' must say of {absent}: attested or reconstructed")
+        if self.counted:
+            if self.slides is None or self.cases is None:
+                raise ValueError("a counted cohort states its 'slides' and 'cases'")
+            if absent := [fact for fact in COHORT_FACTS if fact not in self.provenance]:
+                raise ValueError(f"'provenance' must say of {absent}: attested or reconstructed")
         if self.phantom is not None:
             if sum(self.phantom.slides.values()) != self.slides:
                 raise ValueError("'phantom.slides' does not add up to 'slides'")

@@ -5,20 +5,32 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from madeleine_bench.errors import InputError
 from madeleine_bench.specs.loader import Spec, portable_name
 
 # It names files and folders, so on every system it must be able to.
 Identifier = Annotated[
     str,
-    Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64),
+    Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$", max_length=64),
     AfterValidator(portable_name),
 ]
-Stain = Literal["H&E", "ER", "PR", "HER2", "Ki67", "PAS", "Jones", "trichrome"]
-Family = Literal[
+# Stains and organs are free words; those of the built-in cohorts are suggested.
+Word = Annotated[str, Field(pattern=r"^\S([^\x00-\x1f]*\S)?$", max_length=40)]
+STAINS = ("H&E", "ER", "PR", "HER2", "Ki67", "PAS", "Jones", "trichrome")
+ORGANS = ("breast", "kidney")
+# The families of the core tasks, over whose means the leaderboard averages.
+FAMILIES = (
     "subtyping", "molecular-status", "prognosis", "ihc-quantification", "kidney-rejection"
-]
+)  # fmt: skip
 MetricName = Literal["auroc", "quadratic-kappa", "harrell-c"]
 SecondaryName = Literal[
     "auroc",
@@ -36,6 +48,13 @@ SecondaryName = Literal[
 TimeUnit = Literal["days", "months", "years"]
 DAYS_IN: dict[TimeUnit, float] = {"days": 1.0, "months": 30.4375, "years": 365.25}
 CHANCE: dict[str, float] = {"auroc": 0.5, "quadratic-kappa": 0.0, "harrell-c": 0.5}
+# Metric and protocol of a task that names none, by its type of labels.
+_DEFAULTS: dict[str, tuple[MetricName, str]] = {
+    "binary": ("auroc", "linear-probe/v2"),
+    "multiclass": ("auroc", "linear-probe/v2"),
+    "ordered": ("quadratic-kappa", "linear-probe/v2"),
+    "survival": ("harrell-c", "cox/v2"),
+}
 FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
 
 
@@ -46,7 +65,8 @@ class ClassLabels(Spec):
         type: binary (the last class is the positive one), multiclass, or ordered (low to high).
         column: exact name of the column; never matched by likeness.
         classes: class names in order.
-        map: from each word of the table to a class; "1", "1.0" and 1 are the same word.
+        map: from each word of the table to a class; "1", "1.0" and 1 are the same word. Without
+            it the classes are the words.
         missing: words that mean "no label"; the empty cell always does.
     """
 
@@ -59,6 +79,8 @@ class ClassLabels(Spec):
     @model_validator(mode="before")
     @classmethod
     def _words_are_text(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("classes"), list | tuple):
+            data = {"map": {str(name): name for name in data["classes"]}, **data}
         if isinstance(data, dict) and isinstance(data.get("map"), dict):
             words = {canonical_word(word): name for word, name in data["map"].items()}
             if len(words) < len(data["map"]):
@@ -151,6 +173,13 @@ class Metric(Spec):
     higher_is_better: Literal[True] = True
     chance: float
 
+    @model_validator(mode="before")
+    @classmethod
+    def _chance_of_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("name") in CHANCE:
+            return {"chance": CHANCE[data["name"]], **data}
+        return data
+
     @model_validator(mode="after")
     def _chance_is_known(self) -> Self:
         if self.chance != CHANCE[self.name]:
@@ -181,26 +210,30 @@ class Provenance(Spec):
 
 
 class TaskSpec(Spec):
-    """One task of the catalogue. See DESIGN section 4 and docs/tasks.md for each key."""
+    """One task of the catalogue. See DESIGN section 4 and docs/tasks.md for each key.
+
+    A task needs an id, a cohort and labels. A core task, which the leaderboard ranks, also says
+    where its facts come from and which counts the full cohort has.
+    """
 
     id: Identifier
-    version: int = Field(ge=1)
-    title: str
-    family: Family
+    version: int = Field(1, ge=1)
+    status: Literal["core", "extra", "own"] = "own"
+    title: str = ""
+    family: Identifier = Field("own", validate_default=True)
     cohort: Identifier
-    unit: Literal["slide", "case"]
-    stains: tuple[Stain, ...] = Field(min_length=1)
+    unit: Literal["slide", "case"] = "case"
+    stains: tuple[Word, ...] = Field(min_length=1)
     labels: Labels
-    splits: SplitScheme
+    splits: SplitScheme = SplitScheme(scheme="case-stratified", folds=5, repeats=1)
     metric: Metric
     secondary: tuple[SecondaryName, ...] = ()
     protocols: tuple[str, ...] = Field(min_length=1)
     shots: tuple[int, ...] | None = None
-    expected: Expected
-    provenance: dict[str, Provenance]
-    citation: str
-    licence: str
-    status: Literal["core", "extra"] = "core"
+    expected: Expected | None = None
+    provenance: dict[str, Provenance] = Field(default_factory=dict)
+    citation: str = ""
+    licence: str = ""
     _declared_id: str | None = PrivateAttr(None)  # of a task without some of its classes
 
     @property
@@ -214,9 +247,38 @@ class TaskSpec(Spec):
         return f"[cohorts.{self.cohort}.tasks.{self.declared_id}] in mbench.toml"
 
     @property
+    def counts(self) -> Expected:
+        """The expected counts, which a phantom is made by.
+
+        Raises:
+            InputError: the task states none.
+        """
+        if self.expected is None:
+            raise InputError(f"{self.id} has no phantom: it states no 'expected' counts")
+        return self.expected
+
+    @property
     def name(self) -> str:
         """The versioned name, such as bcnb-er@1."""
         return f"{self.id}@{self.version}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_labels(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            labels = data.get("labels")
+            kind = labels.get("type") if isinstance(labels, dict) else None
+            if kind in _DEFAULTS:
+                metric, protocol = _DEFAULTS[kind]
+                data = {"metric": {"name": metric}, "protocols": [protocol], **data}
+        return data
+
+    @field_validator("family")
+    @classmethod
+    def _core_family(cls, family: str, info: ValidationInfo) -> str:
+        if info.data.get("status") == "core" and family not in FAMILIES:
+            raise ValueError(f"the family of a core task is one of {', '.join(FAMILIES)}")
+        return family
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -228,10 +290,12 @@ class TaskSpec(Spec):
         }[self.labels.type]
         if self.metric.name not in fits:
             raise ValueError(f"metric {self.metric.name} does not fit {self.labels.type} labels")
-        if absent := [fact for fact in FACTS if fact not in self.provenance]:
-            raise ValueError(f"'provenance' must say of {absent}: attested or reconstructed")
+        if self.status == "core":
+            self._check_core()
         if unknown := [fact for fact in self.provenance if fact not in FACTS]:
             raise ValueError(f"'provenance' names {unknown}; the facts are {list(FACTS)}")
+        if self.expected is None:
+            return self
         if isinstance(self.labels, ClassLabels):
             classes = self.expected.classes
             if classes is None or set(classes) != set(self.labels.classes):
@@ -241,6 +305,14 @@ class TaskSpec(Spec):
         elif self.expected.events is None:
             raise ValueError("'expected.events' is missing")
         return self
+
+    def _check_core(self) -> None:
+        """Raise ValueError where a core task does not say what others need to trust it."""
+        needed = ("title", "expected", "citation", "licence")
+        if absent := [name for name in needed if not getattr(self, name)]:
+            raise ValueError(f"a core task also needs {absent}; or leave out 'status'")
+        if absent := [fact for fact in FACTS if fact not in self.provenance]:
+            raise ValueError(f"'provenance' must say of {absent}: attested or reconstructed")
 
 
 def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
@@ -252,8 +324,8 @@ def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
     Raises:
         ValueError: a name is no class, fewer than two classes are left, or the id is too long.
     """
-    labels, counts = task.labels, task.expected.classes
-    if not isinstance(labels, ClassLabels) or counts is None:
+    labels = task.labels
+    if not isinstance(labels, ClassLabels):
         raise ValueError("survival labels have no classes to leave out")
     if unknown := sorted(set(names) - set(labels.classes)):
         raise ValueError(f"'without' names {unknown}; the classes are {list(labels.classes)}")
@@ -273,10 +345,9 @@ def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
         "map": {word: name for word, name in labels.map.items() if name in kept},
         "missing": [*labels.missing, *words],
     }
-    content["expected"] = {
-        "n": sum(counts[name] for name in kept),
-        "classes": {name: counts[name] for name in kept},
-    }
+    if task.expected and (counts := task.expected.classes):
+        classes = {name: counts[name] for name in kept}
+        content["expected"] = {"n": sum(classes.values()), "classes": classes}
     variant = TaskSpec.model_validate(content)
     variant._declared_id = task.id
     return variant

@@ -125,7 +125,10 @@ BROKEN = {
     "unknown key": ("bcnb-er.yaml", "family:", "famly:", "did you mean 'family'"),
     "unknown nested key": ("bcnb-er.yaml", "  column: er", "  colum: er", "did you mean 'column'"),
     "key twice": ("bcnb-er.yaml", "version: 1", "version: 1\nversion: 2", "duplicate key"),
-    "missing key": ("bcnb-er.yaml", "family: molecular-status\n", "", "missing key 'family'"),
+    "missing key": ("bcnb-er.yaml", "cohort: bcnb\n", "", "missing key 'cohort'"),
+    "core task without a family": (
+        "bcnb-er.yaml", "family: molecular-status\n", "", "the family of a core task is one of",
+    ),
     "unknown cohort": ("bcnb-er.yaml", "cohort: bcnb", "cohort: bnbc", "did you mean 'bcnb'"),
     "wrong chance": ("bcnb-er.yaml", "chance: 0.5", "chance: 0.0", "chance of auroc is 0.5"),
     "unknown class": ("bcnb-er.yaml", "1: positive", "1: posit", "does not list"),
