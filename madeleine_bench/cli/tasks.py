@@ -31,8 +31,8 @@ def list_tasks(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     rows = [
-        [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type, str(t.expected.n) if t.expected else "",
-         t.metric.name, " ".join(t.protocols), t.status]
+        [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type,
+         str(t.expected.n) if t.expected else "", t.metric.name, " ".join(t.protocols), t.status]
         for t in load_catalogue(catalogue).select([pattern])
     ]  # fmt: skip
     header = ["task", "version", "family", "cohort", "unit", "labels", "n", "metric", "protocols"]

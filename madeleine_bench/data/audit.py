@@ -1,7 +1,7 @@
 """What can be wrong with splits: leaks between train and test, and folds that cannot be scored."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.types import Split, Splits, Units
 
-Scheme = Literal["case-stratified", "site-preserved", "site-preserved-optimal", "few-shot"]
+Scheme = Literal[
+    "case-stratified", "site-preserved", "site-preserved-optimal", "hold-out", "few-shot"
+]
 Level = Literal["error", "warning", "note"]
 SITES_WHOLE: tuple[Scheme, ...] = ("site-preserved", "site-preserved-optimal")
 SHOWN = 3
@@ -19,7 +21,7 @@ SHOWN = 3
 _ADVICE = {
     "case-leak": "put all units of a case into one fold",
     "site-leak": "put all cases of a site into one fold (mbench data split does)",
-    "coverage": "list each unit once in each repeat",
+    "coverage": "right for a hold-out, Monte Carlo or official split; else list each unit once",
     "partial": (
         "Look at 'features' in mbench.toml and at the slide ids (mbench data status), or score "
         "the rest: mbench run --allow-partial"
@@ -75,9 +77,10 @@ def finding(
 def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
     """Return what is wrong with splits of some units; an empty list when nothing is.
 
-    Errors: a case, or with site-preserved folds a site, on both sides; a unit on both sides; a
-    unit tested twice or never in a repeat; few-shot draws of unequal classes; a class, or events,
-    that no split tests. Warnings: a side of a fold lacks a class or an event.
+    Errors: a case, or with site-preserved folds a site, on both sides, of which one side is train
+    and validation; few-shot draws of unequal classes; a class, or events, that no split tests.
+    Warnings: a side of a fold lacks a class or an event. A note: units tested twice or never in a
+    repeat.
     """
     columns = ["case_id", "site"] if scheme in SITES_WHOLE else ["case_id"]
     groups = [
@@ -94,13 +97,19 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     return findings if scheme == "few-shot" else findings + _coverage(splits, units)
 
 
-def require_clean(splits: Splits, units: Units, scheme: Scheme, where: str) -> None:
+def require_clean(
+    splits: Splits, units: Units, scheme: Scheme, where: str, *, covered: bool = False
+) -> None:
     """Check that splits have no error; warnings pass, as protocols score such folds at chance.
+
+    With `covered`, each repeat must also test each unit once.
 
     Raises:
         InputError: there is an error; the message lists the first ones.
     """
-    refuse_errors(audit_splits(splits, units, scheme), where)
+    findings = audit_splits(splits, units, scheme)
+    wrong = [replace(f, level="error") if f.kind == "coverage" and covered else f for f in findings]
+    refuse_errors(wrong, where)
 
 
 def refuse_errors(findings: Iterable[AuditFinding], where: str, hint: str = "") -> None:
@@ -154,13 +163,15 @@ def _leaks(
     split: Split, units: Units, column: str, names: NDArray[Any], codes: NDArray[np.intp], at: str
 ) -> list[AuditFinding]:
     """Return the first case or site on both sides of a split, and how many others there are."""
-    both = np.intersect1d(codes[split.train], codes[split.test])
+    fitted = np.concatenate([split.train, split.val])
+    both = np.intersect1d(codes[fitted], codes[split.test])
     if not len(both):
         return []
     what, ids = column.removesuffix("_id"), units.table["unit_id"].to_numpy()
-    train, test = (rows[codes[rows] == both[0]] for rows in (split.train, split.test))
+    train, test = (rows[codes[rows] == both[0]] for rows in (fitted, split.test))
+    side = "train" if train[0] in split.train else "validation"
     message = (
-        f"{at}: {what} '{names[both[0]]}' is in train ({some(ids[train])}) and in test "
+        f"{at}: {what} '{names[both[0]]}' is in {side} ({some(ids[train])}) and in test "
         f"({some(ids[test])})"
     )
     if len(both) > 1:
@@ -201,12 +212,18 @@ def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[Audi
 def _coverage(splits: Splits, units: Units) -> list[AuditFinding]:
     """Return the units that a repeat tests twice or never."""
     ids = units.table["unit_id"].to_numpy()
+    repeats = sorted({split.key[0] for split in splits})
+    counts = np.zeros((len(repeats), len(ids)), dtype=np.intp)
+    for split in splits:
+        counts[repeats.index(split.key[0]), split.test] += 1
     findings = []
-    for repeat in sorted({split.key[0] for split in splits}):
-        tested = np.concatenate([split.test for split in splits if split.key[0] == repeat])
-        counts, at = np.bincount(tested, minlength=len(ids)), f"repeat {repeat}"
-        for what, rows in (("never", ids[counts == 0]), ("more than once", ids[counts > 1])):
-            if len(rows):
-                message = f"{at}: {len(rows)} unit(s) tested {what} ({some(rows)})"
-                findings.append(finding("error", "coverage", message, fold=at, ids=rows))
+    for what, wrong in (("never", counts == 0), ("more than once", counts > 1)):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong.any(axis=1))[0])
+            units_there = ids[wrong[row]]
+            more = int(wrong.any(axis=1).sum()) - 1
+            also = f", and so in {more} other repeat(s)" if more else ""
+            at = f"repeat {repeats[row]}"
+            message = f"{at}: {len(units_there)} unit(s) tested {what} ({some(units_there)}){also}"
+            findings.append(finding("note", "coverage", message, fold=at, ids=units_there))
     return findings

@@ -1,13 +1,14 @@
 """Splits of a task, drawn once, frozen to a CSV file, and audited on every read.
 
-Folds: columns repeat, fold, unit_id: which units are tested. Few-shot: columns shots, draw,
-unit_id: which units are trained on; tested are all units of all other cases.
+Folds: columns repeat, fold, unit_id: which units are tested; all others are trained on. Few-shot:
+columns shots, draw, unit_id: which units are trained on; all units of all other cases are tested.
+With a fourth column, role, both list every unit in use: train, val, test (or unused).
 """
 
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,13 +27,15 @@ from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.specs.protocol import ProtocolSpec, ShotPlan
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.specs.task import ClassLabels, SplitScheme, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
 FOLD_KEYS = ("repeat", "fold")
 SHOT_KEYS = ("shots", "draw")
+ROLES = ("train", "val", "test", "unused")
 
-Row = tuple[int, int, str]
+Row = tuple[int, int, str] | tuple[int, int, str, str]
+_Key = tuple[int, int]
 SplitState = Literal["given", "frozen", "changed", "new"]
 
 
@@ -84,7 +87,8 @@ def frozen_splits(
     if not path.is_file():
         write_frozen(path, _drawn(task, protocol, units))
     splits = parse_splits(path, read_frozen(path), units)
-    require_clean(splits, units, scheme, f"{path} was changed; remove it to have it made again")
+    changed = f"{path} was changed; remove it to have it made again"
+    require_clean(splits, units, scheme, changed, covered=scheme != "hold-out")
     return splits
 
 
@@ -118,11 +122,12 @@ def scheme_of(task: TaskSpec, protocol: ProtocolSpec) -> Scheme:
 
 
 def split_csv(key_names: tuple[str, str], rows: Iterable[Row]) -> bytes:
-    """Return the bytes of a split file; its rows are sorted."""
+    """Return the bytes of a split file; its rows are sorted, and have a role or not."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*key_names, "unit_id"))
-    writer.writerows(sorted(rows))
+    ordered = sorted(rows)
+    writer.writerow((*key_names, "unit_id", "role")[: len(ordered[0])])
+    writer.writerows(ordered)
     return text.getvalue().encode()
 
 
@@ -181,17 +186,23 @@ def parse_splits(path: Path, data: bytes, units: Units, *, missing_allowed: bool
         raise InputError(f"{path}: not a split file: {error}") from error
     if len(lines) < 2:
         raise InputError(f"{path}: no splits in the file; expected a header and rows")
-    kinds = [names for names in (FOLD_KEYS, SHOT_KEYS) if lines[0] == [*names, "unit_id"]]
-    if not kinds:
+    kinds = [names for names in (FOLD_KEYS, SHOT_KEYS) if lines[0][:3] == [*names, "unit_id"]]
+    if not kinds or lines[0][3:] not in ([], ["role"]):
         raise InputError(
             f"{path}: row 1 is {','.join(lines[0])}; expected repeat,fold,unit_id (which units are "
-            "tested) or shots,draw,unit_id (which units are trained on)"
+            "tested) or shots,draw,unit_id (which units are trained on), or one of them with a "
+            f"fourth column, role: {', '.join(ROLES)}"
         )
-    members = _members(path, lines, units, missing_allowed=missing_allowed)
-    listed = {key: np.array(sorted(members[key]), dtype=np.intp) for key in sorted(members)}
+    implied = "" if lines[0][3:] else ("test" if kinds[0] == FOLD_KEYS else "train")
+    members = _members(path, lines, units, implied, missing_allowed=missing_allowed)
     case, _ = pd.factorize(units.table["case_id"])
-    splits = _Listed(tuple(listed.items()), case, trains=kinds[0] == SHOT_KEYS)
+    keys = tuple(sorted(members))
+    splits = _Listed(keys, {key: _positions(members[key]) for key in keys}, case, implied)
     return Splits(kinds[0], splits, hash_bytes(data))
+
+
+def _positions(roles: Mapping[str, set[int]]) -> dict[str, NDArray[np.intp]]:
+    return {role: np.array(sorted(rows), dtype=np.intp) for role, rows in roles.items()}
 
 
 @dataclass(frozen=True)
@@ -201,27 +212,31 @@ class _Listed(Sequence[Split]):
     Fifty draws of few shots leave nearly all units to test on, fifty times.
 
     Attributes:
-        listed: key and sorted positions of each split, sorted by key.
+        keys: of the splits, sorted.
+        listed: by key and role, sorted positions.
         case: (unit,) a number for each case.
-        trains: whether the listed units are trained on; then no other unit of their cases is tested
-            on. Else they are tested on, and all others trained on.
+        implied: the one role that the file lists: "test", and all other units are trained on; or
+            "train", and all units of other cases are tested. "" where it lists every role.
     """
 
-    listed: tuple[tuple[tuple[int, int], NDArray[np.intp]], ...]
+    keys: tuple[_Key, ...]
+    listed: Mapping[_Key, Mapping[str, NDArray[np.intp]]]
     case: NDArray[np.intp]
-    trains: bool
+    implied: str
 
     def __len__(self) -> int:
-        return len(self.listed)
+        return len(self.keys)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return replace(self, listed=self.listed[index])
-        key, rows = self.listed[index]
-        if self.trains:
-            others = np.flatnonzero(~np.isin(self.case, self.case[rows]))
-            return Split(key, rows, others)
-        return Split(key, np.setdiff1d(np.arange(len(self.case)), rows), rows)
+            return replace(self, keys=self.keys[index])
+        key, none = self.keys[index], np.empty(0, dtype=np.intp)
+        train, val, test = (self.listed[key].get(role, none) for role in ("train", "val", "test"))
+        if self.implied == "train":
+            test = np.flatnonzero(~np.isin(self.case, self.case[train]))
+        elif self.implied == "test":
+            train = np.setdiff1d(np.arange(len(self.case)), test)
+        return Split(key, train, test, val)
 
 
 def _sum_path(path: Path) -> Path:
@@ -229,19 +244,22 @@ def _sum_path(path: Path) -> Path:
 
 
 def _members(
-    path: Path, lines: list[list[str]], units: Units, *, missing_allowed: bool
-) -> dict[tuple[int, int], set[int]]:
-    """Return the rows of the unit table that a file lists under each key."""
+    path: Path, lines: list[list[str]], units: Units, implied: str, *, missing_allowed: bool
+) -> dict[_Key, dict[str, set[int]]]:
+    """Return the rows of the unit table that a file lists under each key and role."""
     position = {unit_id: row for row, unit_id in enumerate(units.table["unit_id"])}
     left_out: set[str] = set()
     if missing_allowed:
         left_out = {i for ids in units.missing.values() for i in ids} - set(position)
-    members: dict[tuple[int, int], set[int]] = defaultdict(set)
+    members: dict[_Key, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    seen: set[tuple[_Key, str]] = set()
     for number, cells in enumerate(lines[1:], start=2):
-        if len(cells) != 3 or not (cells[0].isdecimal() and cells[1].isdecimal()):
+        wrong = len(cells) != len(lines[0]) or not (cells[0].isdecimal() and cells[1].isdecimal())
+        if wrong or (not implied and cells[3] not in ROLES):
+            role = "" if implied else f", and a role ({', '.join(ROLES)})"
             raise InputError(
                 f"{path}: row {number} is '{','.join(cells)}'; expected two whole numbers and a "
-                "unit id"
+                f"unit id{role}"
             )
         key, unit_id = (int(cells[0]), int(cells[1])), canonical_id(cells[2])
         if unit_id in left_out:
@@ -251,10 +269,11 @@ def _members(
                 f"{path}: row {number}: no unit is called '{unit_id}'; units look like "
                 f"'{units.table['unit_id'].iloc[0]}'"
             )
-        elif position[unit_id] in members[key]:
+        elif (key, unit_id) in seen:
             raise InputError(f"{path}: row {number}: '{unit_id}' stands twice in one split")
         else:
-            members[key].add(position[unit_id])
+            seen.add((key, unit_id))
+            members[key][implied or cells[3]].add(position[unit_id])
     return members
 
 
@@ -271,6 +290,7 @@ def _frozen_path(folder: Path, task: TaskSpec, protocol: ProtocolSpec, units: Un
     plan = protocol.shot_plan
     if plan is None:
         name = f"{task.splits.scheme}-{task.splits.repeats}x{task.splits.folds}"
+        name += "-validation" * task.splits.validation
     else:
         rule = "" if plan.rule == "distinct-cases" else f"{plan.rule}-"
         name = f"few-shot-{rule}{'-'.join(map(str, _shots(task, plan)))}x{plan.draws}"
@@ -281,16 +301,29 @@ def _drawn(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> bytes:
     """Return the bytes of the split file of a task."""
     if protocol.shot_plan:
         return split_csv(SHOT_KEYS, _draw_shots(task, protocol.shot_plan, units))
-    if task.splits.scheme == "site-preserved-optimal":
-        return split_csv(FOLD_KEYS, _optimal_folds(task, units))
-    return split_csv(FOLD_KEYS, _draw_folds(task, units))
+    optimal = task.splits.scheme == "site-preserved-optimal"
+    folds = (_optimal_folds if optimal else _draw_folds)(task, units)
+    if task.splits.scheme == "hold-out" or task.splits.validation:
+        return split_csv(FOLD_KEYS, _with_roles(task.splits, list(folds)))
+    return split_csv(FOLD_KEYS, folds)
+
+
+def _with_roles(scheme: SplitScheme, rows: Sequence[tuple[int, int, str]]) -> Iterator[Row]:
+    """Yield (repeat, fold, unit id, role) of every unit in every split, from the folds of units.
+
+    A split tests its own fold and validates on the next one.
+    """
+    for split in range(1 if scheme.scheme == "hold-out" else scheme.folds):
+        for repeat, fold, unit_id in rows:
+            role = {0: "test", 1: "val"}.get((fold - split) % scheme.folds, "train")
+            yield repeat, split, unit_id, role if scheme.validation or role == "test" else "train"
 
 
 def _shots(task: TaskSpec, few_shot: ShotPlan) -> tuple[int, ...]:
     return tuple(sorted(set(task.shots or few_shot.shots)))
 
 
-def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
+def _draw_folds(task: TaskSpec, units: Units) -> Iterator[tuple[int, int, str]]:
     """Yield (repeat, fold, unit id) of every unit in every repeat."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -321,7 +354,7 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
             yield from ((repeat, fold, str(unit_id)) for unit_id in ids[np.sort(test)])
 
 
-def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[Row]:
+def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[tuple[int, int, str]]:
     """Yield (0, fold, unit id) of every unit, sites kept whole and classes nearest to their share.
 
     Sites that a case has slides in are kept together.
@@ -346,7 +379,7 @@ def _named(task: TaskSpec) -> Iterator[None]:
 
 def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
     """Return what folds may not cut: the case, or with site-preserved folds the site."""
-    if task.splits.scheme == "case-stratified":
+    if task.splits.scheme in ("case-stratified", "hold-out"):
         return units.table["case_id"].to_numpy(dtype=str)
     sites = units.table["site"].to_numpy(dtype=str)
     if (sites == "").any():

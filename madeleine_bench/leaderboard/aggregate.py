@@ -445,7 +445,10 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     With fewer, the error of its score outweighs those of all other tasks in the mean.
     """
     counts = [r.scores.main.rare_cases for r in records if r.task.id == task.id]
-    most = max((count for count in counts if count is not None), default=task.expected.rarest if task.expected else 0)
+    most = max(
+        (count for count in counts if count is not None),
+        default=task.expected.rarest if task.expected else 0,
+    )
     return most >= LEAST_RARE_CASES
 
 

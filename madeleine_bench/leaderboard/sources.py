@@ -180,9 +180,12 @@ def stored_units(record: Record, store: ResultStore, catalogue: Catalogue) -> Sc
         InputError: they are gone or were altered.
     """
     where = f"{store.folder}: {predictions_name(record)}"
+    protocol = catalogue.protocol(record.protocol)
+    first, second = protocol.key_names
+    trained = {(fold.key[first], fold.key[second]): fold.n_train for fold in record.folds}
     return scored_units(
-        catalogue.tasks[record.task.id], catalogue.protocol(record.protocol),
-        store.read_predictions(record), record.task.task_hash, where, record.inputs.dim,
+        catalogue.tasks[record.task.id], protocol, store.read_predictions(record),
+        record.task.task_hash, where, record.inputs.dim, trained,
     )  # fmt: skip
 
 

@@ -178,7 +178,9 @@ class PhantomCohort:
         roster = make_roster(self.cohort_id, self.spec, self.seed)
         latents = {case: self.latents(case) for case in roster["case_id"].unique()}
         # The task with the most labels fills a column that several tasks read.
-        for task in sorted((t for t in tasks if t.expected), key=lambda task: (-task.counts.n, task.id)):
+        for task in sorted(
+            (t for t in tasks if t.expected), key=lambda task: (-task.counts.n, task.id)
+        ):
             seen = roster.loc[roster["stain"].isin(task.stains), "case_id"].unique()
             cases = {case: latents[case] for case in seen}
             for column, words in self._columns(task, cases).items():

@@ -1,6 +1,7 @@
 """One door: embeddings, units and splits in; predictions and fit reports out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from madeleine_bench.protocols.retrieval import retrieval
 from madeleine_bench.protocols.ridge import inner_folds
 from madeleine_bench.protocols.scorers import class_index, survival_of
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.protocol import Cox, FineTune, ProtocolSpec, Retrieval
+from madeleine_bench.specs.protocol import (
+    Cox,
+    FineTune,
+    Grid,
+    LogisticRegression,
+    ProtocolSpec,
+    Retrieval,
+)
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
@@ -61,7 +69,6 @@ def evaluate(
             "name a protocol that does (linear-probe, few-shot, retrieval, cox), or train with "
             "mbench run"
         )
-    folds: Iterator[FoldPrediction]
     cases = table["case_id"].to_numpy(dtype=str)
 
     def inner(split: Split, strata: NDArray[np.intp], folds: int) -> NDArray[np.intp]:
@@ -72,19 +79,58 @@ def evaluate(
     with threadpool_limits(1):
         if isinstance(method, Cox):
             survival = survival_of(table, where)
-            folds = cox(method, matrix.astype(np.float64, copy=False), survival, ordered, inner)
+            exact = matrix.astype(np.float64, copy=False)
+
+            def fits(method: Any, splits: list[Split]) -> Iterator[FoldPrediction]:
+                return cox(method, exact, survival, splits, inner)
+
             shown = ["time_days", "event"]
         else:
             assert isinstance(task.labels, ClassLabels)
             label = class_index(table, task.labels.classes, where)
             classes = task.labels.classes
-            if isinstance(method, Retrieval):
-                exact = matrix.astype(np.float64, copy=False)
-                folds = retrieval(method, exact, label, classes, ordered)
-            else:
-                folds = probe(method, matrix, label, classes, ordered, inner)
+
+            def fits(method: Any, splits: list[Split]) -> Iterator[FoldPrediction]:
+                if isinstance(method, Retrieval):
+                    exact = matrix.astype(np.float64, copy=False)
+                    return retrieval(method, exact, label, classes, splits)
+                return probe(method, matrix, label, classes, splits, inner)
+
             shown = ["label"]
+        refit = task.splits.refit == "train+val" and any(len(split.val) for split in ordered)
+        folds = _refitted(method, ordered, fits) if refit else fits(method, ordered)
         return collected(table, ordered, folds, splits.key_names, shown)
+
+
+def _refitted(
+    method: Any,
+    splits: Sequence[Split],
+    fits: Callable[[Any, list[Split]], Iterator[FoldPrediction]],
+) -> Iterator[FoldPrediction]:
+    """Yield the predictions of each split after a fit on its training and validation units.
+
+    The validation units choose the penalty first, where there is one to choose.
+    """
+    for split in splits:
+        (first,) = fits(method, [split])
+        chosen = first.report.diagnostics
+        both = np.sort(np.concatenate([split.train, split.val]))
+        (again,) = fits(_at_penalty(method, chosen), [Split(split.key, both, split.test)])
+        report = replace(again.report, diagnostics={**chosen, **again.report.diagnostics})
+        yield FoldPrediction(report, again.columns)
+
+
+def _at_penalty(method: Any, chosen: Mapping[str, float]) -> Any:
+    """Return a method with the chosen penalty in place of its grid."""
+    if isinstance(method, Cox) and isinstance(method.alphas, Grid):
+        # Without an effect chosen, the largest penalty is the nearest to it.
+        alpha = chosen.get("alpha", method.alphas.values[-1])
+        return method.model_copy(update={"alphas": (alpha,), "inner_folds": None})
+    model = getattr(method, "model", None)
+    if isinstance(model, LogisticRegression) and isinstance(model.C, Grid):
+        fixed = {"C": chosen["C"], "choice": None, "inner_folds": None}
+        return method.model_copy(update={"model": model.model_copy(update=fixed)})
+    return method
 
 
 def _canonical(

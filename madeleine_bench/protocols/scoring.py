@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,6 +37,8 @@ from madeleine_bench.stats.intervals import (
     t_interval,
 )
 from madeleine_bench.stats.paired import ScoredUnits
+
+Key = tuple[int, int]
 
 
 def task_scorer(task: TaskSpec, predictions: pd.DataFrame, where: str) -> TaskScorer:
@@ -77,12 +79,14 @@ def scored_units(
     splits: str,
     where: str,
     dim: int | None = None,
+    trained: Mapping[Key, int] | None = None,
 ) -> ScoredUnits:
     """Return the units of stored predictions, scored under weights as a record's main score is.
 
     Under weights of one this is the main score. `splits` names what the encoder had no part in:
     splits, labels, task and protocol. `dim` is the width of the embeddings that a linear model was
-    fitted to; None where there was none.
+    fitted to; None where there was none. `trained` is by key of a split how many units it was
+    trained on; None takes all that it did not test.
 
     Raises:
         InputError: a column is missing or empty; the message begins with `where`.
@@ -91,7 +95,9 @@ def scored_units(
     folds, groups = folds_of(protocol, predictions, where)
     once = [scorer.resampled(fold, np.ones((len(fold.rows), 1)))[0] for fold in folds]
     values = [float(value) if np.isfinite(value) else None for value in once]
-    return units_of(scorer, task, protocol, folds, groups, values, predictions, dim, splits)
+    return units_of(
+        scorer, task, protocol, folds, groups, values, predictions, dim, splits, trained
+    )
 
 
 def units_of(
@@ -104,6 +110,7 @@ def units_of(
     predictions: pd.DataFrame,
     dim: int | None,
     splits: str = "",
+    trained: Mapping[Key, int] | None = None,
 ) -> ScoredUnits:
     """Return units scored by a scorer; a fold whose metric is undefined (None) stays at chance."""
     chance, metric = task.metric.chance, task.metric.name
@@ -145,6 +152,7 @@ def units_of(
             metric,
             few_shot=few_shot,
             moving=float(np.mean(moving)),
+            trained=[(trained or {}).get(fold.key) for fold in folds],
         ),
         draw_scores=tuple(float(np.mean(draw_scores[draw])) for draw in sorted(draw_scores)),
     )
@@ -159,19 +167,23 @@ def design_of(
     *,
     few_shot: bool = False,
     moving: float = 1.0,
+    trained: Sequence[int | None] | None = None,
 ) -> ScoreDesign:
     """Return how a score was estimated, counted in cases.
 
     Args:
         case: (unit,) a number for each case.
         stratum: (unit,) its class, or whether it has an event.
-        tested: the units that each fit is tested on; it is trained on all others.
+        tested: the units that each fit is tested on.
         dim: width of the embeddings that a linear model is fitted to, or None.
         metric: what is scored.
         few_shot: whether the fits of a number of shots draw their training cases.
         moving: as in `ScoreDesign`.
+        trained: how many units each fit is trained on. Where that is not all that it does not test
+            (a hold-out, an official split, another cohort), they are taken to be of as many units a
+            case, and as often of the rarest class, as those tested.
     """
-    n_cases = len(np.unique(case))
+    n_cases, n_units = len(np.unique(case)), len(case)
     rare, rarest = min((len(np.unique(case[stratum == kind])), kind) for kind in set(stratum))
     is_rare = stratum == rarest
     in_test = [(len(np.unique(case[rows])), len(np.unique(case[rows[is_rare[rows]]])))
@@ -179,8 +191,12 @@ def design_of(
     per_test = float(np.mean([rare_test for _, rare_test in in_test]))
     test_sets = rare / per_test if per_test else math.inf
     shares = []
-    for n_test, rare_test in in_test:
-        n_train, rare_train = n_cases - n_test, rare - rare_test
+    given = trained or [None] * len(tested)
+    for (n_test, rare_test), rows, n_units_trained in zip(in_test, tested, given, strict=True):
+        n_train, rare_train = float(n_cases - n_test), float(rare - rare_test)
+        if n_units_trained is not None and n_units_trained != n_units - len(rows):
+            n_train = n_units_trained * n_cases / n_units
+            rare_train = n_train * rare / n_cases
         noise = fit_noise(dim, rare_train, n_train - rare_train, metric)
         five_folds = few_shot or not n_train
         shares.append(noise * (FIVE_FOLDS if five_folds else test_sets * n_test / n_train))
@@ -239,7 +255,10 @@ def score(
         scored = [chance if value is None else value for value in values]
         secondary: dict[str, float | None] = {}
         secondary |= {name: scorer.secondary(name, folds, groups) for name in task.secondary}
-        units = units_of(scorer, task, protocol, folds, groups, values, predictions, dim)
+        trained = {report.key: report.n_train for report in fits}
+        units = units_of(
+            scorer, task, protocol, folds, groups, values, predictions, dim, trained=trained
+        )
         rng = rng_for(task.name, protocol.name, "bootstrap")
         weights = case_weights(units.case, units.stratum, RESAMPLES, rng)
         deviation = float(units.scores(weights).std(ddof=1))

@@ -148,17 +148,28 @@ class SplitScheme(Spec):
     whose classes are nearest to proportional (docs/audit.md); they are the same for all tasks on
     the same units and labels, so that it has one repeat and no `like`.
 
+    `hold-out` tests one fold of `folds` alone, drawn anew in each repeat: with `folds: 5` and
+    `repeats: 50` it is Monte Carlo cross-validation that tests 20% of the cases 50 times.
+
+    `validation: true` takes the next fold for validation: its units choose penalties and epochs
+    and are not trained on, unless `refit: train+val` fits again on both once the choice is made.
+
     `like` names a task whose draws are taken, so that two tasks on the same cases and labels have
     the same folds and can be compared case by case.
     """
 
-    scheme: Literal["case-stratified", "site-preserved", "site-preserved-optimal"]
+    scheme: Literal["case-stratified", "site-preserved", "site-preserved-optimal", "hold-out"]
     folds: int = Field(5, ge=2, le=50)
     repeats: int = Field(1, ge=1, le=100)
     like: Identifier | None = None
+    # At their defaults these are left out of hashes, so that tasks from before them keep theirs.
+    validation: bool = Field(False, exclude_if=lambda x: not x)
+    refit: Literal["train", "train+val"] = Field("train", exclude_if=lambda x: x == "train")
 
     @model_validator(mode="after")
     def _optimum_is_one(self) -> Self:
+        if self.validation and self.folds < 3:
+            raise ValueError("'validation' takes a fold of its own: 'folds' must be at least 3")
         if self.scheme == "site-preserved-optimal" and (self.repeats > 1 or self.like is not None):
             raise ValueError(
                 "site-preserved-optimal folds are not drawn: leave out 'repeats' and 'like'"
@@ -225,7 +236,7 @@ class TaskSpec(Spec):
     unit: Literal["slide", "case"] = "case"
     stains: tuple[Word, ...] = Field(min_length=1)
     labels: Labels
-    splits: SplitScheme = SplitScheme(scheme="case-stratified", folds=5, repeats=1)
+    splits: SplitScheme = SplitScheme.model_validate({"scheme": "case-stratified"})
     metric: Metric
     secondary: tuple[SecondaryName, ...] = ()
     protocols: tuple[str, ...] = Field(min_length=1)

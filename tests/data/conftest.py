@@ -63,10 +63,12 @@ def make_cohort() -> Callable[..., TableCohort]:
 def make_task(catalogue: Catalogue) -> Callable[..., TaskSpec]:
     """A shipped task with some keys replaced."""
 
-    def make(task_id: str, folds: int = 5, repeats: int = 1, **update: Any) -> TaskSpec:
+    def make(
+        task_id: str, folds: int = 5, repeats: int = 1, validation: bool = False, **update: Any
+    ) -> TaskSpec:
         task = catalogue.tasks[task_id]
         scheme = update.pop("scheme", task.splits.scheme)
-        splits = SplitScheme(scheme=scheme, folds=folds, repeats=repeats)
+        splits = SplitScheme(scheme=scheme, folds=folds, repeats=repeats, validation=validation)
         return task.model_copy(update={"splits": splits, **update})
 
     return make

@@ -401,14 +401,9 @@ def test_given_file_may_name_units_that_are_left_out(
         ("repeat,fold,unit_id\n0,0\n", "row 2 is '0,0'"),
         ("repeat,fold,unit_id\n0,0,u9\n", "row 2: no unit is called 'u9'; units look like 'u0000'"),
         ("repeat,fold,unit_id\n0,0,u0000\n0,0,u0000\n", "row 3: 'u0000' stands twice"),
-        (
-            "repeat,fold,unit_id\n0,0,u0000\n0,0,u0001\n0,1,u0002\n",
-            r"repeat 0: 1 unit\(s\) tested never \(u0003\)",
-        ),
-        (
-            "repeat,fold,unit_id\n0,0,u0000\n0,0,u0001\n0,1,u0001\n0,1,u0002\n0,1,u0003\n",
-            r"repeat 0: 1 unit\(s\) tested more than once \(u0001\)",
-        ),
+        ("repeat,fold,unit_id,role\n0,0,u0000,tset\n", r"row 2 is .*a role \(train, val, test, un"),
+        ("repeat,fold,unit_id,part\n0,0,u0000,test\n", "with a fourth column, role"),
+        ("repeat,fold,unit_id,role\n0,0,u0000,test\n0,0,u0000,val\n", "row 3: 'u0000' stands tw"),
     ],
 )
 def test_broken_given_files(
@@ -448,3 +443,64 @@ def test_frozen_file_tampered_with_is_refused(
     path.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(InputError, match=r"was changed; remove it to have it made again: repeat 0"):
         frozen_splits(tmp_path, task, catalogue.protocols["linear-probe/v1"], units)
+
+
+def test_roles_of_an_official_split(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Validation units are not trained on; what is unused or not listed is in no part."""
+    roles = ("train", "train", "val", "test", "test", "unused")
+    rows = "".join(f"0,0,u{i:04d},{role}\n" for i, role in enumerate(roles))
+    path = given_file(tmp_path, f"repeat,fold,unit_id,role\n{rows}")
+    (split,) = frozen_splits(
+        tmp_path, make_task("bcnb-er"), catalogue.protocols["linear-probe/v1"],
+        make_units("PNPNPNP"), path,
+    )  # fmt: skip
+    assert [p.tolist() for p in (split.train, split.val, split.test)] == [[0, 1], [2], [3, 4]]
+
+
+@pytest.mark.parametrize("role", ["train", "val"])
+def test_a_case_in_test_may_not_train_or_validate(
+    role: str, make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    roles = ("train", "train", "test", "test", role)
+    rows = "".join(f"0,0,u{i:04d},{each}\n" for i, each in enumerate(roles))
+    path = given_file(tmp_path, f"repeat,fold,unit_id,role\n{rows}")
+    units = make_units("PNPNN", ["A", "B", "C", "D", "D"])
+    message = f"case 'D' is in {role.replace('val', 'validation')} .u0004. and in test .u0003."
+    with pytest.raises(InputError, match=message):
+        frozen_splits(
+            tmp_path, make_task("bcnb-er"), catalogue.protocols["linear-probe/v1"], units, path
+        )
+
+
+def test_hold_out_repeated_is_monte_carlo_with_validation(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    units = make_units("PN" * 20)
+    task = make_task("bcnb-er", scheme="hold-out", folds=4, repeats=6, validation=True)
+    splits = list(frozen_splits(tmp_path, task, catalogue.protocols["linear-probe/v1"], units))
+    assert [split.key for split in splits] == [(repeat, 0) for repeat in range(6)]
+    for split in splits:
+        parts = [set(split.train), set(split.val), set(split.test)]
+        assert [len(part) for part in parts] == [20, 10, 10]
+        assert len(set.union(*parts)) == 40
+        for part in (split.train, split.val, split.test):
+            assert (
+                np.unique(labels_of(units)[part], return_counts=True)[1].tolist()
+                == [len(part) // 2] * 2
+            )
+    assert len({tuple(split.test) for split in splits}) == 6
+
+
+def test_the_next_fold_validates(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    units, protocol = make_units("PN" * 15), catalogue.protocols["linear-probe/v1"]
+    plain = list(frozen_splits(tmp_path, make_task("bcnb-er"), protocol, units))
+    task = make_task("bcnb-er", validation=True)
+    splits = list(frozen_splits(tmp_path, task, protocol, units))
+    for number, split in enumerate(splits):
+        assert split.test.tolist() == plain[number].test.tolist()
+        assert split.val.tolist() == plain[(number + 1) % 5].test.tolist()
+        assert not set(split.train) & {*split.val, *split.test}
