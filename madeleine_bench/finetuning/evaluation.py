@@ -22,7 +22,7 @@ from madeleine_bench.finetuning.objectives import (
     LevelObjective,
     Objective,
 )
-from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
+from madeleine_bench.finetuning.training import Trained, Trainer, TrainingUnits, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
@@ -143,7 +143,8 @@ def seeded_splits(protocol: ProtocolSpec, splits: Splits) -> Splits:
         first, second = split.key
         for seed in range(seeds):
             key = (first, second * seeds + seed) if few_shot else (first * seeds + seed, second)
-            found.append(Split(key, np.sort(split.train), np.sort(split.test)))
+            parts = (np.sort(part) for part in (split.train, split.test, split.val))
+            found.append(Split(key, *parts))
     return Splits(splits.key_names, tuple(sorted(found, key=lambda split: split.key)), splits.hash)
 
 
@@ -174,6 +175,8 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
         method.validation,
         rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
     )
+    if len(split.val):
+        units = TrainingUnits(split.train, split.val)
     objective = _objective(request, units.train)
     from_weights = method.start == "weights" and encoder.card.weights is not None
     try:

@@ -1,5 +1,7 @@
 """One fit: what it learns, that it is the same every time, and how it fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,27 @@ def test_training_stops_early_and_keeps_the_best_weights(classes, encoder, monke
     assert report.diagnostics["best_epoch"] == 2
     assert report.diagnostics["validation_loss"] == 0.5
     assert np.array_equal(made.network["head.weight"], seen[1]["head.weight"].numpy())
+
+
+def test_declared_validation_units_stop_training_and_are_not_trained_on(
+    classes, encoder, monkeypatch
+):
+    request = classes.request("bcnb-er", "finetune", epochs=2, min_steps=0, validation=0.25)
+    split = request.split
+    val, train = split.train[::4], np.setdiff1d(split.train, split.train[::4])
+    request = replace(request, split=Split(split.key, train, split.test, val))
+    used = []
+    original = training.Trainer.train
+
+    def told(trainer, units, seed):
+        used.append(units)
+        return original(trainer, units, seed)
+
+    monkeypatch.setattr(training.Trainer, "train", told)
+    report = fit(encoder("abmil"), classes.bags, request, "cpu").prediction.report
+    assert used[0].train.tolist() == train.tolist()
+    assert used[0].validation.tolist() == val.tolist()
+    assert report.n_train == len(train)
 
 
 def test_few_units_are_passed_over_more_often(classes, encoder):
