@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.embeddings.compute import encode_checked
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.files import write_text
@@ -26,6 +25,7 @@ from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import Config, load_config
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.similarity import linear_share
 from madeleine_bench.submissions.suspicion import COPY_SHARE

@@ -98,11 +98,9 @@ def pack(
     """
     from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
-    from madeleine_bench.data.config import load_config
     from madeleine_bench.runner.cohorts import open_cohort
 
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     data = open_cohort(workspace, catalogue, cohort, config).data
     path = out or packing.packed_folder(data, workspace.results, dtype)
     with LiveProgress() as progress:

@@ -43,9 +43,9 @@ def show(
     from madeleine_bench.errors import InputError
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
 
-    sources = Sources(results, load_catalogue(catalogue))
+    sources = Sources(results, Workspace(catalogue=catalogue).tasks())
     boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
@@ -81,10 +81,10 @@ def build(
     from madeleine_bench.leaderboard.export import to_csv
     from madeleine_bench.leaderboard.page import check_site_folder, write_site
     from madeleine_bench.leaderboard.sources import Sources
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
 
     check_site_folder(out)
-    sources = Sources(results, load_catalogue(catalogue))
+    sources = Sources(results, Workspace(catalogue=catalogue).tasks())
     boards = sources.boards([None, *(protocol or [])])
     with LiveProgress() as progress:
         text = boards_text(boards, "json", sources, progress)

@@ -81,12 +81,11 @@ def _recipe_and_data(
     workspace: "Workspace", encoder: str, cohort: str | None, changes: list[str]
 ) -> "tuple[Recipe, CohortData, str]":
     """Return the recipe with the user's changes, the cohort it trains on, and its organ."""
-    from madeleine_bench.data.config import load_config
     from madeleine_bench.errors import InputError
     from madeleine_bench.pretrain.recipe import load_recipe, shipped_recipes, with_changes
     from madeleine_bench.runner.cohorts import open_cohort
 
-    catalogue = workspace.tasks()
+    catalogue, config = workspace.open()
     recipe = load_recipe(encoder)
     cohort_id = cohort or recipe.cohort
     spec = catalogue.cohort(cohort_id)
@@ -96,7 +95,6 @@ def _recipe_and_data(
             f"cohort {cohort_id} is for evaluation; an encoder trained on it would have seen its "
             f"test cases. For pretraining: {', '.join(trainable)}"
         )
-    config = load_config(workspace.config, catalogue)
     data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)

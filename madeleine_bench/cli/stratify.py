@@ -41,9 +41,9 @@ def stratify(
     """
     from madeleine_bench.cli.console import deliver
     from madeleine_bench.leaderboard.stratification import stratification_report
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
 
     report = stratification_report(
-        results, load_catalogue(catalogue), task, encoder or (), protocol, day
+        results, Workspace(catalogue=catalogue).tasks(), task, encoder or (), protocol, day
     )
     deliver(report, format, out, "stratify")

@@ -72,10 +72,14 @@ def pack(
     Example: mbench submit pack my-encoder/card.yaml
     """
     from madeleine_bench.cli.console import deliver
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
     from madeleine_bench.submissions.pack import pack as pack_bundle
 
-    deliver(pack_bundle(card, results, out, board, load_catalogue(catalogue), with_code=code))
+    deliver(
+        pack_bundle(
+            card, results, out, board, Workspace(catalogue=catalogue).tasks(), with_code=code
+        )
+    )
 
 
 @app.command()

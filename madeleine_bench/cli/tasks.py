@@ -28,12 +28,12 @@ def list_tasks(
     Example: mbench tasks list 'bcnb-*'
     """
     from madeleine_bench.cli.console import print_table
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
 
     rows = [
         [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type,
          str(t.expected.n) if t.expected else "", t.metric.name, " ".join(t.protocols), t.status]
-        for t in load_catalogue(catalogue).select([pattern])
+        for t in Workspace(catalogue=catalogue).tasks().select([pattern])
     ]  # fmt: skip
     header = ["task", "version", "family", "cohort", "unit", "labels", "n", "metric", "protocols"]
     print_table(f"{len(rows)} tasks", [*header, "status"], rows)
@@ -49,9 +49,9 @@ def show(
     Example: mbench tasks show bcnb-er
     """
     from madeleine_bench.cli.console import print_pairs, print_table
-    from madeleine_bench.specs.catalogue import load_catalogue
+    from madeleine_bench.specs.workspace import Workspace
 
-    tasks = load_catalogue(catalogue)
+    tasks = Workspace(catalogue=catalogue).tasks()
     for each in tasks.select([task]):
         facts = each.model_dump(mode="json", exclude={"provenance"}, exclude_none=True)
         cohort = tasks.cohorts[each.cohort]
@@ -66,7 +66,7 @@ def show(
 def validate(
     path: Annotated[
         Path | None,
-        typer.Argument(help="Folder laid out as tasks/ is; the shipped one by default."),
+        typer.Argument(help="Folder laid out as tasks/ is; the built-in one by default."),
     ] = None,
 ) -> None:
     """Check every task, cohort and protocol of a catalogue, and each against the others.
@@ -75,7 +75,8 @@ def validate(
     """
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    catalogue = load_catalogue(path)
+    adds = path is not None and not (path / "protocols").is_dir()
+    catalogue = load_catalogue(path, load_catalogue() if adds else None)
     counted = [c for c in catalogue.cohorts.values() if c.counted]
     typer.echo(
         f"valid: {len(catalogue.tasks)} tasks, {len(catalogue.cohorts)} cohorts, "

@@ -12,12 +12,12 @@ import pandas as pd
 
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
 from madeleine_bench.data.bags import BagFacts, BagFile, check_alike
-from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
 from madeleine_bench.specs.cohort import CohortSpec
+from madeleine_bench.specs.config import CohortEntry
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3

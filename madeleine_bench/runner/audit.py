@@ -27,7 +27,6 @@ from madeleine_bench.data.audit_cohort import (
     audit_times,
     unit_sites,
 )
-from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.site_folds import NEAR, balanced_folds, fold_deviation, linked_groups
@@ -39,6 +38,7 @@ from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.lock import Lock, lock_entry, moved_parts, read_lock
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.paired import holm
@@ -119,8 +119,7 @@ def audit_tasks(
 
 def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> list[TaskAudit]:
     """Return the audit of each task, by name; see `audit_tasks`."""
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     if not tasks and workspace.source != "phantom":
         tasks = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
     chosen = catalogue.select(tasks or ["all"])

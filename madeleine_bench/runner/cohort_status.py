@@ -4,7 +4,6 @@ import fnmatch
 from collections.abc import Iterable
 
 from madeleine_bench.data.audit_cohort import left_out, some_left_out
-from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
@@ -25,8 +24,7 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
     Raises:
         InputError: no cohort matches, or the configuration is broken.
     """
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     rows: list[list[str]] = []
     notes: list[str] = []
     broken: list[str] = []
@@ -65,8 +63,7 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, fu
     Raises:
         InputError: nothing that matches is configured.
     """
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     local = [name for name, entry in config.cohorts.items() if entry.features != "phantom"]
     if not local:
         where = config.path or "mbench.toml (there is none here)"

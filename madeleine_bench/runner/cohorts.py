@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from madeleine_bench.data.config import Config
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
@@ -66,8 +65,7 @@ def cross_stain(
         InputError: an unknown name, a cohort that cannot be read, or no two stains of a case.
         CheckFailed: no encoder could be used.
     """
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     cohort = open_cohort(workspace, catalogue, cohort_id, config)
     entries = [_usable(name) for name in encoders]
     stains = searched_stains(cohort, catalogue.cohorts[cohort_id], query)

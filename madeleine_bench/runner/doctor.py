@@ -16,7 +16,6 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench import __version__
-from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.cloud import (
     LEAST_SLIDES,
     Rows,
@@ -140,8 +139,7 @@ def examine(
         InputError: an unknown name, a cohort that cannot be read, or bags that the encoder is not
             made for.
     """
-    catalogue = workspace.tasks()
-    config = load_config(workspace.config, catalogue)
+    catalogue, config = workspace.open()
     entry = find_encoder(encoder)
     if not cohorts and workspace.source != "phantom":
         cohorts = tuple(config.cohorts)

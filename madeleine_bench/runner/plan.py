@@ -9,7 +9,6 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
-from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, scheme_of
@@ -27,6 +26,7 @@ from madeleine_bench.specs.catalogue import (
     misfit,
     task_hash,
 )
+from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec
@@ -142,10 +142,9 @@ def make_plan(request: Request) -> Plan:
         raise InputError(f"--jobs must be at least 1, found {workspace.jobs}")
     if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
         raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
-    catalogue = workspace.tasks()
+    catalogue, config = workspace.open()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    config = load_config(workspace.config, catalogue)
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
         for cohort_id in sorted({task.cohort for task in chosen})

@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
@@ -101,8 +102,10 @@ class Catalogue:
         return [task for task in self.tasks.values() if task.cohort == cohort_id]
 
 
-def load_catalogue(folder: Path | None = None) -> Catalogue:
+def load_catalogue(folder: Path | None = None, base: Catalogue | None = None) -> Catalogue:
     """Return the catalogue under a folder laid out as tasks/ is; None takes the shipped one.
+
+    With a base, the folder adds to its tasks, cohorts and protocols, and replaces none.
 
     Raises:
         InputError: a file is broken, an id stands twice or differs from its file's name, a task
@@ -110,12 +113,15 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
     """
     root = folder if folder is not None else resource_folder("tasks")
     if not root.is_dir():
-        raise InputError(f"no folder {root}; --catalogue wants a folder laid out as tasks/ is")
-    cohorts = _load_all(CohortSpec, root / "cohorts", "id")
-    protocols = _load_all(ProtocolSpec, root / "protocols", "name")
-    tasks = _load_all(TaskSpec, root, "id", cohorts)
+        raise InputError(f"no folder {root}; a catalogue is a folder laid out as tasks/ is")
+    base = base or Catalogue({}, {}, {})
+    cohorts = _load_all(CohortSpec, root / "cohorts", "id", taken=base.cohorts)
+    protocols = _load_all(ProtocolSpec, root / "protocols", "name", taken=base.protocols)
+    tasks = _load_all(TaskSpec, root, "id", cohorts, taken=base.tasks)
     for task in tasks.values():
-        _check_task(task, cohorts, protocols, root / f"{task.id}.yaml")
+        if base.tasks and task.id not in base.tasks and task.status == "core":
+            raise InputError(f"{root / task.id}.yaml: only built-in tasks are core; drop 'status'")
+        check_task(task, cohorts, protocols, root / f"{task.id}.yaml")
     return Catalogue(tasks, cohorts, protocols)
 
 
@@ -140,22 +146,27 @@ def task_hash(task: TaskSpec, protocol: ProtocolSpec, labels: str, splits: str) 
 
 
 def _load_all(
-    model: type[SpecT], folder: Path, key: str, cohorts: Mapping[str, CohortSpec] | None = None
+    model: type[SpecT],
+    folder: Path,
+    key: str,
+    cohorts: Mapping[str, CohortSpec] | None = None,
+    *,
+    taken: Mapping[str, SpecT],
 ) -> dict[str, SpecT]:
-    """Return what the YAML files of a folder declare, by name; tasks inherit from `cohorts`."""
-    declared: dict[str, SpecT] = {}
+    """Return what is taken and what the YAML files of a folder declare, by name.
+
+    Tasks inherit from `cohorts`.
+    """
+    declared: dict[str, SpecT] = dict(taken)
     for path in sorted(folder.glob("*.yaml")):
         data = read_yaml(path)
-        cohort_id = data.get("cohort")
-        if cohorts is not None and isinstance(cohort_id, str):
-            if cohort_id not in cohorts:
-                hint = did_you_mean(cohort_id, list(cohorts))
-                where = f"{path}:{line_of(path, ('cohort',))}"
-                raise InputError(f"{where}: no cohort is called '{cohort_id}'{hint}")
-            cohort = cohorts[cohort_id]
-            data = {"stains": list(cohort.stains), **cohort.task_defaults, **data}
+        if cohorts is not None:
+            data = with_defaults(data, cohorts, path, ())
         spec = parse_spec(model, data, path)
         name: str = getattr(spec, key)
+        if name in taken:
+            where = f"{path}:{line_of(path, ('id',))}"
+            raise InputError(f"{where}: '{name}' is built in already; choose another id")
         expected = path.with_stem(name.replace("/", "-"))
         if path != expected:
             fault = "is declared already in" if expected.exists() else "must stand in a file"
@@ -165,15 +176,46 @@ def _load_all(
     return dict(sorted(declared.items()))
 
 
-def _check_task(
+def with_defaults(
+    data: dict[str, Any], cohorts: Mapping[str, CohortSpec], path: Path, place: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the keys of a task with those of its cohort where it has none.
+
+    Args:
+        data: the keys of the task.
+        cohorts: by id.
+        path: the file, for messages.
+        place: where in the file the task stands.
+
+    Raises:
+        InputError: it names a cohort that is not declared.
+    """
+    cohort_id = data.get("cohort")
+    if not isinstance(cohort_id, str):
+        return data
+    if cohort_id not in cohorts:
+        hint = did_you_mean(cohort_id, list(cohorts))
+        where = f"{path}:{line_of(path, (*place, 'cohort'))}"
+        raise InputError(f"{where}: no cohort is called '{cohort_id}'{hint}")
+    cohort = cohorts[cohort_id]
+    return {"stains": list(cohort.stains), **cohort.task_defaults, **data}
+
+
+def check_task(
     task: TaskSpec,
     cohorts: Mapping[str, CohortSpec],
     protocols: Mapping[str, ProtocolSpec],
     path: Path,
+    place: tuple[str, ...] = (),
 ) -> None:
+    """Check a task against its cohort and its protocols.
+
+    Raises:
+        InputError: the cohort lacks a stain, a protocol is not declared, or it does not fit.
+    """
     cohort = cohorts[task.cohort]
     if absent := [stain for stain in task.stains if stain not in cohort.stains]:
-        where = f"{path}:{line_of(path, ('stains',))}"
+        where = f"{path}:{line_of(path, (*place, 'stains'))}"
         raise InputError(f"{where}: cohort {cohort.id} has no stain {absent}")
     for name in task.protocols:
         fault = (
@@ -182,7 +224,7 @@ def _check_task(
             else f"no protocol is called '{name}'{did_you_mean(name, list(protocols))}"
         )
         if fault:
-            raise InputError(f"{path}:{line_of(path, ('protocols',))}: {fault}")
+            raise InputError(f"{path}:{line_of(path, (*place, 'protocols'))}: {fault}")
 
 
 def embedded_name(task: TaskSpec, protocol: ProtocolSpec) -> str | None:

@@ -100,8 +100,14 @@ def _read(path: Path) -> str:
         raise InputError(f"cannot read {path}: {reason}") from error
 
 
-def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path, context: Any = None) -> SpecT:
-    """Return `data` as a model; `path` is where it was read, for the message.
+def parse_spec(
+    model: type[SpecT],
+    data: dict[str, Any],
+    path: Path,
+    place: Sequence[str] = (),
+    context: Any = None,
+) -> SpecT:
+    """Return `data` as a model; `path` and `place` are where it was read, for the message.
 
     `context` is what validators of the model are given.
 
@@ -112,11 +118,15 @@ def parse_spec(model: type[SpecT], data: dict[str, Any], path: Path, context: An
     try:
         return model.model_validate(data, context=context)
     except ValidationError as error:
-        raise InputError(explain(error, model, path, data)) from error
+        raise InputError(explain(error, model, path, data, place)) from error
 
 
 def explain(
-    error: ValidationError, model: type[BaseModel], path: Path | str, data: Any = None
+    error: ValidationError,
+    model: type[BaseModel],
+    path: Path | str,
+    data: Any = None,
+    prefix: Sequence[str] = (),
 ) -> str:
     """Return the message for the faults pydantic found: a line each, with file and line number.
 
@@ -125,14 +135,15 @@ def explain(
         model: the model that the content of the file was to be.
         path: the file, or words for what is no file.
         data: its content. Pydantic names branches of unions in a place, which are no keys in it.
+        prefix: where in the file the content stands.
     """
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
         place = tuple(fault["loc"])
         if data is not None:
             place = _keys_alone(place, data, keep_last=fault["type"] == "missing")
-        where = f"{path}:{line_of(path, place)}" if isinstance(path, Path) else path
-        key = ".".join(str(part) for part in place) or "(top level)"
+        where = f"{path}:{line_of(path, (*prefix, *place))}" if isinstance(path, Path) else path
+        key = ".".join(map(str, (*prefix, *place))) or "(top level)"
         if fault["type"] == "extra_forbidden":
             valid = valid_keys(model, place[:-1])
             lines.append(f"{where}: unknown key '{key}'{did_you_mean(str(place[-1]), valid)}")

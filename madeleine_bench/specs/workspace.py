@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
+from madeleine_bench.specs.config import Config, load_config
 
 SourceChoice = Literal["auto", "phantom", "local"]
 
@@ -32,9 +33,19 @@ class Workspace:
     phantom_seed: int | None = None
 
     def tasks(self) -> Catalogue:
-        """Return the catalogue of tasks, cohorts and protocols.
+        """Return the catalogue of tasks, cohorts and protocols, with those of mbench.toml.
 
         Raises:
-            InputError: the folder lacks a file, or a file in it is wrong.
+            InputError: the folder lacks a file, or a file in it or mbench.toml is wrong.
         """
-        return load_catalogue(self.catalogue)
+        return self.open()[0]
+
+    def open(self) -> tuple[Catalogue, Config]:
+        """Return the catalogue, with the tasks of mbench.toml, and what that says of cohorts.
+
+        Raises:
+            InputError: as `tasks`.
+        """
+        catalogue = load_catalogue(self.catalogue)
+        config = load_config(self.config, catalogue)
+        return config.extended(catalogue), config

@@ -14,7 +14,6 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from madeleine_bench.data.config import load_config
 from madeleine_bench.embeddings.store import (
     ROW_TOLERANCE,
     Embeddings,
@@ -41,6 +40,7 @@ from madeleine_bench.runner.run import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import LocalWorkers, in_parallel
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import load_config
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.workspace import Workspace

@@ -10,9 +10,9 @@ import pytest
 from benchmarks import growth
 from benchmarks.growth import QUICK, Run, Sizes, curve, markdown_rows, meaning, runs, slopes
 from benchmarks.growth_figure import growth_chart, ticks_around
-from madeleine_bench.data.config import load_config
 from madeleine_bench.figures import styled_svg
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import load_config
 from madeleine_bench.specs.loader import read_yaml
 
 ROOT = Path(growth.__file__).resolve().parents[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from madeleine_bench.data.config import load_config
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,11 +9,11 @@ import pytest
 
 from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.case_bags import CaseBags
-from madeleine_bench.data.config import CohortEntry, ColumnsEntry
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.packing import pack_cohort
 from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import CohortEntry, ColumnsEntry
 from madeleine_bench.types import CohortData, rows_of
 
 CATALOGUE = load_catalogue()

@@ -13,11 +13,11 @@ from madeleine_bench import hashing
 from madeleine_bench.data import bag_sources
 from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import write_bag_file
-from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.local import LocalCohort, verify_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import CohortEntry
 from madeleine_bench.types import CohortData
 
 Make = Callable[..., LocalCohort]

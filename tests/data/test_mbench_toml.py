@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import Config, load_config
 from madeleine_bench.specs.task import ClassLabels, SurvivalLabels
 
 FULL = """\
@@ -209,3 +209,64 @@ def test_the_former_section_executor_says_what_to_do_instead(tmp_path):
     path.write_text('[cohorts]\n[executor]\nkind = "slurm"\n')
     with pytest.raises(InputError, match=r"toml:2: .*--executor dask --scheduler.*dask-jobqueue"):
         load_config(path)
+
+
+OWN = """\
+[cohorts.orion]
+features = "bags"
+labels = "orion.csv"
+organ = "colon"
+
+[tasks.orion_mmr]
+cohort = "orion"
+labels = { type = "binary", column = "MMR", classes = ["pMMR", "dMMR"] }
+splits = "mine.csv"
+
+[tasks.orion-pfs]
+cohort = "orion"
+labels = { type = "survival", time = "PFS", event = "event", event_value = 1, censored_value = 0 }
+"""
+
+
+def test_own_cohort_and_tasks_in_a_few_lines(tmp_path: Path, catalogue: Catalogue) -> None:
+    config = load_config(write(tmp_path, OWN), catalogue)
+    extended = config.extended(catalogue)
+    task = extended.tasks["orion_mmr"]
+    assert (task.status, task.unit, task.stains, task.metric.name) == (
+        "own", "case", ("H&E",), "auroc",
+    )  # fmt: skip
+    assert task.labels.map == {"pMMR": "pMMR", "dMMR": "dMMR"}  # type: ignore[union-attr]
+    assert task.protocols == ("linear-probe/v2",)
+    assert extended.tasks["orion-pfs"].protocols == ("cox/v2",)
+    assert extended.cohorts["orion"].organ == "colon"
+    assert config.splits_of(task) == tmp_path / "mine.csv"
+    assert set(catalogue.tasks) < set(extended.tasks)
+
+
+def test_own_tasks_in_a_folder(tmp_path: Path, catalogue: Catalogue) -> None:
+    (tmp_path / "mine" / "cohorts").mkdir(parents=True)
+    (tmp_path / "mine/cohorts/orion.yaml").write_text("id: orion\nstains: [H&E, CD3]\n")
+    (tmp_path / "mine/orion-mmr.yaml").write_text(
+        "id: orion-mmr\ncohort: orion\nlabels: {type: binary, column: MMR, classes: [pMMR, dMMR]}\n"
+    )
+    path = write(tmp_path, 'tasks = "mine"\n')
+    extended = load_config(path, catalogue).extended(catalogue)
+    assert extended.tasks["orion-mmr"].stains == ("H&E", "CD3")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[tasks.orion_mmr]", "[tasks.bcnb-er]", r"toml:6: 'bcnb-er' is or calls itself a built-"),
+        ('cohort = "orion"', 'cohort = "orino"', r"toml:7: no cohort is called 'orino'; did you "),
+        ("classes =", "clases =", r"toml:8: unknown key 'tasks.orion_mmr.labels.clases'; did you"),
+        ('type = "binary"', 'type = "binry"', r"toml:8: 'tasks.orion_mmr.labels'"),
+        ("[cohorts.orion]", "[cohorts.orian]", "did you mean 'orian'|no cohort is called"),
+        ('cohort = "orion"\nlabels', 'status = "core"\ncohort = "orion"\nlabels', "no 'status'"),
+    ],
+)
+def test_a_wrong_own_task_names_its_line(
+    old: str, new: str, message: str, tmp_path: Path, catalogue: Catalogue
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(write(tmp_path, OWN.replace(old, new, 1)), catalogue)

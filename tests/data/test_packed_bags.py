@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from madeleine_bench.data.bags import write_bag_file
-from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.local import LocalCohort, verify_cohort
 from madeleine_bench.data.packed import PackedDtype, open_store, read_index
 from madeleine_bench.data.packing import content_hash, pack_cohort, packed_folder, stale_reasons
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import CohortEntry
 from tests.data.made_cohort import flip, make_cohort
 
 Make = Callable[..., LocalCohort]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from madeleine_bench.data.audit_cohort import audit_times
-from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.errors import InputError
@@ -19,6 +18,7 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, task_hash
+from madeleine_bench.specs.config import load_config
 from madeleine_bench.specs.task import DAYS_IN, SurvivalLabels, TaskSpec
 from madeleine_bench.types import Survival
 

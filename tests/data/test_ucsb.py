@@ -9,13 +9,13 @@ import pytest
 
 from madeleine_bench.data import ucsb
 from madeleine_bench.data.bags import BagLayout
-from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.config import load_config
 
 RNG = np.random.default_rng(0)
 BAGS = np.repeat(np.arange(1, 13), 3)

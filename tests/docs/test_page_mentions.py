@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from madeleine_bench.cli import main
-from madeleine_bench.data.config import load_config
 from madeleine_bench.runner.dask_workers import QUEUES
+from madeleine_bench.specs.config import load_config
 from tests.docs.page_commands import ROOT, pages, steps
 
 MENTION = re.compile(r"`([^`\n]+)`")

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from madeleine_bench.data.config import load_config
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.encoders.contract import check_contract, example_bag
 from madeleine_bench.encoders.madeleine import TrainedMadeleine
@@ -17,6 +16,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import load_config
 
 torch = pytest.importorskip("torch")
 

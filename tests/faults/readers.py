@@ -16,7 +16,6 @@ import torch
 
 from madeleine_bench.data.bag_sources import FileFactsCache
 from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
-from madeleine_bench.data.config import load_config
 from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.packed import open_store
@@ -48,6 +47,7 @@ from madeleine_bench.slides.reader import Slide
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import CohortSpec, Columns
+from madeleine_bench.specs.config import load_config
 from madeleine_bench.specs.implementation import check_weights_file
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec

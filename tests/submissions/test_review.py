@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.data.config import Config
 from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
@@ -19,6 +18,7 @@ from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle

@@ -7,7 +7,12 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.catalogue import (
+    Catalogue,
+    check_task,
+    load_catalogue,
+    with_defaults,
+)
 from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.loader import (
     WINDOWS_PATH,
@@ -22,6 +27,7 @@ from madeleine_bench.specs.task import (
     Labels,
     TaskSpec,
     TimeUnit,
+    Word,
     canonical_word,
     without_classes,
 )
@@ -85,6 +91,8 @@ class CohortEntry(Spec):
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
         ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
+        organ, stains: of a cohort that is not in the catalogue: the organ, and the stains of its
+            slides; H&E where it has no other.
         tasks: by task id, what the label words mean.
     """
 
@@ -94,6 +102,8 @@ class CohortEntry(Spec):
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
     ids: Literal["exact"] | None = None
+    organ: Word | None = None
+    stains: tuple[Word, ...] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
@@ -103,10 +113,44 @@ class CohortEntry(Spec):
 
 
 class Config(Spec):
-    """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file."""
+    """The content of `mbench.toml`, paths made absolute. `path` is None when there is no file.
+
+    `tasks` are the user's own: each a table [tasks.ID] with the keys of a task file, of which
+    `splits` may also be the path of a split file; or the path of a folder laid out as tasks/ is.
+    """
 
     cohorts: dict[str, CohortEntry] = Field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] | _Placed[Path] = Field(default_factory=dict)
     path: Path | None = Field(default=None, exclude=True)
+
+    def extended(self, catalogue: Catalogue) -> Catalogue:
+        """Return a catalogue with the cohorts and tasks of the user added to it.
+
+        Raises:
+            InputError: a task or a cohort is wrong, or has the id of one in the catalogue.
+        """
+        if isinstance(self.tasks, Path):
+            return load_catalogue(self.tasks, catalogue)
+        path, cohorts = self.path or Path(DEFAULT_NAME), dict(catalogue.cohorts)
+        used = {str(table.get("cohort")) for table in self.tasks.values()}
+        for cohort_id in sorted(used & set(self.cohorts) - set(cohorts)):
+            entry, place = self.cohorts[cohort_id], ("cohorts", cohort_id)
+            content = entry.model_dump(include={"organ", "stains"}, exclude_unset=True)
+            cohorts[cohort_id] = parse_spec(CohortSpec, {"id": cohort_id, **content}, path, place)
+        tasks = dict(catalogue.tasks)
+        for task_id, table in self.tasks.items():
+            place = ("tasks", task_id)
+            if task_id in tasks or table.get("status") == "core":
+                raise InputError(
+                    f"{self._at(*place)}: '{task_id}' is or calls itself a built-in task; give "
+                    "your task an id of its own and no 'status'"
+                )
+            if isinstance(table.get("splits"), str):  # a file, which `splits_of` returns
+                table = {key: value for key, value in table.items() if key != "splits"}
+            content = with_defaults({"id": task_id, **table}, cohorts, path, place)
+            tasks[task_id] = parse_spec(TaskSpec, content, path, place)
+            check_task(tasks[task_id], cohorts, catalogue.protocols, path, place)
+        return Catalogue(dict(sorted(tasks.items())), cohorts, catalogue.protocols)
 
     def check(self, catalogue: Catalogue) -> None:
         """Check that every cohort and task named is declared, each task under its cohort.
@@ -164,7 +208,9 @@ class Config(Spec):
 
     def splits_of(self, task: TaskSpec) -> Path | None:
         """Return the split file that the user gave for a task, or None."""
-        entry = self._entry(task)
+        entry, own = self._entry(task), self.tasks if isinstance(self.tasks, dict) else {}
+        if isinstance(path := own.get(task.declared_id, {}).get("splits"), str):
+            return (self.path or Path(DEFAULT_NAME)).absolute().parent / path
         return entry.splits if entry else None
 
     def _entry(self, task: TaskSpec) -> TaskEntry | None:
@@ -195,12 +241,14 @@ def load_config(path: Path | None = None, catalogue: Catalogue | None = None) ->
             return Config()
     data = read_toml(path)
     if "path" in data:
-        raise InputError(f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts")
+        raise InputError(
+            f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts, tasks"
+        )
     if "executor" in data:
         raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
     config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
     if catalogue is not None:
-        config.check(catalogue)
+        config.check(config.extended(catalogue))
     return config
 
 
