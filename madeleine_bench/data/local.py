@@ -73,6 +73,7 @@ class LocalCohort:
         """
         if not isinstance(entry.features, Path):
             raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
+        assert entry.labels is not None  # `Config.checked` has seen to it
         self.cohort_id = cohort.id
         self.organ = cohort.organ
         self.entry = entry

@@ -51,6 +51,7 @@ def open_cohort(
         if entry.features != "phantom":
             data = LocalCohort(spec, entry, workspace.results / "cache")
             return OpenCohort(data, tasks, where)
+        assert entry.labels is not None  # `Config.checked` has seen to it
         table = read_label_table(entry.labels, entry.columns_for(spec))
     elif spec.phantom is None:
         raise InputError(

@@ -116,6 +116,12 @@ def load_catalogue(folder: Path | None = None, base: Catalogue | None = None) ->
         raise InputError(f"no folder {root}; a catalogue is a folder laid out as tasks/ is")
     base = base or Catalogue({}, {}, {})
     cohorts = _load_all(CohortSpec, root / "cohorts", "id", taken=base.cohorts)
+    cohorts = {
+        name: cohort.model_copy(update={"labels": root / cohort.labels})
+        if cohort.labels and name not in base.cohorts
+        else cohort
+        for name, cohort in cohorts.items()
+    }
     protocols = _load_all(ProtocolSpec, root / "protocols", "name", taken=base.protocols)
     tasks = _load_all(TaskSpec, root, "id", cohorts, taken=base.tasks)
     for task in tasks.values():

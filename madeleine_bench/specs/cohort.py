@@ -1,5 +1,6 @@
 """Cohorts: which slides there are, who holds them, and the phantom that can stand in."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -73,6 +74,9 @@ class CohortSpec(Spec):
     licence: str = ""
     citation: str = ""
     columns: Columns = Columns()
+    labels: Path | None = Field(
+        None, description="Built-in label table: its path in the folder of the catalogue."
+    )
     phantom: PhantomSpec | None = None
     counted: bool = Field(
         False, description="Whether the slides count towards the paper's 7,299 downstream slides."

@@ -86,7 +86,8 @@ class CohortEntry(Spec):
     Attributes:
         features: folder of bag files or of a packed store, or "phantom": made-up features for the
             slides of `labels`.
-        labels: the label table.
+        labels: the label table; left out where the cohort has a built-in one, whose tasks then
+            have built-in splits too.
         patch_encoder: which patch encoder made the features.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
@@ -97,7 +98,7 @@ class CohortEntry(Spec):
     """
 
     features: _Placed[Literal["phantom"] | Path]
-    labels: _Placed[Path]
+    labels: _Placed[Path | None] = None
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
@@ -152,12 +153,16 @@ class Config(Spec):
             check_task(tasks[task_id], cohorts, catalogue.protocols, path, place)
         return Catalogue(dict(sorted(tasks.items())), cohorts, catalogue.protocols)
 
-    def check(self, catalogue: Catalogue) -> None:
-        """Check that every cohort and task named is declared, each task under its cohort.
+    def checked(self, catalogue: Catalogue) -> "Config":
+        """Return the configuration with built-in labels and splits where the user gives none.
+
+        Every cohort and task named must be declared, each task under its cohort.
 
         Raises:
-            InputError: a name is unknown; the message has the line and the closest name.
+            InputError: a name is unknown; the message has the line and the closest name. Or there
+                is no label table.
         """
+        cohorts = {}
         for cohort_id, entry in self.cohorts.items():
             if cohort_id not in catalogue.cohorts:
                 hint = did_you_mean(cohort_id, list(catalogue.cohorts))
@@ -171,6 +176,24 @@ class Config(Spec):
                         f"{self._at('cohorts', cohort_id, 'tasks', task_id)}: cohort {cohort_id} "
                         f"has no task '{task_id}'{did_you_mean(task_id, tasks)}"
                     )
+            cohorts[cohort_id] = self._with_labels(entry, catalogue.cohorts[cohort_id], tasks)
+        return self.model_copy(update={"cohorts": cohorts})
+
+    def _with_labels(self, entry: CohortEntry, cohort: CohortSpec, tasks: list[str]) -> CohortEntry:
+        if entry.labels is not None:
+            return entry
+        if cohort.labels is None:
+            raise InputError(
+                f"{self._at('cohorts', cohort.id)}: missing key 'labels': cohort {cohort.id} has "
+                "no built-in label table, name yours"
+            )
+        splits = cohort.labels.parents[1] / "splits"
+        entries = dict(entry.tasks)
+        for task_id in tasks:
+            given = entries.get(task_id, TaskEntry())
+            if given.splits is None and (file := splits / f"{task_id}.csv").is_file():
+                entries[task_id] = given.model_copy(update={"splits": file})
+        return entry.model_copy(update={"labels": cohort.labels, "tasks": entries})
 
     def task(self, task: TaskSpec) -> TaskSpec:
         """Return the task with the user's column names and label words in place of the declared.
@@ -248,7 +271,7 @@ def load_config(path: Path | None = None, catalogue: Catalogue | None = None) ->
         raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
     config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
     if catalogue is not None:
-        config.check(config.extended(catalogue))
+        config = config.checked(config.extended(catalogue))
     return config
 
 

@@ -40,7 +40,6 @@ from madeleine_bench.runner.run import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import LocalWorkers, in_parallel
 from madeleine_bench.specs.card import card_text
 from madeleine_bench.specs.catalogue import Catalogue
-from madeleine_bench.specs.config import load_config
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.workspace import Workspace
@@ -181,7 +180,7 @@ def open_cohorts(
     Raises:
         InputError: a cohort is not to be had here, or is of another board than the bundle's.
     """
-    config = load_config(workspace.config, catalogue)
+    config = workspace.open()[1]
     asked = bundle.manifest.board
     there = _in_workspace_of(asked, workspace)
     cohorts: dict[str, OpenCohort] = {}
@@ -271,7 +270,7 @@ def _score(
 ) -> tuple[dict[Cell, Record], dict[Cell, str]]:
     """Return for each claim its record by these embeddings, or the reason why there is none."""
     bundle, workspace, catalogue = done.bundle, done.request.workspace, done.catalogue
-    config = load_config(workspace.config)
+    config = workspace.open()[1]
     machine = {**machine_provenance(), "submission": {"sha256": bundle.sha256}}
     entry = EncoderEntry(bundle.card, bundle.path, "submission")
     jobs: dict[Cell, EvaluateJob] = {}

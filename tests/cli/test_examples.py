@@ -24,6 +24,6 @@ def test_example_encoders_keep_the_contract_and_run(card, mbench, bcnb, tmp_path
 def test_example_configuration_is_valid():
     config = load_config(EXAMPLES / "mbench.toml")
     catalogue = load_catalogue()
-    config.check(catalogue)
+    config.checked(catalogue)
     task = config.task(catalogue.tasks["tcga-breast-er"])
     assert task.labels.column == "er_ihc"

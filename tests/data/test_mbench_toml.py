@@ -1,7 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from madeleine_bench.data.audit import audit_splits
+from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.config import Config, load_config
@@ -43,7 +48,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 
 def test_label_words_replace_those_of_the_task(tmp_path: Path, catalogue: Catalogue) -> None:
     config = load_config(write(tmp_path, FULL))
-    config.check(catalogue)
+    config.checked(catalogue)
     declared = catalogue.tasks["tcga-breast-er"]
     er = config.task(declared).labels
     assert isinstance(er, ClassLabels)
@@ -165,7 +170,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path, catalogue: Catalogue) 
     assert load_config(path).cohorts["tcga-breast"].features == tmp_path / "bags"
     path.write_text('\ufeff[cohorts.bcnbb]\nfeatures="phantom"\nlabels="t"\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"toml:1: no cohort is called 'bcnbb'"):
-        load_config(path).check(catalogue)
+        load_config(path).checked(catalogue)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -183,13 +188,13 @@ def test_unknown_names_get_the_closest(tmp_path: Path, catalogue: Catalogue) -> 
     with pytest.raises(
         InputError, match=r"toml:1: no cohort is called 'bcnbb'; did you mean 'bcnb'"
     ):
-        config.check(catalogue)
+        config.checked(catalogue)
     text = '[cohorts.bcnb]\nfeatures="phantom"\nlabels="t"\n[cohorts.bcnb.tasks.bcnb-ers]\n'
     config = load_config(write(tmp_path, text))
     with pytest.raises(
         InputError, match=r"toml:4: cohort bcnb has no task 'bcnb-ers'; did you mean"
     ):
-        config.check(catalogue)
+        config.checked(catalogue)
 
 
 def test_a_key_of_the_other_kind_of_labels(tmp_path: Path, catalogue: Catalogue) -> None:
@@ -270,3 +275,35 @@ def test_a_wrong_own_task_names_its_line(
 ) -> None:
     with pytest.raises(InputError, match=message):
         load_config(write(tmp_path, OWN.replace(old, new, 1)), catalogue)
+
+
+BUILT_IN = '[cohorts.tcga-breast]\nfeatures = "bags"\n'
+
+
+def test_built_in_labels_need_nothing_but_features(tmp_path: Path, catalogue: Catalogue) -> None:
+    """Five of the 21 tasks: their labels and frozen site-preserved folds ship."""
+    config = load_config(write(tmp_path, BUILT_IN), catalogue)
+    entry, cohort = config.cohorts["tcga-breast"], catalogue.cohorts["tcga-breast"]
+    assert entry.labels == cohort.labels
+    assert entry.labels is not None
+    slides = read_label_table(entry.labels, entry.columns_for(cohort))
+    data = SimpleNamespace(slides=slides, no_bag=frozenset(), cohort_id=cohort.id)
+    for task in catalogue.tasks_of("tcga-breast"):
+        units = build_units(task, data, "built in")  # type: ignore[arg-type]
+        path = config.splits_of(task)
+        splits = frozen_splits(tmp_path, task, catalogue.protocol(task.protocols[0]), units, path)
+        assert audit_splits(splits, units, "site-preserved") == []
+        assert len(splits) == 5
+
+
+def test_own_labels_have_splits_of_their_own(tmp_path: Path, catalogue: Catalogue) -> None:
+    config = load_config(write(tmp_path, BUILT_IN + 'labels = "mine.csv"\n'), catalogue)
+    assert config.splits_of(catalogue.tasks["tcga-breast-er"]) is None
+
+
+def test_a_cohort_without_built_in_labels_needs_a_table(
+    tmp_path: Path, catalogue: Catalogue
+) -> None:
+    text = '[cohorts.bcnb]\nfeatures = "bags"\n'
+    with pytest.raises(InputError, match=r"toml:1: missing key 'labels': cohort bcnb has no built"):
+        load_config(write(tmp_path, text), catalogue)

@@ -57,7 +57,7 @@ def test_written_cohort_is_ready_to_run(
     table = ucsb.ucsb_table(wheel, hash_bytes(CONTENT.encode()))
     ucsb.write_ucsb(table, tmp_path / "ucsb", layout)
     config = load_config(tmp_path / "ucsb" / "mbench.toml")
-    config.check(catalogue)
+    config.checked(catalogue)
     cohort_spec = catalogue.cohorts["ucsb-breast"]
     cohort = LocalCohort(cohort_spec, config.cohorts["ucsb-breast"], tmp_path / "cache")
     task = config.task(catalogue.tasks["ucsb-breast-malignancy"])
