@@ -293,7 +293,7 @@ def _frozen_path(folder: Path, task: TaskSpec, protocol: ProtocolSpec, units: Un
         name += "-validation" * task.splits.validation
     else:
         rule = "" if plan.rule == "distinct-cases" else f"{plan.rule}-"
-        name = f"few-shot-{rule}{'-'.join(map(str, _shots(task, plan)))}x{plan.draws}"
+        name = f"few-shot-{rule}{'-'.join(map(str, _shots(task, plan, units)))}x{plan.draws}"
     return folder / f"{task.name}-{name}-{units.hash[:12]}.csv"
 
 
@@ -319,8 +319,44 @@ def _with_roles(scheme: SplitScheme, rows: Sequence[tuple[int, int, str]]) -> It
             yield repeat, split, unit_id, role if scheme.validation or role == "test" else "train"
 
 
-def _shots(task: TaskSpec, few_shot: ShotPlan) -> tuple[int, ...]:
-    return tuple(sorted(set(task.shots or few_shot.shots)))
+def left_out_shots(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> str | None:
+    """Return which numbers of shots a class of these units cannot fill, or None; they are skipped.
+
+    Raises:
+        InputError: as `frozen_splits`, of few-shot draws.
+    """
+    if (plan := protocol.shot_plan) is None:
+        return None
+    kept = _shots(task, plan, units)
+    skipped = sorted(set(task.shots or plan.shots) - set(kept))
+    if not skipped:
+        return None
+    name, count = _rarest(units)
+    return (
+        f"{task.id}, {protocol.name}: {', '.join(map(str, skipped))} shots a class are left out, "
+        f"as class '{name}' has {count} cases; scored at {', '.join(map(str, kept))}"
+    )
+
+
+def _shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> tuple[int, ...]:
+    """Return the numbers of shots that leave each class a case to test on, ascending."""
+    if "label" not in units.table:
+        raise InputError(f"{task.id}: few-shot draws need classes; its labels are survival times")
+    name, count = _rarest(units)
+    wanted = sorted(set(task.shots or few_shot.shots))
+    if not (kept := tuple(shots for shots in wanted if shots < count)):
+        raise InputError(
+            f"{task.id}: class '{name}' has {count} case(s); {wanted[0]} shots a class leave none "
+            "to test on. Give the task smaller 'shots', or run another protocol (--protocol "
+            "linear-probe)"
+        )
+    return kept
+
+
+def _rarest(units: Units) -> tuple[str, int]:
+    """Return the class of the fewest cases, and how many these are."""
+    counts = units.table.groupby("label")["case_id"].nunique()
+    return str(counts.idxmin()), int(counts.min())
 
 
 def _draw_folds(task: TaskSpec, units: Units) -> Iterator[tuple[int, int, str]]:
@@ -394,20 +430,11 @@ def _groups(task: TaskSpec, units: Units) -> NDArray[Any]:
 
 def _draw_shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> Iterator[Row]:
     """Yield (shots, draw, unit id) of every unit trained on."""
-    if "label" not in units.table:
-        raise InputError(f"{task.id}: few-shot draws need classes; its labels are survival times")
     labels = units.table["label"].to_numpy(dtype=str)
     cases = units.table["case_id"].to_numpy(dtype=str)
     ids = units.table["unit_id"].to_numpy(dtype=str)
     names = sorted(set(labels))
-    for shots in _shots(task, few_shot):
-        for name in names:
-            if (count := len(set(cases[labels == name]))) <= shots:
-                raise InputError(
-                    f"{task.id}: class '{name}' has {count} case(s); {shots} shots a class leave "
-                    "none to test on. Give the task smaller 'shots', or run another protocol "
-                    "(--protocol linear-probe)"
-                )
+    for shots in _shots(task, few_shot, units):
         for draw in range(few_shot.draws):
             if few_shot.rule == "madeleine":
                 rows = _draw_as_madeleine(task, labels, shots, draw)

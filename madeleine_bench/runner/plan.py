@@ -11,7 +11,7 @@ from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, r
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
-from madeleine_bench.data.splits import frozen_splits, scheme_of
+from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
@@ -172,6 +172,8 @@ def make_plan(request: Request) -> Plan:
         if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
             coverage.append(coverage_line(task, cohort.data, assessments[0].units))
         for assessment in assessments:
+            if skipped := left_out_shots(task, assessment.protocol, assessment.units):
+                coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
                 for entry, print_ in encoders

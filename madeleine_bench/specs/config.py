@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import (
@@ -63,7 +70,7 @@ class ColumnsEntry(Columns):
 
 
 class TaskEntry(Spec):
-    """What replaces keys of a task's labels, and a split file to use instead of ours.
+    """What replaces keys of a task's labels, and a split file or shots to use instead of ours.
 
     `without` names classes to leave out: the task is then another one, with a name of its own.
     """
@@ -77,6 +84,7 @@ class TaskEntry(Spec):
     event_value: str | int | float | bool | None = None
     censored_value: str | int | float | bool | None = None
     splits: _Placed[Path | None] = None
+    shots: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     without: tuple[str, ...] = ()
 
 
@@ -205,7 +213,9 @@ class Config(Spec):
                 themselves, such as a map that leads to no class.
         """
         entry = self._entry(task)
-        given = entry.model_dump(exclude_unset=True, exclude={"splits"}) if entry else {}
+        if entry and entry.shots:
+            task = task.model_copy(update={"shots": entry.shots})
+        given = entry.model_dump(exclude_unset=True, exclude={"splits", "shots"}) if entry else {}
         if not given:
             return task
         place = ("cohorts", task.cohort, "tasks", task.id)

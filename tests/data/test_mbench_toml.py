@@ -307,3 +307,11 @@ def test_a_cohort_without_built_in_labels_needs_a_table(
     text = '[cohorts.bcnb]\nfeatures = "bags"\n'
     with pytest.raises(InputError, match=r"toml:1: missing key 'labels': cohort bcnb has no built"):
         load_config(write(tmp_path, text), catalogue)
+
+
+def test_shots_of_a_small_cohort(tmp_path: Path, catalogue: Catalogue) -> None:
+    text = BUILT_IN + "[cohorts.tcga-breast.tasks.tcga-breast-er]\nshots = [1, 5]\n"
+    config = load_config(write(tmp_path, text), catalogue)
+    assert config.task(catalogue.tasks["tcga-breast-er"]).shots == (1, 5)
+    with pytest.raises(InputError, match=r"toml:4: 'cohorts.tcga-breast.*shots"):
+        load_config(write(tmp_path, text.replace("[1, 5]", "[0]")), catalogue)

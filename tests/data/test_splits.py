@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from madeleine_bench.data.audit import audit_splits
-from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.data.splits import frozen_splits, left_out_shots
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
@@ -504,3 +504,19 @@ def test_the_next_fold_validates(
         assert split.test.tolist() == plain[number].test.tolist()
         assert split.val.tolist() == plain[(number + 1) % 5].test.tolist()
         assert not set(split.train) & {*split.val, *split.test}
+
+
+def test_shots_that_a_class_cannot_fill_are_left_out_by_name(
+    make_task: Make, make_units: Make, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """60 cases, 8 of them of one class: 1 and 5 shots are scored, 10, 25 and 50 are not."""
+    units, protocol = make_units("P" * 8 + "N" * 52), catalogue.protocols["few-shot/v2"]
+    task = make_task("bcnb-er")
+    splits = frozen_splits(tmp_path, task, protocol, units)
+    assert {split.key[0] for split in splits} == {
+        shots for shots in protocol.method.shots if shots < 8
+    }
+    note = left_out_shots(task, protocol, units)
+    assert note is not None
+    assert "shots a class are left out, as class 'P' has 8 cases; scored at 1" in note
+    assert left_out_shots(task, protocol, make_units("PN" * 80)) is None
