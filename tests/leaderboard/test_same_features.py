@@ -198,6 +198,6 @@ def test_protocols_are_compared_over_one_set_of_features():
         for own in (A, UNI)
     ]
     odd = [make_record("a", tasks[0], 0.99, features=B, protocol=p) for p in protocols]
-    found = sensitivity(records + odd, CATALOGUE, "phantom", protocols, tasks, draws_of)
+    found = sensitivity(records + odd, CATALOGUE, "phantom", protocols, tasks)
     assert set(found.ranked) == {f"{n} · {e}" for n in "abc" for e in ("conch", "uni")}
     assert found.rankings[0].means["a · conch"] == found.rankings[0].means["a · uni"]
