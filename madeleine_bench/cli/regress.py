@@ -28,7 +28,6 @@ def regress(
         bool, typer.Option("--run/--no-run", help="Score the suite again, or judge what is there.")
     ] = True,
     json: Annotated[Path | None, typer.Option(help="Write the findings as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Renew the baseline with all that is explained.")
     ] = False,
@@ -37,7 +36,7 @@ def regress(
 ) -> None:
     """Compare encoders and scorers with a committed baseline; exit 1 where something got worse.
 
-    Example: mbench regress --junit regress.xml
+    Example: mbench regress --json regress.json
     """
     from dataclasses import replace
     from functools import partial
@@ -54,8 +53,6 @@ def regress(
     if json is not None:
         text = dumps(report.document, indent=1, sort_keys=True, allow_nan=False)
         write_text(json, f"{text}\n")
-    if junit is not None:
-        write_text(junit, report.texts[gate.JUNIT_FILE])
     deliver(report)
 
 
