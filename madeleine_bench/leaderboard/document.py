@@ -98,7 +98,6 @@ def _slugs(board: Board) -> list[str]:
 
 
 def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
-    difference = comparison.critical_difference
     return {
         **_values(board, "name", "protocol", "core"),
         "phantom": board.is_phantom,
@@ -119,11 +118,7 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
             for pair in comparison.pairs
         ],
         "pairs_note": comparison.pairs_note,
-        "critical_difference": difference
-        and {
-            **_values(difference, "friedman_p", "mean_ranks", "groups"),
-            "critical_difference": difference.difference,
-        },
+        "critical_difference": comparison.critical_difference,
         "survival": {
             task.id: {
                 column.label: board_curves(stratify("", cell.record, sources.predictions))

@@ -10,7 +10,6 @@ References:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,31 +19,9 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Survival
 
 Floats = NDArray[np.floating[Any]]
-# Up to so many units a matrix of pairs is faster than to go on halving.
-_FEW = 256
-
-
-@dataclass(frozen=True)
-class _Queue:
-    """Units in the order of their follow-up.
-
-    Attributes:
-        place: (unit,) ascending; units of equal place are not comparable.
-        event: (unit,) whether the unit has the event.
-        risk: (unit,) higher means an earlier event.
-        weights: unit x resample.
-    """
-
-    place: NDArray[np.intp]
-    event: NDArray[np.bool_]
-    risk: NDArray[np.float64]
-    weights: Floats
-
-    def __len__(self) -> int:
-        return len(self.place)
-
-    def __getitem__(self, part: slice) -> "_Queue":
-        return _Queue(self.place[part], self.event[part], self.risk[part], self.weights[part])
+Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
+_EXACT_FLOAT32 = 2**24
+_BLOCK_NUMBERS = 2**18  # looked at together: what is made of them takes some 12 MB
 
 
 def concordance_sums(
@@ -63,60 +40,15 @@ def concordance_sums(
     """
     _, day = np.unique(survival.time_days, return_inverse=True)
     place = 2 * day + ~survival.event  # an event comes before those censored on its day
-    order = np.argsort(place, kind="stable")
-    return _sums(_Queue(place[order], survival.event[order], risk[order], weights[order]))
-
-
-def _sums(units: _Queue) -> tuple[Floats, Floats]:
-    cut = _cut(units.place)
-    if cut is None:  # all in one place, or nobody
-        nothing = np.zeros(units.weights.shape[1])
-        return nothing, nothing
-    if len(units) <= _FEW:
-        return _pair_by_pair(units)
-    early, late = units[:cut], units[cut:]
-    found = np.array([_sums(early), _sums(late), _across(early, late)], dtype=np.float64)
-    twice, pairs = found.sum(axis=0)
+    twice, pairs = np.zeros((2, weights.shape[1]))
+    events = np.flatnonzero(survival.event)
+    for part in blocks(len(place), len(events)):
+        early = events[part]
+        later = (place[early, None] < place).astype(weights.dtype)
+        won = later * (1 + np.sign(risk[early, None] - risk)).astype(weights.dtype)
+        twice += np.einsum("ur,ur->r", weights[early], won @ weights)
+        pairs += np.einsum("ur,ur->r", weights[early], later @ weights)
     return twice, pairs
-
-
-def _cut(place: NDArray[np.intp]) -> int | None:
-    """Return the cut nearest the middle that parts no equal places, None where there is none."""
-    middle = len(place) // 2
-    group = place[middle : middle + 1]  # empty where there is nobody
-    left, right = (np.searchsorted(place, group, side=side) for side in ("left", "right"))
-    inside = [int(cut) for cut in (*left, *right) if 0 < cut < len(place)]
-    return min(inside, key=lambda cut: abs(cut - middle), default=None)
-
-
-def _across(early: _Queue, late: _Queue) -> tuple[Floats, Floats]:
-    """Return the sums over pairs of an early and a late unit."""
-    order = np.argsort(late.risk, kind="stable")
-    risk = late.risk[order]
-    below = np.zeros((len(late) + 1, late.weights.shape[1]), dtype=late.weights.dtype)
-    np.cumsum(late.weights[order], axis=0, out=below[1:])
-    first = np.flatnonzero(early.event)
-    beaten = below[np.searchsorted(risk, early.risk[first], side="left")]
-    beaten += below[np.searchsorted(risk, early.risk[first], side="right")]
-    weights = early.weights[first]
-    return np.einsum("ur,ur->r", weights, beaten), weights.sum(axis=0) * below[-1]
-
-
-def _pair_by_pair(units: _Queue) -> tuple[Floats, Floats]:
-    """Return the sums over all pairs of few units."""
-    first = np.flatnonzero(units.event)
-    weights, dtype = units.weights[first], units.weights.dtype
-    pairs = (units.place[first, None] < units.place).astype(dtype)
-    twice = pairs * (1 + np.sign(units.risk[first, None] - units.risk)).astype(dtype)
-    return (
-        np.einsum("ur,ur->r", weights, twice @ units.weights),
-        np.einsum("ur,ur->r", weights, pairs @ units.weights),
-    )
-
-
-Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
-_EXACT_FLOAT32 = 2**24
-_BLOCK_NUMBERS = 2**18  # of weights looked at together: what is made of them takes some 12 MB
 
 
 def case_weights(
@@ -139,7 +71,7 @@ def case_weights(
     for group in sorted(groups):
         names = groups[group]
         own = np.array([row[name] for name in names])
-        for part in resample_blocks(len(names), n_resamples):
+        for part in blocks(len(names), n_resamples):
             size = part.stop - part.start
             drawn = rng.integers(len(names), size=(size, len(names)))
             drawn *= size
@@ -151,11 +83,11 @@ def case_weights(
     return counts if np.array_equal(own, np.arange(len(row))) else counts[own]
 
 
-def resample_blocks(n_units: int, n_resamples: int) -> Iterator[slice]:
-    """Yield ranges of resamples to look at one after the other, so that memory stays bounded."""
-    size = max(1, _BLOCK_NUMBERS // max(1, n_units))
-    for start in range(0, n_resamples, size):
-        yield slice(start, min(start + size, n_resamples))
+def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield ranges of columns to look at one after the other, so that memory stays bounded."""
+    size = max(1, _BLOCK_NUMBERS // max(1, n_rows))
+    for start in range(0, n_columns, size):
+        yield slice(start, min(start + size, n_columns))
 
 
 def bayesian_case_weights(
@@ -240,7 +172,7 @@ def weighted_harrell_c(
         weights: unit x resample.
     """
     twice, pairs = np.empty((2, weights.shape[1]))
-    for part in resample_blocks(*weights.shape):
+    for part in blocks(*weights.shape):
         (exact,) = _exact(weights[:, part])
         twice[part], pairs[part] = concordance_sums(survival, risk, exact)
     return _ratio(twice, 2.0 * pairs)

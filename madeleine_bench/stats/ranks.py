@@ -28,13 +28,13 @@ class CriticalDifference:
 
     Attributes:
         friedman_p: p-value of Friedman's test that all encoders are alike.
-        difference: Nemenyi's critical difference of mean ranks at 0.05.
+        critical_difference: Nemenyi's critical difference of mean ranks at 0.05.
         mean_ranks: mean over tasks of the place of each encoder, 1 the best; best first.
         groups: the largest sets of encoders, by mean rank, of which no two differ significantly.
     """
 
     friedman_p: float
-    difference: float
+    critical_difference: float
     mean_ranks: Mapping[str, float]
     groups: tuple[tuple[str, ...], ...]
 
@@ -65,7 +65,7 @@ def critical_difference(scores: Mapping[str, Sequence[float]]) -> CriticalDiffer
     alike = _not_told_apart(table)
     return CriticalDifference(
         friedman_p=_friedman_p(table),
-        difference=difference,
+        critical_difference=difference,
         mean_ranks={names[i]: float(mean_ranks[i]) for i in order},
         groups=_groups([names[i] for i in order], alike[np.ix_(order, order)]),
     )
@@ -157,31 +157,11 @@ class Clusters:
 
     @property
     def degrees_of_freedom(self) -> float:
-        """Return Satterthwaite's degrees of freedom of the variance; 0 with one cluster."""
-        n = len(self.names)
-        if n < 2:
-            return 0.0
-        deviation = np.eye(n) - self.weights[None, :]
+        """Return Satterthwaite's degrees of freedom of the variance; for two clusters or more."""
+        deviation = np.eye(len(self.names)) - self.weights[None, :]
         form = deviation.T @ np.diag(np.square(self.weights) / self.spread) @ deviation
         eigenvalues = np.linalg.eigvalsh(form)
         return float(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
-
-
-@dataclass(frozen=True)
-class ClusterMean:
-    """A weighted mean over clusters.
-
-    Attributes:
-        value: the mean.
-        ci95: lower and upper end of its 95% interval; None with one cluster.
-        p_value: of the two-sided test that the mean is 0; None with one cluster.
-        degrees_of_freedom: of the t distribution that both come from.
-    """
-
-    value: float
-    ci95: tuple[float, float] | None
-    p_value: float | None
-    degrees_of_freedom: float
 
 
 def clusters_of(cluster: Sequence[str], weight: Sequence[float]) -> Clusters:
@@ -203,37 +183,36 @@ def clusters_of(cluster: Sequence[str], weight: Sequence[float]) -> Clusters:
     return Clusters(names, total / total.sum(), weights[:, None] * member / total)
 
 
-def cluster_mean(values: Sequence[float], clusters: Clusters) -> ClusterMean:
-    """Return the mean of the values of tasks, with the interval that the clusters leave it.
+def cluster_mean(
+    values: Sequence[float], clusters: Clusters
+) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean of the values of tasks and its 95% interval; None with one cluster.
 
     With x_j the mean of cluster j, w_j its weight, m = sum of w_j x_j, and c_j the spread above:
 
         variance = sum over j of w_j^2 (x_j - m)^2 / c_j
-        ci95 = m -+ t sqrt(variance),     p from m / sqrt(variance),   t with Satterthwaite's df
+        ci95 = m -+ t sqrt(variance),   t with Satterthwaite's df
 
     Raises:
         ValueError: a value is not finite.
 
     Examples:
         >>> three = clusters_of(["a", "b", "c"], [1, 1, 1])
-        >>> found = cluster_mean([0.1, 0.2, 0.3], three)  # the t interval of a mean of three
-        >>> [round(end, 3) for end in found.ci95], round(found.degrees_of_freedom, 6)
-        ([-0.048, 0.448], 2.0)
+        >>> _, ends = cluster_mean([0.1, 0.2, 0.3], three)  # the t interval of a mean of three
+        >>> [round(end, 3) for end in ends]
+        [-0.048, 0.448]
     """
     rows = np.asarray(values, dtype=np.float64)
     if not np.isfinite(rows).all():
         raise ValueError("values must be finite")
     means = rows @ clusters.tasks
     value = float(clusters.weights @ means)
-    df = clusters.degrees_of_freedom
     if len(clusters.names) < 2:
-        return ClusterMean(value, None, None, df)
+        return value, None
     scaled = clusters.weights * (means - value)
     error = float(np.sqrt((np.square(scaled) / clusters.spread).sum()))
-    half = float(student.ppf(0.975, df)) * error
-    # Clusters that agree to the last bit leave no doubt: they differ from 0, or they are 0.
-    p_value = 2.0 * float(student.sf(abs(value) / error, df)) if error else float(value == 0.0)
-    return ClusterMean(value, (value - half, value + half), p_value, df)
+    half = float(student.ppf(0.975, clusters.degrees_of_freedom)) * error
+    return value, (value - half, value + half)
 
 
 def cluster_draws(
