@@ -19,7 +19,7 @@ from madeleine_bench.leaderboard.comparison import (
     compare,
     controls_ahead,
 )
-from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
+from madeleine_bench.leaderboard.export import slug_of, to_csv
 from madeleine_bench.leaderboard.sources import CaseDraws, Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: Progress) -> str:
-    """Return boards as "csv", "markdown" or "json".
+    """Return boards as "csv" or "json".
 
     For JSON, what was not resampled before is resampled first.
 
@@ -44,8 +44,6 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
     """
     if form == "csv":
         return to_csv(boards)
-    if form == "markdown":
-        return "\n".join(to_markdown(board) for board in boards)
     case_draws = CaseDraws(sources.stores, sources.catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 

@@ -8,8 +8,6 @@ scorers.json             golden values of the protocols
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -36,7 +34,6 @@ from madeleine_bench.leaderboard.regression import (
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     Golden,
-    GoldenCase,
     golden_cases,
     golden_text,
     judge_scorers,
@@ -45,10 +42,10 @@ from madeleine_bench.leaderboard.regression_golden import (
 from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.workspace import Workspace
 
 CELLS_FILE = "cells.json"
-_CONTENT = {"records", "predictions", CELLS_FILE, SCORERS_FILE}
 # What helps to understand other bytes. Nothing that names a machine, a person or a folder.
 _PROVENANCE = ("created", "python", "packages", "blas", "cpu", "threads", "commit", "dirty")
 _KEPT = ("same", "noise")
@@ -201,7 +198,7 @@ def renew(
     golden: tuple[Golden, Golden],
     board: str,
 ) -> int:
-    """Put a new baseline in the place of the old, whole or not at all; return how many changed.
+    """Put changed cells in the place of the old ones in a baseline; return how many changed.
 
     Cells that are the same, or moved within noise, keep their old record: so a slow drift is
     always measured from where it began, and a renewal touches only the files that it must.
@@ -215,37 +212,30 @@ def renew(
         board: the board of the cells.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: new predictions are gone or were altered, or the folder cannot be written.
     """
     changed = [finding for finding in findings if finding.verdict not in _KEPT]
-    kept = [finding for finding in findings if finding.verdict in _KEPT]
     if not changed:
         return 0
-    try:
-        others = {path.name for path in folder.iterdir()} - _CONTENT if folder.exists() else set()
-        if others:
-            raise InputError(
-                f"{folder} is no baseline: it holds {min(others)}; --baseline wants a folder of "
-                "its own, which --update replaces whole"
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            store = ResultStore(Path(scratch) / "new")
-            cases: dict[str, GoldenCase] = {}
-            for part, source, values in ((kept, old, golden[0]), (changed, current, golden[1])):
-                ids = {f.baseline_id if part is kept else f.current_id for f in part}
-                _copy_records(ids, source, store)
-                keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in part]
-                cases |= {key: values[key] for key in keys if key in values}
-            cells = {" ".join(c): r.record_id for c, r in records_by_cell(store, board).items()}
-            text = json.dumps(cells, indent=1, sort_keys=True) + "\n"
-            write_text(store.folder / CELLS_FILE, text)
-            write_text(store.folder / SCORERS_FILE, golden_text(cases))
-            if folder.exists():
-                os.rename(folder, Path(scratch) / "old")
-            os.rename(store.folder, folder)
-    except OSError as error:
-        raise InputError(f"cannot renew {folder}: {error.strerror or error}") from error
+    new_ids = {finding.current_id for finding in changed}
+    new = [record for record in current.records() if record.record_id in new_ids]
+    for record in new:
+        current.read_predictions(record)  # checks that they are there and are the record's own
+    old_ids = {finding.baseline_id for finding in changed}
+    replaced = [(path, record) for path, record in old.located() if record.record_id in old_ids]
+    for record in new:
+        _copy_record(record, current, old)
+    kept = {record.predictions.path for record in new}
+    for path, record in replaced:
+        path.unlink()
+        if record.predictions.path not in kept:
+            (folder / record.predictions.path).unlink(missing_ok=True)
+    cells = {" ".join(cell): r.record_id for cell, r in records_by_cell(old, board).items()}
+    write_text(folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n")
+    keys = {f"{finding.subject} {finding.case.removesuffix(' labels')}" for finding in changed}
+    sides = [(golden[0], golden[0].keys() - keys), (golden[1], golden[1].keys() & keys)]
+    cases = {key: values[key] for values, of in sides for key in of}
+    write_text(folder / SCORERS_FILE, golden_text(cases))
     return len(changed)
 
 
@@ -283,12 +273,9 @@ def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path)
     raise CheckFailed("\n".join(lines))
 
 
-def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> None:
-    for record in source.records():
-        if record.record_id in ids:
-            source.read_predictions(record)  # checks that they are there and are the record's own
-            path = record.predictions.path
-            write_bytes(target.folder / path, (source.folder / path).read_bytes())
-            provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
-            content = record.model_dump(mode="json", exclude={"record_id"})
-            target.write_record({**content, "provenance": provenance})
+def _copy_record(record: Record, source: ResultStore, target: ResultStore) -> None:
+    path = record.predictions.path
+    write_bytes(target.folder / path, (source.folder / path).read_bytes())
+    provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
+    content = record.model_dump(mode="json", exclude={"record_id"})
+    target.write_record({**content, "provenance": provenance})

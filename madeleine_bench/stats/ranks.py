@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from string import ascii_letters
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from scipy.stats import t as student
@@ -62,12 +61,11 @@ def critical_difference(scores: Mapping[str, Sequence[float]]) -> CriticalDiffer
     k, n = len(names), len(table)
     quantile = float(studentized_range.ppf(0.95, k, np.inf)) / np.sqrt(2.0)
     difference = float(quantile * np.sqrt(k * (k + 1) / (6.0 * n)))
-    alike = _not_told_apart(table)
     return CriticalDifference(
         friedman_p=_friedman_p(table),
         critical_difference=difference,
         mean_ranks={names[i]: float(mean_ranks[i]) for i in order},
-        groups=_groups([names[i] for i in order], alike[np.ix_(order, order)]),
+        groups=_groups([names[i] for i in order], mean_ranks[order], difference),
     )
 
 
@@ -77,22 +75,14 @@ def _friedman_p(table: np.ndarray) -> float:
     return float(friedmanchisquare(*table.T).pvalue)
 
 
-def _not_told_apart(table: np.ndarray) -> np.ndarray:
-    from scikit_posthocs import posthoc_nemenyi_friedman
-
-    p = posthoc_nemenyi_friedman(pd.DataFrame(table)).to_numpy()
-    np.fill_diagonal(p, 1.0)
-    return np.asarray(p >= 0.05)
-
-
-def _groups(names: Sequence[str], alike: np.ndarray) -> tuple[tuple[str, ...], ...]:
+def _groups(
+    names: Sequence[str], ranks: NDArray[np.float64], difference: float
+) -> tuple[tuple[str, ...], ...]:
     """Return the maximal runs of at least two, in order of mean rank, whose ends are alike."""
-    found: list[tuple[int, int]] = []
-    for start in range(len(names)):
-        end = max(i for i in range(start, len(names)) if alike[start, i])
-        if end > start and (not found or end > found[-1][1]):
-            found.append((start, end))
-    return tuple(tuple(names[start : end + 1]) for start, end in found)
+    ends = np.searchsorted(ranks, ranks + difference, side="right")
+    starts = np.flatnonzero(np.diff(ends, prepend=0))  # a run that ends no later is part of another
+    runs = [tuple(names[start : ends[start]]) for start in starts]
+    return tuple(run for run in runs if len(run) > 1)
 
 
 def letter_display(names: Sequence[str], different: Collection[tuple[str, str]]) -> dict[str, str]:
