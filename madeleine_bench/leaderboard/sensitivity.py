@@ -23,7 +23,7 @@ from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import across_tasks, holm
-from madeleine_bench.stats.rank_agreement import kendall_tau, mean_over_families, rank_agreement
+from madeleine_bench.stats.rank_agreement import mean_over_families, rank_agreement
 
 LEAST_ENCODERS = 3
 _Key = tuple[str, str, str]  # name, revision, what made the features
@@ -70,9 +70,8 @@ class ProtocolPair:
     Attributes:
         first, second: versioned names.
         tasks: ids of the tasks.
-        tau: of the rankings by the mean over families, with `tau_ci95` and `p_value` as in
+        tau: of the rankings by the mean over families, with its interval `tau_ci95`, as in
             `stats.rank_agreement`.
-        mean_task_tau: the mean over tasks of tau-b of their scores; None where no task has one.
         swaps: the encoders that change places.
     """
 
@@ -81,8 +80,6 @@ class ProtocolPair:
     tasks: tuple[str, ...]
     tau: float | None
     tau_ci95: tuple[float, float] | None
-    p_value: float | None
-    mean_task_tau: float | None
     swaps: tuple[Swap, ...]
 
 
@@ -310,11 +307,6 @@ def _pair(
 ) -> ProtocolPair:  # fmt: skip
     ids = tuple(task.id for task in tasks)
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
-    agreement = rank_agreement(first, second, [task.family for task in tasks], rng)
-    taus = kendall_tau(first.T, second.T)
-    defined = taus[np.isfinite(taus)]
-    return ProtocolPair(
-        *names, ids, agreement.tau, agreement.ci95, agreement.p_value,
-        float(np.mean(defined)) if len(defined) else None,
-        swaps_between(names, tasks, first, second, labels),
-    )  # fmt: skip
+    tau, ends = rank_agreement(first, second, [task.family for task in tasks], rng)
+    swaps = swaps_between(names, tasks, first, second, labels)
+    return ProtocolPair(*names, ids, tau, ends, swaps)

@@ -90,7 +90,6 @@ def sensitivity_report(
         "package": f"madeleine-bench {__version__}",
         "interval": f"95% percentile, {RESAMPLES} bootstrap resamples of the tasks that both "
         f"protocols score; none below {LEAST_TASKS} tasks",
-        "p_value": "two-sided, of tau between unrelated orders: all orders up to 8 encoders",
         "separated": f"Wilcoxon signed-rank over tasks, Holm over encoder pairs, below {ALPHA}",
         "boards": [asdict(one) for one in results],
     }
@@ -201,7 +200,7 @@ def _body(result: Sensitivity) -> list[Table | str]:
          *(f"{r.ranks.get(label, '-')} ({r.means[label]:.3f})" for label in labels)]
         for r in result.rankings
     ]  # fmt: skip
-    header = ["protocol", "and", "tasks", "tau-b", "95%", "p", "tau by task", "swaps"]
+    header = ["protocol", "and", "tasks", "tau-b", "95%", "swaps"]
     body = [
         Table(
             f"{board}: rank (mean over families) under each protocol",
@@ -239,7 +238,5 @@ def _agreement(pair: ProtocolPair) -> list[str]:
         *(pair.first, pair.second, str(len(pair.tasks))),
         "tied" if pair.tau is None else f"{pair.tau:.2f}",
         f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "-",
-        "-" if pair.p_value is None else f"{pair.p_value:.3f}",
-        "-" if pair.mean_task_tau is None else f"{pair.mean_task_tau:.2f}",
         f"{len(pair.swaps)} ({sum(bool(s.separated_by) for s in pair.swaps)} significant)",
     ]

@@ -41,7 +41,6 @@ class Stratification:
         groups: the curves of low and high risk, log-rank test and hazard ratio.
         at_risk: by `years`, how many units of `low` and of `high` risk are still watched.
         calibration: of predicted survival at a day; None where none was predicted.
-        notes: what a reader must know: a group without units or events, fits at chance.
     """
 
     label: str
@@ -50,7 +49,6 @@ class Stratification:
     groups: RiskGroups
     at_risk: Mapping[str, list[int]]
     calibration: Calibration | None
-    notes: tuple[str, ...]
 
 
 def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSpec]:
@@ -168,8 +166,7 @@ def stratify(
         raise InputError(f"{where}: {error}") from error
     high = first["high_risk"].to_numpy(dtype=np.bool_)
     groups = risk_groups(survival, high)
-    at_risk, notes = _at_risk(survival, high), _notes(record, groups, calibrated)
-    return Stratification(label, record, len(repeats), groups, at_risk, calibrated, notes)
+    return Stratification(label, record, len(repeats), groups, _at_risk(survival, high), calibrated)
 
 
 def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> dict[str, list[int]]:
@@ -179,24 +176,6 @@ def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> dict[str, list[int]
     watched = survival.time_days[:, None] >= years * DAYS_A_YEAR
     counts = {"years": years, "low": watched[~high].sum(axis=0), "high": watched[high].sum(axis=0)}
     return {name: numbers.tolist() for name, numbers in counts.items()}
-
-
-def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -> tuple[str, ...]:
-    notes = []
-    for name, curve in (("low", groups.low), ("high", groups.high)):
-        if curve is None:
-            notes.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
-        elif not curve.events:
-            notes.append(f"no event among those of {name} risk: no hazard ratio")
-    if calibrated is None:
-        notes.append("no predicted survival: no calibration")
-    elif calibrated.slope is None:
-        notes.append(
-            "predicted survival is the same for everybody, or nobody has an event: no slope"
-        )
-    if constant := sum(fold.flag == "constant predictions" for fold in record.folds):
-        notes.append(f"constant risk in {constant} of {len(record.folds)} folds")
-    return tuple(notes)
 
 
 def stratification_report(
@@ -235,8 +214,8 @@ def stratification_report(
             numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
             body.append(_table(board, task, strata))
             for one in strata:
-                more = [f"the first of {one.repeats} repeats"] if one.repeats > 1 else []
-                body += [f"{one.label}: {note}" for note in (*one.notes, *more)]
+                if one.repeats > 1:
+                    body.append(f"{one.label}: the first of {one.repeats} repeats")
                 file = f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}"
                 charts[f"{board}/{task.id}/{file}"] = stratification_figure(one, task.title)
             body += [notice] if phantom else []
@@ -282,7 +261,6 @@ def _numbers(one: Stratification) -> dict[str, Any]:
         **asdict(one.groups),
         "at_risk": one.at_risk,
         "calibration": asdict(one.calibration) if one.calibration else None,
-        "notes": one.notes,
     }
 
 

@@ -47,7 +47,7 @@ def test_the_same_order_has_tau_one_and_no_swap():
     found = find(AGREE)
     (pair,) = found.pairs
     assert (pair.first, pair.second) == (PROBE, SHOTS)
-    assert pair.tau == pair.mean_task_tau == 1.0
+    assert pair.tau == 1.0
     assert pair.swaps == ()
     assert len(pair.tasks) == len(CLASS)
     assert found.rankings[0].ranks == {"a": 1, "b": 2, "c": 3}
@@ -120,7 +120,6 @@ def test_protocols_meet_on_the_tasks_that_both_score_and_only_there():
 def test_all_tied_is_said_and_not_called_agreement():
     (pair,) = find([*three(PROBE, 0.9, 0.8, 0.7), *three(SHOTS, 0.5, 0.5, 0.5, scatter=0.0)]).pairs
     assert pair.tau is None
-    assert pair.mean_task_tau is None
 
 
 def test_controls_stand_beside_and_take_no_rank():

@@ -38,7 +38,6 @@ def test_all_folds_of_the_first_repeat_are_the_cohort():
     assert found.calibration == calibration(
         survival_of(first), first[f"surv@{day}"].to_numpy(), day
     )
-    assert found.notes == ()
 
 
 @pytest.mark.parametrize(("wanted", "found"), [(None, 600), (300, 300), (900, 900)])
@@ -68,35 +67,21 @@ def test_numbers_at_risk_are_those_still_watched():
     assert len(strata(long).at_risk["years"]) <= 8
 
 
-def test_a_group_without_units_or_events_is_said():
+def test_a_group_without_units_or_events_has_no_ratio():
     table = predictions()
     found = strata(table.assign(high_risk=False))
     assert found.groups.high is None
-    assert found.notes == ("nobody is of high risk: no hazard ratio, no log-rank test",)
     assert set(found.at_risk["high"]) == {0}
     quiet = table.assign(event=table["event"] & table["high_risk"])
-    assert strata(quiet).notes == ("no event among those of low risk: no hazard ratio",)
     assert strata(quiet).groups.hazard_ratio is None
 
 
 def test_equal_predictions_have_no_slope_and_records_without_days_no_calibration():
     table = predictions()
     same = table.assign(**{f"surv@{day}": 0.7 for day in DAYS})
-    assert "the same for everybody" in strata(same).notes[0]
+    assert strata(same).calibration.slope is None
     none = strata(table.drop(columns=[f"surv@{day}" for day in DAYS]))
     assert none.calibration is None
-    assert none.notes == ("no predicted survival: no calibration",)
-
-
-def test_folds_of_constant_risk_are_counted():
-    record = make_record("one", OS, 0.5)
-    fold = {"key": {"repeat": 0, "fold": 0}, "value": 0.5, "n_train": 8, "n_test": 2,
-            "converged": True}  # fmt: skip
-    flagged = record.model_copy(update={"folds": tuple(
-        type(record).model_fields["folds"].annotation.__args__[0](**fold, flag=flag)
-        for flag in ("constant predictions", None))})  # fmt: skip
-    found = stratify("one", flagged, lambda _: predictions())
-    assert found.notes == ("constant risk in 1 of 2 folds",)
 
 
 @pytest.mark.parametrize(
