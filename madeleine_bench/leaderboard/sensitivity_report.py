@@ -201,7 +201,7 @@ def _body(result: Sensitivity) -> list[Table | str]:
         for r in result.rankings
     ]  # fmt: skip
     header = ["protocol", "and", "tasks", "tau-b", "95%", "swaps"]
-    body = [
+    body: list[Table | str] = [
         Table(
             f"{board}: rank (mean over families) under each protocol",
             ["protocol", "tasks", *labels],

@@ -1,9 +1,9 @@
 """The case bootstrap as multiplicities, and metrics that take them, all resamples at once.
 
 A resample is a column of weights: how often each unit was drawn. A metric under weights equals
-the metric on the units repeated so often. Weights are whole numbers, and are summed as floats;
-every sum below 2^24 (float32) or 2^53 (float64) is exact, so the order of additions, and with it
-the machine, does not move a result.
+the metric on the units repeated so often. Weights are whole numbers, and are summed as
+float64; every sum below 2^53 is exact, so the order of additions, and with it the machine, does
+not move a result.
 
 References:
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Survival
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
-_EXACT_FLOAT32 = 2**24
 _BLOCK_NUMBERS = 2**18  # looked at together: what is made of them takes some 12 MB
 
 
@@ -44,8 +43,8 @@ def concordance_sums(
     events = np.flatnonzero(survival.event)
     for part in blocks(len(place), len(events)):
         early = events[part]
-        later = (place[early, None] < place).astype(weights.dtype)
-        won = later * (1 + np.sign(risk[early, None] - risk)).astype(weights.dtype)
+        later = (place[early, None] < place).astype(np.float64)
+        won = later * (1.0 + np.sign(risk[early, None] - risk))
         twice += np.einsum("ur,ur->r", weights[early], won @ weights)
         pairs += np.einsum("ur,ur->r", weights[early], later @ weights)
     return twice, pairs
@@ -125,16 +124,15 @@ def weighted_auroc(
     # The smaller class looks up, for each of its units, the weight of the other class below it.
     few, many = (outside, inside) if swapped else (inside, outside)
     order = np.flatnonzero(many)[np.argsort(score[many], kind="stable")]
-    few_weights, many_weights = _exact(weights[few], weights[order])
-    below = np.zeros((len(order) + 1, weights.shape[1]), dtype=many_weights.dtype)
-    np.cumsum(many_weights, axis=0, out=below[1:])
+    few_weights = weights[few].astype(np.float64)
+    below = np.zeros((len(order) + 1, weights.shape[1]))
+    np.cumsum(weights[order], axis=0, dtype=np.float64, out=below[1:])
     left = np.searchsorted(score[order], score[few], side="left")
     right = np.searchsorted(score[order], score[few], side="right")
     beaten = below[left]
     beaten += below[right]  # twice the weight below, ties counting half
-    total = few_weights.sum(axis=0, dtype=np.float64) * below[-1]
-    twice = np.einsum("ur,ur->r", few_weights, beaten).astype(np.float64)
-    share = _ratio(twice, 2.0 * total)
+    total = few_weights.sum(axis=0) * below[-1]
+    share = _ratio(np.einsum("ur,ur->r", few_weights, beaten), 2.0 * total)
     return 1.0 - share if swapped else share
 
 
@@ -149,9 +147,8 @@ def weighted_quadratic_kappa(
         n_classes: number of classes.
         weights: unit x resample.
     """
-    (exact,) = _exact(weights)
-    cell = np.eye(n_classes * n_classes, dtype=exact.dtype)[label * n_classes + predicted]
-    confusion = (exact.T @ cell).astype(np.float64).reshape(-1, n_classes, n_classes)
+    cell = np.eye(n_classes * n_classes)[label * n_classes + predicted]
+    confusion = (weights.T @ cell).reshape(-1, n_classes, n_classes)
     rows, columns = confusion.sum(axis=2), confusion.sum(axis=1)
     place = np.arange(n_classes)
     distance = np.square(place[:, None] - place[None, :]).astype(np.float64)
@@ -173,8 +170,8 @@ def weighted_harrell_c(
     """
     twice, pairs = np.empty((2, weights.shape[1]))
     for part in blocks(*weights.shape):
-        (exact,) = _exact(weights[:, part])
-        twice[part], pairs[part] = concordance_sums(survival, risk, exact)
+        block = weights[:, part].astype(np.float64)
+        twice[part], pairs[part] = concordance_sums(survival, risk, block)
     return _ratio(twice, 2.0 * pairs)
 
 
@@ -189,17 +186,3 @@ def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.
     out = np.full(top.shape, np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out
-
-
-def _exact(*weights: Weights) -> list[NDArray[Any]]:
-    """Return the weights in a width in which sums over pairs of units are exact."""
-    total = sum(float(part.sum(axis=0).max(initial=0.0)) for part in weights)
-    wide = 2.0 * total**2 >= _EXACT_FLOAT32
-    return [
-        part.astype(np.float64)
-        if wide
-        else part.astype(np.float32)
-        if np.issubdtype(part.dtype, np.integer)
-        else part
-        for part in weights
-    ]

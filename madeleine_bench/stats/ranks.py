@@ -81,7 +81,7 @@ def _groups(
     """Return the maximal runs of at least two, in order of mean rank, whose ends are alike."""
     ends = np.searchsorted(ranks, ranks + difference, side="right")
     starts = np.flatnonzero(np.diff(ends, prepend=0))  # a run that ends no later is part of another
-    runs = [tuple(names[start : ends[start]]) for start in starts]
+    runs = [tuple(names[int(start) : int(ends[start])]) for start in starts]
     return tuple(run for run in runs if len(run) > 1)
 
 
