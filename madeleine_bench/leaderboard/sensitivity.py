@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS
+from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS, family_weights
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import across_tasks, holm
-from madeleine_bench.stats.rank_agreement import mean_over_families, rank_agreement
+from madeleine_bench.stats.rank_agreement import rank_agreement
 
 LEAST_ENCODERS = 3
 _Key = tuple[str, str, str]  # name, revision, what made the features
@@ -204,8 +204,7 @@ def sensitivity(
 
 def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:
     """Return by encoder the mean over families of its scores, encoder x task."""
-    once = np.ones((1, len(tasks)))
-    means: list[float] = mean_over_families(scores, [t.family for t in tasks], once)[0].tolist()
+    means: list[float] = (scores @ family_weights([t.family for t in tasks])).round(12).tolist()
     return means
 
 

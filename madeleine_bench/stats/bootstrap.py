@@ -62,24 +62,20 @@ def case_weights(
     kinds: dict[str, set[str]] = {}
     for name, kind in zip(case, stratum, strict=True):
         kinds.setdefault(name, set()).add(kind)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in sorted(kinds):
-        groups.setdefault(tuple(sorted(kinds[name])), []).append(name)
-    row = {name: position for position, name in enumerate(sorted(kinds))}
-    counts = np.empty((len(row), n_resamples), dtype=np.uint8)
-    for group in sorted(groups):
-        names = groups[group]
-        own = np.array([row[name] for name in names])
-        for part in blocks(len(names), n_resamples):
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for row, name in enumerate(sorted(kinds)):
+        rows.setdefault(tuple(sorted(kinds[name])), []).append(row)
+    counts = np.empty((len(kinds), n_resamples), dtype=np.uint8)
+    for _, group in sorted(rows.items()):
+        for part in blocks(len(group), n_resamples):
             size = part.stop - part.start
-            drawn = rng.integers(len(names), size=(size, len(names)))
-            drawn *= size
-            drawn += np.arange(size)[:, None]
-            flat = np.bincount(drawn.ravel(), minlength=drawn.size)
+            drawn = rng.integers(len(group), size=(size, len(group)))
+            flat = np.bincount(
+                (drawn * size + np.arange(size)[:, None]).ravel(), minlength=drawn.size
+            )
             assert flat.max() < 256  # one case 256 times in a resample: no chance in 10^500
-            counts[own, part] = flat.reshape(len(names), size)
-    own = np.array([row[name] for name in case])
-    return counts if np.array_equal(own, np.arange(len(row))) else counts[own]
+            counts[group, part] = flat.reshape(len(group), size)
+    return counts[np.unique(np.array(case), return_inverse=True)[1]]
 
 
 def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
