@@ -9,7 +9,7 @@ difference of no consequence can be significant: below SMALLEST a change counts 
 its p-value (docs/regression.md).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -250,14 +250,6 @@ def records_by_cell(
     return newest_records(records, lambda r: SuiteCell(r.encoder.name, r.task.id, r.protocol))
 
 
-def newer_version(protocol: str, names: Iterable[str]) -> str | None:
-    """Return the newest later version of a protocol among some names; None without one."""
-    base, _, version = protocol.rpartition("/v")
-    numbers = [int(n.rpartition("/v")[2]) for n in names if n.rpartition("/v")[0] == base]
-    newest = max(numbers, default=0)
-    return f"{base}/v{newest}" if newest > int(version) else None
-
-
 def compare(check: RegressionCheck) -> list[RegressionFinding]:
     """Return a finding for each cell of the suite and of the baseline, sorted by cell.
 
@@ -301,9 +293,6 @@ def _without_records(
             f"the baseline has lost its record {lost}; restore it from version control",
         )
     if cell not in check.cells:
-        names = [other.protocol for other in check.cells if other[:2] == cell[:2]]
-        if newer := newer_version(cell.protocol, names):
-            return "new-version", f"replaced by {newer}; renew the baseline"
         return "missing", "in the baseline, and the suite no longer asks for it"
     if now is None and cell in check.failures:
         return "failed", check.failures[cell]
