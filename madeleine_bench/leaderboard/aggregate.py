@@ -57,11 +57,6 @@ class Cell:
         """The main score."""
         return self.record.scores.main.value
 
-    @property
-    def status(self) -> str:
-        """Whether all, some or none of the fits converged."""
-        return self.record.status
-
 
 @dataclass(frozen=True)
 class Column:

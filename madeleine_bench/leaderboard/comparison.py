@@ -124,7 +124,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     Args:
         board: the board.
         draws_of: gives draws of the main score of a record whose standard deviation is its standard
-            error, the same resamples for all records of a cohort (`sources.CaseDraws.of`).
+            error, the same resamples for all records of a cohort (`Sources.draws`).
 
     Raises:
         InputError: predictions are gone or were altered.

@@ -20,7 +20,7 @@ from madeleine_bench.leaderboard.comparison import (
     controls_ahead,
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv
-from madeleine_bench.leaderboard.sources import CaseDraws, Sources
+from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
@@ -44,11 +44,10 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
     """
     if form == "csv":
         return to_csv(boards)
-    case_draws = CaseDraws(sources.stores, sources.catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
-        draws = case_draws.of(record)
+        draws = sources.draws(record)
         progress.advance(f"{record.encoder.name} {record.task.id}")
         return draws
 
@@ -193,10 +192,10 @@ def _seconds(costs: Sequence[Json]) -> float | None:
 def _cell(cell: Cell) -> Json:
     record = cell.record
     return {
-        **_values(cell, "value", "corrected", "status", "comparable", "contamination"),
+        **_values(cell, "value", "corrected", "comparable", "contamination"),
         **_values(record.scores.main, "ci95", "method", "chance"),
         **_values(record.inputs, "n", "dim"),
-        **_values(record, "verification", "record_id", "protocol", "provenance"),
+        **_values(record, "status", "verification", "record_id", "protocol", "provenance"),
         "missing": {reason: len(ids) for reason, ids in record.inputs.missing.items()},
         "secondary": record.scores.secondary,
         "folds": [fold.model_dump(exclude={"n_iter", "diagnostics"}) for fold in record.folds],

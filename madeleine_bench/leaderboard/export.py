@@ -36,13 +36,13 @@ def _score(cell: Cell | None) -> list[object]:
         return [*[None] * 5, "absent", *[None] * 3]
     record, main = cell.record, cell.record.scores.main
     numbers = [main.value, *(main.ci95 or (None, None)), cell.corrected, record.inputs.n]
-    return [*numbers, cell.status, cell.contamination, record.verification, record.record_id]
+    return [*numbers, record.status, cell.contamination, record.verification, record.record_id]
 
 
 def score_text(column: Column, task_id: str) -> str:
     """Return a score to three digits; "-" where there is none, "!" after one whose fits failed."""
     cell = column.cells.get(task_id)
-    return f"{cell.value:.3f}{'' if cell.status == 'ok' else '!'}" if cell else "-"
+    return f"{cell.value:.3f}{'' if cell.record.status == 'ok' else '!'}" if cell else "-"
 
 
 def summary_rows(board: Board) -> list[tuple[str, list[str]]]:

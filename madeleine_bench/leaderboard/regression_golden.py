@@ -116,10 +116,11 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
     table = evaluation.predictions
     scores, folds = score(task, protocol, table, evaluation.fits, embeddings.shape[1])
     numbers = table.drop(columns=_IDENTITY, errors="ignore").astype(np.float64).round(_DECIMALS)
+    (method,) = pd.json_normalize(protocol.method.model_dump(mode="json")).to_dict("records")
     return GoldenCase(
         scoring_version=SCORING_VERSION,
         input=units.hash,
-        parameters=pd.json_normalize(protocol.method.model_dump(mode="json")).to_dict("records")[0],
+        parameters={str(name): value for name, value in method.items()},
         fits=tuple(f"{fit.converged} {fit.reason or ''}".strip() for fit in evaluation.fits),
         predictions={str(name): tuple(numbers[name].tolist()) for name in numbers},
         scores=_score_numbers(scores, folds),

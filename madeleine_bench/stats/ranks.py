@@ -56,23 +56,19 @@ def critical_difference(scores: Mapping[str, Sequence[float]]) -> CriticalDiffer
         raise ValueError("scores must be finite")
     if len(names) < LEAST_ENCODERS or len(table) < LEAST_TASKS:
         return None
+    tied = (table == table[:, :1]).all()
     mean_ranks = rankdata(-table, axis=1).mean(axis=0)
     order = np.argsort(mean_ranks, kind="stable")
     k, n = len(names), len(table)
     quantile = float(studentized_range.ppf(0.95, k, np.inf)) / np.sqrt(2.0)
     difference = float(quantile * np.sqrt(k * (k + 1) / (6.0 * n)))
     return CriticalDifference(
-        friedman_p=_friedman_p(table),
+        # Where every task ties all encoders the statistic is 0 / 0.
+        friedman_p=1.0 if tied else float(friedmanchisquare(*table.T).pvalue),
         critical_difference=difference,
         mean_ranks={names[i]: float(mean_ranks[i]) for i in order},
         groups=_groups([names[i] for i in order], mean_ranks[order], difference),
     )
-
-
-def _friedman_p(table: np.ndarray) -> float:
-    if (table == table[:, :1]).all():
-        return 1.0  # every task ties all encoders: the statistic is 0 / 0
-    return float(friedmanchisquare(*table.T).pvalue)
 
 
 def _groups(
