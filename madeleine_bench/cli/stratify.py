@@ -23,10 +23,6 @@ def stratify(
             autocompletion=protocol_names,
         ),
     ] = None,
-    day: Annotated[
-        int | None,
-        typer.Option(help="Day at which calibration is judged; one that survival is predicted at."),
-    ] = None,
     format: Form = "table",
     out: Annotated[
         Path | None, typer.Option(help="Folder for stratify.json and figures as SVG and PNG.")
@@ -44,6 +40,6 @@ def stratify(
     from madeleine_bench.specs.catalogue import load_catalogue
 
     report = stratification_report(
-        results, load_catalogue(catalogue), task, encoder or (), protocol, day
+        results, load_catalogue(catalogue), task, encoder or (), protocol
     )
     deliver(report, format, out, "stratify")

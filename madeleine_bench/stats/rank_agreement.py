@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.stats.bootstrap import percentile_interval
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 RESAMPLES = 2000
-# Fewer tasks give a bootstrap too few different resamples; the tests over tasks stop there too.
-LEAST_TASKS = 6
 # Means that differ by less are equal: what is left is the order of additions.
 _DIGITS = 12
 Floats = NDArray[np.float64]

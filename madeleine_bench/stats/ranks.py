@@ -16,6 +16,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from scipy.stats import t as student
 
 LEAST_ENCODERS = 3
+# With fewer, tests over tasks cannot reach .05, and a bootstrap of them has few resamples.
 LEAST_TASKS = 6
 # Of names that do not differ, on the way to the letters; a readable display has far fewer.
 _MOST_SETS = 500
