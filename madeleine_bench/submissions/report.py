@@ -38,7 +38,6 @@ from madeleine_bench.submissions.bundle import Bundle, read_bundle
 from madeleine_bench.submissions.claims import MEANING, Level
 from madeleine_bench.submissions.parsing import inert, plain
 from madeleine_bench.submissions.suspicion import (
-    RULES,
     Suspicion,
     best_known,
     label_of,
@@ -55,30 +54,8 @@ _MOST_S = 1e8
 _AGAIN_S = 10.0
 
 
-class Steps:
-    """Progress that is passed on, and remembers the step at hand."""
-
-    def __init__(self, drawn: Progress) -> None:
-        self._drawn, self.note, self.say = drawn, drawn.note, drawn.say
-        self.where = "step 'read'"
-
-    def phase(self, name: str, total: int) -> None:
-        """Begin a step of `total` jobs."""
-        self._step = name, total, 0
-        self.where = f"step '{name}' (0 of {total} jobs done)"
-        self._drawn.phase(name, total)
-
-    def advance(self, note: str) -> None:
-        """Say that one job of the step has ended."""
-        name, total, before = self._step
-        self._step = name, total, before + 1
-        last = f"{before + 1} of {total} jobs done, {plain(note, 80)} the last"
-        self.where = f"step '{name}' ({last})"
-        self._drawn.advance(note)
-
-
 @contextmanager
-def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps]:
+def deadline(bundle: Path, seconds: float) -> Iterator[None]:
     """End the block after some seconds of wall time, and the worker processes that it started.
 
     An alarm interrupts this process, so whatever may hang in compiled code must run in a worker.
@@ -87,7 +64,6 @@ def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps
     Args:
         bundle: what is verified; begins the message.
         seconds: above 0.
-        progress: told of each job, through the yielded steps.
 
     Raises:
         CheckFailed: time ran out.
@@ -97,17 +73,16 @@ def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps
         raise InputError(
             f"--time-limit must be above 0 and at most {_MOST_S:g} seconds, found {seconds:g}"
         )
-    steps = Steps(progress)
     try:
         with alarm(seconds, _AGAIN_S):
-            yield steps
+            yield
     except OutOfTime:
         for worker in multiprocessing.active_children():
             worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch
         raise CheckFailed(
-            f"{bundle}: not verified: the time limit of {seconds:g} s ran out at {steps.where}. "
-            "No report was written. Give it more with --time-limit, or ask for a lower --level; "
-            "if no limit is enough, the encoder hangs, or the bundle is too large for this machine"
+            f"{bundle}: not verified: the time limit of {seconds:g} s ran out. No report was "
+            "written. Give it more with --time-limit, or ask for a lower --level; if no limit is "
+            "enough, the encoder hangs, or the bundle is too large for this machine"
         ) from None
 
 
@@ -143,8 +118,8 @@ def add_submission(
         )
     request = replace(request, level="V0" if reported else request.level)
     with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
-        with deadline(path, request.time_limit_s, progress) as steps:
-            done = verify(read_bundle(path), request, Path(scratch), steps)
+        with deadline(path, request.time_limit_s):
+            done = verify(read_bundle(path), request, Path(scratch), progress)
         if problem := done.problem():
             raise problem
         written, kept = _write(done, request.level)
@@ -241,23 +216,13 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
 
 _MOST_ROWS = 40
 _MOST_LIKE = 5
-_HEADERS = {
-    "ci95": "95% interval",
-    "explained": "explains of this",
-    "explains": "explained by this",
-    "mean_pool": "mean-pool",
-}
-_STANDING = "Means over families of chance-corrected scores, on the tasks of this submission."
-_LIKENESS = "Shares that a linear map explains, of what the embeddings explain of themselves."
-_NO_VERDICT = (
-    f"The rules are: {', '.join(RULES)}. None is a verdict: an honest encoder may hit one."
-)
+_NO_VERDICT = "no rule is a verdict: an honest encoder may hit one (docs/submissions.md)"
 _BROKEN = "The bundle contradicts itself; none of its scores can be believed."
 _CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1."
 
 
 def verify_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
-    """Return the report of a bundle: for the screen, as JSON, and as Markdown in report.md.
+    """Return the report of a bundle: for the screen, and the same as report.json and report.md.
 
     Raises:
         InputError: the bundle is refused, or cannot be verified here.
@@ -265,11 +230,9 @@ def verify_submission(path: Path, request: VerifyRequest, progress: Progress) ->
     """
     with (
         tempfile.TemporaryDirectory(prefix="mbench-") as scratch,
-        deadline(path, request.time_limit_s, progress) as steps,
+        deadline(path, request.time_limit_s),
     ):
-        done = verify(read_bundle(path), request, Path(scratch), steps)
-        steps.phase("compare with known encoders", 0)
-        return review(done)
+        return review(verify(read_bundle(path), request, Path(scratch), progress))
 
 
 def review(done: Verification) -> Report:
@@ -317,20 +280,20 @@ def review(done: Verification) -> Report:
         "suspicions": [asdict(hit) for hit in hits],
         "likeness": [asdict(each) for each in like],
     }
-    made = "recomputed here" if done.records else "claimed, not recomputed"
-    title = plain(f"{card.name} {card.revision} on board {bundle.manifest.board}, scores {made}")
-    header = ["task", "protocol", "metric", "value"]
-    rows = [[plain(_cell(row[key])) for key in header] for row in scores]
-    lines = [plain(note, 400) for note in done.notes]
-    lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
-    if done.reached == done.request.level:
-        lines.append(f"{done.reached} {MEANING[done.reached]}")
+    made = "recomputed here" if done.records else "CLAIMED, not recomputed"
+    tables = (
+        ("False claims", document["findings"]),
+        (f"Scores, {made}", scores),
+        ("Beside known encoders: chance-corrected means over families", document["standing"]),
+        ("Closest known encoders", document["likeness"][:_MOST_LIKE]),
+        ("Contamination, by the card", [{"cohort": c, "verdict": v} for c, v in seen.items()]),
+    )
+    body = [*_lines(done, document), *(_table(title, rows) for title, rows in tables if rows)]
     texts = {
         "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
-        "report.md": _markdown(document, f"{card.title}, {card.kind}"),
+        "report.md": _markdown(body),
     }
-    table = Table(title, [*header[:3], "score"], rows)
-    return Report(document, [table, *lines], texts=texts, problem=done.problem())
+    return Report(document, body, texts=texts, problem=done.problem())
 
 
 def beside_known(
@@ -414,61 +377,35 @@ def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, 
         }
 
 
-def _markdown(document: Mapping[str, Any], about: str) -> str:
-    """Return a report as Markdown, ending in a newline.
-
-    Whatever may come from the bundle, or from an error about it, is a code span without angle
-    brackets, backticks, bars or @ (see `inert`).
-    """
-    encoder, board, reached = document["encoder"], document["board"], document["reached"]
+def _lines(done: Verification, document: Mapping[str, Any]) -> list[str]:
+    """Return the verdict, what it means, and what else there is to know."""
+    card, reached, board = done.bundle.card, done.reached, document["board"]
     verdict = "verified" if document["verified"] else "NOT VERIFIED"
-    blocks = [
-        f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}",
-        f"{inert(about)}, board {inert(board)}.\n"
-        f"Asked for {document['asked']}, reached {reached or 'nothing'}.",
-    ]
-    if board.startswith("phantom"):
-        blocks.append(f"**{PHANTOM_NOTICE}**")
-    meaning = f"{reached}: {MEANING[reached]}." if reached else _BROKEN
-    facts = [f"{meaning} {_CAUTION}" if reached in ("V0", "V1") else meaning]
-    facts += [inert(note, 300) for note in document["notes"]]
-    if missing := document["missing"]:
-        facts.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
-    blocks.append(_bullets([*facts, f"bundle sha256 `{document['sha256']}`"]))
-    recomputed = all(row["recomputed"] for row in document["scores"])
-    verdicts = [{"cohort": c, "verdict": v} for c, v in document["contamination"].items()]
-    hits, findings = document["suspicions"], document["findings"]
-    rules = _bullets(f"{rule}: {RULES[rule]}." for rule in sorted({hit["rule"] for hit in hits}))
-    for title, rows, note in (
-        (f"False claims ({len(findings)})", findings, ""),
-        (f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
-         document["scores"], ""),
-        ("Beside known encoders", document["standing"], _STANDING),
-        (f"To look at ({len(hits)})", hits, f"{rules}\n\n{_NO_VERDICT}".lstrip()),
-        ("Closest known encoders", document["likeness"][:_MOST_LIKE], _LIKENESS),
-        ("Contamination, by the card", verdicts, ""),
-    ):  # fmt: skip
-        blocks += [f"### {title}", _table(rows), *filter(None, [note])]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of one shape as a Markdown table; each family has a column."""
-    if not rows:
-        return "None."
-    flat = [{**row, **row.get("families", {})} for row in rows[:_MOST_ROWS]]
-    keys = [key for key in flat[0] if key not in ("families", "recomputed")]
     lines = [
-        " | ".join(_HEADERS.get(key, key) for key in keys),
-        "|".join("---" for _ in keys),
-        *(" | ".join(inert(_cell(row[key]), 400) for key in keys) for row in flat),
+        f"{card.name} {card.revision} on board {board}: {verdict}; asked for {document['asked']}, "
+        f"reached {reached or 'nothing'}",
+        f"{card.title}, {card.kind}; bundle sha256 {document['sha256']}",
+        f"{reached} {MEANING[reached]}" if reached else _BROKEN,
     ]
-    more = f"\n\nand {len(rows) - _MOST_ROWS} more." if len(rows) > _MOST_ROWS else ""
-    return "\n".join(f"| {line} |" for line in lines) + more
+    if reached in ("V0", "V1"):
+        lines.append(_CAUTION)
+    if board.startswith("phantom"):
+        lines.append(PHANTOM_NOTICE)
+    lines += document["notes"]
+    if missing := document["missing"]:
+        lines.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
+    hits = [
+        f"look at: {hit['rule']}: {hit['where']}: {hit['seen']}" for hit in document["suspicions"]
+    ]
+    return [plain(line, 1000) for line in (*lines, *hits, *([_NO_VERDICT] if hits else []))]
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return rows of one shape as a table of plain text."""
+    more = f" ({len(rows)}, {_MOST_ROWS} shown)" if len(rows) > _MOST_ROWS else ""
+    keys = [key for key in rows[0] if key not in ("families", "recomputed")]
+    cells = [[plain(_cell(row[key]), 400) for key in keys] for row in rows[:_MOST_ROWS]]
+    return Table(title + more, [key.replace("_", " ") for key in keys], cells)
 
 
 def _cell(value: Any) -> str:
@@ -477,3 +414,20 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "-" if value is None else str(value)
+
+
+def _markdown(body: Iterable[Table | str]) -> str:
+    """Return lines and tables as Markdown, ending in a newline.
+
+    Whatever may come from the bundle, or from an error about it, is a code span without angle
+    brackets, backticks, bars or @ (see `inert`).
+    """
+    lines = ["## Submission", ""]
+    for part in body:
+        if isinstance(part, str):
+            lines.append(f"- {inert(part, 1000)}")
+            continue
+        lines += ["", f"### {part.title}", ""]
+        lines += [f"| {' | '.join(part.header)} |", "|" + "---|" * len(part.header)]
+        lines += [f"| {' | '.join(inert(cell, 400) for cell in row)} |" for row in part.rows]
+    return "\n".join(lines) + "\n"
