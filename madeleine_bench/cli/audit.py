@@ -1,15 +1,15 @@
 """`mbench audit`: what is wrong with tasks, labels and splits, before anything is computed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from madeleine_bench.cli.completion import task_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.report import sorted_json
+from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
@@ -26,7 +26,7 @@ def audit(
         Path | None, typer.Option("--json", help="A file for all findings, as JSON.")
     ] = None,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Look for leaks, label conflicts, equal slides, odd folds and moved hashes.
 
@@ -34,14 +34,8 @@ def audit(
 
     Example: mbench audit --task 'tcga-breast-*' --config mbench.toml
     """
-    from json import dumps
-
-    from madeleine_bench.cli.console import LiveProgress, deliver
-    from madeleine_bench.files import write_text
     from madeleine_bench.runner.audit import audit_tasks
 
     with LiveProgress() as progress:
         report = audit_tasks(workspace, task or (), progress)
-    if json is not None:
-        write_text(json, dumps(report.document, indent=1, sort_keys=True) + "\n")
-    deliver(report)
+    deliver(report, files={json: sorted_json(report.document)})

@@ -2,16 +2,15 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.completion import cohort_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -23,13 +22,12 @@ def status(
         str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
     ] = "*",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.runner.cohort_status import cohort_status
 
     deliver(cohort_status(workspace, cohort))
@@ -49,7 +47,7 @@ def verify(
         ),
     ] = False,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -57,7 +55,6 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.cohort_status import verify_cohorts
 
     with LiveProgress() as progress:
@@ -70,7 +67,7 @@ def verify(
 def pack(
     cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +93,6 @@ def pack(
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
     from madeleine_bench.data.config import load_config
     from madeleine_bench.runner.cohorts import open_cohort
@@ -142,7 +138,6 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.data.table_folds import split_table
     from madeleine_bench.specs.cohort import Columns
 

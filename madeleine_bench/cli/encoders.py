@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, encoder_names
+from madeleine_bench.cli.console import print_pairs, print_table
 
 Encoder = Annotated[
     str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
@@ -21,7 +22,6 @@ def list_encoders() -> None:
 
     Example: mbench encoders list
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.registry import (
         external_encoders,
         plugged_encoders,
@@ -43,7 +43,6 @@ def show(encoder: Encoder) -> None:
 
     Example: mbench encoders show madeleine
     """
-    from madeleine_bench.cli.console import print_pairs
     from madeleine_bench.encoders.registry import find_encoder
     from madeleine_bench.encoders.trident import external_model, needs
 
@@ -64,7 +63,6 @@ def check(encoder: Encoder) -> None:
 
     Example: mbench encoders check my-encoder/card.yaml
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.contract import check_contract
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
     from madeleine_bench.errors import CheckFailed

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver, print_table
 from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
@@ -72,7 +73,6 @@ def extract(
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.workers import open_executor
     from madeleine_bench.slides import extraction
     from madeleine_bench.slides.bag_folder import BagFolder
@@ -106,7 +106,6 @@ def list_encoders() -> None:
 
     Example: mbench features encoders
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 
     cards = [entry.card for entry in shipped_patch_encoders().values()]

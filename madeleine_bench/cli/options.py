@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
+from madeleine_bench.specs.workspace import Workspace
 
 Encoders = Annotated[
     list[str],
@@ -101,8 +102,6 @@ def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..
 
         @functools.wraps(command)
         def call(**options: Any) -> None:
-            from madeleine_bench.specs.workspace import Workspace
-
             values = {name: options.pop(name) for name in names}
             if "jobs" in names:
                 values["jobs"] = values["jobs"] or os.cpu_count() or 1

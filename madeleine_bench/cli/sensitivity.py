@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import Encoders, Form, Protocols, Tasks, with_workspace
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.failures import Failure
     from madeleine_bench.specs.record import Record
-    from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace()
@@ -30,7 +31,7 @@ def sensitivity(
         Path | None, typer.Option(help="Folder for sensitivity.json, and a figure as SVG and PNG.")
     ] = None,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Rank three encoders or more under every compatible protocol; say how far rankings agree.
 
@@ -38,7 +39,6 @@ def sensitivity(
 
     Example: mbench sensitivity --encoder mean-pool --encoder max-pool --encoder intra-ssl
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.leaderboard.sensitivity_report import sensitivity_report
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.plan import Request

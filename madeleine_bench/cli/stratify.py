@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.completion import encoder_names, protocol_names
+from madeleine_bench.cli.console import deliver
 from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
 
 
@@ -39,7 +40,6 @@ def stratify(
 
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.catalogue import load_catalogue
 

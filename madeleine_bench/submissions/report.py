@@ -5,7 +5,6 @@ of a leaderboard of the submission and of the encoders in the results folder tha
 same data. No submission that is added takes the place of an encoder that is there already.
 """
 
-import json
 import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -222,7 +221,7 @@ _CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1.
 
 
 def verify_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
-    """Return the report of a bundle: for the screen, and the same as report.json and report.md.
+    """Return the report of a bundle: for the screen, and as Markdown in report.md.
 
     Raises:
         InputError: the bundle is refused, or cannot be verified here.
@@ -263,7 +262,7 @@ def review(done: Verification) -> Report:
         notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
     scores = [row for column, others in standings for row in _scores(column, others)]
-    document = {
+    document: dict[str, Any] = {
         "schema_version": 1,
         "sha256": bundle.sha256,
         "encoder": {"name": card.name, "revision": card.revision},
@@ -281,19 +280,18 @@ def review(done: Verification) -> Report:
         "likeness": [asdict(each) for each in like],
     }
     made = "recomputed here" if done.records else "CLAIMED, not recomputed"
-    tables = (
+    tables: tuple[tuple[str, list[Any]], ...] = (
         ("False claims", document["findings"]),
         (f"Scores, {made}", scores),
         ("Beside known encoders: chance-corrected means over families", document["standing"]),
         ("Closest known encoders", document["likeness"][:_MOST_LIKE]),
         ("Contamination, by the card", [{"cohort": c, "verdict": v} for c, v in seen.items()]),
     )
-    body = [*_lines(done, document), *(_table(title, rows) for title, rows in tables if rows)]
-    texts = {
-        "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
-        "report.md": _markdown(body),
-    }
-    return Report(document, body, texts=texts, problem=done.problem())
+    body: list[Table | str] = [
+        *_lines(done, document),
+        *(_table(title, rows) for title, rows in tables if rows),
+    ]
+    return Report(document, body, texts={"report.md": _markdown(body)}, problem=done.problem())
 
 
 def beside_known(

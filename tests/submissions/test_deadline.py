@@ -148,7 +148,7 @@ def test_the_verdict_is_said_where_no_report_can_be_written(first, mbench, tmp_p
         raise InputError(f"cannot write {path}: No space left on device")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("madeleine_bench.files.write_text", refuse)
+        patched.setattr("madeleine_bench.cli.console.write_text", refuse)
         said = mbench("submit", "verify", first.bundle, *first.options, "--out", tmp_path / "r.md")
     assert said.code == 2
     assert "No space left" in said.err

@@ -348,7 +348,7 @@ def test_hostile_text_is_inert_in_the_report(first, altered, tmp_path):
     for line in report.splitlines():
         if line.startswith("|"):
             assert line.endswith("|")
-    assert json.loads(found.texts["report.json"])["findings"][0]["claimed"] != ""
+    assert found.document["findings"][0]["claimed"] != ""
 
 
 def test_the_report_of_an_honest_submission(first, tmp_path):
@@ -360,7 +360,7 @@ def test_the_report_of_an_honest_submission(first, tmp_path):
     assert "| `bcnb` | `clean` |" in report
     assert {row["label"] for row in found.document["standing"]} == {"stranger 1", "max-pool 1"}
     again = reviewed(first.bundle, first, tmp_path / "again")
-    assert found.texts["report.json"] == again.texts["report.json"]
+    assert found.document == again.document
     assert "| encoder | cohort | slides | cka |" in report
 
 
