@@ -1,8 +1,8 @@
 """What becomes of a bundle, under a time limit: a report for a reviewer, or records on a board.
 
-A report has the verdict, scores beside known encoders, and what to look at. Its standings are those
-of a leaderboard of the submission and of the encoders in the results folder that were scored on the
-same data. No submission that is added takes the place of an encoder that is there already.
+A report has the verdict, scores beside those of encoders in the results folder that were scored on
+the same data, and what to look at. No submission that is added takes the place of an encoder that
+is there already.
 """
 
 import multiprocessing
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from madeleine_bench.alarm import OutOfTime, alarm
@@ -20,26 +19,18 @@ from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.aggregate import (
-    Column,
-    build_boards,
-    family_means,
-    on_same_features,
-)
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import EncoderCard, card_text, contamination
-from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import Bundle, read_bundle
 from madeleine_bench.submissions.claims import MEANING, Level
 from madeleine_bench.submissions.parsing import inert, plain
 from madeleine_bench.submissions.suspicion import (
+    Scored,
     Suspicion,
-    best_known,
-    label_of,
     likenesses,
     suspicious_embeddings,
     suspicious_likeness,
@@ -243,10 +234,10 @@ def review(done: Verification) -> Report:
     bundle, catalogue, results = done.bundle, done.catalogue, done.request.workspace.results
     card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
     there = list(ResultStore(results).records())
-    standings = beside_known(bundle, records.values(), there, catalogue)
+    scored = beside_known(bundle, records.values(), there)
     like = likenesses(bundle.manifest.board, card.name, bundle.embeddings, results)
     cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
-    hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
+    hits = suspicious_scores(scored)
     data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
     cohort_of = {task: catalogue.tasks[task].cohort for task in done.units}
     hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
@@ -256,12 +247,12 @@ def review(done: Verification) -> Report:
     hits += [Suspicion("trained on the cohort", cohort, "by its own card") for cohort in trained]
     if reason := why_taken(bundle, there, results):
         hits.append(Suspicion("taken name", card.name, reason))
-    oracle = any(other.name == "oracle" for _, others in standings for other in others)
+    oracle = any(other.encoder.name == "oracle" for each in scored for other in each.others)
     notes = list(done.notes)
     if bundle.manifest.board.startswith("phantom") and not oracle:
         notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
-    scores = [row for column, others in standings for row in _scores(column, others)]
+    scores = [{**_row(each), "recomputed": bool(done.records)} for each in scored]
     document: dict[str, Any] = {
         "schema_version": 1,
         "sha256": bundle.sha256,
@@ -272,8 +263,7 @@ def review(done: Verification) -> Report:
         "verified": done.problem() is None,
         "findings": [asdict(finding) for finding in done.findings],
         "notes": notes,
-        "scores": [{**row, "recomputed": bool(done.records)} for row in scores],
-        "standing": [row for each in standings for row in standing_rows(*each, catalogue)],
+        "scores": scores,
         "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
         "contamination": seen,
         "suspicions": [asdict(hit) for hit in hits],
@@ -283,7 +273,6 @@ def review(done: Verification) -> Report:
     tables: tuple[tuple[str, list[Any]], ...] = (
         ("False claims", document["findings"]),
         (f"Scores, {made}", scores),
-        ("Beside known encoders: chance-corrected means over families", document["standing"]),
         ("Closest known encoders", document["likeness"][:_MOST_LIKE]),
         ("Contamination, by the card", [{"cohort": c, "verdict": v} for c, v in seen.items()]),
     )
@@ -295,84 +284,48 @@ def review(done: Verification) -> Report:
 
 
 def beside_known(
-    bundle: Bundle, records: Iterable[Record], there: Iterable[Record], catalogue: Catalogue
-) -> list[tuple[Column, list[Column]]]:
-    """Return the submission's column on a board, and those of encoders scored on the same data.
+    bundle: Bundle, records: Iterable[Record], there: Iterable[Record]
+) -> list[Scored]:
+    """Return each record with those of other encoders on the same board, task, protocol and data.
 
-    The board shows each task's first protocol. A submission that has none of these has a column for
-    each protocol. Columns state features where they are others than the submission's.
-
-    Args:
-        bundle: the submission.
-        records: its records.
-        there: records of the results folder. Those that are only reported (V0) are left out.
-        catalogue: the verifier's tasks.
+    Of each encoder and its features it is the newest, and none that is only reported (V0).
     """
-    name = bundle.card.name, bundle.card.revision
-    cells = {(record.task.id, record.protocol): record for record in records}
-    features = {record.task.cohort: record.features for record in cells.values()}
-
-    def comparable(record: Record) -> bool:
-        same = cells.get((record.task.id, record.protocol))
-        return (
-            same is not None
-            and record.board == bundle.manifest.board
-            and record.task.task_hash == same.task.task_hash
-            and (record.encoder.name, record.encoder.revision) != name
+    known: dict[Any, dict[Any, Record]] = {}
+    for record in sorted(there, key=lambda record: record.age):
+        encoder = record.encoder.name, record.encoder.revision
+        if (
+            record.board == bundle.manifest.board
             and record.verification != "V0"
-        )
-
-    compared = []
-    for record in (*cells.values(), *filter(comparable, there)):
-        same = record.features == features.get(record.task.cohort)
-        compared.append(record.model_copy(update={"features": None}) if same else record)
-    primary = any(
-        task in catalogue.tasks and catalogue.tasks[task].protocols[0] == protocol
-        for task, protocol in cells
-    )
-    named = {protocol for _, protocol in cells} & set(catalogue.protocols)
-    standings = []
-    for protocol in [None] if primary else sorted(named):
-        for board in build_boards(compared, catalogue, protocol):
-            if board.name == bundle.manifest.board:
-                mine = [c for c in board.columns if (c.name, c.revision) == name]
-                others = [c for c in board.columns if c not in mine]
-                standings += [(column, others) for column in mine]
-    return standings
+            and encoder != (bundle.card.name, bundle.card.revision)
+        ):
+            data = record.task.id, record.protocol, record.task.task_hash
+            known.setdefault(data, {})[encoder, record.features] = record
+    scored = []
+    for record in sorted(records, key=lambda record: (record.task.id, record.protocol)):
+        others = known.get((record.task.id, record.protocol, record.task.task_hash), {})
+        scored.append(Scored(record, list(others.values())))
+    return scored
 
 
-def standing_rows(
-    submission: Column, others: Sequence[Column], catalogue: Catalogue
-) -> list[dict[str, Any]]:
-    """Return means over families for the submission and the encoders that have all its tasks."""
-    tasks = [catalogue.tasks[task] for task in submission.cells]
-    rows = []
-    for column in (submission, *others):
-        if submission.cells.keys() <= column.cells.keys():
-            cells = column.cells
-            families = family_means((task.family, cells[task.id].corrected) for task in tasks)
-            label, mean = label_of(column), fmean(families.values())
-            rows.append({"label": label, "kind": column.kind, "mean": mean, "families": families})
-    return sorted(rows, key=lambda row: (-row["mean"], row["label"]))
-
-
-def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, Any]]:
-    """Yield each score of the submission beside that of mean-pool and the best known encoder."""
-    mean_pool = on_same_features(submission, others, "mean-pool", submission.features)
-    for task, cell in sorted(submission.cells.items()):
-        main, best = cell.record.scores.main, best_known(task, others)
-        pooled = mean_pool.cells.get(task) if mean_pool else None
-        yield {
-            "task": task,
-            "protocol": cell.record.protocol,
-            "metric": main.metric,
-            "value": main.value,
-            "ci95": main.ci95,
-            "method": main.method,
-            "mean_pool": pooled.value if pooled else None,
-            "best": best.cells[task].value if best else None,
-            "best_encoder": label_of(best) if best else None,
-        }
+def _row(scored: Scored) -> dict[str, Any]:
+    """Return a score of the submission beside that of mean-pool and the best known encoder."""
+    record, main, best = scored.record, scored.record.scores.main, scored.best
+    pooled = [
+        other.scores.main.value
+        for other in scored.others
+        if other.encoder.name == "mean-pool" and other.features == record.features
+    ]
+    return {
+        "task": record.task.id,
+        "protocol": record.protocol,
+        "metric": main.metric,
+        "value": main.value,
+        "ci95": main.ci95,
+        "method": main.method,
+        "mean_pool": pooled[-1] if pooled else None,
+        "best": best.scores.main.value if best else None,
+        "best_encoder": scored.label_of(best) if best else None,
+    }
 
 
 def _lines(done: Verification, document: Mapping[str, Any]) -> list[str]:
@@ -401,7 +354,7 @@ def _lines(done: Verification, document: Mapping[str, Any]) -> list[str]:
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return rows of one shape as a table of plain text."""
     more = f" ({len(rows)}, {_MOST_ROWS} shown)" if len(rows) > _MOST_ROWS else ""
-    keys = [key for key in rows[0] if key not in ("families", "recomputed")]
+    keys = [key for key in rows[0] if key != "recomputed"]
     cells = [[plain(_cell(row[key]), 400) for key in keys] for row in rows[:_MOST_ROWS]]
     return Table(title + more, [key.replace("_", " ") for key in keys], cells)
 

@@ -20,8 +20,8 @@ from sklearn.metrics import balanced_accuracy_score
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.aggregate import Column
-from madeleine_bench.specs.task import score_range
+from madeleine_bench.specs.record import Record
+from madeleine_bench.specs.task import chance_corrected, score_range
 from madeleine_bench.stats.similarity import chance_cka, linear_cka
 from madeleine_bench.types import CohortData, Units
 
@@ -107,44 +107,50 @@ class Suspicion:
     seen: str
 
 
-def suspicious_scores(submission: Column, others: Sequence[Column]) -> list[Suspicion]:
-    """Return the hits of the rules that look at scores alone.
+@dataclass(frozen=True)
+class Scored:
+    """A record of the submission, and those of other encoders on the same task and data."""
 
-    Args:
-        submission: its column on a board.
-        others: columns of encoders that were scored on the same data.
-    """
+    record: Record
+    others: Sequence[Record]
+
+    @property
+    def best(self) -> Record | None:
+        """The other one with the best score that is of no control; None without one."""
+        encoders = [other for other in self.others if other.encoder.kind != "control"]
+        return max(encoders, key=lambda other: other.scores.main.value, default=None)
+
+    def label_of(self, other: Record) -> str:
+        """Return what a report calls another encoder: name, revision, whether features differ."""
+        features = "" if other.features == self.record.features else " (other features)"
+        return f"{other.encoder.name} {other.encoder.revision}{features}"
+
+
+def suspicious_scores(scored: Sequence[Scored]) -> list[Suspicion]:
+    """Return the hits of the rules that look at scores alone."""
     hits = []
-    gains: list[tuple[float, str, str]] = []
-    for task, cell in submission.cells.items():
-        if cell.value >= PERFECT:
-            hits.append(Suspicion("perfect", task, f"{cell.value:.4f}"))
-        oracles = [c.cells[task] for c in others if c.name == "oracle" and task in c.cells]
-        for ceiling in (oracle.record.scores.main for oracle in oracles):
+    gains: dict[str, tuple[float, str]] = {}
+    for each in scored:
+        task, main = each.record.task.id, each.record.scores.main
+        if main.value >= PERFECT:
+            hits.append(Suspicion("perfect", task, f"{main.value:.4f}"))
+        ceilings = [r.scores.main for r in each.others if r.encoder.name == "oracle"]
+        for ceiling in ceilings if each.record.source == "phantom" else ():
             _, high = ceiling.ci95 or score_range(ceiling.metric)
-            if cell.record.source == "phantom" and cell.value > high:
-                seen = f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
+            if main.value > high:
+                seen = f"{main.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
                 hits.append(Suspicion("above the ceiling", task, seen))
-        if best := best_known(task, others):
-            gains.append((cell.corrected - best.cells[task].corrected, task, label_of(best)))
+        if best := each.best:
+            known = chance_corrected(main.metric, best.scores.main.value)
+            gain = chance_corrected(main.metric, main.value) - known
+            gains[task] = max(gains.get(task, (-np.inf, "")), (gain, each.label_of(best)))
     if len(gains) > 1:
-        (first, task, name), (second, _, _) = sorted(gains, reverse=True)[:2]
-        if first > LONE_GAIN and second < USUAL_GAIN:
+        task, second = sorted(gains, key=gains.__getitem__, reverse=True)[:2]
+        (first, name), (other, _) = gains[task], gains[second]
+        if first > LONE_GAIN and other < USUAL_GAIN:
             seen = f"+{first:.3f} over {name}; the next largest gain of {len(gains)} is "
-            hits.append(Suspicion("lone gain", task, f"{seen}{second:+.3f}"))
+            hits.append(Suspicion("lone gain", task, f"{seen}{other:+.3f}"))
     return hits
-
-
-def best_known(task: str, others: Sequence[Column]) -> Column | None:
-    """Return the encoder that has the best score of a task and is no control; None without one."""
-    scored = [column for column in others if column.kind != "control" and task in column.cells]
-    return max(scored, key=lambda column: column.cells[task].value, default=None)
-
-
-def label_of(column: Column) -> str:
-    """Return what a report calls a column: encoder, revision, and whether features are others."""
-    other = " (other features)" if any(column.features.values()) else ""
-    return f"{column.name} {column.revision}{other}"
 
 
 def suspicious_embeddings(

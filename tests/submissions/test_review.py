@@ -24,12 +24,11 @@ from madeleine_bench.specs.record import Record, record_id
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.parsing import inert
-from madeleine_bench.submissions.report import beside_known, review, standing_rows
+from madeleine_bench.submissions.report import beside_known, review
 from madeleine_bench.submissions.suspicion import (
     COPY_CKA,
     best_column,
     compare,
-    label_of,
     likenesses,
     nearest_mean_accuracy,
     suspicious_embeddings,
@@ -202,15 +201,13 @@ def scored(record, value, **more):
 
 
 @pytest.fixture(scope="module")
-def beside(first, catalogue):
-    """Return the columns of the submission with some records, and of others."""
+def beside(first):
+    """Return the records of a submission, each with those of others."""
     bundle = read_bundle(first.bundle)
     bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"board": "phantom"}))
 
     def call(records, *others):
-        there = [record for each in others for record in each]
-        ((column, columns),) = beside_known(bundle, records, there, catalogue)
-        return column, columns
+        return beside_known(bundle, records, [record for each in others for record in each])
 
     return call
 
@@ -220,7 +217,7 @@ def test_rules_on_scores(honest, beside):
         return scored(honest["bcnb-er"], er, **more), scored(honest["bcnb-pr"], pr, **more)
 
     def rules(own, others):
-        return [(hit.rule, hit.where) for hit in suspicious_scores(*beside(own, *others))]
+        return [(hit.rule, hit.where) for hit in suspicious_scores(beside(own, *others))]
 
     oracle = board(0.95, 0.9, name="oracle", kind="control")
     best = board(0.8, 0.7, name="best")
@@ -293,27 +290,27 @@ def test_contamination_is_said_by_cohort(first, altered, tmp_path):
         assert hits == ["bcnb"] * (verdict == "contaminated")
 
 
-def test_standing_is_over_the_tasks_of_the_submission(honest, beside, catalogue):
-    own = [scored(record, 0.75) for record in honest.values()]
-    half = [scored(honest["bcnb-er"], 0.75, name="half")]
-    best = [scored(record, 0.9, name="best") for record in honest.values()]
-    rows = standing_rows(*beside(own, half, best), catalogue)
-    assert [(row["label"], round(row["mean"], 6)) for row in rows] == [
-        ("best 1", 0.8),
-        ("stranger 1", 0.5),
-    ]
-
-
 def test_reported_scores_are_no_known_encoders(honest, beside):
     own = [scored(record, 0.75) for record in honest.values()]
     others = [scored(record, 0.9, name="other") for record in honest.values()]
     word = [record.model_copy(update={"verification": "V0"}) for record in others]
-    assert beside(own, word)[1] == []
-    (other,) = beside(own, others)[1]
-    assert label_of(other) == "other 1"
-    column, columns = beside(own, [scored(record, 0.9) for record in honest.values()])
-    assert columns == []
-    assert column.cells["bcnb-er"].value == 0.75
+    assert [each.others for each in beside(own, word)] == [[], []]
+    for each in beside(own, others):
+        assert [each.label_of(other) for other in each.others] == ["other 1"]
+    for each in beside(own, [scored(record, 0.9) for record in honest.values()]):
+        assert each.others == []
+        assert each.record.scores.main.value == 0.75
+
+
+def test_the_newest_record_of_another_encoder_counts(honest, beside):
+    old, new = (
+        scored(honest["bcnb-er"], value, name="other").model_copy(
+            update={"provenance": {"created": day}}
+        )
+        for value, day in ((0.9, "2026-01-01"), (0.8, "2026-01-02"))
+    )
+    (each,) = beside([scored(honest["bcnb-er"], 0.75)], [new, old])
+    assert each.best == new
 
 
 def test_an_encoder_is_labelled_where_its_features_are_others(honest, beside):
@@ -321,7 +318,8 @@ def test_an_encoder_is_labelled_where_its_features_are_others(honest, beside):
     content = scored(honest["bcnb-er"], 0.9, name="other").model_dump(mode="json")
     content["features"] = {"patch_encoder": "uni", "content": hash_json("x")}
     other = Record.model_validate({**content, "record_id": record_id(content)})
-    assert [label_of(column) for column in beside(own, [other])[1]] == ["other 1 (other features)"]
+    mine = next(each for each in beside(own, [other]) if each.others)
+    assert [mine.label_of(each) for each in mine.others] == ["other 1 (other features)"]
 
 
 def reviewed(path, first, tmp_path, level="V1"):
@@ -358,7 +356,7 @@ def test_the_report_of_an_honest_submission(first, tmp_path):
     assert "Embeddings that encode the labels of the test slides pass V0 and V1." in report
     assert "`max-pool 1`" in report
     assert "| `bcnb` | `clean` |" in report
-    assert {row["label"] for row in found.document["standing"]} == {"stranger 1", "max-pool 1"}
+    assert {row["best_encoder"] for row in found.document["scores"]} == {"max-pool 1"}
     again = reviewed(first.bundle, first, tmp_path / "again")
     assert found.document == again.document
     assert "| encoder | cohort | slides | cka |" in report
