@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import task_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.report import sorted_json
@@ -19,7 +18,6 @@ def audit(
         typer.Option(
             "--task",
             help="Id, glob or all; repeatable. By default those of your cohorts, else all.",
-            autocompletion=task_names,
         ),
     ] = None,
     json: Annotated[

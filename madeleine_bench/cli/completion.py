@@ -6,8 +6,10 @@ begins so, the shell itself offers files, such as cards.
 """
 
 import importlib.metadata
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -64,3 +66,25 @@ def _stems(shipped: str, inside: str, context: typer.Context | None = None) -> l
     except InputError:
         return []
     return [path.stem for path in (folder / inside).glob("*.yaml")]
+
+
+# What is offered for an option or argument, by its name.
+NAMES: dict[str, Callable[..., list[str]]] = {
+    "task": task_names,
+    "pattern": task_names,
+    "cohort": cohort_names,
+    "protocol": protocol_names,
+    "encoder": encoder_names,
+    "card": encoder_names,
+    "patch_encoder": patch_encoder_names,
+}
+
+
+def offer_names(app: typer.Typer) -> None:
+    """Let Tab offer names for each option and argument that is called as what has names."""
+    for group in app.registered_groups:
+        offer_names(group.typer_instance or typer.Typer())
+    callbacks: list[Any] = [command.callback for command in app.registered_commands]
+    for parameter in (p for call in callbacks for p in inspect.signature(call).parameters.values()):
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            info.autocompletion = info.autocompletion or NAMES.get(parameter.name)

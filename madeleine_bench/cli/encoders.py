@@ -5,12 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, encoder_names
 from madeleine_bench.cli.console import print_pairs, print_table
 
-Encoder = Annotated[
-    str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
-]
+Encoder = Annotated[str, typer.Argument(help="Name, or path of a card.")]
 _VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
@@ -81,9 +78,7 @@ def import_weights(
     config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
     name: Annotated[str, typer.Option(help="What to call the encoder.")] = "madeleine-official",
     out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
-    cohort: Annotated[
-        str, typer.Option(help="Cohort it was trained on.", autocompletion=cohort_names)
-    ] = "acrobat",
+    cohort: Annotated[str, typer.Option(help="Cohort it was trained on.")] = "acrobat",
     force: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
 ) -> None:
     """Turn published weights into safetensors and a card; no code in the file is run.

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import protocol_names
 from madeleine_bench.cli.console import LiveProgress, deliver, print_board, print_or_write
 from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
@@ -22,11 +21,7 @@ def show(
         str | None, typer.Option(help="local, phantom, or a variant; all by default.")
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Id or glob, instead of each task's first protocol.",
-            autocompletion=protocol_names,
-        ),
+        str | None, typer.Option(help="Id or glob, instead of each task's first protocol.")
     ] = None,
     format: Annotated[
         Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
@@ -63,8 +58,7 @@ def build(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes.",
-            autocompletion=protocol_names,
+            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes."
         ),
     ] = None,
     catalogue: Catalogue = None,

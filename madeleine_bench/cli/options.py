@@ -9,27 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
 from madeleine_bench.specs.workspace import Workspace
 
 Encoders = Annotated[
-    list[str],
-    typer.Option(
-        "--encoder", help="Name, or path of a card; repeatable.", autocompletion=encoder_names
-    ),
+    list[str], typer.Option("--encoder", help="Name, or path of a card; repeatable.")
 ]
 Tasks = Annotated[
-    list[str],
-    typer.Option(
-        "--task", help="Id, glob such as 'bcnb-*', or all; repeatable.", autocompletion=task_names
-    ),
+    list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
 ]
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
         "--protocol",
         help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
-        autocompletion=protocol_names,
     ),
 ]
 Results = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, recipe_names
+from madeleine_bench.cli.completion import recipe_names
 from madeleine_bench.cli.console import LiveProgress
 from madeleine_bench.cli.options import Device, with_workspace
 from madeleine_bench.specs.workspace import Workspace
@@ -30,10 +30,7 @@ def pretrain(
     ],
     workspace: Workspace,
     cohort: Annotated[
-        str | None,
-        typer.Option(
-            help="Pretraining cohort, instead of the recipe's.", autocompletion=cohort_names
-        ),
+        str | None, typer.Option(help="Pretraining cohort, instead of the recipe's.")
     ] = None,
     change: Annotated[
         list[str] | None,

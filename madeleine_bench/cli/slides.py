@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.errors import InputError
 
@@ -67,10 +66,7 @@ def show(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            help="Slide encoder (name or card) whose attention is shown, per head.",
-            autocompletion=encoder_names,
-        ),
+        typer.Option(help="Slide encoder (name or card) whose attention is shown, per head."),
     ] = None,
     stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",
     organ: Annotated[

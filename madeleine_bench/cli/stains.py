@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, protocol_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import Encoders, Form, Tasks, with_workspace
 from madeleine_bench.specs.workspace import Workspace
@@ -15,11 +14,7 @@ def stains(
     encoder: Encoders,
     task: Tasks,
     protocol: Annotated[
-        str,
-        typer.Option(
-            help="Starts from embeddings; its other fusions are compared with it.",
-            autocompletion=protocol_names,
-        ),
+        str, typer.Option(help="Starts from embeddings; its other fusions are compared with it.")
     ] = "linear-probe",
     alone: Annotated[
         str, typer.Option(help="The stain that all stains are compared with.")
@@ -45,12 +40,7 @@ def stains(
 @with_workspace()
 def cross_stain(
     encoder: Encoders,
-    cohort: Annotated[
-        str,
-        typer.Option(
-            help="Cohort of several stains, such as bwh-kidney.", autocompletion=cohort_names
-        ),
-    ],
+    cohort: Annotated[str, typer.Option(help="Cohort of several stains, such as bwh-kidney.")],
     query: Annotated[
         str, typer.Option(help="The stain that asks; all others are searched.")
     ] = "H&E",

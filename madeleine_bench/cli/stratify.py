@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names
 from madeleine_bench.cli.console import deliver
 from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
 
@@ -14,15 +13,11 @@ def stratify(
     results: Folders = [Path("results")],  # noqa: B006
     task: Tasks = [],  # noqa: B006
     encoder: Annotated[
-        list[str] | None,
-        typer.Option("--encoder", help="Name; repeatable.", autocompletion=encoder_names),
+        list[str] | None, typer.Option("--encoder", help="Name; repeatable.")
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of the task's first (fine-tuning for supervised encoders).",
-            autocompletion=protocol_names,
-        ),
+        typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
     ] = None,
     day: Annotated[
         int | None,

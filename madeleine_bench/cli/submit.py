@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import Catalogue, Results, with_workspace
 from madeleine_bench.errors import InputError
@@ -53,12 +52,7 @@ def new(
 
 @app.command()
 def pack(
-    card: Annotated[
-        str,
-        typer.Argument(
-            help="Path of the card, or name of the encoder.", autocompletion=encoder_names
-        ),
-    ],
+    card: Annotated[str, typer.Argument(help="Path of the card, or name of the encoder.")],
     results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option(help="The zip; NAME.zip by default.")] = None,
     board: Annotated[str | None, typer.Option(help="Which board, where there are several.")] = None,

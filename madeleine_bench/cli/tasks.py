@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import task_names
 from madeleine_bench.cli.console import print_pairs, print_table
 from madeleine_bench.cli.options import Catalogue
 
@@ -18,10 +17,7 @@ app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
 @app.command("list")
 def list_tasks(
-    pattern: Annotated[
-        str,
-        typer.Argument(help="Id or glob; every task by default.", autocompletion=task_names),
-    ] = "*",
+    pattern: Annotated[str, typer.Argument(help="Id or glob; every task by default.")] = "*",
     catalogue: Catalogue = None,
 ) -> None:
     """List tasks with their cohort, labels, size, metric and protocols.
@@ -41,7 +37,7 @@ def list_tasks(
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="Id of a task.", autocompletion=task_names)],
+    task: Annotated[str, typer.Argument(help="Id of a task.")],
     catalogue: Catalogue = None,
 ) -> None:
     """Show one task, each fact with whether it is attested or reconstructed.
