@@ -6,20 +6,14 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver
-from madeleine_bench.cli.options import with_workspace
+from madeleine_bench.cli.options import Tasks, with_workspace
 from madeleine_bench.report import sorted_json
 from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def audit(
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            help="Id, glob or all; repeatable. By default those of your cohorts, else all.",
-        ),
-    ] = None,
+    task: Tasks = [],  # noqa: B006
     json: Annotated[
         Path | None, typer.Option("--json", help="A file for all findings, as JSON.")
     ] = None,
@@ -28,12 +22,13 @@ def audit(
 ) -> None:
     """Look for leaks, label conflicts, equal slides, odd folds and moved hashes.
 
-    Exits with 1 where there is an error; warnings and notes pass.
+    Where no task is named, those of your cohorts are looked at, or else all. Exits with 1 where
+    there is an error; warnings and notes pass.
 
     Example: mbench audit --task 'tcga-breast-*' --config mbench.toml
     """
     from madeleine_bench.runner.audit import audit_tasks
 
     with LiveProgress() as progress:
-        report = audit_tasks(workspace, task or (), progress)
+        report = audit_tasks(workspace, task, progress)
     deliver(report, files={json: sorted_json(report.document)})

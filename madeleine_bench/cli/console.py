@@ -94,15 +94,6 @@ def deliver(
         raise report.problem
 
 
-def print_or_write(text: str, out: Path | None) -> None:
-    """Write a text to a file where one is named, else print it."""
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
-
-
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print keys and values, one a line, aligned."""
     print_table("", ("", ""), [(f"{key}:", value) for key, value in pairs])

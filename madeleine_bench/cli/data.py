@@ -1,6 +1,5 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,7 +140,7 @@ def split(
             "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
             "--event COLUMN for survival"
         )
-    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    columns = Columns(slide=slide, case=case, site=site)
     deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
@@ -170,20 +169,4 @@ def fetch(
         f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
         f"{folder / 'mbench.toml'}"
-    )
-
-
-@app.command(
-    "phantom-slides",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def phantom_slides(context: typer.Context) -> None:
-    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
-
-    Example: mbench data phantom-slides acrobat --cases 24
-    """
-    raise InputError(
-        "phantom slides are drawn by a script that comes with the source, not with the installed "
-        "package; in a checkout of the repository type: "
-        f"python examples/phantom_slides {shlex.join(context.args)}"
     )

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, deliver, print_board, print_or_write
+from madeleine_bench.cli.console import LiveProgress, deliver, print_board
 from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
+from madeleine_bench.files import write_text
 from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
@@ -48,7 +49,11 @@ def show(
         return
     with LiveProgress() as progress:
         text = boards_text(boards, format, sources, progress)
-    print_or_write(text, out)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}", err=True)
 
 
 @app.command()
@@ -67,7 +72,6 @@ def build(
 
     Example: mbench leaderboard build --results results --protocol few-shot
     """
-    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.export import to_csv
     from madeleine_bench.leaderboard.page import check_site_folder, write_site

@@ -61,6 +61,9 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where networks run; auto: the GPU where there is one."),
 ]
+Figures = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the numbers (JSON) and figures (SVG, PNG).")
+]
 Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
 
 _WORKSPACE: dict[str, tuple[Any, Any]] = {

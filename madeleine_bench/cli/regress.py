@@ -1,5 +1,7 @@
 """`mbench regress`: has an encoder, a task or a scorer changed since the committed baseline."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,9 +42,6 @@ def regress(
 
     Example: mbench regress --junit regress.xml
     """
-    from dataclasses import replace
-    from functools import partial
-
     from madeleine_bench.leaderboard import regression_gate as gate
 
     workspace = replace(workspace, results=results)
@@ -59,8 +58,6 @@ def _score(
     workspace: Workspace, progress: "LiveProgress", suite: "SuiteSpec", part: "SuiteRun"
 ) -> list[tuple[str, str]]:
     """Score one run of a suite again, whatever is there; return what failed, and why."""
-    from dataclasses import replace
-
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.runner.run import run
 

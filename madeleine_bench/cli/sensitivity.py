@@ -1,13 +1,12 @@
 """`mbench sensitivity`: the same embeddings under every protocol, and what that does to ranks."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver
-from madeleine_bench.cli.options import Encoders, Form, Protocols, Tasks, with_workspace
+from madeleine_bench.cli.options import Encoders, Figures, Form, Protocols, Tasks, with_workspace
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ def sensitivity(
         bool, typer.Option("--rank-controls", help="Rank controls too, not only show them.")
     ] = False,
     format: Form = "table",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for sensitivity.json, and a figure as SVG and PNG.")
-    ] = None,
+    out: Figures = None,
     *,
     workspace: Workspace,
 ) -> None:

@@ -6,15 +6,13 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.console import deliver
-from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
+from madeleine_bench.cli.options import Catalogue, Encoders, Figures, Folders, Form, Tasks
 
 
 def stratify(
     results: Folders = [Path("results")],  # noqa: B006
     task: Tasks = [],  # noqa: B006
-    encoder: Annotated[
-        list[str] | None, typer.Option("--encoder", help="Name; repeatable.")
-    ] = None,
+    encoder: Encoders = [],  # noqa: B006
     protocol: Annotated[
         str | None,
         typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
@@ -24,9 +22,7 @@ def stratify(
         typer.Option(help="Day at which calibration is judged; one that survival is predicted at."),
     ] = None,
     format: Form = "table",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for stratify.json and figures as SVG and PNG.")
-    ] = None,
+    out: Figures = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Show Kaplan-Meier curves by predicted risk, hazard ratios, and calibration.
@@ -38,7 +34,5 @@ def stratify(
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    report = stratification_report(
-        results, load_catalogue(catalogue), task, encoder or (), protocol, day
-    )
+    report = stratification_report(results, load_catalogue(catalogue), task, encoder, protocol, day)
     deliver(report, format, out, "stratify")

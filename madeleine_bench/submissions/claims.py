@@ -236,35 +236,27 @@ def _numbers(record: Record) -> dict[str, float]:
 
 def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
     """Return the first fact of the data that differs; it explains other scores."""
-    scores = (
-        f"The claimed score is {claimed.scores.main.value:.6f}, with our data it is "
-        f"{ours.scores.main.value:.6f}"
-    )
     cohort, theirs, here = claimed.task.cohort, claimed.inputs, ours.inputs
-    again = "Score it again with the current"
+    again = "Score it again with the current madeleine-bench"
+    labels = (
+        f"{_coverage(claimed, ours)}. The label tables differ, or other slides have features: "
+        f"compare them (mbench data status {cohort})"
+    )
+    splits = "Labels agree; check 'splits' in mbench.toml on both sides"
+    changed = "Labels and splits agree, so a YAML was changed without a new version"
     for field, stated, actual, advice in (
-        ("task version", claimed.task.version, ours.task.version, f"{again} catalogue"),
-        (
-            "scoring version", claimed.scoring_version, ours.scoring_version,
-            f"{again} madeleine-bench",
-        ),
-        (
-            f"labels of cohort {cohort}", theirs.labels, here.labels,
-            f"{_coverage(claimed, ours)}. {scores}. The label tables differ, or other slides have "
-            f"features: compare them (mbench data status {cohort})",
-        ),
-        (
-            "splits", theirs.splits, here.splits,
-            f"{scores}. Labels agree; check 'splits' in mbench.toml on both sides",
-        ),
-        (
-            "task hash", claimed.task.task_hash, ours.task.task_hash,
-            f"{scores}. Labels and splits agree, so the task's YAML or that of "
-            f"{claimed.protocol} was changed without a new version, there or here",
-        ),
-    ):  # fmt: skip
+        ("task version", claimed.task.version, ours.task.version, again),
+        ("scoring version", claimed.scoring_version, ours.scoring_version, again),
+        (f"labels of cohort {cohort}", theirs.labels, here.labels, labels),
+        ("splits", theirs.splits, here.splits, splits),
+        ("task hash", claimed.task.task_hash, ours.task.task_hash, changed),
+    ):
         if stated != actual:
             field = f"{claimed.task.id}: {field}"
+            advice += (
+                f". The claimed score is {claimed.scores.main.value:.6f}, with our data it is "
+                f"{ours.scores.main.value:.6f}"
+            )
             return Finding("V1", member, field, str(stated)[:16], str(actual)[:16], advice)
     return None
 

@@ -247,10 +247,6 @@ def review(done: Verification) -> Report:
     hits += [Suspicion("trained on the cohort", cohort, "by its own card") for cohort in trained]
     if reason := why_taken(bundle, there, results):
         hits.append(Suspicion("taken name", card.name, reason))
-    oracle = any(other.encoder.name == "oracle" for each in scored for other in each.others)
-    notes = list(done.notes)
-    if bundle.manifest.board.startswith("phantom") and not oracle:
-        notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
     scores = [{**_row(each), "recomputed": bool(done.records)} for each in scored]
     document: dict[str, Any] = {
@@ -262,7 +258,7 @@ def review(done: Verification) -> Report:
         "reached": done.reached,
         "verified": done.problem() is None,
         "findings": [asdict(finding) for finding in done.findings],
-        "notes": notes,
+        "notes": done.notes,
         "scores": scores,
         "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
         "contamination": seen,

@@ -21,7 +21,7 @@ from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import chance_corrected, score_range
+from madeleine_bench.specs.task import score_range
 from madeleine_bench.stats.similarity import chance_cka, linear_cka
 from madeleine_bench.types import CohortData, Units
 
@@ -90,8 +90,6 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
 
 
 PERFECT = 0.995
-LONE_GAIN = 0.10
-USUAL_GAIN = 0.02
 READABLE = 0.99
 DISTINCT_ROWS = 0.9
 
@@ -129,7 +127,6 @@ class Scored:
 def suspicious_scores(scored: Sequence[Scored]) -> list[Suspicion]:
     """Return the hits of the rules that look at scores alone."""
     hits = []
-    gains: dict[str, tuple[float, str]] = {}
     for each in scored:
         task, main = each.record.task.id, each.record.scores.main
         if main.value >= PERFECT:
@@ -140,16 +137,6 @@ def suspicious_scores(scored: Sequence[Scored]) -> list[Suspicion]:
             if main.value > high:
                 seen = f"{main.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
                 hits.append(Suspicion("above the ceiling", task, seen))
-        if best := each.best:
-            known = chance_corrected(main.metric, best.scores.main.value)
-            gain = chance_corrected(main.metric, main.value) - known
-            gains[task] = max(gains.get(task, (-np.inf, "")), (gain, each.label_of(best)))
-    if len(gains) > 1:
-        task, second = sorted(gains, key=gains.__getitem__, reverse=True)[:2]
-        (first, name), (other, _) = gains[task], gains[second]
-        if first > LONE_GAIN and other < USUAL_GAIN:
-            seen = f"+{first:.3f} over {name}; the next largest gain of {len(gains)} is "
-            hits.append(Suspicion("lone gain", task, f"{seen}{other:+.3f}"))
     return hits
 
 
