@@ -5,28 +5,20 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names
-from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
+from madeleine_bench.cli.console import deliver
+from madeleine_bench.cli.options import Catalogue, Encoders, Figures, Folders, Form, Tasks
 
 
 def stratify(
     results: Folders = [Path("results")],  # noqa: B006
     task: Tasks = [],  # noqa: B006
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option("--encoder", help="Name; repeatable.", autocompletion=encoder_names),
-    ] = None,
+    encoder: Encoders = [],  # noqa: B006
     protocol: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of the task's first (fine-tuning for supervised encoders).",
-            autocompletion=protocol_names,
-        ),
+        typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
     ] = None,
     format: Form = "table",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for stratify.json and figures as SVG and PNG.")
-    ] = None,
+    out: Figures = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Show Kaplan-Meier curves by predicted risk, hazard ratios, and calibration.
@@ -35,11 +27,8 @@ def stratify(
 
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    report = stratification_report(
-        results, load_catalogue(catalogue), task, encoder or (), protocol
-    )
+    report = stratification_report(results, load_catalogue(catalogue), task, encoder, protocol)
     deliver(report, format, out, "stratify")

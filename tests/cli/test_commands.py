@@ -74,11 +74,6 @@ def test_the_committed_lock_holds(mbench):
     assert "24 tasks unchanged" in said.out
 
 
-def test_schema_is_json(mbench):
-    for kind in ("task", "cohort", "protocol", "encoder"):
-        assert json.loads(mbench("tasks", "schema", kind).out)["type"] == "object"
-
-
 def test_encoders_list_show_check(mbench):
     assert "mean-pool" in mbench("encoders", "list").out
     assert "training cohorts" in mbench("encoders", "show", "oracle").out
