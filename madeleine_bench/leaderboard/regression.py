@@ -175,6 +175,7 @@ class RegressionCheck:
         catalogue: the tasks as they are declared now.
         cells: what the suite asks for.
         board: the board of both.
+        listed: record ids the baseline held when it was written, by cell.
         failures: why a cell could not be scored, by cell.
         since: ISO 8601 time; records of `current` made before it do not count.
     """
@@ -184,6 +185,7 @@ class RegressionCheck:
     catalogue: Catalogue
     cells: frozenset[SuiteCell]
     board: str
+    listed: Mapping[SuiteCell, str] = field(default_factory=dict)
     failures: Mapping[SuiteCell, str] = field(default_factory=dict)
     since: str = ""
 
@@ -261,7 +263,7 @@ def compare(check: RegressionCheck) -> list[RegressionFinding]:
     new = records_by_cell(check.current, check.board, check.since, check.catalogue)
     findings: dict[SuiteCell, RegressionFinding] = {}
     changed: dict[SuiteCell, tuple[Record, Record]] = {}
-    for cell in check.cells | old.keys():
+    for cell in check.cells | old.keys() | check.listed.keys():
         before, now = old.get(cell), new.get(cell) if cell in check.cells else None
         if before is None or now is None:
             findings[cell] = _finding(cell, _without_records(check, cell, before, now), before, now)
@@ -284,6 +286,12 @@ def _without_records(
     check: RegressionCheck, cell: SuiteCell, before: Record | None, now: Record | None
 ) -> tuple[Verdict, str]:
     """Return the verdict on a cell that lacks a record on one side."""
+    if before is None and cell in check.listed:
+        lost = check.listed[cell][:12]
+        return (
+            "missing",
+            f"the baseline has lost its record {lost}; restore it from version control",
+        )
     if cell not in check.cells:
         return "missing", "in the baseline, and the suite no longer asks for it"
     if now is None and cell in check.failures:

@@ -3,9 +3,11 @@
 The committed baseline is a results folder and the golden values.
 
 records/  predictions/   as in any results folder, one record a cell
+cells.json               record id of each cell, so that a record that was deleted is missed
 scorers.json             golden values of the protocols
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -27,6 +29,7 @@ from madeleine_bench.leaderboard.regression import (
     compare,
     read_explanations,
     read_suite,
+    records_by_cell,
 )
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
@@ -42,6 +45,7 @@ from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.workspace import Workspace
 
+CELLS_FILE = "cells.json"
 # What helps to understand other bytes. Nothing that names a machine, a person or a folder.
 _PROVENANCE = ("created", "python", "packages", "blas", "cpu", "threads", "commit", "dirty")
 _KEPT = ("same", "noise")
@@ -88,7 +92,8 @@ def regress(
         for place in (catalogue.tasks[cell.task].cohort, catalogue.tasks[cell.task].name)
         if (why := failed.get(f"{cell.encoder} on {place}"))  # a cohort fails as a whole
     }
-    check = RegressionCheck(old, current, catalogue, cells, suite.source, failures, since)
+    listed = listed_cells(folder)
+    check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
     results = [*judge_scorers(*golden), *compare(check)]
     findings = in_order(explain(results, explanations, cells))
     body: list[Table | str] = [_table(suite, findings)]
@@ -96,7 +101,7 @@ def regress(
     try:
         if update:
             check_renewable(findings, reasons)
-            count = renew(folder, findings, old, current, golden)
+            count = renew(folder, findings, old, current, golden, suite.source)
             body.append(f"baseline {folder}: {count} cells renewed, the rest kept")
         else:
             bad = [finding for finding in findings if not finding.passes]
@@ -147,6 +152,26 @@ def document(suite: str, board: str, findings: Sequence[RegressionFinding]) -> d
     }
 
 
+def listed_cells(folder: Path) -> dict[SuiteCell, str]:
+    """Return the record id of each cell that a baseline held when it was written.
+
+    A results folder that was never renewed by the gate lists none.
+
+    Raises:
+        InputError: the list is broken.
+    """
+    path = folder / CELLS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {SuiteCell(*name.split(" ")): str(record) for name, record in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a readable list of cells ({error}); restore it from version control"
+        ) from error
+
+
 def check_renewable(findings: Sequence[RegressionFinding], explanations: Path) -> None:
     """Check that every change is wanted: passing, or explained.
 
@@ -166,6 +191,7 @@ def renew(
     old: ResultStore,
     current: ResultStore,
     golden: tuple[Golden, Golden],
+    board: str,
 ) -> int:
     """Put changed cells in the place of the old ones in a baseline; return how many changed.
 
@@ -178,6 +204,7 @@ def renew(
         old: the baseline so far.
         current: the results to take changed cells from.
         golden: golden values so far, and now.
+        board: the board of the cells.
 
     Raises:
         InputError: new predictions are gone or were altered, or the folder cannot be written.
@@ -198,6 +225,8 @@ def renew(
         path.unlink()
         if record.predictions.path not in kept:
             (folder / record.predictions.path).unlink(missing_ok=True)
+    cells = {" ".join(cell): r.record_id for cell, r in records_by_cell(old, board).items()}
+    write_text(folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n")
     keys = {f"{finding.subject} {finding.case.removesuffix(' labels')}" for finding in changed}
     sides = [(golden[0], golden[0].keys() - keys), (golden[1], golden[1].keys() & keys)]
     cases = {key: values[key] for values, of in sides for key in of}

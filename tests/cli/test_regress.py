@@ -194,8 +194,9 @@ def test_better_weights_fail_until_somebody_says_why(project):
     assert (after.code, found["weak"]["verdict"]) == (0, "same")
 
 
-def test_a_deleted_record_is_missing(project):
-    next((project.folder / "results" / "records").rglob("*.json")).unlink()
+@pytest.mark.parametrize("folder", ["results", "baseline"])
+def test_a_deleted_record_is_missing(project, folder):
+    next((project.folder / folder / "records").rglob("*.json")).unlink()
     said, found = project.findings("--no-run")
     assert said.code == 1
     assert sorted(f["verdict"] for f in found.values()) == ["missing", "same"]

@@ -28,6 +28,7 @@ from madeleine_bench.leaderboard.regression import (
 from madeleine_bench.leaderboard.regression_gate import (
     check_renewable,
     explain,
+    listed_cells,
     renew,
 )
 from madeleine_bench.results.store import ResultStore
@@ -292,7 +293,7 @@ def test_a_renewal_takes_what_changed_and_keeps_the_rest(before, now):
     add(now, "a", "bcnb-er", predictions_of(3.0))
     add(now, "a", "bcnb-pr", predictions_of(0.5, seed=3))  # within noise
     findings = compare(asked(before, now, "a"))
-    assert renew(before.folder, findings, before, now, ({}, {})) == 1
+    assert renew(before.folder, findings, before, now, ({}, {}), "phantom") == 1
     after = {r.task.id: r for r in before.records()}
     assert after["bcnb-pr"].record_id == kept["bcnb-pr"]
     assert (
@@ -310,17 +311,37 @@ def test_a_first_baseline_is_made_and_an_equal_one_is_not_written_again(tmp_path
     folder = tmp_path / "deep" / "first"
     first = ResultStore(folder)
     findings = compare(asked(first, before, "a"))
-    assert renew(folder, findings, first, before, ({}, {})) == 2
+    assert renew(folder, findings, first, before, ({}, {}), "phantom") == 2
     assert words(asked(first, before, "a")) == {ER: "same", PR: "same"}
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert renew(folder, compare(asked(first, before, "a")), first, before, ({}, {})) == 0
+    assert (
+        renew(folder, compare(asked(first, before, "a")), first, before, ({}, {}), "phantom") == 0
+    )
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_baseline_misses_a_record_that_was_deleted(tmp_path, before):
+    folder = tmp_path / "first"
+    first = ResultStore(folder)
+    renew(folder, compare(asked(first, before, "a")), first, before, ({}, {}), "phantom")
+    comparison = replace(asked(first, before, "a"), listed=listed_cells(folder))
+    assert set(words(comparison).values()) == {"same"}
+    next((folder / "records").rglob("bcnb-er*/*.json")).unlink()
+    found = judged(comparison)[ER]
+    assert (found.verdict, found.passes) == ("missing", False)
+    assert "the baseline has lost its record" in found.why
+    with pytest.raises(CheckFailed):
+        check_renewable(list(judged(comparison).values()), tmp_path / "explanations.yaml")
+    (folder / "cells.json").write_text('["x"]')
+    with pytest.raises(InputError, match=r"cells\.json"):
+        listed_cells(folder)
+    assert listed_cells(before.folder) == {}
 
 
 def test_a_renewal_leaves_files_of_something_else(tmp_path, before):
     write_text(tmp_path / "home" / "thesis.txt", "years of work")
     store = ResultStore(tmp_path / "home")
-    renew(store.folder, compare(asked(store, before, "a")), store, before, ({}, {}))
+    renew(store.folder, compare(asked(store, before, "a")), store, before, ({}, {}), "phantom")
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
@@ -330,7 +351,7 @@ def test_a_renewal_with_altered_predictions_leaves_the_baseline(before, now):
     findings = compare(asked(before, now, "a"))
     (now.folder / record.predictions.path).write_bytes(b"x")
     with pytest.raises(InputError, match="altered"):
-        renew(before.folder, findings, before, now, ({}, {}))
+        renew(before.folder, findings, before, now, ({}, {}), "phantom")
     assert {p.name for p in before.folder.parent.iterdir()} == {"baseline", "now"}
     assert len(list(before.records())) == 2
 
