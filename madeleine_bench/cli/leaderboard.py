@@ -25,7 +25,7 @@ def show(
         str | None, typer.Option(help="Id or glob, instead of each task's first protocol.")
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,
@@ -43,7 +43,7 @@ def show(
     boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json or markdown")
+            raise InputError("--out wants --format csv or json")
         for each in boards:
             print_board(each)
         return

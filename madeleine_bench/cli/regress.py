@@ -31,7 +31,6 @@ def regress(
         bool, typer.Option("--run/--no-run", help="Score the suite again, or judge what is there.")
     ] = True,
     json: Annotated[Path | None, typer.Option(help="Write the findings as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Renew the baseline with all that is explained.")
     ] = False,
@@ -40,7 +39,7 @@ def regress(
 ) -> None:
     """Compare encoders and scorers with a committed baseline; exit 1 where something got worse.
 
-    Example: mbench regress --junit regress.xml
+    Example: mbench regress --json regress.json
     """
     from madeleine_bench.leaderboard import regression_gate as gate
 
@@ -48,10 +47,7 @@ def regress(
     with LiveProgress() as progress:
         score = partial(_score, workspace, progress) if run else None
         report = gate.regress(workspace, suite, baseline, score, update)
-    deliver(
-        report,
-        files={json: sorted_json(report.document), junit: report.texts[gate.JUNIT_FILE]},
-    )
+    deliver(report, files={json: sorted_json(report.document)})
 
 
 def _score(

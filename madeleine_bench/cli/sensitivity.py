@@ -22,9 +22,6 @@ def sensitivity(
     run: Annotated[
         bool, typer.Option("--run/--no-run", help="Score what is missing, or only read records.")
     ] = True,
-    rank_controls: Annotated[
-        bool, typer.Option("--rank-controls", help="Rank controls too, not only show them.")
-    ] = False,
     format: Form = "table",
     out: Figures = None,
     *,
@@ -53,9 +50,8 @@ def sensitivity(
             return report.boards, report.on_its_features
 
         report = sensitivity_report(
-            workspace, encoder, task, protocol or (), rank_controls, score if run else None,
-            progress,
-        )  # fmt: skip
+            workspace, encoder, task, protocol or (), score if run else None, progress
+        )
     deliver(report, format, out, "sensitivity")
     if problem := ending("not everything could be scored", failures):
         raise problem
