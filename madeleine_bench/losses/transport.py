@@ -11,7 +11,7 @@ Which tokens go in, and whether pairs are summed (released code) or averaged, is
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +20,11 @@ from torch.autograd.function import once_differentiable
 from madeleine_bench.losses.cosine import at_least_float32, cosine_distance, without_autocast
 from madeleine_bench.losses.ipot import iterate, parts, pull_back
 
-Gradient = Literal["unrolled", "envelope"]
 WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS = 0.5, 30
 GROMOV_BETA, GROMOV_ITERATIONS, GROMOV_OUTER = 0.1, 20, 5
 
 
-def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
+def wasserstein(cost: Tensor) -> Tensor:
     """Return the cost of each pair's transport plan, (pair,); at least 0, lower is nearer.
 
     The plan is that of 30 IPOT steps, which is not converged: the value lies above the exact
@@ -33,8 +32,6 @@ def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
 
     Args:
         cost: pair x n x m.
-        gradient: "unrolled" differentiates the plan too; "envelope" holds it constant, which
-            is exact at the optimum only.
 
     References:
         Chen et al., Graph Optimal Transport for Cross-Domain Alignment (ICML 2020), section 2.
@@ -45,19 +42,20 @@ def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
     """
     with without_autocast(cost):
         value: Tensor = _Wasserstein.apply(  # type: ignore[no-untyped-call]
-            at_least_float32(cost), gradient if torch.is_grad_enabled() else None
+            at_least_float32(cost), torch.is_grad_enabled()
         )
     return value
 
 
-def gromov_wasserstein(
-    cost_x: Tensor, cost_y: Tensor, *, gradient: Gradient = "unrolled"
-) -> Tensor:
+def gromov_wasserstein(cost_x: Tensor, cost_y: Tensor) -> Tensor:
     """Return how far each pair's inner distances are from matching, (pair,); lower is nearer.
 
     The square loss between the two sets of distances under a plan that comes
     from the uniform one by five times linearising and 20 IPOT steps. The value
     can fall a little below 0, because the plan's rows do not sum to 1/n exactly.
+
+    The gradient holds the plan constant in the outer product only and differentiates it where it
+    enters the linearised cost, as MADELEINE was trained.
 
     Where the tokens fall in tight clusters the plan amplifies rounding: in float32 such a value
     is good to some 1e-4.
@@ -65,9 +63,6 @@ def gromov_wasserstein(
     Args:
         cost_x: distances within x, pair x n x n.
         cost_y: distances within y, pair x m x m.
-        gradient: "unrolled" holds the plan constant in the outer product only and differentiates
-            it where it enters the linearised cost, as MADELEINE was trained; "envelope" holds
-            it constant throughout.
 
     References:
         Chen et al., Graph Optimal Transport (ICML 2020), section 2; Peyré et al.,
@@ -77,25 +72,22 @@ def gromov_wasserstein(
         value: Tensor = _GromovWasserstein.apply(  # type: ignore[no-untyped-call]
             at_least_float32(cost_x),
             at_least_float32(cost_y),
-            gradient if torch.is_grad_enabled() else None,
+            torch.is_grad_enabled(),
         )
     return value
 
 
 class _Wasserstein(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, gradient: Gradient | None) -> Tensor:
-        wanted = gradient if ctx.needs_input_grad[0] else None
+    def forward(ctx: Any, cost: Tensor, grad_enabled: bool) -> Tensor:
         value = cost.new_empty(len(cost))
-        slope = torch.empty_like(cost) if wanted else None
+        slope = torch.empty_like(cost) if grad_enabled and ctx.needs_input_grad[0] else None
         for pairs in parts(cost):
             part = cost[pairs]
             plan, trace = iterate(part, WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS)
             value[pairs] = (part * plan).sum(dim=(1, 2))
-            if wanted == "unrolled":
-                plan += pull_back(part, trace, WASSERSTEIN_BETA)
             if slope is not None:
-                slope[pairs] = plan
+                slope[pairs] = plan + pull_back(part, trace, WASSERSTEIN_BETA)
         ctx.save_for_backward(slope)
         return value
 
@@ -108,8 +100,8 @@ class _Wasserstein(torch.autograd.Function):
 
 class _GromovWasserstein(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cost_x: Tensor, cost_y: Tensor, gradient: Gradient | None) -> Tensor:
-        wanted = gradient if any(ctx.needs_input_grad) else None
+    def forward(ctx: Any, cost_x: Tensor, cost_y: Tensor, grad_enabled: bool) -> Tensor:
+        wanted = grad_enabled and any(ctx.needs_input_grad)
         value = cost_x.new_empty(len(cost_x))
         slopes = (torch.zeros_like(cost_x), torch.zeros_like(cost_y)) if wanted else ()
         wider = cost_x if cost_x.shape[1] > cost_y.shape[1] else cost_y
@@ -118,7 +110,7 @@ class _GromovWasserstein(torch.autograd.Function):
             steps, cost = _linearise(x, y)
             value[pairs] = (cost * steps[-1].plan).sum(dim=(1, 2))
             if wanted:
-                _add_slopes(x, y, steps, wanted, *(slope[pairs] for slope in slopes))
+                _add_slopes(x, y, steps, *(slope[pairs] for slope in slopes))
         ctx.save_for_backward(*slopes)
         return value
 
@@ -153,7 +145,7 @@ def _linearise(x: Tensor, y: Tensor) -> tuple[list[_Outer], Tensor]:
 
 
 def _add_slopes(
-    x: Tensor, y: Tensor, steps: list[_Outer], gradient: Gradient, slope_x: Tensor, slope_y: Tensor
+    x: Tensor, y: Tensor, steps: list[_Outer], slope_x: Tensor, slope_y: Tensor
 ) -> None:
     """Add the gradient of the value to `slope_x` and `slope_y`, which start at zero."""
     flow = steps[-1].plan  # with respect to the linearised cost of the step at hand
@@ -162,14 +154,11 @@ def _add_slopes(
         to_half = torch.bmm(flow, y).mul_(-2.0)
         slope_x.baddbmm_(to_half, step.plan.mT)
         slope_y.baddbmm_(flow.mT, step.half, alpha=-2.0)
-        if gradient == "envelope":
-            break
         flow = pull_back(torch.bmm(x.mT, to_half), step.trace, GROMOV_BETA)
         rows, columns = rows + flow.sum(dim=2), columns + flow.sum(dim=1)
-    else:
-        mean_x, mean_y = x.mean(dim=2)[:, None, :], y.mean(dim=2)[:, None, :]
-        slope_x.add_(torch.bmm(mean_y, flow.mT).mT, alpha=-2.0 / x.shape[1])
-        slope_y.add_(torch.bmm(mean_x, flow).mT, alpha=-2.0 / y.shape[1])
+    mean_x, mean_y = x.mean(dim=2)[:, None, :], y.mean(dim=2)[:, None, :]
+    slope_x.add_(torch.bmm(mean_y, flow.mT).mT, alpha=-2.0 / x.shape[1])
+    slope_y.add_(torch.bmm(mean_x, flow).mT, alpha=-2.0 / y.shape[1])
     slope_x.addcmul_(x, rows[:, :, None], value=2.0 / x.shape[1])
     slope_y.addcmul_(y, columns[:, :, None], value=2.0 / y.shape[1])
 
@@ -182,13 +171,11 @@ class TransportOptions:
         per_pair_threshold: the threshold is of each pair's own distances, not of all pairs'.
         detach_threshold: the threshold is constant to the gradient.
         mute_zero_tokens: tokens of length 0 get no gradient.
-        gradient: "unrolled" is that of the iterations, "envelope" holds the plans constant.
     """
 
     per_pair_threshold: bool = True
     detach_threshold: bool = True
     mute_zero_tokens: bool = True
-    gradient: Gradient = "unrolled"
 
 
 PUBLISHED_TOKENS = 256
@@ -247,8 +234,7 @@ def graph_transport(
         for a, b in ((x, y), (x, x), (y, y))
     )
     return TransportTerms(
-        wasserstein=wasserstein(across, gradient=options.gradient),
-        gromov=gromov_wasserstein(within_x, within_y, gradient=options.gradient),
+        wasserstein=wasserstein(across), gromov=gromov_wasserstein(within_x, within_y)
     )
 
 

@@ -48,8 +48,6 @@ class ObjectiveRecipe(Spec):
         intra_weight: of the contrast between two halves of a slide's patches; 0 turns it off.
             Plays no part in intra-ssl, which is made of this term alone.
         tokens: tokens of a slide that enter the transport.
-        gradient: of the transport plan: "unrolled" through its iterations (exact), or "envelope",
-            with the plan held fixed.
     """
 
     preset: Preset = "corrected"
@@ -57,7 +55,6 @@ class ObjectiveRecipe(Spec):
     local_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     intra_weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     tokens: int = Field(default=256, ge=1)
-    gradient: Literal["unrolled", "envelope"] = "unrolled"
 
 
 class OptimiserRecipe(Spec):
@@ -106,7 +103,6 @@ class Recipe(Spec):
         optimiser: AdamW and its learning rate.
         precision: of the model's arithmetic; losses are float32 either way.
         held_out_share: share (0-0.5) of the cases kept from training, to choose the epoch by.
-        validate_every: epochs from one look at the held-out cases to the next.
         unusable: what to do with cases without H&E and with bags below `min_patches`: stop with
             a message ("refuse") or leave them out and say so ("skip").
     """
@@ -124,7 +120,6 @@ class Recipe(Spec):
     optimiser: OptimiserRecipe = OptimiserRecipe()
     precision: Literal["bf16", "fp32"] = "bf16"
     held_out_share: float = Field(default=0.1, gt=0.0, le=0.5)
-    validate_every: int = Field(default=1, ge=1)
     unusable: Unusable = "refuse"
 
     @model_validator(mode="after")
@@ -141,11 +136,6 @@ class Recipe(Spec):
             raise ValueError(
                 f"optimiser.warmup_epochs {self.optimiser.warmup_epochs} leaves no epoch of "
                 f"{self.epochs} to train in; lower it too"
-            )
-        if self.validate_every > self.epochs:
-            raise ValueError(
-                f"validate_every {self.validate_every} is above epochs {self.epochs}; "
-                "no epoch could be chosen"
             )
         two_views = self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
         if min(self.min_patches, self.patches) < 2 and two_views:

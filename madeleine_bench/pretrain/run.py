@@ -141,7 +141,6 @@ class Run:
             self.state, self.best = checkpoint.state, checkpoint.best
         self.source = choose_source(store, group.device)
         self.drawn_s = float("-inf")
-        self.smooth_rank: float | None = None
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -196,19 +195,16 @@ class Run:
         """Return a line about the epoch that has ended; log, curves and checkpoint are written."""
         self._refuse_unless_finite()
         state, recipe = self.state, self.recipe
-        last = state.epoch + 1 == recipe.epochs
-        due = last or (state.epoch + 1) % recipe.validate_every == 0
-        held_out = self._validate() if due else None
-        self.smooth_rank = self.smooth_rank if held_out is None else held_out.smooth_rank
+        held_out = self._validate()
         # Of equal epochs the last: where retrieval is perfect early, training still goes on.
-        if held_out is not None and (state.best is None or held_out.retrieval >= state.best):
+        if state.best is None or held_out.retrieval >= state.best:
             state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
             self.best = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
         row = self._row(held_out)
         state.epoch, state.step, state.patches = state.epoch + 1, 0, 0
         state.sums, state.seconds = {}, 0.0
         if self.group.is_first:
-            self._write_log(row, draw=last)
+            self._write_log(row, draw=state.epoch == recipe.epochs)
         self.save()
         return self._describe(row)
 
@@ -217,8 +213,7 @@ class Run:
         state = self.state
         terms = " ".join(f"{name} {total / state.step:.3f}" for name, total in state.sums.items())
         speed = self.group.size * state.patches / max(state.seconds, 1e-9) / 1e3
-        rank = "" if self.smooth_rank is None else f"  rank {self.smooth_rank:.1f}"
-        return f"epoch {state.epoch + 1}  {terms}{rank}  {speed:.1f}k patches/s"
+        return f"epoch {state.epoch + 1}  {terms}  {speed:.1f}k patches/s"
 
     def save(self) -> None:
         """Write the checkpoint; in a group, the first process does."""
@@ -234,15 +229,12 @@ class Run:
         )
         write_checkpoint(self.out / CHECKPOINT, checkpoint)
 
-    def _row(self, held_out: HeldOut | None) -> dict[str, float]:
+    def _row(self, held_out: HeldOut) -> dict[str, float]:
         """Return the epoch's row of the log."""
         state = self.state
         steps = (state.epoch + 1) * self.steps_per_epoch
         terms = {name: total / state.step for name, total in sorted(state.sums.items())}
-        measured = {
-            f"held_out_{name}": float("nan") if held_out is None else getattr(held_out, name)
-            for name in HeldOut.__dataclass_fields__
-        }
+        measured = {f"held_out_{name}": value for name, value in vars(held_out).items()}
         seen = sum_over(self.group, torch.tensor(float(state.patches), device=self.group.device))
         return {
             "epoch": state.epoch + 1,
@@ -263,11 +255,9 @@ class Run:
 
     def _describe(self, row: dict[str, float]) -> str:
         terms = ", ".join(f"{name} {row[name]:.4f}" for name in _TERMS if name in row)
-        line = f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}"
-        if np.isnan(row["held_out_chance"]):
-            return line
         return (
-            f"{line}; held out: retrieval {row['held_out_retrieval']:.3f}, "
+            f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}; "
+            f"held out: retrieval {row['held_out_retrieval']:.3f}, "
             f"chance {row['held_out_chance']:.3f}, smooth rank {row['held_out_smooth_rank']:.1f}, "
             f"token cosine {row['held_out_token_cosine']:.2f}"
         )

@@ -223,15 +223,13 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize("gradient", ["unrolled", "envelope"])
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_tokens_stay_finite_in_float32(kind, published, gradient):
+def test_hostile_tokens_stay_finite_in_float32(kind, published):
     options = TransportOptions(
         per_pair_threshold=not published,
         detach_threshold=not published,
         mute_zero_tokens=not published,
-        gradient=gradient,
     )
     x, y = hostile(kind)
     w, gw, x_grad, y_grad = terms_and_gradients(x, y, options=options)

@@ -71,7 +71,6 @@ def test_recipe_by_path(tmp_path: Path) -> None:
         ("min_patches: 3000", "min_patches 3000 is above patches 2048"),
         ("min_patches: 1\nobjective: {intra_weight: 1}", "2 or more"),
         ("batch_cases: 1", "'batch_cases'"),
-        ("validate_every: 121", "no epoch could be chosen"),
         ("objective: {temperature: 0}", "'objective.temperature'"),
         ("objective: {temperature: .inf}", "'objective.temperature'"),
         ("objective: {preset: publshed}", "'corrected' or 'published'"),
