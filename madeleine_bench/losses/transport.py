@@ -1,11 +1,9 @@
 """Graph optimal transport between two sets of tokens: how far apart, and how differently shaped.
 
-Differences from the released MADELEINE code are options, and two presets hold them together:
-
-- `CORRECTED`: the threshold of a pair's distances is its own and constant to the gradient.
-- `PUBLISHED`: the threshold comes from all pairs of the call, and its minimum
-  and maximum carry gradient: 99 % of it then sits on a handful of tokens. Zero tokens get the
-  gradient of a division by 1e-12.
+The threshold of a pair's distances is its own and constant to the gradient, and zero tokens get no
+gradient. `published` does as the released MADELEINE code: the threshold comes from all pairs of the
+call, and its minimum and maximum carry gradient: 99 % of it then sits on a handful of tokens. Zero
+tokens get the gradient of a division by 1e-12.
 
 Which tokens go in, and whether pairs are summed (released code) or averaged, is up to the caller.
 """
@@ -163,26 +161,7 @@ def _add_slopes(
     slope_y.addcmul_(y, columns[:, :, None], value=2.0 / y.shape[1])
 
 
-@dataclass(frozen=True)
-class TransportOptions:
-    """How transport is computed.
-
-    Attributes:
-        per_pair_threshold: the threshold is of each pair's own distances, not of all pairs'.
-        detach_threshold: the threshold is constant to the gradient.
-        mute_zero_tokens: tokens of length 0 get no gradient.
-    """
-
-    per_pair_threshold: bool = True
-    detach_threshold: bool = True
-    mute_zero_tokens: bool = True
-
-
 PUBLISHED_TOKENS = 256
-CORRECTED = TransportOptions()
-PUBLISHED = TransportOptions(
-    per_pair_threshold=False, detach_threshold=False, mute_zero_tokens=False
-)
 
 
 @dataclass(frozen=True)
@@ -198,9 +177,7 @@ class TransportTerms:
     gromov: Tensor
 
 
-def graph_transport(
-    x: Tensor, y: Tensor, *, options: TransportOptions = CORRECTED
-) -> TransportTerms:
+def graph_transport(x: Tensor, y: Tensor, *, published: bool = False) -> TransportTerms:
     """Return the Wasserstein and the Gromov-Wasserstein term of every pair of token sets.
 
     Costs are cosine distances above a threshold. All in float32 (float64 for float64 tokens),
@@ -210,7 +187,7 @@ def graph_transport(
     Args:
         x: (pair, n, dim).
         y: (pair, m, dim), of the same device and type.
-        options: `CORRECTED`, `PUBLISHED` or a choice in between.
+        published: thresholds and gradients as in the released code.
 
     References:
         Chen et al., Graph Optimal Transport for Cross-Domain Alignment (ICML 2020), section 2;
@@ -226,11 +203,7 @@ def graph_transport(
         stays uniform: 2 * .9^2 * (n - 1) / n^2.
     """
     across, within_x, within_y = (
-        thresholded(
-            cosine_distance(a, b, mute_zero=options.mute_zero_tokens),
-            per_pair=options.per_pair_threshold,
-            detach=options.detach_threshold,
-        )
+        thresholded(cosine_distance(a, b, mute_zero=not published), published=published)
         for a, b in ((x, y), (x, x), (y, y))
     )
     return TransportTerms(
@@ -238,17 +211,16 @@ def graph_transport(
     )
 
 
-def thresholded(distance: Tensor, *, per_pair: bool, detach: bool) -> Tensor:
+def thresholded(distance: Tensor, *, published: bool = False) -> Tensor:
     """Return how far distances exceed their minimum plus a tenth of their range, at least 0.
 
     Args:
         distance: pair x n x m.
-        per_pair: minimum and maximum of each pair rather than of all.
-        detach: hold minimum and maximum constant to the gradient.
+        published: minimum and maximum are of all pairs instead of each, and carry gradient.
     """
     if len(distance) == 0:
         return distance
-    dims = (1, 2) if per_pair else (0, 1, 2)
+    dims = (0, 1, 2) if published else (1, 2)
     low, high = distance.amin(dims, keepdim=True), distance.amax(dims, keepdim=True)
     threshold = low + 0.1 * (high - low)
-    return torch.relu(distance - (threshold.detach() if detach else threshold))
+    return torch.relu(distance - (threshold if published else threshold.detach()))

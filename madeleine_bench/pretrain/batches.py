@@ -25,15 +25,14 @@ Positions = NDArray[np.int64]
 Name = tuple[str | int, ...]
 _LEAST_CASES = 2
 _RESIDENT_SHARE = 0.8
-_BLOCK_PATCHES = 1 << 16
 _WAITING = 2
 
 
-def on_device(index: Tensor, device: torch.device) -> Tensor:
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
     if device.type != "cuda":
-        return index.to(device)
-    return index.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,9 @@ class HostSource:
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
-        pinned = self.device.type == "cuda"
-        counts = [len(chosen) for chosen in rows]
-        shape = (sum(counts), self.store.dim)
-        batch = torch.empty(shape, dtype=self.dtype, pin_memory=pinned)
-        # A slide is gathered where it stays in cache and converted from there: the batch, which
-        # does not, is written once and read never.
-        longest = max(counts, default=0)
-        scratch = np.empty((longest, self.store.dim), self.store.shards[0].dtype)
-        for slide, chosen, target in zip(slides, rows, torch.split(batch, counts), strict=True):
-            sample = scratch[: len(chosen)]
-            # "clip" spares numpy a buffered copy; the rows are within the bag by construction.
-            np.take(self.store.bag(slide), chosen, axis=0, out=sample, mode="clip")
-            target.copy_(self.store.tensor(sample))
-        return batch.to(self.device, non_blocking=pinned)
+        bags = [self.store.bag(slide)[chosen] for slide, chosen in zip(slides, rows, strict=True)]
+        batch = self.store.tensor(np.concatenate(bags)).to(self.dtype)
+        return on_device(batch, self.device)
 
 
 class DeviceSource(HostSource):
@@ -127,7 +115,7 @@ class DeviceSource(HostSource):
         device: torch.device | str,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Copy the whole store to the device, a block at a time.
+        """Copy the whole store to the device, a slide at a time.
 
         Args:
             store: the packed cohort.
@@ -137,12 +125,8 @@ class DeviceSource(HostSource):
         super().__init__(store, device, dtype or _dtype_of(store))
         shape = (store.patches, store.dim)
         self.patches = torch.empty(shape, dtype=self.dtype, device=self.device)
-        row = 0
-        for shard in store.shards:
-            for start in range(0, len(shard), _BLOCK_PATCHES):
-                block = np.array(shard[start : start + _BLOCK_PATCHES])
-                self.patches[row : row + len(block)] = store.tensor(block)
-                row += len(block)
+        for slide in range(len(store)):
+            self.patches[store.rows(slide)] = store.tensor(np.array(store.bag(slide)))
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim, as `HostSource.gather`."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.losses.cosine import info_nce
-from madeleine_bench.losses.transport import PUBLISHED, PUBLISHED_TOKENS, graph_transport
+from madeleine_bench.losses.transport import PUBLISHED_TOKENS, graph_transport
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
 from madeleine_bench.pretrain.batches import CaseBatch, on_device
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
@@ -241,6 +241,6 @@ def _published_transport(
             )
             for s in made.pairs(stain)
         )
-        cost = graph_transport(he, other, options=PUBLISHED)
+        cost = graph_transport(he, other, published=True)
         sums.append((cost.wasserstein + cost.gromov).sum())
     return torch.stack(sums).sum()
