@@ -65,17 +65,12 @@ def learning_rate_at(
         optimiser: the rates, and the epochs of warm-up.
         preset: "corrected" or "published".
 
-    Raises:
-        ValueError: the step is not of the run.
-
     Examples:
         >>> optimiser = OptimiserRecipe(learning_rate=1e-4, warmup_epochs=2)
         >>> [f"{learning_rate_at(step, 3, 6, optimiser):.1e}" for step in (0, 5, 17)]
         ['1.7e-05', '1.0e-04', '1.0e-08']
     """
     steps = steps_per_epoch * epochs
-    if not 0 <= step < steps:
-        raise ValueError(f"step {step} is not one of the {steps} steps of the run")
     highest, final = optimiser.learning_rate, optimiser.final_learning_rate
     warmup = steps_per_epoch * optimiser.warmup_epochs
     if preset == "published":
@@ -123,12 +118,10 @@ class Run:
         )
         initialise(self.model, seed_for("pretrain", recipe.seed))
         self.model.to(group.device)
-        on_gpu = group.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=recipe.optimiser.learning_rate,
             weight_decay=recipe.optimiser.weight_decay,
-            fused=True if on_gpu else None,  # one launch for all parameters
         )
         self.state = RunState()
         self.best: dict[str, Tensor] = {}
@@ -136,8 +129,6 @@ class Run:
             checkpoint = read_checkpoint(out / CHECKPOINT, _inputs(recipe, store, group))
             self.model.load_state_dict(checkpoint.model)
             restore_moments(self.model, self.optimiser, checkpoint.moments)
-            for moments in self.optimiser.state.values() if on_gpu else ():
-                moments["step"] = moments["step"].to(group.device)  # where the fused one counts
             self.state, self.best = checkpoint.state, checkpoint.best
         self.source = choose_source(store, group.device)
         self.drawn_s = float("-inf")

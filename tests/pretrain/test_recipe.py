@@ -176,9 +176,3 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
 def test_halfway_down_the_cosine() -> None:
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.1, warmup_epochs=0)
     assert learning_rate_at(2, 5, 1, optimiser) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("step", [-1, 6])
-def test_no_rate_outside_the_run(step: int) -> None:
-    with pytest.raises(ValueError, match="not one of the 6 steps"):
-        learning_rate_at(step, 2, 3, OptimiserRecipe(warmup_epochs=1))
