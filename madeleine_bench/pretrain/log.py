@@ -9,32 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.figures import COLOURS, GREY, styled_svg
+from madeleine_bench.figures import COLOURS, styled_svg
 from madeleine_bench.files import write_text
 
-# Panels of the figure: title, and the columns of the log with the names they are shown by.
-_LOSSES = {
-    "loss": "Loss: weighted sum of its terms",
-    "global": "Loss: contrast of slides (global)",
-    "local": "Loss: transport of tokens (local)",
-    "intra": "Loss: contrast of two views (intra)",
+_NO_CURVE = ["step", "learning_rate", "patches_per_s", "tokens_per_s", "seconds"]
+_SAME_PANEL = {
+    "held_out_recall_at_1": "held_out_retrieval",
+    "held_out_chance": "held_out_retrieval",
 }
-_HELD_OUT = {
-    "held_out_retrieval": ("Retrieval on held-out cases", "mean reciprocal rank"),
-    "held_out_recall_at_1": ("Retrieval on held-out cases", "recall at 1"),
-    "held_out_chance": ("Retrieval on held-out cases", "chance"),
-    "held_out_smooth_rank": ("Smooth rank of held-out H&E slides", "of this panel"),
-    "held_out_token_cosine": (
-        "Mean cosine between tokens of a slide (1 is collapse)",
-        "of this panel",
-    ),
-}
-_OTHER = ("epoch", "step", "learning_rate", "patches_per_s", "tokens_per_s", "seconds")
-_CURVES = {
-    "of this panel": (COLOURS[0], [1, 0]), "mean reciprocal rank": (COLOURS[0], [1, 0]),
-    "recall at 1": (COLOURS[1], [1, 0]), "chance": (GREY, [4, 3]),
-}  # fmt: skip
-_FEW = 15
 
 
 def append_row(path: Path, row: Mapping[str, float | None]) -> None:
@@ -96,57 +78,30 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 def loss_curves_svg(log: pd.DataFrame, title: str) -> str:
     """Return the curves of a run as SVG: the same text for the same log.
 
-    Panels, as far as the log has them: each loss term on a scale of its own, retrieval on held-out
-    cases with chance as a dashed line, smooth rank, and token cosine.
+    Each loss term and each measure of held-out cases has a panel and a scale of its own, under its
+    name in the log; chance and recall at 1 stand beside retrieval.
 
     Args:
         log: as `read_log` returns it, with one row or more.
         title: stands above; name a phantom cohort as such.
-
-    Raises:
-        ValueError: the log has no row.
     """
     # Imported here: drawing is rare, and `mbench --help` shall not wait for it.
     import altair as alt
 
-    if log.empty:
-        raise ValueError("a log without a row has no curves")
-    losses = [c for c in log.columns if c not in _OTHER and c not in _HELD_OUT]
-    losses.sort(key=lambda column: column != "loss")
-    shown = {c: (_LOSSES.get(c, f"Loss: {c}"), "of this panel") for c in losses}
-    shown |= {c: names for c, names in _HELD_OUT.items() if c in log}
-    curves = pd.concat(
-        log[["epoch"]].assign(value=log[column], panel=panel, curve=curve)
-        for column, (panel, curve) in shown.items()
-    ).dropna()
-    panels = list(dict.fromkeys(curves["panel"]))
-    colours, dashes = (list(each) for each in zip(*_CURVES.values(), strict=True))
-    named = list(_CURVES)[1:] if "chance" in set(curves["curve"]) else []
-    legend = alt.Legend(title=None, orient="bottom", values=named) if named else None
+    shown = log.drop(columns=_NO_CURVE, errors="ignore")
+    curves = shown.melt("epoch", var_name="curve").dropna()
+    curves["panel"] = curves["curve"].replace(_SAME_PANEL)
     epochs = alt.Axis(title="epoch", format="d", tickMinStep=1, tickCount=8, grid=False)
     chart = (
         alt.Chart(curves)
-        .mark_line(strokeWidth=1.8, point={"size": 22} if log["epoch"].nunique() <= _FEW else False)
+        .mark_line(strokeWidth=1.8, point={"size": 12})
         .encode(
             alt.X("epoch:Q", axis=epochs, scale=alt.Scale(zero=False, nice=False, padding=4)),
             alt.Y("value:Q", axis=alt.Axis(title=None, tickCount=4)),
-            alt.Color(
-                "curve:N", legend=legend, scale=alt.Scale(domain=list(_CURVES), range=colours)
-            ),
-            alt.StrokeDash(
-                "curve:N", legend=legend, scale=alt.Scale(domain=list(_CURVES), range=dashes)
-            ),
+            alt.Color("curve:N", sort=None, scale=alt.Scale(range=COLOURS)),
         )
         .properties(width=360, height=110)
-        .facet(
-            alt.Facet(
-                "panel:N",
-                title=None,
-                sort=panels,
-                header=alt.Header(labelAnchor="start", labelFontSize=12),
-            ),
-            columns=2,
-        )
+        .facet(alt.Facet("panel:N", title=None, sort=None), columns=2)
         .resolve_scale(y="independent")
         .resolve_axis(x="independent")
         .properties(
