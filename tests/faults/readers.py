@@ -293,9 +293,7 @@ def _networks(folder: Path) -> Iterator[Format]:
     inputs = {"recipe": {"epochs": 3}, "data": "abc"}
     checkpoint = folder / "checkpoint.safetensors"
     best = {name: value.clone() for name, value in state.items()}
-    write_checkpoint(
-        checkpoint, Checkpoint(RunState(1, 2, {"loss": 0.5}), state, {}, best, {}, inputs)
-    )
+    write_checkpoint(checkpoint, Checkpoint(RunState(1, 2, {"loss": 0.5}), state, {}, best, inputs))
 
     def resumed() -> Any:
         found = read_checkpoint(checkpoint, inputs)
