@@ -300,7 +300,7 @@ def test_a_file_without_permission_is_not_called_damaged(
     monkeypatch.setattr(h5py, "File", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(
-        UnreadableFile, match=rf"x\{suffix} cannot be read: Permission denied\. Ask"
+        UnreadableFile, match=rf"x\{suffix} cannot be read: Permission denied\. Look"
     ):
         read_bag_file(path)
 
