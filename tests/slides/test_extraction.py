@@ -71,7 +71,7 @@ class Lab:
 
     def run(self, key="one", **changes):
         settings = replace(self.settings, **changes)
-        found = list_slides(self.slides).slides
+        found = list_slides(self.slides)
         choice = SimpleNamespace(key=key, load=lambda threads: self.encoder)
         outcomes = extract_bags(found, choice, self.folder, settings, self.progress)
         return {outcome.slide_id: outcome for outcome in outcomes}

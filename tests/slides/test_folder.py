@@ -24,22 +24,21 @@ def test_slides_are_found_in_nested_folders_by_their_names(tmp_path):
     wanted = [touch(tmp_path / "site-1" / "b.SVS"), touch(tmp_path / "a.1.tif")]
     for name in ("notes.txt", ".hidden.svs", "site-1/b.xml"):
         touch(tmp_path / name)
-    picture = touch(tmp_path / "macro.jpg")
-    found = list_slides(tmp_path)
-    assert sorted(found.slides) == sorted(wanted)
-    assert [path.stem for path in found.slides] == ["a.1", "b"]
-    assert found.pictures == (picture,)
+    touch(tmp_path / "macro.jpg")
+    slides = list_slides(tmp_path)
+    assert sorted(slides) == sorted(wanted)
+    assert [path.stem for path in slides] == ["a.1", "b"]
 
 
 def test_the_slices_of_an_mrxs_slide_are_no_slides(tmp_path):
     slide = touch(tmp_path / "a.mrxs")
     touch(tmp_path / "a" / "Data0001.dat")
     touch(tmp_path / "a" / "thumb.tif")
-    assert list_slides(tmp_path).slides == (slide,)
+    assert list_slides(tmp_path) == (slide,)
 
 
 def test_one_slide_by_its_path(slide_file):
-    assert list_slides(slide_file).slides == (slide_file,)
+    assert list_slides(slide_file) == (slide_file,)
 
 
 def test_two_slides_of_one_name_are_refused(tmp_path):
@@ -119,16 +118,8 @@ def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path):
     for tag in places:
         data[tag.valueoffset : tag.valueoffset + 4] = (100_000).to_bytes(4, "little")
     (tmp_path / "x.tif").write_bytes(data)
-    with pytest.raises(InputError, match="claims 100000 x 100000"):
+    with pytest.raises(InputError, match="exceeds limit of 2000000000 pixels"):
         read_picture(tmp_path / "x.tif")
-
-
-def test_pillow_keeps_its_own_limit(tmp_path):
-    before = Image.MAX_IMAGE_PIXELS
-    Image.fromarray(noise(5, 5)).save(tmp_path / "x.png")
-    read_picture(tmp_path / "x.png")
-    assert before == Image.MAX_IMAGE_PIXELS
-    assert before is not None
 
 
 def test_a_slide_is_not_replaced_unasked(tmp_path):
