@@ -69,7 +69,7 @@ def show(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="Slide encoder (name or card) whose attention is shown, per head.",
+            help="Slide encoder (name or card) whose attention is shown.",
             autocompletion=encoder_names,
         ),
     ] = None,
@@ -105,7 +105,7 @@ def show(
 def _attention(
     slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None
 ) -> "Image.Image":
-    """Return what each head of an encoder attends to, and their mean, side by side."""
+    """Return what an encoder attends to, the mean of its heads."""
     from madeleine_bench.embeddings.compute import attention_checked
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
     from madeleine_bench.slides.overlay import attention_overlay, bag_on_slide
@@ -117,4 +117,4 @@ def _attention(
     features = file.features.astype("float32")
     bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
     weights = attention_checked(encoder, bag)
-    return attention_overlay(slide, boxes, weights, encoder.card.name)
+    return attention_overlay(slide.thumbnail(longest_px=1600), boxes, weights)
