@@ -106,37 +106,20 @@ def load_network(name: str, model: str) -> "torch.nn.Module":
             "'trident' on PyPI is an astrophysics code: pip uninstall trident). Its weights"
             f"{' are gated: ask for access' * about.gated}: {about.page}"
         )
-    step = "import"
     try:
         # TRIDENT prints tracebacks of what it then raises; for CHIEF it changes the folder too.
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), chdir("."):
             create = importlib.import_module(_LOADER).encoder_factory
-            step = "load"
             network: torch.nn.Module = create(model, pretrained=True, freeze=True)
             return network
     except Exception as error:  # TRIDENT, the hub and the network each raise their own
-        cause = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        reason = f"TRIDENT is installed but cannot be imported; install it again: {PIP}"
-        if step == "load":
-            reason = _reason(model, error)
-        raise InputError(f"{name}: {reason}\n{cause}") from error
-
-
-def _reason(model: str, error: Exception) -> str:
-    """Return why TRIDENT did not give a model, and what to do."""
-    from madeleine_bench.slides.patch_encoders.hub import failure_kind
-
-    about, kind = MODELS[model], failure_kind(error)
-    if kind != "other":
-        refused = "are gated and were refused" if kind == "refused" else "could not be fetched"
-        return (
-            f"its weights {refused}; ask for access at {about.page}, then log in (hf auth login). "
-            "On a machine without network, bring the cache of one that has fetched them and set "
-            "HF_HOME to it and HF_HUB_OFFLINE=1"
-        )
-    if isinstance(error, ValueError) and "unknown encoder" in str(error).lower():
-        return f"this TRIDENT does not know the model '{model}'; install it again: {PIP}"
-    return f"TRIDENT could not make the model. It needs {about.more}. Page: {about.page}"
+        raise InputError(
+            f"{name}: TRIDENT could not load the model '{model}'\n"
+            f"{type(error).__name__}: {str(error).strip()[:300]}\n"
+            f"It needs a recent TRIDENT ({PIP}); {about.more}; and its weights: ask for access at "
+            f"{about.page}, then log in (hf auth login). On a machine without network, bring the "
+            "cache of one that has fetched them and set HF_HOME to it and HF_HUB_OFFLINE=1"
+        ) from error
 
 
 class TridentEncoder(BaseEncoder):
