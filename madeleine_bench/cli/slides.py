@@ -41,10 +41,6 @@ def convert(
     pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF, or folders of them.")],
     mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
-    jpeg_quality: Annotated[
-        int | None,
-        typer.Option(help="1 to 100: smaller files by JPEG; every pixel is kept by default."),
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
     """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
@@ -55,7 +51,7 @@ def convert(
     from madeleine_bench.slides.folder import convert_pictures
 
     with LiveProgress() as progress:
-        report = convert_pictures(pictures, out, mpp, progress, jpeg_quality, overwrite)
+        report = convert_pictures(pictures, out, mpp, progress, overwrite)
     deliver(report)
 
 

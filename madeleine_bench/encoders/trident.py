@@ -13,7 +13,7 @@ import importlib.util
 import io
 from contextlib import AbstractContextManager, chdir, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,18 +130,11 @@ class TridentEncoder(BaseEncoder):
     them, so that the order in the file does not count: GigaPath reads them as a sequence.
     """
 
-    def __init__(
-        self,
-        card: EncoderCard,
-        weights: Path | None = None,
-        *,
-        model: str,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-    ) -> None:
+    def __init__(self, card: EncoderCard, weights: Path | None = None, *, model: str) -> None:
         """Load the network. This runs TRIDENT's code, and for some models code from the hub.
 
         Raises:
-            InputError: there is no such model or device; TRIDENT is absent or another package;
+            InputError: there is no such model; TRIDENT is absent or another package;
                 the weights are refused, absent or out of reach.
         """
         super().__init__(card, weights)
@@ -149,13 +142,8 @@ class TridentEncoder(BaseEncoder):
             raise InputError(f"there is no model '{model}'{did_you_mean(model, sorted(MODELS))}")
         import torch
 
-        there = torch.cuda.is_available()
-        if device not in (devices := ["auto", "cpu", "cuda"]):
-            raise InputError(f"there is no device '{device}'{did_you_mean(device, devices)}")
-        if device == "cuda" and not there:
-            raise InputError("device cuda: torch sees no GPU here; take device: auto or cpu")
         self.model = MODELS[model]
-        self.device = "cuda" if there and device != "cpu" else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = load_network(card.name, model).to(self.device).eval()
 
     @property

@@ -128,11 +128,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as picture:
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                layer = picture.convert("RGBA")
-                white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-                return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-            return np.asarray(picture.convert("RGB"))
+            layer = picture.convert("RGBA")
+            white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+            return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
     except FileNotFoundError as error:
         raise InputError(f"no picture {path}") from error
     except UnidentifiedImageError as error:
@@ -142,16 +140,13 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path} cannot be read ({error}); it is cut short or damaged") from error
 
 
-def convert_picture(
-    path: Path, out: Path, mpp: float, *, jpeg_quality: int | None = None, overwrite: bool = False
-) -> Path:
+def convert_picture(path: Path, out: Path, mpp: float, *, overwrite: bool = False) -> Path:
     """Write a plain picture as a slide (a tiled TIFF pyramid) and return the slide's path.
 
     Args:
         path: the picture.
         out: folder of the slide, which keeps the picture's name.
         mpp: micrometres per pixel of the picture.
-        jpeg_quality: 1 to 100 to compress as JPEG; None keeps every pixel as it is.
         overwrite: replace a slide that is there.
 
     Raises:
@@ -160,16 +155,9 @@ def convert_picture(
     slide = out / f"{path.stem}.tif"
     if slide.exists() and not overwrite:
         raise InputError(f"{slide} is there already; --overwrite replaces it")
-    if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
-        raise InputError(f"--jpeg-quality is {jpeg_quality}; expected 1 to 100")
     known_mpp = checked_mpp(mpp, "--mpp")  # before a large picture is read for nothing
-    write_pyramid(
-        slide,
-        read_picture(path),
-        mpp=known_mpp,
-        description=f"converted by madeleine-bench from {path.name!a}",
-        jpeg_quality=jpeg_quality,
-    )
+    description = f"converted by madeleine-bench from {path.name!a}"
+    write_pyramid(slide, read_picture(path), mpp=known_mpp, description=description)
     return slide
 
 
@@ -202,7 +190,6 @@ def convert_pictures(
     out: Path,
     mpp: float,
     progress: Progress,
-    jpeg_quality: int | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Turn every picture into a slide; those that could not be are the problem of the report.
@@ -215,7 +202,7 @@ def convert_pictures(
     progress.phase("convert", len(pictures))
     for path in pictures:
         try:
-            convert_picture(path, out, mpp, jpeg_quality=jpeg_quality, overwrite=overwrite)
+            convert_picture(path, out, mpp, overwrite=overwrite)
         except InputError as error:
             faults.append(str(error))
         progress.advance(path.name)

@@ -11,7 +11,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture, write_pyramid
 from madeleine_bench.slides.reader import Slide
 
-from .conftest import SHARED, noise
+from .conftest import noise
 
 
 def touch(path):
@@ -66,17 +66,6 @@ def test_a_converted_picture_keeps_every_pixel(tmp_path, suffix):
     with Slide(slide_path) as slide:
         assert slide.mpp == pytest.approx(3.48)
         assert np.array_equal(slide.thumbnail().rgb, picture)
-
-
-def test_jpeg_makes_the_slide_smaller_and_stays_close(tmp_path):
-    path = SHARED / "multistain_lung" / "29-041-Izd2-w35-He-les3.jpg"
-    if not path.is_file():
-        pytest.skip(f"the real picture is not there: {path}")
-    exact = convert_picture(path, tmp_path / "exact", 3.48)
-    small = convert_picture(path, tmp_path / "small", 3.48, jpeg_quality=85)
-    assert small.stat().st_size < 0.4 * exact.stat().st_size
-    with Slide(small) as slide:
-        assert np.abs(slide.thumbnail().rgb.astype(int) - read_picture(path)).mean() < 6
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
@@ -138,8 +127,6 @@ def test_options_out_of_range_are_named(tmp_path):
     Image.fromarray(noise(20, 20)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match="--mpp"):
         convert_picture(tmp_path / "x.png", tmp_path, 0.0)
-    with pytest.raises(InputError, match="--jpeg-quality"):
-        convert_picture(tmp_path / "x.png", tmp_path, 1.0, jpeg_quality=0)
     with pytest.raises(InputError, match="8-bit RGB"):
         write_pyramid(tmp_path / "y.tif", np.zeros((3, 3), np.uint8), mpp=1.0, description="")
     assert not list(tmp_path.glob("*.tif"))
