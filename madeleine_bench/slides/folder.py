@@ -33,19 +33,14 @@ def write_pyramid(
 
     Args:
         path: the file, .tif or .tiff; replaced when it exists.
-        picture: height x width x 3, RGB.
+        picture: (height, width, 3), RGB.
         mpp: micrometres per pixel.
         description: text of the ImageDescription tag.
         jpeg_quality: 1 to 100 for JPEG tiles; None stores without loss (deflate).
 
     Raises:
-        InputError: the folder cannot be written, or the picture is not RGB.
+        InputError: the folder cannot be written.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise InputError(
-            f"cannot write {path}: the picture has shape {picture.shape} and type {picture.dtype}; "
-            "expected (height, width, 3) of 8-bit RGB"
-        )
     # A classic TIFF ends at 4 GiB; all levels together are at most 4/3 of the first.
     is_big = picture.nbytes * 4 // 3 > 2**32 - 2**25
     compression: dict[str, Any] = {"compression": "zlib"}

@@ -29,15 +29,11 @@ def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # a package built for another torch raises almost anything
-        top = name.partition(".")[0]
-        problem = (
-            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). What "
-            "it needs itself must be installed, in a version that must fit that of torch"
-        )
-        if isinstance(error, ModuleNotFoundError) and error.name == top:
-            problem = f"the package {top} is not installed"
         pip = " ".join(f"'{requirement}'" for requirement in card.requires)
-        raise InputError(f"{card.name}: {problem}; pip install {pip}") from error
+        raise InputError(
+            f"{card.name}: {name} cannot be imported ({type(error).__name__}: {error}); "
+            f"pip install {pip}. What it needs itself must be there too, and fit the version of torch"
+        ) from error
 
 
 def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
