@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from madeleine_bench.models.madeleine import check_lengths
+
 
 @dataclass(frozen=True)
 class BagOutput:
@@ -47,11 +49,7 @@ class BagNetwork(nn.Module, ABC):
         """
         if patches.ndim != 2:
             raise ValueError(f"patches must be (patch, dim), found shape {tuple(patches.shape)}")
-        if not lengths or min(lengths) < 1 or sum(lengths) != len(patches):
-            raise ValueError(
-                f"each bag needs a patch, and all together {len(patches)}; these lengths start "
-                f"{list(lengths[:8])} and add up to {sum(lengths)}"
-            )
+        check_lengths(lengths, patches)
         return self.outputs_of(patches, lengths)
 
     @abstractmethod
