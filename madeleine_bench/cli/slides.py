@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.errors import InputError
 
 app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
@@ -24,7 +25,6 @@ def info(
 
     Example: mbench slides info slides/
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.slides.folder import describe_slides
 
     deliver(describe_slides(slides, mpp))
@@ -41,7 +41,6 @@ def convert(
 
     Example: mbench slides convert pictures/*.png --mpp 0.5 --out slides
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.slides.folder import convert_pictures
 
     with LiveProgress() as progress:
