@@ -309,27 +309,20 @@ def _network_findings(encoder: SlideEncoder) -> list[Finding]:
     bags = [torch.from_numpy(example_bag(width, patches).features) for patches in (37, 1)]
     packed, lengths = torch.cat(bags), [len(bag) for bag in bags]
 
-    def network(seed: int = 1) -> Any:
-        assert isinstance(encoder, TrainableEncoder), "no method network(...)"
-        with torch.random.fork_rng(devices=[]):
-            return encoder.network(
-                input_dim=width, outputs=3, organ="breast", seed=seed, from_weights=False
-            ).eval()
-
     def logits(patches: Any, counts: list[int], seed: int = 1) -> Any:
-        with torch.inference_mode():
-            return network(seed)(patches, counts).logits
+        assert isinstance(encoder, TrainableEncoder), "no method network(...)"
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network = encoder.network(
+                input_dim=width, outputs=3, organ="breast", seed=seed, from_weights=False
+            )
+            return network.eval()(patches, counts).logits
 
     try:
         first, again, other = (logits(packed, lengths, seed) for seed in (1, 1, 2))
         gap = float((first[1] - logits(bags[1], lengths[1:])[0]).abs().max())
-        trained = network().train()
-        trained(packed, lengths).logits.square().sum().backward()
     except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
         raised = f"raised {type(error).__name__}: {error}"
         return [_kept("runs on bags of 37 patches and of 1", raised, "")]
-    parameters = list(trained.parameters())
-    reached = sum(p.grad is not None and bool(p.grad.abs().max() > 0) for p in parameters)
     same = torch.equal(first, again)
     answers = {
         "returns finite outputs, as many as asked for, also of one patch": (
@@ -337,8 +330,6 @@ def _network_findings(encoder: SlideEncoder) -> list[Finding]:
         "is the same from the same seed, another from another": (
             same and not torch.equal(first, other), f"same seed {'equal' if same else 'differs'}"),
         "no bag changes what is said of another": (gap < 1e-5, f"largest difference {gap:.1e}"),
-        "a loss reaches its parameters": (
-            reached > 0, f"{reached} of {len(parameters)} parameters reached"),
     }  # fmt: skip
     return [_kept(check, "" if kept else seen, seen) for check, (kept, seen) in answers.items()]
 
