@@ -33,12 +33,7 @@ def extract(
     overlap_px: Annotated[int, typer.Option(help="Pixels that neighbours share.")] = 0,
     min_tissue: Annotated[float, typer.Option(help="Least share of tissue in a patch.")] = 0.5,
     patches: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Folder of patch files of CLAM or TRIDENT to take instead.",
-        ),
+        Path | None, typer.Option(help="Folder of patch files of CLAM or TRIDENT to take instead.")
     ] = None,
     mpp: Mpp = None,
     weights: Annotated[
@@ -48,12 +43,10 @@ def extract(
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="auto: fp16 on a GPU.")
     ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Patches encoded at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Patches encoded at once.")] = 32,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Threads that read, and on a CPU as many that encode, in each process."
-        ),
+        typer.Option(help="Threads that read, and on a CPU as many that encode, in each process."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace bags made with other settings.")

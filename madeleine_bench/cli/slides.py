@@ -59,7 +59,7 @@ def show(
     Example: mbench slides show a.svs --out a.png
     """
     from madeleine_bench.files import write_bytes
-    from madeleine_bench.slides.bag_folder import picture_bytes, slide_overlay
+    from madeleine_bench.slides.overlay import picture_bytes, slide_overlay
     from madeleine_bench.slides.reader import Slide
 
     if out.suffix.lower() != ".png":

@@ -7,149 +7,25 @@ contours_geojson/<slide>.geojson            the same in level-0 pixels, for QuPa
 10x_256px_0px_overlap/features_<encoder>.csv       what became of each slide
 """
 
-import io
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contourpy import contour_generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
 from madeleine_bench.data.hdf5 import write_patch_file
 from madeleine_bench.errors import InputError, UnreadableFile
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.hashing import canonical_json
-from madeleine_bench.slides.patches import ChosenPatches, PatchSettings, choose_patches
-from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
-
-Points = NDArray[np.float64]
-Contour = list[Points]  # the outline of a piece of tissue, then its holes; x, y, first = last
-
-_OUTLINE, _HOLE, _GRID = (0, 160, 0), (0, 90, 255), (40, 40, 40)
-_LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
-_PICTURE_PX = 1600
-
-
-def tissue_contours(mask: NDArray[np.bool_]) -> list[Contour]:
-    """Return the outlines of the tissue in pixels (pixel i spans i to i + 1), the largest first.
-
-    Outlines run half-way between the centres of pixels inside and outside, so every centre is on
-    the side it belongs to, and corners are cut. Pixels that touch by a corner are two pieces.
-
-    Args:
-        mask: (height, width), True on tissue.
-    """
-    framed = np.pad(mask, 1).astype(np.float64)  # so that outlines close at the picture's edge
-    polygons: Any = contour_generator(z=framed, fill_type="OuterOffset").filled(0.5, 2.0)
-    contours = []
-    for points, offsets in zip(*polygons, strict=True):
-        # From centres of pixels in the frame to corners in the picture.
-        rings = np.split(points - 0.5, offsets[1:-1].astype(np.intp))
-        contours.append([_without_straight_points(ring) for ring in rings])
-    return sorted(contours, key=lambda rings: sum(map(_area, rings[1:])) - _area(rings[0]))
-
-
-def contours_geojson(
-    contours: Sequence[Contour], scale: tuple[float, float], properties: Mapping[str, Any]
-) -> str:
-    """Return the outlines as a GeoJSON FeatureCollection, which QuPath, geopandas and TRIDENT read.
-
-    One Polygon a piece, in whole level-0 pixels; `tissue_id` counts from the largest piece. The
-    same input gives the same bytes.
-
-    Args:
-        contours: as `tissue_contours` returns them.
-        scale: level-0 pixels per pixel of the contours, along x and y.
-        properties: facts on the slide, kept as a member of the collection.
-    """
-    features = []
-    for number, contour in enumerate(contours):
-        rings = [_ring(points, scale) for points in contour]
-        # A speck can round away to a line; as a ring it would be invalid.
-        rings = [ring for ring in rings if len(ring) >= 4]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": rings},
-                "properties": {
-                    "classification": {"color": _OUTLINE, "name": "Tissue"},
-                    "objectType": "annotation",  # without it QuPath makes no annotation of it
-                    "tissue_id": number,
-                },
-            }
-        )
-    content = {"type": "FeatureCollection", "features": features, "properties": dict(properties)}
-    return canonical_json(content) + "\n"
-
-
-def _ring(points: Points, scale: tuple[float, float]) -> list[list[int]]:
-    """Return an outline in whole level-0 pixels, closed, without points that fell together."""
-    places = np.floor(points * np.asarray(scale) + 0.5).astype(np.int64)
-    moved = np.append(True, (np.diff(places, axis=0) != 0).any(axis=1))
-    ring: list[list[int]] = places[moved].tolist()
-    return ring
-
-
-def _without_straight_points(points: Points) -> Points:
-    """Return a closed outline without the points that lie on a straight line (exact)."""
-    ring = points[:-1]
-    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    corners = ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
-    return np.vstack([corners, corners[:1]])
-
-
-def _area(points: Points) -> float:
-    """Return the area of a closed outline."""
-    x, y = (points - points[0]).T  # small numbers, so nothing is lost
-    return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2))
-
-
-def slide_overlay(slide: Slide) -> Image.Image:
-    """Return a slide with its tissue and the usual patches.
-
-    Raises:
-        InputError: the slide is damaged or its resolution is unknown.
-    """
-    mpp = max(1.0, slide.known_mpp())  # no finer than the slide
-    chosen = choose_patches(slide, PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp))
-    assert chosen.tissue is not None
-    assert chosen.thumbnail is not None
-    return tissue_overlay(chosen.thumbnail, tissue_contours(chosen.tissue.mask), chosen.boxes())
-
-
-def tissue_overlay(thumbnail: Thumbnail, contours: Sequence[Contour], boxes: Points) -> Image.Image:
-    """Return the thumbnail with outlines in green, holes in blue and patches as thin boxes.
-
-    Args:
-        thumbnail: of the slide; the picture is no larger than 1600 pixels.
-        contours: in thumbnail pixels.
-        boxes: (patch, 4) in level-0 pixels: left, top, right, bottom.
-    """
-    picture = Image.fromarray(thumbnail.rgb)
-    draw = ImageDraw.Draw(picture)
-    for box in boxes / np.tile(thumbnail.scale, 2):
-        # With its last row and column, so that neighbours share a line.
-        draw.rectangle([int(edge) for edge in np.rint(box)], outline=_GRID)
-    width = max(1, round(max(picture.size) * _LINE_PER_PX))
-    for outline, *holes in contours:
-        for ring in (*holes, outline):
-            # Pillow counts from the centres of pixels, contours from their corners.
-            places = [(x - 0.5, y - 0.5) for x, y in ring]
-            draw.line(places, fill=_OUTLINE if ring is outline else _HOLE, width=width)
-    picture.thumbnail((_PICTURE_PX, _PICTURE_PX))
-    return picture
-
-
-def picture_bytes(picture: Image.Image) -> bytes:
-    """Return a picture as the bytes of a PNG file; the same picture gives the same bytes."""
-    out = io.BytesIO()
-    picture.save(out, format="PNG")
-    return out.getvalue()
-
+from madeleine_bench.slides.overlay import (
+    contours_geojson,
+    picture_bytes,
+    tissue_contours,
+    tissue_overlay,
+)
+from madeleine_bench.slides.patches import ChosenPatches, PatchSettings
+from madeleine_bench.slides.reader import ReadPlan, Slide
 
 KEY_ATTRIBUTE = "extraction"
 

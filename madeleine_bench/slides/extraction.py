@@ -65,8 +65,8 @@ class ExtractionSettings:
         slide_mpp: micrometres per level-0 pixel of every slide, in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
         overwrite: replace bags that were made with other settings.
-        workers: threads that read, 1 or more.
-        batch: patches encoded at once, 1 or more.
+        workers: threads that read.
+        batch: patches encoded at once.
     """
 
     patches: PatchSettings = field(default_factory=PatchSettings)
@@ -75,6 +75,18 @@ class ExtractionSettings:
     overwrite: bool = False
     workers: int = 1
     batch: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the ranges once.
+
+        Raises:
+            InputError: a value is out of its range.
+        """
+        for name, value in (("--workers", self.workers), ("--batch-size", self.batch)):
+            if value < 1:
+                raise InputError(f"{name} is {value}; expected 1 or more")
+        if self.patch_folder is not None and not self.patch_folder.is_dir():
+            raise InputError(f"no folder {self.patch_folder}; --patches wants that of patch files")
 
 
 @dataclass(frozen=True)

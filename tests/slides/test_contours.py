@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from madeleine_bench.slides.bag_folder import contours_geojson, tissue_contours
+from madeleine_bench.slides.overlay import contours_geojson, tissue_contours
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 17)))
 

@@ -347,6 +347,16 @@ def test_patches_of_another_slide_are_refused(lab, tmp_path, coords, attributes,
     assert re.search(message, outcome.message)
 
 
+@pytest.mark.parametrize(
+    ("values", "option"),
+    [({"workers": 0}, "--workers"), ({"batch": 0}, "--batch-size"),
+     ({"patch_folder": Path("/absent")}, "--patches")],
+)  # fmt: skip
+def test_settings_out_of_range_name_the_option(values, option):
+    with pytest.raises(InputError, match=option):
+        ExtractionSettings(**values)
+
+
 def test_the_real_aperio_slides(aperio, tmp_path):
     lab = Lab(
         aperio.parent,

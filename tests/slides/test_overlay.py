@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from madeleine_bench.slides.bag_folder import (
+from madeleine_bench.slides.overlay import (
     picture_bytes,
     tissue_contours,
     tissue_overlay,
