@@ -32,14 +32,14 @@ def info(
 
 @app.command()
 def convert(
-    pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF.")],
+    pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF, or folders of them.")],
     mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
     """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
 
-    Example: mbench slides convert pictures/*.png --mpp 0.5 --out slides
+    Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
     from madeleine_bench.slides.folder import convert_pictures
 

@@ -75,6 +75,7 @@ def _levels(level: Image.Image) -> Iterator[Image.Image]:
 SLIDE_SUFFIXES = (
     ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu",
 )  # fmt: skip
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 # 6 GB in memory; a picture that claims more is a mistake or a trap. Pillow refuses twice its limit,
 # which as it comes is below what scanners export.
@@ -109,7 +110,7 @@ def list_slides(place: Path) -> tuple[Path, ...]:
     if not by_name:
         raise InputError(
             f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)}). Plain pictures become slides "
-            "by: mbench slides convert PICTURES --mpp MICROMETRES --out FOLDER"
+            f"by: mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
         )
     return tuple(by_name[name] for name in sorted(by_name))
 
@@ -180,13 +181,18 @@ def describe_slides(places: Sequence[Path], mpp: float | None) -> Report:
 
 
 def convert_pictures(
-    pictures: Sequence[Path],
+    places: Sequence[Path],
     out: Path,
     mpp: float,
     progress: Progress,
     overwrite: bool = False,
 ) -> Report:
-    """Turn every picture into a slide; those that could not be are the problem of the report."""
+    """Turn every picture into a slide; those that could not be are the problem of the report.
+
+    Raises:
+        InputError: a path holds no picture.
+    """
+    pictures = [path for place in places for path in _pictures(place)]
     faults: list[str] = []
     progress.phase("convert", len(pictures))
     for path in pictures:
@@ -197,3 +203,12 @@ def convert_pictures(
         progress.advance(path.name)
     problem = InputError("\n".join(faults)) if faults else None
     return Report({}, [f"{len(pictures) - len(faults)} slides in {out}"], problem=problem)
+
+
+def _pictures(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]  # whatever it is, opening it says what is wrong
+    pictures = [path for path in files_under(place) if path.suffix.lower() in PICTURE_SUFFIXES]
+    if not pictures:
+        raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
+    return pictures

@@ -60,8 +60,7 @@ def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
     pictures.mkdir()
     Image.fromarray(noise(90, 120)).save(pictures / "good.png")
     (pictures / "bad.jpg").write_text("no picture")
-    said = mbench("slides", "convert", *sorted(pictures.iterdir()), "--mpp", "2", "--out",
-                  tmp_path / "made")  # fmt: skip
+    said = mbench("slides", "convert", pictures, "--mpp", "2", "--out", tmp_path / "made")
     assert said.code == 2
     assert "bad.jpg is not a picture" in said.err
     assert "1 slides in" in said.out
@@ -74,9 +73,9 @@ def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
 
 def test_convert_needs_a_resolution_and_pictures(mbench, tmp_path):
     assert mbench("slides", "convert", tmp_path).code == 2  # no --mpp
-    said = mbench("slides", "convert", tmp_path, "--mpp", "1", "--out", tmp_path / "made")
+    said = mbench("slides", "convert", tmp_path, "--mpp", "1")
     assert said.code == 2
-    assert f"{tmp_path} cannot be read" in said.err
+    assert "no picture in" in said.err
 
 
 def test_extract_writes_bags_and_says_how_to_use_them(extract, tmp_path):

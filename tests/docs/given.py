@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from madeleine_bench.data.bags import read_bag_file, write_bag_file
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.seeds import rng_for
 from tests.docs.page_commands import ROOT, steps
@@ -100,11 +101,29 @@ def _survival(folder: Path, shell: Shell, running: ExitStack) -> Here:
 
 
 def _slides(folder: Path, shell: Shell, running: ExitStack) -> Here:
-    """Six slides in slides/, and a picture."""
-    _draw_slides(folder, shell)
+    """Six slides in slides/, a picture, and a slide a.tif with a bag that madeleine takes."""
+    drawn = _draw_slides(folder, shell)
     (folder / "pictures").mkdir()
     picture = rng_for("picture").integers(0, 256, (600, 600, 3), dtype=np.uint8)
     Image.fromarray(picture).save(folder / "pictures" / "a.png")
+    drawn[-1].rename(folder / "a.tif")
+    (folder / "one").mkdir()
+    shutil.copy(folder / "a.tif", folder / "one")
+    extract = "mbench features extract --slides one --cohort bcnb --patch-encoder stain-texture"
+    shell(f"{extract} --out one/bags")
+    (extracted,) = (folder / "one" / "bags").glob("*/features_stain-texture/a.h5")
+    coords = read_bag_file(extracted).coords
+    assert coords is not None
+    (folder / "features").mkdir()
+    write_bag_file(
+        folder / "features" / "a.h5",
+        rng_for("bag of a.tif").standard_normal((len(coords), 512), dtype=np.float32),
+        coords,
+        layout="trident",
+        patch_encoder="phantom-512",
+        coords_attributes={"patch_size_level0": 256},
+    )
+    shutil.rmtree(folder / "one")
     return Here()
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -160,25 +159,31 @@ class ClamSb(Abmil):
         input_dim: int,
         outputs: int,
         *,
+        width: int = 512,
+        attention_dim: int = 256,
+        dropout: float = 0.25,
         instances: int = 8,
         instance_share: float = 0.3,
         subtyping: bool = False,
-        **sizes: Any,
     ) -> None:
         """Make the layers.
 
         Args:
             input_dim: width of the patch features.
             outputs: number of outputs for each bag.
+            width: width of a hidden patch and of a pooled bag.
+            attention_dim: width of the two branches of the attention.
+            dropout: share of hidden units, and of each branch, dropped in training.
             instances: patches taken from either end of the attention.
             instance_share: share of the instance loss in the total, from 0 to below 1.
             subtyping: whether classes exclude each other and each has its own tissue.
-            sizes: width, attention_dim and dropout, as `Abmil` takes them.
         """
-        super().__init__(input_dim, outputs, **sizes)
+        super().__init__(
+            input_dim, outputs, width=width, attention_dim=attention_dim, dropout=dropout
+        )
         self.classes = outputs
         # Rows 2 c and 2 c + 1 are the two outputs of class c: not evidence, evidence.
-        self.instance_head = nn.Linear(self.head.in_features, 2 * self.classes)
+        self.instance_head = nn.Linear(width, 2 * self.classes)
         self.instances = instances
         self.instance_share = instance_share
         self.subtyping = subtyping

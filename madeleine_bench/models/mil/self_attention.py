@@ -21,10 +21,18 @@ class SmoothedAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.project = nn.Linear(width, 3 * width, bias=False)
-        kernel = (_VALUE_KERNEL, 1)
-        self.smooth = nn.Conv2d(heads, heads, kernel, padding="same", groups=heads, bias=False)
+        self.smooth = nn.Conv2d(
+            heads,
+            heads,
+            (_VALUE_KERNEL, 1),
+            padding=(_VALUE_KERNEL // 2, 0),
+            groups=heads,
+            bias=False,
+        )
         self.mix = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -99,6 +107,9 @@ class TransMil(BagNetwork):
             width: width of a token, a multiple of `heads`.
             heads: attention heads.
             dropout: share of what attention found that is dropped in training.
+
+        Raises:
+            ValueError: the width is not a multiple of the heads.
         """
         super().__init__()
         self.patch_layer = nn.Sequential(nn.Linear(input_dim, width), nn.ReLU())
@@ -140,6 +151,8 @@ class CrossAttention(nn.Module):
         self, query_dim: int, key_dim: int, width: int, heads: int, *, gated: bool
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.query = nn.Linear(query_dim, width)
         self.key = nn.Linear(key_dim, width)
@@ -219,8 +232,13 @@ class Ilra(BagNetwork):
             heads: attention heads.
             rank: learnt vectors of each block.
             blocks: low-rank blocks, at least one.
+
+        Raises:
+            ValueError: the width is not a multiple of the heads, or there is no block.
         """
         super().__init__()
+        if blocks < 1:
+            raise ValueError(f"there must be a block, found {blocks}")
         self.blocks = nn.ModuleList(
             LowRankBlock(input_dim if index == 0 else width, width, heads, rank)
             for index in range(blocks)

@@ -310,6 +310,15 @@ def test_a_network_without_forward_is_none():
         Unfinished()
 
 
+def test_widths_that_heads_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="multiple of 3 heads"):
+        TransMil(DIM, OUTPUTS, width=8, heads=3)
+    with pytest.raises(ValueError, match="multiple of 3 heads"):
+        Ilra(DIM, OUTPUTS, width=8, heads=3)
+    with pytest.raises(ValueError, match="there must be a block"):
+        Ilra(DIM, OUTPUTS, width=8, heads=2, blocks=0)
+
+
 def test_pooling_is_the_plain_statistics():
     patches = draw()
     parts = patches.split(list(LENGTHS))
