@@ -1,12 +1,17 @@
 """`mbench slides`: what a slide file says, plain pictures made slides, and a look at one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from madeleine_bench.slides.reader import Slide
 
 app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
 
@@ -52,11 +57,25 @@ def convert(
 def show(
     slide: Annotated[Path, typer.Argument(help="A slide.")],
     out: Annotated[Path, typer.Option(help="The picture, .png.")],
+    bag: Annotated[
+        Path | None, typer.Option(help="Its bag, for the grid and for the attention on it.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Slide encoder (name or card) whose attention is shown.",
+            autocompletion=encoder_names,
+        ),
+    ] = None,
+    stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",
+    organ: Annotated[
+        str | None, typer.Option(help="Organ, for encoders with a model for each.")
+    ] = None,
     mpp: Mpp = None,
 ) -> None:
-    """Draw a slide with its tissue and patches.
+    """Draw a slide with its tissue and patches; with an encoder and a bag, what it attends to.
 
-    Example: mbench slides show a.svs --out a.png
+    Example: mbench slides show a.svs --out a.png --bag features/a.h5 --encoder madeleine
     """
     from madeleine_bench.files import write_bytes
     from madeleine_bench.slides.overlay import picture_bytes, slide_overlay
@@ -64,6 +83,32 @@ def show(
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is {out}; the picture is a .png")
+    if encoder is not None and bag is None:
+        raise InputError(
+            "--encoder needs --bag, the features that it looks at (mbench features extract)"
+        )
     with Slide(slide, mpp) as opened:
-        write_bytes(out, picture_bytes(slide_overlay(opened)))
+        if bag is None or encoder is None:
+            picture = slide_overlay(opened, bag)
+        else:
+            picture = _attention(opened, bag, encoder, stain, organ)
+    write_bytes(out, picture_bytes(picture))
     typer.echo(f"wrote {out}")
+
+
+def _attention(
+    slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None
+) -> "Image.Image":
+    """Return what an encoder attends to, the mean of its heads."""
+    from madeleine_bench.embeddings.compute import attention_checked
+    from madeleine_bench.encoders.registry import find_encoder, load_encoder
+    from madeleine_bench.slides.overlay import attention_overlay, bag_on_slide
+    from madeleine_bench.types import Bag
+
+    encoder = load_encoder(find_encoder(encoder_name))
+    file, boxes = bag_on_slide(slide, path)
+    name = slide.slide_id
+    features = file.features.astype("float32")
+    bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
+    weights = attention_checked(encoder, bag)
+    return attention_overlay(slide.thumbnail(longest_px=1600), boxes, weights)

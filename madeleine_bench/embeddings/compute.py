@@ -16,7 +16,9 @@ from madeleine_bench.data.bags import BagFacts
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.encoders.base import (
+    AttentiveEncoder,
     SlideEncoder,
+    as_array,
     as_embedding,
 )
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
@@ -132,6 +134,30 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
         return as_embedding(returned, card.dim)
     except CheckFailed as error:
         raise CheckFailed(f"{who}: {error}") from error
+
+
+def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
+    """Return what an encoder attends to in a bag, patch x head, checked.
+
+    Raises:
+        InputError: the encoder does not say what it attends to, the bag is not what its card
+            expects, or what it says has the wrong shape or is not finite.
+    """
+    who = f"encoder {encoder.card.name}, slide {bag.slide_id}"
+    if not isinstance(encoder, AttentiveEncoder):
+        raise InputError(
+            f"encoder {encoder.card.name} has no method attention(bag), so it does not say which "
+            "patches it looks at; madeleine, madeleine-se, intra-ssl and untrained do"
+        )
+    check_bag(encoder.card, bag)
+    weights = as_array(encoder.attention(bag))
+    fits = weights.ndim == 2 and len(weights) == len(bag.features)
+    if not fits or weights.dtype.kind not in "biuf" or not np.isfinite(weights).all():
+        raise InputError(
+            f"{who}: attention must return a finite number for each patch and head, found shape "
+            f"{weights.shape} for {len(bag.features)} patches"
+        )
+    return weights
 
 
 def misfit(

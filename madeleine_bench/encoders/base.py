@@ -35,6 +35,15 @@ class SlideEncoder(Protocol):
 
 
 @runtime_checkable
+class AttentiveEncoder(SlideEncoder, Protocol):
+    """A slide encoder that can say which patches its embedding is made of."""
+
+    def attention(self, bag: Bag) -> NDArray[np.floating]:
+        """Return the weight of each patch in each head, patch x head; each head adds up to 1."""
+        ...
+
+
+@runtime_checkable
 class TrainableEncoder(SlideEncoder, Protocol):
     """A slide encoder whose network can be trained further, or again, on the labels of a task."""
 

@@ -3,6 +3,7 @@
 A task on which a control beats mean-pool measures something other than tissue.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,14 @@ class RandomProjection(_OfWidth):
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the projected mean, shape (dim,)."""
         mean = bag.features.mean(axis=0, dtype=np.float64)
-        shape = len(mean), self.dim
-        directions = rng_for("random-projection", *shape).standard_normal(shape)
-        return np.asarray(mean @ (directions / np.sqrt(self.dim)))
+        projected: NDArray[np.float64] = mean @ _directions(len(mean), self.dim)
+        return projected
+
+
+@lru_cache(maxsize=8)
+def _directions(width: int, dim: int) -> NDArray[np.float64]:
+    directions = rng_for("random-projection", width, dim).standard_normal((width, dim))
+    return np.asarray(directions / np.sqrt(dim))
 
 
 class PatchCount(WithoutNetwork):

@@ -1,7 +1,8 @@
-"""Pictures to look at: outlines of tissue, and patches on a thumbnail."""
+"""Pictures to look at: outlines of tissue, patches on a thumbnail, and attention as a heat map."""
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from madeleine_bench.data.bags import BagFile, read_bag_file
+from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json
 from madeleine_bench.slides.patches import PatchSettings, choose_patches
 from madeleine_bench.slides.reader import Slide, Thumbnail
@@ -18,6 +21,8 @@ Contour = list[Points]  # the outline of a piece of tissue, then its holes; x, y
 
 _OUTLINE, _HOLE, _GRID = (0, 160, 0), (0, 90, 255), (40, 40, 40)
 _LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
+_COLOURS = "viridis"  # even to the eye, also without colour vision; no stain looks like it
+_OPACITY = 0.6
 _PICTURE_PX = 1600
 
 
@@ -95,17 +100,63 @@ def _area(points: Points) -> float:
     return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2))
 
 
-def slide_overlay(slide: Slide) -> Image.Image:
-    """Return a slide with its tissue and the usual patches.
+def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
+    """Return a slide with its tissue and patches: the usual ones, or those of a bag.
 
     Raises:
-        InputError: the slide is damaged or its resolution is unknown.
+        InputError: the slide is damaged or its resolution is unknown; the bag is of another slide
+            or does not say where its patches lie.
     """
     mpp = max(1.0, slide.known_mpp())  # no finer than the slide
     chosen = choose_patches(slide, PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp))
     assert chosen.tissue is not None
     assert chosen.thumbnail is not None
-    return tissue_overlay(chosen.thumbnail, tissue_contours(chosen.tissue.mask), chosen.boxes())
+    boxes = chosen.boxes() if bag is None else bag_on_slide(slide, bag)[1]
+    return tissue_overlay(chosen.thumbnail, tissue_contours(chosen.tissue.mask), boxes)
+
+
+def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
+    """Return a bag and its patches as boxes (patch x 4) in level-0 pixels of its slide.
+
+    Raises:
+        InputError: the bag is damaged, of another slide, or does not say where its patches lie.
+    """
+    bag = read_bag_file(path)
+    side = bag.facts.patch_size_level0
+    if bag.coords is None or bag.coords_unit != "px0" or side is None:
+        raise InputError(
+            f"{path} does not say where its patches lie: coords in level-0 pixels and the "
+            "attribute patch_size_level0 are needed (mbench features extract and TRIDENT write "
+            "both)"
+        )
+    corners = np.asarray(bag.coords, dtype=np.float64)
+    boxes = np.hstack([corners, corners + float(side)])
+    if len(boxes) and (boxes[:, 2:].max(axis=0) > (slide.width_px0, slide.height_px0)).any():
+        raise InputError(f"{path} has patches outside of {slide.path}; is it of another slide?")
+    return bag, boxes
+
+
+def attention_overlay(
+    thumbnail: Thumbnail, boxes: Points, weights: NDArray[np.floating]
+) -> Image.Image:
+    """Return the thumbnail under patches whose colours span the mean attention of the heads.
+
+    Args:
+        thumbnail: of the slide.
+        boxes: (patch, 4) in level-0 pixels: left, top, right, bottom.
+        weights: patch x head.
+    """
+    from matplotlib import colormaps
+
+    mean = weights.mean(axis=1)
+    shares = (mean - mean.min()) / (np.ptp(mean) or 1.0)
+    picture = Image.fromarray(thumbnail.rgb)
+    heat = picture.copy()
+    draw = ImageDraw.Draw(heat)
+    colours = colormaps[_COLOURS](shares, bytes=True)
+    for box, colour in zip(boxes / np.tile(thumbnail.scale, 2), colours, strict=True):
+        draw.rectangle(box.tolist(), fill=tuple(colour[:3].tolist()))
+    return Image.blend(picture, heat, _OPACITY)
 
 
 def tissue_overlay(thumbnail: Thumbnail, contours: Sequence[Contour], boxes: Points) -> Image.Image:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from phantom_rendering.slides import main as draw
 from PIL import Image
@@ -167,17 +168,41 @@ def test_encoders_lists_what_each_needs(mbench):
         assert name in said.out
 
 
-def test_show_draws_tissue_and_patches(mbench, slides, tmp_path):
-    said = mbench("slides", "show", slides / "1.tif", "--out", tmp_path / "tissue.png")
+def test_show_draws_tissue_patches_and_attention(mbench, extract, slides, tmp_path):
+    extract()
+    slide, bag = slides / "1.tif", bag_path(tmp_path)
+    assert mbench("slides", "show", slide, "--out", tmp_path / "tissue.png").code == 0
+    assert mbench("slides", "show", slide, "--out", tmp_path / "grid.png", "--bag", bag).code == 0
+    said = mbench("slides", "show", slide, "--out", tmp_path / "heat.png", "--bag", bag,
+                  "--encoder", "untrained")  # fmt: skip
     assert said.code == 0, said.err
-    assert read_picture(tmp_path / "tissue.png").shape == (100, 113, 3)  # 4 micrometres a pixel
+    drawn = {name: read_picture(tmp_path / f"{name}.png") for name in ("tissue", "grid", "heat")}
+    assert drawn["heat"].shape == (800, 900, 3)
+    assert drawn["tissue"].shape == drawn["grid"].shape == (100, 113, 3)  # 4 micrometres a pixel
+    assert not np.array_equal(drawn["tissue"], drawn["grid"])
 
 
-def test_show_refuses_what_is_no_png(mbench, slides, tmp_path):
-    said = mbench("slides", "show", slides / "1.tif", "--out", tmp_path / "x.jpg")
-    assert said.code == 2
-    assert ".png" in said.err
-    assert not (tmp_path / "x.jpg").exists()
+def test_show_refuses_what_does_not_fit(mbench, extract, slides, tmp_path):
+    extract()
+    slide, bag, out = slides / "1.tif", bag_path(tmp_path), tmp_path / "x.png"
+
+    def refused(*arguments):
+        said = mbench("slides", "show", *arguments)
+        assert said.code == 2
+        assert not out.exists()
+        return said.err
+
+    assert ".png" in refused(slide, "--out", tmp_path / "x.jpg")
+    assert "--encoder needs --bag" in refused(slide, "--out", out, "--encoder", "untrained")
+    assert "no method attention" in refused(
+        slide, "--out", out, "--bag", bag, "--encoder", "mean-pool"
+    )
+    assert "expects features of phantom-512" in refused(
+        slide, "--out", out, "--bag", bag, "--encoder", "madeleine", "--organ", "breast"
+    )
+    write_pyramid(tmp_path / "small.tif", section(300, 300, 20), mpp=0.5, description="")
+    assert "is it of another slide?" in refused(tmp_path / "small.tif", "--out", out, "--bag", bag)
+    assert "no feature file" in refused(slide, "--out", out, "--bag", tmp_path / "absent.h5")
 
 
 def test_the_patch_encoder_of_the_page_runs(mbench, slides, tmp_path):

@@ -1,5 +1,7 @@
 """Embeddings: the cache on disk, the contract at the door, and the mean over a unit's slides."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from madeleine_bench.embeddings.compute import (
+    attention_checked,
     embed_slides,
     encode_checked,
     unit_embeddings,
@@ -165,3 +168,17 @@ def test_overflow_to_float32_is_refused():
 
     with pytest.raises(CheckFailed, match="component 0"):
         encode_checked(Huge(), Bag("s", "c", np.ones((3, 2), np.float32)))
+
+
+@pytest.mark.parametrize(
+    "weights", [np.ones(3), np.ones((2, 4)), np.full((3, 4), np.nan), np.full((3, 4), np.inf)]
+)
+def test_attention_of_the_wrong_shape_or_not_finite_is_refused(weights):
+    odd = SimpleNamespace(card=MEAN.card, encode=MEAN.encode, attention=lambda bag: weights)
+    with pytest.raises(InputError, match="attention must return"):
+        attention_checked(odd, Bag("s", "c", np.ones((3, 5), np.float32)))
+
+
+def test_attention_is_refused_of_an_encoder_that_has_none():
+    with pytest.raises(InputError, match=r"mean-pool has no method attention"):
+        attention_checked(MEAN, Bag("s", "c", np.ones((3, 5), np.float32)))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from madeleine_bench.embeddings.compute import encode_checked
-from madeleine_bench.encoders.base import as_array
+from madeleine_bench.embeddings.compute import attention_checked, encode_checked
+from madeleine_bench.encoders.base import BaseEncoder, as_array
 from madeleine_bench.encoders.contract import ask, check_contract, example_bag
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
-from madeleine_bench.errors import CheckFailed
+from madeleine_bench.errors import CheckFailed, InputError
 
 CARD = load_encoder(find_encoder("mean-pool")).card
 BAG = example_bag(6, 37)
@@ -138,6 +138,21 @@ def test_an_encoder_that_exits_fails_the_check():
     assert not any(check.verdict == "pass" for check in checks)
     assert checks[0].found == "raised SystemExit: 0"
     assert ask(SimpleNamespace(card=SIX, encode=leave), BAG).fault == "raised SystemExit: 0"
+
+
+def test_attention_is_read_the_same_way():
+    class Toy(BaseEncoder):
+        def encode(self, bag):
+            return torch.tensor(bag.features.mean(axis=0), requires_grad=True)
+
+        def attention(self, bag):
+            return torch.ones(len(bag.features), 1, requires_grad=True).bfloat16()
+
+    made = Toy(SIX)
+    assert attention_checked(made, BAG).shape == (37, 1)
+    made.attention = lambda bag: [["a"]] * 37
+    with pytest.raises(InputError, match="attention must return"):
+        attention_checked(made, BAG)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")

@@ -1,4 +1,4 @@
-"""Pictures of tissue."""
+"""Pictures of tissue and of values."""
 
 import io
 
@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from madeleine_bench.slides.overlay import (
+    attention_overlay,
     picture_bytes,
     tissue_contours,
     tissue_overlay,
@@ -68,7 +69,34 @@ def test_lines_are_thicker_on_a_large_picture():
 def test_the_thumbnail_is_left_as_it_was():
     before = THUMBNAIL.rgb.copy()
     tissue_overlay(THUMBNAIL, tissue_contours(ring()), BOXES)
+    attention_overlay(THUMBNAIL, BOXES, np.full((3, 1), 1 / 3))
     assert np.array_equal(THUMBNAIL.rgb, before)
+
+
+def heat(*weights, under=THUMBNAIL) -> np.ndarray:
+    """The picture of the attention of some heads on three patches."""
+    picture = attention_overlay(under, BOXES, np.array(weights).T)
+    return np.asarray(picture).astype(int)
+
+
+def test_heat_goes_from_dark_to_bright_and_lets_the_thumbnail_through():
+    picture = heat([0.1, 0.2, 0.3])
+    bright = [picture[80, 70].sum(), picture[80, 110].sum(), picture[220, 220].sum()]
+    assert bright[0] < bright[1] < bright[2]
+    assert (picture[150, 30] == 240).all()
+    halved = thumbnail(300, 400)
+    halved.rgb[80:100] = 100
+    under = heat([0.1, 0.2, 0.3], under=halved)
+    assert (under[70, 70] - under[90, 70]).tolist() == pytest.approx([56] * 3, abs=2)
+
+
+def test_heat_is_the_mean_of_the_heads():
+    assert np.array_equal(heat([0.1, 0.2, 0.7]), heat([0.2, 0.4, 0.4], [0.0, 0.0, 1.0]))
+
+
+def test_equal_weights_have_one_colour():
+    picture = heat([1 / 3] * 3)
+    assert np.array_equal(picture[80, 70], picture[220, 220])
 
 
 def test_png_is_exact_and_the_same_each_time():

@@ -175,8 +175,7 @@ class CrossAttention(nn.Module):
         found = (attention.to(v.dtype) @ v).transpose(0, 1).flatten(1)
         hidden = self.norm(query + self.mix(found))
         hidden = self.residual_norm(hidden + F.relu(self.residual(hidden)))
-        gated: Tensor = hidden if self.gate is None else hidden * F.silu(self.gate(rows))
-        return gated
+        return hidden if self.gate is None else hidden * F.silu(self.gate(rows))
 
 
 class LowRankBlock(nn.Module):

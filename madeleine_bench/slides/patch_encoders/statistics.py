@@ -77,7 +77,7 @@ def describe(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
     groups = (
         [value for colour in colours for value in _moments(colour)],
         [value for stain in stains for value in _moments(stain)],
-        np.percentile(small, _QUANTILES, axis=(1, 2), method="nearest").T.ravel(),
+        [value for stain in small for value in _quantiles(stain)],
         [*_correlations([_halve(colour) for colour in colours]), *_correlations(small)],
         [value for plane in (*stains, density) for value in _contrasts(plane)],
         _edges(small_density),
@@ -123,6 +123,12 @@ def _moments(plane: Plane) -> tuple[float, float, float]:
     off = plane - mean
     square = off * off
     return mean, float(square.mean()) ** 0.5, float(np.cbrt(np.vdot(square, off) / off.size))
+
+
+def _quantiles(plane: Plane) -> Plane:
+    """Return the quantiles of a plane, each a value it holds (the nearest rank)."""
+    ranks = np.rint(np.array(_QUANTILES) / 100 * (plane.size - 1)).astype(np.intp)
+    return np.sort(plane, axis=None)[ranks]
 
 
 def _correlations(planes: list[Plane]) -> list[float]:
