@@ -20,6 +20,7 @@ from madeleine_bench.slides.patch_encoders import (
     shipped_patch_encoders,
 )
 from madeleine_bench.slides.patch_encoders import statistics as stain_texture
+from madeleine_bench.slides.patch_encoders.efficientnet import fold
 from madeleine_bench.slides.patch_encoders.torch_encoder import read_state
 
 SHIPPED = shipped_patch_encoders()
@@ -138,6 +139,17 @@ def plain():
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(read_state(SHIPPED["efficientnet-lite0"].weights_path))
     return model.eval()
+
+
+def test_folding_changes_nothing_but_rounding(plain):
+    folded = EfficientNet.from_name("efficientnet-lite0")
+    folded.load_state_dict(plain.state_dict())
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = plain.extract_features(pixels)
+        got = fold(folded.eval()).extract_features(pixels)
+    assert got.shape == expected.shape == (2, 1280, 7, 7)
+    assert float((got - expected).abs().max()) < 1e-4
 
 
 def test_efficientnet_is_pillow_then_127_over_128_then_the_plain_model(plain, encoders):

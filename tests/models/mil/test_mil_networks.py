@@ -33,7 +33,8 @@ BUILD = {
     "dsmil": lambda: DsMil(DIM, OUTPUTS, query_dim=4, dropout=0.2),
     "ilra": lambda: Ilra(DIM, OUTPUTS, width=8, heads=2, rank=3),
     "mean-mlp": lambda: MeanMlp(DIM, OUTPUTS, width=8),
-    "transmil": lambda: TransMil(DIM, OUTPUTS, width=8, heads=2),
+    # Of the bags, only the one of 23 patches (26 tokens) has more tokens than landmarks.
+    "transmil": lambda: TransMil(DIM, OUTPUTS, width=8, heads=2, landmarks=11),
     "mean-head": lambda: EmbedderWithHead(bag_means, DIM, OUTPUTS),
     "max-head": lambda: EmbedderWithHead(bag_maxima, DIM, OUTPUTS),
     "madeleine-head": lambda: EmbedderWithHead(madeleine_embedder(), 8, OUTPUTS),
@@ -264,7 +265,7 @@ def cross(query_dim, key_dim, width, *, gate):
     return linear + 4 * width + gate * (query_dim + 1) * width
 
 
-def smoothed(width, heads):
+def nystrom(width, heads):
     return 3 * width * width + 33 * heads + (width + 1) * width
 
 
@@ -279,7 +280,7 @@ def smoothed(width, heads):
             TransMil,
             513 * 512
             + 512
-            + 2 * (smoothed(512, 8) + 1024)
+            + 2 * (nystrom(512, 8) + 1024)
             + 512 * (49 + 25 + 9 + 3)
             + 1024
             + 513 * 2,
