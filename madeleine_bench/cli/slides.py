@@ -64,7 +64,6 @@ def show(
         str | None,
         typer.Option(
             help="Slide encoder (name or card) whose attention is shown.",
-            autocompletion=encoder_names,
         ),
     ] = None,
     stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",

@@ -238,10 +238,11 @@ class CrossAttention(nn.Module):
         )
         scores = at_least_float32(q @ k.mT) / math.sqrt(q.shape[-1])
         attention = scores.softmax(dim=-1)
-        found = (attention.to(v.dtype) @ v).transpose(0, 1).flatten(1)
+        found: Tensor = (attention.to(v.dtype) @ v).transpose(0, 1).flatten(1)
         hidden = self.norm(query + self.mix(found))
         hidden = self.residual_norm(hidden + F.relu(self.residual(hidden)))
-        return hidden if self.gate is None else hidden * F.silu(self.gate(rows))
+        gated: Tensor = hidden if self.gate is None else hidden * F.silu(self.gate(rows))
+        return gated
 
 
 class LowRankBlock(nn.Module):

@@ -32,7 +32,7 @@ def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
         pip = " ".join(f"'{requirement}'" for requirement in card.requires)
         raise InputError(
             f"{card.name}: {name} cannot be imported ({type(error).__name__}: {error}); "
-            f"pip install {pip}. What it needs itself must be there too, and fit the version of torch"
+            f"pip install {pip}. What it needs itself must be there and fit the version of torch"
         ) from error
 
 
@@ -53,7 +53,7 @@ def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
         raise InputError(
             f"{card.name}: the model could not be made from {weights.hub}\n"
             f"{type(error).__name__}: {reason}\n"
-            f"If the weights were refused, {gate if weights.gated else 'see ' + weights.url}. "
+            f"If the weights were refused, {gate if weights.gated else f'see {weights.url}'}. "
             f"Without a network, download them there and give the file: mbench features extract "
             f"--patch-encoder {card.name} --weights FILE ... "
             f"If they do not fit, see the versions of {', '.join(card.requires)}"
