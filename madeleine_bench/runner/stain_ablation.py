@@ -20,7 +20,7 @@ from madeleine_bench.data.case_bags import CaseBags, slide_groups
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.figures import COLOURS, GREY, INK
+from madeleine_bench.figures import COLOURS
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
@@ -414,83 +414,36 @@ def gain_text(fusion: Mapping[str, Any]) -> str:
 
 
 def stain_chart(content: Mapping[str, Any]) -> Any:
-    """Return the Altair chart of a document, a row of panels for each task.
+    """Return the Altair chart of a document: how scores fall with the stains, by way of training.
 
-    Left and middle: the mean score over all choices of so many stains, with the band from the worst
-    to the best choice. Right: what all stains gain over the one alone, by fusion, with the 95%
-    interval.
+    A row for each task: the mean score over all choices of so many stains, with the band from the
+    worst to the best choice.
     """
     import altair as alt
 
-    encoders = list(dict.fromkeys(each["encoder"] for each in content["tasks"]))
-    colour = (
-        alt.Color("encoder:N", title=None, sort=encoders)
-        .scale(domain=encoders, range=list(COLOURS[: len(encoders)]))
-        .legend(symbolType="circle", symbolOpacity=1, symbolStrokeWidth=0)
-    )
     rows = []
     for task in dict.fromkeys(each["task"] for each in content["tasks"]):
         of_task = [each for each in content["tasks"] if each["task"] == task]
-        curves = [_dropping(of_task, way, colour) for way in WAYS]
-        left = alt.hconcat(*curves, spacing=62, bounds="flush").resolve_scale(y="shared")
-        panels = alt.hconcat(left, _gains(of_task, content["alone"], colour), spacing=62)
-        title = alt.Title(task, anchor="start", fontSize=13, color=INK, offset=10)
-        rows.append(panels.properties(title=title, bounds="flush"))
+        points = [
+            {"encoder": each["encoder"], "trained": WAYS[way], **point}
+            for each in of_task
+            for way in WAYS
+            for point in each["curves"][way]
+        ]
+        x = alt.X("stains:Q", title="stains left", scale=alt.Scale(reverse=True))
+        colour = alt.Color("encoder:N", title=None, sort=[each["encoder"] for each in of_task])
+        base = alt.Chart(alt.Data(values=points)).encode(  # type: ignore[no-untyped-call]
+            x.axis(tickMinStep=1, format="d"), colour.scale(range=COLOURS)
+        )
+        y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
+        band = base.mark_area(opacity=0.12).encode(alt.Y("lowest:Q", **y), y2="highest:Q")
+        line = base.mark_line(point=True).encode(alt.Y("mean:Q", **y))
+        panels = (band + line).properties(width=240, height=190)
+        rows.append(panels.facet(column=alt.Column("trained:N", title=None)).properties(title=task))
     kind = "PHANTOM slides: " if content["phantom"] else ""
     title = alt.Title(
         f"{kind}what the stains of a case are worth ({content['cohort']})",
         subtitle=f"{content['protocol']}. Lines: mean over all choices of so many stains; bands: "
-        "worst to best choice. Dots: gain and 95% interval.",
-        anchor="start", fontSize=15, color=INK, subtitleColor=GREY, offset=16,
-    )  # fmt: skip
-    return alt.vconcat(*rows, title=title, background="white", padding=14, spacing=28)
-
-
-def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any) -> Any:
-    import altair as alt
-
-    points = [{"encoder": e["encoder"], **point} for e in of_task for point in e["curves"][way]]
-    most = max(point["stains"] for point in points)
-    x = alt.X("stains:Q", title="stains left", scale=alt.Scale(domain=[most, 1])).axis(
-        values=list(range(most, 0, -1)), grid=False, format="d"
+        "worst to best choice",
     )
-    y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
-    base = _chart(points).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.12).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q")
-    line = base.mark_line(strokeWidth=2, point={"size": 36}).encode(y=alt.Y("mean:Q", **y))
-    return _panel(band + line, WAYS[way])
-
-
-def _gains(of_task: Sequence[Mapping[str, Any]], alone: str, colour: Any) -> Any:
-    import altair as alt
-
-    points = []
-    for each in of_task:
-        for fusion in each["fusions"]:
-            if fusion["difference"] is not None and len(fusion["stains"]) > 1:
-                gain = fusion["difference"]
-                low, high = fusion["ci95"] or (gain, gain)  # without an interval, the point alone
-                place = {"encoder": each["encoder"], "fusion": fusion["fusion"]}
-                points.append({**place, "gain": gain, "low": low, "high": high})
-    base = _chart(points).encode(
-        y=alt.Y("fusion:N", title=None, sort=["late", "per-stain", "early"]),
-        yOffset=alt.YOffset("encoder:N", sort=list(dict.fromkeys(p["encoder"] for p in points))),
-        color=colour,
-    )
-    dots = base.mark_circle(size=46, opacity=1).encode(
-        x=alt.X("gain:Q", title=f"above {alone} alone")
-    )
-    bars = base.mark_rule(strokeWidth=1.6).encode(x="low:Q", x2="high:Q")
-    zero = _chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x="x:Q")
-    return _panel(zero + bars + dots, "all stains, by fusion")
-
-
-def _chart(values: list[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    return alt.Chart(alt.Data(values=values))  # type: ignore[no-untyped-call]
-
-
-def _panel(chart: Any, title: str) -> Any:
-    style = {"text": title, "fontSize": 11, "fontWeight": "normal", "color": GREY}
-    return chart.properties(width=190, height=190, title={**style, "anchor": "start"})
+    return alt.vconcat(*rows, title=title, background="white", padding=14)
