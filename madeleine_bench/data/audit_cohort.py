@@ -54,7 +54,7 @@ def audit_slides(data: CohortData, units: Units, divided: Sequence[Divided]) -> 
     """Return what ids, files and sites of slides show; of phantoms only sites can be wrong."""
     findings = []
     if isinstance(data, LocalCohort):
-        findings += [*audit_ids(data, units, divided), *audit_contents(data, units, divided)]
+        findings += [*audit_ids(data, units, divided), *audit_contents(data, units)]
     return findings + audit_slide_sites(data, units, divided)
 
 
@@ -104,38 +104,25 @@ def _look_alike(
     )
 
 
-def audit_contents(
-    data: LocalCohort, units: Units, divided: Sequence[Divided]
-) -> list[AuditFinding]:
+def audit_contents(data: LocalCohort, units: Units) -> list[AuditFinding]:
     """Return the slides whose files are equal, byte for byte.
 
-    Of two cases: an error, as one of them is mislabelled, and a leak where one is trained on and
-    the other tested. Of one case: a warning, as the slide counts twice. Only files of equal size
-    are hashed, and hashes are remembered between runs.
+    Of two cases: an error, as one of them is mislabelled, and may be trained on while the other is
+    tested. Of one case: a warning, as the slide counts twice. Only files of equal size are hashed,
+    and hashes are remembered between runs.
     """
-    row_of = {s: row for row, unit in enumerate(units.table["unit_id"]) for s in units.slides[unit]}
-    case_of = units.table["case_id"].to_numpy()
+    case_of = {
+        slide: case
+        for unit, case in zip(units.table["unit_id"], units.table["case_id"], strict=True)
+        for slide in units.slides[unit]
+    }
     findings = []
-    for slides in _equal(data, row_of):
-        rows = [row_of[slide] for slide in slides]
-        case, first = case_of[rows[0]], dict[str, str]()
-        for row, slide in zip(rows, slides, strict=True):
-            first.setdefault(case_of[row], slide)
-        level: Level = "error" if len(first) > 1 else "warning"
-        fold, advice = "", "keep one of them in the label table"
-        message = f"slides {some(slides)} of case '{case}' have the same content"
-        if len(first) > 1:
-            fold = _leaks_in(rows, divided)
-            shown = " and ".join(f"slide '{first[c]}' of case '{c}'" for c in list(first)[:2])
-            message = (
-                f"{shown} have the same content"
-                + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
-                + (f", in train and in test of {fold}" if fold else "")
-            )
-            advice = "find out whose slide it is, and take the other row out of the label table"
-        findings.append(
-            finding(level, "duplicate", message, advice, fold=fold, case_id=case, ids=slides)
-        )
+    for slides in _equal(data, case_of):
+        cases = [case_of[slide] for slide in slides]
+        level: Level = "error" if len(set(cases)) > 1 else "warning"
+        shown = " and ".join(f"slide '{slide}' of case '{case_of[slide]}'" for slide in slides)
+        message = f"{shown} have the same content"
+        findings.append(finding(level, "duplicate", message, case_id=cases[0], ids=slides))
     return findings
 
 
@@ -235,15 +222,6 @@ def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
         for slide in members if len(members) > 1 else ():
             same[data.content_key(slide)].append(slide)
     return sorted(members for members in same.values() if len(members) > 1)
-
-
-def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
-    """Return the first split that trains on one of some units and tests another; or ""."""
-    for splits, _ in divided:
-        for split in splits:
-            if np.isin(rows, split.train).any() and np.isin(rows, split.test).any():
-                return fold_name(splits, split)
-    return ""
 
 
 def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, fisher_exact
 
 from madeleine_bench.data.audit import (
-    SITES_WHOLE,
     AuditFinding,
     Level,
     Scheme,
@@ -18,19 +15,16 @@ from madeleine_bench.data.audit import (
     finding,
     fold_name,
     outcome_counts,
-    outcome_of,
 )
 from madeleine_bench.data.audit_cohort import (
     audit_coverage,
     audit_labels,
     audit_slides,
     audit_times,
-    unit_sites,
 )
 from madeleine_bench.data.config import Config, load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.site_folds import NEAR, balanced_folds, fold_deviation, linked_groups
 from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, scheme_of
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
@@ -41,12 +35,10 @@ from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.stats.paired import holm
 from madeleine_bench.types import Progress, Silence, Splits, Units
 
 FEW_UNITS = 5
 FEW_EVENTS = 10
-DRIFT = 0.05
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 _SHOWN = 12
 
@@ -193,10 +185,8 @@ def audit_task(
                 findings.append(finding("error", "lock", message))
     for located, scheme in used.values():
         findings += audit_splits(located.splits, units, scheme)
-        findings += audit_balance(located.splits, units)
+        findings += audit_few_units(located.splits, units)
         findings += _changed(located)
-        if scheme in SITES_WHOLE:
-            findings += _against_optimum(located.splits, units, cohort)
     divided = [(located.splits, scheme) for located, scheme in used.values()]
     findings += audit_slides(data, units, divided)
     if local:
@@ -210,23 +200,11 @@ def audit_task(
     return TaskAudit(task.name, board, len(units.table), cases, states, tuple(findings))
 
 
-def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
-    """Return which classes folds test few units of, and which folds differ from the others.
-
-    Both compare the test units of folds; few-shot draws are unequal by design and have no finding.
-
-    A fold's class counts are held against those of all other units, by Fisher's exact test for two
-    classes and a chi-square test for more, with Holm's correction over the folds. Units are taken
-    as independent, which slides of one case are not: a warning, never an error.
-
-    References:
-        Fisher, The logic of inductive inference, J. Roy. Statist. Soc. 98 (1935).
-        Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
-    """
+def audit_few_units(splits: Splits, units: Units) -> list[AuditFinding]:
+    """Return the classes, or events, of which folds test few units; draws are small by design."""
     if splits.key_names[0] == "shots":
         return []
-    names, others, tested = outcome_counts(splits, units)
-    places = [fold_name(splits, split) for split in splits]
+    names, _, tested = outcome_counts(splits, units)
     of_class = "label" in units.table
     least, unit = (FEW_UNITS, "unit") if of_class else (FEW_EVENTS, "event")
     findings = []
@@ -235,33 +213,14 @@ def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
         few = (counts > 0) & (counts < least)
         if few.any() and (of_class or name == "True"):
             fold = int(np.flatnonzero(few)[counts[few].argmin()])
+            place = fold_name(splits, splits.splits[fold])
             message = (
                 f"{f'class {name!r}' if of_class else 'events'}: fewer than {least} to test on in "
-                f"{int(few.sum())} of {len(places)} folds, fewest in {places[fold]} "
+                f"{int(few.sum())} of {len(counts)} folds, fewest in {place} "
                 f"({counts[fold]} {unit}(s))"
             )
-            findings.append(finding("note", "few-units", message, fold=places[fold]))
-    p_values = holm([_p_value(np.stack(pair)) for pair in zip(tested, others, strict=True)])
-    test = "Fisher's exact test" if len(names) == 2 else "chi-square test"
-    for fold in (number for number, p_value in enumerate(p_values) if p_value < DRIFT):
-        here, there = (counts[fold] / counts[fold].sum() for counts in (tested, others))
-        most = 1 if len(names) == 2 else int(np.abs(here - there).argmax())
-        message = (
-            f"{places[fold]}: {tested[fold, most]} of {tested[fold].sum()} test units are "
-            f"{f'of class {names[most]!r}' if of_class else 'events'} ({here[most]:.1%}), of all "
-            f"others {there[most]:.1%} ({test}, p = {p_values[fold]:.2g} after Holm's correction "
-            f"for {len(places)} folds)"
-        )
-        findings.append(finding("warning", "prevalence", message, fold=places[fold]))
+            findings.append(finding("note", "few-units", message, fold=place))
     return findings
-
-
-def _p_value(table: NDArray[np.intp]) -> float:
-    """Return the p-value of equal class shares among the units of two rows."""
-    if not table.any(axis=1).all() or table.shape[1] < 2:
-        return 1.0
-    test = fisher_exact if table.shape[1] == 2 else chi2_contingency
-    return float(test(table)[1])
 
 
 def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[AuditFinding]]:
@@ -289,34 +248,3 @@ def _changed(located: FoundSplits) -> list[AuditFinding]:
     message = f"{located.path} differs from what these units are divided into today"
     advice = "another release froze it; it is used as it is, and no other one may be compared"
     return [finding("warning", "changed", message, advice)]
-
-
-def _against_optimum(splits: Splits, units: Units, cohort: OpenCohort) -> list[AuditFinding]:
-    """Return how far folds are from the nearest to proportional that keep sites whole.
-
-    Said only where a class is more than `NEAR` units from its share.
-    """
-    outcome = outcome_of(units)
-    folds = [split.test for split in splits if split.key[0] == splits.splits[0].key[0]]
-    fold = np.zeros(len(outcome), dtype=np.intp)
-    fold[np.concatenate(folds)] = np.repeat(np.arange(len(folds)), [len(rows) for rows in folds])
-    reached, _ = fold_deviation(outcome, fold, len(folds))
-    if reached <= NEAR:
-        return []
-    rows, sites = unit_sites(units, cohort.data)
-    cases, ids = (units.table[name].to_numpy(dtype=str) for name in ("case_id", "unit_id"))
-    groups = linked_groups(cases[rows], sites, ids[rows])
-    try:
-        best = balanced_folds(outcome, groups, ids, len(folds))[1]
-    except InputError:
-        return []  # too few sites or units of a class, which the folds themselves show
-    findings = []
-    if best.deviation < reached:
-        message = (
-            f"a class is {reached:.1f} units from its share of a fold; with other folds that keep "
-            f"sites whole, {best.verdict}"
-        )
-        advice = "mbench data split makes such folds; scores on them are not those on these"
-        findings.append(finding("note", "balance", message, advice))
-    advice = "fewer folds have larger shares"
-    return findings + [finding("note", "balance", line, advice) for line in best.large]

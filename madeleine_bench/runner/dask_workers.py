@@ -215,13 +215,13 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
                 self.status = importlib.import_module("distributed.core").Status.failed
                 raise
 
-    try:
-        cluster = cluster_class(job_cls=HeardJob, silence_logs=_QUIET)
-    except ValueError as error:
+    settings = importlib.import_module("dask").config.get(f"jobqueue.{system}")
+    if settings["cores"] is None or settings["memory"] is None:
         raise InputError(
-            f"--scheduler {system}: {' '.join(str(error).split())}; write the cores and memory of "
-            f"a job under jobqueue: {system}: in ~/.config/dask/jobqueue.yaml (docs/scale.md)"
-        ) from error
+            f"--scheduler {system}: write the cores and memory of a job under jobqueue: {system}: "
+            "in ~/.config/dask/jobqueue.yaml (docs/scale.md)"
+        )
+    cluster = cluster_class(job_cls=HeardJob, silence_logs=_QUIET)
     cluster.adapt(minimum=workers, maximum=workers)
     return cluster
 
