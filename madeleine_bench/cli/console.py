@@ -52,7 +52,7 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
 
     Args:
         report: what a command found.
-        form: "table", "json" for the numbers alone, or "markdown" for the further texts.
+        form: "table", or "json" for the numbers alone.
         out: folder for NAME.json, further texts, and each chart as SVG and PNG; None writes none.
         name: file name of the numbers, without its ending.
 
@@ -71,8 +71,6 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
         typer.echo(f"numbers and figures in {out}", err=True)
     if form == "json":
         typer.echo(text, nl=False)
-    elif form == "markdown":
-        typer.echo("".join(report.texts.values()), nl=False)
     else:
         for part in report.body:
             if isinstance(part, Table):

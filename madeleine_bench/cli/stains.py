@@ -1,6 +1,6 @@
 """`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,9 +56,7 @@ def cross_stain(
     query: Annotated[
         str, typer.Option(help="The stain that asks; all others are searched.")
     ] = "H&E",
-    format: Annotated[
-        Literal["table", "json", "markdown"], typer.Option(help="How to print it.")
-    ] = "table",
+    format: Form = "table",
     *,
     workspace: "Workspace",
 ) -> None:

@@ -144,11 +144,6 @@ def examine(
     opened = []
     for cohort_id in cohorts or (DEFAULT_COHORT,):
         cohort = open_cohort(workspace, catalogue, cohort_id, config)
-        if entry.card.phantom_only and cohort.data.source != "phantom":
-            raise InputError(
-                f"encoder {entry.card.name} reads what only phantom bags have, and {cohort_id} is "
-                "read from files; take --source phantom"
-            )
         check_bags([entry.card], cohort.data, cohort.where)
         opened.append(cohort.data)
     made = load_encoder(entry)

@@ -70,10 +70,6 @@ def train_networks(
         if not cell.assessment.protocol.trains_networks:
             continue
         folder, key, todo = _missing(plan, cell, request)
-        if todo and request.resume == "always":
-            reason = f"{len(todo)} fits are missing, and --resume always"
-            failed[cell.name] = Failure(reason, is_user_error=True)
-            continue
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
         features = packed_folder(plan.cohorts[cohort_id].data, request.workspace.results)
