@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.data.case_bags import CaseBags, slide_groups
+from madeleine_bench.data.case_bags import slide_groups
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
@@ -25,7 +25,7 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
-from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
+from madeleine_bench.runner.embedding import Ready, embed
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import (
     Assessment,
@@ -106,7 +106,7 @@ def stain_ablation(
         if alone not in task.stains:
             raise InputError(f"--alone '{alone}': {task.id} has stains {stains}")
     plan = make_plan(Request(tuple(encoders), tuple(tasks), (base.name, *siblings), workspace))
-    ready, failed = embed(_bags_of(plan, alone), workspace, progress)
+    ready, failed = embed(to_embed(plan), workspace, progress)
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
     problem = ending("not every encoder could be used", failures)
     broken = {encoder for encoder, _ in failed}
@@ -146,40 +146,19 @@ def stain_ablation(
     return reports
 
 
-def _bags_of(plan: Plan, alone: str) -> list[ToEmbed]:
-    """Return what a run embeds, and cases as bags of the one stain."""
-    bags = {each.name: each for each in to_embed(plan)}
-    for cell in plan.cells:
-        if cell.assessment.cases_as_bags:
-            data = plan.cohorts[cell.assessment.task.cohort].data
-            encoders = bags[bags_to_embed(cell.assessment, data)[0]].encoders
-            name = _one_stain(cell.assessment, alone)
-            bags.setdefault(name, ToEmbed(name, CaseBags(data, (alone,)), encoders))
-    return list(bags.values())
-
-
-def _one_stain(assessment: Assessment, alone: str) -> str:
-    """Return the name of the cases of a cohort as bags of one stain."""
-    word = "".join(c for c in alone.lower() if c.isalnum())
-    return f"{assessment.task.cohort}-cases-{word}"
-
-
 def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> dict[str, Any]:
     """Return all numbers of one encoder on one task, ready for JSON."""
     task, encoder = cells[0].assessment.task, cells[0].entry.card.name
     data = plan.cohorts[task.cohort].data
     stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
     assessments = {cell.assessment.protocol.fusion: cell.assessment for cell in cells}
-    of_cases: dict[tuple[str, ...], Embeddings] = {}
-    for assessment in assessments.values():
-        if assessment.cases_as_bags:
-            names = bags_to_embed(assessment, data)[0], _one_stain(assessment, alone)
-            for stains, name in zip((task.stains, (alone,)), names, strict=True):
-                of_cases[stains] = read_embeddings(ready[encoder, name][0])
-    of_slides = read_embeddings(ready[encoder, task.cohort][0])
+    embeddings = {
+        fusion: read_embeddings(ready[encoder, bags_to_embed(assessment, data)[0]][0])
+        for fusion, assessment in assessments.items()
+    }
     late = assessments["late"]
-    fusions = score_fusions(assessments, of_slides, of_cases, alone, stain_of)
-    subsets = score_stain_subsets(late, of_slides, stain_of)
+    fusions = score_fusions(assessments, embeddings, alone, stain_of)
+    subsets = score_stain_subsets(late, embeddings["late"], stain_of)
     stains_of_units = [{stain_of[slide] for slide in ids} for ids in late.units.slides.values()]
     return {
         "task": task.id,
@@ -231,39 +210,31 @@ def score_stain_subsets(
 
 def score_fusions(
     assessments: Mapping[Fusion, Assessment],
-    of_slides: Embeddings,
-    of_cases: Mapping[tuple[str, ...], Embeddings],
+    embeddings: Mapping[Fusion, Embeddings],
     alone: str,
     stain_of: Mapping[str, str],
 ) -> list[Score]:
-    """Return the score of each fusion of all stains, and of one stain alone, that stain first.
+    """Return the score of one stain alone, and of each fusion of all stains.
 
     Args:
         assessments: of one task, under a protocol that differs in its fusion alone.
-        of_slides: embeddings of the slides, for late and per-stain fusion.
-        of_cases: embeddings of cases as one bag, by the stains in it, for early fusion.
+        embeddings: of the slides; for early fusion of the cases, each as one bag.
         alone: the stain that all are compared with.
         stain_of: the stain of each slide.
 
     Raises:
         InputError: an embedding is missing or not finite.
     """
-    dim = of_slides.matrix.shape[1]
-    reference: pd.DataFrame | None = None
-    scores = []
-    for stains in ((alone,), assessments["late"].task.stains):
-        for fusion in sorted(assessments, key=lambda fusion: fusion != "late"):
-            if fusion == "per-stain" and stains == (alone,):
-                continue  # one stain has one mean
-            embeddings = of_cases[stains] if fusion == "early" else of_slides
-            *_, predictions = _evaluated(assessments[fusion], embeddings, stains, stain_of)
-            if reference is None:
-                reference = predictions
-            else:
-                same_cases = predictions["unit_id"].isin(reference["unit_id"])
-                predictions = predictions[same_cases]
-            score = _scored(assessments[fusion], stains, "alike", predictions, reference, 0, dim)
-            scores.append(score)
+    late = assessments["late"]
+    dim = embeddings["late"].matrix.shape[1]
+    *_, reference = _evaluated(late, embeddings["late"], (alone,), stain_of)
+    scores = [_scored(late, (alone,), "alike", reference, reference, 0, dim)]
+    stains = late.task.stains
+    for fusion in sorted(assessments, key=lambda fusion: fusion != "late"):
+        *_, predictions = _evaluated(assessments[fusion], embeddings[fusion], stains, stain_of)
+        predictions = predictions[predictions["unit_id"].isin(reference["unit_id"])]
+        score = _scored(assessments[fusion], stains, "alike", predictions, reference, 0, dim)
+        scores.append(score)
     return scores
 
 
