@@ -79,17 +79,10 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     unit tested twice or never in a repeat; few-shot draws of unequal classes; a class, or events,
     that no split tests. Warnings: a side of a fold lacks a class or an event.
     """
-    columns = ["case_id", "site"] if scheme in SITES_WHOLE else ["case_id"]
-    groups = [
-        (column, *np.unique(units.table[column].to_numpy(dtype=str), return_inverse=True))
-        for column in columns
-    ]
-    findings = [
-        leak
-        for split in splits
-        for column, names, codes in groups
-        for leak in _leaks(split, units, column, names, codes, fold_name(splits, split))
-    ]
+    table, rows = units.table, np.arange(len(units.table))
+    findings = leaks(splits, units, "case", table["case_id"].to_numpy(dtype=str), rows)
+    if scheme in SITES_WHOLE:
+        findings += leaks(splits, units, "site", table["site"].to_numpy(dtype=str), rows)
     findings += _outcome_findings(splits, units, scheme)
     return findings if scheme == "few-shot" else findings + _coverage(splits, units)
 
@@ -150,24 +143,37 @@ def outcome_counts(
     return [str(name) for name in names], trained, tested
 
 
-def _leaks(
-    split: Split, units: Units, column: str, names: NDArray[Any], codes: NDArray[np.intp], at: str
+def leaks(
+    splits: Splits, units: Units, what: str, groups: NDArray[np.str_], rows: NDArray[np.intp]
 ) -> list[AuditFinding]:
-    """Return the first case or site on both sides of a split, and how many others there are."""
-    both = np.intersect1d(codes[split.train], codes[split.test])
-    if not len(both):
-        return []
-    what, ids = column.removesuffix("_id"), units.table["unit_id"].to_numpy()
-    train, test = (rows[codes[rows] == both[0]] for rows in (split.train, split.test))
-    message = (
-        f"{at}: {what} '{names[both[0]]}' is in train ({some(ids[train])}) and in test "
-        f"({some(ids[test])})"
-    )
-    if len(both) > 1:
-        message += f", as are {len(both) - 1} other {what}s"
-    kind = "case-leak" if what == "case" else "site-leak"
-    case_id, first = units.table["case_id"].iloc[test[0]], ids[[train[0], test[0]]]
-    return [finding("error", kind, message, fold=at, case_id=case_id, ids=first)]
+    """Return of each split the first case or site on both sides, and how many others there are.
+
+    Args:
+        splits: of the units.
+        units: the table of units.
+        what: "case" or "site".
+        groups: the case or site of each unit, or of each slide.
+        rows: the row of the unit of each.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    ids, findings = units.table["unit_id"].to_numpy(), []
+    for split in splits:
+        sides = [np.isin(rows, side) for side in (split.train, split.test)]
+        both = np.intersect1d(*(codes[side] for side in sides))
+        if not len(both):
+            continue
+        train, test = (np.unique(rows[side & (codes == both[0])]) for side in sides)
+        place = fold_name(splits, split)
+        message = (
+            f"{place}: {what} '{names[both[0]]}' is in train ({some(ids[train])}) and in test "
+            f"({some(ids[test])})"
+        )
+        if len(both) > 1:
+            message += f", as are {len(both) - 1} other {what}s"
+        case_id, first = units.table["case_id"].iloc[test[0]], ids[[train[0], test[0]]]
+        leak = finding("error", f"{what}-leak", message, fold=place, case_id=case_id, ids=first)
+        findings.append(leak)
+    return findings
 
 
 def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import (
     SHOWN,
@@ -15,7 +14,7 @@ from madeleine_bench.data.audit import (
     Level,
     Scheme,
     finding,
-    fold_name,
+    leaks,
     refuse_errors,
     some,
 )
@@ -26,7 +25,6 @@ from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
 
 LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
-EMPTY_BAG = "empty bag"
 
 Divided = tuple[Splits, Scheme]
 
@@ -86,21 +84,20 @@ def _look_alike(
     column: str, ids: tuple[str, ...], rows: pd.DataFrame, cohort_id: str
 ) -> AuditFinding:
     what = column.removesuffix("_id")
-    beside = "case_id" if column == "slide_id" else "slide_id"
-    members = [rows[rows[column] == one] for one in ids]
-    cases = sorted({str(case) for member in members for case in member["case_id"]})
+    beside = "case" if what == "slide" else "slide"
+    members = rows[rows[column].isin(ids)]
     shown = " and ".join(
-        f"'{one}' ({beside.removesuffix('_id')} {some(member[beside].unique())})"
-        for one, member in zip(ids[:SHOWN], members, strict=False)
+        f"'{one}' ({beside} {some(each[f'{beside}_id'].unique())})"
+        for one, each in members.groupby(column)
     )
     return finding(
-        "warning" if column == "slide_id" and len(cases) == 1 else "error",
+        "warning" if what == "slide" and members["case_id"].nunique() == 1 else "error",
         "look-alike",
         f"{what} ids {shown} may be spellings of one",
         f"write one spelling in the label table; or, where these are different {what}s, "
         f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
-        case_id=cases[0],
-        ids=[slide for member in members for slide in member["slide_id"]],
+        case_id=members["case_id"].min(),
+        ids=members["slide_id"],
     )
 
 
@@ -134,34 +131,14 @@ def audit_slide_sites(
     A case with slides of two sites counts as of the first in the table of units; the other site
     may then be trained on.
     """
-    rows, sites = unit_sites(units, data)
-    if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
-        return []
-    names, codes = np.unique(sites, return_inverse=True)
-    findings = []
-    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
-    for at, split in ((fold_name(splits, split), split) for splits in whole for split in splits):
-        trained, tested = (codes[np.isin(rows, side)] for side in (split.train, split.test))
-        for code in np.intersect1d(trained, tested):
-            members = units.table.iloc[np.unique(rows[codes == code])]
-            # A unit that counts as of another site comes first.
-            case_id = members["case_id"].iloc[(members["site"] == names[code]).argmin()]
-            message = (
-                f"{at}: site '{names[code]}' is in train and in test, by the slides of case "
-                f"'{case_id}', which is of several sites"
-            )
-            place = {"fold": at, "case_id": case_id, "ids": members["unit_id"]}
-            findings.append(finding("error", "site-leak", message, **place))
-    return findings
-
-
-def unit_sites(units: Units, data: CohortData) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
-    """Return of each slide of each unit the row of the unit and the site of the slide."""
     site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
     ids = units.table["unit_id"]
     pairs = [(row, site_of[slide]) for row, unit in enumerate(ids) for slide in units.slides[unit]]
-    rows, sites = zip(*pairs, strict=True)
-    return np.array(rows, dtype=np.intp), np.array(sites, dtype=str)
+    rows, sites = (np.array(column) for column in zip(*pairs, strict=True))
+    if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
+        return []
+    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
+    return [leak for splits in whole for leak in leaks(splits, units, "site", sites, rows)]
 
 
 def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
@@ -224,33 +201,19 @@ def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
     return sorted(members for members in same.values() if len(members) > 1)
 
 
-def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:
-    """Return by reason what a task does not score, an empty bag told from a file that is missing.
-
-    Records count both as one reason (`Units.missing`).
-    """
-    reasons = dict(units.missing)
-    without = reasons.pop(NO_FILE, ())
-    if isinstance(data, LocalCohort):
-        key = "case_id" if task.unit == "case" else "slide_id"
-        slides = data.slides[data.slides["stain"].isin(task.stains)]
-        filed = set(slides.loc[slides["slide_id"].isin(list(data.files)), key])
-        reasons[EMPTY_BAG] = tuple(unit for unit in without if unit in filed)
-        without = tuple(unit for unit in without if unit not in filed)
-    reasons[NO_FILE] = without
-    return {reason: ids for reason, ids in sorted(reasons.items()) if ids}
-
-
-def some_left_out(reasons: Mapping[str, tuple[str, ...]]) -> str:
+def some_left_out(missing: Mapping[str, Sequence[str]]) -> str:
     """Return reasons with the number and the first of what they leave out; "" where nothing is."""
-    return "; ".join(f"{reason}: {len(ids)} ({some(ids)})" for reason, ids in reasons.items())
+    return "; ".join(
+        f"{reason}{' or an empty one' * (reason == NO_FILE)}: {len(ids)} ({some(ids)})"
+        for reason, ids in sorted(missing.items())
+    )
 
 
 def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:
     """Return how many units of a task are scored, of how many, and why the others are not."""
     there = data.slides[data.slides["stain"].isin(task.stains)]
     total = there["case_id"].nunique() if task.unit == "case" else len(there)
-    reasons = some_left_out(left_out(task, data, units))
+    reasons = some_left_out(units.missing)
     return f"{task.id}: {len(units.table)} of {total} {task.unit}s scored" + (
         f"; left out: {reasons}" if reasons else ""
     )
@@ -261,16 +224,15 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
 
     Units without a label do not count. A phantom is never in error.
     """
-    labelled = len(units.table) + len(units.missing.get(NO_FILE, ()))
-    share = len(units.table) / labelled
-    if share == 1.0:
+    absent = units.missing.get(NO_FILE, ())
+    if not absent:
         return []
-    reasons = left_out(task, data, units)
-    absent = {reason: reasons[reason] for reason in (NO_FILE, EMPTY_BAG) if reason in reasons}
+    labelled = len(units.table) + len(absent)
+    share = len(units.table) / labelled
     message = (
         f"{len(units.table)} of {labelled} {task.unit}s with a label have features "
         f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected): "
-        f"{some_left_out(absent)}"
+        f"{some_left_out({NO_FILE: absent})}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"
     return [finding("error" if wrong else "warning", "partial", message)]

@@ -136,9 +136,9 @@ def test_a_case_of_two_sites_leaks_the_second_one(make_units: Make) -> None:
     found = audit_slide_sites(data, units, [(splits, "site-preserved-optimal")])
     assert [f.fold for f in found] == ["repeat 0, fold 0", "repeat 0, fold 1"]
     assert (found[0].kind, found[0].case_id, found[0].slide_ids) == (
-        "site-leak", "A", ("u0000", "u0001"),
+        "site-leak", "A", ("u0001", "u0000"),
     )  # fmt: skip
-    assert "site 'Y' is in train and in test, by the slides of case 'A'" in found[0].message
+    assert "site 'Y' is in train (u0001) and in test (u0000)" in found[0].message
     assert audit_slide_sites(data, units, [(splits, "case-stratified")]) == []
     one_site = SimpleNamespace(slides=table.assign(site=["X", "X", "Y"]))
     assert audit_slide_sites(one_site, units, [(splits, "site-preserved-optimal")]) == []
