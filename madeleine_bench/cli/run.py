@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.specs.workspace import Workspace
 
-_SHOWN = 20
-
 
 @with_workspace()
 def run(

@@ -166,7 +166,10 @@ def test_the_share_is_of_labelled_slides(bcnb, score, absent, stops):
             score()
         return
     said, _ = score()
-    assert "bcnb-er: 36 of 40 slides scored; left out: no feature file or an empty one: 4 (1, 2, 3, ...)" in said
+    assert (
+        "bcnb-er: 36 of 40 slides scored; left out: no feature file or an empty one: 4 "
+        "(1, 2, 3, ...)"
+    ) in said
 
 
 def test_slides_without_a_label_never_stop_a_run(bcnb, score):
