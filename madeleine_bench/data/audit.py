@@ -26,9 +26,7 @@ _ADVICE = {
     ),
     "shots": "list as many units of each class as the draw has shots",
     "lacking-class": "use fewer folds, or folds stratified by class (mbench data split)",
-    "label-conflict": "check the label table; a task by case needs one label a case",
     "duplicate": "find out whose slide it is, and keep one of them in the label table",
-    "few-units": "read a single fold's score with care; fewer folds test on more",
     "lock": "scores cannot be compared with published ones; a changed task needs a new version",
     "unusable": "repair this first; the rest was not audited",
 }

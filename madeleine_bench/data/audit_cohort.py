@@ -1,14 +1,12 @@
-"""What units alone do not show: ids that look alike, equal slides, cases of two labels or sites."""
+"""What units alone do not show: ids that look alike, equal slides, cases of two sites."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from madeleine_bench.data.audit import (
-    SHOWN,
     SITES_WHOLE,
     AuditFinding,
     Level,
@@ -19,7 +17,7 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, disagreeing, label_text
+from madeleine_bench.data.labels import NO_FILE
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -139,33 +137,6 @@ def audit_slide_sites(
         return []
     whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
     return [leak for splits in whole for leak in leaks(splits, units, "site", sites, rows)]
-
-
-def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
-    """Return the cases whose slides have different labels.
-
-    For a task by case that is an error, as its label is then unknown; for one by slide a warning.
-
-    Args:
-        slides: the slides of the task, with their labels.
-        by_case: whether the task is by case.
-    """
-    table = slides.table
-    if "label" not in table:
-        pairs: list[Any] = list(zip(table["time_days"], table["event"], strict=True))
-        table = table.assign(label=pairs)
-    level: Level = "error" if by_case else "warning"
-    findings = []
-    for case_id, members in disagreeing(table, "label").groupby("case_id"):
-        first = members.head(SHOWN)
-        shown = " and ".join(
-            f"'{label_text(label)}' (slide '{unit}')"
-            for label, unit in zip(first["label"], first["unit_id"], strict=True)
-        )
-        message = f"case '{case_id}' has two labels: {shown}"
-        ids = members["unit_id"]
-        findings.append(finding(level, "label-conflict", message, case_id=case_id, ids=ids))
-    return findings
 
 
 def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:

@@ -1,7 +1,7 @@
 """The audit of tasks: everything that can be known to be wrong before anything is computed."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,9 @@ from madeleine_bench.data.audit import (
     Scheme,
     audit_splits,
     finding,
-    fold_name,
-    outcome_counts,
 )
 from madeleine_bench.data.audit_cohort import (
     audit_coverage,
-    audit_labels,
     audit_slides,
     audit_times,
 )
@@ -35,33 +32,14 @@ from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import Progress, Silence, Splits, Units
+from madeleine_bench.types import Progress, Silence, Units
 
-FEW_UNITS = 5
-FEW_EVENTS = 10
 _LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 _SHOWN = 12
-
-
-@dataclass(frozen=True)
-class TaskAudit:
-    """What is known of a task before it is scored.
-
-    Attributes:
-        task: its versioned name.
-        board: where its records would belong; "" where its cohort cannot be opened.
-        units: how many it scores.
-        cases: how many cases these are of.
-        splits: its kinds of splits, each with its state, such as "folds (frozen)".
-        findings: what is wrong or doubtful, errors first.
-    """
-
-    task: str
-    board: str
-    units: int
-    cases: int
-    splits: tuple[str, ...]
-    findings: tuple[AuditFinding, ...]
+# What is known of a task before it is scored, ready for JSON: its versioned name, the board where
+# its records would belong ("" where its cohort cannot be opened), how many units it scores and of
+# how many cases, its kinds of splits with their states, and what is wrong, errors first.
+Audit = dict[str, Any]
 
 
 def audit_tasks(
@@ -78,39 +56,38 @@ def audit_tasks(
     Raises:
         InputError: an unknown name, a broken configuration, or a cohort that is nowhere.
     """
-    audits = _audits(workspace, tasks, progress or Silence())
-    counts = np.array(
-        [[sum(f.level == level for f in audit.findings) for level in _LEVELS] for audit in audits]
-    ).reshape(-1, len(_LEVELS))
-    rows = [
-        [
-            audit.task,
-            audit.board,
-            *([str(audit.units), str(audit.cases)] if audit.units else ["", ""]),
-            ", ".join(audit.splits),
-            *map(str, numbers),
-        ]
-        for audit, numbers in zip(audits, counts, strict=True)
-    ]
+    audits = list(_audits(workspace, tasks, progress or Silence()))
+    counts = {level: [_count(audit, level) for audit in audits] for level in _LEVELS}
     header = ["task", "board", "units", "cases", "splits", *(f"{level}s" for level in _LEVELS)]
+    rows = [
+        [*(str(audit[name] or "") for name in header[:4]), ", ".join(audit["splits"])]
+        + [str(_count(audit, level)) for level in _LEVELS]
+        for audit in audits
+    ]
     body: list[Table | str] = [Table("", header, rows)]
-    if any(audit.findings for audit in audits):
+    if any(audit["findings"] for audit in audits):
         lines: list[list[str]] = []
         for audit in audits:
-            for each in audit.findings[:_SHOWN]:
-                lines.append([each.level, audit.task, each.kind, each.message, each.advice])
-            if (more := len(audit.findings) - _SHOWN) > 0:
-                lines.append(["", audit.task, "", f"and {more} more (--json FILE has all)", ""])
+            for each in audit["findings"][:_SHOWN]:
+                lines.append([each.level, audit["task"], each.kind, each.message, each.advice])
+            if (more := len(audit["findings"]) - _SHOWN) > 0:
+                lines.append(["", audit["task"], "", f"and {more} more (--json FILE has all)", ""])
         body += ["", Table("", ["level", "task", "kind", "what was found", "what to do"], lines)]
-    document: dict[str, Any] = dict(zip(header[-3:], counts.sum(axis=0).tolist(), strict=True))
-    document["tasks"] = [asdict(audit) for audit in audits]
-    wrong = np.count_nonzero(counts[:, 0])
+    document: dict[str, Any] = {f"{level}s": sum(counts[level]) for level in _LEVELS}
+    document["tasks"] = [
+        {**audit, "findings": [asdict(each) for each in audit["findings"]]} for audit in audits
+    ]
+    wrong = np.count_nonzero(counts["error"])
     failed = CheckFailed(f"{document['errors']} error(s) in {wrong} of {len(audits)} task(s)")
     return Report(document, body, problem=failed if wrong else None)
 
 
-def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> list[TaskAudit]:
-    """Return the audit of each task, by name; see `audit_tasks`."""
+def _count(audit: Audit, level: Level) -> int:
+    return sum(each.level == level for each in audit["findings"])
+
+
+def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> Iterator[Audit]:
+    """Yield the audit of each task, by name; see `audit_tasks`."""
     catalogue = workspace.tasks()
     config = load_config(workspace.config, catalogue)
     if not tasks and workspace.source != "phantom":
@@ -119,7 +96,6 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> l
     path = (workspace.catalogue or resource_folder("tasks")) / "tasks.lock"
     lock = read_lock(path) if path.is_file() else {}
     cohorts: dict[str, OpenCohort | str] = {}
-    audits = []
     progress.phase("audit", len(chosen))
     for declared in chosen:
         if declared.cohort not in cohorts:
@@ -133,14 +109,29 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> l
                 cohorts[declared.cohort] = str(error)
         cohort = cohorts[declared.cohort]
         if isinstance(cohort, str):
-            unusable = finding("error", "unusable", cohort)
-            audits.append(TaskAudit(declared.name, "", 0, 0, (), (unusable,)))
+            yield _audit(declared, "", None, [], [finding("error", "unusable", cohort)])
         else:
             task = cohort.task(declared)
             folder = workspace.results / "splits" / board_of(cohort.data)
-            audits.append(audit_task(cohort, task, catalogue, config, folder, lock))
+            yield audit_task(cohort, task, catalogue, config, folder, lock)
         progress.advance(declared.id)
-    return audits
+
+
+def _audit(
+    task: TaskSpec,
+    board: str,
+    units: Units | None,
+    splits: Sequence[str],
+    findings: Iterable[AuditFinding],
+) -> Audit:
+    return {
+        "task": task.name,
+        "board": board,
+        "units": 0 if units is None else len(units.table),
+        "cases": 0 if units is None else units.table["case_id"].nunique(),
+        "splits": splits,
+        "findings": sorted(dict.fromkeys(findings), key=lambda each: _LEVELS.index(each.level)),
+    }
 
 
 def audit_task(
@@ -150,7 +141,7 @@ def audit_task(
     config: Config,
     folder: Path,
     lock: Lock,
-) -> TaskAudit:
+) -> Audit:
     """Return the audit of a task of an open cohort; nothing is written but remembered hashes.
 
     Args:
@@ -163,10 +154,11 @@ def audit_task(
     """
     data = cohort.data
     board = board_of(data)
-    units, findings = _units(task, cohort)
-    if units is None:
-        return TaskAudit(task.name, board, 0, 0, (), tuple(findings))
-    findings += audit_times(task, units)
+    try:
+        units = build_units(task, data, cohort.where)
+    except InputError as error:
+        return _audit(task, board, None, [], [finding("error", "unusable", str(error))])
+    findings = audit_times(task, units)
     local = isinstance(data, LocalCohort)
     used: dict[Path, tuple[FoundSplits, Scheme]] = {}
     for name in task.protocols:
@@ -185,56 +177,16 @@ def audit_task(
                 findings.append(finding("error", "lock", message))
     for located, scheme in used.values():
         findings += audit_splits(located.splits, units, scheme)
-        findings += audit_few_units(located.splits, units)
         findings += _changed(located)
     divided = [(located.splits, scheme) for located, scheme in used.values()]
     findings += audit_slides(data, units, divided)
     if local:
         findings += audit_coverage(task, data, units)
-    findings = sorted(dict.fromkeys(findings), key=lambda each: _LEVELS.index(each.level))
-    states = tuple(
+    states = [
         f"{'draws' if scheme == 'few-shot' else 'folds'} ({located.state})"
         for located, scheme in used.values()
-    )
-    cases = units.table["case_id"].nunique()
-    return TaskAudit(task.name, board, len(units.table), cases, states, tuple(findings))
-
-
-def audit_few_units(splits: Splits, units: Units) -> list[AuditFinding]:
-    """Return the classes, or events, of which folds test few units; draws are small by design."""
-    if splits.key_names[0] == "shots":
-        return []
-    names, _, tested = outcome_counts(splits, units)
-    of_class = "label" in units.table
-    least, unit = (FEW_UNITS, "unit") if of_class else (FEW_EVENTS, "event")
-    findings = []
-    for name, counts in zip(names, tested.T, strict=True):
-        # None at all is a finding of its own; those without an event are never few.
-        few = (counts > 0) & (counts < least)
-        if few.any() and (of_class or name == "True"):
-            fold = int(np.flatnonzero(few)[counts[few].argmin()])
-            place = fold_name(splits, splits.splits[fold])
-            message = (
-                f"{f'class {name!r}' if of_class else 'events'}: fewer than {least} to test on in "
-                f"{int(few.sum())} of {len(counts)} folds, fewest in {place} "
-                f"({counts[fold]} {unit}(s))"
-            )
-            findings.append(finding("note", "few-units", message, fold=place))
-    return findings
-
-
-def _units(task: TaskSpec, cohort: OpenCohort) -> tuple[Units | None, list[AuditFinding]]:
-    """Return the units of a task, or None, and what is wrong with their labels."""
-    try:
-        units = build_units(task, cohort.data, cohort.where)
-    except InputError as error:
-        by_slide = task.model_copy(update={"unit": "slide"})
-        try:
-            conflicts = audit_labels(build_units(by_slide, cohort.data, cohort.where), by_case=True)
-        except InputError:  # the same fault as of the cases
-            conflicts = []
-        return None, conflicts or [finding("error", "unusable", str(error))]
-    return units, audit_labels(units, by_case=False) if task.unit == "slide" else []
+    ]
+    return _audit(task, board, units, states, findings)
 
 
 def _changed(located: FoundSplits) -> list[AuditFinding]:

@@ -1,4 +1,4 @@
-"""What the audit says beyond leaks by unit: few units, equal slides, labels, sites of slides."""
+"""What the audit says beyond leaks by unit: equal slides, and sites of slides."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,6 @@ import pytest
 from madeleine_bench.data.audit import audit_splits
 from madeleine_bench.data.audit_cohort import (
     audit_contents,
-    audit_labels,
     audit_slide_sites,
     require_sound,
 )
@@ -21,7 +20,6 @@ from madeleine_bench.data.site_folds import balanced_folds, linked_groups
 from madeleine_bench.data.splits import find_splits, frozen_splits
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
-from madeleine_bench.runner.audit import audit_few_units
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.types import Split, Splits, Units
 
@@ -37,31 +35,6 @@ def folds_of(fold: list[int]) -> Splits:
         for f in range(max(fold) + 1)
     ]
     return Splits(("repeat", "fold"), splits, "hash")
-
-
-def test_few_units_of_a_class_are_one_note(make_units: Make) -> None:
-    units = make_units(["P"] * 8 + ["N"] * 60)
-    (found,) = audit_few_units(folds_of([i % 4 for i in range(68)]), units)
-    assert (found.level, found.kind) == ("note", "few-units")
-    assert found.message == (
-        "class 'P': fewer than 5 to test on in 4 of 4 folds, fewest in repeat 0, fold 0 (2 unit(s))"
-    )
-
-
-def test_few_events_are_noted_and_few_without_are_not(make_units: Make) -> None:
-    base = make_units("x" * 60)
-    table = base.table.drop(columns="label").assign(time_days=1.0, event=[True] * 56 + [False] * 4)
-    units = Units(table, base.slides, {}, base.hash)
-    assert audit_few_units(folds_of([i % 4 for i in range(60)]), units) == []
-    units = Units(table.assign(event=~table["event"]), base.slides, {}, base.hash)
-    (found,) = audit_few_units(folds_of([i % 4 for i in range(60)]), units)
-    assert found.message.startswith("events: fewer than 10 to test on in 4 of 4 folds")
-    assert found.message.endswith("(1 event(s))")
-
-
-def test_draws_of_few_shots_are_not_noted(make_units: Make) -> None:
-    draw = Split((1, 0), np.array([0, 1]), np.array([2, 3]))
-    assert audit_few_units(Splits(("shots", "draw"), [draw], "hash"), make_units("PNPP")) == []
 
 
 def local_units(ids: list[str], cases: list[str]) -> Units:
@@ -107,20 +80,6 @@ def test_only_files_of_equal_size_are_hashed(
     monkeypatch.setattr(type(data), "content_key", content_key)
     assert audit_contents(data, units) == []
     assert hashed == ["a", "b"]
-
-
-def test_labels_that_differ_within_a_case_are_all_named(make_units: Make) -> None:
-    units = make_units("PNPPNN", ["A", "A", "B", "B", "C", "C"])
-    (found,) = audit_labels(units, by_case=False)
-    assert (found.level, found.kind, found.case_id) == ("warning", "label-conflict", "A")
-    assert found.message == ("case 'A' has two labels: 'P' (slide 'u0000') and 'N' (slide 'u0001')")
-    (found,) = audit_labels(units, by_case=True)
-    assert found.level == "error"
-    table = units.table.drop(columns="label").assign(
-        time_days=[1.0, 1.0, 2.0, 2.0, 3.0, 4.0], event=True
-    )
-    (found,) = audit_labels(Units(table, units.slides, {}, ""), by_case=False)
-    assert "'3 days, event' (slide 'u0004') and '4 days, event' (slide 'u0005')" in found.message
 
 
 def test_a_case_of_two_sites_leaks_the_second_one(make_units: Make) -> None:
@@ -225,5 +184,3 @@ def test_a_hundred_thousand_sound_slides_have_no_finding(make_units: Make) -> No
     units = make_units(["PN"[i // 2 % 3 == 0] for i in range(n)], [f"c{i // 2}" for i in range(n)])
     of = np.arange(n) // 2 % 5
     assert audit_splits(folds_of(list(of)), units, "case-stratified") == []
-    assert audit_few_units(folds_of(list(of)), units) == []
-    assert audit_labels(units, by_case=False) == []
