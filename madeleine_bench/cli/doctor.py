@@ -31,7 +31,7 @@ def doctor(
         ),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json and a figure.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json.")] = None,
     *,
     workspace: "Workspace",
 ) -> None:

@@ -123,24 +123,6 @@ def some(ids: Sequence[str] | NDArray[Any]) -> str:
     return f"{shown}, ..." if len(ids) > SHOWN else shown
 
 
-def outcome_counts(
-    splits: Splits, units: Units
-) -> tuple[list[str], NDArray[np.intp], NDArray[np.intp]]:
-    """Return the classes, and by split and class how many units are trained on and tested.
-
-    The classes of survival are "False" and "True": whether the event was seen.
-    """
-    outcome = outcome_of(units)
-    names = np.unique(outcome) if "label" in units.table else np.array(["False", "True"])
-    codes = np.searchsorted(names, outcome)
-    counts = [
-        [np.bincount(codes[rows], minlength=len(names)) for rows in (split.train, split.test)]
-        for split in splits
-    ]
-    trained, tested = np.array(counts).transpose(1, 0, 2)
-    return [str(name) for name in names], trained, tested
-
-
 def leaks(
     splits: Splits, units: Units, what: str, groups: NDArray[np.str_], rows: NDArray[np.intp]
 ) -> list[AuditFinding]:
@@ -176,7 +158,14 @@ def leaks(
 
 def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
     """Return which classes, or events, a side of a split lacks, and unequal few-shot draws."""
-    names, trained, tested = outcome_counts(splits, units)
+    outcome = outcome_of(units)
+    names = np.unique(outcome) if "label" in units.table else np.array(["False", "True"])
+    codes = np.searchsorted(names, outcome)
+    counts = [
+        [np.bincount(codes[rows], minlength=len(names)) for rows in (split.train, split.test)]
+        for split in splits
+    ]
+    trained, tested = np.array(counts).transpose(1, 0, 2)
     wanted = [f"unit of class '{name}'" for name in names]
     if "event" in units.table:  # of survival only events must be there
         wanted, trained, tested = ["event"], trained[:, 1:], tested[:, 1:]

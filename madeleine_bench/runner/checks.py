@@ -25,8 +25,7 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
 
     Raises:
         InputError: an encoder does not take a bag. It names the first such file, what the card
-            expects, what the file states, what to do, how many files there are like it, and the
-            other encoders that do not fit.
+            expects, what the file states, what to do, and how many files there are like it.
     """
     if not isinstance(data, LocalCohort):
         return
@@ -36,20 +35,14 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
             "read from files; leave it out, or use --source phantom"
         )
     full = _full(data)
-    refused: dict[str, list[tuple[str, str]]] = {}
     for card in cards:
-        for slide, facts in full.items():
-            if reason := _reason(card, data, facts):
-                refused.setdefault(card.name, []).append((slide, reason))
-    if refused:
-        (name, wrong), *others = refused.items()
-        slide, reason = wrong[0]
-        raise InputError(
-            f"{data.files[slide]}: encoder {name} cannot take it: {reason}. So it is with "
-            f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
-            + "; other encoders that do not fit: " * bool(others)
-            + ", ".join(other for other, _ in others)
-        )
+        wrong = [(s, why) for s, facts in full.items() if (why := _reason(card, data, facts))]
+        if wrong:
+            slide, reason = wrong[0]
+            raise InputError(
+                f"{data.files[slide]}: encoder {card.name} cannot take it: {reason}. So it is with "
+                f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
+            )
 
 
 def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:

@@ -70,12 +70,6 @@ def test_the_first_file_that_does_not_fit_is_named_and_the_others_counted(cohort
         assert word in str(said.value)
 
 
-def test_every_encoder_that_does_not_fit_is_named(cohort):
-    with pytest.raises(InputError, match="other encoders that do not fit: feather") as said:
-        check_bags([TITAN, MEAN, FEATHER], cohort(encoder="uni_v1"), "labels.csv")
-    assert "mean-pool" not in str(said.value)
-
-
 def test_a_model_without_places_does_not_ask_for_the_level0_size(cohort):
     check_bags([FEATHER], cohort(stated=STATED | {"patch_size_level0": None}), "labels.csv")
 
