@@ -31,10 +31,6 @@ def run(
     device: Device = "auto",
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Maximum per encoder and slide (default: no limit)."),
-    ] = None,
     allow_partial: Annotated[
         bool,
         typer.Option(
@@ -53,7 +49,7 @@ def run(
 
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
-        scheduler, time_limit, allow_partial,
+        scheduler, allow_partial,
     )  # fmt: skip
     _run_and_show(request)
 
