@@ -28,7 +28,7 @@ def audit(
     *,
     workspace: "Workspace",
 ) -> None:
-    """Look for leaks, unusable labels, equal slides, changed folds and moved hashes.
+    """Look for leaks, unusable labels, equal slides and changed folds.
 
     Exits with 1 where there is an error; warnings and notes pass.
 

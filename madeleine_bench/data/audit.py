@@ -27,7 +27,6 @@ _ADVICE = {
     "shots": "list as many units of each class as the draw has shots",
     "lacking-class": "use fewer folds, or folds stratified by class (mbench data split)",
     "duplicate": "find out whose slide it is, and keep one of them in the label table",
-    "lock": "scores cannot be compared with published ones; a changed task needs a new version",
     "unusable": "repair this first; the rest was not audited",
 }
 

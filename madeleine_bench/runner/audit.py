@@ -25,9 +25,7 @@ from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, scheme_of
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
-from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
-from madeleine_bench.runner.lock import Lock, lock_entry, moved_parts, read_lock
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.task import TaskSpec
@@ -93,27 +91,20 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> I
     if not tasks and workspace.source != "phantom":
         tasks = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
     chosen = catalogue.select(tasks or ["all"])
-    path = (workspace.catalogue or resource_folder("tasks")) / "tasks.lock"
-    lock = read_lock(path) if path.is_file() else {}
-    cohorts: dict[str, OpenCohort | str] = {}
+    cohorts: dict[str, OpenCohort] = {}
     progress.phase("audit", len(chosen))
     for declared in chosen:
-        if declared.cohort not in cohorts:
-            try:
+        try:
+            if declared.cohort not in cohorts:
                 opened = open_cohort(workspace, catalogue, declared.cohort, config)
                 _ = opened.data.no_bag  # reads the header of every file
                 cohorts[declared.cohort] = opened
-            except InputError as error:
-                if declared.cohort not in config.cohorts:
-                    raise
-                cohorts[declared.cohort] = str(error)
-        cohort = cohorts[declared.cohort]
-        if isinstance(cohort, str):
-            yield _audit(declared, "", None, [], [finding("error", "unusable", cohort)])
-        else:
-            task = cohort.task(declared)
-            folder = workspace.results / "splits" / board_of(cohort.data)
-            yield audit_task(cohort, task, catalogue, config, folder, lock)
+            audit = audit_task(cohorts[declared.cohort], declared, catalogue, config, workspace)
+        except InputError as error:
+            if declared.cohort not in config.cohorts:
+                raise
+            audit = _audit(declared, "", None, [], [finding("error", "unusable", str(error))])
+        yield audit
         progress.advance(declared.id)
 
 
@@ -136,24 +127,23 @@ def _audit(
 
 def audit_task(
     cohort: OpenCohort,
-    task: TaskSpec,
+    declared: TaskSpec,
     catalogue: Catalogue,
     config: Config,
-    folder: Path,
-    lock: Lock,
+    workspace: Workspace,
 ) -> Audit:
     """Return the audit of a task of an open cohort; nothing is written but remembered hashes.
 
     Args:
         cohort: the cohort.
-        task: the task, with the label words of the cohort.
+        declared: the task of the catalogue.
         catalogue: has the protocols.
         config: names the split file of the task, if any.
-        folder: where frozen splits lie.
-        lock: what phantoms are held against.
+        workspace: where frozen splits lie.
     """
-    data = cohort.data
+    data, task = cohort.data, cohort.task(declared)
     board = board_of(data)
+    folder = workspace.results / "splits" / board
     try:
         units = build_units(task, data, cohort.where)
     except InputError as error:
@@ -170,11 +160,6 @@ def audit_task(
             findings.append(finding("error", "unusable", str(error)))
             continue
         used[located.path] = located, scheme_of(task, protocol)
-        if board == "phantom" and not local:
-            now = lock_entry(task, protocol, units, located.splits)
-            if parts := moved_parts(now, lock.get(task.name, {}).get(name, now)):
-                message = f"{name}: {', '.join(parts)} differ from tasks.lock"
-                findings.append(finding("error", "lock", message))
     for located, scheme in used.values():
         findings += audit_splits(located.splits, units, scheme)
         findings += _changed(located)
