@@ -168,20 +168,19 @@ def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
 
 def some_left_out(missing: Mapping[str, Sequence[str]]) -> str:
     """Return reasons with the number and the first of what they leave out; "" where nothing is."""
-    return "; ".join(
+    reasons = "; ".join(
         f"{reason}{' or an empty one' * (reason == NO_FILE)}: {len(ids)} ({some(ids)})"
         for reason, ids in sorted(missing.items())
     )
+    return f"; left out: {reasons}" if reasons else ""
 
 
 def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:
     """Return how many units of a task are scored, of how many, and why the others are not."""
     there = data.slides[data.slides["stain"].isin(task.stains)]
     total = there["case_id"].nunique() if task.unit == "case" else len(there)
-    reasons = some_left_out(units.missing)
-    return f"{task.id}: {len(units.table)} of {total} {task.unit}s scored" + (
-        f"; left out: {reasons}" if reasons else ""
-    )
+    scored = f"{len(units.table)} of {total} {task.unit}s scored"
+    return f"{task.id}: {scored}{some_left_out(units.missing)}"
 
 
 def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[AuditFinding]:
@@ -196,7 +195,7 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
     share = len(units.table) / labelled
     message = (
         f"{len(units.table)} of {labelled} {task.unit}s with a label have features "
-        f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected): "
+        f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected)"
         f"{some_left_out({NO_FILE: absent})}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"

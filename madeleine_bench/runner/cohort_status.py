@@ -110,7 +110,4 @@ def _content(task: TaskSpec, cohort: OpenCohort) -> str:
         content = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
     else:
         content = f"events {int(units.table['event'].sum())}"
-    missing = some_left_out(units.missing)
-    return f"{len(units.table)} {task.unit}s: {content}" + (
-        f"; left out: {missing}" * bool(missing)
-    )
+    return f"{len(units.table)} {task.unit}s: {content}{some_left_out(units.missing)}"

@@ -119,23 +119,20 @@ def searched_stains(cohort: OpenCohort, spec: CohortSpec, query: str) -> tuple[s
     """Return the stains of a cohort that share a case with the query's stain.
 
     Raises:
-        InputError: the cohort has no slide of the query's stain, or no case with another one.
+        InputError: no case has a slide of the query's stain and one of another.
     """
     slides = cohort.data.slides
     with_bag = slides[slides["slide_id"].isin(slides_with_bags(cohort.data))]
     cases = {str(stain): set(rows["case_id"]) for stain, rows in with_bag.groupby("stain")}
-    if query not in cases:
-        raise InputError(
-            f"cohort {spec.id} has no slide of stain '{query}'{did_you_mean(query, list(cases))}; "
-            f"it has {', '.join(sorted(cases))} (--query)"
-        )
-    stains = [s for s in spec.stains if s != query and cases.get(s, set()) & cases[query]]
+    asking = cases.get(query, set())
+    stains = tuple(s for s in spec.stains if s != query and cases.get(s, set()) & asking)
     if not stains:
+        hint = did_you_mean(query, list(cases)) if not asking else ""
         raise InputError(
-            f"cohort {spec.id} has no case with a slide of '{query}' and one of another stain; "
-            "choose a cohort with several stains, such as bwh-kidney"
+            f"cohort {spec.id} has no case with a slide of '{query}' and one of another stain{hint}"
+            f"; it has {', '.join(sorted(cases))} (--query, or --cohort such as bwh-kidney)"
         )
-    return tuple(stains)
+    return stains
 
 
 def embed_cohort(

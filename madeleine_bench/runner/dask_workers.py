@@ -126,14 +126,10 @@ class DaskWorkers(Executor):
         refusals: list[str] = []
         where: Any = self.scheduler
         if self.scheduler is None:
-            description = f"{self.workers} workers on this machine"
             where = self._stack.enter_context(_local_cluster(self.workers))
         elif self.scheduler in QUEUES:
-            description = f"waiting for jobs of {self.scheduler} with {self.workers} workers"
             cluster = _queue_cluster(self.scheduler, self.workers, refusals)
             where = self._stack.enter_context(cluster)
-        else:
-            description = f"the workers of {self.scheduler}"
         try:
             client = distributed.Client(where, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
@@ -142,7 +138,7 @@ class DaskWorkers(Executor):
                 "and workers (dask worker), or correct the address"
             ) from error
         self._stack.enter_context(client)
-        self.say(f"dask: {description}")
+        self.say(f"dask: {self.workers} workers of {self.scheduler or 'this machine'}")
         deadline = time.monotonic() + (math.inf if self.scheduler in QUEUES else _WORKER_S)
         while not client.nthreads():
             if refusals:

@@ -92,17 +92,11 @@ def thread_finding(libraries: Sequence[Mapping[str, Any]], cpus: int) -> Finding
     Args:
         libraries: as `threadpool_info` gives them.
         cpus: how many this process may use.
-
-    References:
-        threadpoolctl, "Multiple OpenMP": Intel's and LLVM's in one process may crash or hang.
     """
     threads = sorted({(str(x["prefix"]), int(x["num_threads"])) for x in libraries})
     seen = ", ".join(f"{name} {count}" for name, count in threads) or "none loaded"
     advice = "unset OMP_NUM_THREADS and its siblings, or export OMP_NUM_THREADS=1 and use --jobs"
-    clash = {"libiomp", "libomp"} <= {name for name, _ in threads}
-    if clash:
-        advice = "Intel's and LLVM's OpenMP can hang together: install all from one source"
-    verdict: Verdict = "warn" if clash or any(count > cpus for _, count in threads) else "pass"
+    verdict: Verdict = "warn" if any(count > cpus for _, count in threads) else "pass"
     return Finding("threads", verdict, seen, f"at most {cpus}", advice)
 
 

@@ -72,10 +72,9 @@ def pool(prefix, threads=4):
         ([pool("libopenblas"), pool("libgomp"), pool("libgomp")], "pass", "libgomp 4, libopenblas"),
         ([pool("libopenblas", 64), pool("libgomp")], "warn", "libopenblas 64"),
         ([pool("libgomp", 64), pool("libgomp")], "warn", "libgomp 64"),
-        ([pool("libiomp"), pool("libomp")], "warn", "libiomp"),
     ],
 )
-def test_more_threads_than_cpus_and_openmp_libraries_that_clash_warn(libraries, verdict, words):
+def test_more_threads_than_cpus_warn(libraries, verdict, words):
     found = thread_finding(libraries, 4)
     assert found.verdict == verdict
     assert words in found.found

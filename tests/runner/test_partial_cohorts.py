@@ -138,9 +138,10 @@ def test_half_of_the_bags_missing_stops_the_run_unless_told(bcnb, score, tmp_pat
     with pytest.raises(InputError) as refusal:
         score()
     assert str(refusal.value) == (
-        "bcnb-er@1: 20 of 40 slides with a label have features (50%; 90% or more are expected): "
-        "no feature file or an empty one: 20 (21, 22, 23, ...). Look at 'features' in mbench.toml "
-        "and at the slide ids (mbench data status), or score the rest: mbench run --allow-partial"
+        "bcnb-er@1: 20 of 40 slides with a label have features (50%; 90% or more are expected); "
+        "left out: no feature file or an empty one: 20 (21, 22, 23, ...). Look at 'features' in "
+        "mbench.toml and at the slide ids (mbench data status), or score the rest: mbench run "
+        "--allow-partial"
     )
     assert not (tmp_path / "results" / "records").exists()
     assert not (tmp_path / "results" / "splits").exists()
