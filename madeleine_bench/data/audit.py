@@ -137,11 +137,11 @@ def leaks(
     names, codes = np.unique(groups, return_inverse=True)
     ids, findings = units.table["unit_id"].to_numpy(), []
     for split in splits:
-        sides = [np.isin(rows, side) for side in (split.train, split.test)]
-        both = np.intersect1d(*(codes[side] for side in sides))
+        trained, tested = np.isin(rows, split.train), np.isin(rows, split.test)
+        both = np.intersect1d(codes[trained], codes[tested])
         if not len(both):
             continue
-        train, test = (np.unique(rows[side & (codes == both[0])]) for side in sides)
+        train, test = (np.unique(rows[side & (codes == both[0])]) for side in (trained, tested))
         place = fold_name(splits, split)
         message = (
             f"{place}: {what} '{names[both[0]]}' is in train ({some(ids[train])}) and in test "
