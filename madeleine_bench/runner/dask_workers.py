@@ -184,6 +184,12 @@ def _local_cluster(workers: int) -> Any:
     )
 
 
+def queue_class(system: str) -> Any:
+    """Return the class of dask-jobqueue for a queueing system, such as SLURMCluster."""
+    classes = vars(importlib.import_module("dask_jobqueue")).items()
+    return next(each for name, each in classes if name.lower() == f"{system}cluster")
+
+
 def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     """Return workers in jobs of a queueing system, as the settings of dask-jobqueue say.
 
@@ -197,8 +203,7 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     Raises:
         InputError: the settings do not say what a job is.
     """
-    classes = vars(importlib.import_module("dask_jobqueue")).items()
-    cluster_class = next(each for name, each in classes if name.lower() == f"{system}cluster")
+    cluster_class = queue_class(system)
 
     class HeardJob(cluster_class.job_cls):  # type: ignore[misc, name-defined]
         """A job of the queue that says why it was not taken."""
