@@ -32,6 +32,10 @@ def run(
     device: Device = "auto",
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Maximum per encoder and slide (default: no limit)."),
+    ] = None,
     allow_partial: Annotated[
         bool,
         typer.Option(
@@ -50,7 +54,7 @@ def run(
 
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
-        scheduler, allow_partial,
+        scheduler, time_limit, allow_partial,
     )  # fmt: skip
     _run_and_show(request)
 

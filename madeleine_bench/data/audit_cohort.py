@@ -65,10 +65,16 @@ def audit_ids(data: LocalCohort, units: Units, divided: Sequence[Divided]) -> li
         return []
     used = {slide for ids in units.slides.values() for slide in ids}
     rows = data.slides[data.slides["slide_id"].isin(used)]
-    alike = [("case_id", ids) for ids in look_alikes(rows["case_id"].unique(), cases=True)]
-    alike += [("slide_id", ids) for ids in look_alikes(rows["slide_id"], cases=False)]
+    cases = look_alikes(rows["case_id"].unique(), cases=True)
+    alike = [("case_id", ids) for ids in cases]
     if any(scheme in SITES_WHOLE for _, scheme in divided):
         alike += [("site", ids) for ids in look_alikes(rows["site"].unique(), cases=False)]
+    spelling = {case: ids[0] for ids in cases for case in ids}
+    case_of = dict(zip(rows["slide_id"], rows["case_id"], strict=True))
+    for ids in look_alikes(case_of, cases=False):
+        of_cases = {case_of[slide] for slide in ids}
+        if len(of_cases) == 1 or len({spelling.get(case, case) for case in of_cases}) > 1:
+            alike.append(("slide_id", ids))  # else they are named by their cases
     return [_look_alike(column, ids, rows, data.cohort_id) for column, ids in alike]
 
 

@@ -1,13 +1,17 @@
 """Running encoders over bags, with the contract checked at the door."""
 
+import faulthandler
 import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from madeleine_bench.alarm import OutOfTime, alarm, can_alarm
 from madeleine_bench.data.bags import BagFacts
 from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
@@ -21,6 +25,43 @@ from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
 
+GRACE_S = 3.0
+
+
+@contextmanager
+def time_limit(seconds: float | None, what: str) -> Iterator[None]:
+    """End the block after some seconds; None sets no limit.
+
+    Python code is interrupted by a signal. Compiled code does not see it, nor is a thread other
+    than the main one interrupted; then the whole process ends, with exit code 1, where the grace
+    of 3 s passes too. So a block with a limit runs in a worker that may be lost.
+
+    Args:
+        seconds: of wall time, above 0.
+        what: begins the message.
+
+    Raises:
+        CheckFailed: the block took longer.
+    """
+    if seconds is None:
+        yield
+        return
+    with open(os.devnull, "w") as silent:
+        # Its watch is a thread of C, which needs no lock of the interpreter to end the process.
+        grace_s = GRACE_S if can_alarm() else 0.0
+        faulthandler.dump_traceback_later(seconds + grace_s, exit=True, file=silent)
+        try:
+            with alarm(seconds):
+                yield
+        except OutOfTime as error:
+            raise CheckFailed(
+                f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
+                "leave it out"
+            ) from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
 # Scanners of "40x" differ by some per cent, so 19.9x from micrometres a pixel is 20x.
 _SAME_POWER = 0.05
 
@@ -29,6 +70,7 @@ def embed_slides(
     encoders: Mapping[str, SlideEncoder],
     data: CohortData,
     slide_ids: Sequence[str],
+    time_limit_s: float | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, MbenchError]]:
     """Return slide x dim float32 and its cost for each encoder, and the error of each other one.
 
@@ -39,6 +81,7 @@ def embed_slides(
         encoders: by name.
         data: the cohort.
         slide_ids: what to embed, in the order of the rows.
+        time_limit_s: the most an encoder may take for one slide; see `time_limit`.
 
     Raises:
         InputError: a bag is broken; the message names the file.
@@ -53,7 +96,8 @@ def embed_slides(
                 continue
             started = time.perf_counter()
             try:
-                rows[name].append(encode_checked(encoder, bag))
+                with time_limit(time_limit_s, f"encoder {name}, slide {slide_id}: encode"):
+                    rows[name].append(encode_checked(encoder, bag))
                 seconds[name] += time.perf_counter() - started
                 if rows[name][-1].shape != rows[name][0].shape:
                     raise CheckFailed(

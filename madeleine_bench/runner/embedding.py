@@ -41,12 +41,16 @@ class ToEmbed:
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """Embed some slides of a cohort with every encoder that lacks them."""
+    """Embed some slides of a cohort with every encoder that lacks them.
+
+    `time_limit_s` is the most that an encoder may take for one slide; None sets no limit.
+    """
 
     cohort_id: str
     data: CohortData
     slide_ids: tuple[str, ...]
     encoders: tuple[tuple[EncoderEntry, Path], ...]
+    time_limit_s: float | None = None
 
 
 def embed(
@@ -56,6 +60,7 @@ def embed(
     *,
     resume: Resume = "only-missing",
     executor: Executor | None = None,
+    time_limit_s: float | None = None,
 ) -> tuple[Ready, Failures]:
     """Return which embeddings there are now, and why the others are missing.
 
@@ -68,8 +73,9 @@ def embed(
         progress: told of each shard.
         resume: what to do with embeddings that are there.
         executor: where the shards are embedded.
+        time_limit_s: the most that an encoder may take for one slide; None sets no limit.
     """
-    executor = executor or LocalWorkers(workspace.jobs)
+    executor = executor or LocalWorkers(workspace.jobs, apart=time_limit_s is not None)
     store = EmbeddingStore(workspace.results)
     ready: Ready = {}
     failed: Failures = {}
@@ -94,7 +100,7 @@ def embed(
         for shard, ids in enumerate(shards):
             parts = [(entry, store.part(path, shard)) for entry, path in incomplete]
             if todo := tuple((e, p) for e, p in parts if resume == "never" or not p.is_file()):
-                jobs.append(EmbedJob(each.name, each.data.part(ids), ids, todo))
+                jobs.append(EmbedJob(each.name, each.data.part(ids), ids, todo, time_limit_s))
     progress.phase("embed", len(jobs))
     singles: list[EmbedJob] = []
 
@@ -135,7 +141,7 @@ def run_embed_job(job: EmbedJob) -> Outcome:
             except MbenchError as error:
                 failed[entry.card.name] = Failure.of(error)
         try:
-            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids)
+            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
             failed |= {name: Failure.of(error) for name, error in raised.items()}
         except MbenchError as error:
             done, costs = {}, {}
@@ -154,6 +160,8 @@ def run_embed_job(job: EmbedJob) -> Outcome:
 
 def _on_worker_death(job: EmbedJob, reason: str) -> Outcome:
     where = f"slides {job.slide_ids[0]} to {job.slide_ids[-1]}: {reason}"
+    if job.time_limit_s is not None:
+        where += f"; or it hung, and did not end after --time-limit {job.time_limit_s:g}"
     return _outcome(job, {entry.card.name: Failure(where) for entry, _ in job.encoders})
 
 

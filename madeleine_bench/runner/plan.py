@@ -1,5 +1,6 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -50,6 +51,7 @@ class Request:
         device: where networks are trained; "auto" takes the GPU where there is one.
         executor: "local" runs jobs in processes of this machine, "dask" on a cluster.
         scheduler: of dask: an address or a queueing system; None starts workers here.
+        time_limit_s: the most that an encoder may take for one slide; None sets no limit.
         allow_partial: score a task although many of its labelled units have no features.
     """
 
@@ -61,6 +63,7 @@ class Request:
     device: Device = "auto"
     executor: ExecutorKind = "local"
     scheduler: str | None = None
+    time_limit_s: float | None = None
     allow_partial: bool = False
 
 
@@ -137,6 +140,8 @@ def make_plan(request: Request) -> Plan:
     workspace = request.workspace
     if workspace.jobs < 1:
         raise InputError(f"--jobs must be at least 1, found {workspace.jobs}")
+    if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
+        raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
     catalogue = workspace.tasks()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)

@@ -124,8 +124,10 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
     # A worker may stand in another folder.
     workspace = replace(request.workspace, results=request.workspace.results.absolute())
     request = replace(request, workspace=workspace)
+    limit_s = request.time_limit_s
     opened = nullcontext(executor) if executor else open_executor(
-        request.executor, request.scheduler, workspace.jobs, workspace.results, progress
+        request.executor, request.scheduler, workspace.jobs, workspace.results, progress,
+        apart=limit_s is not None,
     )  # fmt: skip
     with opened as workers:
         plan = make_plan(request)
@@ -136,8 +138,9 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
         for note in plan.notes:
             progress.say(note)
         ready, failed = embed(
-            to_embed(plan), workspace, progress, resume=request.resume, executor=workers
-        )
+            to_embed(plan), workspace, progress,
+            resume=request.resume, executor=workers, time_limit_s=limit_s,
+        )  # fmt: skip
         report.add(failed)
         if any(cell.assessment.protocol.trains_networks for cell in plan.cells):
             from madeleine_bench.runner.training import train_networks  # a probe needs no torch

@@ -118,7 +118,7 @@ class LocalWorkers(Executor):
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with how a worker died; see `Executor`."""
-        if at_once > 1 and not self.apart and self.number == 1:
+        if at_once > 1 and not self.apart and (self.number == 1 or len(jobs) == 1):
             yield from ((job, None, work(job)) for job in jobs)
         else:
             yield from super().spread(work, jobs, at_once, gpu)
@@ -165,6 +165,8 @@ def open_executor(
     jobs: int,
     folder: Path,
     progress: Progress,
+    *,
+    apart: bool = False,
 ) -> Iterator[Executor]:
     """Yield what runs jobs until the block ends; no process is left behind then.
 
@@ -176,6 +178,7 @@ def open_executor(
         jobs: worker processes.
         folder: where jobs write; workers of dask must see it at the same place.
         progress: told which workers there are.
+        apart: whether no job may be done in this process, as it may have to be ended.
 
     Raises:
         InputError: dask is not installed, or the choice contradicts itself.
@@ -183,7 +186,7 @@ def open_executor(
     if kind == "local":
         if scheduler is not None:
             raise InputError("--scheduler is for --executor dask; add that, or leave it out")
-        yield LocalWorkers(jobs)
+        yield LocalWorkers(jobs, apart=apart)
         return
     from madeleine_bench.runner.dask_workers import DaskWorkers
 

@@ -37,6 +37,8 @@ ENCODERS = {
 IN_WORKERS = {
     "worker out of memory (SIGKILL)": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
     "worker crashes (SIGSEGV)": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    "hangs in Python": "import time; time.sleep(1000)",
+    "hangs and holds the interpreter": "return sum(range(10**15))",
 }
 
 

@@ -24,6 +24,7 @@ from tests.faults.scenarios import contents, leftovers, make_workshop, scenarios
 from tests.faults.server import Commands, Ended
 
 READ_S, READ_BYTES = 20.0, 1 << 31
+TIME_LIMIT_S = "0.5"
 _FUTURE_S = 5 * 365 * 86400
 
 
@@ -134,7 +135,7 @@ class Harness:
             self.shop.encoder(name, body),
         ]
         if case.kind == "worker":
-            arguments += ["--jobs", "2"]  # in a worker, which may be lost
+            arguments += ["--time-limit", TIME_LIMIT_S]
         ended = self._commands.run(arguments, out)
         found = {path: same for path, same in contents(out).items() if name not in path}
         shutil.rmtree(out)
