@@ -14,10 +14,13 @@ from madeleine_bench.cli.options import (
     Tasks,
     with_workspace,
 )
+from madeleine_bench.errors import CheckFailed
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
+
+_SHOWN = 20
 
 
 @with_workspace()
@@ -43,6 +46,13 @@ def run(
             help="Score a task although under 90% of its labelled slides or cases have features.",
         ),
     ] = False,
+    determinism: Annotated[
+        bool,
+        typer.Option(
+            "--check-determinism",
+            help="Make all again, with other workers and threads; exit 1 if a byte differs.",
+        ),
+    ] = False,
     *,
     workspace: Workspace,
 ) -> None:
@@ -57,6 +67,8 @@ def run(
         scheduler, time_limit, allow_partial,
     )  # fmt: skip
     _run_and_show(request)
+    if determinism:
+        _run_again(request)
 
 
 def _run_and_show(request: "Request") -> None:
@@ -96,3 +108,20 @@ def _run_and_show(request: "Request") -> None:
         )
     if problem := ending("not everything could be scored", report.failures):
         raise problem
+
+
+def _run_again(request: "Request") -> None:
+    """Make the cells of a finished run again, and say whether they are the same to the byte.
+
+    Raises:
+        CheckFailed: something differs.
+    """
+    from madeleine_bench.runner.run import check_determinism
+
+    with LiveProgress() as progress:
+        files, differences = check_determinism(request, progress)
+    if differences:
+        more = f"\n  and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        lines = "\n  ".join(["not the same when made again:", *differences[:_SHOWN]])
+        raise CheckFailed(f"{lines}{more}")
+    typer.echo(f"made again, the same to the byte: {files} files", err=True)

@@ -1,6 +1,8 @@
 """One run, top to bottom: plan, embed or train, evaluate, report. Interrupt it anywhere."""
 
 import json
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -34,7 +36,7 @@ from madeleine_bench.runner.plan import (
     make_plan,
     resume_key,
 )
-from madeleine_bench.runner.workers import Executor, open_executor
+from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
 from madeleine_bench.specs.catalogue import embedded_name
 from madeleine_bench.specs.record import Record, RecordFeatures, RecordFold, RecordScores
 from madeleine_bench.types import CohortData, Progress, Source, board_name
@@ -375,3 +377,34 @@ def _encoding_cost(embeddings: Path) -> dict[str, float | int | None]:
         return {}
     each = float(f"{cost.seconds / cost.slides:.3g}")
     return {"slides": cost.slides, "seconds_per_slide": each, "parameters": cost.parameters}
+
+
+def check_determinism(request: Request, progress: Progress) -> tuple[int, list[str]]:
+    """Return how many files were compared, and a line for each difference, of a run made again.
+
+    Everything is made again: with one worker more, one thread more for each, and in new processes
+    of this machine, whatever the executor was.
+
+    Args:
+        request: of the run, whose results are there.
+        progress: told of each job.
+
+    Raises:
+        InputError: the request cannot be carried out.
+    """
+    workers = request.workspace.jobs + 1
+    threads = max((os.cpu_count() or 1) // request.workspace.jobs, 1) + 1
+    with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
+        again, before = Path(folder), request.workspace.results
+        workspace = replace(request.workspace, results=again, jobs=workers)
+        request = replace(
+            request, workspace=workspace, resume="never", executor="local", scheduler=None
+        )
+        report = run(request, progress, LocalWorkers(workers, apart=True, threads=threads))
+        lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
+        made = [*again.glob("embeddings/**/*.safetensors"), *again.glob("predictions/**/*.parquet")]
+        for path in sorted(made):
+            first = before / path.relative_to(again)
+            if not first.is_file() or first.read_bytes() != path.read_bytes():
+                lines.append(f"{first}: not there, or of other bytes")
+    return len(made), lines

@@ -103,15 +103,22 @@ class Executor(ABC):
 class LocalWorkers(Executor):
     """Processes of this machine; with one, jobs are done in this process and in order."""
 
-    def __init__(self, number: int, *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        number: int,
+        *,
+        apart: bool = False,
+        threads: int | None = None,
+    ) -> None:
         """Choose the processes; they start with the first job.
 
         Args:
             number: of processes.
             apart: whether jobs are never done in this process, so that one which hangs can be
                 ended.
+            threads: of libraries that compute, in each process; None shares the CPUs out.
         """
-        self.number, self.apart = number, apart
+        self.number, self.apart, self.threads = number, apart, threads
         self.jobs_ahead = 2 * number  # none waits for this process; few are blamed for a death
 
     def spread(
@@ -148,13 +155,14 @@ class LocalWorkers(Executor):
         """Return the processes; new ones where the last have died."""
         from joblib.externals.loky import get_reusable_executor
 
-        each = max((os.cpu_count() or 1) // self.number, 1)
+        each = self.threads or max((os.cpu_count() or 1) // self.number, 1)
+        chosen = {} if self.threads else os.environ
         return get_reusable_executor(
             max_workers=self.number,
             timeout=_IDLE_S,
             initializer=_end_with,
             initargs=(os.getpid(),),
-            env={name: os.environ.get(name, str(each)) for name in _THREADS},
+            env={name: chosen.get(name, str(each)) for name in _THREADS},
         )
 
 

@@ -136,6 +136,8 @@ class Harness:
         ]
         if case.kind == "worker":
             arguments += ["--time-limit", TIME_LIMIT_S]
+        if case.how == "changes between calls":
+            arguments += ["--check-determinism"]
         ended = self._commands.run(arguments, out)
         found = {path: same for path, same in contents(out).items() if name not in path}
         shutil.rmtree(out)
