@@ -40,8 +40,9 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
         if wrong:
             slide, reason = wrong[0]
             raise InputError(
-                f"{data.files[slide]}: encoder {card.name} cannot take it: {reason}. So it is "
-                f"with {len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
+                f"{data.files[slide]}: encoder {card.name} cannot take it: {reason}. So it is with "
+                f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} "
+                f"({where})"
             )
 
 
