@@ -20,7 +20,7 @@ def audit(
     *,
     workspace: Workspace,
 ) -> None:
-    """Look for leaks, label conflicts, equal slides, odd folds and moved hashes.
+    """Look for leaks, unusable labels, equal slides and changed folds.
 
     Where no task is named, those of your cohorts are looked at, or else all. Exits with 1 where
     there is an error; warnings and notes pass.

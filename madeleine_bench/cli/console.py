@@ -59,7 +59,7 @@ def deliver(
 
     Args:
         report: what a command found.
-        form: "table", "json" for the numbers alone, or "markdown" for the further texts.
+        form: "table", or "json" for the numbers alone.
         out: folder for NAME.json, further texts, and each chart as SVG and PNG; None writes none.
         name: file name of the numbers, without its ending.
         files: what else is written; the key None is a file that nobody asked for.
@@ -70,8 +70,6 @@ def deliver(
     text = json.dumps(report.document, indent=1, allow_nan=False) + "\n"
     if form == "json":
         typer.echo(text, nl=False)
-    elif form == "markdown":
-        typer.echo("".join(report.texts.values()), nl=False)
     else:
         for part in report.body:
             if isinstance(part, Table):

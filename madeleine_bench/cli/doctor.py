@@ -1,11 +1,12 @@
 """`mbench doctor`: is this environment sound, and is this encoder."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver
-from madeleine_bench.cli.options import Figures, with_workspace
+from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.specs.workspace import Workspace
 
 
@@ -20,7 +21,7 @@ def doctor(
         typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    out: Figures = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json.")] = None,
     *,
     workspace: Workspace,
 ) -> None:

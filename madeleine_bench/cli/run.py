@@ -29,10 +29,8 @@ def run(
     task: Tasks,
     protocol: Protocols = None,
     resume: Annotated[
-        Literal["only-missing", "always", "never"],
-        typer.Option(
-            help="only-missing: compute what is not there; always: compute nothing; never: all."
-        ),
+        Literal["only-missing", "never"],
+        typer.Option(help="only-missing: compute what is not there; never: compute all again."),
     ] = "only-missing",
     device: Device = "auto",
     executor: ExecutorName = "local",
@@ -52,7 +50,7 @@ def run(
         bool,
         typer.Option(
             "--check-determinism",
-            help="Make all again, with other workers, threads and order; exit 1 if a byte differs.",
+            help="Make all again, with other workers and threads; exit 1 if a byte differs.",
         ),
     ] = False,
     *,

@@ -1,6 +1,6 @@
 """`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -44,9 +44,7 @@ def cross_stain(
     query: Annotated[
         str, typer.Option(help="The stain that asks; all others are searched.")
     ] = "H&E",
-    format: Annotated[
-        Literal["table", "json", "markdown"], typer.Option(help="How to print it.")
-    ] = "table",
+    format: Form = "table",
     *,
     workspace: Workspace,
 ) -> None:

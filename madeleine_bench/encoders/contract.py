@@ -111,8 +111,6 @@ CHECKS = {check.name: check for check in (
           "look for positions, windows, a cut to the first patches, or a recurrent layer"),
     Check("order of slides", f"at most {DIFFERENCE:g} of the spread",
           "look for state kept on self, running statistics, or a cache"),
-    Check("CPU against GPU", "warn from 0.01 of the spread, fail from 0.1",
-          "look at bf16 and TF32, and at what is left on the other device", 0.01, 0.1),
     Check("uses the patches", "changes when half of the patches are taken away",
           "see whether it reads the slide id, the case, the site or the latents"),
     Check("half of the patches", "warn below 90%, fail below 50%",

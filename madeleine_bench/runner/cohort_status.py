@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Iterable
 
-from madeleine_bench.data.audit_cohort import left_out, some_left_out
+from madeleine_bench.data.audit_cohort import some_left_out
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
@@ -110,7 +110,4 @@ def _content(task: TaskSpec, cohort: OpenCohort) -> str:
         content = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
     else:
         content = f"events {int(units.table['event'].sum())}"
-    missing = some_left_out(left_out(task, cohort.data, units))
-    return f"{len(units.table)} {task.unit}s: {content}" + (
-        f"; left out: {missing}" * bool(missing)
-    )
+    return f"{len(units.table)} {task.unit}s: {content}{some_left_out(units.missing)}"

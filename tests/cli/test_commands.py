@@ -88,7 +88,7 @@ def test_data_status_names_what_is_missing(mbench, bcnb):
     assert said.code == 2
     assert "bcnb-aln" in said.err  # its label column holds one class
     assert "39/40" in said.out
-    assert "no feature file: 1 (7)" in " ".join(said.out.split())
+    assert "no feature file or an empty one: 1 (7)" in " ".join(said.out.split())
 
 
 def test_data_status_of_phantoms(mbench):

@@ -138,8 +138,8 @@ def test_half_of_the_bags_missing_stops_the_run_unless_told(bcnb, score, tmp_pat
     with pytest.raises(InputError) as refusal:
         score()
     assert str(refusal.value) == (
-        "bcnb-er@1: 20 of 40 slides with a label have features (50%; 90% or more are expected): "
-        "no feature file: 19 (21, 22, 23, ...); empty bag: 1 (40). Look at 'features' in "
+        "bcnb-er@1: 20 of 40 slides with a label have features (50%; 90% or more are expected); "
+        "left out: no feature file or an empty one: 20 (21, 22, 23, ...). Look at 'features' in "
         "mbench.toml and at the slide ids (mbench data status), or score the rest: mbench run "
         "--allow-partial"
     )
@@ -148,7 +148,7 @@ def test_half_of_the_bags_missing_stops_the_run_unless_told(bcnb, score, tmp_pat
     said, record = score(allow_partial=True)
     assert record.inputs.n == 20
     assert (
-        "bcnb-er: 20 of 40 slides scored; left out: empty bag: 1 (40); no feature file: 19 "
+        "bcnb-er: 20 of 40 slides scored; left out: no feature file or an empty one: 20 "
         "(21, 22, 23, ...)"
     ) in said
     assert {reason: len(ids) for reason, ids in record.inputs.missing.items()} == {
@@ -167,7 +167,10 @@ def test_the_share_is_of_labelled_slides(bcnb, score, absent, stops):
             score()
         return
     said, _ = score()
-    assert "bcnb-er: 36 of 40 slides scored; left out: no feature file: 4 (1, 2, 3, ...)" in said
+    assert (
+        "bcnb-er: 36 of 40 slides scored; left out: no feature file or an empty one: 4 "
+        "(1, 2, 3, ...)"
+    ) in said
 
 
 def test_slides_without_a_label_never_stop_a_run(bcnb, score):
@@ -192,7 +195,7 @@ def test_the_command_ends_with_2_and_says_what_to_do(bcnb, tmp_path, mbench):
     )  # fmt: skip
     stopped = mbench(*command)
     assert stopped.code == 2
-    assert "no feature file: 20 (21, 22, 23, ...)" in stopped.err
+    assert "no feature file or an empty one: 20 (21, 22, 23, ...)" in stopped.err
     assert "--allow-partial" in stopped.err
     told = mbench(*command, "--allow-partial")
     assert told.code == 0
