@@ -42,12 +42,6 @@ def verify(
         str,
         typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
     ] = "*",
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Hash every byte again; report and replace what is remembered wrongly."
-        ),
-    ] = False,
     *,
     workspace: "Workspace",
 ) -> None:
@@ -61,7 +55,7 @@ def verify(
     from madeleine_bench.runner.cohort_status import verify_cohorts
 
     with LiveProgress() as progress:
-        report = verify_cohorts(workspace, cohort, progress, full=full)
+        report = verify_cohorts(workspace, cohort, progress)
     deliver(report)
 
 
@@ -77,9 +71,6 @@ def pack(
             help="Folder of the store; features/<board>/<cohort> of --results if not given."
         ),
     ] = None,
-    dtype: Annotated[
-        Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
-    ] = "float16",
     shard_gb: Annotated[
         float,
         typer.Option(
@@ -104,12 +95,12 @@ def pack(
     catalogue = workspace.tasks()
     config = load_config(workspace.config, catalogue)
     data = open_cohort(workspace, catalogue, cohort, config).data
-    path = out or packing.packed_folder(data, workspace.results, dtype)
+    path = out or packing.packed_folder(data, workspace.results)
     with LiveProgress() as progress:
         if verify:
             text = packing.verify_store(data, path, progress)
         else:
-            text = packing.pack_into(data, path, progress, dtype, round(shard_gb * 1e9))
+            text = packing.pack_into(data, path, progress, round(shard_gb * 1e9))
     typer.echo(text)
 
 

@@ -31,9 +31,7 @@ def doctor(
         ),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for doctor.json, doctor.md and a figure.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json and doctor.md.")] = None,
     *,
     workspace: "Workspace",
 ) -> None:

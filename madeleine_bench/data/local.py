@@ -27,10 +27,6 @@ _SLIDE_SUFFIXES = {
 }  # fmt: skip
 
 
-_REPLACED = (
-    "its content is not what was remembered; that is repaired now. Scores from before are of the "
-    "former content: run again"
-)
 # Of width, type and patch encoder of a bag: how bad it is to differ from most, and what is said.
 _USUAL: tuple[tuple[Literal["error", "warning"], str], ...] = (
     ("error", "patches of {} dimensions, most files have {}"),
@@ -243,10 +239,7 @@ class Finding:
 
 
 def verify_cohort(
-    data: LocalCohort,
-    progress: Callable[[str], None] = lambda slide_id: None,
-    *,
-    full: bool = False,
+    data: LocalCohort, progress: Callable[[str], None] = lambda slide_id: None
 ) -> list[Finding]:
     """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
 
@@ -256,8 +249,6 @@ def verify_cohort(
     Args:
         data: the cohort.
         progress: called with the slide id after each file.
-        full: hash every byte of every file again, whatever its fingerprint says, and list those
-            that are not what was remembered; what was remembered of them is replaced.
     """
     findings: list[Finding] = []
 
@@ -268,8 +259,6 @@ def verify_cohort(
     first: dict[str, str] = {}  # slide of each content
     for slide_id, path in data.files.items():
         try:
-            if full and not data.bags.confirm(data.names[slide_id]):
-                add("error", slide_id, _REPLACED)
             file = data.read_file(slide_id)
         except InputError as error:
             add("error", slide_id, str(error).removeprefix(str(path)).lstrip(": "))

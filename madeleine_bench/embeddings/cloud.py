@@ -18,7 +18,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from madeleine_bench.encoders.contract import CHECKS, NORM_RATIO, Finding, Floats, Verdict
-from madeleine_bench.figures import COLOURS
 from madeleine_bench.seeds import rng_for
 
 LEAST_SLIDES = 8
@@ -254,53 +253,6 @@ def _folds(cases: Sequence[str]) -> Any:
     names, index = np.unique(np.array(cases), return_inverse=True)
     fold_of = rng_for("doctor", "folds", len(names)).permutation(len(names)) % FOLDS
     return PredefinedSplit(fold_of[index])
-
-
-def doctor_chart(rows: Rows, title: str) -> Any:
-    """Return the figure as an Altair chart: spectrum, and cosines of slides and halves.
-
-    Args:
-        rows: usable embeddings, of several slides.
-        title: names the encoder and the cohort, and says whether it is a phantom.
-    """
-    import altair as alt
-
-    values = singular_values(rows.matrix)
-    most = min(len(rows.matrix) - 1, rows.matrix.shape[1])
-    shares = 100.0 * values[:most] / max(float(values.sum()), 1e-300)
-    halves = compare_halves(rows)
-    pairs = {
-        "two slides": cosines(rows.matrix),
-        "half and its slide": halves.same,
-        "half and another slide": halves.others,
-    }
-    drawn = [
-        pd.DataFrame({"pair": kind, "cosine": every[:: len(every) // 1000 + 1]})
-        for kind, every in pairs.items()
-    ]
-    charts = {
-        f"Singular values, effective rank {effective_rank(values):.1f} of {most}": (
-            alt.Chart(pd.DataFrame({"direction": np.arange(1, most + 1), "share": shares}))
-            .mark_line(color=COLOURS[0], point=True)
-            .encode(
-                alt.X("direction:Q", title="direction of the centred embeddings, largest first"),
-                alt.Y("share:Q", title="share of the sum, %"),
-            )
-        ),
-        f"Cosines; {halves.share:.0%} of halves are nearest to their own slide": (
-            alt.Chart(pd.concat(drawn))
-            .mark_boxplot(color=COLOURS[0], size=24)
-            .encode(
-                alt.X("cosine:Q", title="cosine; of halves with the mean slide subtracted"),
-                alt.Y("pair:N", title=None, sort=list(pairs)),
-            )
-        ),
-    }
-    panels = [
-        chart.properties(title=heading, width=360, height=150) for heading, chart in charts.items()
-    ]
-    heading = alt.Title(f"{title}, {len(rows.matrix)} slides", anchor="start", offset=18)
-    return alt.vconcat(*panels, title=heading, padding=18, background="white")
 
 
 def _scale(rows: Rows) -> Finding:

@@ -157,7 +157,7 @@ class HostSource:
         self.store = store
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self.dtype = dtype or (torch.float32 if on_cpu else _dtype_of(store))
+        self.dtype = dtype or (torch.float32 if on_cpu else torch.float16)
 
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
@@ -194,7 +194,7 @@ class HostSource:
             sample = scratch[: len(chosen)]
             # "clip" spares numpy a buffered copy; the rows are within the bag by construction.
             np.take(self.store.bag(slide), chosen, axis=0, out=sample, mode="clip")
-            target.copy_(self.store.tensor(sample))
+            target.copy_(torch.from_numpy(sample))
         return batch.to(self.device, non_blocking=pinned)
 
 
@@ -220,12 +220,12 @@ class DeviceSource:
         self.store = store
         self.device = torch.device(device)
         shape = (store.patches, store.dim)
-        self.patches = torch.empty(shape, dtype=dtype or _dtype_of(store), device=self.device)
+        self.patches = torch.empty(shape, dtype=dtype or torch.float16, device=self.device)
         row = 0
         for shard in store.shards:
             for start in range(0, len(shard), _BLOCK_PATCHES):
                 block = np.array(shard[start : start + _BLOCK_PATCHES])
-                self.patches[row : row + len(block)] = store.tensor(block)
+                self.patches[row : row + len(block)] = torch.from_numpy(block)
                 row += len(block)
 
     def draw(
@@ -265,10 +265,6 @@ def choose_source(
     if store.nbytes <= _RESIDENT_SHARE * free_bytes:
         return DeviceSource(store, device)
     return HostSource(store, device)
-
-
-def _dtype_of(store: FeatureStore) -> torch.dtype:
-    return torch.float16 if store.dtype == "float16" else torch.bfloat16
 
 
 def plan_epoch(

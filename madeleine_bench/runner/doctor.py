@@ -21,7 +21,6 @@ from madeleine_bench.embeddings.cloud import (
     LEAST_SLIDES,
     Rows,
     cloud_findings,
-    doctor_chart,
     named,
 )
 from madeleine_bench.embeddings.compute import check_bag
@@ -98,7 +97,7 @@ def encoder_report(
         InputError: as `examine`.
     """
     card = find_encoder(encoder).card
-    parts, documents, charts = [], [], {}
+    parts, documents = [], []
     for examination in examine(workspace, encoder, cohorts, slides, progress):
         data, rows = examination.data, examination.rows
         cohort, phantom = data.cohort_id, data.source == "phantom"
@@ -115,13 +114,9 @@ def encoder_report(
                 "findings": [asdict(finding) for finding in examination.findings],
             }
         )
-        if rows and len(patches) >= LEAST_SLIDES:
-            charts[f"doctor-{cohort}"] = doctor_chart(rows, title)
-    if len(parts) == 1 and charts:
-        charts = {"doctor": charts.popitem()[1]}
     about = {"name": card.name, "revision": card.revision, "kind": card.kind}
     note = PHANTOM_NOTE * any(document["phantom"] for document in documents)
-    return _report("encoder", {"encoder": about, "cohorts": documents}, parts, charts, note)
+    return _report("encoder", {"encoder": about, "cohorts": documents}, parts, note)
 
 
 def examine(
@@ -368,7 +363,6 @@ def _report(
     of: str,
     document: Mapping[str, Any],
     parts: Sequence[tuple[str, Sequence[Finding]]],
-    charts: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> Report:
     """Return a table of findings with its title for each part, and advice on what went wrong."""
@@ -394,7 +388,7 @@ def _report(
     }
     texts = {"doctor.md": "\n".join(lines) + "\n"}
     problem = CheckFailed(seen) if failed else None
-    return Report({**head, **document}, body, charts or {}, texts, problem)
+    return Report({**head, **document}, body, {}, texts, problem)
 
 
 def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:

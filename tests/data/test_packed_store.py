@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -52,7 +51,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def rows_of(store: FeatureStore) -> list[list[float]]:
-    return [row for slide in range(len(store)) for row in store.numbers(store.bag(slide)).tolist()]
+    return [row for slide in range(len(store)) for row in store.bag(slide).tolist()]
 
 
 def test_a_store_holds_every_bag(tmp_path: Path) -> None:
@@ -86,17 +85,6 @@ def test_the_file_is_read_by_safetensors(toy: Path) -> None:
     assert tensors == {}
 
 
-def test_bfloat16_is_rounded_as_torch_rounds(tmp_path: Path) -> None:
-    data = make_cohort()
-    store = pack_cohort(data, tmp_path / "toy", dtype="bfloat16")
-    assert store.shards[0].dtype == np.uint16
-    for index, slide_id in enumerate(store.slide_ids):
-        expected = torch.from_numpy(data.read_bag(slide_id).features).bfloat16()
-        assert torch.equal(store.tensor(store.bag(index).copy()), expected)
-        np.testing.assert_array_equal(store.numbers(store.bag(index)), expected.float().numpy())
-    assert store.content != content_hash(data)
-
-
 @pytest.mark.parametrize("largest", [4 * ROW, 6 * ROW, 9 * ROW, 18 * ROW])
 def test_shards_hold_whole_slides_and_no_more_than_allowed(tmp_path: Path, largest: int) -> None:
     one = pack_cohort(make_cohort(change=with_coords), tmp_path / "one")
@@ -121,13 +109,6 @@ def test_equal_bags_are_not_packed_again(tmp_path: Path) -> None:
     # What was mapped before the files were replaced stays readable, and they are gone.
     assert np.isfinite(first.shards[0]).all()
     assert is_whole(path)
-
-
-def test_another_dtype_is_packed_again_unless_any_will_do(tmp_path: Path) -> None:
-    first = pack_cohort(make_cohort(), tmp_path / "toy", dtype="bfloat16")
-    assert pack_cohort(make_cohort(), tmp_path / "toy").content == first.content
-    assert pack_cohort(make_cohort(), tmp_path / "toy", dtype="float16").dtype == "float16"
-    assert pack_cohort(make_cohort(), tmp_path / "new").dtype == "float16"
 
 
 @pytest.mark.parametrize("column", ["slide_id", "case_id", "stain"])
@@ -203,14 +184,6 @@ def test_the_largest_and_smallest_float16_fit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.bag(2), features)
 
 
-def test_bfloat16_has_a_range_of_its_own(tmp_path: Path) -> None:
-    wide = make_cohort(change=poking("s2", 1e30))
-    assert pack_cohort(wide, tmp_path / "toy", dtype="bfloat16").numbers is not None
-    past = make_cohort(change=poking("s2", 3.4e38))
-    with pytest.raises(InputError, match="outside the range of the store's bfloat16"):
-        pack_cohort(past, tmp_path / "past", dtype="bfloat16")
-
-
 def test_a_failed_packing_keeps_the_store_before_it(tmp_path: Path) -> None:
     path = tmp_path / "toy"
     first = pack_cohort(make_cohort(), path)
@@ -234,7 +207,9 @@ def test_a_cohort_that_changes_while_it_is_packed(tmp_path: Path) -> None:
             data.keys["s1"] = "another"
 
     data.change = write
-    with pytest.raises(InputError, match="changed while it was packed: slide 's1': its bag has"):
+    with pytest.raises(
+        InputError, match=r"changed while it was packed: .* of 1 slides have changed since .s1."
+    ):
         pack_cohort(data, tmp_path / "toy")
     data.read.clear()
     assert pack_cohort(data, tmp_path / "toy").content == content_hash(data)

@@ -2,14 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from madeleine_bench.embeddings.cloud import doctor_chart
 from madeleine_bench.encoders.contract import CHECKS, Finding
-from madeleine_bench.figures import styled_svg
 from madeleine_bench.runner.doctor import _markdown_table, draw_slides
-from tests.doctor.conftest import Mean
 
 AIDPATH = ("doctor", "--source", "phantom", "--cohort", "aidpath", "--slides", "12")
 
@@ -35,7 +31,7 @@ def test_a_failed_environment_exits_1(mbench, tmp_path, monkeypatch):
     assert "FAIL disk: make room" in said.out
 
 
-def test_a_good_encoder_exits_0_with_report_and_figure(mbench, tmp_path):
+def test_a_good_encoder_exits_0_with_a_report(mbench, tmp_path):
     said = mbench(*AIDPATH, "--encoder", "mean-pool", "--out", tmp_path)
     assert said.code == 0, said.err
     assert "mean-pool 1 on PHANTOM aidpath: " in said.out
@@ -45,7 +41,6 @@ def test_a_good_encoder_exits_0_with_report_and_figure(mbench, tmp_path):
     assert cohort["usable_slides"] == 12
     assert [finding["check"] for finding in cohort["findings"]] == list(CHECKS)
     assert (tmp_path / "doctor.md").read_text().startswith("# mbench doctor: encoder\n")
-    assert "PHANTOM" in (tmp_path / "doctor.svg").read_text()
 
 
 def test_a_control_exits_1_and_says_what_to_look_at(mbench, tmp_path):
@@ -56,20 +51,17 @@ def test_a_control_exits_1_and_says_what_to_look_at(mbench, tmp_path):
     assert "**fail**" in (tmp_path / "doctor.md").read_text()
 
 
-def test_several_cohorts_have_a_figure_each(mbench, tmp_path):
+def test_several_cohorts_are_in_one_report(mbench, tmp_path):
     said = mbench(*AIDPATH, "--cohort", "mgh-breast", "--encoder", "mean-pool", "--out", tmp_path)
     assert said.code == 0, said.err
-    figures = sorted(path.name for path in tmp_path.glob("*.svg"))
-    assert figures == ["doctor-aidpath.svg", "doctor-mgh-breast.svg"]
     document = json.loads((tmp_path / "doctor.json").read_text())
     assert [cohort["cohort"] for cohort in document["cohorts"]] == ["aidpath", "mgh-breast"]
 
 
-def test_a_supervised_network_has_no_figure(mbench, tmp_path):
+def test_of_a_supervised_network_the_contract_alone_is_checked(mbench, tmp_path):
     said = mbench(*AIDPATH, "--encoder", "abmil", "--out", tmp_path)
     assert said.code == 0, said.err
     assert "1 pass, 19 skipped" in said.out
-    assert not list(tmp_path.glob("*.svg"))
 
 
 def test_the_users_own_cohort_is_the_default(mbench, bcnb):
@@ -170,16 +162,3 @@ def test_no_number_of_a_report_is_infinite(mbench, tmp_path):
     assert said.code == 1
     text = (tmp_path / "doctor.json").read_text()
     json.loads(text, parse_constant=lambda word: pytest.fail(word))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.0])
-def test_a_figure_is_drawn_of_sound_and_of_equal_embeddings(examine, scale):
-    class Scaled(Mean):
-        def encode(self, bag):
-            return super().encode(bag) * np.float32(scale) + np.float32(1.0 - scale)
-
-    rows = examine(Scaled()).rows
-    svg = styled_svg(doctor_chart(rows, "made <up>"))
-    assert "Singular values" in svg
-    assert "PHANTOM" not in svg
-    assert "NaN" not in svg
