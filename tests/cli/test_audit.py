@@ -169,8 +169,8 @@ def test_phantom_folds_that_moved_are_held_against_the_lock(mbench, tmp_path, au
 
 def test_labels_that_differ_within_a_case_are_all_listed(audit, tmp_path):
     """Two cases of two slides each whose labels differ, in a task by case."""
-    from madeleine_bench.data.bags import write_bag_file
     from madeleine_bench.seeds import rng_for
+    from tests.tool_bags import write_bag_file
 
     rows = ["slide_id,case_id,site,ERStatus"]
     for number in range(24):

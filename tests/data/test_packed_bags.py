@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.config import CohortEntry
 from madeleine_bench.data.local import LocalCohort, verify_cohort
 from madeleine_bench.data.packed import open_store, read_index
@@ -17,6 +16,7 @@ from madeleine_bench.data.packing import content_hash, difference, pack_cohort, 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.catalogue import Catalogue
 from tests.data.made_cohort import flip, make_cohort
+from tests.tool_bags import write_bag_file
 
 Make = Callable[..., LocalCohort]
 Write = Callable[..., Path]

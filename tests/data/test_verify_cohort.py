@@ -53,7 +53,7 @@ def test_everything_wrong_is_listed_at_once(small_cohort: Make, write_bag: Write
 def test_duplicates_are_found_across_layouts(small_cohort: Make, write_bag: Write) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(4, 3)).astype(np.float32)
-    from madeleine_bench.data.bags import write_bag_file
+    from tests.tool_bags import write_bag_file
 
     for slide_id, layout in (("a", "clam"), ("b", "stamp")):
         path = write_bag(slide_id)
