@@ -77,13 +77,10 @@ def pack(
             min=0.001, help="The most that one file of the store takes, in GB; held in memory."
         ),
     ] = 1.0,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
-    ] = False,
 ) -> None:
     """Pack all bags of a cohort into flat files that are read at the speed of memory.
 
-    Cut off at any time, the same command goes on.
+    Cut off at any time, the same command goes on. A store that is there is checked and repaired.
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
@@ -97,16 +94,13 @@ def pack(
     data = open_cohort(workspace, catalogue, cohort, config).data
     path = out or packing.packed_folder(data, workspace.results)
     with LiveProgress() as progress:
-        if verify:
-            text = packing.verify_store(data, path, progress)
-        else:
-            text = packing.pack_into(data, path, progress, round(shard_gb * 1e9))
+        text = packing.pack_into(data, path, progress, round(shard_gb * 1e9))
     typer.echo(text)
 
 
 @app.command()
 def split(
-    labels: Annotated[Path, typer.Option(help="A label table: .csv, .tsv or .parquet.")],
+    labels: Annotated[Path, typer.Option(help="A label table: .csv or .tsv.")],
     slide: Annotated[str, typer.Option(help="Column of slide ids, one a row.")] = "slide_id",
     case: Annotated[str, typer.Option(help="Column of case ids.")] = "case_id",
     site: Annotated[

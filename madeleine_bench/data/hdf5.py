@@ -79,16 +79,11 @@ def _check_unlocked(path: Path, reason: str) -> None:
     Raises:
         UnreadableFile: that is what it says.
     """
-    if "unable to lock file" in reason:
+    if "unable to lock file" in reason or "already open for write" in reason:
         raise UnreadableFile(
-            f"{path} is locked: another process has it open to write. Wait until that process ends "
-            "and run again. If there is none, the disk has no file locks: set the environment "
-            "variable HDF5_USE_FILE_LOCKING=FALSE"
-        )
-    if "already open for write" in reason:
-        raise UnreadableFile(
-            f"{path} is marked as open to write: the program that writes it still runs, or was "
-            "stopped before it ended. Wait for it, or extract the features of this slide again"
+            f"{path} is locked, or marked as open to write: another process writes it, or was "
+            "stopped before it ended. Wait for it, or extract the features of this slide again. If "
+            "there is none, the disk has no file locks: set HDF5_USE_FILE_LOCKING=FALSE"
         )
 
 

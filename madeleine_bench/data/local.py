@@ -286,23 +286,12 @@ def verify_cohort(
 
 
 def match_notes(data: CohortData) -> list[str]:
-    """Return a line for each way in which slides were matched with files of another name."""
-    if not isinstance(data, LocalCohort):
-        return []
-    notes: list[str] = []
-    for is_bare, how in (
-        (True, "without the suffix of the slide file"),
-        (False, "by how the name of the feature file begins"),
-    ):
-        pairs = [
-            f"{slide} with {name}"
-            for slide, name in data.names.items()
-            if slide != name and (_bare(slide) == _bare(name)) == is_bare
-        ]
-        if pairs:
-            shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
-            notes.append(f"{data.cohort_id}: {len(pairs)} slide(s) matched {how}: {shown}")
-    return notes
+    """Return a line where slides were matched with files of another name."""
+    names = data.names if isinstance(data, LocalCohort) else {}
+    pairs = [f"{slide} with {name}" for slide, name in names.items() if slide != name]
+    shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
+    text = f"{data.cohort_id}: {len(pairs)} slide(s) matched with files of another name: {shown}"
+    return [text] if pairs else []
 
 
 def _bare(name: str) -> str:

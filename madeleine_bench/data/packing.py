@@ -35,7 +35,7 @@ from madeleine_bench.data.packed import (
     slides_of,
     write_index,
 )
-from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing, sole_writer
 from madeleine_bench.hashing import canonical_json, hash_json
 from madeleine_bench.types import Bag, CohortData, Progress, Silence, board_name
@@ -315,36 +315,13 @@ def pack_into(data: CohortData, path: Path, progress: Progress, part_bytes: int)
         InputError: as `pack_cohort`.
     """
     store = pack_cohort(data, path, progress, part_bytes=part_bytes)
-    return f'{_described(store)}\nin mbench.toml: features = "{path.absolute()}"'
-
-
-def verify_store(data: CohortData, path: Path, progress: Progress) -> str:
-    """Check that every slide of a store is what was packed, and say what it holds.
-
-    Raises:
-        InputError: there is no store.
-        CheckFailed: it is damaged, or the cohort has changed since it was packed.
-    """
-    try:
-        store = open_store(path, verify=True, progress=progress)
-    except DamagedStore as error:
-        raise CheckFailed(str(error)) from error
-    if change := difference(store, data):
-        raise CheckFailed(
-            f"{path} is whole, and no more that of the cohort: {change}. mbench data pack "
-            f"{data.cohort_id} --out {path} packs it again"
-        )
-    return f"{_described(store)}; every slide is what was packed, and what the cohort is now"
-
-
-def _described(store: FeatureStore) -> str:
     phantom = "PHANTOM " if store.source == "phantom" else ""
     count = len(store.parts)
     missing = f", {len(store.missing)} slides without a bag left out" if store.missing else ""
     return (
         f"{phantom}{store.cohort_id}: {len(store)} slides, {store.patches} patches x {store.dim} "
         f"{store.dtype} ({store.nbytes / 1e9:.3g} GB in {count} file{'s' * (count > 1)}) in "
-        f"{store.path}{missing}"
+        f'{store.path}{missing}\nin mbench.toml: features = "{path.absolute()}"'
     )
 
 

@@ -34,7 +34,7 @@ def split_table(
     without a label are left out.
 
     Args:
-        path: a label table: .csv, .tsv or .parquet.
+        path: a label table: .csv or .tsv.
         columns: which columns say what a row is; without a site only cases are kept whole.
         outcome: the column of classes; or those of follow-up, of which only matters whether it is
             there, and of the event, in two words.

@@ -52,25 +52,6 @@ class Rows:
         return np.array(np.isfinite(self.half).all(axis=1))
 
 
-class Halves(NamedTuple):
-    """Slides against their halves; the mean of the whole slides is subtracted from both.
-
-    Attributes:
-        same: cosine of each slide's half to the slide itself.
-        nearest: the largest cosine of each half to another slide, (slide,).
-        others: cosines of halves to all other slides.
-    """
-
-    same: Floats
-    nearest: Floats
-    others: Floats
-
-    @property
-    def share(self) -> float:
-        """The share of halves that are nearest to their own slide."""
-        return float((self.same > self.nearest + 1e-9).mean()) if len(self.same) else 0.0
-
-
 class Readout(NamedTuple):
     """How well a word is read out.
 
@@ -167,11 +148,11 @@ def equal_rows(matrix: Floats) -> NDArray[np.bool_]:
     return cdist(matrix, matrix, "chebyshev") <= _ROUNDING * float(np.max(np.abs(matrix)))
 
 
-def compare_halves(rows: Rows) -> Halves:
-    """Return the cosines of halves to slides, of the slides that have a half.
+def compare_halves(rows: Rows) -> tuple[Floats, Floats]:
+    """Return cosines of halves: to their own slide, and the largest to another slide, (slide,).
 
-    A slide with the same embedding as another is not held against it: duplicates are a finding
-    of their own.
+    The mean of the whole slides is subtracted from both. A slide with the same embedding as another
+    is not held against it: duplicates are a finding of their own.
     """
     from sklearn.preprocessing import normalize
 
@@ -180,7 +161,7 @@ def compare_halves(rows: Rows) -> Halves:
     cosine = normalize(rows.half[index] - centre) @ normalize(rows.matrix - centre).T
     equal = equal_rows(rows.matrix)[index]
     nearest = np.where(equal, -np.inf, cosine).max(axis=1, initial=-np.inf)
-    return Halves(cosine[np.arange(len(index)), index], nearest, cosine[~equal])
+    return cosine[np.arange(len(index)), index], nearest
 
 
 def read_word(matrix: Floats, words: Sequence[str], cases: Sequence[str]) -> Readout | str:
@@ -302,14 +283,15 @@ def _half_findings(rows: Rows) -> Iterator[Finding]:
     changed = int((whole != half).any(axis=1).sum())
     seen = f"{changed} of {len(whole)} slides change"
     yield uses.finding("pass" if changed else "fail", seen, float(changed))
-    halves = compare_halves(rows)
-    if len(halves.others):
-        verdict: Verdict = "warn" if halves.share < 0.9 else "pass"
+    same, other = compare_halves(rows)
+    if np.isfinite(other).any():
+        share = float((same > other + 1e-9).mean())
+        verdict: Verdict = "fail" if share < 0.5 else "warn" if share < 0.9 else "pass"
         seen = (
-            f"{halves.share:.0%} of halves are nearest to their own slide (cosine "
-            f"{np.median(halves.same):.2f}, to the nearest other {np.median(halves.nearest):.2f})"
+            f"{share:.0%} of halves are nearest to their own slide (cosine {np.median(same):.2f}, "
+            f"to the nearest other {np.median(other):.2f})"
         )
-        yield nearest.finding("fail" if halves.share < 0.5 else verdict, seen, halves.share)
+        yield nearest.finding(verdict, seen, share)
     else:
         yield nearest.skipped("all embeddings are equal")
     norms = np.linalg.norm(whole, axis=1), np.linalg.norm(half, axis=1)

@@ -259,7 +259,7 @@ def test_a_file_whose_writer_was_killed_says_so(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     writer = "import h5py, os, sys; h = h5py.File(sys.argv[1], 'w', libver='latest'); h.flush()"
     subprocess.run([sys.executable, "-c", f"{writer}; os._exit(0)", path], check=True)
-    with pytest.raises(UnreadableFile, match=r"x\.h5 is marked as open to write"):
+    with pytest.raises(UnreadableFile, match=r"x\.h5 is locked, or marked as open to write"):
         read_bag_file(path)
 
 
