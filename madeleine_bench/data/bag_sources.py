@@ -12,7 +12,6 @@ from madeleine_bench.data.bags import (
     SUFFIXES,
     BagFacts,
     BagFile,
-    CoordsUnit,
     read_bag_file,
     read_bag_header,
 )
@@ -218,8 +217,7 @@ class PackedBags:
             InputError: it is not what was packed.
         """
         rows, coords = self.store.read(self._slides[name])
-        unit: CoordsUnit | None = None if coords is None else "px0"
-        return BagFile(rows, coords, unit, self.facts(name))
+        return BagFile(rows, coords, self.facts(name))
 
     def content_key(self, name: str) -> str:
         """Return the content key of the bag that was packed; another where it was rounded."""

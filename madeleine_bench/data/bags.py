@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,7 +34,6 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
 
-CoordsUnit = Literal["px0", "um"]
 SUFFIXES = (".h5", ".hdf5", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
 _FLAT = ("features", "feats", "patch_embeddings")
@@ -73,14 +72,12 @@ class BagFile:
 
     Attributes:
         features: patch x dim, float16 or float32 (float64 is cast to float32), finite.
-        coords: patch x 2 (x, y), or None.
-        coords_unit: "px0" level-0 pixels, "um" micrometres, None where unknown.
+        coords: patch x 2 (x, y), level-0 pixels; None where there are none, or in another unit.
         facts: what the file states.
     """
 
     features: NDArray[Any]
     coords: NDArray[Any] | None
-    coords_unit: CoordsUnit | None
     facts: BagFacts
 
 
@@ -98,14 +95,15 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
     if path.suffix == ".pt":
         features = _finite(_matrix(_load_pt(path), path, "the tensor"), path)
         patches, width = features.shape
-        return BagFile(features, None, None, BagFacts(patches, width, None))
+        return BagFile(features, None, BagFacts(patches, width, None))
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         facts = _facts(handle, path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
         coords = read_coords(handle, path, len(features))
-    unit = None if coords is None else _coords_unit(name, facts.attributes)
-    return BagFile(_finite(features, path), coords, unit, facts)
+    # STAMP stores micrometres; its early files state no unit and used several.
+    is_px0 = facts.attributes.get("unit") is None and name != "feats"
+    return BagFile(_finite(features, path), coords if is_px0 else None, facts)
 
 
 def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
@@ -242,14 +240,6 @@ def check_alike(one: tuple[str, int, str | None], other: tuple[str, int, str | N
             f"{difference}. One cohort has one patch encoder: extract the features of one of them "
             "again (mbench data verify lists every file)"
         )
-
-
-def _coords_unit(name: str, attributes: Mapping[str, Any]) -> CoordsUnit | None:
-    unit = attributes.get("unit")
-    if unit == "um":
-        return "um"
-    # Early STAMP files state no unit and used several, so theirs stays unknown.
-    return None if unit is not None or name == "feats" else "px0"
 
 
 def _patch_encoder(name: str, attributes: Mapping[str, Any]) -> str | None:

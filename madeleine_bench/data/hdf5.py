@@ -16,7 +16,6 @@ the patches. Elsewhere the words of CLAM are left out, since they would name ano
 
 import math
 import mmap
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,10 +48,7 @@ def writing(path: Path) -> Iterator[Any]:
             with h5py.File(temporary, "w") as handle:
                 yield handle
         except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
-            reason = re.search(r"error message = '([^']*)'", str(error))
-            raise InputError(
-                f"cannot write {path}: {reason.group(1) if reason else error}"
-            ) from error
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager

@@ -27,14 +27,6 @@ _SLIDE_SUFFIXES = {
 }  # fmt: skip
 
 
-# Of width, type and patch encoder of a bag: how bad it is to differ from most, and what is said.
-_USUAL: tuple[tuple[Literal["error", "warning"], str], ...] = (
-    ("error", "patches of {} dimensions, most files have {}"),
-    ("warning", "features of type {}, most files have {}"),
-    ("error", "patch encoder {}, most files have {}"),
-)
-
-
 class LocalCohort:
     """A cohort read from disk; implements `CohortData`. Bags are read one at a time.
 
@@ -109,8 +101,6 @@ class LocalCohort:
     def read_bag(self, slide_id: str) -> Bag:
         """Return the bag of one slide.
 
-        Coordinates that are not level-0 pixels are left out: the slide's resolution is unknown.
-
         Raises:
             InputError: the slide has no file or the file is broken; the message names it.
         """
@@ -121,7 +111,7 @@ class LocalCohort:
             case_id=row["case_id"],
             features=file.features,
             stain=row["stain"],
-            coords=file.coords if file.coords_unit == "px0" else None,
+            coords=file.coords,
             site=row["site"] or None,
             patch_encoder=self.entry.patch_encoder or facts.patch_encoder,
             organ=self.organ,
@@ -243,8 +233,8 @@ def verify_cohort(
 ) -> list[Finding]:
     """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
 
-    Every bag is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
-    bags, the same content under two ids, slides without a file, files without a slide.
+    Every bag is read whole: damage, NaN, shapes, widths, patch encoders, coords, empty bags, the
+    same content under two ids, slides without a file, files without a slide.
 
     Args:
         data: the cohort.
@@ -255,7 +245,7 @@ def verify_cohort(
     def add(level: Literal["error", "warning"], slide_id: str, message: str) -> None:
         findings.append(Finding(level, slide_id, data.files.get(slide_id), message))
 
-    seen: dict[str, tuple[int, str, str | None]] = {}
+    seen: dict[str, tuple[int, str | None]] = {}
     first: dict[str, str] = {}  # slide of each content
     for slide_id, path in data.files.items():
         try:
@@ -264,19 +254,18 @@ def verify_cohort(
             add("error", slide_id, str(error).removeprefix(str(path)).lstrip(": "))
         else:
             if len(file.features):
-                width, dtype = file.features.shape[1], str(file.features.dtype)
-                seen[slide_id] = width, dtype, file.facts.patch_encoder
+                seen[slide_id] = file.features.shape[1], file.facts.patch_encoder
                 twin = first.setdefault(hash_array([], file.features), slide_id)
                 if twin != slide_id:
                     add("error", slide_id, f"the same features as slide '{twin}'")
             else:
                 add("warning", slide_id, "no patch in the bag; left out")
         progress(slide_id)
-    for column, (level, text) in enumerate(_USUAL if seen else ()):
-        usual = Counter(values[column] for values in seen.values()).most_common(1)[0][0]
-        for slide_id, values in seen.items():
-            if values[column] != usual:
-                add(level, slide_id, text.format(values[column], usual))
+    usual = Counter(seen.values()).most_common(1)
+    for slide_id, (width, encoder) in seen.items():
+        if (width, encoder) != usual[0][0]:
+            message = "{} dimensions of patch encoder {}; most files have {} of {}"
+            add("error", slide_id, message.format(width, encoder, *usual[0][0]))
     for slide_id in sorted(set(data.slides["slide_id"]).difference(data.files)):
         add("warning", slide_id, "no feature file; left out")
     for name, path in data.extra.items():

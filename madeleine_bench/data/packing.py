@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from madeleine_bench.data.bag_sources import PackedBags
-from madeleine_bench.data.bags import check_alike
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.packed import (
     DTYPE,
@@ -43,7 +42,6 @@ from madeleine_bench.types import Bag, CohortData, Progress, Silence, board_name
 _KEY = "madeleine_bench"  # of a file's metadata; the only one, as several have no order
 PART_BYTES = 10**9  # held in memory while it is packed
 _STATED = ("content", "dim", "patch_encoder")  # in the metadata of a file, besides its slides
-_SHOWN = 3
 # The smallest normal and the largest finite number.
 _SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 
@@ -70,8 +68,8 @@ def pack_cohort(
 
     Raises:
         InputError: `path` holds something else, is being written by another process, or cannot be
-            written; no slide has a bag, a bag is broken, empty, not finite or out of the range of
-            float16, two slides differ in width or patch encoder; or a bag changed meanwhile.
+            written; no slide has a bag, a bag is broken, not finite or out of the range of float16;
+            or a bag changed meanwhile.
     """
     progress = progress or Silence()
     before = _current_index(path, data)
@@ -106,10 +104,10 @@ def pack_cohort(
                 if problem := packing.take(todo):
                     raise InputError(f"a file in {path} is not what was written: {problem}")
         store = packing.store
-        if change := difference(store, data):
+        if content_hash(data) != store.content:
             raise InputError(
-                f"cohort {data.cohort_id} changed while it was packed: {change}. Pack it again "
-                "once nothing writes to it"
+                f"the table or the bags of cohort {data.cohort_id} changed while it was packed. "
+                "Pack it again once nothing writes to it"
             )
         write_index(store)
         for file in set(path.glob(PARTS)).difference(store.files):
@@ -165,7 +163,7 @@ class _Packing:
         try:
             for slide_id in todo:
                 bag = self._ahead.pop(slide_id, None) or self._data.read_bag(slide_id)
-                self._check(bag, todo[0])
+                self._check(bag)
                 rows, coords = np.ascontiguousarray(bag.features, np.float16), bag.coords
                 size += rows.nbytes
                 if slides and size > part_bytes:
@@ -236,37 +234,27 @@ class _Packing:
         ]
         return replace(self.store, **stated, parts=parts, slides=slides)
 
-    def _check(self, bag: Bag, first: str) -> None:
-        """Check that a bag fits the store: of one width and patch encoder, finite, in its range.
+    def _check(self, bag: Bag) -> None:
+        """Check that the numbers of a bag are finite and in the range of the store.
 
         Raises:
-            InputError: it does not.
+            InputError: they are not.
         """
-        store, shape = self.store, bag.features.shape
-        where = f"cohort {store.cohort_id}, slide '{bag.slide_id}'"
-        if len(shape) != 2 or 0 in shape:
-            raise InputError(f"{where}: its bag is empty (shape {shape}); extract it again")
         # Extremes are NaN where any number is; two passes are cheaper than a mask of every number,
         # and in float32, which processors compare, than in float16, which they do not.
         numbers = bag.features.astype(np.float32, copy=False)
-        low, high = float(numbers.min()), float(numbers.max())
-        if not np.isfinite([low, high]).all():
-            raise InputError(f"{where}: its features hold NaN or infinity; extract them again")
-        extreme = max(-low, high)
-        if extreme > _LARGEST or 0.0 < extreme < _SMALLEST:
+        extreme = max(-float(numbers.min()), float(numbers.max()))
+        if not extreme <= _LARGEST or 0.0 < extreme < _SMALLEST:
             raise InputError(
-                f"{where}: its largest feature is {extreme:g} in size, outside the range of the "
-                f"store's float16 ({_SMALLEST:.1g} to {_LARGEST:g}); scale the features of the "
-                "whole cohort by one factor"
+                f"cohort {self.store.cohort_id}, slide '{bag.slide_id}': its features hold NaN, "
+                f"infinity or numbers outside the range of float16 ({_SMALLEST:.1g} to "
+                f"{_LARGEST:g}); the largest is {extreme:g} in size. Extract them again, or scale "
+                "the features of the whole cohort by one factor"
             )
-        if not store.dim:
-            self.store = replace(store, dim=shape[1], patch_encoder=bag.patch_encoder)
-            return
-        first = store.slides[0].slide_id if store.slides else first
-        check_alike(
-            (where, shape[1], bag.patch_encoder),
-            (f"slide '{first}'", store.dim, store.patch_encoder),
-        )
+        if not self.store.dim:
+            self.store = replace(
+                self.store, dim=bag.features.shape[1], patch_encoder=bag.patch_encoder
+            )
 
 
 def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
@@ -275,8 +263,6 @@ def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
     Raises:
         InputError: the folder holds what is no store of the cohort, and is not to be replaced.
     """
-    if path.is_file():
-        raise InputError(f"cannot write to {path}: it is a file; a packed store is a folder")
     if not (path / INDEX).is_file():
         others = [] if is_packed_store(path) else sorted(p.name for p in path.glob("[!.]*"))
         if others:
@@ -293,7 +279,7 @@ def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
             )
     except InputError as error:
         raise InputError(f"{error}. Remove {path}, or choose another place") from error
-    return None if difference(index, data) else index
+    return index if index.content == content_hash(data) else None
 
 
 def packed_folder(data: CohortData, results: Path) -> Path:
@@ -303,7 +289,7 @@ def packed_folder(data: CohortData, results: Path) -> Path:
     one among the results, where `run` and `pretrain` look.
     """
     bags = data.bags if isinstance(data, LocalCohort) else None
-    if isinstance(bags, PackedBags) and not difference(bags.store, data):
+    if isinstance(bags, PackedBags) and bags.store.content == content_hash(data):
         return bags.path
     return results / "features" / board_name(data.source, data.variant) / data.cohort_id
 
@@ -328,46 +314,22 @@ def pack_into(data: CohortData, path: Path, progress: Progress, part_bytes: int)
 def content_hash(data: CohortData) -> str:
     """Return the hash of all bags of a cohort and of what is known of their slides.
 
+    Of a cohort that is read from a store it is the hash of the bags that were packed.
+
     Raises:
         InputError: a feature file cannot be read.
     """
+    bags = data.bags if isinstance(data, LocalCohort) else None
+    slides = bags.store.slides if isinstance(bags, PackedBags) else ()
+    packed = {slide.slide_id: slide.source_key for slide in slides}
     # The number is that of the first form of a store: equal bags keep their hash.
     head = [FORMAT, 1, DTYPE, data.cohort_id, data.source, data.variant]
     digest = hashlib.sha256(canonical_json(head).encode())
     columns = data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False)
     no_bag = data.no_bag
     for slide_id, case_id, stain in columns:
-        key = None if slide_id in no_bag else data.content_key(slide_id)
+        key = None
+        if slide_id not in no_bag:
+            key = packed.get(slide_id) or data.content_key(slide_id)
         digest.update(canonical_json([slide_id, case_id, stain, key]).encode())
     return digest.hexdigest()
-
-
-def difference(store: FeatureStore, data: CohortData) -> str:
-    """Return in what a store is not that of a cohort as it is now; "" where it is.
-
-    Args:
-        store: its index.
-        data: the cohort; it may be read from this very store.
-
-    Raises:
-        InputError: a feature file cannot be read.
-    """
-    for what in ("cohort_id", "source", "variant"):
-        packed, now = getattr(store, what), getattr(data, what)
-        if packed != now:
-            return f"{what.removesuffix('_id')} '{packed}' was packed, it is '{now}' now"
-    slides = {slide.slide_id: slide for slide in store.slides}
-    of_table = data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False)
-    table, no_bag = {name: (case, stain) for name, case, stain in of_table}, data.no_bag
-    changed = set(slides) - (table.keys() - no_bag)
-    changed |= set(store.missing) ^ (table.keys() & no_bag)
-    changed |= {
-        name
-        for name in slides.keys() - changed
-        if slides[name][1:3] != table[name]
-        or data.content_key(name) not in (slides[name].source_key, store.content_key(slides[name]))
-    }
-    if not changed:
-        return ""
-    shown = ", ".join(sorted(changed)[:_SHOWN])
-    return f"table or bags of {len(changed)} slides have changed since ({shown})"

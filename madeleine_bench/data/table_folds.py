@@ -103,8 +103,7 @@ def _balance(report: FoldReport) -> list[Table | str]:
     return [
         Table("", ["fold", f"{report.what}s", *report.labels], rows),
         f"{report.verdict[0].upper()}{report.verdict[1:]}.",
-        f"Sum over folds and classes {report.total:.1f}, bound {report.total_bound:.1f} "
-        f"({report.effort}).",
+        f"Sum over folds and classes {report.total:.1f}, bound {report.total_bound:.1f}.",
         *(f"Large: {line}." for line in report.large),
     ]
 

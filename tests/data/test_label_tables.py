@@ -88,7 +88,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         read_label_table(write(tmp_path, TEXT, "x.xlsx"), COLUMNS)
     latin = tmp_path / "latin.csv"
     latin.write_bytes("slide_id,case_id,centre\na,1,X\nb,2,Zürich\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.csv: row 3 is not UTF-8 text \(byte 0xfc\)"):
+    with pytest.raises(InputError, match=r"latin\.csv: row 3 is not UTF-8 text"):
         read_label_table(latin, COLUMNS)
 
 

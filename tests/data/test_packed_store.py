@@ -133,20 +133,13 @@ def test_slides_without_a_bag_are_left_out_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            changing("s2", features=np.zeros((4, 7), np.float32)),
-            "'s2' has patches of 7 dimensions, slide 's0' of 5",
-        ),
-        (changing("s2", patch_encoder="uni"), "'s2' was made by .* 'uni', slide 's0' by 'conch_v1"),
-        (changing("s2", patch_encoder=None), "'s2' was made by patch encoder 'None'"),
-        (changing("s2", features=np.zeros((0, DIM), np.float32)), "'s2': its bag is empty"),
-        (poking("s2", np.nan), "'s2': its features hold NaN or infinity"),
-        (poking("s2", -np.inf), "'s2': its features hold NaN or infinity"),
-        (poking("s2", 65520.0), "largest feature is 65520 in size, outside the range"),
-        (poking("s2", -1e6), r"largest feature is 1e\+06 in size, outside the range"),
+        (poking("s2", np.nan), "'s2': its features hold NaN, infinity or"),
+        (poking("s2", -np.inf), "'s2': its features hold NaN, infinity or"),
+        (poking("s2", 65520.0), "outside the range of float16.* the largest is 65520 in size"),
+        (poking("s2", -1e6), r"outside the range of float16.* the largest is 1e\+06 in size"),
         (
             changing("s2", features=np.full((4, DIM), 1e-6, np.float32)),
-            "largest feature is 1e-06 in size, outside the range",
+            "outside the range of float16.* the largest is 1e-06 in size",
         ),
     ],
 )
@@ -207,9 +200,7 @@ def test_a_cohort_that_changes_while_it_is_packed(tmp_path: Path) -> None:
             data.keys["s1"] = "another"
 
     data.change = write
-    with pytest.raises(
-        InputError, match=r"changed while it was packed: .* of 1 slides have changed since .s1."
-    ):
+    with pytest.raises(InputError, match="bags of cohort toy changed while it was packed"):
         pack_cohort(data, tmp_path / "toy")
     data.read.clear()
     assert pack_cohort(data, tmp_path / "toy").content == content_hash(data)
@@ -220,7 +211,7 @@ def test_a_store_cannot_be_put_everywhere(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         pack_cohort(make_cohort(), tmp_path / "file" / "toy")
-    with pytest.raises(InputError, match=r"cannot write to .*file: it is a file"):
+    with pytest.raises(InputError, match=r"cannot write to .*file: File exists"):
         pack_cohort(make_cohort(), tmp_path / "file")
     with pytest.raises(InputError, match="a packed store is a folder"):
         open_store(tmp_path / "file")
@@ -286,7 +277,7 @@ def test_a_file_of_another_size(toy: Path, size: int) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.write_bytes((whole + b"x" * 9000)[: size if size >= 0 else len(whole) + size])
-    with pytest.raises(DamagedStore, match=rf"{path.name} is (cut short|longer)"):
+    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone or of another store"):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -296,7 +287,7 @@ def test_a_file_that_is_gone(toy: Path) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(DamagedStore, match=rf"{path.name}: No such file"):
+    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone"):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -313,13 +304,13 @@ def test_files_of_another_store(toy: Path, tmp_path: Path) -> None:
     pack_cohort(make_cohort(change=change), other)
     path, mine = part(toy), part(toy).read_bytes()
     path.write_bytes(part(other).read_bytes().ljust(len(mine)))
-    with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
+    with pytest.raises(DamagedStore, match=r"slide 's1'|cut short"):
         open_store(toy, verify=True)
     path.write_bytes(mine)
     open_store(toy, verify=True)
     # An index that belongs to other files is found out by sizes and hashes.
     (toy / "index.json").write_bytes((other / "index.json").read_bytes())
-    with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
+    with pytest.raises(DamagedStore, match=r"slide 's1'|cut short"):
         open_store(toy, verify=True)
 
 

