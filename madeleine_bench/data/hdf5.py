@@ -60,27 +60,19 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except (OSError, RuntimeError, KeyError) as error:
-        _check_unlocked(path, str(error))
+        if "unable to lock file" in str(error) or "already open for write" in str(error):
+            raise UnreadableFile(
+                f"{path} is locked, or marked as open to write: another process writes it, or was "
+                "stopped before it ended. Wait for it, or extract the features of this slide "
+                "again. If there is none, the disk has no file locks: set "
+                "HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         check_readable(path, error)
         reason = str(error).split(" (")[-1].rstrip(")")
         raise InputError(
             f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
             "format. Extract the features of this slide again"
         ) from error
-
-
-def _check_unlocked(path: Path, reason: str) -> None:
-    """Check that what HDF5 says of a file is not that another process writes it.
-
-    Raises:
-        UnreadableFile: that is what it says.
-    """
-    if "unable to lock file" in reason or "already open for write" in reason:
-        raise UnreadableFile(
-            f"{path} is locked, or marked as open to write: another process writes it, or was "
-            "stopped before it ended. Wait for it, or extract the features of this slide again. If "
-            "there is none, the disk has no file locks: set HDF5_USE_FILE_LOCKING=FALSE"
-        )
 
 
 def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
