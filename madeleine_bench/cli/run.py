@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.console import LiveProgress, print_board
 from madeleine_bench.cli.options import (
     Device,
     Encoders,
@@ -14,10 +15,10 @@ from madeleine_bench.cli.options import (
     with_workspace,
 )
 from madeleine_bench.errors import CheckFailed
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
-    from madeleine_bench.specs.workspace import Workspace
 
 _SHOWN = 20
 
@@ -55,7 +56,7 @@ def run(
         ),
     ] = False,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Score encoders on tasks, keep the records, and show the board.
 
@@ -81,7 +82,6 @@ def _run_and_show(request: "Request") -> None:
         InputError: the request cannot be carried out, or part of it, all for wrong input.
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
-    from madeleine_bench.cli.console import LiveProgress, print_board
     from madeleine_bench.leaderboard.aggregate import build_boards
     from madeleine_bench.results.store import ResultStore
     from madeleine_bench.runner.failures import ending
@@ -118,7 +118,6 @@ def _run_again(request: "Request") -> None:
     Raises:
         CheckFailed: something differs.
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.runner.run import check_determinism
 
     with LiveProgress() as progress:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def info(
 
     Example: mbench slides info slides/
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.slides.folder import describe_slides
 
     deliver(describe_slides(slides, mpp))
@@ -51,7 +50,6 @@ def convert(
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.slides.folder import convert_pictures
 
     with LiveProgress() as progress:
@@ -68,10 +66,7 @@ def show(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            help="Slide encoder (name or card) whose attention is shown, per head.",
-            autocompletion=encoder_names,
-        ),
+        typer.Option(help="Slide encoder (name or card) whose attention is shown, per head."),
     ] = None,
     stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",
     organ: Annotated[

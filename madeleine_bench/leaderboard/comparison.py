@@ -124,7 +124,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     Args:
         board: the board.
         draws_of: gives draws of the main score of a record whose standard deviation is its standard
-            error, the same resamples for all records of a cohort (`sources.CaseDraws.of`).
+            error, the same resamples for all records of a cohort (`Sources.draws`).
 
     Raises:
         InputError: predictions are gone or were altered.
@@ -191,9 +191,9 @@ class Grid:
 
     def estimate(self, first: str, second: str | None = None) -> Estimate:
         """Return the mean over families of an encoder, or of what it is above another."""
-        mean = cluster_mean(self.difference(first, second).tolist(), self.clusters)
+        value, ci95 = cluster_mean(self.difference(first, second).tolist(), self.clusters)
         half = float(norm.ppf(0.975)) * self.case_error(first, second)
-        return Estimate(mean.value, mean.ci95, (mean.value - half, mean.value + half))
+        return Estimate(value, ci95, (value - half, value + half))
 
     def _less(
         self, rows: NDArray[np.float64], first: str, second: str | None

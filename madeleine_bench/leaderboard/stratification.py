@@ -1,6 +1,6 @@
 """Patients by predicted risk: curves, numbers at risk and calibration of survival records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,6 @@ _MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
-class AtRisk:
-    """How many units of each group are still watched.
-
-    Attributes:
-        years: the times.
-        low: units of low risk with follow-up to each time or beyond; `high` accordingly.
-    """
-
-    years: tuple[int, ...]
-    low: tuple[int, ...]
-    high: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Stratification:
     """What the predictions of one record say of its patients.
 
@@ -53,18 +39,16 @@ class Stratification:
         record: the record.
         repeats: how often the folds were drawn; what follows is of the first, each unit once.
         groups: the curves of low and high risk, log-rank test and hazard ratio.
-        at_risk: numbers at risk beneath the curves.
+        at_risk: by `years`, how many units of `low` and of `high` risk are still watched.
         calibration: of predicted survival at a day; None where none was predicted.
-        notes: what a reader must know: a group without units or events, fits at chance.
     """
 
     label: str
     record: Record
     repeats: int
     groups: RiskGroups
-    at_risk: AtRisk
+    at_risk: Mapping[str, list[int]]
     calibration: Calibration | None
-    notes: tuple[str, ...]
 
 
 def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSpec]:
@@ -104,31 +88,34 @@ def survival_records(
     Raises:
         InputError: there is no such record, or none of an encoder that was named.
     """
-    rows = [
-        (board.name, column.label, cell.record)
+    boards = {
+        board.name: [
+            (column.label, cell.record)
+            for column in board.columns
+            if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
+        ]
         for board in build_boards(records, catalogue, protocol)
-        for column in board.columns
-        if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
-    ]
-    names = {record.encoder.name for *_, record in rows}
+    }
+    names = {record.encoder.name for rows in boards.values() for _, record in rows}
     if not names:
         under = f" under {protocol}" if protocol else ""
-        option = f" --protocol {protocol}" if protocol else ""
         raise InputError(
             f"no record of {task.id}{under} that can be read; make one with "
-            f"mbench run --task {task.id}{option}"
+            f"mbench run --task {task.id}"
         )
     for name in encoders:
         if name not in names:
             hint = did_you_mean(name, sorted(names))
             raise InputError(f"no record of {task.id} is of encoder '{name}'{hint}")
-    by_board: dict[str, list[tuple[str, Record]]] = {}
-    for board, label, record in rows:
-        if not encoders or record.encoder.name in encoders:
-            by_board.setdefault(board, []).append((label, record))
-    for chosen in by_board.values():
-        chosen.sort(key=lambda row: (-row[1].scores.main.value, row[0]))
-    return by_board
+    chosen = {
+        board: [row for row in rows if not encoders or row[1].encoder.name in encoders]
+        for board, rows in boards.items()
+    }
+    return {
+        board: sorted(rows, key=lambda row: (-row[1].scores.main.value, row[0]))
+        for board, rows in chosen.items()
+        if rows
+    }
 
 
 def stratify(
@@ -179,35 +166,16 @@ def stratify(
         raise InputError(f"{where}: {error}") from error
     high = first["high_risk"].to_numpy(dtype=np.bool_)
     groups = risk_groups(survival, high)
-    at_risk, notes = _at_risk(survival, high), _notes(record, groups, calibrated)
-    return Stratification(label, record, len(repeats), groups, at_risk, calibrated, notes)
+    return Stratification(label, record, len(repeats), groups, _at_risk(survival, high), calibrated)
 
 
-def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
+def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> dict[str, list[int]]:
     last = int(survival.time_days.max() / DAYS_A_YEAR)
     step = next(s for s in (1, 2, 5, 10, 20, 50) if last // s < _MOST_TICKS)
     years = np.arange(0, last + 1, step)
     watched = survival.time_days[:, None] >= years * DAYS_A_YEAR
-    counts = (years, watched[~high].sum(axis=0), watched[high].sum(axis=0))
-    return AtRisk(*(tuple(numbers.tolist()) for numbers in counts))
-
-
-def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -> tuple[str, ...]:
-    notes = []
-    for name, curve in (("low", groups.low), ("high", groups.high)):
-        if curve is None:
-            notes.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
-        elif not curve.events:
-            notes.append(f"no event among those of {name} risk: no hazard ratio")
-    if calibrated is None:
-        notes.append("no predicted survival: no calibration")
-    elif calibrated.slope is None:
-        notes.append(
-            "predicted survival is the same for everybody, or nobody has an event: no slope"
-        )
-    if constant := sum(fold.flag == "constant predictions" for fold in record.folds):
-        notes.append(f"constant risk in {constant} of {len(record.folds)} folds")
-    return tuple(notes)
+    counts = {"years": years, "low": watched[~high].sum(axis=0), "high": watched[high].sum(axis=0)}
+    return {name: numbers.tolist() for name, numbers in counts.items()}
 
 
 def stratification_report(
@@ -246,17 +214,11 @@ def stratification_report(
             numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
             body.append(_table(board, task, strata))
             for one in strata:
-                more = [f"the first of {one.repeats} repeats"] if one.repeats > 1 else []
-                body += [f"{one.label}: {note}" for note in (*one.notes, *more)]
+                if one.repeats > 1:
+                    body.append(f"{one.label}: the first of {one.repeats} repeats")
+                file = f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}"
+                charts[f"{board}/{task.id}/{file}"] = stratification_figure(one, task.title)
             body += [notice] if phantom else []
-            files = {
-                f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}": [one]
-                for one in strata
-            }
-            if len(strata) > 1:
-                files["all"] = strata
-            for file, shown in files.items():
-                charts[f"{board}/{task.id}/{file}"] = stratification_figure(shown, task.title)
     document = {
         "what": "patients by predicted risk, and calibration of predicted survival",
         "package": f"madeleine-bench {__version__}",
@@ -268,14 +230,13 @@ def stratification_report(
     return Report(document, body, charts)
 
 
-def stratification_figure(strata: Sequence[Stratification], task_title: str) -> str:
-    """Return encoders on one task as SVG: curves, numbers at risk and calibration, a row each."""
-    rows = []
-    for one in strata:
-        main = one.record.scores.main
-        content = {**board_curves(one), "at_risk": asdict(one.at_risk)}
-        rows.append((one.label, f"C {_estimate(main.value, main.ci95, 3)}", content))
-    return survival_figure(task_title, rows, strata[0].record.board.startswith("phantom"))
+def stratification_figure(one: Stratification, task_title: str) -> str:
+    """Return an encoder on a task as SVG: curves, numbers at risk and calibration."""
+    main = one.record.scores.main
+    heading = f"{one.label}: C {_estimate(main.value, main.ci95, 3)}"
+    curves = {**board_curves(one), "at_risk": one.at_risk}
+    phantom = one.record.board.startswith("phantom")
+    return survival_figure(task_title, heading, one.label, curves, phantom)
 
 
 def board_curves(one: Stratification) -> dict[str, Any]:
@@ -298,9 +259,8 @@ def _numbers(one: Stratification) -> dict[str, Any]:
         "concordance": record.scores.main.value,
         "concordance_ci95": record.scores.main.ci95,
         **asdict(one.groups),
-        "at_risk": asdict(one.at_risk),
+        "at_risk": one.at_risk,
         "calibration": asdict(one.calibration) if one.calibration else None,
-        "notes": one.notes,
     }
 
 

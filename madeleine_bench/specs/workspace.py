@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
+if TYPE_CHECKING:
+    from madeleine_bench.specs.catalogue import Catalogue
 
 SourceChoice = Literal["auto", "phantom", "local"]
 
@@ -31,10 +32,12 @@ class Workspace:
     phantom_signal: float | None = None
     phantom_seed: int | None = None
 
-    def tasks(self) -> Catalogue:
+    def tasks(self) -> "Catalogue":
         """Return the catalogue of tasks, cohorts and protocols.
 
         Raises:
             InputError: the folder lacks a file, or a file in it is wrong.
         """
+        from madeleine_bench.specs.catalogue import load_catalogue  # 0.2 s
+
         return load_catalogue(self.catalogue)

@@ -209,12 +209,6 @@ def test_what_differs_from_the_recomputed_record_is_named(first, change, message
     assert message in "\n".join(finding.line for finding in findings)
 
 
-def test_a_name_that_ships_is_taken(first, altered, catalogue):
-    card = members_of(first.bundle)["card.yaml"].replace(b"name: stranger", b"name: mean-pool")
-    findings = check_claims(read_bundle(altered({"card.yaml": card})), catalogue)
-    assert any("The name is taken" in finding.line for finding in findings)
-
-
 def test_another_board_cannot_be_verified_by_this_data(first, altered, mbench, verify):
     said = verify(first.bundle, "--source", "phantom")
     assert said.code == 2
