@@ -50,7 +50,7 @@ class FileFactsCache:
         Raises:
             InputError: the file cannot be read.
         """
-        return str(self._remembered(_SHA256, path, lambda: _hash(path)))
+        return str(self._remembered(_SHA256, path, lambda: hash_file(path)))
 
     def facts(self, path: Path, encoder: str | None) -> BagFacts:
         """Return the facts of a bag file; `encoder` chooses among several in one file.
@@ -71,7 +71,8 @@ class FileFactsCache:
         place, state = (kind, str(path.absolute())), [*file_state(path)]
         then, value = self._entries.get(place, ([], None))
         if not state or then != state:
-            value = read()
+            with looking_at(path):
+                value = read()
             if [*file_state(path)] == state:  # nobody has written to it meanwhile
                 self._keep(place, state, value)
         return value
@@ -94,11 +95,6 @@ class FileFactsCache:
                 f"cannot write {self.path}: {error.strerror}. Choose a results folder you may "
                 "write to, with room on the disk"
             ) from error
-
-
-def _hash(path: Path) -> str:
-    with looking_at(path):
-        return hash_file(path)
 
 
 def _check(content: list[Any]) -> str:
