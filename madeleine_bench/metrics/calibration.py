@@ -83,7 +83,12 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
         survival: follow-up of the units.
         alive: (unit,) predicted probability to live beyond the day, in [0, 1].
         day: the day, above 0.
+
+    Raises:
+        ValueError: a probability is outside [0, 1].
     """
+    if not ((alive >= 0) & (alive <= 1)).all():
+        raise ValueError("predicted probabilities lie in [0, 1]")
     index: Floats = np.log(-np.log(np.clip(alive, _LEAST, _MOST)))
     slope, slope_ci95 = _effect(survival, index, "coef")
     ratio, ratio_ci95 = _observed_over_expected(survival, alive, day)

@@ -191,6 +191,13 @@ def test_a_monotone_transform_of_the_risk_leaves_the_groups():
     assert groups[0] == groups[1] == groups[2]
 
 
+@pytest.mark.parametrize("alive", [np.full(40, 1.2), np.full(40, np.nan)])
+def test_what_is_no_prediction_is_refused(alive):
+    survival, _ = cohort(40)
+    with pytest.raises(ValueError, match="predict"):
+        calibration(survival, alive, DAY)
+
+
 def test_calibration_of_a_real_fit_is_that_of_lifelines_own_predictions():
     """A Cox model judged on the units it was fitted on has slope 1 exactly."""
     from lifelines import CoxPHFitter
