@@ -138,7 +138,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     if suite is not None:
         yield spec("regression suite", suite, read_suite)
     (folder / "explained.yaml").write_text(
-        "explained:\n  - {encoder: a, task: b, verdict: improved, baseline: [0123456789ab], "
+        "explained:\n  - {verdict: improved, baseline: [0123456789ab], "
         "reason: because it is better}\n"
     )
     yield spec("explanations", folder / "explained.yaml", read_explanations)
