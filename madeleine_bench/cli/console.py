@@ -94,11 +94,6 @@ def deliver(
         raise report.problem
 
 
-def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print keys and values, one a line, aligned."""
-    print_table("", ("", ""), [(f"{key}:", value) for key, value in pairs])
-
-
 def print_board(board: "Board") -> None:
     """Print a board: tasks down by family, encoders across, best first."""
     from madeleine_bench.leaderboard.export import score_text, summary_rows

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import print_pairs, print_table
+from madeleine_bench.cli.console import print_table
 
 Encoder = Annotated[str, typer.Argument(help="Name, or path of a card.")]
 _VERDICTS = {"pass": "passed", "fail": "FAILED"}
@@ -47,11 +47,11 @@ def show(encoder: Encoder) -> None:
     card = entry.card.model_dump(mode="json", exclude={"training_cohorts"})
     cohorts = entry.card.training_cohorts
     trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
-    pairs = [(key, str(value)) for key, value in card.items() if value not in (None, {}, "")]
-    pairs.append(("training cohorts", trained))
+    pairs = [(f"{key}:", str(value)) for key, value in card.items() if value not in (None, {}, "")]
+    pairs.append(("training cohorts:", trained))
     if model := external_model(entry.card):
-        pairs.append(("needs", f"{needs(entry.card)}: {model.page}"))
-    print_pairs([*pairs, ("card", str(entry.path))])
+        pairs.append(("needs:", f"{needs(entry.card)}: {model.page}"))
+    print_table("", ("", ""), [*pairs, ("card:", str(entry.path))])
 
 
 @app.command()

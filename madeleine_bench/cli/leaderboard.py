@@ -8,7 +8,7 @@ import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver, print_board
 from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
-from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
+from madeleine_bench.cli.submit import AllowCode, Level, TimeLimit
 from madeleine_bench.files import write_text
 from madeleine_bench.specs.workspace import Workspace
 
@@ -95,22 +95,19 @@ def add(
     workspace: Workspace,
     bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
     level: Level = "V1",
-    reported: Annotated[
-        bool, typer.Option("--reported", help="Keep the claimed scores, unranked, as V0.")
-    ] = False,
     allow_code: AllowCode = False,
-    sample: Sample = 16,
-    draw: Draw = None,
     time_limit: TimeLimit = 3600.0,
 ) -> None:
     """Verify a submission and add its recomputed records to a results folder.
+
+    With --level V0 the claimed scores are kept as they are; no board ranks them.
 
     Example: mbench leaderboard add my-encoder.zip --results results
     """
     from madeleine_bench.submissions.report import add_submission
     from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    request = VerifyRequest(workspace, level, allow_code, time_limit_s=time_limit)
     with LiveProgress() as progress:
-        report = add_submission(bundle, request, reported, progress)
+        report = add_submission(bundle, request, progress)
     deliver(report)

@@ -36,7 +36,6 @@ app = typer.Typer(
     name="mbench",
     help="Is my slide encoder better, on which task, and are we sure?",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},

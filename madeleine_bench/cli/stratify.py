@@ -17,10 +17,6 @@ def stratify(
         str | None,
         typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
     ] = None,
-    day: Annotated[
-        int | None,
-        typer.Option(help="Day at which calibration is judged; one that survival is predicted at."),
-    ] = None,
     format: Form = "table",
     out: Figures = None,
     catalogue: Catalogue = None,
@@ -34,5 +30,5 @@ def stratify(
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.catalogue import load_catalogue
 
-    report = stratification_report(results, load_catalogue(catalogue), task, encoder, protocol, day)
+    report = stratification_report(results, load_catalogue(catalogue), task, encoder, protocol)
     deliver(report, format, out, "stratify")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.console import print_pairs, print_table
+from madeleine_bench.cli.console import print_table
 from madeleine_bench.cli.options import Catalogue
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def show(
         cohort = tasks.cohorts[each.cohort]
         facts |= {"cohort": f"{cohort.id}: {cohort.title}", "access": dict(cohort.access)}
         pairs = ((key, json.dumps(value, ensure_ascii=False)) for key, value in facts.items())
-        print_pairs([(key, text.strip('"')) for key, text in pairs])
+        print_table("", ("", ""), [(f"{key}:", text.strip('"')) for key, text in pairs])
         sources = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
         print_table("", ["fact", "status", "source"], sources)
 

@@ -24,6 +24,7 @@ from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import t_test
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
+    LEAST_TASKS,
     Clusters,
     CriticalDifference,
     cluster_draws,
@@ -34,7 +35,6 @@ from madeleine_bench.stats.ranks import (
 )
 
 BASELINE = "mean-pool"
-LEAST_TASKS = 6
 ALPHA = 0.05
 RANK_DRAWS = 2000
 Interval = tuple[float, float]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS, family_weights
+from madeleine_bench.leaderboard.comparison import ALPHA, family_weights
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
@@ -24,6 +24,7 @@ from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import across_tasks, holm
 from madeleine_bench.stats.rank_agreement import rank_agreement
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 LEAST_ENCODERS = 3
 _Key = tuple[str, str, str]  # name, revision, what made the features

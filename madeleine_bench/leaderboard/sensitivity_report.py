@@ -28,7 +28,8 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.stats.rank_agreement import LEAST_TASKS, RESAMPLES
+from madeleine_bench.stats.rank_agreement import RESAMPLES
+from madeleine_bench.stats.ranks import LEAST_TASKS
 from madeleine_bench.types import Progress
 
 _STEP, _ROW = 64, 46

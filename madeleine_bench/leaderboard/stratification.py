@@ -15,7 +15,7 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.page.figures import survival_figure
 from madeleine_bench.leaderboard.page.text import NONE, interval, number, p_value
-from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.leaderboard.sources import Sources, predictions_name
 from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
 from madeleine_bench.protocols.scorers import require_columns
@@ -57,13 +57,11 @@ def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSp
     Raises:
         InputError: a name is of no task, or of one that is not of survival.
     """
-    every = [t for t in catalogue.tasks.values() if isinstance(t.labels, SurvivalLabels)]
-    named = catalogue.select(patterns) if patterns else every
-    chosen = [task for task in named if task in every]
+    named = catalogue.select(patterns) if patterns else list(catalogue.tasks.values())
+    chosen = [task for task in named if isinstance(task.labels, SurvivalLabels)]
     if not chosen:
         kinds = ", ".join(f"{task.id} is {task.labels.type}" for task in named[:5])
-        valid = ", ".join(task.id for task in every) or "none"
-        raise InputError(f"--task: no survival task named ({kinds}); survival tasks: {valid}")
+        raise InputError(f"--task: no survival task named ({kinds}); see mbench tasks list")
     return chosen
 
 
@@ -119,39 +117,30 @@ def survival_records(
 
 
 def stratify(
-    label: str,
-    record: Record,
-    predictions_of: Callable[[Record], pd.DataFrame],
-    day: int | None = None,
+    label: str, record: Record, predictions_of: Callable[[Record], pd.DataFrame]
 ) -> Stratification:
     """Return curves and calibration of a survival record, over the first repeat of its folds.
 
     The test units of all folds of a repeat are all units, each once, each predicted by a model that
     did not see it. The groups come with the predictions: above or below the median risk of the
-    training units of the fold.
+    training units of the fold. Calibration is judged at the predicted day nearest to their median,
+    the earlier of two.
 
     Args:
         label: the name of the encoder.
         record: a survival record.
         predictions_of: gives the predictions of a record.
-        day: at which calibration is judged; None takes the predicted day nearest to their median,
-            the earlier of two.
 
     Raises:
-        InputError: the predictions are gone, were altered or lack a column, or the day is not one
-            that survival was predicted at.
+        InputError: the predictions are gone, were altered or lack a column.
     """
     predictions = predictions_of(record)
-    where = f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
+    where = predictions_name(record)
     require_columns(predictions, ["repeat", "time_days", "event", "high_risk"], where)
     days = survival_days(list(predictions.columns))
     require_columns(predictions, [f"surv@{d}" for d in days], where)
-    if day is None:
-        middle = float(np.median(days)) if days else 0.0
-        day = min(days, key=lambda one: (abs(one - middle), one), default=None)
-    elif day not in days:
-        valid = ", ".join(map(str, days)) or "none"
-        raise InputError(f"--day {day}: {where} are at the days {valid}")
+    middle = float(np.median(days)) if days else 0.0
+    day = min(days, key=lambda one: (abs(one - middle), one), default=None)
     repeats = sorted(set(predictions["repeat"]))
     first = predictions[predictions["repeat"] == repeats[0]]
     try:
@@ -184,7 +173,6 @@ def stratification_report(
     tasks: Sequence[str] = (),
     encoders: Sequence[str] = (),
     protocol: str | None = None,
-    day: int | None = None,
 ) -> Report:
     """Return risk groups and calibration of survival records. Equal records give equal numbers.
 
@@ -194,7 +182,6 @@ def stratification_report(
         tasks: ids or globs; empty takes all survival tasks.
         encoders: names; empty takes all.
         protocol: its name; None takes the task's first, and fine-tuning for supervised encoders.
-        day: at which calibration is judged; None takes the middle one of those predicted.
 
     Raises:
         InputError: an argument is unknown, or predictions are gone or were altered.
@@ -207,7 +194,7 @@ def stratification_report(
     for task in survival_tasks(catalogue, tasks):
         boards = survival_records(sources.records, catalogue, task, encoders, name)
         for board, rows in boards.items():
-            strata = [stratify(label, record, sources.predictions, day) for label, record in rows]
+            strata = [stratify(label, record, sources.predictions) for label, record in rows]
             phantom = board.startswith("phantom")
             notice = PHANTOM_NOTICE if phantom else ""
             stratum = {"board": board, "phantom": phantom, "notice": notice, "task": task.id}

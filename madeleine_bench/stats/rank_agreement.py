@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.stats.bootstrap import percentile_interval
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 RESAMPLES = 2000
-# Fewer tasks give a bootstrap too few different resamples; the tests over tasks stop there too.
-LEAST_TASKS = 6
 # Means that differ by less are equal: what is left is the order of additions.
 _DIGITS = 12
 Floats = NDArray[np.float64]
@@ -36,14 +35,7 @@ def rank_agreement(
         second: the same encoders and tasks under the other.
         families: (task,) the family of each task.
         rng: draws the tasks.
-
-    Raises:
-        ValueError: the shapes differ, there is no task, or a score is not finite.
     """
-    if first.shape != second.shape or first.shape[1] != len(families) or not families:
-        raise ValueError(f"shapes {first.shape}, {second.shape} and {len(families)} families")
-    if not np.isfinite([first, second]).all():
-        raise ValueError("scores must be finite")
     once = np.ones((1, len(families)))
     means = [mean_over_families(scores, families, once)[0] for scores in (first, second)]
     tau = kendall_tau(means[0], means[1])

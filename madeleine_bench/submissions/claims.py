@@ -30,7 +30,6 @@ _MAX_TEXT = 400
 _IDENTITY = ("name", "revision")
 SCORE_TOLERANCE = 1e-6
 _SHOWN_FIELDS = 8
-_SHOWN_IDS = 3
 
 
 @dataclass(frozen=True)
@@ -239,8 +238,8 @@ def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
     cohort, theirs, here = claimed.task.cohort, claimed.inputs, ours.inputs
     again = "Score it again with the current madeleine-bench"
     labels = (
-        f"{_coverage(claimed, ours)}. The label tables differ, or other slides have features: "
-        f"compare them (mbench data status {cohort})"
+        f"They scored {theirs.n} units, here are {here.n}. The label tables differ, or other "
+        f"slides have features: compare them (mbench data status {cohort})"
     )
     splits = "Labels agree; check 'splits' in mbench.toml on both sides"
     changed = "Labels and splits agree, so a YAML was changed without a new version"
@@ -259,20 +258,3 @@ def _other_data(member: str, claimed: Record, ours: Record) -> Finding | None:
             )
             return Finding("V1", member, field, str(stated)[:16], str(actual)[:16], advice)
     return None
-
-
-def _coverage(claimed: Record, ours: Record) -> str:
-    """Return how many units each side scored, and which ids it alone left out.
-
-    The ids of the other side are a third party's text.
-    """
-    text = f"They scored {claimed.inputs.n} units, here are {ours.inputs.n}"
-    theirs, here = (
-        {unit for ids in record.inputs.missing.values() for unit in ids}
-        for record in (claimed, ours)
-    )
-    for where, ids in (("there", sorted(theirs - here)), ("here", sorted(here - theirs))):
-        if ids:
-            named = ", ".join(plain(unit, 60) for unit in ids[:_SHOWN_IDS])
-            text += f"; left out {where} alone: {len(ids)} ({named})"
-    return text

@@ -9,7 +9,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,33 +80,24 @@ def deadline(bundle: Path, seconds: float) -> Iterator[None]:
 _TRUST = ("V0", "V1", "V2", "V3", "none")
 
 
-def add_submission(
-    path: Path, request: VerifyRequest, reported: bool, progress: Progress
-) -> Report:
-    """Verify a bundle, write its recomputed records into the results folder, and say how many.
+def add_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
+    """Verify a bundle, write its records into the results folder, and say how many.
 
     From V1 on the recomputed records are written with their predictions, and the embeddings and
-    the card, so that later submissions can be compared with them. Doing it again writes nothing.
+    the card, so that later submissions can be compared with them. For V0 the claimed records are
+    written as they are: their predictions are not there, and no board ranks them. Doing it again
+    writes nothing.
 
     Args:
         path: the bundle.
         request: how to verify, and which results folder.
-        reported: write the claimed records as they are, as V0: their predictions are not there,
-            and no board ranks them.
         progress: told of each job.
 
     Raises:
-        InputError: the bundle is refused; V0 was asked for without `reported`, or more with it; the
-            name is that of an encoder that ships; the folder holds another encoder of this name and
-            revision, or is not writable.
+        InputError: the bundle is refused; the name is that of an encoder that ships; the folder
+            holds another encoder of this name and revision, or is not writable.
         CheckFailed: a claim is false, or time ran out; nothing is written then.
     """
-    if request.level in (("V2", "V3") if reported else ("V0",)):
-        raise InputError(
-            f"--level {request.level}: with --reported the claimed scores are kept as V0, which no "
-            "board ranks; without, they are recomputed for V1 or more: leave one of them out"
-        )
-    request = replace(request, level="V0" if reported else request.level)
     with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
         with deadline(path, request.time_limit_s):
             done = verify(read_bundle(path), request, Path(scratch), progress)
@@ -179,7 +170,6 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
     if reason := why_taken(bundle, there.values(), results):
         raise InputError(f"{bundle.path}: not added: {reason}")
     records = list(done.records.values()) or [claim.record for claim in bundle.claims]
-    submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
     written = 0
     for record in records:
         earlier = there.get(record.record_id)
@@ -193,6 +183,7 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
             # The submitter's own provenance is not hashed, so nothing vouches for it, and its date
             # would say which of two records is the newer.
             content["provenance"] = {"created": machine_provenance()["created"]}
+        submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
         content["provenance"]["submission"] = submission
         store.write_record({**content, "verification": level})
         written += 1

@@ -20,16 +20,19 @@ from sklearn.metrics import balanced_accuracy_score
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
+from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import score_range
-from madeleine_bench.stats.similarity import chance_cka, linear_cka
+from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 from madeleine_bench.types import CohortData, Units
 
 Floats = NDArray[np.float64]
 
-# Copies of mean-pool that were turned, rounded or made noisy have .9998 or more, the closest two
-# encoders that ship have .988 (benchmarks/embedding_likeness.py).
-COPY_CKA = 0.999
+# Disguised copies of mean-pool have .9980 or more; the mean with the deviation beside it, the
+# closest honest relative, has .9971 at most, a shipped encoder .985 (encoder_relatives.py). A mean
+# without outliers or a median may have more: nothing parts them from a copy with noise.
+COPY_SHARE = 0.9975
+MOST_SLIDES = 1_000
 CONTROL_CKA = 0.9
 _MIN_SLIDES = 30
 # White noise this alike says that slides are too few for the widths; CKA then tells nothing.
@@ -44,13 +47,20 @@ class Likeness:
         encoder: name of the other encoder.
         cohort: the cohort.
         slides: shared slides.
-        cka: linear CKA; 1 for equal embeddings, None where the slides are too few for the widths.
+        explained: share of the submission that is a linear function of the other encoder; None
+            where the slides are too few to say.
+        explains: share of the other encoder that is a linear function of the submission.
+        cka: linear CKA; None where there are too few slides for the widths.
+        equal: whether the embeddings are the same numbers.
     """
 
     encoder: str
     cohort: str
     slides: int
+    explained: float | None
+    explains: float | None
     cka: float | None
+    equal: bool
 
 
 def likenesses(
@@ -71,8 +81,9 @@ def likenesses(
     return sorted(closest.values(), key=_closeness, reverse=True)
 
 
-def _closeness(like: Likeness) -> float:
-    return -1.0 if like.cka is None else like.cka
+def _closeness(like: Likeness) -> tuple[bool, float, float]:
+    explained, cka = (-1.0 if share is None else share for share in (like.explained, like.cka))
+    return like.equal, explained, cka
 
 
 def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings) -> Likeness | None:
@@ -80,13 +91,16 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
     _, rows, other_rows = np.intersect1d(submitted.ids, other.ids, return_indices=True)
     if len(rows) < _MIN_SLIDES:
         return None
-    first, second = submitted.matrix[rows], other.matrix[other_rows]
-    cka = None
-    if np.array_equal(first, second):
-        cka = 1.0
-    elif chance_cka(len(rows), first.shape[1], second.shape[1]) < _MAX_CHANCE:
-        cka = linear_cka(first, second)
-    return Likeness(encoder, cohort, len(rows), cka)
+    first = submitted.matrix[rows].astype(np.float64)
+    second = other.matrix[other_rows].astype(np.float64)
+    likely = chance_cka(len(rows), first.shape[1], second.shape[1])
+    cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
+    equal = np.array_equal(first, second)
+    if len(rows) > MOST_SLIDES:
+        sample = rng_for("likeness", cohort, len(rows)).permutation(len(rows))[:MOST_SLIDES]
+        first, second = first[sample], second[sample]
+    explained, explains = linear_share(second, first), linear_share(first, second)
+    return Likeness(encoder, cohort, len(rows), explained, explains, cka, equal)
 
 
 PERFECT = 0.995
@@ -170,9 +184,12 @@ def suspicious_likeness(likenesses: Sequence[Likeness]) -> list[Suspicion]:
     """Return the hits of the rules that compare with other encoders."""
     hits = []
     for like in likenesses:
-        seen = f"{like.encoder} on {like.slides} slides, CKA {like.cka or 0.0:.5f}"
-        if (like.cka or 0.0) >= COPY_CKA:
-            hits.append(Suspicion("duplicate", like.cohort, seen))
+        cka = "" if like.cka is None else f", CKA {like.cka:.5f}"
+        seen = f"{like.encoder} on {like.slides} slides{cka}"
+        if like.equal:
+            hits.append(Suspicion("duplicate", like.cohort, f"equal: {seen}"))
+        elif (share := like.explained) is not None and share >= COPY_SHARE:
+            hits.append(Suspicion("linear function", like.cohort, f"{seen}, {share:.2%} explained"))
         elif like.encoder in _TELLING_CONTROLS and (like.cka or 0.0) >= CONTROL_CKA:
             hits.append(Suspicion("like a control", like.cohort, seen))
     return hits

@@ -153,7 +153,6 @@ def verify(
         if request.allow_code:
             progress.say("--allow-code: running code that came with the submission")
         entry = runnable_encoder(bundle, request.allow_code, scratch / "encoder")
-    progress.phase("open cohorts", 0)
     done.cohorts = open_cohorts(bundle, request.workspace, done.catalogue)
     _check_ids(done)
     _recompute(done, progress)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.leaderboard.survival_records import DAYS, keep, predictions
+from tests.leaderboard.survival_records import keep, predictions
 
 
 @pytest.fixture
@@ -83,7 +83,6 @@ def test_several_repeats_are_said(mbench, tmp_path):
         (("--task", "bcnb-er"), "bcnb-er is binary"),
         (("--protocol", "coxx/v1"), "did you mean 'cox/v1'"),
         (("--protocol", "patho-bench-coxnet-007"), "no record of tcga-breast-os under patho-bench"),
-        (("--day", "365"), f"the days {', '.join(map(str, DAYS))}"),
         (("--format", "csv"), "csv"),
     ],
 )

@@ -90,17 +90,3 @@ def test_few_tasks_have_no_interval_and_a_tied_side_has_no_tau():
     assert found == (1.0, None)
     tied = rank_agreement(scores(), np.zeros((4, 8)), ["a"] * 8, rng())
     assert tied == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "families"),
-    [
-        (scores(4, 8), scores(4, 7), ["a"] * 8),
-        (scores(4, 8), scores(4, 8), ["a"] * 7),
-        (np.zeros((4, 0)), np.zeros((4, 0)), []),
-        (scores(4, 8), np.full((4, 8), np.nan), ["a"] * 8),
-    ],
-)
-def test_what_is_no_pair_of_grids_is_refused(one, other, families):
-    with pytest.raises(ValueError, match=r"shapes|finite"):
-        rank_agreement(one, other, families, rng())

@@ -49,11 +49,6 @@ def test_too_few_have_no_diagram_and_equal_ones_are_one_group():
     assert (same.friedman_p, same.groups) == (1.0, (("a", "b", "c"),))
 
 
-def test_nan_never_reaches_the_test():
-    with pytest.raises(ValueError, match="finite"):
-        critical_difference({"a": [0.1, float("nan")], "b": [0.1, 0.2]})
-
-
 # --- letters ---
 
 
