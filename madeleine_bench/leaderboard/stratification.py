@@ -256,7 +256,7 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
     days = sorted({one.calibration.day for one in strata if one.calibration})
     at = f", calibration at day {', '.join(map(str, days))}" if days else ""
     header = ["encoder", "protocol", "C", "low risk", "high risk", "hazard ratio", "log-rank p"]
-    header += ["slope", "O/E", "ICI"]
+    header += ["slope", "O/E"]
     rows = []
     for one in strata:
         main, groups, fit = one.record.scores.main, one.groups, one.calibration
@@ -266,7 +266,6 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
             _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95), p_value(groups.logrank_p),
             _estimate(fit.slope, fit.slope_ci95) if fit else NONE,
             _estimate(fit.observed_over_expected, fit.observed_over_expected_ci95) if fit else NONE,
-            number(fit.integrated_index if fit else None),
         ]  # fmt: skip
         rows.append([text.replace(" to ", "-") for text in row])
     return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)

@@ -76,7 +76,7 @@ class HostSource:
         self.store = store
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self.dtype = dtype or (torch.float32 if on_cpu else _dtype_of(store))
+        self.dtype = dtype or (torch.float32 if on_cpu else torch.float16)
 
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
@@ -102,7 +102,7 @@ class HostSource:
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
         bags = [self.store.bag(slide)[chosen] for slide, chosen in zip(slides, rows, strict=True)]
-        batch = self.store.tensor(np.concatenate(bags)).to(self.dtype)
+        batch = torch.from_numpy(np.concatenate(bags)).to(self.dtype)
         return on_device(batch, self.device)
 
 
@@ -122,11 +122,11 @@ class DeviceSource(HostSource):
             device: such as "cuda:0".
             dtype: of the resident patches and of batches; None means that of the store.
         """
-        super().__init__(store, device, dtype or _dtype_of(store))
+        super().__init__(store, device, dtype or torch.float16)
         shape = (store.patches, store.dim)
         self.patches = torch.empty(shape, dtype=self.dtype, device=self.device)
         for slide in range(len(store)):
-            self.patches[store.rows(slide)] = store.tensor(np.array(store.bag(slide)))
+            self.patches[store.rows(slide)] = torch.from_numpy(np.array(store.bag(slide)))
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim, as `HostSource.gather`."""
@@ -156,10 +156,6 @@ def choose_source(
     if store.nbytes <= _RESIDENT_SHARE * free_bytes:
         return DeviceSource(store, device)
     return HostSource(store, device)
-
-
-def _dtype_of(store: FeatureStore) -> torch.dtype:
-    return torch.float16 if store.dtype == "float16" else torch.bfloat16
 
 
 def plan_epoch(

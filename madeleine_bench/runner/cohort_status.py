@@ -59,7 +59,7 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
     )
 
 
-def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, full: bool) -> Report:
+def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress) -> Report:
     """Open every file of the configured cohorts and return what is wrong.
 
     Raises:
@@ -78,7 +78,7 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, fu
         entry = config.cohorts[cohort_id]
         data = LocalCohort(catalogue.cohorts[cohort_id], entry, workspace.results / "cache")
         progress.phase("verify", len(data.files))
-        findings = verify_cohort(data, progress.advance, full=full)
+        findings = verify_cohort(data, progress.advance)
         errors += sum(finding.level == "error" for finding in findings)
         rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
         body.append(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")

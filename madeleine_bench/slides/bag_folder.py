@@ -129,7 +129,6 @@ class BagFolder:
             self.bag(slide.slide_id),
             features,
             chosen.coords,
-            layout="trident",
             patch_encoder=self.patch_encoder,
             coords_attributes=patch_attributes(slide, chosen.plan, self.settings),
             attributes=attributes,

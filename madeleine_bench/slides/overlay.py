@@ -123,7 +123,7 @@ def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
     """
     bag = read_bag_file(path)
     side = bag.facts.patch_size_level0
-    if bag.coords is None or bag.coords_unit != "px0" or side is None:
+    if bag.coords is None or side is None:
         raise InputError(
             f"{path} does not say where its patches lie: coords in level-0 pixels and the "
             "attribute patch_size_level0 are needed (mbench features extract and TRIDENT write "

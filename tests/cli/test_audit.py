@@ -152,8 +152,8 @@ def test_changed_frozen_folds_are_said_and_their_leak_too(mbench, bcnb, tmp_path
 
 def test_labels_that_differ_within_a_case_are_an_error(audit, tmp_path):
     """Two cases of two slides each whose labels differ, in a task by case."""
-    from madeleine_bench.data.bags import write_bag_file
     from madeleine_bench.seeds import rng_for
+    from tests.tool_bags import write_bag_file
 
     rows = ["slide_id,case_id,site,ERStatus"]
     for number in range(24):

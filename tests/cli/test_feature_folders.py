@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
 from tests.stranger import write_stranger
+from tests.tool_bags import write_bag_file
 
 TASK = ["--task", "bcnb-er", "--protocol", "linear-probe", "--source", "local", "--jobs", "1"]
 

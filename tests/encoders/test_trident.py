@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.embeddings.compute import encode_checked
 from madeleine_bench.encoders.contract import check_contract, example_bag
 from madeleine_bench.encoders.registry import (
@@ -27,6 +26,7 @@ from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Bag
+from tests.tool_bags import write_bag_file
 
 EXTERNAL = external_encoders()
 # Of each model: width of patches, width of the slide, the precision that TRIDENT names for it.

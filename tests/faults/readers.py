@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from madeleine_bench.data.bag_sources import FileFactsCache
-from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
+from madeleine_bench.data.bags import read_bag_file, read_bag_header
 from madeleine_bench.data.config import load_config
 from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.data.labels import build_units
@@ -56,6 +56,7 @@ from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
 from tests.faults.scenarios import TASK, Workshop
+from tests.tool_bags import write_bag_file
 
 COLUMNS = Columns(slide="slide_id", case="case_id", stain="stain")
 
@@ -158,9 +159,6 @@ def _tables(folder: Path) -> Iterator[Format]:
         path = folder / f"labels{suffix}"
         table.to_csv(path, sep=separator, index=False)
         yield Format(f"label {suffix[1:].upper()}", path, _table_reader(path))
-    path = folder / "labels.parquet"
-    table.to_parquet(path)
-    yield Format("label parquet", path, _table_reader(path))
 
 
 def _table_reader(path: Path) -> Callable[[], Any]:

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.config import load_config
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import InputError
@@ -13,6 +12,7 @@ from madeleine_bench.runner.checks import check_bags, unstated
 from madeleine_bench.runner.cohorts import open_cohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.workspace import Workspace
+from tests.tool_bags import write_bag_file
 
 MEAN = shipped_encoders()["mean-pool"].card
 TITAN = external_encoders()["titan"].card

@@ -120,7 +120,7 @@ def test_the_bag_keeps_the_rules_of_the_field(lab):
     bag = read_bag_file(lab.folder.bag("b.1"))
     assert np.array_equal(bag.features, own)
     assert np.array_equal(bag.coords, places)
-    assert (bag.coords_unit, bag.facts.patch_encoder) == ("px0", "colour")
+    assert bag.facts.patch_encoder == "colour"
     patches = read_patch_file(lab.folder.grid / "patches" / "b.1_patches.h5")
     assert np.array_equal(patches.coords, places)
 

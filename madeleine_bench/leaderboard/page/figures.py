@@ -376,18 +376,14 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     ]
     if not groups:
         return None
-    smooth = content.get("curve", ())
     left, right, top, bottom = 46, 238, 8, 200
-    low = max(0.0, min(map(min, [*groups, *smooth])) - 0.02)
+    low = max(0.0, min(map(min, groups)) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
     ticks, write = up.ticks(4), "{:.2f}".format
     title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
     parts = bottom_axis(across, bottom, ticks, write, title)
     parts += left_axis(up, left, right, ticks, write)
     parts.append(line(left, bottom, right, top, "zero"))
-    if smooth:
-        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in smooth)
-        parts.append(element("path", d=f"M{path}", class_="curve low"))
     for predicted, observed, least, most in groups:
         x = across(predicted)
         parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
