@@ -1,5 +1,6 @@
 """`mbench data`: which cohorts are configured, whether their files are sound, packing, fetching."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,4 +152,20 @@ def fetch(
         f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
         f"{folder / 'mbench.toml'}"
+    )
+
+
+@app.command(
+    "phantom-slides",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def phantom_slides(context: typer.Context) -> None:
+    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
+
+    Example: mbench data phantom-slides acrobat --cases 24
+    """
+    raise InputError(
+        "phantom slides are drawn by a script that comes with the source, not with the installed "
+        "package; in a checkout of the repository type: "
+        f"python examples/phantom_slides {shlex.join(context.args)}"
     )

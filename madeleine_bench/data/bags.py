@@ -13,6 +13,8 @@ others         `patch_embeddings`          `coords`                          `pa
 =============  ==========================  ================================  =====================
 """
 
+import re
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -264,11 +266,7 @@ def _load_pt(path: Path) -> NDArray[Any]:
         raise InputError(f"no feature file {path}") from error
     except Exception as error:  # torch raises many kinds for a damaged file
         check_readable(path, error)
-        raise InputError(
-            f"{path} cannot be read as a .pt file of one tensor: it is cut short or damaged, or it "
-            "holds other objects, which could run code and are not built. Save the features alone, "
-            "with torch.save(torch.as_tensor(features), path)"
-        ) from error
+        raise InputError(_no_tensor(path, str(error))) from error
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         is_tensor = isinstance(tensor, torch.Tensor)
         what = f"tensor of type {tensor.dtype}" if is_tensor else type(tensor).__name__
@@ -278,3 +276,29 @@ def _load_pt(path: Path) -> NDArray[Any]:
         tensor = tensor.float()  # numpy has no bfloat16
     matrix: NDArray[Any] = tensor.numpy()
     return matrix
+
+
+def _no_tensor(path: Path, reason: str) -> str:
+    """Return why a .pt file is not read, from what torch says of it, and what to do."""
+    kind = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
+    if kind is None:
+        text = (
+            "torch.save did not write it, or it is cut short or damaged. Extract the features of "
+            "this slide again"
+        )
+    elif not kind.group(1).startswith("numpy."):
+        text = (
+            f"it holds a Python object ({kind.group(1)}) that could run code, so it was not built. "
+            "Save the features alone, as a tensor"
+        )
+    else:
+        line = (
+            "import sys, numpy, torch; p = sys.argv[1]; a = torch.load(p, weights_only=False); "
+            "torch.save(torch.as_tensor(numpy.asarray(a)), p)"
+        )
+        text = (
+            "it holds a NumPy array, which is pickled and could run code. If you trust the file, "
+            f'write the array as a tensor: python -c "{line}" {shlex.quote(str(path))} (where the '
+            "file holds a dict, take the array out of it: a = torch.load(...)['features'])"
+        )
+    return f"{path} cannot be read as a .pt file of one tensor: {text}"

@@ -5,15 +5,16 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.errors import InputError
+from madeleine_bench.files import check_readable
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import Stain
+from madeleine_bench.specs.task import Stain, canonical_word
 
 ROLE_COLUMNS = ("slide_id", "case_id", "stain", "site")
 _ID_ROLES = ("slide_id", "case_id", "site")
@@ -31,7 +32,7 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
     case, without a site column the site is "", without a stain column it is `default_stain`.
 
     Args:
-        path: a .csv or .tsv file; rows are counted from the header, which is row 1.
+        path: a .csv, .tsv or .parquet file; rows are counted from the header, which is row 1.
         columns: which columns say what a row is.
         default_stain: stain of every slide when no stain column is declared.
 
@@ -39,7 +40,7 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
         InputError: the file cannot be read as a table, a declared column is absent, a slide id is
             empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
     """
-    header, rows = _read_rows(path)
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
     positions = _positions(header, columns, path)
     _check_rows(rows, positions, path)
     others = [i for i in range(len(header)) if i not in positions.values()]
@@ -74,15 +75,16 @@ def decode(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path}: row {line} is not UTF-8 text; save the table as UTF-8"
+            f"{path}: row {line} is not UTF-8 text (byte {data[error.start]:#04x}); save the table "
+            "as UTF-8"
         ) from error
 
 
-def _read_rows(path: Path) -> tuple[list[str], Rows]:
+def _read_text(path: Path) -> tuple[list[str], Rows]:
     """Return header and numbered rows of a .csv or .tsv file."""
     separator = _SEPARATORS.get(path.suffix.lower())
     if separator is None:
-        raise InputError(f"{path}: a label table is a .csv or .tsv file, not '{path.suffix}'")
+        raise InputError(f"{path}: a label table is a .csv, .tsv or .parquet file")
     try:
         text = decode(path.read_bytes(), path)
     except OSError as error:
@@ -99,6 +101,12 @@ def _read_rows(path: Path) -> tuple[list[str], Rows]:
     if len(rows) < 2:
         raise InputError(f"{path}: the table has no rows; expected a header and a row per slide")
     header = rows[0][1]
+    for other in (";", "\t", ","):
+        if len(header) == 1 and other in header[0]:
+            raise InputError(
+                f"{path}: the header is one column, '{header[0][:60]}'; cells of a {path.suffix} "
+                f"file are separated by {separator!r}, these seem to be by {other!r}"
+            )
     for number, cells in rows[1:]:
         if len(cells) != len(header):
             raise InputError(
@@ -106,6 +114,27 @@ def _read_rows(path: Path) -> tuple[list[str], Rows]:
                 "cells that hold the separator in double quotes"
             )
     return header, rows[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], Rows]:
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        check_readable(path, error)
+        raise InputError(f"{path} is not a parquet file, or it is cut short or damaged") from error
+    if table.empty:
+        raise InputError(f"{path}: the table has no rows; expected a row per slide")
+    columns = [[_cell(value) for value in table[name].tolist()] for name in table.columns]
+    rows = [(number, list(cells)) for number, cells in enumerate(zip(*columns, strict=True), 2)]
+    return [str(name).strip() for name in table.columns], rows
+
+
+def _cell(value: Any) -> str:
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # exact, where a number of 20 digits has no float
+    return value.strip() if isinstance(value, str) else canonical_word(value)
 
 
 def _positions(header: list[str], columns: Columns, path: Path) -> dict[str, int]:

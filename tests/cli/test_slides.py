@@ -257,3 +257,9 @@ def test_phantom_slides_refuse_wrong_options(capsys, tmp_path, arguments, messag
     assert draw([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_where_the_script_lies_that_draws_them(mbench):
+    said = mbench("data", "phantom-slides", "acrobat", "--cases", "24")
+    assert said.code == 2
+    assert "python examples/phantom_slides acrobat --cases 24" in said.err

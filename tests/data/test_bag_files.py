@@ -1,5 +1,7 @@
 import errno
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -219,20 +221,41 @@ def test_pt_file_runs_no_code(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize("content", [FEATURES, {"features": FEATURES}, Path("x"), None])
-def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize("content", [FEATURES, {"features": FEATURES}])
+def test_numpy_in_a_pt_file_comes_with_the_line_that_converts_it(
+    tmp_path: Path, content: Any
+) -> None:
     """Before: torch's advice to run code, cut off after 200 characters, with an escape code."""
-    path = tmp_path / "x.pt"
-    torch.save(content, path) if content is not None else path.write_bytes(
-        b"\x80\x04\x95 no tensor"
-    )
+    path = tmp_path / "slide 1.pt"
+    torch.save(content, path)
     with pytest.raises(InputError) as refusal:
         read_bag_file(path)
     text = str(refusal.value)
-    assert "it is cut short or damaged, or it holds other objects, which could run code" in text
-    assert "torch.load" not in text
+    assert "it holds a NumPy array, which is pickled and could run code" in text
     assert "\x1b" not in text
     assert "\n" not in text
+    if content is FEATURES:
+        line = re.search(r'(python -c "[^"]*" \S.*?) \(where', text)
+        assert line is not None
+        command = [sys.executable, *shlex.split(line.group(1))[1:]]
+        subprocess.run(command, check=True)
+        np.testing.assert_array_equal(read_bag_file(path).features, FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (Path("x"), "it holds a Python object (pathlib.PosixPath) that could run code"),
+        (None, "torch.save did not write it, or it is cut short or damaged"),
+    ],
+)
+def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any, text: str) -> None:
+    path = tmp_path / "x.pt"
+    torch.save(content, path) if content else path.write_bytes(b"\x80\x04\x95 no tensor")
+    with pytest.raises(InputError) as refusal:
+        read_bag_file(path)
+    assert text in str(refusal.value)
+    assert "torch.load" not in str(refusal.value)
 
 
 def test_a_locked_file_is_not_called_damaged(tmp_path: Path) -> None:

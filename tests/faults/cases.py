@@ -11,7 +11,7 @@ Ending = Literal["survived", "lost", "silently wrong"]
 FORMATS = (
     "task YAML", "cohort YAML", "protocol YAML", "encoder card", "patch encoder card",
     "recipe YAML", "published scores", "adjudications", "regression suite", "explanations",
-    "tasks.lock", "mbench.toml", "label CSV", "label TSV", "bag, clam",
+    "tasks.lock", "mbench.toml", "label CSV", "label TSV", "label parquet", "bag, clam",
     "bag, trident", "bag, atlaspatch", "bag, .pt", "patch file", "slide", "packed index",
     "packed first file", "packed second file", "packed last file", "file memory", "record",
     "predictions", "embeddings", "cost of embeddings", "frozen splits", "submission", "weights",

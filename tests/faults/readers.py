@@ -159,6 +159,9 @@ def _tables(folder: Path) -> Iterator[Format]:
         path = folder / f"labels{suffix}"
         table.to_csv(path, sep=separator, index=False)
         yield Format(f"label {suffix[1:].upper()}", path, _table_reader(path))
+    path = folder / "labels.parquet"
+    table.to_parquet(path)
+    yield Format("label parquet", path, _table_reader(path))
 
 
 def _table_reader(path: Path) -> Callable[[], Any]:
