@@ -57,11 +57,6 @@ class Cell:
         """The main score."""
         return self.record.scores.main.value
 
-    @property
-    def status(self) -> str:
-        """Whether all, some or none of the fits converged."""
-        return self.record.status
-
 
 @dataclass(frozen=True)
 class Column:
@@ -250,8 +245,7 @@ def _build_board(
     name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
     newest = newest_records(
-        _with_features(every),
-        lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id),
+        every, lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id)
     )
     records = sorted(newest.values(), key=_age)
     core = [
@@ -275,31 +269,6 @@ def _build_board(
     core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
     placed = _ranked(columns, counted)
     return Board(name, protocol or "primary", tuple(tasks), core_ids, ranked_ids, placed)
-
-
-def _with_features(records: Iterable[Record]) -> list[Record]:
-    """Return records with their features.
-
-    One from before records stated them has those of a later record of the same embeddings, if all
-    of these agree.
-    """
-    stated: dict[tuple[str, ...], set[RecordFeatures]] = {}
-
-    def embeddings(record: Record) -> tuple[str, ...]:
-        encoder = record.encoder
-        return encoder.name, encoder.revision, record.task.cohort, record.inputs.embeddings
-
-    every = list(records)
-    for record in every:
-        if record.features is not None:
-            stated.setdefault(embeddings(record), set()).add(record.features)
-    alone = {key: next(iter(several)) for key, several in stated.items() if len(several) == 1}
-    return [
-        record
-        if record.features or embeddings(record) not in alone
-        else record.model_copy(update={"features": alone[embeddings(record)]})
-        for record in every
-    ]
 
 
 def _made_by(features: RecordFeatures | None) -> str:

@@ -26,7 +26,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Cox, FewShot, LinearProbe, ProtocolSpec, Retrieval
 from madeleine_bench.specs.record import MainScore, RecordFold, RecordScores
 from madeleine_bench.specs.task import ClassLabels, TaskSpec, score_range
-from madeleine_bench.stats.bootstrap import Weights, case_weights, resample_blocks
+from madeleine_bench.stats.bootstrap import Weights, blocks, case_weights
 from madeleine_bench.stats.intervals import (
     FIVE_FOLDS,
     LEAST_PER_TEST,
@@ -121,7 +121,7 @@ def units_of(
 
     def scores(weights: Weights) -> NDArray[np.float64]:
         resampled = np.full((len(folds), weights.shape[1]), chance)
-        for part in resample_blocks(*weights.shape):
+        for part in blocks(*weights.shape):
             block = weights[:, part]
             for i, fold in enumerate(folds):
                 if values[i] is not None:
