@@ -18,6 +18,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.config import CohortEntry
+from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
@@ -71,8 +72,8 @@ class LocalCohort:
         for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
             raise InputError(
                 f"{entry.labels}: slide '{slide.slide_id}' is of stain '{slide.stain}'"
-                f"{did_you_mean(slide.stain, cohort.stains)} Cohort {cohort.id} has the stains "
-                f"{', '.join(cohort.stains)}"
+                f"{did_you_mean(slide.stain, cohort.stains)} (stains of cohort {cohort.id}: "
+                f"{', '.join(cohort.stains)})"
             )
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
