@@ -17,7 +17,7 @@ from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.splits import FOLD_KEYS, ROLES, split_csv
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.specs.catalogue import load_catalogue
+from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.config import DEFAULT_NAME, Config
 from madeleine_bench.specs.loader import parse_spec, read_toml
 
@@ -32,7 +32,7 @@ class ImportedTask:
         cohort: id of the cohort.
         task: id of the task.
         unit: what is trained on and tested.
-        table: a row per slide: slide_id, case_id and the columns of the labels; "" is no label.
+        table: a row per slide with a label, as text: slide_id, case_id and the label columns.
         labels: the keys of `labels` of a task file.
         splits: by (repeat, fold), the role of each unit that has one; empty: folds are drawn.
         notes: what is in it and what was assumed.
@@ -63,7 +63,7 @@ def imported_task(
         cohort: name of the cohort.
         task: name of the task.
         unit: what is trained on and tested.
-        table: a row per slide, with more columns than are needed.
+        table: a row per slide; "" is no label. Slides without one are left out, as the tools do.
         labels: the keys of `labels` of a task file.
         folds: by their place in the files, the role of each unit. Where none is tested twice they
             are the folds of one repeat, else repeats of one fold each.
@@ -85,9 +85,15 @@ def imported_task(
     case_of = dict(zip(slides if unit == "slide" else cases, cases, strict=True))
     for place, roles in folds.items():
         _check_fold(roles, case_of, unit, f"{path}: {place}")
-    no_label = int((table[columns] == "").any(axis=1).sum())
+    table = table[labelled := (table[columns] != "").all(axis=1)].reset_index(drop=True)
+    scored = set((slides if unit == "slide" else cases)[labelled])
+    folds = {
+        place: {unit_id: role for unit_id, role in roles.items() if unit_id in scored}
+        for place, roles in folds.items()
+    }
+    no_label = int((~labelled).sum())
     found = [
-        f"{len(table)} slides of {cases.nunique()} cases, scored by {unit}; the label is in "
+        f"{len(table)} slides of {cases[labelled].nunique()} cases, scored by {unit}; the label is in "
         f"{' and '.join(columns)}",
         *notes,
         *([f"{no_label} slides have no label and are left out"] if no_label else []),
@@ -155,7 +161,7 @@ def write_tasks(tasks: Sequence[ImportedTask], out: Path, features: Path | None)
     for path in (*tables, *splits):
         if path.exists():
             raise InputError(f"{path} is there already; choose another --out, or remove it")
-    text = _toml(cohorts, out, features)
+    text = _toml(cohorts, out, features, catalogue)
     for path, table in tables.items():
         write_text(path, table.to_csv(index=False, lineterminator="\n"))
     for path, task in splits.items():
@@ -185,10 +191,24 @@ def _joint_table(cohort: str, tasks: Sequence[ImportedTask]) -> pd.DataFrame:
     joint = reduce(lambda left, right: left.merge(right, on=ID_COLUMNS, how="outer"), tables)
     if twice := joint["slide_id"][joint["slide_id"].duplicated()].tolist():
         raise InputError(f"the tasks of cohort {cohort} say two case ids of slide '{twice[0]}'")
+    for task in tasks:
+        other = ~joint["slide_id"].isin(task.table["slide_id"])
+        for row in joint[other & joint["case_id"].isin(task.table["case_id"])].itertuples():
+            if task.unit == "case":
+                raise InputError(
+                    f"{task.task} lacks slide '{row.slide_id}' of case '{row.case_id}', which "
+                    f"another task of cohort {cohort} has. A case is scored from all its slides: "
+                    "import the tasks one by one, each with an --out of its own"
+                )
     return joint.fillna("").sort_values("slide_id", ignore_index=True)
 
 
-def _toml(cohorts: Mapping[str, Sequence[ImportedTask]], out: Path, features: Path | None) -> str:
+def _toml(
+    cohorts: Mapping[str, Sequence[ImportedTask]],
+    out: Path,
+    features: Path | None,
+    catalogue: Catalogue,
+) -> str:
     """Return the text of mbench.toml: what is there, and the new cohorts and tasks after it."""
     path = out / DEFAULT_NAME
     there = read_toml(path) if path.exists() else {}
@@ -216,7 +236,7 @@ def _toml(cohorts: Mapping[str, Sequence[ImportedTask]], out: Path, features: Pa
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"cannot add to {path} ({error}); choose another --out") from error
     config = parse_spec(Config, {**data, "path": path}, path, context=out.absolute())
-    config.checked(config.extended(load_catalogue()))
+    config.checked(config.extended(catalogue))
     return text
 
 

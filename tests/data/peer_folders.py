@@ -138,6 +138,23 @@ def write_stamp(folder: Path, table: pd.DataFrame) -> Path:
     return folder
 
 
+def write_peers(folder: Path) -> None:
+    """Write what docs/import.md imports, and bags of all slides under features/."""
+    for name, folds in (("cptac_brca", 50), ("tcga_brca", 5)):
+        table = slides_of(name[:4].upper(), 60)
+        path = folder / "splits" / name / "TP53_mutation"
+        write_patho_bench(path, table, fold_columns(table, folds))
+        write_features(folder / "features" / name, table)
+    table = slides_of("P", 60, classes=3)
+    write_clam(folder / "CLAM", table)
+    (folder / "CLAM" / "dataset_csv").rename(folder / "dataset_csv")
+    (folder / "CLAM" / "splits").rename(folder / "splits_clam")
+    write_features(folder / "features" / "clam", table)
+    table = slides_of("CRC", 60)
+    write_stamp(folder / "crc", table)
+    write_features(folder / "features" / "crc", table)
+
+
 def write_moozy(folder: Path, table: pd.DataFrame, *, survival: bool = False) -> Path:
     """Write task.csv and config.yaml; the first survival time is negative."""
     folder.mkdir(parents=True)

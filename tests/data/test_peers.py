@@ -92,7 +92,9 @@ def test_patho_bench_leaves_out_rows_without_a_label(imported: Import, tmp_path:
         "type": "survival", "time": "OS_days", "event": "OS_event", "event_value": "1",
         "censored_value": "0", "time_unit": "days",
     }  # fmt: skip
-    assert labels_in(mine / "cptac.csv")["C3L-001-0"] == ["C3L-001", "", ""]
+    labels = labels_in(mine / "cptac.csv")
+    assert set(labels) == set(table["slide_id"][table["case_id"] != "C3L-001"])
+    assert not any("C3L-001" in roles for roles in roles_in(mine / "cptac-os-splits.csv").values())
     assert "2 slides have no label and are left out" in said
     assert "OS_days is in days, as its name says" in said
     assert "C3L-002" not in roles_in(mine / "cptac-os-splits.csv")[0, 0]
@@ -111,6 +113,16 @@ def test_all_tasks_of_a_root_share_their_cohorts(imported: Import, tmp_path: Pat
     assert len(labels) == len(table)
     assert labels["PFS_days"].notna().sum() == 50
     assert "--task 'cptac_pda-*'" in said
+
+
+def test_tasks_with_other_slides_of_a_case_do_not_share_a_cohort(mbench, tmp_path: Path) -> None:
+    """A case is scored from all its slides, so the score would not be that of Patho-Bench."""
+    table = slides_of("C3L")
+    for task, rows in (("grade", table), ("stage", table[table["slide_id"] != "C3L-001-1"])):
+        write_patho_bench(tmp_path / "cptac" / task, rows, fold_columns(rows, 5))
+    said = mbench("tasks", "import", tmp_path / "cptac", "--out", tmp_path / "mine")
+    assert said.code == 2
+    assert "cptac-stage lacks slide 'C3L-001-1' of case 'C3L-001'" in " ".join(said.err.split())
 
 
 def test_a_cohort_that_is_built_in_gets_another_name(imported: Import, tmp_path: Path) -> None:
@@ -559,5 +571,26 @@ def test_options_that_do_not_fit(mbench, tmp_path: Path) -> None:
 def test_xlsx_is_read_as_text(tmp_path: Path) -> None:
     pytest.importorskip("openpyxl")
     path = tmp_path / "clini.xlsx"
-    pd.DataFrame({"PATIENT": ["007", " a "], "grade": [1, None]}).to_excel(path, index=False)
-    assert read_table(path).to_numpy().tolist() == [["007", "1"], ["a", ""]]
+    pd.DataFrame({"PATIENT": ["007", " a "], "grade": ["G1", None]}).to_excel(path, index=False)
+    assert read_table(path).to_numpy().tolist() == [["007", "G1"], ["a", ""]]
+
+
+def test_from_says_whose_files_they_are(imported: Import, mbench, tmp_path: Path) -> None:
+    """STAMP's tables without splits.json, beside a task of Patho-Bench."""
+    folder = stamp(patho(tmp_path).parent / "stamp")
+    (folder / "splits.json").unlink()
+    said, toml, _ = imported(tmp_path / "cptac", "--from", "stamp", "--cohort", "CRC 1")
+    assert toml["cohorts"]["crc-1"]["labels"] == "crc-1.csv"
+    assert "five folds are drawn" in said
+    (tmp_path / "mine" / "mbench.toml").write_text('tasks = "folder"\n')
+    said = mbench("tasks", "import", tmp_path / "cptac" / "task", "--out", tmp_path / "mine")
+    assert (said.code, "choose another --out" in said.err) == (2, True)
+
+
+def test_features_are_to_be_filled_in(imported: Import, mbench, tmp_path: Path) -> None:
+    imported(patho(tmp_path))
+    toml = tmp_path / "mine" / "mbench.toml"
+    assert "# fill in: the folder of the feature files" in toml.read_text()
+    said = mbench("run", "--config", toml, "--encoder", "mean-pool", "--task", "cptac-task")
+    assert said.code == 2
+    assert str(tmp_path / "mine" / "features") in said.err.replace("\n", "")
