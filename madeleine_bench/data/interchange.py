@@ -1,7 +1,6 @@
 """A task of another benchmark, checked, and written as label table, split file and mbench.toml."""
 
 import json
-import os
 import re
 import tomllib
 from collections import Counter
@@ -93,8 +92,8 @@ def imported_task(
     }
     no_label = int((~labelled).sum())
     found = [
-        f"{len(table)} slides of {cases[labelled].nunique()} cases, scored by {unit}; the label is in "
-        f"{' and '.join(columns)}",
+        f"{len(table)} slides of {cases[labelled].nunique()} cases, scored by {unit}; the label is "
+        f"in {' and '.join(columns)}",
         *notes,
         *([f"{no_label} slides have no label and are left out"] if no_label else []),
     ]
@@ -219,11 +218,9 @@ def _toml(
                 f"{path} has a cohort '{name}' already; import all tasks of a cohort at once, or "
                 "choose another --out or --cohort"
             )
-        blocks.append(
-            f"[cohorts.{name}]\nfeatures = {_value(_from(out, features))}"
-            f"{'' if features else '  # fill in: the folder of the feature files'}\n"
-            f"labels = {_value(f'{name}.csv')}"
-        )
+        where = _value(features.absolute().as_posix() if features else "features")
+        todo = "" if features else "  # fill in: the folder of the feature files"
+        blocks.append(f'[cohorts.{name}]\nfeatures = {where}{todo}\nlabels = "{name}.csv"')
         for task in tasks:
             keys: dict[str, Any] = {"cohort": name, "labels": task.labels}
             keys |= {"unit": "slide"} if task.unit == "slide" else {}
@@ -238,15 +235,6 @@ def _toml(
     config = parse_spec(Config, {**data, "path": path}, path, context=out.absolute())
     config.checked(config.extended(catalogue))
     return text
-
-
-def _from(out: Path, features: Path | None) -> str:
-    """Return the path of the features as mbench.toml in a folder has to say it."""
-    if features is None:
-        return "features"
-    if features.is_absolute() or out.is_absolute():
-        return features.absolute().as_posix()
-    return Path(os.path.relpath(features, out)).as_posix()
 
 
 def _value(value: Any) -> str:

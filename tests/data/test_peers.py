@@ -102,7 +102,7 @@ def test_patho_bench_leaves_out_rows_without_a_label(imported: Import, tmp_path:
 
 def test_all_tasks_of_a_root_share_their_cohorts(imported: Import, tmp_path: Path) -> None:
     table = slides_of("C3L", classes=3)
-    for task, rows in (("grade", table), ("PFS", table[:50])):
+    for task, rows in (("grade", table), ("PFS", table[table["case_id"] < "C3L-033"])):
         folder = tmp_path / "splits" / "cptac_pda" / task
         write_patho_bench(folder, rows, fold_columns(rows, 5), metric="weighted_kappa")
     said, toml, mine = imported(tmp_path / "splits", "--features", tmp_path / "bags")
@@ -111,7 +111,7 @@ def test_all_tasks_of_a_root_share_their_cohorts(imported: Import, tmp_path: Pat
     assert toml["cohorts"]["cptac_pda"]["features"] == (tmp_path / "bags").as_posix()
     labels = pd.read_csv(mine / "cptac_pda.csv", dtype=str)
     assert len(labels) == len(table)
-    assert labels["PFS_days"].notna().sum() == 50
+    assert labels["PFS_days"].notna().sum() == (table["case_id"] < "C3L-033").sum()
     assert "--task 'cptac_pda-*'" in said
 
 
