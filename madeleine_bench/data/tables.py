@@ -40,7 +40,7 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
         InputError: the file cannot be read as a table, a declared column is absent, a slide id is
             empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
     """
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    header, rows = read_cells(path)
     positions = _positions(header, columns, path)
     _check_rows(rows, positions, path)
     others = [i for i in range(len(header)) if i not in positions.values()]
@@ -55,6 +55,15 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
     content |= {header[i]: [cells[i] for _, cells in rows] for i in others}
     table = pd.DataFrame(content, dtype=str)
     return table.sort_values("slide_id", ignore_index=True)
+
+
+def read_cells(path: Path) -> tuple[list[str], Rows]:
+    """Return the header of a .csv, .tsv or .parquet table and its rows with their numbers, as text.
+
+    Raises:
+        InputError: the file cannot be read as a table.
+    """
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
 
 
 def missing_column(name: str, columns: Sequence[str], where: str) -> InputError:
