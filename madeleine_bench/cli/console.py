@@ -106,7 +106,7 @@ def print_board(board: "Board") -> None:
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    title = Text(f"Board '{board.name}' ({kind}{protocol})", style="bold")
+    title = Text(f"Board '{board.title}' ({kind}{protocol})", style="bold")
     table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(Text("task"), no_wrap=True)
     for column in board.columns:
@@ -114,7 +114,7 @@ def print_board(board: "Board") -> None:
         table.add_column(Text(column.label), justify="right", style=style, overflow="fold")
     family = ""
     for task in board.tasks:
-        heading = task.family if task.status == "core" else "extra (not ranked)"
+        heading = task.family if task.id in board.core_ids else "extra (not ranked)"
         if heading != family:
             family = heading
             table.add_row(Text(family, style="bold"))

@@ -18,6 +18,7 @@ from madeleine_bench.errors import CheckFailed
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
+    from madeleine_bench.leaderboard.aggregate import Track
     from madeleine_bench.runner.plan import Request
 
 _SHOWN = 20
@@ -92,9 +93,12 @@ def _run_and_show(request: "Request") -> None:
     records = [record for record in every if report.on_its_features(record)]
     chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
+    own = {cell.assessment.task.status == "own" for cell in report.plan.cells}
+    tracks: list[Track] = ["own" if each else "core" for each in sorted(own)]
     for protocol in names or [None]:
-        for board in build_boards(records, report.plan.catalogue, protocol):
-            print_board(board)
+        for track in tracks:
+            for board in build_boards(records, report.plan.catalogue, protocol, track):
+                print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {results / 'records'}",
