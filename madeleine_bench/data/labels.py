@@ -221,6 +221,15 @@ def label_text(label: Label) -> str:
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
 
 
+def outcome_counts(units: Units) -> str:
+    """Return how many units are of each class, or have an event or none, the classes sorted."""
+    if "event" in units.table:
+        events = int(units.table["event"].sum())
+        return f"event {events}, censored {len(units.table) - events}"
+    counts = units.table["label"].value_counts().sort_index()
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:
     columns = ("unit_id", "case_id", "site")
     table = pd.DataFrame([row[:3] for row in rows], columns=columns, dtype=str)

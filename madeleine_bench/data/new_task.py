@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
+from madeleine_bench.data.audit_cohort import coverage_line
 from madeleine_bench.data.interchange import cohort_block, toml_block, with_blocks
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
@@ -20,8 +21,8 @@ from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.config import DEFAULT_NAME, Config, load_config
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import DAYS_IN, Identifier, TaskSpec, canonical_word
-from madeleine_bench.types import CohortData, Units
+from madeleine_bench.specs.task import DAYS_IN, Identifier, canonical_word
+from madeleine_bench.types import CohortData
 
 LabelType = Literal["binary", "multiclass", "ordered", "survival"]
 Ask = Callable[[str, str], str]  # a question and the suggested answer, to the answer
@@ -122,11 +123,10 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
     blocks.append(toml_block(f"tasks.{new.id}", task_keys))
     text, catalogue, config = with_blocks(path, blocks, shipped)
     task = catalogue.tasks[new.id]
-    units = build_units(
-        task, cast(CohortData, SimpleNamespace(slides=table, no_bag=frozenset())), str(new.labels)
-    )
+    data = cast(CohortData, SimpleNamespace(slides=table, no_bag=frozenset()))
+    units = build_units(task, data, str(new.labels))
     find_splits(path.parent / "splits", task, catalogue.protocols[task.protocols[0]], units)
-    lines = [f"{new.id}: {_counted(task, units)}", *said, *notes]
+    lines = [coverage_line(task, data, units), *said, *notes]
     if new.features:
         spec, now = catalogue.cohorts[new.cohort], config.cohorts[new.cohort]
         files = LocalCohort(spec, now, path.parent / "results" / "cache").files
@@ -324,15 +324,6 @@ def _said(new: NewTask, labels: Mapping[str, Any], words: "pd.Series[int]") -> l
     last = f"; the positive class is {labels['classes'][-1]}" * (labels["type"] == "binary")
     order = f": {' < '.join(labels['classes'])}" * (labels["type"] == "ordered")
     return [f"{labels['type']}{why}{last}{order}"]
-
-
-def _counted(task: TaskSpec, units: Units) -> str:
-    """Return how many units of each class, or with an event, are scored, and what is left out."""
-    outcome = units.table["label" if "label" in units.table else "event"]
-    counts = outcome.replace({True: "event", False: "censored"}).value_counts()
-    shown = ", ".join(f"{name} {counts[name]}" for name in sorted(counts.index, key=str))
-    left_out = "; ".join(f"{len(ids)} {reason}" for reason, ids in units.missing.items())
-    return f"{len(units.table)} {task.unit}s ({shown}){f'; left out: {left_out}' * bool(left_out)}"
 
 
 def _in_order(words: "pd.Index[str]") -> pd.Index:

@@ -1,11 +1,14 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
@@ -31,8 +34,9 @@ from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import CohortData, Splits, Units, board_name
+from madeleine_bench.types import CohortData, Split, Splits, Units, board_name
 
+NOT_ENCODED = "could not be encoded"
 Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["only-missing", "never"]
 
@@ -162,7 +166,7 @@ def make_plan(request: Request) -> Plan:
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
         results, partial = workspace.results, request.allow_partial
         assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
-        if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
+        if assessments:
             coverage.append(coverage_line(task, cohort.data, assessments[0].units))
         for assessment in assessments:
             if skipped := left_out_shots(task, assessment.protocol, assessment.units):
@@ -221,6 +225,36 @@ def assess(
     divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
     require_sound(task, cohort.data, units, divided)
     return found
+
+
+def with_embeddings(assessment: Assessment, embedded: Collection[str]) -> Assessment:
+    """Return an assessment of the units whose slides all have an embedding.
+
+    Folds are kept, less the other units. It is the same object where there are none.
+    """
+    units, ids, there = assessment.units, assessment.units.table["unit_id"], set(embedded)
+    groups = assessment.groups or {unit: (slides,) for unit, slides in units.slides.items()}
+    kept = np.array([all(there.issuperset(group) for group in groups[unit]) for unit in ids])
+    if kept.all():
+        return assessment
+    names, place = list(ids[~kept]), np.cumsum(kept) - 1
+
+    def moved(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        still: NDArray[np.intp] = place[rows[kept[rows]]]
+        return still
+
+    units = replace(
+        units,
+        table=units.table[kept].reset_index(drop=True),
+        missing={**units.missing, NOT_ENCODED: tuple(names)},
+        hash=hash_json([units.hash, names]),
+    )
+    divided = [Split(s.key, moved(s.train), moved(s.test), moved(s.val)) for s in assessment.splits]
+    splits = Splits(
+        assessment.splits.key_names, divided, hash_json([assessment.splits.hash, names])
+    )
+    declared_hash = task_hash(assessment.task, assessment.protocol, units.hash, splits.hash)
+    return replace(assessment, units=units, splits=splits, task_hash=declared_hash)
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from madeleine_bench.data.audit import some
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
@@ -28,6 +29,7 @@ from madeleine_bench.results.store import Place, ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
+    NOT_ENCODED,
     Cell,
     Plan,
     Request,
@@ -35,6 +37,7 @@ from madeleine_bench.runner.plan import (
     board_of,
     make_plan,
     resume_key,
+    with_embeddings,
 )
 from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
 from madeleine_bench.specs.catalogue import embedded_name
@@ -196,7 +199,7 @@ def _missing_records(
         _retire(plan, results, changed)
         changed = {}
     report.failures += _refusals(changed, request)
-    machine = machine_provenance()
+    machine, store = machine_provenance(), EmbeddingStore(results.folder)
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
         data = plan.cohorts[assessment.task.cohort].data
@@ -204,6 +207,19 @@ def _missing_records(
         source = ready.get(cell.name if trains else (name, bags_to_embed(assessment, data)[0]))
         if source is None or name in changed:
             continue
+        if not trains:
+            reduced = with_embeddings(assessment, store.ids(source[0]))
+            if reduced is not assessment:
+                lost = reduced.units.missing[NOT_ENCODED]
+                if not request.allow_partial:
+                    reason = (
+                        f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} for want of memory "
+                        f"({some(lost)}); --allow-partial scores the others, and --resume never "
+                        "tries again"
+                    )
+                    report.failures.append((f"{name} on {assessment.task.name}", Failure(reason)))
+                    continue
+                cell = replace(cell, assessment=reduced)
         features = plan.features[assessment.task.cohort]
         job = EvaluateJob(
             results.folder, cell, *source, features, data.source, data.variant, machine
