@@ -58,7 +58,8 @@ def audit_tasks(
             task declares.
 
     Raises:
-        InputError: an unknown name, no task that the protocols score, a broken configuration, or a cohort that is nowhere.
+        InputError: an unknown name, no task that the protocols score, a broken configuration, or a
+            cohort that is nowhere.
     """
     audits = list(_audits(workspace, tasks, progress or Silence(), protocols))
     counts = {level: [_count(audit, level) for audit in audits] for level in _LEVELS}
@@ -169,7 +170,7 @@ def audit_task(
     used: dict[Path, tuple[FoundSplits, Scheme]] = {}
     for protocol in protocols or [catalogue.protocols[name] for name in task.protocols]:
         if fault := misfit(task, protocol):
-            findings.append(finding("note", "not scored", fault))
+            findings.append(finding("note", "not-scored", fault, "its splits are not audited"))
             continue
         given = config.splits_of(task) if local else None
         try:
