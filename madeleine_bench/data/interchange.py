@@ -218,7 +218,8 @@ def _toml(
                 f"{path} has a cohort '{name}' already; import all tasks of a cohort at once, or "
                 "choose another --out or --cohort"
             )
-        blocks.append(cohort_block(name, features, {"labels": f"{name}.csv"}))
+        where = features.absolute().as_posix() if features else None
+        blocks.append(cohort_block(name, where, {"labels": f"{name}.csv"}))
         for task in tasks:
             keys: dict[str, Any] = {"cohort": name, "labels": task.labels}
             keys |= {"unit": "slide"} if task.unit == "slide" else {}
@@ -251,10 +252,10 @@ def with_blocks(
     return text, extended, config.checked(extended)
 
 
-def cohort_block(name: str, features: Path | None, keys: Mapping[str, Any]) -> str:
+def cohort_block(name: str, features: str | None, keys: Mapping[str, Any]) -> str:
     """Return the TOML table of a cohort; without features their folder is to be filled in."""
-    where = features.absolute().as_posix() if features else "features"
-    first, *rest = toml_block(f"cohorts.{name}", {"features": where, **keys}).splitlines()
+    keys = {"features": features or "features", **keys}
+    first, *rest = toml_block(f"cohorts.{name}", keys).splitlines()
     todo = "" if features else "  # fill in: the folder of the feature files"
     return "\n".join((first, rest[0] + todo, *rest[1:]))
 

@@ -225,9 +225,9 @@ def outcome_counts(units: Units) -> str:
     """Return how many units are of each class, or have an event or none, the classes sorted."""
     if "event" in units.table:
         events = int(units.table["event"].sum())
-        return f"event {events}, censored {len(units.table) - events}"
+        return f"event: {events}, censored: {len(units.table) - events}"
     counts = units.table["label"].value_counts().sort_index()
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
 
 
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:

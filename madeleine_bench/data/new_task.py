@@ -115,9 +115,10 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
         keys: dict[str, Any] = {"labels": _relative(new.labels, path)}
         differing = {k: v or "" for k, v in columns if v != getattr(usual, k)}
         keys |= {"columns": differing} if differing else {}
+        where = _relative(new.features, path) if new.features else None
         stains = sorted(set(table["stain"]))
         keys |= {"stains": stains} if columns.stain and spec is None else {}
-        blocks.append(cohort_block(new.cohort, new.features, keys))
+        blocks.append(cohort_block(new.cohort, where, keys))
     unit = {"unit": "slide"} if new.unit == "slide" else {}
     task_keys = {"cohort": new.cohort, **unit, "labels": labels}
     blocks.append(toml_block(f"tasks.{new.id}", task_keys))
@@ -333,6 +334,6 @@ def _in_order(words: "pd.Index[str]") -> pd.Index:
 
 
 def _relative(path: Path, config: Path) -> str:
-    """Return the path of a table as mbench.toml names it: from its folder where it lies below."""
+    """Return a path as mbench.toml names it: from the folder of the file where it lies below."""
     folder, path = config.absolute().parent, path.absolute()
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

@@ -59,7 +59,7 @@ def test_one_command_writes_ten_lines_and_the_next_one_scores(new, mbench, mine)
     said, toml = new("--label", "er", "--features", "bags", "--site", "site")
     assert said.code == 0, said.err
     assert said.out.splitlines() == [
-        "my-er: 40 of 40 cases scored (negative 20, positive 20)",
+        "my-er: 40 of 40 cases scored (negative: 20, positive: 20)",
         "  binary, as there are 2 classes; the positive class is positive",
         "  60 of 60 slides have a feature file",
         "  scored by linear-probe/v2, auroc, in 5 folds that are stratified by class and keep the "
@@ -77,7 +77,7 @@ def test_one_command_writes_ten_lines_and_the_next_one_scores(new, mbench, mine)
     (record,) = ResultStore(mine / "results").records()
     assert record.inputs.n == 40
     assert record.scores.main.value > 0.9
-    assert "my-er: 40 of 40 cases scored (negative 20, positive 20)" in said.err
+    assert "my-er: 40 of 40 cases scored (negative: 20, positive: 20)" in said.err
 
 
 @pytest.mark.parametrize(

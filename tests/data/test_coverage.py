@@ -26,7 +26,7 @@ def test_empty_bags_and_missing_files_are_left_out_by_case(
     assert units.missing["no feature file"] == ("D", "E"), "as records have always said"
     line = coverage_line(task, cohort, units)
     assert line.startswith(
-        "ucsb-breast-malignancy: 3 of 5 cases scored (benign 2, malignant 1); left out: "
+        "ucsb-breast-malignancy: 3 of 5 cases scored (benign: 2, malignant: 1); left out: "
         "no feature file or an empty one: 2 (D, E)"
     )
     (finding,) = audit_coverage(task, cohort, units)
