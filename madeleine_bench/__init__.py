@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from madeleine_bench.stats.paired import paired_difference
     from madeleine_bench.types import Bag, Splits, Survival, Units
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _MODULES = {
     "data.bags": ["read_bag_file"],
