@@ -246,7 +246,7 @@ def with_blocks(
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"cannot add to {path} ({error}); choose another file") from error
+        raise InputError(f"cannot add to {path} ({error}); choose another --out") from error
     config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
     extended = config.extended(catalogue)
     return text, extended, config.checked(extended)

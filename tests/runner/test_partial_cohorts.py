@@ -180,8 +180,8 @@ def test_slides_without_a_label_never_stop_a_run(bcnb, score):
     said, record = score()
     assert record.inputs.n == 20
     assert (
-        "bcnb-er: 20 of 40 slides scored (negative: 14, positive: 6); left out: no label: empty: 20 "
-        "(21, 22, 23, ...)" in said
+        "bcnb-er: 20 of 40 slides scored (negative: 14, positive: 6); left out: no label: empty: "
+        "20 (21, 22, 23, ...)" in said
     )
 
 
