@@ -254,15 +254,19 @@ def with_blocks(
 
 def cohort_block(name: str, features: str | None, keys: Mapping[str, Any]) -> str:
     """Return the TOML table of a cohort; without features their folder is to be filled in."""
-    keys = {"features": features or "features", **keys}
-    first, *rest = toml_block(f"cohorts.{name}", keys).splitlines()
+    first, *rest = toml_keys({"features": features or "features", **keys})
     todo = "" if features else "  # fill in: the folder of the feature files"
-    return "\n".join((first, rest[0] + todo, *rest[1:]))
+    return "\n".join((f"[cohorts.{name}]", first + todo, *rest))
 
 
 def toml_block(name: str, keys: Mapping[str, Any]) -> str:
     """Return a TOML table with its keys, a line each."""
-    return "\n".join((f"[{name}]", *(f"{key} = {_value(value)}" for key, value in keys.items())))
+    return "\n".join((f"[{name}]", *toml_keys(keys)))
+
+
+def toml_keys(keys: Mapping[str, Any]) -> list[str]:
+    """Return keys and values as TOML, a line each."""
+    return [f"{key} = {_value(value)}" for key, value in keys.items()]
 
 
 def _value(value: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from madeleine_bench.data.audit_cohort import coverage_line
-from madeleine_bench.data.interchange import cohort_block, toml_block, with_blocks
+from madeleine_bench.data.interchange import cohort_block, toml_block, toml_keys, with_blocks
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import find_splits
@@ -18,7 +18,7 @@ from madeleine_bench.data.tables import missing_column, read_cells, read_label_t
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
 from madeleine_bench.specs.catalogue import load_catalogue
-from madeleine_bench.specs.cohort import Columns
+from madeleine_bench.specs.cohort import CohortSpec, Columns
 from madeleine_bench.specs.config import DEFAULT_NAME, Config, load_config
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import DAYS_IN, Identifier, canonical_word
@@ -82,7 +82,7 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
             cannot be scored. Nothing is written then.
     """
     shipped = load_catalogue()
-    there = load_config(path, shipped) if path.exists() else Config(path=path)
+    there = load_config(path) if path.exists() else Config(path=path)
     if isinstance(there.tasks, Path):
         raise InputError(f"{path}: tasks are in the folder {there.tasks}; add the task there")
     catalogue = there.extended(shipped)
@@ -92,32 +92,32 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
     assert new.id is not None
     assert new.cohort is not None
     assert new.labels is not None
-    entry, spec = there.cohorts.get(new.cohort), catalogue.cohorts.get(new.cohort)
-    if entry and entry.labels and entry.labels.resolve() != new.labels.resolve():
-        raise InputError(
-            f"--labels: {path} says that the labels of cohort {new.cohort} are in {entry.labels}; "
-            "add the column there, or choose another --cohort"
-        )
-    usual = spec.columns if spec else Columns()
-    if entry and spec:
-        usual = entry.columns_for(spec)
+    entry = there.cohorts.get(new.cohort)
+    for option, ours in (("labels", new.labels), ("features", new.features)):
+        if (theirs := getattr(entry, option, None)) and ours and Path(theirs) != ours.absolute():
+            raise InputError(
+                f"--{option}: {path} says that the {option} of cohort {new.cohort} are in "
+                f"{theirs}; leave out --{option}, or choose another --cohort"
+            )
+    spec = catalogue.cohorts.get(new.cohort) or CohortSpec.model_validate({"id": new.cohort})
+    usual = entry.columns_for(spec) if entry else spec.columns
     header, _ = read_cells(new.labels)
     columns, notes = _columns(new, usual, header)
-    if entry and columns != usual:
+    differing = {k: v or "" for k, v in columns if v != getattr(usual, k)}
+    if entry and differing:
         raise InputError(
-            f"{path}: cohort {new.cohort} has other columns; leave out --slide, --case, --stain "
-            "and --site"
+            f"{path}: write {toml_keys({'columns': differing})[0]} under [cohorts.{new.cohort}], "
+            "which says other columns, or leave out --slide, --case, --stain and --site"
         )
     table = read_label_table(new.labels, columns)
     labels, said = _labels(new, table, ask)
     blocks = []
     if entry is None:
         keys: dict[str, Any] = {"labels": _relative(new.labels, path)}
-        differing = {k: v or "" for k, v in columns if v != getattr(usual, k)}
         keys |= {"columns": differing} if differing else {}
         where = _relative(new.features, path) if new.features else None
         stains = sorted(set(table["stain"]))
-        keys |= {"stains": stains} if columns.stain and spec is None else {}
+        keys |= {"stains": stains} if columns.stain and new.cohort not in shipped.cohorts else {}
         blocks.append(cohort_block(new.cohort, where, keys))
     unit = {"unit": "slide"} if new.unit == "slide" else {}
     task_keys = {"cohort": new.cohort, **unit, "labels": labels}
@@ -129,8 +129,9 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
     find_splits(path.parent / "splits", task, catalogue.protocols[task.protocols[0]], units)
     lines = [coverage_line(task, data, units), *said, *notes]
     if new.features:
-        spec, now = catalogue.cohorts[new.cohort], config.cohorts[new.cohort]
-        files = LocalCohort(spec, now, path.parent / "results" / "cache").files
+        now = config.cohorts[new.cohort]
+        cache = path.parent / "results" / "cache"
+        files = LocalCohort(catalogue.cohorts[new.cohort], now, cache).files
         lines.append(f"{len(files)} of {len(table)} slides have a feature file")
     lines.append(
         f"scored by {task.protocols[0]}, {task.metric.name}, in {task.splits.folds} folds that are "
@@ -155,11 +156,6 @@ def _asked(new: NewTask, there: Config, ask: Ask | None) -> NewTask:
     entry = there.cohorts.get(new.cohort or "")
     if entry and new.labels is None:
         new = replace(new, labels=entry.labels)
-    if entry and new.features and new.features.absolute() != entry.features:
-        raise InputError(
-            f"--features: {there.path} says that the features of cohort {new.cohort} are in "
-            f"{entry.features}; leave out --features, or choose another --cohort"
-        )
     needed = {"cohort": new.cohort, "labels": new.labels, "label": new.label or new.time}
     missing = [name for name, value in {"id": new.id, **needed}.items() if not value]
     if missing and ask is None:

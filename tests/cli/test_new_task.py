@@ -245,12 +245,21 @@ def test_what_contradicts_the_file_that_is_there_is_refused(new, mbench, mine):
         (["--label", "er"], "there is a task 'my-er' already"),
         (["--label", "grade", "--features", "b"], "says that the features of cohort mine are in"),
         (["--label", "grade", "--labels", "b.csv"], "says that the labels of cohort mine are in"),
-        (["--label", "er", "--case", "site"], "cohort mine has other columns"),
+        (["--label", "er", "--case", "site"], "write columns = "),
     ):
         task = "my-er" if "already" in words else "other"
         said, _ = new(*options, task=task)
         assert said.code == 2
         assert words in said.err
+    (mine / "mbench.toml").write_text('[cohorts.mine]\nfeatures = "bags"\nlabels = "labels.csv"\n')
+    said, toml = new("--label", "er", labels=mine / "labels.csv", task="by-hand")
+    assert 'write columns = { site = "site" } under [cohorts.mine]' in said.err
+    (mine / "mbench.toml").write_text(
+        '[cohorts.mine]\nfeatures = "bags"\nlabels = "labels.csv"\ncolumns = { site = "site" }\n'
+    )
+    said, toml = new("--label", "er", task="by-hand")
+    assert said.code == 0, said.err
+    assert list(toml["tasks"]) == ["by-hand"]
     (mine / "mbench.toml").write_text('tasks = "folder"\n')
     (mine / "folder").mkdir()
     said, _ = new("--label", "er", task="other")
