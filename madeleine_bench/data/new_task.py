@@ -27,7 +27,10 @@ from madeleine_bench.types import CohortData
 LabelType = Literal["binary", "multiclass", "ordered", "survival"]
 Ask = Callable[[str, str], str]  # a question and the suggested answer, to the answer
 _MOST_CLASSES = 20
-_NO_LABEL = {"na", "n/a", "#n/a", "nan", "null", "unknown", "[not available]", "[not evaluated]"}
+_NO_LABEL = {
+    "na", "n/a", "#n/a", "nan", "null", "unknown", "not available", "not reported", "not performed",
+    "performed but not available", "[not available]", "[not evaluated]", "[unknown]",
+}  # fmt: skip
 _EVENT = {"1", "event", "dead", "deceased", "yes", "y", "true"}
 _CENSORED = {"0", "alive", "living", "censored", "no", "n", "false"}
 
@@ -264,7 +267,10 @@ def _classes(new: NewTask, words: "pd.Series[int]", ask: Ask | None) -> dict[str
     if new.classes:
         names = [canonical_word(word) for word in new.classes]
         if sorted(names) != sorted(words.index):
-            raise InputError(f"--classes must name each class once, in order; classes: {shown}")
+            raise InputError(
+                f"--classes must name each class once, in order; there are {shown}. --missing WORD "
+                "says that a word is no class"
+            )
     elif kind == "ordered" and not numbered:
         raise InputError(
             f"{where}: an ordered task needs the order of its classes, from low to high: --classes "
@@ -272,9 +278,14 @@ def _classes(new: NewTask, words: "pd.Series[int]", ask: Ask | None) -> dict[str
         )
     if new.positive is not None:
         positive = canonical_word(new.positive)
-        if kind != "binary" or positive not in names:
-            hint = did_you_mean(positive, names) if kind == "binary" else f" of a {kind} task"
-            raise InputError(f"--positive: there is no such class: '{positive}'{hint}")
+        if kind != "binary":
+            raise InputError(
+                f"--positive is of a binary task; this one is {kind}: {shown}. --missing WORD says "
+                "that a word is no class"
+            )
+        if positive not in names:
+            hint = did_you_mean(positive, names)
+            raise InputError(f"--positive: no class is called '{positive}'{hint}")
         names.sort(key=lambda word: word == positive)
     return {"type": kind, "column": new.label, "classes": names}
 
@@ -317,7 +328,8 @@ def _said(new: NewTask, labels: Mapping[str, Any], words: "pd.Series[int]") -> l
         unit = labels.get("time_unit")
         said = f"in {unit}, as its name says" if unit else "taken for days; else add time_unit"
         return [f"survival: '{labels['event_value']}' is the event; {new.time} is {said}"]
-    why = "" if new.type else f", as there are {len(words)} classes"
+    advice = "; --missing WORD says that one is none" if len(words) > 2 else ""
+    why = "" if new.type else f", as there are {len(words)} classes{advice}"
     last = f"; the positive class is {labels['classes'][-1]}" * (labels["type"] == "binary")
     order = f": {' < '.join(labels['classes'])}" * (labels["type"] == "ordered")
     return [f"{labels['type']}{why}{last}{order}"]

@@ -203,7 +203,7 @@ WRONG = {
     "order unknown": (["L", "--label", "stage", "--type", "ordered"], ["--classes high --classes"]),
     "wrong classes": (["L", "--label", "er", "--classes", "a"], ["--classes must name each class"]),
     "no such positive": (["L", "--label", "er", "--positive", "pos"], ["did you mean 'positive'"]),
-    "positive of three": (["L", "--label", "subtype", "--positive", "her2"], ["of a multiclass"]),
+    "positive of three": (["L", "--label", "subtype", "--positive", "her2"], ["is of a binary"]),
     "no such missing": (["L", "--label", "er", "--missing", "??"], ["no row of column 'er' is"]),
     "too few cases": (["L", "--label", "rare"], ["3 case(s) of class 'yes' cannot fill 5 folds"]),
     "event unclear": (["L", "--time", "os_months", "--event", "status"], ["--positive WORD"]),
