@@ -14,7 +14,7 @@ from madeleine_bench.cli.options import (
     Tasks,
     with_workspace,
 )
-from madeleine_bench.errors import CheckFailed
+from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,6 +28,16 @@ def run(
     encoder: Encoders,
     task: Tasks,
     protocol: Protocols = None,
+    train_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COHORT",
+            help="With --test-on: train on all of this cohort; --task is then such as er.",
+        ),
+    ] = None,
+    test_on: Annotated[
+        str | None, typer.Option(metavar="COHORT", help="With --train-on: test on all of this one.")
+    ] = None,
     resume: Annotated[
         Literal["only-missing", "never"],
         typer.Option(help="only-missing: compute what is not there; never: compute all again."),
@@ -62,6 +72,8 @@ def run(
     """
     from madeleine_bench.runner.plan import Request
 
+    if train_on or test_on:
+        task = _external_tasks(workspace, task, train_on, test_on)
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
         scheduler, time_limit, allow_partial,
@@ -69,6 +81,21 @@ def run(
     _run_and_show(request)
     if determinism:
         _run_again(request)
+
+
+def _external_tasks(
+    workspace: Workspace, words: list[str], train_on: str | None, test_on: str | None
+) -> list[str]:
+    """Return the ids of the external tasks of two cohorts.
+
+    Raises:
+        InputError: one cohort is not named, or there are no such tasks.
+    """
+    if not train_on or not test_on:
+        raise InputError(
+            "--train-on and --test-on go together: the cohort to train on and the one to test on"
+        )
+    return workspace.tasks().external_ids(words, train_on, test_on)
 
 
 def _run_and_show(request: "Request") -> None:

@@ -1,7 +1,7 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
+from madeleine_bench.data.external import external_splits, join_units, tested_units
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
@@ -29,7 +30,7 @@ from madeleine_bench.specs.catalogue import (
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import TaskSpec, external_task
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
@@ -72,7 +73,8 @@ class Assessment:
     """One task under one protocol, with its units and frozen splits: all but the encoder.
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
-    mean of all.
+    mean of all. `training` is the training side of an external task: a task of another cohort, and
+    those of `units` that are its.
     """
 
     task: TaskSpec
@@ -81,6 +83,12 @@ class Assessment:
     splits: Splits
     task_hash: str
     groups: Groups | None
+    training: tuple[TaskSpec, Units] | None = None
+
+    @property
+    def sides(self) -> tuple[TaskSpec, ...]:
+        """The task, and the one that an external task is trained on: the cohorts to be embedded."""
+        return self.task, *(self.training[:1] if self.training else [])
 
     @property
     def cases_as_bags(self) -> bool:
@@ -145,9 +153,10 @@ def make_plan(request: Request) -> Plan:
     catalogue, config = workspace.open()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
+    trained = {task.id: catalogue.training_task(task) for task in chosen if task.train_on}
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
-        for cohort_id in sorted({task.cohort for task in chosen})
+        for cohort_id in sorted({task.cohort for task in [*chosen, *trained.values()]})
     }
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
@@ -156,16 +165,25 @@ def make_plan(request: Request) -> Plan:
     coverage: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
-        task = cohort.task(declared)
+        task, training = cohort.task(declared), None
+        if declared.id in trained:
+            other = cohorts[trained[declared.id].cohort]
+            training = other, other.task(trained[declared.id])
+            if task.train_on is None:
+                task = external_task(task, training[1])
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
+        if training and not all(wanted.values()) and not request.protocols:
+            unfit += _left_out(task, [catalogue.protocol(SUPERVISED_PROTOCOL)])
         results, partial = workspace.results, request.allow_partial
-        assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
-        if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
-            coverage.append(coverage_line(task, cohort.data, assessments[0].units))
+        assessments = assess(
+            cohort, task, [*protocols.values()], config, results, partial, training
+        )
+        coverage += _coverage(assessments[:1], cohorts, workspace, config)
         for assessment in assessments:
-            if skipped := left_out_shots(task, assessment.protocol, assessment.units):
+            drawn_from = assessment.training or (task, assessment.units)
+            if skipped := left_out_shots(drawn_from[0], assessment.protocol, drawn_from[1]):
                 coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
@@ -183,9 +201,11 @@ def make_plan(request: Request) -> Plan:
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
         "leaderboard, and in the table below alone"
         for task in variants.values()
+        if task.train_on is None
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    kept = {name: cohorts[name] for name in sorted({c.assessment.task.cohort for c in cells})}
+    used = {task.cohort for cell in cells for task in cell.assessment.sides}
+    kept = {name: cohorts[name] for name in sorted(used)}
     features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
@@ -197,30 +217,103 @@ def assess(
     config: Config,
     results: Path,
     allow_partial: bool = False,
+    training: tuple[OpenCohort, TaskSpec] | None = None,
 ) -> list[Assessment]:
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
+
+    An external task is trained on all units of `training`, or on few-shot draws of them.
 
     Raises:
         InputError: labels or splits that cannot be used, slides of two cases that are equal, or,
             unless `allow_partial`, too few labelled units with features.
     """
-    units = build_units(task, cohort.data, cohort.where)
-    if not allow_partial:
-        require_coverage(task, cohort.data, units)
-    given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
+    sides = [(cohort, task), *([training] if training else [])]
+    parts = [build_units(each, opened.data, opened.where) for opened, each in sides]
+    for (opened, each), part in zip(sides, parts, strict=True):
+        if not allow_partial:
+            require_coverage(each, opened.data, part)
+    units = parts[0]
+    if training:
+        _require_one_board(cohort.data, training[0].data)
+        tested, trained = ((t, c.data, part) for (c, t), part in zip(sides, parts, strict=True))
+        units = join_units(tested, trained)
+    stain_of = {
+        slide: stain
+        for (opened, _), part in zip(sides, parts, strict=True)
+        for slide, stain in _stains(opened.data, part).items()
+    }
     folder = results / "splits" / board_of(cohort.data)
-    slides = cohort.data.slides
-    stain_of = dict(zip(slides["slide_id"], slides["stain"], strict=True))
+    # Those that draws are made of: of an external task the units that it is trained on.
+    (source, drawn), drawn_units = sides[-1], parts[-1]
+    given = config.splits_of(drawn) if isinstance(source.data, LocalCohort) else None
     found = []
     for protocol in protocols:
-        splits = frozen_splits(folder, task, protocol, units, given)
+        if training:
+            draws = (
+                frozen_splits(folder, drawn, protocol, drawn_units, given)
+                if protocol.shot_plan
+                else None
+            )
+            splits = external_splits(units, drawn_units, draws)
+        else:
+            splits = frozen_splits(folder, task, protocol, units, given)
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
         fusion = protocol.fusion if task.unit == "case" else "late"
         groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
-        found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
-    divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
-    require_sound(task, cohort.data, units, divided)
+        found.append(
+            Assessment(
+                task, protocol, units, splits, declared_hash, groups,
+                (drawn, drawn_units) if training else None,
+            )
+        )  # fmt: skip
+    divided = [] if training else [(each.splits, scheme_of(task, each.protocol)) for each in found]
+    for (opened, each), part in zip(sides, parts, strict=True):
+        require_sound(each, opened.data, part, divided)
     return found
+
+
+def _stains(data: CohortData, units: Units) -> dict[str, str]:
+    """Return the stain of each slide of units."""
+    stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
+    return {slide: stain_of[slide] for slides in units.slides.values() for slide in slides}
+
+
+def _require_one_board(tested: CohortData, trained: CohortData) -> None:
+    boards = board_of(tested), board_of(trained)
+    encoders = [patch_encoder_of(data, slides_with_bags(data)) for data in (tested, trained)]
+    names = tested.cohort_id, trained.cohort_id
+    if boards[0] != boards[1]:
+        raise InputError(
+            f"{names[0]} is of board '{boards[0]}' and {names[1]} of board '{boards[1]}'; an "
+            "external validation takes both from files or both as phantoms: name both under "
+            "[cohorts] in mbench.toml, or use --source phantom"
+        )
+    if None not in encoders and encoders[0] != encoders[1]:
+        raise InputError(
+            f"the features of {names[0]} are of {encoders[0]} and those of {names[1]} of "
+            f"{encoders[1]}; extract both cohorts with the same patch encoder"
+        )
+
+
+def _coverage(
+    assessments: Sequence[Assessment],
+    cohorts: Mapping[str, OpenCohort],
+    workspace: Workspace,
+    config: Config,
+) -> list[str]:
+    """Return how much of a task is scored, where its cohort is configured."""
+    lines = []
+    for each in assessments:
+        units = each.units
+        if each.training:
+            units = tested_units(units, each.training[1])
+            lines.append(
+                f"{each.task.id}: trained on {len(each.training[1].table)} {each.task.unit}s of "
+                f"{each.training[0].cohort}, tested on {len(units.table)} of {each.task.cohort}"
+            )
+        if each.task.cohort in config.cohorts and workspace.source != "phantom":
+            lines.append(coverage_line(each.task, cohorts[each.task.cohort].data, units))
+    return lines
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:
@@ -254,13 +347,17 @@ def fits_key(encoder_fingerprint: str, data: CohortData, assessment: Assessment)
     return hash_json([bags, assessment.task_hash, assessment.protocol.name, _training_code()])
 
 
-def bags_to_embed(assessment: Assessment, data: CohortData) -> tuple[str, CohortData]:
+def bags_to_embed(
+    assessment: Assessment, data: CohortData, side: TaskSpec | None = None
+) -> tuple[str, CohortData]:
     """Return name and bags of what an assessment's embeddings are made from.
 
-    The cohort itself, or its cases as bags of all their slides of the task's stains.
+    The cohort itself, or its cases as bags of all their slides of the task's stains. `side` is the
+    task of one side of an external task; None is the tested one.
     """
-    name = embedded_name(assessment.task, assessment.protocol) or assessment.task.cohort
-    return name, CaseBags(data, assessment.task.stains) if assessment.cases_as_bags else data
+    task = side or assessment.task
+    name = embedded_name(task, assessment.protocol) or task.cohort
+    return name, CaseBags(data, task.stains) if assessment.cases_as_bags else data
 
 
 def slides_with_bags(data: CohortData) -> list[str]:

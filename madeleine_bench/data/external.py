@@ -1,0 +1,141 @@
+"""External validation: units of two cohorts as one table, trained on in one and tested in the other.
+
+A patient of both cohorts would be trained on and tested, so that cases, slides and feature files
+that the cohorts share are refused.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from madeleine_bench.data.audit import some
+from madeleine_bench.data.audit_cohort import equal_slides
+from madeleine_bench.data.ids import look_alikes
+from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.splits import FOLD_KEYS
+from madeleine_bench.errors import InputError
+from madeleine_bench.hashing import hash_json
+from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.types import CohortData, Split, Splits, Units
+
+Side = tuple[TaskSpec, CohortData, Units]
+
+
+def join_units(tested: Side, trained: Side) -> Units:
+    """Return the units of both sides as one table, sorted by unit_id.
+
+    Args:
+        tested: task with the user's label words, cohort and units of the tested side.
+        trained: the same of the training side.
+
+    Raises:
+        InputError: the classes differ, or the sides share a case, a slide or a feature file.
+    """
+    _require_same_classes(tested[0], trained[0])
+    _require_apart(tested, trained)
+    (task, _, ours), (train_task, _, theirs) = tested, trained
+    table = pd.concat([ours.table, theirs.table]).sort_values("unit_id", ignore_index=True)
+    left_out = {f"{train_task.cohort}: {why}": ids for why, ids in theirs.missing.items()}
+    return Units(
+        table,
+        {**ours.slides, **theirs.slides},
+        {**ours.missing, **left_out},
+        hash_json({"tested": ours.hash, "trained": theirs.hash}),
+    )
+
+
+def external_splits(units: Units, trained: Units, draws: Splits | None = None) -> Splits:
+    """Return splits that train on one side of joined units and test on all of the other.
+
+    Args:
+        units: of both sides.
+        trained: of the training side.
+        draws: few-shot draws of the training side; None trains on all of it, once.
+    """
+    ids = units.table["unit_id"].to_numpy(dtype=str)
+    train_ids = trained.table["unit_id"].to_numpy(dtype=str)
+    is_trained = np.isin(ids, train_ids)
+    test = np.flatnonzero(~is_trained)
+    if draws is None:
+        split = Split((0, 0), np.flatnonzero(is_trained), test)
+        return Splits(FOLD_KEYS, [split], hash_json(["external", units.hash]))
+    place = np.searchsorted(ids, train_ids)
+    splits = [Split(draw.key, np.sort(place[draw.train]), test) for draw in draws]
+    return Splits(draws.key_names, splits, hash_json(["external", units.hash, draws.hash]))
+
+
+def join_rows(
+    units: Units, trained: Units, tested_rows: NDArray[Any], trained_rows: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the rows of both sides, unit x dim, in the order of the joined units.
+
+    Raises:
+        InputError: the rows of the two sides differ in width.
+    """
+    widths = tested_rows.shape[1], trained_rows.shape[1]
+    if widths[0] != widths[1]:
+        raise InputError(
+            f"the embeddings of the tested cohort have {widths[0]} dimensions and those of the "
+            f"training cohort {widths[1]}; extract both cohorts with the same patch encoder"
+        )
+    is_trained = units.table["unit_id"].isin(trained.table["unit_id"]).to_numpy()
+    rows = np.empty((len(is_trained), widths[0]), np.result_type(tested_rows, trained_rows))
+    rows[~is_trained], rows[is_trained] = tested_rows, trained_rows
+    return rows
+
+
+def tested_units(units: Units, trained: Units) -> Units:
+    """Return those of joined units that are tested."""
+    table = units.table[~units.table["unit_id"].isin(trained.table["unit_id"])]
+    return Units(table.reset_index(drop=True), units.slides, units.missing, units.hash)
+
+
+def _require_same_classes(tested: TaskSpec, trained: TaskSpec) -> None:
+    ours, theirs = tested.labels, trained.labels
+    if not isinstance(ours, ClassLabels) or not isinstance(theirs, ClassLabels):
+        return
+    if ours.classes != theirs.classes:
+        raise InputError(
+            f"{tested.id}: the classes differ: {', '.join(ours.classes)} in {tested.cohort}, and "
+            f"{', '.join(theirs.classes)} in {trained.id}. The two need the same classes in the "
+            "same order: name them alike in the tasks, and say with 'map' which words are which"
+        )
+
+
+def _require_apart(tested: Side, trained: Side) -> None:
+    (task, data, ours), (_, other, theirs) = tested, trained
+    names = f"{data.cohort_id} and {other.cohort_id}"
+    exact = all(
+        isinstance(each, LocalCohort) and each.entry.ids == "exact" for each in (data, other)
+    )
+    for what in ("case", "slide"):
+        ids, other_ids = (_ids(units, what) for units in (ours, theirs))
+        shared = [(each, each) for each in sorted(ids & other_ids)]
+        for alike in () if exact else look_alikes(ids | other_ids, cases=what == "case"):
+            shared += [
+                (a, b) for a in alike if a in ids for b in alike if b in other_ids and a != b
+            ]
+        if shared:
+            spelt = [a if a == b else f"{a} (as {b})" for a, b in shared]
+            raise InputError(
+                f"{task.id}: {len(shared)} {what}(s) are in both {names}: {some(spelt)}. Who is "
+                f"trained on cannot be tested: remove them from the label table of one; or, where "
+                f"they are different {what}s, give them different ids"
+            )
+    if isinstance(data, LocalCohort) and isinstance(other, LocalCohort):
+        ids, other_ids = _ids(ours, "slide"), _ids(theirs, "slide")
+        for slides in equal_slides((data, ids), (other, other_ids)):
+            a, b = (next((s for s in slides if s in side), None) for side in (ids, other_ids))
+            if a and b:
+                raise InputError(
+                    f"{task.id}: slide '{a}' of {data.cohort_id} and slide '{b}' of "
+                    f"{other.cohort_id} have the same content; remove one of them"
+                )
+
+
+def _ids(units: Units, what: str) -> set[str]:
+    if what == "case":
+        return set(units.table["case_id"])
+    return {slide for unit in units.table["unit_id"] for slide in units.slides[unit]}
