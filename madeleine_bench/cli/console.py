@@ -95,6 +95,7 @@ def deliver(
 def print_board(board: "Board") -> None:
     """Print a board: tasks down by family, encoders across, best first."""
     from madeleine_bench.leaderboard.export import score_text, summary_rows
+    from madeleine_bench.leaderboard.external import drops
 
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
@@ -126,6 +127,17 @@ def print_board(board: "Board") -> None:
     for column in board.columns:
         if column.unranked and column.kind != "control":
             out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
+    if rows := drops(board):
+        header = ["external task", "encoder", "trained on", "internal", "external", "drop"]
+        print_table("From internal to external validation (95% CI)", header, [
+            [row.task, row.encoder, row.trained_on, _with_interval(row.internal, row.internal_ci95),
+             _with_interval(row.external, row.external_ci95), f"{row.drop:+.3f}"]
+            for row in rows
+        ])  # fmt: skip
+
+
+def _with_interval(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})" if ci95 else f"{value:.3f} (no interval)"
 
 
 class LiveProgress:

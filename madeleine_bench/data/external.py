@@ -1,4 +1,4 @@
-"""External validation: units of two cohorts as one table, trained on in one and tested in the other.
+"""External validation: units of two cohorts in one table, one to train on and one to test.
 
 A patient of both cohorts would be trained on and tested, so that cases, slides and feature files
 that the cohorts share are refused.
@@ -24,7 +24,7 @@ Side = tuple[TaskSpec, CohortData, Units]
 
 
 def join_units(tested: Side, trained: Side) -> Units:
-    """Return the units of both sides as one table, sorted by unit_id.
+    """Return the units of both sides as one table, sorted by unit_id; missing are those to test.
 
     Args:
         tested: task with the user's label words, cohort and units of the tested side.
@@ -35,15 +35,10 @@ def join_units(tested: Side, trained: Side) -> Units:
     """
     _require_same_classes(tested[0], trained[0])
     _require_apart(tested, trained)
-    (task, _, ours), (train_task, _, theirs) = tested, trained
+    (_, _, ours), (_, _, theirs) = tested, trained
     table = pd.concat([ours.table, theirs.table]).sort_values("unit_id", ignore_index=True)
-    left_out = {f"{train_task.cohort}: {why}": ids for why, ids in theirs.missing.items()}
-    return Units(
-        table,
-        {**ours.slides, **theirs.slides},
-        {**ours.missing, **left_out},
-        hash_json({"tested": ours.hash, "trained": theirs.hash}),
-    )
+    content = hash_json({"tested": ours.hash, "trained": theirs.hash})
+    return Units(table, {**ours.slides, **theirs.slides}, ours.missing, content)
 
 
 def external_splits(units: Units, trained: Units, draws: Splits | None = None) -> Splits:

@@ -304,15 +304,20 @@ def _coverage(
     """Return how much of a task is scored, where its cohort is configured."""
     lines = []
     for each in assessments:
-        units = each.units
+        sides = [(each.task, each.units)]
         if each.training:
-            units = tested_units(units, each.training[1])
+            tested, (task, trained) = tested_units(each.units, each.training[1]), each.training
+            sides = [(each.task, tested), (task, trained)]
             lines.append(
-                f"{each.task.id}: trained on {len(each.training[1].table)} {each.task.unit}s of "
-                f"{each.training[0].cohort}, tested on {len(units.table)} of {each.task.cohort}"
+                f"{each.task.id}: trained on {len(trained.table)} {task.unit}s of {task.cohort}, "
+                f"tested on {len(tested.table)} of {each.task.cohort}"
             )
-        if each.task.cohort in config.cohorts and workspace.source != "phantom":
-            lines.append(coverage_line(each.task, cohorts[each.task.cohort].data, units))
+        if workspace.source != "phantom":
+            lines += [
+                coverage_line(task, cohorts[task.cohort].data, units)
+                for task, units in sides
+                if task.cohort in config.cohorts
+            ]
     return lines
 
 

@@ -140,7 +140,7 @@ class Catalogue:
             raise InputError(
                 f"--task {word}: {len(ending) or 'no'} tasks of cohort {cohort_id} end in it; its "
                 f"tasks are {', '.join(ids) or 'none'}. Where the two cohorts name it differently, "
-                "give one of them a task with 'train_on' in mbench.toml (docs/external-validation.md)"
+                "declare a task with 'train_on' in mbench.toml (docs/external-validation.md)"
             )
         return ending[0]
 
