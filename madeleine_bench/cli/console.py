@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
@@ -129,15 +129,17 @@ def print_board(board: "Board") -> None:
             out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
     if rows := drops(board):
         header = ["external task", "encoder", "trained on", "internal", "external", "drop"]
-        print_table("From internal to external validation (95% CI)", header, [
-            [row.task, row.encoder, row.trained_on, _with_interval(row.internal, row.internal_ci95),
-             _with_interval(row.external, row.external_ci95), f"{row.drop:+.3f}"]
+        lines = [
+            [row["task"], row["encoder"], row["trained_on"], _with_interval(row, "internal"),
+             _with_interval(row, "external"), f"{row['drop']:+.3f}"]
             for row in rows
-        ])  # fmt: skip
+        ]  # fmt: skip
+        print_table("From internal to external validation (95% CI)", header, lines)
 
 
-def _with_interval(value: float, ci95: tuple[float, float] | None) -> str:
-    return f"{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})" if ci95 else f"{value:.3f} (no interval)"
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_ci95"] or (None, None)
+    return f"{row[name]:.3f} " + (f"({low:.3f} to {high:.3f})" if low is not None else "(no CI)")
 
 
 class LiveProgress:

@@ -14,7 +14,7 @@ from madeleine_bench.cli.options import (
     Tasks,
     with_workspace,
 )
-from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.errors import CheckFailed
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(
     from madeleine_bench.runner.plan import Request
 
     if train_on or test_on:
-        task = _external_tasks(workspace, task, train_on, test_on)
+        task = workspace.tasks().external_ids(task, train_on, test_on)
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
         scheduler, time_limit, allow_partial,
@@ -81,21 +81,6 @@ def run(
     _run_and_show(request)
     if determinism:
         _run_again(request)
-
-
-def _external_tasks(
-    workspace: Workspace, words: list[str], train_on: str | None, test_on: str | None
-) -> list[str]:
-    """Return the ids of the external tasks of two cohorts.
-
-    Raises:
-        InputError: one cohort is not named, or there are no such tasks.
-    """
-    if not train_on or not test_on:
-        raise InputError(
-            "--train-on and --test-on go together: the cohort to train on and the one to test on"
-        )
-    return workspace.tasks().external_ids(words, train_on, test_on)
 
 
 def _run_and_show(request: "Request") -> None:

@@ -75,9 +75,9 @@ def join_rows(
             f"the embeddings of the tested cohort have {widths[0]} dimensions and those of the "
             f"training cohort {widths[1]}; extract both cohorts with the same patch encoder"
         )
-    is_trained = units.table["unit_id"].isin(trained.table["unit_id"]).to_numpy()
-    rows = np.empty((len(is_trained), widths[0]), np.result_type(tested_rows, trained_rows))
-    rows[~is_trained], rows[is_trained] = tested_rows, trained_rows
+    is_trained = units.table["unit_id"].isin(trained.table["unit_id"])
+    order = np.argsort(np.argsort(is_trained, kind="stable"))
+    rows: NDArray[Any] = np.concatenate([tested_rows, trained_rows])[order]
     return rows
 
 
@@ -101,23 +101,26 @@ def _require_same_classes(tested: TaskSpec, trained: TaskSpec) -> None:
 
 def _require_apart(tested: Side, trained: Side) -> None:
     (task, data, ours), (_, other, theirs) = tested, trained
-    names = f"{data.cohort_id} and {other.cohort_id}"
     exact = all(
         isinstance(each, LocalCohort) and each.entry.ids == "exact" for each in (data, other)
     )
-    for what in ("case", "slide"):
-        ids, other_ids = (_ids(units, what) for units in (ours, theirs))
-        shared = [(each, each) for each in sorted(ids & other_ids)]
-        for alike in () if exact else look_alikes(ids | other_ids, cases=what == "case"):
-            shared += [
-                (a, b) for a in alike if a in ids for b in alike if b in other_ids and a != b
-            ]
+    for what in ("case", "slide", "unit"):
+        ids, other_ids = _ids(ours, what), _ids(theirs, what)
+        alike = [] if exact else look_alikes(ids | other_ids, cases=what == "case")
+        shared = [f"{each} is in both" for each in sorted(ids & other_ids)]
+        shared += [
+            f"{one} of the first may be {twin} of the second"
+            for group in alike
+            for one in sorted(ids.intersection(group))
+            for twin in sorted(other_ids.intersection(group) - {one})
+        ]
         if shared:
-            spelt = [a if a == b else f"{a} (as {b})" for a, b in shared]
             raise InputError(
-                f"{task.id}: {len(shared)} {what}(s) are in both {names}: {some(spelt)}. Who is "
-                f"trained on cannot be tested: remove them from the label table of one; or, where "
-                f"they are different {what}s, give them different ids"
+                f"{task.id}: {data.cohort_id} and {other.cohort_id} share {len(shared)} {what}s: "
+                f"{some(shared)}. What is trained on cannot be tested: remove the rows from the "
+                f"label table of one cohort; or, where they are different {what}s, give them other "
+                'ids (where they only look alike: ids = "exact" under both [cohorts] of '
+                "mbench.toml)"
             )
     if isinstance(data, LocalCohort) and isinstance(other, LocalCohort):
         ids, other_ids = _ids(ours, "slide"), _ids(theirs, "slide")
@@ -131,6 +134,6 @@ def _require_apart(tested: Side, trained: Side) -> None:
 
 
 def _ids(units: Units, what: str) -> set[str]:
-    if what == "case":
-        return set(units.table["case_id"])
-    return {slide for unit in units.table["unit_id"] for slide in units.slides[unit]}
+    if what == "slide":
+        return {slide for unit in units.table["unit_id"] for slide in units.slides[unit]}
+    return set(units.table[f"{what}_id"])

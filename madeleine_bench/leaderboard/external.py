@@ -1,62 +1,33 @@
 """The drop from internal to external validation, of each encoder of a board."""
 
-from dataclasses import dataclass
+from typing import Any
 
-from madeleine_bench.leaderboard.aggregate import Board, Cell
+from madeleine_bench.leaderboard.aggregate import Board
 
 
-@dataclass(frozen=True)
-class Drop:
-    """How much lower an encoder scores on another cohort than in cross-validation on its own.
+def drops(board: Board) -> list[dict[str, Any]]:
+    """Return how much lower each encoder scores on another cohort than on that it is trained on.
 
-    Attributes:
-        encoder: its label on the board.
-        task: id of the external task.
-        trained_on: id of the task it is trained on, which `internal` is the score of.
-        metric: of the scores.
-        internal: score in cross-validation on the training cohort.
-        internal_ci95: its 95% confidence interval; None with too few cases.
-        external: score on all units of the tested cohort.
-        external_ci95: its 95% confidence interval; None with too few cases.
-        drop: internal less external score.
+    Each row has the `encoder` by its label, the external `task`, the task it is `trained_on`, the
+    `metric`, the score of cross-validation on the training cohort as `internal`, that on the tested
+    one as `external`, their 95% confidence intervals (None with too few cases), and `drop`, the
+    first less the second. Both scores are under the same protocol and of the same features of the
+    training cohort; an encoder without one of them is left out.
     """
-
-    encoder: str
-    task: str
-    trained_on: str
-    metric: str
-    internal: float
-    internal_ci95: tuple[float, float] | None
-    external: float
-    external_ci95: tuple[float, float] | None
-    drop: float
-
-
-def drops(board: Board) -> list[Drop]:
-    """Return the drop of each encoder that has both scores, by external task.
-
-    Both are under the same protocol, and of the same features of the training cohort.
-    """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for task in board.tasks:
         for column in board.columns:
             cell = column.cells.get(task.id)
-            if cell is None or cell.record.training is None:
+            if cell is None or (training := cell.record.training) is None:
                 continue
-            training = cell.record.training
-            internal = column.cells.get(training.task)
-            if internal is None or internal.record.features != training.features:
+            other = column.cells.get(training.task)
+            if other is None or other.record.features != training.features:
                 continue
-            if _conditions(internal) == _conditions(cell):
-                one, other = internal.record.scores.main, cell.record.scores.main
-                rows.append(
-                    Drop(
-                        column.label, task.id, training.task, one.metric, one.value, one.ci95,
-                        other.value, other.ci95, one.value - other.value,
-                    )
-                )  # fmt: skip
+            ours, theirs = cell.record.scores.main, other.record.scores.main
+            if (cell.record.protocol, ours.metric) == (other.record.protocol, theirs.metric):
+                place = {"encoder": column.label, "task": task.id, "trained_on": training.task}
+                scores = {"internal": theirs.value, "internal_ci95": theirs.ci95}
+                scores |= {"external": ours.value, "external_ci95": ours.ci95}
+                drop = theirs.value - ours.value
+                rows.append({**place, "metric": ours.metric, **scores, "drop": drop})
     return rows
-
-
-def _conditions(cell: Cell) -> tuple[str, str]:
-    return cell.record.protocol, cell.record.scores.main.metric

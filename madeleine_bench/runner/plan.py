@@ -9,7 +9,7 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
-from madeleine_bench.data.external import external_splits, join_units, tested_units
+from madeleine_bench.data.external import Side, external_splits, join_units, tested_units
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
@@ -90,11 +90,6 @@ class Assessment:
         """The task, and the one that an external task is trained on: the cohorts to be embedded."""
         return self.task, *(self.training[:1] if self.training else [])
 
-    @property
-    def cases_as_bags(self) -> bool:
-        """Whether an embedding is made of all slides of a case at once."""
-        return embedded_name(self.task, self.protocol) not in (None, self.task.cohort)
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -153,10 +148,9 @@ def make_plan(request: Request) -> Plan:
     catalogue, config = workspace.open()
     encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    trained = {task.id: catalogue.training_task(task) for task in chosen if task.train_on}
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
-        for cohort_id in sorted({task.cohort for task in [*chosen, *trained.values()]})
+        for cohort_id in sorted({c for task in chosen for c in catalogue.cohorts_of(task)})
     }
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
@@ -165,12 +159,7 @@ def make_plan(request: Request) -> Plan:
     coverage: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
-        task, training = cohort.task(declared), None
-        if declared.id in trained:
-            other = cohorts[trained[declared.id].cohort]
-            training = other, other.task(trained[declared.id])
-            if task.train_on is None:
-                task = external_task(task, training[1])
+        task, training = task_and_training(declared, catalogue, cohorts)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
@@ -210,6 +199,20 @@ def make_plan(request: Request) -> Plan:
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
+def task_and_training(
+    declared: TaskSpec, catalogue: Catalogue, cohorts: Mapping[str, OpenCohort]
+) -> tuple[TaskSpec, tuple[OpenCohort, TaskSpec] | None]:
+    """Return a task with the user's label words, and what an external one is trained on."""
+    task = cohorts[declared.cohort].task(declared)
+    if declared.train_on is None:
+        return task, None
+    trained = catalogue.training_task(declared)
+    other = cohorts[trained.cohort]
+    training = other, other.task(trained)
+    _require_alike(cohorts[declared.cohort].data, other.data)
+    return task if task.train_on else external_task(task, training[1]), training
+
+
 def assess(
     cohort: OpenCohort,
     task: TaskSpec,
@@ -227,72 +230,64 @@ def assess(
         InputError: labels or splits that cannot be used, slides of two cases that are equal, or,
             unless `allow_partial`, too few labelled units with features.
     """
-    sides = [(cohort, task), *([training] if training else [])]
-    parts = [build_units(each, opened.data, opened.where) for opened, each in sides]
-    for (opened, each), part in zip(sides, parts, strict=True):
-        if not allow_partial:
-            require_coverage(each, opened.data, part)
-    units = parts[0]
-    if training:
-        _require_one_board(cohort.data, training[0].data)
-        tested, trained = ((t, c.data, part) for (c, t), part in zip(sides, parts, strict=True))
-        units = join_units(tested, trained)
-    stain_of = {
-        slide: stain
-        for (opened, _), part in zip(sides, parts, strict=True)
-        for slide, stain in _stains(opened.data, part).items()
-    }
+    opened = [(cohort, task), *([training] if training else [])]
+    sides = [_side(*each, allow_partial) for each in opened]
+    units = join_units(*sides) if training else sides[0][2]
+    # Of an external task draws are made of the units that it is trained on.
+    drawn, source, drawn_units = sides[-1]
+    given = config.splits_of(drawn) if isinstance(source, LocalCohort) else None
     folder = results / "splits" / board_of(cohort.data)
-    # Those that draws are made of: of an external task the units that it is trained on.
-    (source, drawn), drawn_units = sides[-1], parts[-1]
-    given = config.splits_of(drawn) if isinstance(source.data, LocalCohort) else None
     found = []
     for protocol in protocols:
-        if training:
-            draws = (
-                frozen_splits(folder, drawn, protocol, drawn_units, given)
-                if protocol.shot_plan
-                else None
-            )
-            splits = external_splits(units, drawn_units, draws)
+        if training and not protocol.shot_plan:
+            splits = external_splits(units, drawn_units)
         else:
-            splits = frozen_splits(folder, task, protocol, units, given)
+            splits = frozen_splits(folder, drawn, protocol, drawn_units, given)
+            splits = external_splits(units, drawn_units, splits) if training else splits
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
-        fusion = protocol.fusion if task.unit == "case" else "late"
-        groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
-        found.append(
-            Assessment(
-                task, protocol, units, splits, declared_hash, groups,
-                (drawn, drawn_units) if training else None,
-            )
-        )  # fmt: skip
+        groups, trained = _groups(protocol, sides), (drawn, drawn_units) if training else None
+        found.append(Assessment(task, protocol, units, splits, declared_hash, groups, trained))
     divided = [] if training else [(each.splits, scheme_of(task, each.protocol)) for each in found]
-    for (opened, each), part in zip(sides, parts, strict=True):
-        require_sound(each, opened.data, part, divided)
+    for each, data, part in sides:
+        require_sound(each, data, part, divided)
     return found
 
 
-def _stains(data: CohortData, units: Units) -> dict[str, str]:
-    """Return the stain of each slide of units."""
-    stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
-    return {slide: stain_of[slide] for slides in units.slides.values() for slide in slides}
+def _side(cohort: OpenCohort, task: TaskSpec, allow_partial: bool) -> Side:
+    units = build_units(task, cohort.data, cohort.where)
+    if not allow_partial:
+        require_coverage(task, cohort.data, units)
+    return task, cohort.data, units
 
 
-def _require_one_board(tested: CohortData, trained: CohortData) -> None:
-    boards = board_of(tested), board_of(trained)
-    encoders = [patch_encoder_of(data, slides_with_bags(data)) for data in (tested, trained)]
-    names = tested.cohort_id, trained.cohort_id
-    if boards[0] != boards[1]:
-        raise InputError(
-            f"{names[0]} is of board '{boards[0]}' and {names[1]} of board '{boards[1]}'; an "
-            "external validation takes both from files or both as phantoms: name both under "
-            "[cohorts] in mbench.toml, or use --source phantom"
-        )
-    if None not in encoders and encoders[0] != encoders[1]:
-        raise InputError(
-            f"the features of {names[0]} are of {encoders[0]} and those of {names[1]} of "
-            f"{encoders[1]}; extract both cohorts with the same patch encoder"
-        )
+def _groups(protocol: ProtocolSpec, sides: Sequence[Side]) -> Groups | None:
+    """Return which embeddings of a unit are averaged; None is the mean of all."""
+    groups: dict[str, tuple[tuple[str, ...], ...]] = {}
+    if protocol.fusion == "late" or all(task.unit != "case" for task, _, _ in sides):
+        return None
+    for task, data, units in sides:
+        stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
+        fusion = protocol.fusion if task.unit == "case" else "late"
+        groups |= slide_groups(units, fusion, stain_of)
+    return groups
+
+
+def _require_alike(tested: CohortData, trained: CohortData) -> None:
+    """Check that two cohorts can be joined.
+
+    Raises:
+        InputError: they are of two boards, or of two patch encoders.
+    """
+    pair = tested, trained
+    boards = [board_of(data) for data in pair]
+    encoders = [patch_encoder_of(data, slides_with_bags(data)) for data in pair]
+    for what, facts in (("board", boards), ("patch encoder", encoders)):
+        if all(facts) and facts[0] != facts[1]:
+            raise InputError(
+                f"the {what} of {tested.cohort_id} is {facts[0]}, that of {trained.cohort_id} is "
+                f"{facts[1]}: to train on one and test on the other, name features of both from "
+                "the same patch encoder under [cohorts] in mbench.toml, or use --source phantom"
+            )
 
 
 def _coverage(
@@ -362,7 +357,7 @@ def bags_to_embed(
     """
     task = side or assessment.task
     name = embedded_name(task, assessment.protocol) or task.cohort
-    return name, CaseBags(data, task.stains) if assessment.cases_as_bags else data
+    return name, data if name == task.cohort else CaseBags(data, task.stains)
 
 
 def slides_with_bags(data: CohortData) -> list[str]:
@@ -398,7 +393,8 @@ def _protocols(
     """Return what an encoder is scored by on a task; empty where nothing asked for fits."""
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
-        return [catalogue.protocol(name) for name in names]
+        protocols = [catalogue.protocol(name) for name in names]
+        return [p for p in protocols if not (task.train_on and p.trains_networks)]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

@@ -36,7 +36,7 @@ class Catalogue:
         put together from those of two tasks (`external`).
 
         Raises:
-            InputError: a pattern names no task.
+            InputError: a pattern names no task, or an external one that cannot be trained so.
         """
         chosen: dict[str, TaskSpec] = {}
         for pattern in patterns:
@@ -51,6 +51,7 @@ class Catalogue:
                 or (pattern == "all" and task.status == "core")
             }
             if not matches and (external := self.external(pattern)):
+                self.training_task(external)
                 matches = {pattern: external}
             if not matches:
                 hint = did_you_mean(pattern, list(self.tasks))
@@ -61,15 +62,12 @@ class Catalogue:
     def external(self, name: str) -> TaskSpec | None:
         """Return the external task of an id such as cptac-breast-er-from-tcga-breast-er, or None.
 
-        Raises:
-            InputError: a task cannot be trained on the other one.
+        Whether it can be trained so, `training_task` checks.
         """
         tested, _, trained = name.partition(EXTERNAL)
         if tested not in self.tasks or trained not in self.tasks:
             return None
-        task = external_task(self.tasks[tested], self.tasks[trained])
-        self.training_task(task)
-        return task
+        return external_task(self.tasks[tested], self.tasks[trained])
 
     def training_task(self, task: TaskSpec, where: str = "") -> TaskSpec:
         """Return the task whose units an external task is trained on.
@@ -80,7 +78,7 @@ class Catalogue:
 
         Raises:
             InputError: there is no such task, or it is of the same cohort, is external itself, or
-                is of another kind of labels or units.
+                has another type of labels.
         """
         name, where = str(task.train_on), f"{where}{task.id}: 'train_on' names "
         if name not in self.tasks:
@@ -94,17 +92,18 @@ class Catalogue:
                 f"{where}{name}, which is of the same cohort {task.cohort}; to train and test on "
                 f"one cohort, run {name} itself, with splits of your own if need be"
             )
-        for what, one, other in (
-            ("labels", task.labels.type, trained.labels.type),
-            ("units", task.unit, trained.unit),
-        ):
-            if one != other:
-                raise InputError(
-                    f"{where}{name}, whose {what} are of another type: {other}, and here {one}"
-                )
+        if trained.labels.type != task.labels.type:
+            kinds = f"{trained.labels.type} labels, and here they are {task.labels.type}"
+            raise InputError(f"{where}{name}, which has {kinds}")
         return trained
 
-    def external_ids(self, words: Iterable[str], train_on: str, test_on: str) -> list[str]:
+    def cohorts_of(self, task: TaskSpec) -> list[str]:
+        """Return the cohort of a task, and that of the task an external one is trained on."""
+        return [task.cohort, *([self.training_task(task).cohort] if task.train_on else [])]
+
+    def external_ids(
+        self, words: Iterable[str], train_on: str | None, test_on: str | None
+    ) -> list[str]:
         """Return the ids of the external tasks of two cohorts that words such as "er" name.
 
         Args:
@@ -113,15 +112,12 @@ class Catalogue:
             test_on: id of the cohort to test on.
 
         Raises:
-            InputError: there is no such cohort, it is the same one twice, or not exactly one task
+            InputError: a cohort is not named or there is none of its name, or not exactly one task
                 of a cohort ends in a word.
         """
+        if not train_on or not test_on:
+            raise InputError("--train-on and --test-on each name a cohort; give both or neither")
         cohorts = [self.cohort(cohort_id).id for cohort_id in (test_on, train_on)]
-        if train_on == test_on:
-            raise InputError(
-                f"--train-on and --test-on both name {train_on}; leave them out to train and test "
-                "on one cohort"
-            )
         ids = []
         for word in words:
             for cohort_id in cohorts:

@@ -377,8 +377,9 @@ def external_task(tested: TaskSpec, trained: TaskSpec) -> TaskSpec:
     It is no core task, so that its scores stand in no rank.
     """
     name = f"{tested.id}{EXTERNAL}{trained.id}"
-    changed = {"id": name, "status": "extra", "train_on": trained.declared_id}
-    external = tested.model_copy(update=changed)
+    title = f"{tested.title or tested.id}, trained on {trained.cohort}"
+    changed = {"status": "extra", "train_on": trained.declared_id}
+    external = tested.model_copy(update={"id": name, "title": title, **changed})
     external._declared_id = tested.declared_id
     return external
 
