@@ -4,6 +4,7 @@ A patient of both cohorts would be trained on and tested, so that cases, slides 
 that the cohorts share are refused.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,13 @@ def external_splits(units: Units, trained: Units, draws: Splits | None = None) -
         trained: of the training side.
         draws: few-shot draws of the training side; None trains on all of it, once.
     """
-    ids = units.table["unit_id"].to_numpy(dtype=str)
-    train_ids = trained.table["unit_id"].to_numpy(dtype=str)
-    is_trained = np.isin(ids, train_ids)
-    test = np.flatnonzero(~is_trained)
+    # Both tables are sorted by unit_id.
+    rows = np.flatnonzero(units.table["unit_id"].isin(trained.table["unit_id"]))
+    test = np.setdiff1d(np.arange(len(units.table)), rows)
     if draws is None:
-        split = Split((0, 0), np.flatnonzero(is_trained), test)
-        return Splits(FOLD_KEYS, [split], hash_json(["external", units.hash]))
-    place = np.searchsorted(ids, train_ids)
-    splits = [Split(draw.key, np.sort(place[draw.train]), test) for draw in draws]
+        content = hash_json(["external", units.hash])
+        return Splits(FOLD_KEYS, [Split((0, 0), rows, test)], content)
+    splits = [Split(draw.key, rows[draw.train], test) for draw in draws]
     return Splits(draws.key_names, splits, hash_json(["external", units.hash, draws.hash]))
 
 
@@ -83,8 +82,8 @@ def join_rows(
 
 def tested_units(units: Units, trained: Units) -> Units:
     """Return those of joined units that are tested."""
-    table = units.table[~units.table["unit_id"].isin(trained.table["unit_id"])]
-    return Units(table.reset_index(drop=True), units.slides, units.missing, units.hash)
+    is_trained = units.table["unit_id"].isin(trained.table["unit_id"])
+    return replace(units, table=units.table[~is_trained].reset_index(drop=True))
 
 
 def _require_same_classes(tested: TaskSpec, trained: TaskSpec) -> None:
@@ -123,13 +122,13 @@ def _require_apart(tested: Side, trained: Side) -> None:
                 "mbench.toml)"
             )
     if isinstance(data, LocalCohort) and isinstance(other, LocalCohort):
-        ids, other_ids = _ids(ours, "slide"), _ids(theirs, "slide")
-        for slides in equal_slides((data, ids), (other, other_ids)):
-            a, b = (next((s for s in slides if s in side), None) for side in (ids, other_ids))
-            if a and b:
+        slides = _ids(ours, "slide")
+        for group in equal_slides((data, slides), (other, _ids(theirs, "slide"))):
+            mine, twins = slides.intersection(group), set(group) - slides
+            if mine and twins:
                 raise InputError(
-                    f"{task.id}: slide '{a}' of {data.cohort_id} and slide '{b}' of "
-                    f"{other.cohort_id} have the same content; remove one of them"
+                    f"{task.id}: slide '{min(mine)}' of {data.cohort_id} and slide '{min(twins)}' "
+                    f"of {other.cohort_id} have the same content; remove one of them"
                 )
 
 

@@ -437,7 +437,7 @@ def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) ->
         record,
         corrected=chance_corrected(main.metric, main.value),
         other=other,
-        contamination=contamination(record.encoder.training_cohorts, *record.cohorts),
+        contamination=contamination(record.encoder.training_cohorts, *record.sides),
     )
 
 

@@ -76,13 +76,8 @@ class RunReport:
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        features = self.plan.features
-        training = record.training
-        same = record.features == features.get(record.task.cohort, record.features)
-        return same and (
-            training is None
-            or training.features == features.get(training.cohort, training.features)
-        )
+        known = self.plan.features
+        return all(features == known.get(c, features) for c, features in record.sides.items())
 
 
 @dataclass(frozen=True)

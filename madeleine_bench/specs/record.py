@@ -154,9 +154,10 @@ class Record(Spec):
         return board_name(self.source, self.variant)
 
     @property
-    def cohorts(self) -> tuple[str, ...]:
-        """The tested cohort, and the one that an external task is trained on."""
-        return self.task.cohort, *([self.training.cohort] if self.training else [])
+    def sides(self) -> dict[str, RecordFeatures | None]:
+        """The features of the tested cohort, and of the one that an external task is trained on."""
+        training = {self.training.cohort: self.training.features} if self.training else {}
+        return {self.task.cohort: self.features, **training}
 
     @property
     def made(self) -> str:
