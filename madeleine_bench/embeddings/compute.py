@@ -166,7 +166,7 @@ def _encoded(encoder: SlideEncoder, bag: Bag) -> object:
         OutOfMemory: the bag did not fit, and each other way failed, for whatever reason.
     """
     ways: dict[str, Callable[[Bag], object]] = {"": encoder.encode}
-    if isinstance(encoder, MovableEncoder) and encoder.device != "cpu":
+    if isinstance(encoder, MovableEncoder) and str(encoder.device) != "cpu":
         ways["on the CPU"] = partial(_on_cpu, encoder)
     if isinstance(encoder, ChunkedEncoder):
         ways["in chunks"] = partial(encoder.encode_in_chunks, size=CHUNK_PATCHES)
@@ -195,8 +195,8 @@ def _on_cpu(encoder: MovableEncoder, bag: Bag) -> object:
 def _is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out: of NumPy, or of torch on the CPU or a GPU."""
     names = {kind.__name__ for kind in type(error).__mro__}  # torch stays unimported
-    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or on_cpu
+    said = any(word in str(error) for word in ("out of memory", "DefaultCPUAllocator"))
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or ("RuntimeError" in names and said)
 
 
 def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:
