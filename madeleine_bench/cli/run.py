@@ -18,7 +18,6 @@ from madeleine_bench.errors import CheckFailed
 from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
-    from madeleine_bench.leaderboard.aggregate import Track
     from madeleine_bench.runner.plan import Request
 
 _SHOWN = 20
@@ -93,7 +92,7 @@ def _run_and_show(request: "Request") -> None:
         InputError: the request cannot be carried out, or part of it, all for wrong input.
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
-    from madeleine_bench.leaderboard.aggregate import build_boards
+    from madeleine_bench.leaderboard.aggregate import build_boards, home_track
     from madeleine_bench.results.store import ResultStore
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.run import run
@@ -105,11 +104,11 @@ def _run_and_show(request: "Request") -> None:
     records = [record for record in every if report.on_its_features(record)]
     chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
-    own = {cell.assessment.task.status == "own" for cell in report.plan.cells}
-    tracks: list[Track] = ["own" if each else "core" for each in sorted(own)]
+    catalogue = report.plan.catalogue
+    tracks = {home_track(cell.assessment.task, catalogue) for cell in report.plan.cells}
     for protocol in names or [None]:
-        for track in tracks:
-            for board in build_boards(records, report.plan.catalogue, protocol, track):
+        for track in sorted(tracks):
+            for board in build_boards(records, catalogue, protocol, track):
                 print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "

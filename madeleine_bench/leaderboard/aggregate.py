@@ -169,9 +169,18 @@ def in_track(task: TaskSpec, catalogue: Catalogue, track: Track) -> bool:
     Of `core-open` are the core tasks whose cohorts are open or given on request.
     """
     if track == "own":
-        return task.status == "own"
+        return task.status == "own" and task.train_on is None
     reachable = catalogue.cohorts[task.cohort].access.status != "private"
     return task.status == "core" and (track == "core" or reachable)
+
+
+def home_track(task: TaskSpec, catalogue: Catalogue) -> Track:
+    """Return the track whose board a task stands on, ranked or not.
+
+    External validation of a task, and the task without some classes, stand where the task does.
+    """
+    declared = catalogue.tasks.get(task.declared_id, task)
+    return "own" if "own" in (task.status, declared.status) else "core"
 
 
 def build_boards(
@@ -186,8 +195,8 @@ def build_boards(
     have no embedding to probe, fine-tuning on the same folds. Records of another version of a task,
     or of a task the catalogue does not have, are left out.
 
-    `track` leaves out the tasks of other tracks; the extra tasks stand beside the core ones. None
-    shows every task, and ranks on the core ones.
+    `track` leaves out the tasks of other tracks; extra tasks stand beside those that are ranked.
+    None shows every task, and ranks on the core ones.
     """
     by_board: dict[str, list[Record]] = {}
     records = list(records)
@@ -196,8 +205,9 @@ def build_boards(
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
             continue
-        extra = track == "core" and task.status == "extra"
-        if track and not extra and not in_track(task, catalogue, track):
+        if track == "core-open" and not in_track(task, catalogue, track):
+            continue
+        if track in ("core", "own") and home_track(task, catalogue) != track:
             continue
         supervised = record.encoder.kind == "supervised"
         if record.protocol == (
