@@ -93,7 +93,6 @@ def test_a_unit_in_two_folds_and_a_left_out_one_are_listed(audit, bcnb):
         "repeat 0: 1 unit(s) tested never (40)",
         "repeat 0: 1 unit(s) tested more than once (1)",
     ]
-    assert "2 error(s) in 1 of 1 task(s)" in said.err
     assert document["tasks"][0]["splits"] == ["folds (given)"]
 
 
@@ -147,7 +146,8 @@ def test_changed_frozen_folds_are_said_and_their_leak_too(mbench, bcnb, tmp_path
     assert "coverage" in kinds(document, "note")
     path.with_name(f"{path.name}.sha256").unlink()  # as earlier releases left it
     said, document = audit(*common)
-    assert kinds(document, "error") == ["coverage"]
+    assert kinds(document, "error") == []
+    assert "coverage" in kinds(document, "note")
     assert "changed" in kinds(document, "warning")
 
 
