@@ -20,7 +20,7 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, disagreeing, label_text
+from madeleine_bench.data.labels import NO_FILE, disagreeing, far_values, label_text
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -188,8 +188,9 @@ def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
     """
     table = slides.table
     if "label" not in table:
-        pairs: list[Any] = list(zip(table["time_days"], table["event"], strict=True))
-        table = table.assign(label=pairs)
+        columns = table.drop(columns=["unit_id", "case_id", "site"])
+        parts: list[Any] = list(columns.itertuples(index=False, name=None))
+        table = table.assign(label=table.get("value", parts))
     level: Level = "error" if by_case else "warning"
     findings = []
     for case_id, members in disagreeing(table, "label").groupby("case_id"):
@@ -221,6 +222,13 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
     )
     advice = f'time_unit = "months", "years" or "days" under {task.place}'
     return [finding("warning", "time-unit", message, advice)]
+
+
+def audit_values(task: TaskSpec, units: Units) -> list[AuditFinding]:
+    """Return that continuous labels lie far from all others, as damaged numbers do."""
+    message = far_values(task, units)
+    advice = "repair the label table, or list them under 'missing'; right if they are measured so"
+    return [finding("warning", "far-values", message, advice)] if message else []
 
 
 def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:

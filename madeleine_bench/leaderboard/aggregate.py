@@ -16,9 +16,10 @@ from typing import Literal, TypeVar
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.metric import chance_corrected
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, RecordFeatures, Verification
-from madeleine_bench.specs.task import TaskSpec, chance_corrected
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
 Key = TypeVar("Key")
@@ -265,7 +266,12 @@ def _build_board(
     reference = _reference_data(r for r in records if usual.get(_source(r)) == _content(r))
     rows = _split_rows(records, usual)
     columns = [
-        _column(label, [_cell(record, reference, usual) for record in row], core, counted)
+        _column(
+            label,
+            [_cell(r, reference, usual, catalogue.tasks[r.task.id]) for r in row],
+            core,
+            counted,
+        )
         for label, row in zip(_column_labels(rows), rows.values(), strict=True)
     ]
     tasks = sorted(
@@ -452,8 +458,11 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     return most >= LEAST_RARE_CASES
 
 
-def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) -> Cell:
+def _cell(
+    record: Record, reference: Reference, usual: Mapping[_Source, str], task: TaskSpec
+) -> Cell:
     main, content = record.scores.main, _content(record)
+    chance = task.chance  # not the record's, which may be a claim, unless the task knows none
     other: Literal["", "features", "data"] = ""
     if usual.get(_source(record), content) != content:
         other = "features"
@@ -461,7 +470,7 @@ def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) ->
         other = "data"
     return Cell(
         record,
-        corrected=chance_corrected(main.metric, main.value),
+        corrected=chance_corrected(main.value, main.chance if chance is None else chance),
         other=other,
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )

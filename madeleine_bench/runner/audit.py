@@ -17,6 +17,7 @@ from madeleine_bench.data.audit import (
     audit_splits,
     finding,
     fold_name,
+    has_outcomes,
     outcome_counts,
     outcome_of,
 )
@@ -25,6 +26,7 @@ from madeleine_bench.data.audit_cohort import (
     audit_labels,
     audit_slides,
     audit_times,
+    audit_values,
     unit_sites,
 )
 from madeleine_bench.data.labels import build_units
@@ -173,7 +175,7 @@ def audit_task(
     units, findings = _units(task, cohort)
     if units is None:
         return TaskAudit(task.name, board, 0, 0, (), tuple(findings))
-    findings += audit_times(task, units)
+    findings += [*audit_times(task, units), *audit_values(task, units)]
     local = isinstance(data, LocalCohort)
     used: dict[Path, tuple[FoundSplits, Scheme]] = {}
     for name in task.protocols:
@@ -222,7 +224,7 @@ def audit_balance(splits: Splits, units: Units) -> list[AuditFinding]:
         Fisher, The logic of inductive inference, J. Roy. Statist. Soc. 98 (1935).
         Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
     """
-    if splits.key_names[0] == "shots":
+    if splits.key_names[0] == "shots" or not has_outcomes(units):
         return []
     names, others, tested = outcome_counts(splits, units)
     places = [fold_name(splits, split) for split in splits]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
-from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.labels import build_units, far_values
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
@@ -167,10 +167,15 @@ def make_plan(request: Request) -> Plan:
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
+        if not request.protocols:  # then only a supervised encoder can have none that fits
+            fault = misfit(task, catalogue.protocol(SUPERVISED_PROTOCOL))
+            unfit += [f"{name}: {fault}" for name, own in wanted.items() if not own]
         results, partial = workspace.results, request.allow_partial
         assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
         if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
             coverage.append(coverage_line(task, cohort.data, assessments[0].units))
+        if assessments and (far := far_values(task, assessments[0].units)):
+            coverage.append(far)
         for assessment in assessments:
             if skipped := left_out_shots(task, assessment.protocol, assessment.units):
                 coverage.append(skipped)
@@ -180,10 +185,11 @@ def make_plan(request: Request) -> Plan:
                 if assessment.protocol in wanted[entry.card.name]
             )
     if not cells:
-        raise InputError(f"--protocol: {unfit[0]}")
+        raise InputError(f"--protocol: {unfit[0]}" if request.protocols else unfit[0])
     cards = [entry.card for entry, _ in encoders]
     notes = [f"left out: {fault}" for fault in unfit]
-    notes += [line for c in cohorts.values() for line in match_notes(c.data)] + coverage
+    notes += [line for c in cohorts.values() for line in (*c.notes, *match_notes(c.data))]
+    notes += coverage
     notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
@@ -303,7 +309,8 @@ def _protocols(
     """Return what an encoder is scored by on a task; empty where nothing asked for fits."""
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
-        return [catalogue.protocol(name) for name in names]
+        named = [catalogue.protocol(name) for name in names]
+        return [protocol for protocol in named if misfit(task, protocol) is None]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

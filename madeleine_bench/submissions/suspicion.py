@@ -22,7 +22,7 @@ from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_em
 from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Column
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.task import score_range
+from madeleine_bench.specs.metric import score_range
 from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 from madeleine_bench.types import CohortData, Units
 
