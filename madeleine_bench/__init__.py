@@ -8,49 +8,48 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from madeleine_bench.api import (
+        Results,
+        Score,
+        compare,
+        embed,
+        evaluate,
+        load_bags,
+        load_results,
+        run,
+        tasks,
+    )
     from madeleine_bench.data.bags import read_bag_file
-    from madeleine_bench.data.labels import build_units
     from madeleine_bench.encoders.base import BaseEncoder, SlideEncoder
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
     from madeleine_bench.errors import CheckFailed, InputError
-    from madeleine_bench.leaderboard.aggregate import build_boards
-    from madeleine_bench.leaderboard.comparison import compare
-    from madeleine_bench.protocols.evaluation import evaluate
-    from madeleine_bench.protocols.scoring import score, scored_units
     from madeleine_bench.results.store import ResultStore
-    from madeleine_bench.runner.plan import Request
-    from madeleine_bench.runner.run import run
     from madeleine_bench.specs.catalogue import load_catalogue
     from madeleine_bench.specs.workspace import Workspace
-    from madeleine_bench.stats.paired import paired_difference
     from madeleine_bench.types import Bag, Splits, Survival, Units
 
 __version__ = "0.4.0"
 
 _MODULES = {
+    "api": [
+        "Results", "Score", "compare", "embed", "evaluate", "load_bags", "load_results", "run",
+        "tasks",
+    ],
     "data.bags": ["read_bag_file"],
-    "data.labels": ["build_units"],
     "encoders.base": ["BaseEncoder", "SlideEncoder"],
     "encoders.registry": ["find_encoder", "load_encoder"],
     "errors": ["CheckFailed", "InputError"],
-    "leaderboard.aggregate": ["build_boards"],
-    "leaderboard.comparison": ["compare"],
-    "protocols.evaluation": ["evaluate"],
-    "protocols.scoring": ["score", "scored_units"],
     "results.store": ["ResultStore"],
-    "runner.plan": ["Request"],
-    "runner.run": ["run"],
     "specs.catalogue": ["load_catalogue"],
     "specs.workspace": ["Workspace"],
-    "stats.paired": ["paired_difference"],
     "types": ["Bag", "Splits", "Survival", "Units"],
-}
+}  # fmt: skip
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
-    "Bag", "BaseEncoder", "CheckFailed", "InputError", "Request", "ResultStore", "SlideEncoder",
-    "Splits", "Survival", "Units", "Workspace", "build_boards", "build_units", "compare",
-    "evaluate", "find_encoder", "load_catalogue", "load_encoder", "paired_difference",
-    "read_bag_file", "run", "score", "scored_units",
+    "Bag", "BaseEncoder", "CheckFailed", "InputError", "ResultStore", "Results", "Score",
+    "SlideEncoder", "Splits", "Survival", "Units", "Workspace", "compare", "embed", "evaluate",
+    "find_encoder", "load_bags", "load_catalogue", "load_encoder", "load_results", "read_bag_file",
+    "run", "tasks",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import typer
 from madeleine_bench import __version__
 from madeleine_bench.cli import (
     audit,
+    compare,
     data,
     doctor,
     encoders,
@@ -41,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 for function in (
-    *(run.run, audit.audit, stains.cross_stain, doctor.doctor, regress.regress),
+    *(run.run, compare.compare, audit.audit, stains.cross_stain, doctor.doctor, regress.regress),
     *(sensitivity.sensitivity, stains.stains, stratify.stratify, pretrain.pretrain),
 ):
     app.command()(function)

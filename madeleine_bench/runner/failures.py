@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
+from madeleine_bench.specs.record import Record
 
 _SHOWN = 20
 
@@ -34,10 +35,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: a note for the screen, and what failed by (encoder, where)."""
+    """How a job ended: a note, what failed by (encoder, where), and the record it wrote, if any."""
 
     note: str
     failed: dict[tuple[str, str], Failure] = field(default_factory=dict)
+    record: Record | None = None
 
 
 def ending(message: str, failures: Sequence[tuple[str, Failure]]) -> MbenchError | None:

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,13 +114,19 @@ class EvaluateJob:
         return weight * len(assessment.units.table)
 
 
-def run(request: Request, progress: Progress, executor: Executor | None = None) -> RunReport:
+def run(
+    request: Request,
+    progress: Progress,
+    executor: Executor | None = None,
+    on_record: Callable[[Record], None] | None = None,
+) -> RunReport:
     """Return the report of a run; its records lie in the results folder.
 
     Args:
         request: what is asked for.
         progress: told of each job.
         executor: where jobs run, in place of the one that the request chooses.
+        on_record: called with each new record, such as to log it.
 
     Raises:
         InputError: the request cannot be carried out. Nothing has been computed then.
@@ -158,6 +164,8 @@ def run(request: Request, progress: Progress, executor: Executor | None = None) 
         for outcome in workers.run(run_evaluate_job, jobs, _on_worker_death):
             report.add(outcome.failed)
             report.computed += not outcome.failed
+            if on_record and outcome.record:
+                on_record(outcome.record)
             progress.advance(outcome.note)
     return report
 
@@ -295,10 +303,10 @@ def run_evaluate_job(job: EvaluateJob) -> Outcome:
             "seconds": round(time.perf_counter() - started, 3),
             "peak_memory_mb": peak_memory_mb(),
         }
-        store.write_record(content)
+        record = store.write_record(content)
     except MbenchError as error:
         return _outcome(job, Failure.of(error))
-    return _outcome(job)
+    return replace(_outcome(job), record=record)
 
 
 def _on_worker_death(job: EvaluateJob, reason: str) -> Outcome:

@@ -1,0 +1,269 @@
+"""Two encoders beside each other: paired on each task, and over tasks, in words and a figure."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from madeleine_bench.errors import InputError
+from madeleine_bench.figures import COLOURS, GREY, INK
+from madeleine_bench.leaderboard.aggregate import Board, Column
+from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS
+from madeleine_bench.leaderboard.page.text import interval, number, p_value, signed
+from madeleine_bench.leaderboard.sources import RESAMPLES, Sources, stored_units
+from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.stats.paired import (
+    AcrossTasks,
+    PairedDifference,
+    across_tasks,
+    holm,
+    paired_difference,
+)
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """How far the first encoder scores above the second on one task.
+
+    Attributes:
+        task: its id.
+        metric: of the scores.
+        protocol: versioned name.
+        first: score of the first encoder; `second` accordingly.
+        difference: first less second.
+        ci95: 95% confidence interval of the difference; None with too few cases.
+        p_value: two-sided, of no difference, by the paired bootstrap of cases.
+        p_holm: the same, adjusted for the number of tasks by Holm's correction.
+        corrected: the difference on the scale where chance is 0 and the best score 1.
+    """
+
+    task: str
+    metric: str
+    protocol: str
+    first: float
+    second: float
+    difference: float
+    ci95: tuple[float, float] | None
+    p_value: float
+    p_holm: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class EncoderComparison:
+    """Two encoders on one board.
+
+    Attributes:
+        board: name of the board.
+        first: label of the first encoder; `second` accordingly.
+        tasks: the tasks that both are scored on, on the same cases and splits.
+        across: the comparison over tasks, of chance-corrected scores.
+        left_out: why tasks are left out, a line each.
+    """
+
+    board: str
+    first: str
+    second: str
+    tasks: tuple[TaskDifference, ...]
+    across: AcrossTasks
+    left_out: tuple[str, ...]
+
+    def higher(self, task: TaskDifference) -> str:
+        """Return the label of the encoder that scores significantly higher on a task, or ""."""
+        if task.p_holm >= ALPHA:
+            return ""
+        return self.first if task.difference > 0 else self.second
+
+    @property
+    def conclusions(self) -> list[str]:
+        """What the differences show and what they do not, a sentence each."""
+        labels = (self.first, self.second)
+        better = {name: [t.task for t in self.tasks if self.higher(t) == name] for name in labels}
+        lines = [
+            f"{name} scores significantly higher on {len(ids)} of {len(self.tasks)} tasks: "
+            f"{', '.join(ids)}."
+            for name, ids in better.items()
+            if ids
+        ]
+        undecided = len(self.tasks) - sum(map(len, better.values()))
+        if undecided:
+            lines.append(
+                f"On {undecided} of {len(self.tasks)} tasks the difference is not significant: "
+                "the cases cannot tell the two apart, which does not show that they are equal."
+            )
+        return [*lines, self._over_tasks()]
+
+    def _over_tasks(self) -> str:
+        across, count = self.across, len(self.tasks)
+        if count < LEAST_TASKS:
+            return (
+                f"{count} task(s) are too few for a test over tasks, which needs {LEAST_TASKS}: "
+                "nothing can be concluded beyond the single tasks."
+            )
+        p = across.p_in_direction(across.mean)
+        told = (
+            f"(signed-rank test, p = {p_value(p)}; {self.first} scores higher on {across.wins} "
+            f"tasks, {self.second} on {across.losses})"
+        )
+        if p >= ALPHA or not across.mean:
+            return f"Over the {count} tasks the difference is not significant {told}."
+        winner = self.first if across.mean > 0 else self.second
+        return (
+            f"Over the {count} tasks {winner} scores higher {told}. Tasks of one cohort share "
+            "their slides, so that the p-value is too small where most tasks are of one cohort."
+        )
+
+
+def compare_encoders(
+    folders: Sequence[Path],
+    catalogue: Catalogue,
+    first: str,
+    second: str,
+    tasks: Sequence[str] = (),
+    protocol: str | None = None,
+    board: str | None = None,
+) -> list[EncoderComparison]:
+    """Return the comparison of two encoders on each board that has both.
+
+    On a task the difference is tested by a bootstrap of the same cases for both
+    (`stats.paired.paired_difference`), over tasks by Wilcoxon's signed-rank test.
+
+    Args:
+        folders: results folders.
+        catalogue: the catalogue of the tasks.
+        first: name of an encoder, or its label on the board.
+        second: name of the other.
+        tasks: ids or globs; empty takes all that both have.
+        protocol: its name; None takes the first of each task.
+        board: name of the one board to compare on; None takes all that have both.
+
+    Raises:
+        InputError: a name is unknown, no board has both encoders, or they share no task.
+    """
+    sources = Sources(folders, catalogue)
+    wanted = {task.id for task in catalogue.select(tasks)} if tasks else None
+    boards = sources.boards([protocol], board)
+    pairs = [(each, _column(each, first), _column(each, second)) for each in boards]
+    comparisons = [
+        _compared(sources, each, one, other, wanted) for each, one, other in pairs if one and other
+    ]
+    if not comparisons:
+        labels = sorted({column.label for each in boards for column in each.columns})
+        for name in (first, second):
+            if not any(_column(each, name) for each in boards):
+                raise InputError(f"no encoder is called '{name}'{did_you_mean(name, labels)}")
+        raise InputError(f"no board has both {first} and {second}; run both: mbench run --encoder")
+    return comparisons
+
+
+def comparison_report(comparisons: Sequence[EncoderComparison]) -> Report:
+    """Return comparisons as tables, sentences, numbers and a figure each."""
+    body: list[Table | str] = []
+    charts: dict[str, Any] = {}
+    for each in comparisons:
+        rows = [
+            [t.task, t.metric, number(t.first), number(t.second), signed(t.difference),
+             interval(t.ci95), p_value(t.p_holm), each.higher(t)]
+            for t in each.tasks
+        ]  # fmt: skip
+        header = ["task", "metric", each.first, each.second, "difference", "95% CI", "p (Holm)"]
+        title = f"{each.first} against {each.second}, board {each.board}"
+        body.append(Table(title, [*header, "significantly higher"], rows))
+        body += [*each.conclusions, *each.left_out]
+        if each.board.startswith("phantom"):
+            body.append(PHANTOM_NOTICE)
+        charts[f"compare-{each.board}"] = _forest(each, title)
+    document = {"comparisons": [{**asdict(c), "conclusions": c.conclusions} for c in comparisons]}
+    return Report(document, body, charts)
+
+
+def _column(board: Board, name: str) -> Column | None:
+    """Return the column of a label, or of a name that only one column has.
+
+    Raises:
+        InputError: several columns have the name.
+    """
+    by_label = [column for column in board.columns if column.label == name]
+    columns = by_label or [column for column in board.columns if column.name == name]
+    if len(columns) > 1:
+        labels = ", ".join(f"'{column.label}'" for column in columns)
+        raise InputError(f"board {board.name} has several encoders '{name}': name one of {labels}")
+    return columns[0] if columns else None
+
+
+def _compared(
+    sources: Sources, board: Board, first: Column, second: Column, wanted: set[str] | None
+) -> EncoderComparison:
+    rows: list[tuple[TaskSpec, str, float, float, PairedDifference]] = []
+    left_out = []
+    for task in board.tasks:
+        if (wanted is not None and task.id not in wanted) or not {task.id} <= (
+            first.cells.keys() & second.cells.keys()
+        ):
+            continue
+        records = [column.cells[task.id].record for column in (first, second)]
+        rng = rng_for("compare", task.name, records[0].protocol)
+        try:
+            with threadpool_limits(1):
+                one, other = (
+                    stored_units(record, sources.stores[record.record_id], sources.catalogue)
+                    for record in records
+                )
+                paired = paired_difference(one, other, RESAMPLES, rng)
+        except InputError as error:
+            left_out.append(f"{task.id} is left out: {error}")
+            continue
+        first_score, second_score = (record.scores.main.value for record in records)
+        rows.append((task, records[0].protocol, first_score, second_score, paired))
+    if not rows:
+        reasons = "; ".join(left_out) or "no task is scored for both"
+        raise InputError(f"{first.label} and {second.label} on board {board.name}: {reasons}")
+    adjusted = holm([row[-1].p_value for row in rows])
+    differences = tuple(
+        TaskDifference(
+            task.id, task.metric.name, protocol, score, against, paired.difference, paired.ci95,
+            paired.p_value, p_holm, paired.difference / (1.0 - task.metric.chance),
+        )
+        for (task, protocol, score, against, paired), p_holm in zip(rows, adjusted, strict=True)
+    )  # fmt: skip
+    across = across_tasks([each.corrected for each in differences])
+    labels = (first.label, second.label)
+    return EncoderComparison(board.name, *labels, differences, across, tuple(left_out))
+
+
+def _forest(each: EncoderComparison, title: str) -> Any:
+    """Return the forest plot of the differences: a row for each task, with its interval."""
+    import altair as alt
+
+    rows = [
+        {
+            "task": t.task,
+            "difference": t.difference,
+            "low": (t.ci95 or (t.difference,) * 2)[0],
+            "high": (t.ci95 or (t.difference,) * 2)[1],
+            "higher": each.higher(t) or "not significant",
+        }
+        for t in each.tasks
+    ]
+    colour = alt.Color("higher:N", title="significantly higher").scale(
+        domain=[each.first, each.second, "not significant"], range=[COLOURS[0], COLOURS[1], GREY]
+    )
+    base = alt.Chart(alt.Data(values=rows)).encode(  # type: ignore[no-untyped-call]
+        y=alt.Y("task:N", title=None, sort=[t.task for t in each.tasks]), color=colour
+    )
+    x = alt.X("low:Q", title=f"score of {each.first} less score of {each.second} (95% CI)")
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeDash=[3, 3])  # type: ignore[no-untyped-call]
+    layers = [
+        zero.encode(x="zero:Q"),
+        base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q"),
+        base.mark_point(filled=True, size=60, opacity=1).encode(x="difference:Q"),
+    ]
+    heading = alt.Title(title, anchor="start", fontSize=14, color=INK, offset=12)
+    chart = alt.layer(*layers).properties(width=420, height=alt.Step(20), title=heading)
+    return chart.properties(padding=16, background="white")
