@@ -310,7 +310,7 @@ def _opened_npz(path: Path) -> Iterator[Any]:
     Arrays of Python objects, which are pickled and could run code, are refused.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as arrays:
             yield arrays
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
