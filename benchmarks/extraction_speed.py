@@ -89,9 +89,9 @@ def sequential(
         with Slide(path, settings.slide_mpp) as slide:
             chosen = choose_patches(slide, settings.patches)
             folder.write_tissue(slide, chosen)
-            rows, features = np.arange(len(chosen.coords)), []
-            for part in np.split(rows, range(settings.batch, len(rows), settings.batch)):
-                pixels = read_patches(slide, chosen, part)
+            features = []
+            for start in range(0, len(chosen.coords), settings.batch):
+                pixels = read_patches(slide, chosen, slice(start, start + settings.batch))
                 features.append(encoder.encode(pixels))
                 kept.append(pixels)
             folder.write_bag(slide, chosen, np.concatenate(features), "speed")
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     wanted = parser.parse_args()
     place = wanted.slides or phantom_slides(wanted.work)
-    slides = list_slides(place).slides
+    slides = list_slides(place)
     load_before = os.getloadavg()[0]
     # As `extract_bags` does for itself, so that the parts alone do not count threads that spin.
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)

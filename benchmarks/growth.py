@@ -129,7 +129,7 @@ def write_bags(folder: Path, patches: int) -> Path:
     for number in range(BAGS):
         features = np.resize(rng.standard_normal((64, DIM)).astype(np.float16), (patches, DIM))
         name = f"slide{number:02}"
-        write_bag_file(folder / "features" / f"{name}.h5", features, layout="trident")
+        write_bag_file(folder / "features" / f"{name}.h5", features)
         lines.append(f"{name},{name},HER2,{BAG_LEVELS[number % len(BAG_LEVELS)]}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     config = folder / "mbench.toml"

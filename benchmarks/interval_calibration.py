@@ -29,8 +29,8 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import folds_of, scored_units, task_scorer
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
-from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.metric import score_range
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights
 from madeleine_bench.stats.intervals import ScoreDesign, standard_error, t_interval, t_test
@@ -73,8 +73,10 @@ COHORTS = (
     *(Cohort(AUROC, 1000, 0.1, dim) for dim in (8, 128, 512)),
     *(Cohort(AUROC, 200, 0.5, dim) for dim in (8, 128, 512)),
     Cohort(LEVELS, 600, 1 / 6, 128),
-    *(Cohort("r2", n, 0.5, dim) for n, dim in ((60, 32), (200, 8), (200, 32), (200, 512), (1000, 32))),
-    *(Cohort("spearman", n, 0.5, dim) for n, dim in ((60, 32), (200, 32), (200, 512), (1000, 32))),
+    *(Cohort("r2", n, 0.5, 32) for n in (60, 200, 1000)),
+    *(Cohort("r2", 200, 0.5, dim) for dim in (8, 512)),
+    *(Cohort("spearman", n, 0.5, 32) for n in (60, 200, 1000)),
+    Cohort("spearman", 200, 0.5, 512),
     *(Cohort("pearson", n, 0.5, 32) for n in (60, 200)),
     Cohort(AUROC, 1000, 0.2, 32, few_shot=True),
     Cohort(AUROC, 400, 0.2, 128, few_shot=True),

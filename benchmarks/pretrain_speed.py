@@ -10,11 +10,9 @@ encoders/recipes/madeleine.yaml. Sections, the most telling first, each written 
     steps      time of a step and of its parts, launches, waits, peak memory, held-out validation
     plain      the same step by the plain, padded implementation of plain_madeleine.py
     full       a whole run: its wall time, log and curves
-    compile    steps whose layers are compiled, beside those of `steps`
     precision  the first epochs in bf16 and in fp32 from the same seed
 
-`--toy` goes through it in seconds at a size whose numbers mean nothing, on a CPU too; `compile`,
-which takes longer than the others together, is then done only where --sections names it.
+`--toy` goes through it in seconds at a size whose numbers mean nothing, on a CPU too.
 """
 
 import argparse
@@ -41,7 +39,6 @@ from benchmarks.speed_sections import (
     measure_precision,
     measure_steps,
 )
-from benchmarks.speed_variants import measure_compile
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_text
@@ -56,15 +53,14 @@ SECTIONS: dict[str, Callable[[Speed], dict[str, Any]]] = {
     "steps": measure_steps,
     "plain": measure_plain,
     "full": measure_full,
-    "compile": measure_compile,
     "precision": measure_precision,
 }
 AT_SCALE = Amounts(
-    warm_up=8, steps=40, profiled_steps=3, plain_steps=10, variant_steps=16, epochs=120,
+    warm_up=8, steps=40, profiled_steps=3, plain_steps=10, epochs=120,
     compare_epochs=5,
 )  # fmt: skip
 AT_TOY_SIZE = Amounts(
-    warm_up=1, steps=4, profiled_steps=1, plain_steps=2, variant_steps=2, epochs=2,
+    warm_up=1, steps=4, profiled_steps=1, plain_steps=2, epochs=2,
     compare_epochs=1,
 )  # fmt: skip
 TOY_CHANGES = (
@@ -72,7 +68,7 @@ TOY_CHANGES = (
     "objective.temperature=0.1",
 )  # fmt: skip
 _RESIDENT_SHARE = 0.6  # of the free memory; the rest is for the step
-_FP32_SLOWER, _COMPILING_S = 10.0, 60.0  # guesses for the time budget, no results
+_FP32_SLOWER = 10.0  # a guess for the time budget, no result
 
 
 def run_sections(speed: Speed, report: dict[str, Any], wanted: Sequence[str], out: Path) -> bool:
@@ -97,8 +93,6 @@ def needs_s(section: str, amounts: Amounts, found: Mapping[str, Any]) -> float:
     epoch_s = float(found.get("steps", {}).get("epoch_s", 0.0))
     if section == "full":
         return epoch_s * amounts.epochs
-    if section == "compile":
-        return _COMPILING_S if epoch_s else 0.0
     if section == "precision":
         return epoch_s * amounts.compare_epochs * (1.0 + _FP32_SLOWER)
     return 0.0
@@ -169,10 +163,9 @@ def _measure(chosen: argparse.Namespace) -> bool:
         report = _heading(chosen, store, recipe, group)
         speed = Speed(
             store, recipe, group, amounts, chosen.out / FOLDER, began + chosen.budget_s,
-            chosen.toy, chosen.compile, {},
+            chosen.toy, {},
         )  # fmt: skip
-        usual = [name for name in SECTIONS if not (chosen.toy and name == "compile")]
-        return run_sections(speed, report, chosen.sections or usual, chosen.out)
+        return run_sections(speed, report, chosen.sections or list(SECTIONS), chosen.out)
 
 
 def _outcome(name: str, speed: Speed) -> dict[str, Any]:
@@ -198,7 +191,6 @@ def _heading(
         "device": _describe(group.device),
         "cuda": torch.version.cuda,
         "toy": chosen.toy,
-        "compiled": chosen.compile,
         "made_up_cohort": {
             "cases": len(set(store.case_ids)),
             "slides": {stain: store.stains.count(stain) for stain in sorted(set(store.stains))},
@@ -302,7 +294,6 @@ def _options() -> argparse.ArgumentParser:
         "--budget-s", type=float, default=float("inf"),
         help="seconds in all; a section that does not fit is left out, and the report says so",
     )  # fmt: skip
-    parser.add_argument("--compile", action="store_true", help="compile=true in every section")
     parser.add_argument("--commit", help="of the code, where the folder is no git checkout")
     parser.add_argument("--draw", action="store_true", help="only draw the curves of --out")
     return parser

@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import yaml
 from madeleine_bench.cli.main import main as mbench
 from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.leaderboard.sensitivity import fitting_protocols
-from madeleine_bench.leaderboard.sensitivity_report import verdict_text
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue
@@ -100,56 +99,40 @@ def rank_table(board: Json) -> str:
 
 def version_pairs(board: Json) -> list[Json]:
     """Return the pairs that are two versions of one protocol."""
-    return [pair for pair in board["pairs"] if pair["flips"] is not None]
+    return [pair for pair in board["pairs"] if _id(pair["first"]) == _id(pair["second"])]
 
 
 def version_table(board: Json) -> str:
     """Return how far versions of a protocol agree as Markdown, one pair a line."""
-    count = len(board["ranked"]) * (len(board["ranked"]) - 1) // 2
-    return _tau_lines(
-        version_pairs(board),
-        f"conclusions that flip, of {count} | of them with a significant one",
-        lambda p: f"{len(p['flips'])} | {sum(any(flip['better']) for flip in p['flips'])}",
-    )
-
-
-def flip_table(board: Json) -> str:
-    """Return each conclusion that flips between versions as Markdown."""
-    lines = ["| versions | encoders | difference, older | newer |", "|---|---|---:|---:|"]
-    for pair in version_pairs(board):
-        for flip in pair["flips"]:
-            older, newer = map(verdict_text, flip["differences"], flip["better"])
-            who = f"{flip['first']} - {flip['second']}"
-            lines.append(f"| {pair['first']}, {pair['second']} | {who} | {older} | {newer} |")
-    return "\n".join(lines)
+    return _tau_lines(version_pairs(board))
 
 
 def tau_table(board: Json) -> str:
     """Return tau of the reference with each other protocol of class tasks as Markdown."""
+    versions = version_pairs(board)
     return _tau_lines(
-        [
-            pair
-            for pair in board["pairs"]
-            if REFERENCE in (pair["first"], pair["second"]) and pair["flips"] is None
-        ],
-        "swaps | of them significant",
-        lambda p: f"{len(p['swaps'])} | {sum(bool(s['separated_by']) for s in p['swaps'])}",
+        pair
+        for pair in board["pairs"]
+        if REFERENCE in (pair["first"], pair["second"]) and pair not in versions
     )
 
 
-def _tau_lines(pairs: Iterable[Json], header: str, cells: Callable[[Json], str]) -> str:
+def _id(protocol: str) -> str:
+    return protocol.partition("/")[0]
+
+
+def _tau_lines(pairs: Iterable[Json]) -> str:
     lines = [
-        f"| protocols | tasks | alike | tau | 95% over tasks | p | mean tau by task | {header} |",
-        "|---|---:|---:|---:|---|---:|---:|---:|---:|",
+        "| protocols | tasks | tau | 95% over tasks | swaps | of them significant |",
+        "|---|---:|---:|---|---:|---:|",
     ]
     for pair in pairs:
         tau = "tied" if pair["tau"] is None else f"{pair['tau']:.2f}"
         ends = "{:.2f} to {:.2f}".format(*pair["tau_ci95"]) if pair["tau_ci95"] else "-"
-        p_value = "-" if pair["p_value"] is None else f"{pair['p_value']:.3f}"
-        by_task = "-" if pair["mean_task_tau"] is None else f"{pair['mean_task_tau']:.2f}"
+        significant = sum(bool(swap["separated_by"]) for swap in pair["swaps"])
         lines.append(
-            f"| {pair['first']}, {pair['second']} | {len(pair['tasks'])} | {len(pair['alike'])} "
-            f"| {tau} | {ends} | {p_value} | {by_task} | {cells(pair)} |"
+            f"| {pair['first']}, {pair['second']} | {len(pair['tasks'])} | {tau} | {ends} "
+            f"| {len(pair['swaps'])} | {significant} |"
         )
     return "\n".join(lines)
 
@@ -196,7 +179,7 @@ def main() -> None:
         (survival,) = folder.rglob(f"{SURVIVAL}.cox-v2.svg")
         write_bytes(DOCS / "survival_phantom.svg", survival.read_bytes())
     board = board_of(document)
-    tables = (version_table, flip_table, rank_table, tau_table, swap_sentence)
+    tables = (version_table, rank_table, tau_table, swap_sentence)
     print(*(table(board) for table in tables), rank_table(board_of(changed)), sep="\n\n")
 
 

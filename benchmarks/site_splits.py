@@ -25,13 +25,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from madeleine_bench.data.audit import audit_splits, outcome_of
-from madeleine_bench.data.audit_cohort import audit_labels
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.site_folds import balanced_folds, fold_deviation, linked_groups
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.files import write_text
 from madeleine_bench.provenance import machine_provenance
-from madeleine_bench.runner.audit import audit_balance
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import CohortData, Split, Splits, Units
 
@@ -67,7 +65,6 @@ def compare(units: Units) -> dict[str, Any]:
         "classes": {name: int((outcome == name).sum()) for name in report.labels},
         "optimal": {"largest": report.deviation, "sum": report.total},
         "bound": {"largest": report.bound, "sum": report.total_bound},
-        "effort": report.effort,
         "large_sites": list(report.large),
         "seconds": round(seconds, 2),
         "stratified": deviation(StratifiedGroupKFold(FOLDS), outcome, sites),
@@ -109,8 +106,6 @@ def time_audit() -> dict[str, float]:
     divided = Splits(("repeat", "fold"), splits, "made up")
     checks = {
         "leaks": lambda: audit_splits(divided, units, "site-preserved"),
-        "balance": lambda: audit_balance(divided, units),
-        "labels": lambda: audit_labels(units, by_case=False),
         "optimum": lambda: balanced_folds(
             outcome_of(units),
             linked_groups(table["case_id"].to_numpy(), table["site"].to_numpy()),
@@ -153,9 +148,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return [
         f"Ours took {min(seconds):.1f} to {max(seconds):.1f} s a task on one core, proofs "
         f"included. On {found['audit']['slides']:,} made-up slides of 200 sites, leaks take "
-        f"{checks['leaks']:.2f} s, balance {checks['balance']:.2f} s, labels "
-        f"{checks['labels']:.2f} s, and the folds nearest to proportional "
-        f"{checks['optimum']:.2f} s.",
+        f"{checks['leaks']:.2f} s, and the folds "
+        f"nearest to proportional {checks['optimum']:.2f} s.",
         f"for survival the reason is one site: {large}.",
     ]
 

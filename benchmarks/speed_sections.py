@@ -65,7 +65,6 @@ class Amounts:
         steps: steps that are timed.
         profiled_steps: steps whose launches are counted, at most.
         plain_steps: steps of the plain implementation that are timed.
-        variant_steps: steps that are timed of each way to compute the same.
         epochs: of the whole run.
         compare_epochs: of the run in each precision.
     """
@@ -74,7 +73,6 @@ class Amounts:
     steps: int
     profiled_steps: int
     plain_steps: int
-    variant_steps: int
     epochs: int
     compare_epochs: int
 
@@ -91,7 +89,6 @@ class Speed:
         out: folder for what is kept of the whole run.
         deadline_s: when to stop, on the clock of `time.perf_counter`.
         toy: whether the size is that of a trial, so that no number means anything.
-        compiled: whether the layers before the pooling are compiled, in every section.
         found: what the sections before have found.
     """
 
@@ -102,7 +99,6 @@ class Speed:
     out: Path
     deadline_s: float
     toy: bool
-    compiled: bool
     found: Mapping[str, Any]
 
     @property
@@ -121,7 +117,7 @@ class Speed:
 
         `changes` to the recipe are those of `mbench pretrain --set`.
         """
-        recipe = with_changes(self.recipe, [*self.compiled * ["compile=true"], *changes])
+        recipe = with_changes(self.recipe, changes)
         source = MadeUpSource(self.store, self.group.device, recipe.seed)
         with tempfile.TemporaryDirectory() as folder, _drawing_if_possible():
             with patch.object(run_module, "choose_source", lambda *_: source):
@@ -139,7 +135,7 @@ class Taken:
         end: when this one had.
         waited_ms: the host's time until the batch was there.
         host_ms: the host's time in the step.
-        loss: scalar, on the device.
+        loss: of the step.
         slides: of the batch.
         patches: of the batch.
     """
@@ -148,7 +144,7 @@ class Taken:
     end: Mark
     waited_ms: float
     host_ms: float
-    loss: Tensor
+    loss: float
     slides: int
     patches: int
 
@@ -158,11 +154,10 @@ def take_steps(run: Run, clock: Clock) -> Iterator[Taken]:
     while True:
         before, begin = time.perf_counter(), clock.mark()
         for batch in run.rest_of_epoch():
-            there = time.perf_counter()
+            there, so_far = time.perf_counter(), run.state.sums.get("loss", 0.0)
             run.step(batch)
             after, end = time.perf_counter(), clock.mark()
-            assert run.pending is not None
-            loss = run.pending.terms["loss"].detach()
+            loss = run.state.sums["loss"] - so_far
             if run.state.step == run.steps_per_epoch:
                 run.end_epoch()
             waited_ms, host_ms = 1e3 * (there - before), 1e3 * (after - there)
@@ -420,9 +415,7 @@ def _losses(speed: Speed, precision: str) -> tuple[list[float], dict[str, float]
             if speed.left_s <= 0:
                 break
     clock.wait()
-    return [float(step.loss) for step in taken], spread(
-        [clock.ms(step.begin, step.end) for step in taken]
-    )
+    return [step.loss for step in taken], spread([clock.ms(step.begin, step.end) for step in taken])
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

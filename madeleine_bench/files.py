@@ -49,14 +49,11 @@ def looking_at(path: Path) -> Iterator[None]:
 
 def unreadable(path: Path, error: OSError) -> UnreadableFile:
     """Return what the user is told when the system refuses to read a file or folder."""
-    if error.errno in (errno.EACCES, errno.EPERM):
-        advice = "Ask its owner for permission to read it, or name what you may read"
-    elif error.errno in (errno.ENOENT, errno.ELOOP):
-        advice = "Look whether its disk is mounted, or remove the link"
-    else:
-        advice = "Look whether its disk is mounted and sound, and run again"
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return UnreadableFile(f"{path} cannot be read: {reason}. {advice}")
+    return UnreadableFile(
+        f"{path} cannot be read: {reason}. Look whether you may read it, its disk is "
+        "mounted and sound, and no link leads nowhere"
+    )
 
 
 def files_under(folder: Path) -> list[Path]:

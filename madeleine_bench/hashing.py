@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -50,11 +49,17 @@ def hash_file(path: str | os.PathLike[str]) -> str:
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Return size, times, inode and device of a file; nothing where it cannot be looked at."""
+    """Return size, times, inode and device of a file; nothing where it cannot be looked at.
+
+    It tells cheaply that a file is as it was when it was last read: one unpacked again with the
+    same size and times has another inode or change time. What it misses: a change by a program that
+    also sets back the clock of the system, or writes to the disk itself.
+    """
     try:
-        return _state(path.stat())
+        stat = path.stat()
     except OSError:
         return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def hash_sample(path: Path) -> str:
@@ -66,40 +71,15 @@ def hash_sample(path: Path) -> str:
         OSError: the file cannot be read.
     """
     with open(path, "rb", buffering=0) as handle:
-        return _sampled(handle).hexdigest()
-
-
-def file_fingerprint(path: Path) -> str:
-    """Return a hash that tells cheaply that a file is as it was when it was last read whole.
-
-    It covers `file_state` and `hash_sample`. A file unpacked again with the same size and times has
-    another inode or change time. What it misses: a change between the sampled blocks by a program
-    that also sets back the clock of the system, or writes to the disk itself. It is no identity of
-    the content: only `hash_file` is.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    with open(path, "rb", buffering=0) as handle:
-        digest = _sampled(handle)
-        digest.update(repr(_state(os.fstat(handle.fileno()))).encode())
+        size = os.fstat(handle.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        if size <= _BLOCKS * _BLOCK_BYTES:
+            digest.update(handle.readall())
+            return digest.hexdigest()
+        for block in range(_BLOCKS):
+            handle.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
+            digest.update(handle.read(_BLOCK_BYTES))
     return digest.hexdigest()
-
-
-def _state(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
-
-
-def _sampled(handle: io.FileIO) -> "hashlib._Hash":
-    size = os.fstat(handle.fileno()).st_size
-    digest = hashlib.sha256(str(size).encode())
-    if size <= _BLOCKS * _BLOCK_BYTES:
-        digest.update(handle.readall())
-        return digest
-    for block in range(_BLOCKS):
-        handle.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
-        digest.update(handle.read(_BLOCK_BYTES))
-    return digest
 
 
 def hash_code(paths: Iterable[Path]) -> str:

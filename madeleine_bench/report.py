@@ -1,5 +1,6 @@
 """What a command found, in one form: tables to read, numbers as JSON, and charts."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,11 @@ from madeleine_bench.errors import MbenchError
 PHANTOM_NOTICE = (
     "PHANTOM: synthetic data. It shows that code works, not that a method helps patients."
 )
+
+
+def sorted_json(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON with sorted keys, ending in a newline."""
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)

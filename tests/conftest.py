@@ -8,8 +8,8 @@ import pytest
 from hypothesis import settings
 
 from madeleine_bench.cli.main import main
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import write_bag_file
 
 # Tests judge what code does; how fast it is, on a machine that is busy or not, benchmarks judge.
 settings.register_profile("mbench", deadline=None)

@@ -39,14 +39,14 @@ def test_slides_behind_links_are_listed_too(tmp_path: Path) -> None:
     touch(tmp_path / "disk" / "a.svs")
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "more").symlink_to(tmp_path / "disk", target_is_directory=True)
-    assert [path.stem for path in list_slides(tmp_path / "slides").slides] == ["a"]
+    assert [path.stem for path in list_slides(tmp_path / "slides")] == ["a"]
 
 
 @pytest.mark.parametrize("target", ["nowhere", "x"])
 def test_a_link_that_leads_nowhere_is_reported(tmp_path: Path, target: str) -> None:
     (tmp_path / "x").symlink_to(tmp_path / target)
     (tmp_path / ".hidden").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UnreadableFile, match=r"x cannot be read: .*mounted, or remove the link"):
+    with pytest.raises(UnreadableFile, match=r"x cannot be read: .*no link leads nowhere"):
         feature_files(tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_a_folder_that_may_not_be_listed_is_reported(
 
     monkeypatch.setattr(os, "scandir", scandir)
     for list_files in (feature_files, list_slides):
-        with pytest.raises(UnreadableFile, match=r"locked cannot be read: Permission denied\. Ask"):
+        with pytest.raises(UnreadableFile, match=r"locked cannot be read: Permission denied"):
             list_files(tmp_path)
 
 
@@ -84,18 +84,15 @@ def test_a_path_in_a_closed_folder_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("code", "text"),
-    [
-        (errno.EACCES, "Permission denied. Ask its owner for permission"),
-        (errno.EIO, "Input/output error. Look whether its disk is mounted and sound"),
-    ],
+    ("code", "text"), [(errno.EACCES, "Permission denied"), (errno.EIO, "Input/output error")]
 )
 def test_the_system_is_told_from_damage(tmp_path: Path, code: int, text: str) -> None:
     path = touch(tmp_path / "x")
     with pytest.raises(UnreadableFile) as refusal:
         check_readable(path, OSError(code, "whatever a library says"))
-    assert str(refusal.value) == f"{path} cannot be read: {text}" + (
-        " to read it, or name what you may read" if code == errno.EACCES else ", and run again"
+    assert str(refusal.value) == (
+        f"{path} cannot be read: {text}. Look whether you may read it, its disk is "
+        "mounted and sound, and no link leads nowhere"
     )
     check_readable(path, OSError("truncated"))  # of the content: the library's error stands
 

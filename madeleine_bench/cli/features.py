@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, patch_encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver, print_table
 from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
@@ -16,15 +16,9 @@ app = typer.Typer(help="Patch features.", no_args_is_help=True)
 @app.command()
 def extract(
     slides: Annotated[Path, typer.Option(help="Folder of slides, or one slide.")],
-    cohort: Annotated[
-        str, typer.Option(help="Cohort that the slides are of.", autocompletion=cohort_names)
-    ],
+    cohort: Annotated[str, typer.Option(help="Cohort that the slides are of.")],
     patch_encoder: Annotated[
-        str,
-        typer.Option(
-            help="Name, or path of a card (mbench features encoders).",
-            autocompletion=patch_encoder_names,
-        ),
+        str, typer.Option(help="Name, or path of a card (mbench features encoders).")
     ] = "efficientnet-lite0",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the bags; bags/<cohort> by default.")
@@ -72,7 +66,6 @@ def extract(
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.workers import open_executor
     from madeleine_bench.slides import extraction
     from madeleine_bench.slides.bag_folder import BagFolder
@@ -106,7 +99,6 @@ def list_encoders() -> None:
 
     Example: mbench features encoders
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 
     cards = [entry.card for entry in shipped_patch_encoders().values()]

@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import protocol_names
+from madeleine_bench.cli.console import LiveProgress, deliver, print_board
 from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
-from madeleine_bench.cli.submit import AllowCode, Draw, Level, Sample, TimeLimit
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.cli.submit import AllowCode, Level, TimeLimit
+from madeleine_bench.files import write_text
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
 
@@ -23,14 +22,10 @@ def show(
         str | None, typer.Option(help="local, phantom, or a variant; all by default.")
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="Id or glob, instead of each task's first protocol.",
-            autocompletion=protocol_names,
-        ),
+        str | None, typer.Option(help="Id or glob, instead of each task's first protocol.")
     ] = None,
     format: Annotated[
-        Literal["table", "csv", "json", "markdown"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
     catalogue: Catalogue = None,
@@ -39,7 +34,6 @@ def show(
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
-    from madeleine_bench.cli.console import LiveProgress, print_board, print_or_write
     from madeleine_bench.errors import InputError
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.sources import Sources
@@ -49,13 +43,17 @@ def show(
     boards = sources.boards([protocol], board)
     if format == "table":
         if out is not None:
-            raise InputError("--out wants --format csv, json or markdown")
+            raise InputError("--out wants --format csv or json")
         for each in boards:
             print_board(each)
         return
     with LiveProgress() as progress:
         text = boards_text(boards, format, sources, progress)
-    print_or_write(text, out)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"wrote {out}", err=True)
 
 
 @app.command()
@@ -65,8 +63,7 @@ def build(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes.",
-            autocompletion=protocol_names,
+            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes."
         ),
     ] = None,
     catalogue: Catalogue = None,
@@ -75,8 +72,6 @@ def build(
 
     Example: mbench leaderboard build --results results --protocol few-shot
     """
-    from madeleine_bench.cli.console import LiveProgress
-    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard.document import boards_text
     from madeleine_bench.leaderboard.export import to_csv
     from madeleine_bench.leaderboard.page import check_site_folder, write_site
@@ -97,26 +92,22 @@ def build(
 @app.command()
 @with_workspace("phantom_signal", "phantom_seed")
 def add(
-    workspace: "Workspace",
+    workspace: Workspace,
     bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
     level: Level = "V1",
-    reported: Annotated[
-        bool, typer.Option("--reported", help="Keep the claimed scores, unranked, as V0.")
-    ] = False,
     allow_code: AllowCode = False,
-    sample: Sample = 16,
-    draw: Draw = None,
     time_limit: TimeLimit = 3600.0,
 ) -> None:
     """Verify a submission and add its recomputed records to a results folder.
 
+    With --level V0 the claimed scores are kept as they are; no board ranks them.
+
     Example: mbench leaderboard add my-encoder.zip --results results
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.submissions.report import add_submission
     from madeleine_bench.submissions.verify import VerifyRequest
 
-    request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
+    request = VerifyRequest(workspace, level, allow_code, time_limit_s=time_limit)
     with LiveProgress() as progress:
-        report = add_submission(bundle, request, reported, progress)
+        report = add_submission(bundle, request, progress)
     deliver(report)

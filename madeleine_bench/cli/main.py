@@ -27,6 +27,7 @@ from madeleine_bench.cli import (
     submit,
     tasks,
 )
+from madeleine_bench.cli.completion import offer_names
 from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
@@ -36,7 +37,6 @@ app = typer.Typer(
     name="mbench",
     help="Is my slide encoder better, on which task, and are we sure?",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
@@ -70,6 +70,7 @@ def command() -> Callable[..., Any]:
 
     Help is wrapped at spaces and hyphens, and a wrapped example cannot be copied.
     """
+    offer_names(app)
     whole = typer.main.get_command(app)
     waiting: list[Any] = [whole]
     while waiting:

@@ -9,26 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names, task_names
+from madeleine_bench.specs.workspace import Workspace
 
 Encoders = Annotated[
-    list[str],
-    typer.Option(
-        "--encoder", help="Name, or path of a card; repeatable.", autocompletion=encoder_names
-    ),
+    list[str], typer.Option("--encoder", help="Name, or path of a card; repeatable.")
 ]
 Tasks = Annotated[
-    list[str],
-    typer.Option(
-        "--task", help="Id, glob such as 'bcnb-*', or all; repeatable.", autocompletion=task_names
-    ),
+    list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
 ]
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
         "--protocol",
         help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
-        autocompletion=protocol_names,
     ),
 ]
 Results = Annotated[
@@ -68,6 +61,9 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where networks run; auto: the GPU where there is one."),
 ]
+Figures = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the numbers (JSON) and figures (SVG, PNG).")
+]
 Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
 
 _WORKSPACE: dict[str, tuple[Any, Any]] = {
@@ -101,8 +97,6 @@ def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..
 
         @functools.wraps(command)
         def call(**options: Any) -> None:
-            from madeleine_bench.specs.workspace import Workspace
-
             values = {name: options.pop(name) for name in names}
             if "jobs" in names:
                 values["jobs"] = values["jobs"] or os.cpu_count() or 1

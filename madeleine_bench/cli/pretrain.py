@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, recipe_names
+from madeleine_bench.cli.completion import recipe_names
+from madeleine_bench.cli.console import LiveProgress
 from madeleine_bench.cli.options import Device, with_workspace
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.pretrain.recipe import Recipe
-    from madeleine_bench.specs.workspace import Workspace
     from madeleine_bench.types import CohortData
 
 PHANTOM_SUFFIX = "-phantom"
@@ -27,12 +28,9 @@ def pretrain(
             autocompletion=recipe_names,
         ),
     ],
-    workspace: "Workspace",
+    workspace: Workspace,
     cohort: Annotated[
-        str | None,
-        typer.Option(
-            help="Pretraining cohort, instead of the recipe's.", autocompletion=cohort_names
-        ),
+        str | None, typer.Option(help="Pretraining cohort, instead of the recipe's.")
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -58,7 +56,6 @@ def pretrain(
 
     Example: mbench pretrain madeleine --set epochs=3 --out results/pretrain/small
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.data.packing import packed_folder
     from madeleine_bench.pretrain.loop import pretrain as train
     from madeleine_bench.types import Silence, board_name
@@ -78,7 +75,7 @@ def pretrain(
 
 
 def _recipe_and_data(
-    workspace: "Workspace", encoder: str, cohort: str | None, changes: list[str]
+    workspace: Workspace, encoder: str, cohort: str | None, changes: list[str]
 ) -> "tuple[Recipe, CohortData, str]":
     """Return the recipe with the user's changes, the cohort it trains on, and its organ."""
     from madeleine_bench.errors import InputError

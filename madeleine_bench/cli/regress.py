@@ -1,16 +1,19 @@
 """`mbench regress`: has an encoder, a task or a scorer changed since the committed baseline."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import with_workspace
+from madeleine_bench.report import sorted_json
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.leaderboard.regression import SuiteRun, SuiteSpec
-    from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace("source", "results", "phantom_signal", "phantom_seed")
@@ -28,43 +31,29 @@ def regress(
         bool, typer.Option("--run/--no-run", help="Score the suite again, or judge what is there.")
     ] = True,
     json: Annotated[Path | None, typer.Option(help="Write the findings as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the findings as JUnit XML.")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Renew the baseline with all that is explained.")
     ] = False,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Compare encoders and scorers with a committed baseline; exit 1 where something got worse.
 
-    Example: mbench regress --junit regress.xml
+    Example: mbench regress --json regress.json
     """
-    from dataclasses import replace
-    from functools import partial
-    from json import dumps
-
-    from madeleine_bench.cli.console import LiveProgress, deliver
-    from madeleine_bench.files import write_text
     from madeleine_bench.leaderboard import regression_gate as gate
 
     workspace = replace(workspace, results=results)
     with LiveProgress() as progress:
         score = partial(_score, workspace, progress) if run else None
         report = gate.regress(workspace, suite, baseline, score, update)
-    if json is not None:
-        text = dumps(report.document, indent=1, sort_keys=True, allow_nan=False)
-        write_text(json, f"{text}\n")
-    if junit is not None:
-        write_text(junit, report.texts[gate.JUNIT_FILE])
-    deliver(report)
+    deliver(report, files={json: sorted_json(report.document)})
 
 
 def _score(
-    workspace: "Workspace", progress: "LiveProgress", suite: "SuiteSpec", part: "SuiteRun"
+    workspace: Workspace, progress: "LiveProgress", suite: "SuiteSpec", part: "SuiteRun"
 ) -> list[tuple[str, str]]:
     """Score one run of a suite again, whatever is there; return what failed, and why."""
-    from dataclasses import replace
-
     from madeleine_bench.runner.plan import Request
     from madeleine_bench.runner.run import run
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from madeleine_bench.cli.console import LiveProgress, print_board
 from madeleine_bench.cli.options import (
     Device,
     Encoders,
@@ -14,10 +15,10 @@ from madeleine_bench.cli.options import (
     with_workspace,
 )
 from madeleine_bench.errors import CheckFailed
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
-    from madeleine_bench.specs.workspace import Workspace
 
 _SHOWN = 20
 
@@ -28,10 +29,8 @@ def run(
     task: Tasks,
     protocol: Protocols = None,
     resume: Annotated[
-        Literal["only-missing", "always", "never"],
-        typer.Option(
-            help="only-missing: compute what is not there; always: compute nothing; never: all."
-        ),
+        Literal["only-missing", "never"],
+        typer.Option(help="only-missing: compute what is not there; never: compute all again."),
     ] = "only-missing",
     device: Device = "auto",
     executor: ExecutorName = "local",
@@ -51,11 +50,11 @@ def run(
         bool,
         typer.Option(
             "--check-determinism",
-            help="Make all again, with other workers, threads and order; exit 1 if a byte differs.",
+            help="Make all again, with other workers and threads; exit 1 if a byte differs.",
         ),
     ] = False,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Score encoders on tasks, keep the records, and show the board.
 
@@ -81,7 +80,6 @@ def _run_and_show(request: "Request") -> None:
         InputError: the request cannot be carried out, or part of it, all for wrong input.
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
-    from madeleine_bench.cli.console import LiveProgress, print_board
     from madeleine_bench.leaderboard.aggregate import build_boards
     from madeleine_bench.results.store import ResultStore
     from madeleine_bench.runner.failures import ending
@@ -118,7 +116,6 @@ def _run_again(request: "Request") -> None:
     Raises:
         CheckFailed: something differs.
     """
-    from madeleine_bench.cli.console import LiveProgress
     from madeleine_bench.runner.run import check_determinism
 
     with LiveProgress() as progress:

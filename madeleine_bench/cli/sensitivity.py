@@ -1,17 +1,17 @@
 """`mbench sensitivity`: the same embeddings under every protocol, and what that does to ranks."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.options import Encoders, Form, Protocols, Tasks, with_workspace
+from madeleine_bench.cli.console import LiveProgress, deliver
+from madeleine_bench.cli.options import Encoders, Figures, Form, Protocols, Tasks, with_workspace
+from madeleine_bench.specs.workspace import Workspace
 
 if TYPE_CHECKING:
     from madeleine_bench.runner.failures import Failure
     from madeleine_bench.specs.record import Record
-    from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace()
@@ -22,15 +22,10 @@ def sensitivity(
     run: Annotated[
         bool, typer.Option("--run/--no-run", help="Score what is missing, or only read records.")
     ] = True,
-    rank_controls: Annotated[
-        bool, typer.Option("--rank-controls", help="Rank controls too, not only show them.")
-    ] = False,
     format: Form = "table",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for sensitivity.json, and a figure as SVG and PNG.")
-    ] = None,
+    out: Figures = None,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Rank three encoders or more under every compatible protocol; say how far rankings agree.
 
@@ -38,7 +33,6 @@ def sensitivity(
 
     Example: mbench sensitivity --encoder mean-pool --encoder max-pool --encoder intra-ssl
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.leaderboard.sensitivity_report import sensitivity_report
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.plan import Request
@@ -56,9 +50,8 @@ def sensitivity(
             return report.boards, report.on_its_features
 
         report = sensitivity_report(
-            workspace, encoder, task, protocol or (), rank_controls, score if run else None,
-            progress,
-        )  # fmt: skip
+            workspace, encoder, task, protocol or (), score if run else None, progress
+        )
     deliver(report, format, out, "sensitivity")
     if problem := ending("not everything could be scored", failures):
         raise problem

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def info(
 
     Example: mbench slides info slides/
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.slides.folder import describe_slides
 
     deliver(describe_slides(slides, mpp))
@@ -41,21 +40,16 @@ def convert(
     pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF, or folders of them.")],
     mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
-    jpeg_quality: Annotated[
-        int | None,
-        typer.Option(help="1 to 100: smaller files by JPEG; every pixel is kept by default."),
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
     """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.slides.folder import convert_pictures
 
     with LiveProgress() as progress:
-        report = convert_pictures(pictures, out, mpp, progress, jpeg_quality, overwrite)
+        report = convert_pictures(pictures, out, mpp, progress, overwrite)
     deliver(report)
 
 
@@ -69,8 +63,7 @@ def show(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="Slide encoder (name or card) whose attention is shown, per head.",
-            autocompletion=encoder_names,
+            help="Slide encoder (name or card) whose attention is shown.",
         ),
     ] = None,
     stain: Annotated[str, typer.Option(help="Stain, for encoders that are told it.")] = "H&E",
@@ -105,7 +98,7 @@ def show(
 def _attention(
     slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None
 ) -> "Image.Image":
-    """Return what each head of an encoder attends to, and their mean, side by side."""
+    """Return what an encoder attends to, the mean of its heads."""
     from madeleine_bench.embeddings.compute import attention_checked
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
     from madeleine_bench.slides.overlay import attention_overlay, bag_on_slide
@@ -117,4 +110,4 @@ def _attention(
     features = file.features.astype("float32")
     bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
     weights = attention_checked(encoder, bag)
-    return attention_overlay(slide, boxes, weights, encoder.card.name)
+    return attention_overlay(slide.thumbnail(longest_px=1600), boxes, weights)

@@ -1,14 +1,12 @@
 """`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import cohort_names, protocol_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import Encoders, Form, Tasks, with_workspace
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.specs.workspace import Workspace
 
 
 @with_workspace()
@@ -16,18 +14,14 @@ def stains(
     encoder: Encoders,
     task: Tasks,
     protocol: Annotated[
-        str,
-        typer.Option(
-            help="Starts from embeddings; its other fusions are compared with it.",
-            autocompletion=protocol_names,
-        ),
+        str, typer.Option(help="Starts from embeddings; its other fusions are compared with it.")
     ] = "linear-probe",
     alone: Annotated[
         str, typer.Option(help="The stain that all stains are compared with.")
     ] = "H&E",
     format: Form = "table",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Compare all stains of a case with H&E alone, fuse them in three ways, drop them one by one.
 
@@ -35,7 +29,6 @@ def stains(
 
     Example: mbench stains --encoder madeleine --encoder mean-pool --task bwh-kidney-amr
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner.stain_ablation import stain_ablation
 
     with LiveProgress() as progress:
@@ -47,20 +40,13 @@ def stains(
 @with_workspace()
 def cross_stain(
     encoder: Encoders,
-    cohort: Annotated[
-        str,
-        typer.Option(
-            help="Cohort of several stains, such as bwh-kidney.", autocompletion=cohort_names
-        ),
-    ],
+    cohort: Annotated[str, typer.Option(help="Cohort of several stains, such as bwh-kidney.")],
     query: Annotated[
         str, typer.Option(help="The stain that asks; all others are searched.")
     ] = "H&E",
-    format: Annotated[
-        Literal["table", "json", "markdown"], typer.Option(help="How to print it.")
-    ] = "table",
+    format: Form = "table",
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Search each other stain of a cohort from H&E: how early does a slide of the same case come.
 
@@ -68,7 +54,6 @@ def cross_stain(
 
     Example: mbench cross-stain --encoder madeleine --encoder mean-pool --cohort bwh-kidney
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
     from madeleine_bench.runner import cross_stain as library
 
     with LiveProgress() as progress:

@@ -5,32 +5,20 @@ from typing import Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names, protocol_names
-from madeleine_bench.cli.options import Catalogue, Folders, Form, Tasks
+from madeleine_bench.cli.console import deliver
+from madeleine_bench.cli.options import Catalogue, Encoders, Figures, Folders, Form, Tasks
 
 
 def stratify(
     results: Folders = [Path("results")],  # noqa: B006
     task: Tasks = [],  # noqa: B006
-    encoder: Annotated[
-        list[str] | None,
-        typer.Option("--encoder", help="Name; repeatable.", autocompletion=encoder_names),
-    ] = None,
+    encoder: Encoders = [],  # noqa: B006
     protocol: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of the task's first (fine-tuning for supervised encoders).",
-            autocompletion=protocol_names,
-        ),
-    ] = None,
-    day: Annotated[
-        int | None,
-        typer.Option(help="Day at which calibration is judged; one that survival is predicted at."),
+        typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
     ] = None,
     format: Form = "table",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for stratify.json and figures as SVG and PNG.")
-    ] = None,
+    out: Figures = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Show Kaplan-Meier curves by predicted risk, hazard ratios, and calibration.
@@ -39,11 +27,9 @@ def stratify(
 
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
-    from madeleine_bench.cli.console import deliver
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.workspace import Workspace
 
-    report = stratification_report(
-        results, Workspace(catalogue=catalogue).tasks(), task, encoder or (), protocol, day
-    )
+    tasks = Workspace(catalogue=catalogue).tasks()
+    report = stratification_report(results, tasks, task, encoder, protocol)
     deliver(report, format, out, "stratify")

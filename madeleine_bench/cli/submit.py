@@ -1,16 +1,15 @@
 """`mbench submit`: scaffold an encoder, pack its results, verify what others packed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.completion import encoder_names
+from madeleine_bench.cli.console import LiveProgress, deliver
 from madeleine_bench.cli.options import Catalogue, Results, with_workspace
 from madeleine_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.report import sorted_json
+from madeleine_bench.specs.workspace import Workspace
 
 app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
 
@@ -53,12 +52,7 @@ def new(
 
 @app.command()
 def pack(
-    card: Annotated[
-        str,
-        typer.Argument(
-            help="Path of the card, or name of the encoder.", autocompletion=encoder_names
-        ),
-    ],
+    card: Annotated[str, typer.Argument(help="Path of the card, or name of the encoder.")],
     results: Results = Path("results"),
     out: Annotated[Path | None, typer.Option(help="The zip; NAME.zip by default.")] = None,
     board: Annotated[str | None, typer.Option(help="Which board, where there are several.")] = None,
@@ -94,28 +88,20 @@ def verify(
     out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
     *,
-    workspace: "Workspace",
+    workspace: Workspace,
 ) -> None:
     """Check a submission without running its code: exit 0 verified, 1 a claim is false, 2 refused.
 
     Example: mbench submit verify my-encoder.zip --out report.md
     """
-    from madeleine_bench.cli.console import LiveProgress, deliver
-    from madeleine_bench.files import write_text
     from madeleine_bench.submissions.report import verify_submission
     from madeleine_bench.submissions.verify import VerifyRequest
 
-    reports = {"report.md": out, "report.json": json}
-    _clear_reports(bundle, [place for place in reports.values() if place is not None])
+    _clear_reports(bundle, [place for place in (out, json) if place is not None])
     request = VerifyRequest(workspace, level, allow_code, sample, draw, time_limit)
     with LiveProgress() as progress:
         report = verify_submission(bundle, request, progress)
-    try:
-        deliver(report)
-    finally:
-        for name, place in reports.items():
-            if place is not None:
-                write_text(place, report.texts[name])
+    deliver(report, files={out: report.texts["report.md"], json: sorted_json(report.document)})
 
 
 def _clear_reports(bundle: Path, reports: list[Path]) -> None:

@@ -2,32 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from madeleine_bench.cli.completion import task_names
+from madeleine_bench.cli.console import print_table
 from madeleine_bench.cli.options import Catalogue
 
 if TYPE_CHECKING:
-    from madeleine_bench.specs.loader import Spec
+    pass
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_tasks(
-    pattern: Annotated[
-        str,
-        typer.Argument(help="Id or glob; every task by default.", autocompletion=task_names),
-    ] = "*",
+    pattern: Annotated[str, typer.Argument(help="Id or glob; every task by default.")] = "*",
     catalogue: Catalogue = None,
 ) -> None:
     """List tasks with their cohort, labels, size, metric and protocols.
 
     Example: mbench tasks list 'bcnb-*'
     """
-    from madeleine_bench.cli.console import print_table
     from madeleine_bench.specs.workspace import Workspace
 
     rows = [
@@ -41,14 +37,13 @@ def list_tasks(
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="Id of a task.", autocompletion=task_names)],
+    task: Annotated[str, typer.Argument(help="Id of a task.")],
     catalogue: Catalogue = None,
 ) -> None:
     """Show one task, each fact with whether it is attested or reconstructed.
 
     Example: mbench tasks show bcnb-er
     """
-    from madeleine_bench.cli.console import print_pairs, print_table
     from madeleine_bench.specs.workspace import Workspace
 
     tasks = Workspace(catalogue=catalogue).tasks()
@@ -57,7 +52,7 @@ def show(
         cohort = tasks.cohorts[each.cohort]
         facts |= {"cohort": f"{cohort.id}: {cohort.title}", "access": dict(cohort.access)}
         pairs = ((key, json.dumps(value, ensure_ascii=False)) for key, value in facts.items())
-        print_pairs([(key, text.strip('"')) for key, text in pairs])
+        print_table("", ("", ""), [(f"{key}:", text.strip('"')) for key, text in pairs])
         sources = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
         print_table("", ["fact", "status", "source"], sources)
 
@@ -117,34 +112,3 @@ def lock(
     typer.echo(
         f"{path}: {len(new)} tasks unchanged" if check else f"wrote {path}: {len(new)} tasks"
     )
-
-
-@app.command()
-def schema(
-    kind: Annotated[
-        Literal["task", "cohort", "protocol", "encoder", "patch-encoder"],
-        typer.Argument(help="Of which file."),
-    ] = "task",
-    out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
-) -> None:
-    """Print the JSON Schema of a YAML file, for editors.
-
-    Example: mbench tasks schema task --out task.json
-    """
-    from madeleine_bench.cli.console import print_or_write
-
-    schema = schemas()[kind].model_json_schema()
-    print_or_write(json.dumps(schema, indent=1, sort_keys=True) + "\n", out)
-
-
-def schemas() -> "dict[str, type[Spec]]":
-    """Return the model behind each kind of YAML file."""
-    from madeleine_bench.specs import card, cohort, protocol, task
-
-    return {
-        "task": task.TaskSpec,
-        "cohort": cohort.CohortSpec,
-        "protocol": protocol.ProtocolSpec,
-        "encoder": card.EncoderCard,
-        "patch-encoder": card.PatchEncoderCard,
-    }

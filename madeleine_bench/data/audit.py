@@ -28,10 +28,7 @@ _ADVICE = {
     ),
     "shots": "list as many units of each class as the draw has shots",
     "lacking-class": "use fewer folds, or folds stratified by class (mbench data split)",
-    "label-conflict": "check the label table; a task by case needs one label a case",
-    "prevalence": "use folds stratified by class; where sites are kept whole, mbench data split",
-    "few-units": "read a single fold's score with care; fewer folds test on more",
-    "lock": "scores cannot be compared with published ones; a changed task needs a new version",
+    "duplicate": "find out whose slide it is, and keep one of them in the label table",
     "unusable": "repair this first; the rest was not audited",
 }
 
@@ -82,17 +79,10 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     Warnings: a side of a fold lacks a class or an event. A note: units tested twice or never in a
     repeat.
     """
-    columns = ["case_id", "site"] if scheme in SITES_WHOLE else ["case_id"]
-    groups = [
-        (column, *np.unique(units.table[column].to_numpy(dtype=str), return_inverse=True))
-        for column in columns
-    ]
-    findings = [
-        leak
-        for split in splits
-        for column, names, codes in groups
-        for leak in _leaks(split, units, column, names, codes, fold_name(splits, split))
-    ]
+    table, rows = units.table, np.arange(len(units.table))
+    findings = leaks(splits, units, "case", table["case_id"].to_numpy(dtype=str), rows)
+    if scheme in SITES_WHOLE:
+        findings += leaks(splits, units, "site", table["site"].to_numpy(dtype=str), rows)
     findings += _outcome_findings(splits, units, scheme) if has_outcomes(units) else []
     return findings if scheme == "few-shot" else findings + _coverage(splits, units)
 
@@ -167,13 +157,43 @@ def some(ids: Sequence[str] | NDArray[Any]) -> str:
     return f"{shown}, ..." if len(ids) > SHOWN else shown
 
 
-def outcome_counts(
-    splits: Splits, units: Units
-) -> tuple[list[str], NDArray[np.intp], NDArray[np.intp]]:
-    """Return the classes, and by split and class how many units are trained on and tested.
+def leaks(
+    splits: Splits, units: Units, what: str, groups: NDArray[np.str_], rows: NDArray[np.intp]
+) -> list[AuditFinding]:
+    """Return of each split the first case or site on both sides, and how many others there are.
 
-    The classes of survival are "False" and "True": whether the event was seen.
+    Args:
+        splits: of the units.
+        units: the table of units.
+        what: "case" or "site".
+        groups: the case or site of each unit, or of each slide.
+        rows: the row of the unit of each.
     """
+    names, codes = np.unique(groups, return_inverse=True)
+    ids, findings = units.table["unit_id"].to_numpy(), []
+    for split in splits:
+        fitted = np.concatenate([split.train, split.val])
+        trained, tested = np.isin(rows, fitted), np.isin(rows, split.test)
+        both = np.intersect1d(codes[trained], codes[tested])
+        if not len(both):
+            continue
+        train, test = (np.unique(rows[side & (codes == both[0])]) for side in (trained, tested))
+        place = fold_name(splits, split)
+        side = "train" if train[0] in split.train else "validation"
+        message = (
+            f"{place}: {what} '{names[both[0]]}' is in {side} ({some(ids[train])}) and in test "
+            f"({some(ids[test])})"
+        )
+        if len(both) > 1:
+            message += f", as are {len(both) - 1} other {what}s"
+        case_id, first = units.table["case_id"].iloc[test[0]], ids[[train[0], test[0]]]
+        leak = finding("error", f"{what}-leak", message, fold=place, case_id=case_id, ids=first)
+        findings.append(leak)
+    return findings
+
+
+def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
+    """Return which classes, or events, a side of a split lacks, and unequal few-shot draws."""
     outcome = outcome_of(units)
     names = np.unique(outcome) if "label" in units.table else np.array(["False", "True"])
     codes = np.searchsorted(names, outcome)
@@ -182,34 +202,6 @@ def outcome_counts(
         for split in splits
     ]
     trained, tested = np.array(counts).transpose(1, 0, 2)
-    return [str(name) for name in names], trained, tested
-
-
-def _leaks(
-    split: Split, units: Units, column: str, names: NDArray[Any], codes: NDArray[np.intp], at: str
-) -> list[AuditFinding]:
-    """Return the first case or site on both sides of a split, and how many others there are."""
-    fitted = np.concatenate([split.train, split.val])
-    both = np.intersect1d(codes[fitted], codes[split.test])
-    if not len(both):
-        return []
-    what, ids = column.removesuffix("_id"), units.table["unit_id"].to_numpy()
-    train, test = (rows[codes[rows] == both[0]] for rows in (fitted, split.test))
-    side = "train" if train[0] in split.train else "validation"
-    message = (
-        f"{at}: {what} '{names[both[0]]}' is in {side} ({some(ids[train])}) and in test "
-        f"({some(ids[test])})"
-    )
-    if len(both) > 1:
-        message += f", as are {len(both) - 1} other {what}s"
-    kind = "case-leak" if what == "case" else "site-leak"
-    case_id, first = units.table["case_id"].iloc[test[0]], ids[[train[0], test[0]]]
-    return [finding("error", kind, message, fold=at, case_id=case_id, ids=first)]
-
-
-def _outcome_findings(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFinding]:
-    """Return which classes, or events, a side of a split lacks, and unequal few-shot draws."""
-    names, trained, tested = outcome_counts(splits, units)
     wanted = [f"unit of class '{name}'" for name in names]
     if "event" in units.table:  # of survival only events must be there
         wanted, trained, tested = ["event"], trained[:, 1:], tested[:, 1:]

@@ -1,32 +1,28 @@
-"""What units alone do not show: ids that look alike, equal slides, cases of two labels or sites."""
+"""What units alone do not show: ids that look alike, equal slides, cases of two sites."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from madeleine_bench.data.audit import (
-    SHOWN,
     SITES_WHOLE,
     AuditFinding,
     Level,
     Scheme,
     finding,
-    fold_name,
+    leaks,
     refuse_errors,
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, disagreeing, far_values, label_text
+from madeleine_bench.data.labels import NO_FILE, far_values
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
 
 LEAST_SHARE = 0.9  # of the labelled units: with features for fewer, `mbench run` stops
-EMPTY_BAG = "empty bag"
 
 Divided = tuple[Splits, Scheme]
 
@@ -54,7 +50,7 @@ def audit_slides(data: CohortData, units: Units, divided: Sequence[Divided]) -> 
     """Return what ids, files and sites of slides show; of phantoms only sites can be wrong."""
     findings = []
     if isinstance(data, LocalCohort):
-        findings += [*audit_ids(data, units, divided), *audit_contents(data, units, divided)]
+        findings += [*audit_ids(data, units, divided), *audit_contents(data, units)]
     return findings + audit_slide_sites(data, units, divided)
 
 
@@ -86,56 +82,42 @@ def _look_alike(
     column: str, ids: tuple[str, ...], rows: pd.DataFrame, cohort_id: str
 ) -> AuditFinding:
     what = column.removesuffix("_id")
-    beside = "case_id" if column == "slide_id" else "slide_id"
-    members = [rows[rows[column] == one] for one in ids]
-    cases = sorted({str(case) for member in members for case in member["case_id"]})
+    beside = "case" if what == "slide" else "slide"
+    members = rows[rows[column].isin(ids)]
     shown = " and ".join(
-        f"'{one}' ({beside.removesuffix('_id')} {some(member[beside].unique())})"
-        for one, member in zip(ids[:SHOWN], members, strict=False)
+        f"'{one}' ({beside} {some(each[f'{beside}_id'].unique())})"
+        for one, each in members.groupby(column)
     )
     return finding(
-        "warning" if column == "slide_id" and len(cases) == 1 else "error",
+        "warning" if what == "slide" and members["case_id"].nunique() == 1 else "error",
         "look-alike",
         f"{what} ids {shown} may be spellings of one",
         f"write one spelling in the label table; or, where these are different {what}s, "
         f'ids = "exact" under [cohorts.{cohort_id}] in mbench.toml',
-        case_id=cases[0],
-        ids=[slide for member in members for slide in member["slide_id"]],
+        case_id=members["case_id"].min(),
+        ids=members["slide_id"],
     )
 
 
-def audit_contents(
-    data: LocalCohort, units: Units, divided: Sequence[Divided]
-) -> list[AuditFinding]:
+def audit_contents(data: LocalCohort, units: Units) -> list[AuditFinding]:
     """Return the slides whose files are equal, byte for byte.
 
-    Of two cases: an error, as one of them is mislabelled, and a leak where one is trained on and
-    the other tested. Of one case: a warning, as the slide counts twice. Only files of equal size
-    are hashed, and hashes are remembered between runs.
+    Of two cases: an error, as one of them is mislabelled, and may be trained on while the other is
+    tested. Of one case: a warning, as the slide counts twice. Only files of equal size are hashed,
+    and hashes are remembered between runs.
     """
-    row_of = {s: row for row, unit in enumerate(units.table["unit_id"]) for s in units.slides[unit]}
-    case_of = units.table["case_id"].to_numpy()
+    case_of = {
+        slide: case
+        for unit, case in zip(units.table["unit_id"], units.table["case_id"], strict=True)
+        for slide in units.slides[unit]
+    }
     findings = []
-    for slides in _equal(data, row_of):
-        rows = [row_of[slide] for slide in slides]
-        case, first = case_of[rows[0]], dict[str, str]()
-        for row, slide in zip(rows, slides, strict=True):
-            first.setdefault(case_of[row], slide)
-        level: Level = "error" if len(first) > 1 else "warning"
-        fold, advice = "", "keep one of them in the label table"
-        message = f"slides {some(slides)} of case '{case}' have the same content"
-        if len(first) > 1:
-            fold = _leaks_in(rows, divided)
-            shown = " and ".join(f"slide '{first[c]}' of case '{c}'" for c in list(first)[:2])
-            message = (
-                f"{shown} have the same content"
-                + (f" ({len(slides)} such slides)" if len(slides) > 2 else "")
-                + (f", in train and in test of {fold}" if fold else "")
-            )
-            advice = "find out whose slide it is, and take the other row out of the label table"
-        findings.append(
-            finding(level, "duplicate", message, advice, fold=fold, case_id=case, ids=slides)
-        )
+    for slides in _equal(data, case_of):
+        cases = [case_of[slide] for slide in slides]
+        level: Level = "error" if len(set(cases)) > 1 else "warning"
+        shown = " and ".join(f"slide '{slide}' of case '{case_of[slide]}'" for slide in slides)
+        message = f"{shown} have the same content"
+        findings.append(finding(level, "duplicate", message, case_id=cases[0], ids=slides))
     return findings
 
 
@@ -147,62 +129,14 @@ def audit_slide_sites(
     A case with slides of two sites counts as of the first in the table of units; the other site
     may then be trained on.
     """
-    rows, sites = unit_sites(units, data)
-    if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
-        return []
-    names, codes = np.unique(sites, return_inverse=True)
-    findings = []
-    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
-    for at, split in ((fold_name(splits, split), split) for splits in whole for split in splits):
-        trained, tested = (codes[np.isin(rows, side)] for side in (split.train, split.test))
-        for code in np.intersect1d(trained, tested):
-            members = units.table.iloc[np.unique(rows[codes == code])]
-            # A unit that counts as of another site comes first.
-            case_id = members["case_id"].iloc[(members["site"] == names[code]).argmin()]
-            message = (
-                f"{at}: site '{names[code]}' is in train and in test, by the slides of case "
-                f"'{case_id}', which is of several sites"
-            )
-            place = {"fold": at, "case_id": case_id, "ids": members["unit_id"]}
-            findings.append(finding("error", "site-leak", message, **place))
-    return findings
-
-
-def unit_sites(units: Units, data: CohortData) -> tuple[NDArray[np.intp], NDArray[np.str_]]:
-    """Return of each slide of each unit the row of the unit and the site of the slide."""
     site_of = dict(zip(data.slides["slide_id"], data.slides["site"], strict=True))
     ids = units.table["unit_id"]
     pairs = [(row, site_of[slide]) for row, unit in enumerate(ids) for slide in units.slides[unit]]
-    rows, sites = zip(*pairs, strict=True)
-    return np.array(rows, dtype=np.intp), np.array(sites, dtype=str)
-
-
-def audit_labels(slides: Units, *, by_case: bool) -> list[AuditFinding]:
-    """Return the cases whose slides have different labels.
-
-    For a task by case that is an error, as its label is then unknown; for one by slide a warning.
-
-    Args:
-        slides: the slides of the task, with their labels.
-        by_case: whether the task is by case.
-    """
-    table = slides.table
-    if "label" not in table:
-        columns = table.drop(columns=["unit_id", "case_id", "site"])
-        parts: list[Any] = list(columns.itertuples(index=False, name=None))
-        table = table.assign(label=table.get("value", parts))
-    level: Level = "error" if by_case else "warning"
-    findings = []
-    for case_id, members in disagreeing(table, "label").groupby("case_id"):
-        first = members.head(SHOWN)
-        shown = " and ".join(
-            f"'{label_text(label)}' (slide '{unit}')"
-            for label, unit in zip(first["label"], first["unit_id"], strict=True)
-        )
-        message = f"case '{case_id}' has two labels: {shown}"
-        ids = members["unit_id"]
-        findings.append(finding(level, "label-conflict", message, case_id=case_id, ids=ids))
-    return findings
+    rows, sites = (np.array(column) for column in zip(*pairs, strict=True))
+    if (units.table["site"].to_numpy(dtype=str)[rows] == sites).all():
+        return []
+    whole = [splits for splits, scheme in divided if scheme in SITES_WHOLE]
+    return [leak for splits in whole for leak in leaks(splits, units, "site", sites, rows)]
 
 
 def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
@@ -245,45 +179,21 @@ def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
     return sorted(members for members in same.values() if len(members) > 1)
 
 
-def _leaks_in(rows: list[int], divided: Sequence[Divided]) -> str:
-    """Return the first split that trains on one of some units and tests another; or ""."""
-    for splits, _ in divided:
-        for split in splits:
-            if np.isin(rows, split.train).any() and np.isin(rows, split.test).any():
-                return fold_name(splits, split)
-    return ""
-
-
-def left_out(task: TaskSpec, data: CohortData, units: Units) -> dict[str, tuple[str, ...]]:
-    """Return by reason what a task does not score, an empty bag told from a file that is missing.
-
-    Records count both as one reason (`Units.missing`).
-    """
-    reasons = dict(units.missing)
-    without = reasons.pop(NO_FILE, ())
-    if isinstance(data, LocalCohort):
-        key = "case_id" if task.unit == "case" else "slide_id"
-        slides = data.slides[data.slides["stain"].isin(task.stains)]
-        filed = set(slides.loc[slides["slide_id"].isin(list(data.files)), key])
-        reasons[EMPTY_BAG] = tuple(unit for unit in without if unit in filed)
-        without = tuple(unit for unit in without if unit not in filed)
-    reasons[NO_FILE] = without
-    return {reason: ids for reason, ids in sorted(reasons.items()) if ids}
-
-
-def some_left_out(reasons: Mapping[str, tuple[str, ...]]) -> str:
+def some_left_out(missing: Mapping[str, Sequence[str]]) -> str:
     """Return reasons with the number and the first of what they leave out; "" where nothing is."""
-    return "; ".join(f"{reason}: {len(ids)} ({some(ids)})" for reason, ids in reasons.items())
+    reasons = "; ".join(
+        f"{reason}{' or an empty one' * (reason == NO_FILE)}: {len(ids)} ({some(ids)})"
+        for reason, ids in sorted(missing.items())
+    )
+    return f"; left out: {reasons}" if reasons else ""
 
 
 def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:
     """Return how many units of a task are scored, of how many, and why the others are not."""
     there = data.slides[data.slides["stain"].isin(task.stains)]
     total = there["case_id"].nunique() if task.unit == "case" else len(there)
-    reasons = some_left_out(left_out(task, data, units))
-    return f"{task.id}: {len(units.table)} of {total} {task.unit}s scored" + (
-        f"; left out: {reasons}" if reasons else ""
-    )
+    scored = f"{len(units.table)} of {total} {task.unit}s scored"
+    return f"{task.id}: {scored}{some_left_out(units.missing)}"
 
 
 def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[AuditFinding]:
@@ -291,16 +201,15 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
 
     Units without a label do not count. A phantom is never in error.
     """
-    labelled = len(units.table) + len(units.missing.get(NO_FILE, ()))
-    share = len(units.table) / labelled
-    if share == 1.0:
+    absent = units.missing.get(NO_FILE, ())
+    if not absent:
         return []
-    reasons = left_out(task, data, units)
-    absent = {reason: reasons[reason] for reason in (NO_FILE, EMPTY_BAG) if reason in reasons}
+    labelled = len(units.table) + len(absent)
+    share = len(units.table) / labelled
     message = (
         f"{len(units.table)} of {labelled} {task.unit}s with a label have features "
-        f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected): "
-        f"{some_left_out(absent)}"
+        f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected)"
+        f"{some_left_out({NO_FILE: absent})}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"
     return [finding("error" if wrong else "warning", "partial", message)]

@@ -12,7 +12,6 @@ from madeleine_bench.data.bags import (
     SUFFIXES,
     BagFacts,
     BagFile,
-    CoordsUnit,
     read_bag_file,
     read_bag_header,
 )
@@ -24,7 +23,7 @@ from madeleine_bench.data.packed import (
 )
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import files_under, looking_at, unreadable
-from madeleine_bench.hashing import file_fingerprint, file_state, hash_file, hash_json
+from madeleine_bench.hashing import file_state, hash_file, hash_json
 
 # The number counts the kinds of facts there have been: lines of fewer facts are left alone.
 _SHA256, _FACTS = "sha256", "facts-2"
@@ -34,17 +33,16 @@ _Place = tuple[str, str]  # the kind of a fact, and the path of the file
 class FileFactsCache:
     """An append-only file of JSON lines: one fact of one file a line, the last one counts.
 
-    A line holds the fingerprint that the file had when it was read (`hashing.file_fingerprint`),
-    and counts only while the file has that fingerprint; else the file is read again. Any number of
-    processes may append at once: each line is one write. A line carries a check of its own; one
-    that was cut short, changed or written by an earlier release is skipped, which costs reading
-    that file again and nothing else.
+    A line holds the state that the file had when it was read (`hashing.file_state`), and counts
+    only while the file has that state; else the file is read again. Any number of processes may
+    append at once: each line is one write. A line carries a check of its own; one that was cut
+    short, changed or written by an earlier release is skipped, which costs reading that file again
+    and nothing else.
     """
 
     def __init__(self, path: Path) -> None:
         """Remember in `path`, which is made when first needed."""
         self.path = path
-        self._sampled: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def sha256(self, path: Path) -> str:
         """Return the SHA-256 of a file's bytes.
@@ -52,25 +50,7 @@ class FileFactsCache:
         Raises:
             InputError: the file cannot be read.
         """
-        return str(self._remembered(_SHA256, path, lambda: _hash(path)))
-
-    def confirm(self, path: Path) -> bool:
-        """Hash a file whole and return whether that is the SHA-256 that was remembered, if any.
-
-        Where it is not, what was remembered of the file is forgotten.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
-        name = str(path.absolute())
-        _, before = self._entries.get((_SHA256, name), ("", None))
-        if before is None:
-            return bool(self.sha256(path))
-        if before == _hash(path):
-            return True
-        for place in [place for place in self._entries if place[1] == name]:
-            self._keep(place, "", None)
-        return False
+        return str(self._remembered(_SHA256, path, lambda: hash_file(path)))
 
     def facts(self, path: Path, encoder: str | None) -> BagFacts:
         """Return the facts of a bag file; `encoder` chooses among several in one file.
@@ -88,31 +68,22 @@ class FileFactsCache:
 
     def _remembered(self, kind: str, path: Path, read: Callable[[], Any]) -> Any:
         """Return what was remembered of a file as it is now, or else what `read` returns."""
-        place, fingerprint = (kind, str(path.absolute())), self._fingerprint(path)
-        then, value = self._entries.get(place, ("", None))
-        if then != fingerprint:
-            value = read()
-            if self._fingerprint(path) == fingerprint:  # nobody has written to it meanwhile
-                self._keep(place, fingerprint, value)
-        return value
-
-    def _fingerprint(self, path: Path) -> str:
-        """Return the fingerprint of a file, sampled once for each state that the system tells."""
-        state = file_state(path)
-        then, fingerprint = self._sampled.get(path, ((), ""))
+        place, state = (kind, str(path.absolute())), [*file_state(path)]
+        then, value = self._entries.get(place, ([], None))
         if not state or then != state:
             with looking_at(path):
-                fingerprint = file_fingerprint(path)
-            self._sampled[path] = state, fingerprint
-        return fingerprint
+                value = read()
+            if [*file_state(path)] == state:  # nobody has written to it meanwhile
+                self._keep(place, state, value)
+        return value
 
     @cached_property
-    def _entries(self) -> dict[_Place, tuple[str, Any]]:
+    def _entries(self) -> dict[_Place, tuple[list[int], Any]]:
         return _read_lines(self.path)
 
-    def _keep(self, place: _Place, fingerprint: str, value: Any) -> None:
-        self._entries[place] = fingerprint, value
-        content = [*place, fingerprint, value]
+    def _keep(self, place: _Place, state: list[int], value: Any) -> None:
+        self._entries[place] = state, value
+        content = [*place, state, value]
         line = json.dumps([*content, _check(content)], ensure_ascii=False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,17 +97,12 @@ class FileFactsCache:
             ) from error
 
 
-def _hash(path: Path) -> str:
-    with looking_at(path):
-        return hash_file(path)
-
-
 def _check(content: list[Any]) -> str:
     return hash_json(content)[:12]
 
 
-def _read_lines(path: Path) -> dict[_Place, tuple[str, Any]]:
-    entries: dict[_Place, tuple[str, Any]] = {}
+def _read_lines(path: Path) -> dict[_Place, tuple[list[int], Any]]:
+    entries: dict[_Place, tuple[list[int], Any]] = {}
     try:
         lines = path.read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
@@ -145,9 +111,9 @@ def _read_lines(path: Path) -> dict[_Place, tuple[str, Any]]:
         raise unreadable(path, error) from error
     for line in lines:
         try:
-            kind, name, fingerprint, value, check = json.loads(line)
-            if check == _check([kind, name, fingerprint, value]):
-                entries[kind, name] = fingerprint, value
+            kind, name, state, value, check = json.loads(line)
+            if check == _check([kind, name, state, value]):
+                entries[kind, name] = state, value
         except (ValueError, TypeError, RecursionError):
             continue
     return entries
@@ -188,7 +154,7 @@ class FolderBags:
         return read_bag_file(self.files[name], self._encoder)
 
     def content_key(self, name: str) -> str:
-        """Return the SHA-256 of a file, remembered while its fingerprint is the same.
+        """Return the SHA-256 of a file, remembered while its state is the same.
 
         Raises:
             InputError: the file cannot be read.
@@ -196,14 +162,6 @@ class FolderBags:
         digest = self._cache.sha256(self.files[name])
         # Which of several encoders is read from the file is part of what the bag is.
         return f"{digest}:{self._encoder}" if self._encoder else digest
-
-    def confirm(self, name: str) -> bool:
-        """Hash a file whole and return whether it is what was remembered; if not, forget that.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
-        return self._cache.confirm(self.files[name])
 
     def part(self, names: Iterable[str]) -> "FolderBags":
         """Return a source of some of the files, which takes little to send to another process."""
@@ -249,22 +207,17 @@ class PackedBags:
         return BagFacts(slide.patches, store.dim, store.patch_encoder, phantom, *geometry)
 
     def read(self, name: str) -> BagFile:
-        """Return the bag of a slide, its numbers float16, or float32 where bfloat16 is stored.
+        """Return the bag of a slide, its numbers float16.
 
         Raises:
             InputError: it is not what was packed.
         """
         rows, coords = self.store.read(self._slides[name])
-        unit: CoordsUnit | None = None if coords is None else "px0"
-        return BagFile(self.store.numbers(rows), coords, unit, self.facts(name))
+        return BagFile(rows, coords, self.facts(name))
 
     def content_key(self, name: str) -> str:
         """Return the content key of the bag that was packed; another where it was rounded."""
         return self.store.content_key(self._slides[name])
-
-    def confirm(self, name: str) -> bool:
-        """Return True: `read` checks every byte of a bag by the hash in the index."""
-        return True
 
     def part(self, names: Iterable[str]) -> "PackedBags":
         """Return the source itself, which is sent as a path."""

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -41,8 +41,6 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
 
-BagLayout = Literal["clam", "trident", "stamp", "atlaspatch"]
-CoordsUnit = Literal["px0", "um"]
 SUFFIXES = (".h5", ".hdf5", ".npz", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
 _FLAT = ("features", "feats", "patch_embeddings")
@@ -81,14 +79,12 @@ class BagFile:
 
     Attributes:
         features: patch x dim, float16 or float32 (float64 is cast to float32), finite.
-        coords: patch x 2 (x, y), or None.
-        coords_unit: "px0" level-0 pixels, "um" micrometres, None where unknown.
+        coords: patch x 2 (x, y), level-0 pixels; None where there are none, or in another unit.
         facts: what the file states.
     """
 
     features: NDArray[Any]
     coords: NDArray[Any] | None
-    coords_unit: CoordsUnit | None
     facts: BagFacts
 
 
@@ -106,7 +102,7 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
     if path.suffix == ".pt":
         features = _finite(_matrix(_load_pt(path), path, "the tensor"), path)
         patches, width = features.shape
-        return BagFile(features, None, None, BagFacts(patches, width, None))
+        return BagFile(features, None, BagFacts(patches, width, None))
     if path.suffix == ".npz":
         with _opened_npz(path) as arrays:
             name, facts = _npz_facts(path, arrays, encoder)
@@ -114,14 +110,15 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
             coords = None
             if "coords" in arrays:
                 coords = coords_of(arrays["coords"], path, len(features))
-        return BagFile(features, coords, None if coords is None else "px0", facts)
+        return BagFile(features, coords, facts)
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         facts = _facts(handle, path, name)
         features = _matrix(handle[name][...], path, f"'{name}'")
         coords = read_coords(handle, path, len(features))
-    unit = None if coords is None else _coords_unit(name, facts.attributes)
-    return BagFile(_finite(features, path), coords, unit, facts)
+    # STAMP stores micrometres; its early files state no unit and used several.
+    is_px0 = facts.attributes.get("unit") is None and name != "feats"
+    return BagFile(_finite(features, path), coords if is_px0 else None, facts)
 
 
 def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
@@ -158,13 +155,11 @@ def write_bag_file(
     features: NDArray[Any],
     coords: NDArray[Any] | None = None,
     *,
-    layout: BagLayout,
     patch_encoder: str | None = None,
-    mpp: float | None = None,
     coords_attributes: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a bag atomically under the names and attributes that a tool uses.
+    """Write a bag atomically under the names and attributes that TRIDENT uses.
 
     Rows are stored in one piece, which reads several times faster than the tools' small chunks.
 
@@ -172,40 +167,21 @@ def write_bag_file(
         path: the .h5 file, replaced when it exists.
         features: patch x dim, float16 or float32, stored in that type.
         coords: patch x 2 (x, y) in level-0 pixels.
-        layout: whose names to use.
-        patch_encoder: name of the patch encoder; AtlasPatch needs one.
-        mpp: micrometres per level-0 pixel; STAMP stores coords in micrometres and needs it.
+        patch_encoder: name of the patch encoder.
         coords_attributes: what else to say of the coords, such as the size of a patch.
         attributes: what else to say of the file.
 
     Raises:
-        InputError: the folder cannot be written, or the layout needs what was not given.
+        InputError: the folder cannot be written.
     """
-    if layout == "atlaspatch" and patch_encoder is None:
-        raise InputError(f"cannot write {path}: the AtlasPatch layout needs a patch encoder name")
-    if layout == "stamp" and coords is not None and mpp is None:
-        raise InputError(f"cannot write {path}: the STAMP layout stores micrometres; give mpp")
-    layouts: dict[BagLayout, tuple[str, dict[str, Any]]] = {
-        "clam": ("features", {"patch_encoder": patch_encoder}),
-        "trident": ("features", {}),
-        "stamp": ("feats", {"unit": "um", "extractor": patch_encoder}),
-        "atlaspatch": (f"features/{patch_encoder}", {"num_patches": len(features)}),
-    }
-    name, stated = layouts[layout]
     with writing(path) as handle:
-        data = handle.create_dataset(name, data=features)
-        if layout == "trident":
-            data.attrs["name"] = path.stem
-            if patch_encoder is not None:
-                data.attrs["savetodir"] = f"features_{patch_encoder}"
+        data = handle.create_dataset("features", data=features)
+        data.attrs["name"] = path.stem
+        if patch_encoder is not None:
+            data.attrs["savetodir"] = f"features_{patch_encoder}"
         if coords is not None:
-            stored: NDArray[Any] = np.asarray(coords, np.int32)
-            if layout == "stamp":
-                stored = np.asarray(coords, np.float32) * np.float32(mpp)
-            elif layout == "atlaspatch":  # the size of the region read and its level come after
-                stored = np.pad(stored, ((0, 0), (0, 3)))
+            stored = np.asarray(coords, np.int32)
             handle.create_dataset("coords", data=stored).attrs.update(coords_attributes or {})
-        handle.attrs.update({key: value for key, value in stated.items() if value is not None})
         handle.attrs.update(attributes or {})
 
 
@@ -282,14 +258,6 @@ def check_alike(one: tuple[str, int, str | None], other: tuple[str, int, str | N
             f"{difference}. One cohort has one patch encoder: extract the features of one of them "
             "again (mbench data verify lists every file)"
         )
-
-
-def _coords_unit(name: str, attributes: Mapping[str, Any]) -> CoordsUnit | None:
-    unit = attributes.get("unit")
-    if unit == "um":
-        return "um"
-    # Early STAMP files state no unit and used several, so theirs stays unknown.
-    return None if unit is not None or name == "feats" else "px0"
 
 
 def _patch_encoder(name: str, attributes: Mapping[str, Any]) -> str | None:

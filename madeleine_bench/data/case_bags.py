@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.protocol import Fusion
 from madeleine_bench.types import Bag, CohortData, Source, Units, rows_of
@@ -67,16 +66,9 @@ class CaseBags:
         Coordinates are left out: those of different slides do not belong together.
 
         Raises:
-            InputError: a file is broken, or two slides have patches of different width.
+            InputError: a file is broken.
         """
         bags = [self._data.read_bag(member) for member in self._members[slide_id]]
-        widths = {bag.features.shape[1]: bag.slide_id for bag in bags}
-        if len(widths) > 1:
-            (one, first), (other, second) = sorted(widths.items())[:2]
-            raise InputError(
-                f"case '{slide_id}': slide '{first}' has patches of width {one}, slide '{second}' "
-                f"of {other}; extract all slides of the cohort with one patch encoder"
-            )
         return replace(
             bags[0],
             slide_id=slide_id,

@@ -16,7 +16,6 @@ the patches. Elsewhere the words of CLAM are left out, since they would name ano
 
 import math
 import mmap
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,10 +48,7 @@ def writing(path: Path) -> Iterator[Any]:
             with h5py.File(temporary, "w") as handle:
                 yield handle
         except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
-            reason = re.search(r"error message = '([^']*)'", str(error))
-            raise InputError(
-                f"cannot write {path}: {reason.group(1) if reason else error}"
-            ) from error
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager
@@ -64,32 +60,19 @@ def opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except (OSError, RuntimeError, KeyError) as error:
-        _check_unlocked(path, str(error))
+        if "unable to lock file" in str(error) or "already open for write" in str(error):
+            raise UnreadableFile(
+                f"{path} is locked, or marked as open to write: another process writes it, or was "
+                "stopped before it ended. Wait for it, or extract the features of this slide "
+                "again. If there is none, the disk has no file locks: set "
+                "HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
         check_readable(path, error)
         reason = str(error).split(" (")[-1].rstrip(")")
         raise InputError(
             f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
             "format. Extract the features of this slide again"
         ) from error
-
-
-def _check_unlocked(path: Path, reason: str) -> None:
-    """Check that what HDF5 says of a file is not that another process writes it.
-
-    Raises:
-        UnreadableFile: that is what it says.
-    """
-    if "unable to lock file" in reason:
-        raise UnreadableFile(
-            f"{path} is locked: another process has it open to write. Wait until that process ends "
-            "and run again. If there is none, the disk has no file locks: set the environment "
-            "variable HDF5_USE_FILE_LOCKING=FALSE"
-        )
-    if "already open for write" in reason:
-        raise UnreadableFile(
-            f"{path} is marked as open to write: the program that writes it still runs, or was "
-            "stopped before it ended. Wait for it, or extract the features of this slide again"
-        )
 
 
 def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:

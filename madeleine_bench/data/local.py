@@ -18,6 +18,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.config import CohortEntry
+from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
@@ -25,18 +26,6 @@ _SLIDE_SUFFIXES = {
     "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
     "qptiff", "isyntax",
 }  # fmt: skip
-
-
-_REPLACED = (
-    "its content is not what was remembered; that is repaired now. Scores from before are of the "
-    "former content: run again"
-)
-# Of width, type and patch encoder of a bag: how bad it is to differ from most, and what is said.
-_USUAL: tuple[tuple[Literal["error", "warning"], str], ...] = (
-    ("error", "patches of {} dimensions, most files have {}"),
-    ("warning", "features of type {}, most files have {}"),
-    ("error", "patch encoder {}, most files have {}"),
-)
 
 
 class LocalCohort:
@@ -83,8 +72,9 @@ class LocalCohort:
         self.slides = read_label_table(entry.labels, columns, stain, entry.exclude)
         for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
             raise InputError(
-                f"{entry.labels}: slide '{slide.slide_id}' is of stain {slide.stain}; cohort "
-                f"{cohort.id} has {', '.join(cohort.stains)}"
+                f"{entry.labels}: slide '{slide.slide_id}' is of stain '{slide.stain}'"
+                f"{did_you_mean(slide.stain, cohort.stains)} Cohort {cohort.id} has the stains "
+                f"{', '.join(cohort.stains)}"
             )
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
@@ -115,8 +105,6 @@ class LocalCohort:
     def read_bag(self, slide_id: str) -> Bag:
         """Return the bag of one slide.
 
-        Coordinates that are not level-0 pixels are left out: the slide's resolution is unknown.
-
         Raises:
             InputError: the slide has no file or the file is broken; the message names it.
         """
@@ -127,7 +115,7 @@ class LocalCohort:
             case_id=row["case_id"],
             features=file.features,
             stain=row["stain"],
-            coords=file.coords if file.coords_unit == "px0" else None,
+            coords=file.coords,
             site=row["site"] or None,
             patch_encoder=self.entry.patch_encoder or facts.patch_encoder,
             organ=self.organ,
@@ -245,51 +233,43 @@ class Finding:
 
 
 def verify_cohort(
-    data: LocalCohort,
-    progress: Callable[[str], None] = lambda slide_id: None,
-    *,
-    full: bool = False,
+    data: LocalCohort, progress: Callable[[str], None] = lambda slide_id: None
 ) -> list[Finding]:
     """Return what is wrong with the files of a cohort, errors first; an empty list is a clean bill.
 
-    Every bag is read whole: damage, NaN, shapes, widths, types, patch encoders, coords, empty
-    bags, the same content under two ids, slides without a file, files without a slide.
+    Every bag is read whole: damage, NaN, shapes, widths, patch encoders, coords, empty bags, the
+    same content under two ids, slides without a file, files without a slide.
 
     Args:
         data: the cohort.
         progress: called with the slide id after each file.
-        full: hash every byte of every file again, whatever its fingerprint says, and list those
-            that are not what was remembered; what was remembered of them is replaced.
     """
     findings: list[Finding] = []
 
     def add(level: Literal["error", "warning"], slide_id: str, message: str) -> None:
         findings.append(Finding(level, slide_id, data.files.get(slide_id), message))
 
-    seen: dict[str, tuple[int, str, str | None]] = {}
+    seen: dict[str, tuple[int, str | None]] = {}
     first: dict[str, str] = {}  # slide of each content
     for slide_id, path in data.files.items():
         try:
-            if full and not data.bags.confirm(data.names[slide_id]):
-                add("error", slide_id, _REPLACED)
             file = data.read_file(slide_id)
         except InputError as error:
             add("error", slide_id, str(error).removeprefix(str(path)).lstrip(": "))
         else:
             if len(file.features):
-                width, dtype = file.features.shape[1], str(file.features.dtype)
-                seen[slide_id] = width, dtype, file.facts.patch_encoder
+                seen[slide_id] = file.features.shape[1], file.facts.patch_encoder
                 twin = first.setdefault(hash_array([], file.features), slide_id)
                 if twin != slide_id:
                     add("error", slide_id, f"the same features as slide '{twin}'")
             else:
                 add("warning", slide_id, "no patch in the bag; left out")
         progress(slide_id)
-    for column, (level, text) in enumerate(_USUAL if seen else ()):
-        usual = Counter(values[column] for values in seen.values()).most_common(1)[0][0]
-        for slide_id, values in seen.items():
-            if values[column] != usual:
-                add(level, slide_id, text.format(values[column], usual))
+    usual = Counter(seen.values()).most_common(1)
+    for slide_id, (width, encoder) in seen.items():
+        if (width, encoder) != usual[0][0]:
+            message = "{} dimensions of patch encoder {}; most files have {} of {}"
+            add("error", slide_id, message.format(width, encoder, *usual[0][0]))
     for slide_id in sorted(set(data.slides["slide_id"]).difference(data.files)):
         add("warning", slide_id, "no feature file; left out")
     for name, path in data.extra.items():
@@ -299,23 +279,12 @@ def verify_cohort(
 
 
 def match_notes(data: CohortData) -> list[str]:
-    """Return a line for each way in which slides were matched with files of another name."""
-    if not isinstance(data, LocalCohort):
-        return []
-    notes: list[str] = []
-    for is_bare, how in (
-        (True, "without the suffix of the slide file"),
-        (False, "by how the name of the feature file begins"),
-    ):
-        pairs = [
-            f"{slide} with {name}"
-            for slide, name in data.names.items()
-            if slide != name and (_bare(slide) == _bare(name)) == is_bare
-        ]
-        if pairs:
-            shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
-            notes.append(f"{data.cohort_id}: {len(pairs)} slide(s) matched {how}: {shown}")
-    return notes
+    """Return a line where slides were matched with files of another name."""
+    names = data.names if isinstance(data, LocalCohort) else {}
+    pairs = [f"{slide} with {name}" for slide, name in names.items() if slide != name]
+    shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
+    text = f"{data.cohort_id}: {len(pairs)} slide(s) matched with files of another name: {shown}"
+    return [text] if pairs else []
 
 
 def _bare(name: str) -> str:

@@ -6,7 +6,7 @@
 
 Slides lie by slide id, one behind the other, so that the features of a file are one matrix: a
 sample of a slide's patches is read at the speed of memory, and the whole store can be put on a GPU
-in one pass. Numbers are float16, or bfloat16 as its 16 bits (U16): numpy has no bfloat16.
+in one pass. Numbers are float16.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,7 @@ from madeleine_bench.files import check_readable, looking_at, write_text
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.types import Progress, Silence
 
-if TYPE_CHECKING:
-    import torch
-
-PackedDtype = Literal["float16", "bfloat16"]
-FORMAT, VERSION = "madeleine-bench packed store", 2
+FORMAT, VERSION, DTYPE = "madeleine-bench packed store", 2, "float16"
 INDEX = "index.json"
 PARTS = "features-*-*.safetensors"
 ITEM_BYTES = 2
@@ -42,26 +38,6 @@ _THREADS = 8
 
 class DamagedStore(InputError):
     """Files of a store are not what was packed; packing the cohort again repairs them."""
-
-
-def disk_dtype(dtype: PackedDtype) -> np.dtype[Any]:
-    """Return the numpy type of packed rows: float16, or uint16 that holds the bits of bfloat16."""
-    return np.dtype(np.float16 if dtype == "float16" else np.uint16)
-
-
-def packed_rows(features: NDArray[Any], dtype: PackedDtype) -> NDArray[Any]:
-    """Return features as they are stored, patch x dim in one piece, rounded to nearest, ties even.
-
-    Args:
-        features: patch x dim, finite and within the range of `dtype`.
-        dtype: of the store.
-    """
-    if dtype == "float16":
-        return np.ascontiguousarray(features, dtype=np.float16)
-    bits = np.ascontiguousarray(features, dtype=np.float32).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    rounded: NDArray[Any] = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
-    return rounded
 
 
 class PackedSlide(NamedTuple):  # there may be a million, and these are made fast
@@ -109,15 +85,14 @@ class FeatureStore:
         cohort_id: id of the cohort.
         source: "phantom" or "local".
         variant: "" or what sets a phantom apart from the declared one.
-        content: hash of what was packed; equal for equal bags of equal slides in one dtype.
+        content: hash of what was packed; equal for equal bags of equal slides.
         missing: slides of the cohort without a bag, sorted.
         patch_encoder: that made the features, or None (unknown).
         dim: number of dimensions of a patch.
-        dtype: of the numbers.
+        dtype: of the numbers, float16.
         parts: name and bytes of each file, in the order of their slides.
         slides: sorted by slide id.
-        shards: for each file patch x dim, read-only, float16, or uint16 that holds the bits of
-            bfloat16; empty where nothing is mapped.
+        shards: for each file patch x dim, read-only, float16; empty where nothing is mapped.
     """
 
     path: Path
@@ -128,7 +103,7 @@ class FeatureStore:
     missing: Sequence[str] = field(repr=False)
     patch_encoder: str | None
     dim: int
-    dtype: PackedDtype
+    dtype: str
     parts: Sequence[tuple[str, int]] = field(repr=False)
     slides: list[PackedSlide] = field(repr=False)
     shards: Sequence[NDArray[Any]] = field(default=(), repr=False)
@@ -183,23 +158,6 @@ class FeatureStore:
         begin = int(self._begins[shard])
         return self.shards[shard][rows.start - begin : rows.stop - begin]
 
-    def numbers(self, rows: NDArray[Any]) -> NDArray[np.floating]:
-        """Return stored rows as numbers of numpy: float16 as they lie, bfloat16 as float32."""
-        if self.dtype == "float16":
-            return rows
-        return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-    def tensor(self, rows: NDArray[Any]) -> "torch.Tensor":
-        """Return rows taken from `bag` as a tensor of the store's dtype; memory is shared.
-
-        Args:
-            rows: writable, so a copy of rows, as PyTorch has no read-only tensors.
-        """
-        import torch
-
-        tensor = torch.from_numpy(rows)
-        return tensor.view(torch.bfloat16) if self.dtype == "bfloat16" else tensor
-
     @cached_property
     def _begins(self) -> NDArray[np.int64]:
         """The first row of each shard, counted through all of them."""
@@ -230,7 +188,7 @@ class FeatureStore:
         path, coords = self.path / self.parts[slide.part][0], None
         try:
             size = slide.patches * self.dim
-            rows = np.fromfile(path, disk_dtype(self.dtype), size, offset=slide.begin)
+            rows = np.fromfile(path, np.float16, size, offset=slide.begin)
             if slide.coords_dtype:
                 size = 2 * slide.patches
                 coords = np.fromfile(path, slide.coords_dtype, size, offset=slide.coords_begin)
@@ -302,15 +260,17 @@ def read_index(folder: Path) -> FeatureStore:
         document = json.loads(content)
         if document["format"] != FORMAT:
             raise ValueError("its format is another")
-        version = document["version"]
+        version, dtype = document["version"], document["dtype"]
         intact = document["hash"] == hash_bytes(content[: content.rindex(_HASH.encode())])
     except (OSError, MemoryError, RecursionError, LookupError, TypeError, ValueError) as error:
         check_readable(path, error)
         raise InputError(
             f"{path} is damaged or is no index of a packed store; mbench data pack makes one"
         ) from error
-    if version != VERSION:
-        raise InputError(f"{path} is of version {version}; this release reads version {VERSION}")
+    if (version, dtype) != (VERSION, DTYPE):
+        raise InputError(
+            f"{path} is of version {version}; this release reads version {VERSION} in {DTYPE}"
+        )
     if not intact:
         raise InputError(f"{path} is damaged: it is not what was written (its hash differs)")
     head = {name: document[name] for name in _HEAD} | {"missing": tuple(document["missing"])}
@@ -342,7 +302,7 @@ def open_store(
         slides = list(members)
         shape = (sum(slide.patches for slide in slides), store.dim)
         with looking_at(file):
-            rows = np.memmap(file, disk_dtype(store.dtype), "r", slides[0].begin, shape)
+            rows = np.memmap(file, np.float16, "r", slides[0].begin, shape)
         shards.append(np.asarray(rows))  # slices of numpy's memmap class take longer to make
     return replace(store, shards=shards)
 
@@ -354,14 +314,10 @@ def check_sizes(store: FeatureStore) -> None:
         DamagedStore: one has not.
     """
     for path, (_, expected) in zip(store.files, store.parts, strict=True):
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise DamagedStore(f"{path}: {error.strerror}. {store.repair}") from error
+        size = path.stat().st_size if path.is_file() else 0
         if size != expected:
-            what = "cut short" if size < expected else "longer than what was packed"
             raise DamagedStore(
-                f"{path} is {what}, or of another store: it has {size} bytes, the index of "
+                f"{path} is cut short, gone or of another store: it has {size} bytes, the index of "
                 f"{store.path} says {expected}. {store.repair}"
             )
 

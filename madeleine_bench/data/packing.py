@@ -7,9 +7,7 @@ the others written. Every file is read back. The index comes last.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from madeleine_bench.data.bag_sources import PackedBags
-from madeleine_bench.data.bags import check_alike
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.packed import (
+    DTYPE,
     FORMAT,
     INDEX,
     PARTS,
     DamagedStore,
     FeatureStore,
-    PackedDtype,
     PackedSlide,
     columns_of,
     is_packed_store,
     open_store,
-    packed_rows,
     read_index,
     slide_hash,
     slides_of,
     write_index,
 )
-from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.errors import InputError
 from madeleine_bench.files import replacing, sole_writer
 from madeleine_bench.hashing import canonical_json, hash_json
 from madeleine_bench.types import Bag, CohortData, Progress, Silence, board_name
@@ -46,12 +42,8 @@ from madeleine_bench.types import Bag, CohortData, Progress, Silence, board_name
 _KEY = "madeleine_bench"  # of a file's metadata; the only one, as several have no order
 PART_BYTES = 10**9  # held in memory while it is packed
 _STATED = ("content", "dim", "patch_encoder")  # in the metadata of a file, besides its slides
-_SHOWN, _LISTED = 3, 10
-# The smallest normal and the largest finite number of each.
-_RANGES: dict[PackedDtype, tuple[float, float]] = {
-    "float16": (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)),
-    "bfloat16": (2.0**-126, (2.0 - 2.0**-7) * 2.0**127),
-}
+# The smallest normal and the largest finite number.
+_SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 
 
 def pack_cohort(
@@ -59,7 +51,6 @@ def pack_cohort(
     path: Path,
     progress: Progress | None = None,
     *,
-    dtype: PackedDtype | None = None,
     part_bytes: int = PART_BYTES,
 ) -> FeatureStore:
     """Return the store of a cohort, packed into the folder `path` unless it lies there already.
@@ -72,17 +63,16 @@ def pack_cohort(
         data: the cohort.
         path: the folder.
         progress: told of every slide that is packed and read back.
-        dtype: of the rows; None takes that of the store that is there, or float16.
         part_bytes: the most that the rows of one file take, unless it holds a single slide; the
             file being written is held in memory.
 
     Raises:
         InputError: `path` holds something else, is being written by another process, or cannot be
-            written; no slide has a bag, a bag is broken, empty, not finite or out of the range of
-            `dtype`, two slides differ in width or patch encoder; or a bag changed meanwhile.
+            written; no slide has a bag, a bag is broken, not finite or out of the range of float16;
+            or a bag changed meanwhile.
     """
     progress = progress or Silence()
-    before = _current_index(path, data, dtype)
+    before = _current_index(path, data)
     if before is not None:
         try:
             return open_store(path, verify=True, progress=progress)
@@ -92,17 +82,16 @@ def pack_cohort(
     slide_ids = [slide for slide in data.slides["slide_id"] if slide not in no_bag]
     if not slide_ids:
         raise InputError(f"no slide of cohort {data.cohort_id} has a bag; there is nothing to pack")
-    dtype = before.dtype if before else dtype or "float16"
     store = FeatureStore(
         path=path,
         cohort_id=data.cohort_id,
         source=data.source,
         variant=data.variant,
-        content=before.content if before else content_hash(data, dtype),
+        content=before.content if before else content_hash(data),
         missing=tuple(sorted(set(data.slides["slide_id"]) & no_bag)),
         patch_encoder=None,
         dim=0,
-        dtype=dtype,
+        dtype=DTYPE,
         parts=[],
         slides=[],
     )
@@ -115,9 +104,9 @@ def pack_cohort(
                 if problem := packing.take(todo):
                     raise InputError(f"a file in {path} is not what was written: {problem}")
         store = packing.store
-        if changed := list(islice(stale_reasons(store, data), _SHOWN)):
+        if content_hash(data) != store.content:
             raise InputError(
-                f"cohort {data.cohort_id} changed while it was packed: {'; '.join(changed)}. "
+                f"the table or the bags of cohort {data.cohort_id} changed while it was packed. "
                 "Pack it again once nothing writes to it"
             )
         write_index(store)
@@ -174,8 +163,8 @@ class _Packing:
         try:
             for slide_id in todo:
                 bag = self._ahead.pop(slide_id, None) or self._data.read_bag(slide_id)
-                self._check(bag, todo[0])
-                rows, coords = packed_rows(bag.features, self.store.dtype), bag.coords
+                self._check(bag)
+                rows, coords = np.ascontiguousarray(bag.features, np.float16), bag.coords
                 size += rows.nbytes
                 if slides and size > part_bytes:
                     self._ahead = {slide_id: bag}
@@ -192,7 +181,7 @@ class _Packing:
                         patches=len(rows),
                         sha256=slide_hash(rows, coords),
                         source_key=self._data.content_key(slide_id),
-                        rounded=not np.array_equal(self.store.numbers(rows), bag.features),
+                        rounded=not np.array_equal(rows, bag.features),
                         coords_dtype="" if coords is None else coords.dtype.str,
                         magnification=bag.magnification,
                         patch_size=bag.patch_size,
@@ -245,48 +234,35 @@ class _Packing:
         ]
         return replace(self.store, **stated, parts=parts, slides=slides)
 
-    def _check(self, bag: Bag, first: str) -> None:
-        """Check that a bag fits the store: of one width and patch encoder, finite, in its range.
+    def _check(self, bag: Bag) -> None:
+        """Check that the numbers of a bag are finite and in the range of the store.
 
         Raises:
-            InputError: it does not.
+            InputError: they are not.
         """
-        store, shape = self.store, bag.features.shape
-        where = f"cohort {store.cohort_id}, slide '{bag.slide_id}'"
-        if len(shape) != 2 or 0 in shape:
-            raise InputError(f"{where}: its bag is empty (shape {shape}); extract it again")
         # Extremes are NaN where any number is; two passes are cheaper than a mask of every number,
         # and in float32, which processors compare, than in float16, which they do not.
         numbers = bag.features.astype(np.float32, copy=False)
-        low, high = float(numbers.min()), float(numbers.max())
-        if not np.isfinite([low, high]).all():
-            raise InputError(f"{where}: its features hold NaN or infinity; extract them again")
-        smallest, largest = _RANGES[store.dtype]
-        extreme = max(-low, high)
-        if extreme > largest or 0.0 < extreme < smallest:
+        extreme = max(-float(numbers.min()), float(numbers.max()))
+        if not extreme <= _LARGEST or 0.0 < extreme < _SMALLEST:
             raise InputError(
-                f"{where}: its largest feature is {extreme:g} in size, outside the range of the "
-                f"store's {store.dtype} ({smallest:.1g} to {largest:g}); scale the features of the "
-                "whole cohort by one factor"
+                f"cohort {self.store.cohort_id}, slide '{bag.slide_id}': its features hold NaN, "
+                f"infinity or numbers outside the range of float16 ({_SMALLEST:.1g} to "
+                f"{_LARGEST:g}); the largest is {extreme:g} in size. Extract them again, or scale "
+                "the features of the whole cohort by one factor"
             )
-        if not store.dim:
-            self.store = replace(store, dim=shape[1], patch_encoder=bag.patch_encoder)
-            return
-        first = store.slides[0].slide_id if store.slides else first
-        check_alike(
-            (where, shape[1], bag.patch_encoder),
-            (f"slide '{first}'", store.dim, store.patch_encoder),
-        )
+        if not self.store.dim:
+            self.store = replace(
+                self.store, dim=bag.features.shape[1], patch_encoder=bag.patch_encoder
+            )
 
 
-def _current_index(path: Path, data: CohortData, dtype: PackedDtype | None) -> FeatureStore | None:
+def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
     """Return the index in a folder if it is that of the cohort as it is now.
 
     Raises:
         InputError: the folder holds what is no store of the cohort, and is not to be replaced.
     """
-    if path.is_file():
-        raise InputError(f"cannot write to {path}: it is a file; a packed store is a folder")
     if not (path / INDEX).is_file():
         others = [] if is_packed_store(path) else sorted(p.name for p in path.glob("[!.]*"))
         if others:
@@ -303,121 +279,57 @@ def _current_index(path: Path, data: CohortData, dtype: PackedDtype | None) -> F
             )
     except InputError as error:
         raise InputError(f"{error}. Remove {path}, or choose another place") from error
-    return None if any(stale_reasons(index, data, dtype)) else index
+    return index if index.content == content_hash(data) else None
 
 
-def packed_folder(data: CohortData, results: Path, dtype: PackedDtype | None = None) -> Path:
+def packed_folder(data: CohortData, results: Path) -> Path:
     """Return the folder of the packed store of a cohort, which may not be there yet.
 
-    The store that the cohort is read from, if it has exactly the slides of the cohort's table and
-    this dtype; else one among the results, where `run` and `pretrain` look for float16.
-
-    Args:
-        data: the cohort.
-        results: folder of the results.
-        dtype: of the rows; None takes any store the cohort is read from, or else float16.
+    The store that the cohort is read from, if it has exactly the slides of the cohort's table; else
+    one among the results, where `run` and `pretrain` look.
     """
     bags = data.bags if isinstance(data, LocalCohort) else None
-    if isinstance(bags, PackedBags) and not any(stale_reasons(bags.store, data, dtype)):
+    if isinstance(bags, PackedBags) and bags.store.content == content_hash(data):
         return bags.path
-    name = f"{data.cohort_id}-bfloat16" if dtype == "bfloat16" else data.cohort_id
-    return results / "features" / board_name(data.source, data.variant) / name
+    return results / "features" / board_name(data.source, data.variant) / data.cohort_id
 
 
-def pack_into(
-    data: CohortData, path: Path, progress: Progress, dtype: PackedDtype, part_bytes: int
-) -> str:
+def pack_into(data: CohortData, path: Path, progress: Progress, part_bytes: int) -> str:
     """Pack a cohort as `pack_cohort` does, and say what the store holds and how it is read.
 
     Raises:
         InputError: as `pack_cohort`.
     """
-    store = pack_cohort(data, path, progress, dtype=dtype, part_bytes=part_bytes)
-    return f'{_described(store)}\nin mbench.toml: features = "{path.absolute()}"'
-
-
-def verify_store(data: CohortData, path: Path, progress: Progress) -> str:
-    """Check that every slide of a store is what was packed, and say what it holds.
-
-    Raises:
-        InputError: there is no store.
-        CheckFailed: it is damaged, or the cohort has changed since it was packed.
-    """
-    try:
-        store = open_store(path, verify=True, progress=progress)
-    except DamagedStore as error:
-        raise CheckFailed(str(error)) from error
-    if changed := list(islice(stale_reasons(store, data), _LISTED + 1)):
-        lines = [*changed[:_LISTED], *["and more"] * (len(changed) > _LISTED)]
-        raise CheckFailed(
-            f"{path} is whole, and no more that of the cohort; mbench data pack {data.cohort_id} "
-            f"--out {path} packs it again:\n  " + "\n  ".join(lines)
-        )
-    return f"{_described(store)}; every slide is what was packed, and what the cohort is now"
-
-
-def _described(store: FeatureStore) -> str:
+    store = pack_cohort(data, path, progress, part_bytes=part_bytes)
     phantom = "PHANTOM " if store.source == "phantom" else ""
     count = len(store.parts)
     missing = f", {len(store.missing)} slides without a bag left out" if store.missing else ""
     return (
         f"{phantom}{store.cohort_id}: {len(store)} slides, {store.patches} patches x {store.dim} "
         f"{store.dtype} ({store.nbytes / 1e9:.3g} GB in {count} file{'s' * (count > 1)}) in "
-        f"{store.path}{missing}"
+        f'{store.path}{missing}\nin mbench.toml: features = "{path.absolute()}"'
     )
 
 
-def content_hash(data: CohortData, dtype: PackedDtype = "float16") -> str:
+def content_hash(data: CohortData) -> str:
     """Return the hash of all bags of a cohort and of what is known of their slides.
+
+    Of a cohort that is read from a store it is the hash of the bags that were packed.
 
     Raises:
         InputError: a feature file cannot be read.
     """
+    bags = data.bags if isinstance(data, LocalCohort) else None
+    slides = bags.store.slides if isinstance(bags, PackedBags) else ()
+    packed = {slide.slide_id: slide.source_key for slide in slides}
     # The number is that of the first form of a store: equal bags keep their hash.
-    head = [FORMAT, 1, dtype, data.cohort_id, data.source, data.variant]
+    head = [FORMAT, 1, DTYPE, data.cohort_id, data.source, data.variant]
     digest = hashlib.sha256(canonical_json(head).encode())
     columns = data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False)
     no_bag = data.no_bag
     for slide_id, case_id, stain in columns:
-        key = None if slide_id in no_bag else data.content_key(slide_id)
+        key = None
+        if slide_id not in no_bag:
+            key = packed.get(slide_id) or data.content_key(slide_id)
         digest.update(canonical_json([slide_id, case_id, stain, key]).encode())
     return digest.hexdigest()
-
-
-def stale_reasons(
-    index: FeatureStore, data: CohortData, dtype: PackedDtype | None = None
-) -> Iterator[str]:
-    """Yield in what a store is not that of a cohort as it is now; nothing where it is.
-
-    Args:
-        index: of the store.
-        data: the cohort; it may be read from this very store.
-        dtype: of the rows; None takes what the store has.
-
-    Raises:
-        InputError: a feature file cannot be read.
-    """
-    for what in ("cohort_id", "source", "variant"):
-        packed, now = getattr(index, what), getattr(data, what)
-        if packed != now:
-            yield f"{what.removesuffix('_id')} '{packed}' was packed, it is '{now}' now"
-    slides = {slide.slide_id: slide for slide in index.slides}
-    missing, no_bag = set(index.missing), data.no_bag
-    for name, case, stain in data.slides[["slide_id", "case_id", "stain"]].itertuples(index=False):
-        slide, has_bag = slides.pop(name, None), name not in no_bag
-        if slide is not None and has_bag:
-            for what, before, now in (("case", slide.case_id, case), ("stain", slide.stain, stain)):
-                if before != now:
-                    yield f"slide '{name}' was packed as {what} {before}, it is {now} now"
-            if data.content_key(name) not in (slide.source_key, index.content_key(slide)):
-                yield f"slide '{name}': its bag has changed since it was packed"
-        elif slide is not None:
-            yield f"slide '{name}' has no bag any more"
-        elif has_bag:
-            yield f"slide '{name}' has a bag and was not packed"
-        elif name not in missing:
-            yield f"slide '{name}' is new, without a bag"
-    for name in (*slides, *sorted(missing.difference(data.slides["slide_id"]))):
-        yield f"slide '{name}' is no more in the table of the cohort"
-    if dtype not in (None, index.dtype):
-        yield f"its numbers are {index.dtype}, wanted is {dtype}"

@@ -24,7 +24,6 @@ _SHOWN_SITES = 4
 _PROVABLE_CELLS, _NODES, _FEW_NODES = 200, 2000, 200
 # Above this many whole numbers even a node takes too long.
 _CELLS = 800
-_NO_DEAL = "stratified; too many sites for a proof"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class FoldReport:
         bound: what no folds can be below in that.
         total: the sum of |n_fc - N_c / K| over folds and classes.
         total_bound: what no folds of that largest deviation can be below in the sum.
-        effort: how the folds and the bounds were found.
         large: a line for each group that alone has more of a class than a fold should have.
     """
 
@@ -67,7 +65,6 @@ class FoldReport:
     bound: float
     total: float
     total_bound: float
-    effort: str
     large: tuple[str, ...]
 
     @property
@@ -143,7 +140,7 @@ def balanced_folds(
     table = _counts(groups.of_unit, label, len(groups.names))
     check_foldable(table[names], labels, groups.what, folds)
     kinds, kind, many = np.unique(table[names], axis=0, return_inverse=True, return_counts=True)
-    dealt, least, least_total, effort = deal_groups(kinds, many, folds)
+    dealt, least, least_total = deal_groups(kinds, many, folds)
     if dealt is None:
         fold_of_group = _stratified(label[order], groups.of_unit[order], folds)
     else:
@@ -164,7 +161,6 @@ def balanced_folds(
         bound=least / folds,
         total=total,
         total_bound=least_total / folds,
-        effort=effort,
         large=_large(table, labels, groups, folds),
     )
     return fold, report
@@ -181,8 +177,8 @@ def fold_deviation(
 
 def deal_groups(
     kinds: NDArray[np.int64], many: NDArray[np.int64], folds: int
-) -> tuple[NDArray[np.int64] | None, int, int, str]:
-    """Return how many groups of each kind go to each fold, two bounds, and how they were found.
+) -> tuple[NDArray[np.int64] | None, int, int]:
+    """Return how many groups of each kind go to each fold, and two bounds.
 
     An integer program makes the largest deviation least, then the sum among the deals that reach
     it. Nothing is below the bounds, which are times the number of folds, so that all numbers are
@@ -206,14 +202,14 @@ def deal_groups(
     cells, apart = len(kinds) * folds, len(wanted) * folds
     nodes = _NODES if cells <= _PROVABLE_CELLS else _FEW_NODES
     if cells > _CELLS:
-        return None, least, least_total, _NO_DEAL
+        return None, least, least_total
 
     # Columns: groups of each kind in each fold; then the deviation, one of all or one of each class
     # in each fold.
     each_group = np.kron(np.eye(len(kinds)), np.ones(folds))
     each_fold = np.tile(np.eye(folds), len(kinds))
     counts, share = folds * np.kron(kinds.T, np.eye(folds)), np.repeat(wanted, folds)
-    bounds, proved, most = [least, least_total], ["not proved", "not proved"], np.inf
+    bounds, most = [least, least_total], np.inf
     dealt: NDArray[np.int64] | None = None
     for stage, spread in enumerate((np.ones((apart, 1)), np.eye(apart))):
         width = spread.shape[1]
@@ -231,13 +227,12 @@ def deal_groups(
         dealt = np.rint(solved.x[:cells]).astype(np.int64).reshape(-1, folds)
         deviation = np.abs(folds * (dealt.T @ kinds) - wanted)
         most = int(deviation.max())
-        bounds[stage] = max(bounds[stage], int(np.ceil(solved.mip_dual_bound - 1e-6)))
+        # HiGHS may leave the bound behind where it has proved that nothing is better.
+        proved = solved.fun if solved.status == 0 else solved.mip_dual_bound
+        bounds[stage] = max(bounds[stage], int(np.ceil(proved - 1e-6)))
         # What a class has too many in some folds it lacks in others, so that the sum is even.
         bounds[1] += bounds[1] % 2
-        if bounds[stage] == (deviation.sum() if stage else most):
-            proved[stage] = "proved"
-    effort = f"integer program: largest {proved[0]}, sum {proved[1]}"
-    return dealt, bounds[0], bounds[1], _NO_DEAL if dealt is None else effort
+    return dealt, bounds[0], bounds[1]
 
 
 def _solve(

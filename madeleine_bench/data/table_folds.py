@@ -34,7 +34,7 @@ def split_table(
     without a label are left out.
 
     Args:
-        path: a label table: .csv, .tsv or .parquet.
+        path: a label table: .csv or .tsv.
         columns: which columns say what a row is; without a site only cases are kept whole.
         outcome: the column of classes; or those of follow-up, of which only matters whether it is
             there, and of the event, in two words.
@@ -103,8 +103,7 @@ def _balance(report: FoldReport) -> list[Table | str]:
     return [
         Table("", ["fold", f"{report.what}s", *report.labels], rows),
         f"{report.verdict[0].upper()}{report.verdict[1:]}.",
-        f"Sum over folds and classes {report.total:.1f}, bound {report.total_bound:.1f} "
-        f"({report.effort}).",
+        f"Sum over folds and classes {report.total:.1f}, bound {report.total_bound:.1f}.",
         *(f"Large: {line}." for line in report.large),
     ]
 

@@ -16,7 +16,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.cohort import Columns
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import STAINS, canonical_word
+from madeleine_bench.specs.task import canonical_word
 
 ROLE_COLUMNS = ("slide_id", "case_id", "stain", "site")
 _ID_ROLES = ("slide_id", "case_id", "site")
@@ -226,9 +226,3 @@ def _check_rows(rows: Rows, positions: dict[str, int], path: Path) -> None:
                 "has one row"
             )
         seen[slide_id] = number, spelling
-        if "stain" in positions and cells[positions["stain"]] not in STAINS:
-            stain = cells[positions["stain"]]
-            raise InputError(
-                f"{path}: row {number}: unknown stain '{stain}'"
-                f"{did_you_mean(stain, STAINS)} (the stains: {', '.join(STAINS)})"
-            )

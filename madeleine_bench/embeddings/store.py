@@ -72,8 +72,6 @@ class EmbeddingStore:
 
     def content_hash(self, path: Path) -> str | None:
         """Return the content hash a finished file carries, without reading the matrix; or None."""
-        if not path.is_file():
-            return None
         try:
             with safe_open(path, framework="numpy") as handle:
                 return str(json.loads(handle.metadata()[_KEY])["hash"])

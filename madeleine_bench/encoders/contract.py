@@ -5,7 +5,7 @@ the labels of a task. A difference between two embeddings of one slide is given 
 spread of slides: the root mean square distance of a slide from the mean slide.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -111,8 +111,6 @@ CHECKS = {check.name: check for check in (
           "look for positions, windows, a cut to the first patches, or a recurrent layer"),
     Check("order of slides", f"at most {DIFFERENCE:g} of the spread",
           "look for state kept on self, running statistics, or a cache"),
-    Check("CPU against GPU", "warn from 0.01 of the spread, fail from 0.1",
-          "look at bf16 and TF32, and at what is left on the other device", 0.01, 0.1),
     Check("uses the patches", "changes when half of the patches are taken away",
           "see whether it reads the slide id, the case, the site or the latents"),
     Check("half of the patches", "warn below 90%, fail below 50%",
@@ -309,50 +307,29 @@ def _network_findings(encoder: SlideEncoder) -> list[Finding]:
     bags = [torch.from_numpy(example_bag(width, patches).features) for patches in (37, 1)]
     packed, lengths = torch.cat(bags), [len(bag) for bag in bags]
 
-    def network(seed: int = 1) -> Any:
-        assert isinstance(encoder, TrainableEncoder), "no method network(...)"
-        with torch.random.fork_rng(devices=[]):
-            return encoder.network(
-                input_dim=width, outputs=3, organ="breast", seed=seed, from_weights=False
-            ).eval()
-
     def logits(patches: Any, counts: list[int], seed: int = 1) -> Any:
-        with torch.inference_mode():
-            return network(seed)(patches, counts).logits
+        assert isinstance(encoder, TrainableEncoder), "no method network(...)"
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network = encoder.network(
+                input_dim=width, outputs=3, organ="breast", seed=seed, from_weights=False
+            )
+            return network.eval()(patches, counts).logits
 
-    def outputs() -> tuple[bool, str]:
-        made = logits(packed, lengths)
-        return tuple(made.shape) == (2, 3) and bool(made.isfinite().all()), f"{made.shape}"
-
-    def seeded() -> tuple[bool, str]:
+    try:
         first, again, other = (logits(packed, lengths, seed) for seed in (1, 1, 2))
-        same = torch.equal(first, again)
-        return same and not torch.equal(first, other), f"same seed {'equal' if same else 'differs'}"
-
-    def alone() -> tuple[bool, str]:
-        gap = float((logits(packed, lengths)[1] - logits(bags[1], lengths[1:])[0]).abs().max())
-        return gap < 1e-5, f"largest difference {gap:.1e}"
-
-    def trainable() -> tuple[bool, str]:
-        made = network().train()
-        made(packed, lengths).logits.square().sum().backward()
-        reached = [p for p in made.parameters() if p.grad is not None and p.grad.abs().max() > 0]
-        return bool(reached), f"{len(reached)} of {len(list(made.parameters()))} parameters reached"
-
-    questions: dict[str, Callable[[], tuple[bool, str]]] = {
-        "returns finite outputs, as many as asked for, also of one patch": outputs,
-        "is the same from the same seed, another from another": seeded,
-        "no bag changes what is said of another": alone,
-        "a loss reaches its parameters": trainable,
-    }
-    findings = []
-    for check, question in questions.items():
-        try:
-            kept, seen = question()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
-            kept, seen = False, f"raised {type(error).__name__}: {error}"
-        findings.append(_kept(check, "" if kept else seen, seen))
-    return findings
+        gap = float((first[1] - logits(bags[1], lengths[1:])[0]).abs().max())
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (an encoder may do anything)
+        raised = f"raised {type(error).__name__}: {error}"
+        return [_kept("runs on bags of 37 patches and of 1", raised, "")]
+    same = torch.equal(first, again)
+    answers = {
+        "returns finite outputs, as many as asked for, also of one patch": (
+            tuple(first.shape) == (2, 3) and bool(first.isfinite().all()), f"{first.shape}"),
+        "is the same from the same seed, another from another": (
+            same and not torch.equal(first, other), f"same seed {'equal' if same else 'differs'}"),
+        "no bag changes what is said of another": (gap < 1e-5, f"largest difference {gap:.1e}"),
+    }  # fmt: skip
+    return [_kept(check, "" if kept else seen, seen) for check, (kept, seen) in answers.items()]
 
 
 def example_bag(width: int, patches: int) -> Bag:

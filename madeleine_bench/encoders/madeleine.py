@@ -182,8 +182,11 @@ def _with_head(
     Parameters are drawn where no state gives them.
     """
     from madeleine_bench.models.madeleine import Madeleine
-    from madeleine_bench.models.mil.base import initialise_network
-    from madeleine_bench.models.mil.embedder_head import EmbedderWithHead, MadeleineEmbedder
+    from madeleine_bench.models.mil.base import (
+        EmbedderWithHead,
+        MadeleineEmbedder,
+        initialise_network,
+    )
 
     model = Madeleine(*sizes)
     network = EmbedderWithHead(MadeleineEmbedder(model), sizes[1], outputs)

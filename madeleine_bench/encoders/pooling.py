@@ -15,18 +15,16 @@ if TYPE_CHECKING:
 class _Pooling(WithoutNetwork):
     """A pooling with a linear head on it, where labels are to train one."""
 
-    pooling = "MeanPooling"
+    pooling = "bag_means"
 
     def network(
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return a linear head on the pooled features."""
-        from madeleine_bench.models.mil import embedder_head
-        from madeleine_bench.models.mil.base import initialise_network
+        from madeleine_bench.models.mil import base
 
-        pooling = getattr(embedder_head, self.pooling)()
-        network = embedder_head.EmbedderWithHead(pooling, input_dim, outputs)
-        initialise_network(network, seed)
+        network = base.EmbedderWithHead(getattr(base, self.pooling), input_dim, outputs)
+        base.initialise_network(network, seed)
         return network
 
 
@@ -41,7 +39,7 @@ class MeanPool(_Pooling):
 class MaxPool(_Pooling):
     """The maximum over patches of each feature."""
 
-    pooling = "MaxPooling"
+    pooling = "bag_maxima"
 
     def encode(self, bag: Bag) -> NDArray[np.floating]:
         """Return the largest value of each feature, shape (dim of the patch features,)."""

@@ -13,7 +13,7 @@ import importlib.util
 import io
 from contextlib import AbstractContextManager, chdir, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,37 +106,20 @@ def load_network(name: str, model: str) -> "torch.nn.Module":
             "'trident' on PyPI is an astrophysics code: pip uninstall trident). Its weights"
             f"{' are gated: ask for access' * about.gated}: {about.page}"
         )
-    step = "import"
     try:
         # TRIDENT prints tracebacks of what it then raises; for CHIEF it changes the folder too.
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), chdir("."):
             create = importlib.import_module(_LOADER).encoder_factory
-            step = "load"
             network: torch.nn.Module = create(model, pretrained=True, freeze=True)
             return network
     except Exception as error:  # TRIDENT, the hub and the network each raise their own
-        cause = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        reason = f"TRIDENT is installed but cannot be imported; install it again: {PIP}"
-        if step == "load":
-            reason = _reason(model, error)
-        raise InputError(f"{name}: {reason}\n{cause}") from error
-
-
-def _reason(model: str, error: Exception) -> str:
-    """Return why TRIDENT did not give a model, and what to do."""
-    from madeleine_bench.slides.patch_encoders.hub import failure_kind
-
-    about, kind = MODELS[model], failure_kind(error)
-    if kind != "other":
-        refused = "are gated and were refused" if kind == "refused" else "could not be fetched"
-        return (
-            f"its weights {refused}; ask for access at {about.page}, then log in (hf auth login). "
-            "On a machine without network, bring the cache of one that has fetched them and set "
-            "HF_HOME to it and HF_HUB_OFFLINE=1"
-        )
-    if isinstance(error, ValueError) and "unknown encoder" in str(error).lower():
-        return f"this TRIDENT does not know the model '{model}'; install it again: {PIP}"
-    return f"TRIDENT could not make the model. It needs {about.more}. Page: {about.page}"
+        raise InputError(
+            f"{name}: TRIDENT could not load the model '{model}'\n"
+            f"{type(error).__name__}: {str(error).strip()[:300]}\n"
+            f"It needs a recent TRIDENT ({PIP}); {about.more}; and its weights: ask for access at "
+            f"{about.page}, then log in (hf auth login). On a machine without network, bring the "
+            "cache of one that has fetched them and set HF_HOME to it and HF_HUB_OFFLINE=1"
+        ) from error
 
 
 class TridentEncoder(BaseEncoder):
@@ -147,18 +130,11 @@ class TridentEncoder(BaseEncoder):
     them, so that the order in the file does not count: GigaPath reads them as a sequence.
     """
 
-    def __init__(
-        self,
-        card: EncoderCard,
-        weights: Path | None = None,
-        *,
-        model: str,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-    ) -> None:
+    def __init__(self, card: EncoderCard, weights: Path | None = None, *, model: str) -> None:
         """Load the network. This runs TRIDENT's code, and for some models code from the hub.
 
         Raises:
-            InputError: there is no such model or device; TRIDENT is absent or another package;
+            InputError: there is no such model; TRIDENT is absent or another package;
                 the weights are refused, absent or out of reach.
         """
         super().__init__(card, weights)
@@ -166,13 +142,8 @@ class TridentEncoder(BaseEncoder):
             raise InputError(f"there is no model '{model}'{did_you_mean(model, sorted(MODELS))}")
         import torch
 
-        there = torch.cuda.is_available()
-        if device not in (devices := ["auto", "cpu", "cuda"]):
-            raise InputError(f"there is no device '{device}'{did_you_mean(device, devices)}")
-        if device == "cuda" and not there:
-            raise InputError("device cuda: torch sees no GPU here; take device: auto or cpu")
         self.model = MODELS[model]
-        self.device = "cuda" if there and device != "cpu" else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = load_network(card.name, model).to(self.device).eval()
 
     @property

@@ -22,7 +22,7 @@ from madeleine_bench.finetuning.objectives import (
     LevelObjective,
     Objective,
 )
-from madeleine_bench.finetuning.training import Trained, Trainer, TrainingUnits, keep_for_validation
+from madeleine_bench.finetuning.training import Trained, Trainer, keep_for_validation
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.cox import evaluation_days
@@ -168,7 +168,7 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
     seed = seed_for(request.task.name, request.protocol.name, *split.key)
     table = request.units.table
     stratum = table["label" if "label" in table else "event"].to_numpy(dtype=object)
-    units = keep_for_validation(
+    train, validation = keep_for_validation(
         split.train,
         table["case_id"].to_numpy(dtype=object),
         stratum,
@@ -176,8 +176,8 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
         rng_for(request.task.name, request.protocol.name, *split.key, "validation"),
     )
     if len(split.val):
-        units = TrainingUnits(split.train, split.val)
-    objective = _objective(request, units.train)
+        train, validation = split.train, split.val
+    objective = _objective(request, train)
     from_weights = method.start == "weights" and encoder.card.weights is not None
     try:
         with torch.random.fork_rng(devices=[]):  # torch fills layers as they are made
@@ -189,10 +189,12 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
                 from_weights=from_weights,
             )
         unscaled = Scaler(np.zeros(bags.dim, np.float32), np.ones(bags.dim, np.float32))
-        scale = unscaled if from_weights else bags.scale(units.train.tolist())
+        scale = unscaled if from_weights else bags.scale(train.tolist())
         trainer = Trainer(network, bags, scale, objective, method, target)
-        fault = _fault(request, units.train)
-        trained = Trained(0, 0, 0.0, None, fault) if fault else trainer.train(units, seed)
+        fault = _fault(request, train)
+        trained = (
+            Trained(0, 0, 0.0, None, fault) if fault else trainer.train(train, validation, seed)
+        )
         # Of the training and of the test units; zeros where training failed.
         logits = [
             trainer.predict(rows)
@@ -213,7 +215,7 @@ def fit(encoder: SlideEncoder, bags: UnitBags, request: FitRequest, device: Devi
     diagnostics = {
         "best_epoch": float(trained.best_epoch),
         "train_loss": trained.train_loss,
-        "validation_units": float(len(units.validation)),
+        "validation_units": float(len(validation)),
     }
     if trained.validation_loss is not None:
         diagnostics["validation_loss"] = trained.validation_loss
@@ -274,7 +276,8 @@ def _objective(request: FitRequest, train: NDArray[np.intp]) -> Objective:
         label = class_index(table, task.labels.classes, where)
         if task.labels.type == "ordered" and method.ordered == "conditional":
             return LevelObjective(label, task.labels.classes)
-        return ClassObjective(label, task.labels.classes, train, method.class_weight)
+        balance = train if method.class_weight == "balanced" else None
+        return ClassObjective(label, task.labels.classes, balance)
     survival = survival_of(table, where)
     days = evaluation_days(survival)
     # Without an event in training the baseline alone; intervals need events.

@@ -38,17 +38,17 @@ class ClassObjective:
         self,
         label: NDArray[np.intp],
         classes: Sequence[str],
-        train_units: NDArray[np.intp],
-        class_weight: str | None,
+        balance: NDArray[np.intp] | None = None,
     ) -> None:
+        """Take the labels; the classes of the units of `balance` weigh the same in the loss."""
         self.outputs = len(classes)
         self.class_index: NDArray[np.intp] | None = label
         self._label = torch.from_numpy(label.astype(np.int64))
         self._classes = classes
         self._weights = None
-        if class_weight == "balanced":
+        if balance is not None:
             # A class that no training unit has weighs nothing, as it never enters the loss.
-            present, index = np.unique(label[train_units], return_inverse=True)
+            present, index = np.unique(label[balance], return_inverse=True)
             self._weights = torch.zeros(len(classes), dtype=torch.float64)
             self._weights[present] = balanced_weights(torch.from_numpy(index), len(present))
 
@@ -58,29 +58,30 @@ class ClassObjective:
         weights = None if self._weights is None else self._weights.to(logits.device)
         return class_loss(logits, label, weights)
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class (unit, class)."""
+        return logits.softmax(dim=1)
+
     def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
         """Return prob_<class> of the test units."""
-        probability = test.double().softmax(dim=1).numpy()
+        probability = self.probability(test.double()).numpy()
         return {f"prob_{name}": probability[:, c] for c, name in enumerate(self._classes)}
 
 
-class LevelObjective:
+class LevelObjective(ClassObjective):
     """Ordered levels by the probability to exceed each, given the one below (CORN)."""
 
     def __init__(self, label: NDArray[np.intp], classes: Sequence[str]) -> None:
-        self.outputs = len(classes) - 1
-        self.class_index: NDArray[np.intp] | None = None
-        self._label = torch.from_numpy(label.astype(np.int64))
-        self._classes = classes
+        super().__init__(label, classes)
+        self.outputs, self.class_index = len(classes) - 1, None
 
     def loss(self, logits: Tensor, units: Sequence[int]) -> Tensor:
         """Return the loss of logits (unit, levels - 1) of the named units."""
         return ordered_levels_loss(logits, self._label[list(units)].to(logits.device))
 
-    def columns(self, train: Tensor, test: Tensor, train_units: NDArray[np.intp]) -> Columns:
-        """Return prob_<class> of the test units."""
-        probability = level_probabilities(test.double()).numpy()
-        return {f"prob_{name}": probability[:, c] for c, name in enumerate(self._classes)}
+    def probability(self, logits: Tensor) -> Tensor:
+        """Return the probability of each level (unit, level)."""
+        return level_probabilities(logits)
 
 
 class CoxObjective:
@@ -145,4 +146,4 @@ class DiscreteTimeObjective:
 
 # The loss of a task and the predictions it leads to. `outputs` is how many the network has, and
 # `class_index` the class of each unit, None where an output is not one of a class.
-Objective = ClassObjective | LevelObjective | CoxObjective | DiscreteTimeObjective
+Objective = ClassObjective | CoxObjective | DiscreteTimeObjective

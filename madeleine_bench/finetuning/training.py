@@ -18,22 +18,14 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import FineTune
 
 
-@dataclass(frozen=True)
-class TrainingUnits:
-    """Positions of the units trained on, and of those kept to stop early (may be empty)."""
-
-    train: NDArray[np.intp]
-    validation: NDArray[np.intp]
-
-
 def keep_for_validation(
     train: NDArray[np.intp],
     case: NDArray[np.object_],
     stratum: NDArray[np.object_],
     share: float,
     rng: np.random.Generator,
-) -> TrainingUnits:
-    """Return training units divided into those to learn from and those to stop early by.
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the units to learn from, and those to stop early by, which may be none.
 
     Cases are dealt within strata (class, or event), a case by its first unit; of a stratum with
     one case none is kept. No case is on both sides.
@@ -56,7 +48,7 @@ def keep_for_validation(
         wanted = min(len(cases) - 1, max(1, round(share * len(cases)))) if share else 0
         kept.update(cases[i] for i in rng.permutation(len(cases))[:wanted])
     is_kept = np.array([case[unit] in kept for unit in train], dtype=np.bool_)
-    return TrainingUnits(np.sort(train[~is_kept]), np.sort(train[is_kept]))
+    return np.sort(train[~is_kept]), np.sort(train[is_kept])
 
 
 if TYPE_CHECKING:
@@ -102,7 +94,7 @@ class Trainer:
     method: FineTune
     device: torch.device
 
-    def train(self, units: TrainingUnits, seed: int) -> Trained:
+    def train(self, units: NDArray[np.intp], validation: NDArray[np.intp], seed: int) -> Trained:
         """Train the network in place and return how it went; it ends in evaluation mode.
 
         The learning rate rises over the warm-up, then follows a cosine to zero (Loshchilov and
@@ -110,14 +102,15 @@ class Trainer:
         patches and dropout all come from `seed`; the global random state is left as it was.
 
         Args:
-            units: which units to train on and to validate on.
+            units: positions of the units to train on.
+            validation: positions of those to stop early by; may be empty.
             seed: of all draws.
         """
         network, method = self.network.to(self.device), self.method
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=method.learning_rate, weight_decay=method.weight_decay
         )
-        steps = math.ceil(len(units.train) / method.batch)
+        steps = math.ceil(len(units) / method.batch)
         stretch = max(1, math.ceil(method.min_steps / (method.epochs * steps)))
         epochs, patience = method.epochs * stretch, method.patience * stretch
         schedule = _schedule(method.warmup_epochs * stretch * steps, epochs * steps)
@@ -132,7 +125,7 @@ class Trainer:
                 rng = rng_for("finetune", seed, epoch)
                 losses = []
                 network.train()
-                order = rng.permutation(units.train).tolist()
+                order = rng.permutation(units).tolist()
                 for start in range(0, len(order), method.batch):
                     optimiser.zero_grad(set_to_none=True)
                     loss = self._loss(order[start : start + method.batch], rng)
@@ -145,15 +138,15 @@ class Trainer:
                     network.eval()
                     reason = f"the loss was {mean_loss} in epoch {epoch}"
                     return Trained(epoch, 0, 0.0, None, reason)
-                if not len(units.validation):
+                if not len(validation):
                     continue
-                held_out = self.validation_loss(units.validation)
+                held_out = self.validation_loss(validation)
                 if held_out < best_loss:
                     best_loss, best_epoch, best = held_out, epoch, _copy(network)
                 elif epoch - best_epoch >= patience:
                     break
         network.eval()
-        if not len(units.validation):
+        if not len(validation):
             return Trained(epoch, epoch, mean_loss, None)
         if not best_epoch:
             reason = "the loss of the validation units was never finite"

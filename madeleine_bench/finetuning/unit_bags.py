@@ -11,7 +11,7 @@ from madeleine_bench.protocols.scaling import Scaler
 from madeleine_bench.types import Units
 
 # A dimension whose deviation is below this share of its size varies by rounding in the store only.
-_ROUNDING = {"float16": 1e-3, "bfloat16": 8e-3}
+_ROUNDING = 1e-3
 
 
 class UnitBags:
@@ -47,7 +47,7 @@ class UnitBags:
     def whole(self, unit: int) -> NDArray[np.floating]:
         """Return all patches of a unit, patch x dim."""
         bags = [self._store.bag(slide) for slide in self._slides[unit]]
-        return self._store.numbers(np.concatenate(bags))
+        return np.concatenate(bags)
 
     def sample(self, unit: int, patches: int, rng: np.random.Generator) -> NDArray[np.floating]:
         """Return at most `patches` patches of a unit, drawn without replacement, in their order.
@@ -63,7 +63,7 @@ class UnitBags:
             self._store.bag(slide)[chosen[(chosen >= low) & (chosen < high)] - low]
             for slide, low, high in zip(slides, starts[:-1], starts[1:], strict=True)
         ]
-        return self._store.numbers(np.concatenate(parts))
+        return np.concatenate(parts)
 
     def scale(self, units: Sequence[int]) -> Scaler:
         """Return the z-score scale of all patches of some units, each unit weighing the same.
@@ -79,6 +79,6 @@ class UnitBags:
             largest = np.maximum(largest, np.abs(patches).max(axis=0))
         centre = total / len(units)
         deviation = np.sqrt(np.maximum(square / len(units) - np.square(centre), 0.0))
-        varies = deviation > _ROUNDING[self._store.dtype] * largest
+        varies = deviation > _ROUNDING * largest
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
         return Scaler(centre.astype(np.float32), factor.astype(np.float32))

@@ -58,11 +58,6 @@ class Cell:
         """The main score."""
         return self.record.scores.main.value
 
-    @property
-    def status(self) -> str:
-        """Whether all, some or none of the fits converged."""
-        return self.record.status
-
 
 @dataclass(frozen=True)
 class Column:
@@ -167,8 +162,10 @@ def build_boards(
     have no embedding to probe, fine-tuning on the same folds. Records of another version of a task,
     or of a task the catalogue does not have, are left out.
     """
+    every = list(records)
+    catalogue = _with_chance(catalogue, every)
     by_board: dict[str, list[Record]] = {}
-    for record in records:
+    for record in every:
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
             continue
@@ -178,6 +175,17 @@ def build_boards(
         ):
             by_board.setdefault(record.board, []).append(record)
     return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
+
+
+def _with_chance(catalogue: Catalogue, records: Iterable[Record]) -> Catalogue:
+    """Return the catalogue with what records state of chance where a task does not know it."""
+    tasks = dict(catalogue.tasks)
+    for record in records:
+        task = tasks.get(record.task.id)
+        if task is not None and task.chance is None:
+            metric = task.metric.model_copy(update={"chance": record.scores.main.chance})
+            tasks[task.id] = task.model_copy(update={"metric": metric})
+    return replace(catalogue, tasks=tasks)
 
 
 def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str, Column]:
@@ -251,8 +259,7 @@ def _build_board(
     name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None
 ) -> Board:
     newest = newest_records(
-        _with_features(every),
-        lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id),
+        every, lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id)
     )
     records = sorted(newest.values(), key=_age)
     core = [
@@ -281,31 +288,6 @@ def _build_board(
     core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
     placed = _ranked(columns, counted)
     return Board(name, protocol or "primary", tuple(tasks), core_ids, ranked_ids, placed)
-
-
-def _with_features(records: Iterable[Record]) -> list[Record]:
-    """Return records with their features.
-
-    One from before records stated them has those of a later record of the same embeddings, if all
-    of these agree.
-    """
-    stated: dict[tuple[str, ...], set[RecordFeatures]] = {}
-
-    def embeddings(record: Record) -> tuple[str, ...]:
-        encoder = record.encoder
-        return encoder.name, encoder.revision, record.task.cohort, record.inputs.embeddings
-
-    every = list(records)
-    for record in every:
-        if record.features is not None:
-            stated.setdefault(embeddings(record), set()).add(record.features)
-    alone = {key: next(iter(several)) for key, several in stated.items() if len(several) == 1}
-    return [
-        record
-        if record.features or embeddings(record) not in alone
-        else record.model_copy(update={"features": alone[embeddings(record)]})
-        for record in every
-    ]
 
 
 def _made_by(features: RecordFeatures | None) -> str:
@@ -462,7 +444,6 @@ def _cell(
     record: Record, reference: Reference, usual: Mapping[_Source, str], task: TaskSpec
 ) -> Cell:
     main, content = record.scores.main, _content(record)
-    chance = task.chance  # not the record's, which may be a claim, unless the task knows none
     other: Literal["", "features", "data"] = ""
     if usual.get(_source(record), content) != content:
         other = "features"
@@ -470,7 +451,7 @@ def _cell(
         other = "data"
     return Cell(
         record,
-        corrected=chance_corrected(main.value, main.chance if chance is None else chance),
+        corrected=chance_corrected(main.value, task.chance or 0.0),
         other=other,
         contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
     )

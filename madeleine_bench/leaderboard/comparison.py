@@ -24,6 +24,7 @@ from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import t_test
 from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
+    LEAST_TASKS,
     Clusters,
     CriticalDifference,
     cluster_draws,
@@ -34,7 +35,6 @@ from madeleine_bench.stats.ranks import (
 )
 
 BASELINE = "mean-pool"
-LEAST_TASKS = 6
 ALPHA = 0.05
 RANK_DRAWS = 2000
 Interval = tuple[float, float]
@@ -124,7 +124,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     Args:
         board: the board.
         draws_of: gives draws of the main score of a record whose standard deviation is its standard
-            error, the same resamples for all records of a cohort (`sources.CaseDraws.of`).
+            error, the same resamples for all records of a cohort (`Sources.draws`).
 
     Raises:
         InputError: predictions are gone or were altered.
@@ -191,9 +191,9 @@ class Grid:
 
     def estimate(self, first: str, second: str | None = None) -> Estimate:
         """Return the mean over families of an encoder, or of what it is above another."""
-        mean = cluster_mean(self.difference(first, second).tolist(), self.clusters)
+        value, ci95 = cluster_mean(self.difference(first, second).tolist(), self.clusters)
         half = float(norm.ppf(0.975)) * self.case_error(first, second)
-        return Estimate(mean.value, mean.ci95, (mean.value - half, mean.value + half))
+        return Estimate(value, ci95, (value - half, value + half))
 
     def _less(
         self, rows: NDArray[np.float64], first: str, second: str | None

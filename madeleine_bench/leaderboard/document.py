@@ -19,8 +19,8 @@ from madeleine_bench.leaderboard.comparison import (
     compare,
     controls_ahead,
 )
-from madeleine_bench.leaderboard.export import slug_of, to_csv, to_markdown
-from madeleine_bench.leaderboard.sources import CaseDraws, Sources
+from madeleine_bench.leaderboard.export import slug_of, to_csv
+from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.resources import resource_folder
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: Progress) -> str:
-    """Return boards as "csv", "markdown" or "json".
+    """Return boards as "csv" or "json".
 
     For JSON, what was not resampled before is resampled first.
 
@@ -44,13 +44,10 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
     """
     if form == "csv":
         return to_csv(boards)
-    if form == "markdown":
-        return "\n".join(to_markdown(board) for board in boards)
-    case_draws = CaseDraws(sources.stores, sources.catalogue)
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
-        draws = case_draws.of(record)
+        draws = sources.draws(record)
         progress.advance(f"{record.encoder.name} {record.task.id}")
         return draws
 
@@ -98,7 +95,6 @@ def _slugs(board: Board) -> list[str]:
 
 
 def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
-    difference = comparison.critical_difference
     return {
         **_values(board, "name", "protocol", "core"),
         "phantom": board.is_phantom,
@@ -119,11 +115,7 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
             for pair in comparison.pairs
         ],
         "pairs_note": comparison.pairs_note,
-        "critical_difference": difference
-        and {
-            **_values(difference, "friedman_p", "mean_ranks", "groups"),
-            "critical_difference": difference.difference,
-        },
+        "critical_difference": comparison.critical_difference,
         "survival": {
             task.id: {
                 column.label: board_curves(stratify("", cell.record, sources.predictions))
@@ -200,10 +192,10 @@ def _seconds(costs: Sequence[Json]) -> float | None:
 def _cell(cell: Cell) -> Json:
     record = cell.record
     return {
-        **_values(cell, "value", "corrected", "status", "comparable", "contamination"),
+        **_values(cell, "value", "corrected", "comparable", "contamination"),
         **_values(record.scores.main, "ci95", "method", "chance"),
         **_values(record.inputs, "n", "dim"),
-        **_values(record, "verification", "record_id", "protocol", "provenance"),
+        **_values(record, "status", "verification", "record_id", "protocol", "provenance"),
         "missing": {reason: len(ids) for reason, ids in record.inputs.missing.items()},
         "secondary": record.scores.secondary,
         "folds": [fold.model_dump(exclude={"n_iter", "diagnostics"}) for fold in record.folds],

@@ -1,4 +1,4 @@
-"""A board as CSV or Markdown, and what file names and tables call it; as JSON see `document`."""
+"""A board as CSV, and what file names and tables call it; as JSON see `document`."""
 
 import csv
 import io
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from madeleine_bench.files import reserved_on_windows
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
-from madeleine_bench.report import PHANTOM_NOTICE
 
 _CSV_HEADER = (
     *("data", "board", "encoder", "kind", "rank", "task", "family", "cohort", "protocol", "metric"),
@@ -37,28 +36,13 @@ def _score(cell: Cell | None) -> list[object]:
         return [*[None] * 5, "absent", *[None] * 3]
     record, main = cell.record, cell.record.scores.main
     numbers = [main.value, *(main.ci95 or (None, None)), cell.corrected, record.inputs.n]
-    return [*numbers, cell.status, cell.contamination, record.verification, record.record_id]
-
-
-def to_markdown(board: Board) -> str:
-    """Return one board as a Markdown table: tasks down, encoders across."""
-    lines = [f"## Board: {board.name}", ""]
-    if board.is_phantom:
-        lines += [f"**{PHANTOM_NOTICE}**", ""]
-    lines.append("| task | metric | " + " | ".join(_plain(c.label) for c in board.columns) + " |")
-    lines.append("|---|---|" + "---:|" * len(board.columns))
-    for task in board.tasks:
-        cells = [score_text(column, task.id) for column in board.columns]
-        lines.append(f"| {task.id} | {task.metric.name} | " + " | ".join(cells) + " |")
-    for name, values in summary_rows(board):
-        lines.append(f"| **{name}** | | " + " | ".join(values) + " |")
-    return "\n".join(lines) + "\n"
+    return [*numbers, record.status, cell.contamination, record.verification, record.record_id]
 
 
 def score_text(column: Column, task_id: str) -> str:
     """Return a score to three digits; "-" where there is none, "!" after one whose fits failed."""
     cell = column.cells.get(task_id)
-    return f"{cell.value:.3f}{'' if cell.status == 'ok' else '!'}" if cell else "-"
+    return f"{cell.value:.3f}{'' if cell.record.status == 'ok' else '!'}" if cell else "-"
 
 
 def summary_rows(board: Board) -> list[tuple[str, list[str]]]:
@@ -89,6 +73,6 @@ def slug_of(label: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that neither a spreadsheet nor Markdown takes for a formula or a border."""
+    """Return text that a spreadsheet does not take for a formula, nor Markdown for a border."""
     cleaned = text.replace("|", "/").replace("\n", " ").replace("<", "(").replace(">", ")")
     return f"'{cleaned}" if cleaned[:1] in "=+-@" else cleaned

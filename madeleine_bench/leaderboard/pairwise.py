@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.errors import InputError
 from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.leaderboard.aggregate import Board, Column
-from madeleine_bench.leaderboard.comparison import ALPHA, LEAST_TASKS
+from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.page.text import interval, number, p_value, signed
 from madeleine_bench.leaderboard.sources import RESAMPLES, Sources, stored_units
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
@@ -25,6 +25,7 @@ from madeleine_bench.stats.paired import (
     holm,
     paired_difference,
 )
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _compared(
     differences = tuple(
         TaskDifference(
             task.id, task.metric.name, protocol, score, against, paired.difference, paired.ci95,
-            paired.p_value, p_holm, paired.difference / (1.0 - task.metric.chance),
+            paired.p_value, p_holm, paired.difference / (1.0 - (task.chance or 0.0)),
         )
         for (task, protocol, score, against, paired), p_holm in zip(rows, adjusted, strict=True)
     )  # fmt: skip

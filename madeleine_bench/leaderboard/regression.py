@@ -9,8 +9,7 @@ difference of no consequence can be significant: below SMALLEST a change counts 
 its p-value (docs/regression.md).
 """
 
-import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -69,67 +68,28 @@ class SuiteSpec(Spec):
 
 
 class Explanation(Spec):
-    """Why a protocol predicts or scores otherwise. Another baseline is not excused.
+    """Why a score or a scorer changed. Another baseline is not excused.
 
     Attributes:
         baseline: record ids (of scorers: digests) of the baseline, 12 digits or more.
+        verdict: the verdict that is explained.
         reason: why, in words.
-        protocol: versioned name, or a glob.
     """
 
     baseline: tuple[IdStart, ...] = Field(min_length=1)
+    verdict: Literal["improved", "regressed", "missing", "incomparable", "scorer-changed"]
     reason: str = Field(min_length=10)
-    protocol: str
-
-    @property
-    def pattern(self) -> str:
-        """A glob of verdict, subject and case."""
-        return f"* {self.protocol} * labels"
 
     def covers(self, finding: "RegressionFinding") -> bool:
         """Return whether this explains a finding."""
-        return finding.baseline_id.startswith(self.baseline) and fnmatch.fnmatchcase(
-            f"{finding.verdict} {finding.subject} {finding.case}", self.pattern
-        )
-
-
-class ExplainedCell(Explanation):
-    """Why the score of an encoder moved.
-
-    Attributes:
-        encoder: its name.
-        task: id of a task, or a glob.
-        verdict: the verdict that is explained.
-        at_most: largest difference that is excused; None excuses any.
-    """
-
-    encoder: str
-    task: str
-    protocol: str = "*"
-    verdict: Literal["improved", "regressed", "missing", "incomparable"]
-    at_most: float | None = Field(None, gt=0)
-
-    @property
-    def pattern(self) -> str:
-        """A glob of verdict, subject and case."""
-        return f"{self.verdict} {self.encoder} {self.task} {self.protocol}"
-
-    def covers(self, finding: "RegressionFinding") -> bool:
-        """Return whether this explains a finding."""
-        small = self.at_most is None or abs(finding.difference or 0.0) <= self.at_most
-        return small and super().covers(finding)
+        same = finding.verdict == self.verdict
+        return same and finding.baseline_id.startswith(self.baseline)
 
 
 class Explanations(Spec):
     """Every change that somebody has explained; the file may be absent."""
 
-    explained: tuple[ExplainedCell, ...] = ()
-    scorers: tuple[Explanation, ...] = ()
-
-    @property
-    def all(self) -> tuple[Explanation, ...]:
-        """The explanations of either kind."""
-        return (*self.explained, *self.scorers)
+    explained: tuple[Explanation, ...] = ()
 
 
 class SuiteCell(NamedTuple):
@@ -198,11 +158,6 @@ class RegressionFinding:
     def passes(self) -> bool:
         """Whether the gate passes this cell; of what is explained, only an improvement does."""
         return self.verdict in PASSING or (self.verdict == "improved" and bool(self.explained))
-
-    @property
-    def why_and_reason(self) -> str:
-        """Why, and the reason that somebody gave."""
-        return self.why + (f"; explained: {self.explained}" if self.explained else "")
 
     @property
     def name(self) -> str:
@@ -295,14 +250,6 @@ def records_by_cell(
     return newest_records(records, lambda r: SuiteCell(r.encoder.name, r.task.id, r.protocol))
 
 
-def newer_version(protocol: str, names: Iterable[str]) -> str | None:
-    """Return the newest later version of a protocol among some names; None without one."""
-    base, _, version = protocol.rpartition("/v")
-    numbers = [int(n.rpartition("/v")[2]) for n in names if n.rpartition("/v")[0] == base]
-    newest = max(numbers, default=0)
-    return f"{base}/v{newest}" if newest > int(version) else None
-
-
 def compare(check: RegressionCheck) -> list[RegressionFinding]:
     """Return a finding for each cell of the suite and of the baseline, sorted by cell.
 
@@ -346,9 +293,6 @@ def _without_records(
             f"the baseline has lost its record {lost}; restore it from version control",
         )
     if cell not in check.cells:
-        names = [other.protocol for other in check.cells if other[:2] == cell[:2]]
-        if newer := newer_version(cell.protocol, names):
-            return "new-version", f"replaced by {newer}; renew the baseline"
         return "missing", "in the baseline, and the suite no longer asks for it"
     if now is None and cell in check.failures:
         return "failed", check.failures[cell]

@@ -8,18 +8,11 @@ scorers.json             golden values of the protocols
 """
 
 import json
-import os
-import re
-import shutil
-import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader
 
 from madeleine_bench.errors import CheckFailed, InputError, MbenchError
 from madeleine_bench.files import write_bytes, write_text
@@ -41,24 +34,21 @@ from madeleine_bench.leaderboard.regression import (
 from madeleine_bench.leaderboard.regression_golden import (
     SCORERS_FILE,
     Golden,
-    GoldenCase,
     golden_cases,
     golden_text,
     judge_scorers,
     read_golden,
 )
-from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.report import Report, Table
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.workspace import Workspace
 
-JUNIT_FILE = "regress.xml"
 CELLS_FILE = "cells.json"
-_CONTENT = {"records", "predictions", CELLS_FILE, SCORERS_FILE}
 # What helps to understand other bytes. Nothing that names a machine, a person or a folder.
 _PROVENANCE = ("created", "python", "packages", "blas", "cpu", "threads", "commit", "dirty")
 _KEPT = ("same", "noise")
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Scores one run of a suite again; returns what failed ("encoder on task or cohort") and why.
 Score = Callable[[SuiteSpec, SuiteRun], Sequence[tuple[str, str]]]
 
@@ -70,7 +60,7 @@ def regress(
     score: Score | None = None,
     update: bool = False,
 ) -> Report:
-    """Return what changed since a baseline; its text `JUNIT_FILE` is JUnit XML.
+    """Return what changed since a baseline.
 
     Nothing is taken from an earlier run: what a run reuses is found by its inputs, and a change of
     the code that scores is none of them.
@@ -87,14 +77,9 @@ def regress(
     """
     path = suite_path or resource_folder("leaderboard") / "regression" / "suite.yaml"
     folder, reasons = baseline or path.parent / "baseline", path.parent / "explanations.yaml"
-    if update and suite_path is None and "_resources" in folder.parts:
-        raise InputError(
-            f"{folder} is part of an installation; renew it in a checkout, or keep a suite and a "
-            "baseline of your own: --suite FILE (docs/regression.md)"
-        )
     suite, catalogue = read_suite(path), workspace.tasks()
     explanations, cells = read_explanations(reasons), cells_of(suite, catalogue)
-    exists = has_baseline(folder)
+    exists = (folder / "records").is_dir()
     if not exists and not update:
         raise InputError(f"there is no baseline in {folder}; make it: mbench regress --update")
     golden = (read_golden(folder / SCORERS_FILE) if exists else {}, golden_cases(catalogue))
@@ -111,9 +96,7 @@ def regress(
     check = RegressionCheck(old, current, catalogue, cells, suite.source, listed, failures, since)
     results = [*judge_scorers(*golden), *compare(check)]
     findings = in_order(explain(results, explanations, cells))
-    outdated = stale(explanations, findings)
     body: list[Table | str] = [_table(suite, findings)]
-    body += [f"explains nothing any more, remove it from {reasons}: {line}" for line in outdated]
     problem: MbenchError | None = None
     try:
         if update:
@@ -126,9 +109,7 @@ def regress(
             body.append(f"regression gate passed: {count_words(findings)}")
     except MbenchError as error:
         problem = error
-    texts = {JUNIT_FILE: to_junit(suite.id, findings, suite.source == "phantom")}
-    numbers = document(suite.id, suite.source, findings, outdated)
-    return Report(numbers, body, texts=texts, problem=problem)
+    return Report(document(suite.id, suite.source, findings), body, problem=problem)
 
 
 def explain(
@@ -142,19 +123,9 @@ def explain(
     for finding in findings:
         due = finding.verdict == "missing" and (finding.subject, *finding.case.split(" ")) in cells
         explainable = finding.verdict in EXPLAINABLE and not due
-        reasons = [e.reason for e in explanations.all if explainable and e.covers(finding)]
+        reasons = [e.reason for e in explanations.explained if explainable and e.covers(finding)]
         explained.append(replace(finding, explained=reasons[0] if reasons else ""))
     return explained
-
-
-def stale(explanations: Explanations, findings: Sequence[RegressionFinding]) -> list[str]:
-    """Return a line for each explanation that explains nothing any more."""
-    explained = [finding for finding in findings if finding.explained]
-    return [
-        f"{explanation.pattern}: {explanation.reason}"
-        for explanation in explanations.all
-        if not any(explanation.covers(finding) for finding in explained)
-    ]
 
 
 def in_order(findings: Sequence[RegressionFinding]) -> list[RegressionFinding]:
@@ -168,9 +139,7 @@ def count_words(findings: Sequence[RegressionFinding]) -> str:
     return ", ".join(f"{count} {word}" for word, count in counts if count)
 
 
-def document(
-    suite: str, board: str, findings: Sequence[RegressionFinding], outdated: Sequence[str]
-) -> dict[str, Any]:
+def document(suite: str, board: str, findings: Sequence[RegressionFinding]) -> dict[str, Any]:
     """Return the findings with every number, and whether the gate passes, ready for JSON."""
     return {
         "schema_version": 1,
@@ -180,34 +149,7 @@ def document(
         "passed": all(finding.passes for finding in findings),
         "counts": {word: sum(f.verdict == word for f in findings) for word in VERDICTS},
         "findings": [{**asdict(finding), "passes": finding.passes} for finding in findings],
-        "stale_explanations": list(outdated),
     }
-
-
-def to_junit(suite: str, findings: Sequence[RegressionFinding], phantom: bool) -> str:
-    """Return JUnit XML: a testsuite for each encoder and protocol, a testcase for each cell.
-
-    A cell that does not pass is a failure of the type of its verdict.
-    """
-    groups: dict[str, list[RegressionFinding]] = defaultdict(list)
-    for finding in sorted(findings, key=lambda f: (f.layer, f.subject)):
-        groups[f"{finding.layer}.{finding.subject}"].append(finding)
-    environment = Environment(
-        loader=PackageLoader("madeleine_bench.leaderboard"), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["printable"] = lambda text: _NOT_XML.sub("?", text)
-    return environment.get_template("junit.xml").render(
-        suite=suite, findings=findings, groups=groups, phantom=phantom, notice=PHANTOM_NOTICE
-    )
-
-
-def has_baseline(folder: Path) -> bool:
-    """Return whether a folder holds a baseline, after repair of a renewal that was cut off."""
-    aside = _aside(folder)
-    if aside.is_dir() and not folder.exists():
-        os.rename(aside, folder)
-    return (folder / "records").is_dir() or (folder / SCORERS_FILE).is_file()
 
 
 def listed_cells(folder: Path) -> dict[SuiteCell, str]:
@@ -251,7 +193,7 @@ def renew(
     golden: tuple[Golden, Golden],
     board: str,
 ) -> int:
-    """Put a new baseline in the place of the old, whole or not at all; return how many changed.
+    """Put changed cells in the place of the old ones in a baseline; return how many changed.
 
     Cells that are the same, or moved within noise, keep their old record: so a slow drift is
     always measured from where it began, and a renewal touches only the files that it must.
@@ -265,39 +207,30 @@ def renew(
         board: the board of the cells.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: new predictions are gone or were altered, or the folder cannot be written.
     """
     changed = [finding for finding in findings if finding.verdict not in _KEPT]
-    kept = [finding for finding in findings if finding.verdict in _KEPT]
     if not changed:
         return 0
-    try:
-        others = {path.name for path in folder.iterdir()} - _CONTENT if folder.exists() else set()
-        if others:
-            raise InputError(
-                f"{folder} is no baseline: it holds {min(others)}; --baseline wants a folder of "
-                "its own, which --update replaces whole"
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            store = ResultStore(Path(scratch) / "new")
-            cases: dict[str, GoldenCase] = {}
-            for part, source, values in ((kept, old, golden[0]), (changed, current, golden[1])):
-                ids = {f.baseline_id if part is kept else f.current_id for f in part}
-                _copy_records(ids, source, store)
-                keys = [f"{f.subject} {f.case.removesuffix(' labels')}" for f in part]
-                cases |= {key: values[key] for key in keys if key in values}
-            cells = {" ".join(c): r.record_id for c, r in records_by_cell(store, board).items()}
-            text = json.dumps(cells, indent=1, sort_keys=True) + "\n"
-            write_text(store.folder / CELLS_FILE, text)
-            write_text(store.folder / SCORERS_FILE, golden_text(cases))
-            if folder.exists():
-                shutil.rmtree(_aside(folder), ignore_errors=True)
-                os.rename(folder, _aside(folder))
-            os.rename(store.folder, folder)  # cut off before this, `has_baseline` repairs it
-    except OSError as error:
-        raise InputError(f"cannot renew {folder}: {error.strerror or error}") from error
-    shutil.rmtree(_aside(folder), ignore_errors=True)
+    new_ids = {finding.current_id for finding in changed}
+    new = [record for record in current.records() if record.record_id in new_ids]
+    for record in new:
+        current.read_predictions(record)  # checks that they are there and are the record's own
+    old_ids = {finding.baseline_id for finding in changed}
+    replaced = [(path, record) for path, record in old.located() if record.record_id in old_ids]
+    for record in new:
+        _copy_record(record, current, old)
+    kept = {record.predictions.path for record in new}
+    for path, record in replaced:
+        path.unlink()
+        if record.predictions.path not in kept:
+            (folder / record.predictions.path).unlink(missing_ok=True)
+    cells = {" ".join(cell): r.record_id for cell, r in records_by_cell(old, board).items()}
+    write_text(folder / CELLS_FILE, json.dumps(cells, indent=1, sort_keys=True) + "\n")
+    keys = {f"{finding.subject} {finding.case.removesuffix(' labels')}" for finding in changed}
+    sides = [(golden[0], golden[0].keys() - keys), (golden[1], golden[1].keys() & keys)]
+    cases = {key: values[key] for values, of in sides for key in of}
+    write_text(folder / SCORERS_FILE, golden_text(cases))
     return len(changed)
 
 
@@ -311,7 +244,7 @@ def _table(suite: SuiteSpec, findings: Sequence[RegressionFinding]) -> Table:
             "-" if finding.baseline is None else f"{finding.baseline:.4f}",
             "-" if finding.current is None else f"{finding.current:.4f}",
             "-" if finding.difference is None else f"{finding.difference:+.4f}",
-            finding.why_and_reason,
+            finding.why + (f"; explained: {finding.explained}" if finding.explained else ""),
         ]
         for finding in findings
     ]
@@ -335,16 +268,9 @@ def _refuse(headline: str, bad: Sequence[RegressionFinding], explanations: Path)
     raise CheckFailed("\n".join(lines))
 
 
-def _copy_records(ids: set[str], source: ResultStore, target: ResultStore) -> None:
-    for record in source.records():
-        if record.record_id in ids:
-            source.read_predictions(record)  # checks that they are there and are the record's own
-            path = record.predictions.path
-            write_bytes(target.folder / path, (source.folder / path).read_bytes())
-            provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
-            content = record.model_dump(mode="json", exclude={"record_id"})
-            target.write_record({**content, "provenance": provenance})
-
-
-def _aside(folder: Path) -> Path:
-    return folder.parent / f".{folder.name}.old"
+def _copy_record(record: Record, source: ResultStore, target: ResultStore) -> None:
+    path = record.predictions.path
+    write_bytes(target.folder / path, (source.folder / path).read_bytes())
+    provenance = {k: record.provenance[k] for k in _PROVENANCE if k in record.provenance}
+    content = record.model_dump(mode="json", exclude={"record_id"})
+    target.write_record({**content, "provenance": provenance})

@@ -24,7 +24,6 @@ from madeleine_bench.leaderboard.regression import (
     RegressionFinding,
     Verdict,
     close,
-    newer_version,
 )
 from madeleine_bench.leaderboard.sources import TOLERANCE
 from madeleine_bench.protocols.evaluation import evaluate
@@ -117,10 +116,11 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
     table = evaluation.predictions
     scores, folds = score(task, protocol, table, evaluation.fits, embeddings.shape[1])
     numbers = table.drop(columns=_IDENTITY, errors="ignore").astype(np.float64).round(_DECIMALS)
+    (method,) = pd.json_normalize(protocol.method.model_dump(mode="json")).to_dict("records")
     return GoldenCase(
         scoring_version=SCORING_VERSION,
         input=units.hash,
-        parameters=_flat(protocol.method.model_dump(mode="json")),
+        parameters={str(name): value for name, value in method.items()},
         fits=tuple(f"{fit.converged} {fit.reason or ''}".strip() for fit in evaluation.fits),
         predictions={str(name): tuple(numbers[name].tolist()) for name in numbers},
         scores=_score_numbers(scores, folds),
@@ -134,7 +134,7 @@ def judge_scorers(old: Golden, new: Golden) -> list[RegressionFinding]:
         protocol, labels = key.split(" ")
         cases = old.get(key), new.get(key)
         sides = [(case.scores["main"], case.digest) if case else (None, "") for case in cases]
-        verdict = _verdict(protocol, *cases, new)
+        verdict = _verdict(*cases)
         case = f"{labels} labels"
         findings.append(
             RegressionFinding("scorers", protocol, case, *verdict, *sides[0], *sides[1])
@@ -168,14 +168,10 @@ def read_golden(path: Path) -> dict[str, GoldenCase]:
         ) from error
 
 
-def _verdict(
-    protocol: str, before: GoldenCase | None, now: GoldenCase | None, new: Golden
-) -> tuple[Verdict, str]:
+def _verdict(before: GoldenCase | None, now: GoldenCase | None) -> tuple[Verdict, str]:
     if before is None:
         return "new", "no golden values yet; renew the baseline"
     if now is None:
-        if newer := newer_version(protocol, [key.split(" ")[0] for key in new]):
-            return "new-version", f"replaced by {newer}; renew the baseline"
         return "missing", "the catalogue no longer has this protocol"
     if before.input != now.input:
         return "incomparable", "the fixed inputs themselves changed; renew the baseline"
@@ -217,13 +213,6 @@ def largest_change(before: GoldenCase, now: GoldenCase) -> float:
     if any(len(one) != len(other) for one, other in pairs):
         return float("inf")
     return max(float(np.abs(np.subtract(one, other)).max()) for one, other in pairs)
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value}
-    parts = [_flat(part, f"{name}.{key}" if name else key) for key, part in value.items()]
-    return {key: part for flat in parts for key, part in flat.items()}
 
 
 def _score_numbers(scores: RecordScores, folds: Sequence[RecordFold]) -> dict[str, float | None]:

@@ -3,7 +3,6 @@
 Everything is read from records. For each two protocols the encoders are ranked over the tasks that
 both score, by the mean over families of their chance-corrected scores, as on the board. An encoder
 takes part where it has every score that is compared, all of one version of its code and weights.
-Of two versions of one protocol the verdicts on each two encoders are compared too.
 """
 
 from collections import Counter
@@ -17,22 +16,15 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.comparison import (
-    ALPHA,
-    LEAST_TASKS,
-    DrawsOf,
-    Grid,
-    PairVerdict,
-    make_grid,
-    pair_verdicts,
-)
+from madeleine_bench.leaderboard.comparison import ALPHA, family_weights
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import across_tasks, holm
-from madeleine_bench.stats.rank_agreement import kendall_tau, mean_over_families, rank_agreement
+from madeleine_bench.stats.rank_agreement import rank_agreement
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 LEAST_ENCODERS = 3
 _Key = tuple[str, str, str]  # name, revision, what made the features
@@ -73,51 +65,23 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Flip:
-    """Two encoders on which two versions of a protocol reach different conclusions.
-
-    Either another encoder is ahead, or one of the versions alone marks an encoder as better.
-
-    Attributes:
-        first: the encoder that is ahead under the older version.
-        second: the other encoder.
-        differences: under each version, mean over families of the first less that of the second.
-        better: under each version, the encoder that is marked better as on the board; "" for none.
-    """
-
-    first: str
-    second: str
-    differences: tuple[float, float]
-    better: tuple[str, str]
-
-
-@dataclass(frozen=True)
 class ProtocolPair:
     """Two protocols over the tasks that both score.
 
     Attributes:
         first, second: versioned names.
-        tasks: ids of the tasks; `alike` are those on which no score differs.
-        tau: of the rankings by the mean over families, with `tau_ci95` and `p_value` as in
+        tasks: ids of the tasks.
+        tau: of the rankings by the mean over families, with its interval `tau_ci95`, as in
             `stats.rank_agreement`.
-        mean_task_tau: the mean over tasks of tau; None where no task has one.
-        task_taus: by task, tau-b of the scores; None where one side ties all encoders.
         swaps: the encoders that change places.
-        flips: of two versions of one protocol, the older first, the verdicts that differ; None for
-            two different protocols.
     """
 
     first: str
     second: str
     tasks: tuple[str, ...]
-    alike: tuple[str, ...]
     tau: float | None
     tau_ci95: tuple[float, float] | None
-    p_value: float | None
-    mean_task_tau: float | None
-    task_taus: Mapping[str, float | None]
     swaps: tuple[Swap, ...]
-    flips: tuple[Flip, ...] | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +95,7 @@ class Sensitivity:
         left_out: by label, why an encoder takes no part.
         records: count and hash of the sorted ids of the records it was read from.
         rankings: one for each protocol.
-        pairs: every two protocols that score a task in common; versions of one protocol first.
+        pairs: every two protocols that score a task in common.
     """
 
     board: str
@@ -169,8 +133,6 @@ def sensitivity(
     board: str,
     protocols: Sequence[str],
     tasks: Sequence[TaskSpec],
-    draws_of: DrawsOf,
-    rank_controls: bool = False,
 ) -> Sensitivity:
     """Return how far the protocols agree on the order of the encoders.
 
@@ -183,8 +145,6 @@ def sensitivity(
         board: which board's records count.
         protocols: versioned names.
         tasks: the tasks.
-        draws_of: draws of the main score of a record, as in `comparison.compare`.
-        rank_controls: rank controls with the encoders, instead of showing them beside.
 
     Raises:
         InputError: fewer than two protocols or three encoders are left.
@@ -207,7 +167,7 @@ def sensitivity(
     left_out = {labels[key]: why for key, why in faults.items() if why}
     complete = [key for key in keys if not faults[key]]
     first = columns[next(iter(scored))]
-    aside = [k for k in complete if first[k].kind == "control" and not rank_controls]
+    aside = [key for key in complete if first[key].kind == "control"]
     controls = tuple(labels[key] for key in aside)
     ranked = tuple(labels[key] for key in complete if key not in aside)
     if len(ranked) < LEAST_ENCODERS:
@@ -221,11 +181,6 @@ def sensitivity(
     def scores(name: str, of: Sequence[TaskSpec], who: Sequence[str]) -> NDArray[np.float64]:
         return np.array([[cells[name][label][t.id].corrected for t in of] for label in who])
 
-    def grid(name: str, of: Sequence[TaskSpec]) -> Grid:
-        of_records = [[cells[name][label][t.id].record for t in of] for label in ranked]
-        values = np.array([[record.scores.main.value for record in row] for row in of_records])
-        return make_grid(of, ranked, values, [[draws_of(r) for r in row] for row in of_records])
-
     rankings = []
     for name, of in scored.items():
         everyone = [*ranked, *controls]
@@ -233,11 +188,10 @@ def sensitivity(
         ranks = {one: 1 + sum(means[other] > means[one] for other in ranked) for one in ranked}
         rankings.append(Ranking(name, tuple(task.id for task in of), means, ranks))
     pairs = []
-    for one, other, versions in _pairs_of(scored, catalogue):
+    for one, other in combinations(scored, 2):
         if common := [task for task in scored[one] if task in scored[other]]:
-            flips = flips_between(grid(one, common), grid(other, common)) if versions else None
             both = scores(one, common, ranked), scores(other, common, ranked)
-            pairs.append(_pair((one, other), common, *both, ranked, flips))
+            pairs.append(_pair((one, other), common, *both, ranked))
     ids = sorted(
         cells[name][label][task.id].record.record_id
         for name, of in scored.items() for label in cells[name] for task in of
@@ -251,22 +205,8 @@ def sensitivity(
 
 def means_of(scores: NDArray[np.float64], tasks: Sequence[TaskSpec]) -> list[float]:
     """Return by encoder the mean over families of its scores, encoder x task."""
-    once = np.ones((1, len(tasks)))
-    means: list[float] = mean_over_families(scores, [t.family for t in tasks], once)[0].tolist()
+    means: list[float] = (scores @ family_weights([t.family for t in tasks])).round(12).tolist()
     return means
-
-
-def flips_between(older: Grid, newer: Grid) -> tuple[Flip, ...]:
-    """Return the pairs of encoders whose verdict differs between two grids of the same encoders."""
-    after = {frozenset((v.first, v.second)): v for v in _verdicts(newer)}
-    flips = []
-    for one in _verdicts(older):
-        other = after[frozenset((one.first, one.second))]
-        difference = other.mean if other.first == one.first else -other.mean
-        better = (one.first if one.better else "", other.first if other.better else "")
-        if one.mean * difference < 0 or better[0] != better[1]:
-            flips.append(Flip(one.first, one.second, (one.mean, difference), better))
-    return tuple(flips)
 
 
 def swaps_between(
@@ -309,25 +249,6 @@ def _separated(scores: NDArray[np.float64], means: Sequence[float]) -> list[set[
         ]
     )
     return [set(pair) for pair, p in zip(pairs, p_values, strict=True) if p < ALPHA]
-
-
-def _verdicts(grid: Grid) -> tuple[PairVerdict, ...]:
-    means = dict(zip(grid.labels, grid.scores @ grid.weights, strict=True))
-    return pair_verdicts(grid, sorted(grid.labels, key=lambda label: (-means[label], label)))
-
-
-def _pairs_of(names: Iterable[str], catalogue: Catalogue) -> list[tuple[str, str, bool]]:
-    """Return every two protocols, and whether they are versions of one.
-
-    Those come first, the older version before the newer.
-    """
-    pairs = []
-    for two in combinations(names, 2):
-        one, other = (catalogue.protocols[name] for name in two)
-        if one.id == other.id:
-            one, other = sorted((one, other), key=lambda protocol: protocol.version)
-        pairs.append((one.name, other.name, one.id == other.id))
-    return sorted(pairs, key=lambda pair: not pair[2])
 
 
 def _columns(
@@ -382,16 +303,10 @@ def _fault(
 
 def _pair(
     names: tuple[str, str], tasks: Sequence[TaskSpec], first: NDArray[np.float64],
-    second: NDArray[np.float64], labels: Sequence[str], flips: tuple[Flip, ...] | None,
+    second: NDArray[np.float64], labels: Sequence[str],
 ) -> ProtocolPair:  # fmt: skip
     ids = tuple(task.id for task in tasks)
     rng = rng_for("protocol sensitivity", *ids)  # the same draws for all pairs on these tasks
-    agreement = rank_agreement(first, second, [task.family for task in tasks], rng)
-    alike = tuple(t for t, same in zip(ids, (first == second).all(axis=0), strict=True) if same)
-    taus = [None if np.isnan(tau) else float(tau) for tau in kendall_tau(first.T, second.T)]
-    defined = [tau for tau in taus if tau is not None]
-    return ProtocolPair(
-        *names, ids, alike, agreement.tau, agreement.ci95, agreement.p_value,
-        float(np.mean(defined)) if defined else None, dict(zip(ids, taus, strict=True)),
-        swaps_between(names, tasks, first, second, labels), flips,
-    )  # fmt: skip
+    tau, ends = rank_agreement(first, second, [task.family for task in tasks], rng)
+    swaps = swaps_between(names, tasks, first, second, labels)
+    return ProtocolPair(*names, ids, tau, ends, swaps)

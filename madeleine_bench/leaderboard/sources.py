@@ -11,7 +11,7 @@ record's id covers; so draws are kept in the cache of the results folder:
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class Sources:
         """
         self.folders = folders
         self.catalogue = catalogue
+        self._weights = cache(bayesian_case_weights)  # the tasks of a cohort share them
         self.stores: dict[str, ResultStore] = {}
         paths: dict[str, Path] = {}
         self.records: list[Record] = []
@@ -131,28 +132,15 @@ class Sources:
             return None
         return shipped if shipped.revision == revision else None
 
+    def draws(self, record: Record) -> NDArray[np.float64]:
+        """Return the main score of a record in each resample, (resample,).
 
-class CaseDraws:
-    """Draws of the scores of records. All records share the weights of a case."""
-
-    def __init__(self, stores: Mapping[str, ResultStore], catalogue: Catalogue) -> None:
-        """Keep where the predictions of each record lie.
-
-        Args:
-            stores: the results folder of each record, by record id.
-            catalogue: the catalogue of the tasks.
-        """
-        self._stores = stores
-        self._catalogue = catalogue
-        self._weights = cache(bayesian_case_weights)  # the tasks of a cohort share them
-
-    def of(self, record: Record) -> NDArray[np.float64]:
-        """Return the main score in each resample, (resample,).
+        All records share the weights of a case.
 
         Raises:
             InputError: the predictions are gone, were altered, or do not give the record's score.
         """
-        store = self._stores[record.record_id]
+        store = self.stores[record.record_id]
         path = store.folder / "cache" / "board" / f"{record.record_id}.v{_VERSION}.npy"
         draws = _read(path)
         if draws is None:
@@ -163,8 +151,8 @@ class CaseDraws:
         return draws
 
     def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
-        task = self._catalogue.tasks[record.task.id]
-        units = stored_units(record, store, self._catalogue)
+        task = self.catalogue.tasks[record.task.id]
+        units = stored_units(record, store, self.catalogue)
         with threadpool_limits(1):
             value = units.score
             if fault := changed_score(record, value):

@@ -1,6 +1,6 @@
 """Patients by predicted risk: curves, numbers at risk and calibration of survival records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.export import slug_of
 from madeleine_bench.leaderboard.page.figures import survival_figure
 from madeleine_bench.leaderboard.page.text import NONE, interval, number, p_value
-from madeleine_bench.leaderboard.sources import Sources
+from madeleine_bench.leaderboard.sources import Sources, predictions_name
 from madeleine_bench.metrics.calibration import Calibration, RiskGroups, calibration, risk_groups
 from madeleine_bench.protocols.cox import survival_days
 from madeleine_bench.protocols.scorers import require_columns
@@ -31,20 +31,6 @@ _MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
-class AtRisk:
-    """How many units of each group are still watched.
-
-    Attributes:
-        years: the times.
-        low: units of low risk with follow-up to each time or beyond; `high` accordingly.
-    """
-
-    years: tuple[int, ...]
-    low: tuple[int, ...]
-    high: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Stratification:
     """What the predictions of one record say of its patients.
 
@@ -53,18 +39,16 @@ class Stratification:
         record: the record.
         repeats: how often the folds were drawn; what follows is of the first, each unit once.
         groups: the curves of low and high risk, log-rank test and hazard ratio.
-        at_risk: numbers at risk beneath the curves.
+        at_risk: by `years`, how many units of `low` and of `high` risk are still watched.
         calibration: of predicted survival at a day; None where none was predicted.
-        notes: what a reader must know: a group without units or events, fits at chance.
     """
 
     label: str
     record: Record
     repeats: int
     groups: RiskGroups
-    at_risk: AtRisk
+    at_risk: Mapping[str, list[int]]
     calibration: Calibration | None
-    notes: tuple[str, ...]
 
 
 def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSpec]:
@@ -73,13 +57,11 @@ def survival_tasks(catalogue: Catalogue, patterns: Sequence[str]) -> list[TaskSp
     Raises:
         InputError: a name is of no task, or of one that is not of survival.
     """
-    every = [t for t in catalogue.tasks.values() if isinstance(t.labels, SurvivalLabels)]
-    named = catalogue.select(patterns) if patterns else every
-    chosen = [task for task in named if task in every]
+    named = catalogue.select(patterns) if patterns else list(catalogue.tasks.values())
+    chosen = [task for task in named if isinstance(task.labels, SurvivalLabels)]
     if not chosen:
         kinds = ", ".join(f"{task.id} is {task.labels.type}" for task in named[:5])
-        valid = ", ".join(task.id for task in every) or "none"
-        raise InputError(f"--task: no survival task named ({kinds}); survival tasks: {valid}")
+        raise InputError(f"--task: no survival task named ({kinds}); see mbench tasks list")
     return chosen
 
 
@@ -104,67 +86,61 @@ def survival_records(
     Raises:
         InputError: there is no such record, or none of an encoder that was named.
     """
-    rows = [
-        (board.name, column.label, cell.record)
+    boards = {
+        board.name: [
+            (column.label, cell.record)
+            for column in board.columns
+            if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
+        ]
         for board in build_boards(records, catalogue, protocol)
-        for column in board.columns
-        if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
-    ]
-    names = {record.encoder.name for *_, record in rows}
+    }
+    names = {record.encoder.name for rows in boards.values() for _, record in rows}
     if not names:
         under = f" under {protocol}" if protocol else ""
-        option = f" --protocol {protocol}" if protocol else ""
         raise InputError(
             f"no record of {task.id}{under} that can be read; make one with "
-            f"mbench run --task {task.id}{option}"
+            f"mbench run --task {task.id}"
         )
     for name in encoders:
         if name not in names:
             hint = did_you_mean(name, sorted(names))
             raise InputError(f"no record of {task.id} is of encoder '{name}'{hint}")
-    by_board: dict[str, list[tuple[str, Record]]] = {}
-    for board, label, record in rows:
-        if not encoders or record.encoder.name in encoders:
-            by_board.setdefault(board, []).append((label, record))
-    for chosen in by_board.values():
-        chosen.sort(key=lambda row: (-row[1].scores.main.value, row[0]))
-    return by_board
+    chosen = {
+        board: [row for row in rows if not encoders or row[1].encoder.name in encoders]
+        for board, rows in boards.items()
+    }
+    return {
+        board: sorted(rows, key=lambda row: (-row[1].scores.main.value, row[0]))
+        for board, rows in chosen.items()
+        if rows
+    }
 
 
 def stratify(
-    label: str,
-    record: Record,
-    predictions_of: Callable[[Record], pd.DataFrame],
-    day: int | None = None,
+    label: str, record: Record, predictions_of: Callable[[Record], pd.DataFrame]
 ) -> Stratification:
     """Return curves and calibration of a survival record, over the first repeat of its folds.
 
     The test units of all folds of a repeat are all units, each once, each predicted by a model that
     did not see it. The groups come with the predictions: above or below the median risk of the
-    training units of the fold.
+    training units of the fold. Calibration is judged at the predicted day nearest to their median,
+    the earlier of two.
 
     Args:
         label: the name of the encoder.
         record: a survival record.
         predictions_of: gives the predictions of a record.
-        day: at which calibration is judged; None takes the predicted day nearest to their median,
-            the earlier of two.
 
     Raises:
-        InputError: the predictions are gone, were altered or lack a column, or the day is not one
-            that survival was predicted at.
+        InputError: the predictions are gone, were altered or lack a column.
     """
     predictions = predictions_of(record)
-    where = f"predictions of {record.encoder.name} on {record.task.id} under {record.protocol}"
+    where = predictions_name(record)
     require_columns(predictions, ["repeat", "time_days", "event", "high_risk"], where)
     days = survival_days(list(predictions.columns))
     require_columns(predictions, [f"surv@{d}" for d in days], where)
-    if day is None:
-        middle = float(np.median(days)) if days else 0.0
-        day = min(days, key=lambda one: (abs(one - middle), one), default=None)
-    elif day not in days:
-        valid = ", ".join(map(str, days)) or "none"
-        raise InputError(f"--day {day}: {where} are at the days {valid}")
+    middle = float(np.median(days)) if days else 0.0
+    day = min(days, key=lambda one: (abs(one - middle), one), default=None)
     repeats = sorted(set(predictions["repeat"]))
     first = predictions[predictions["repeat"] == repeats[0]]
     try:
@@ -179,35 +155,16 @@ def stratify(
         raise InputError(f"{where}: {error}") from error
     high = first["high_risk"].to_numpy(dtype=np.bool_)
     groups = risk_groups(survival, high)
-    at_risk, notes = _at_risk(survival, high), _notes(record, groups, calibrated)
-    return Stratification(label, record, len(repeats), groups, at_risk, calibrated, notes)
+    return Stratification(label, record, len(repeats), groups, _at_risk(survival, high), calibrated)
 
 
-def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> AtRisk:
+def _at_risk(survival: Survival, high: NDArray[np.bool_]) -> dict[str, list[int]]:
     last = int(survival.time_days.max() / DAYS_A_YEAR)
     step = next(s for s in (1, 2, 5, 10, 20, 50) if last // s < _MOST_TICKS)
     years = np.arange(0, last + 1, step)
     watched = survival.time_days[:, None] >= years * DAYS_A_YEAR
-    counts = (years, watched[~high].sum(axis=0), watched[high].sum(axis=0))
-    return AtRisk(*(tuple(numbers.tolist()) for numbers in counts))
-
-
-def _notes(record: Record, groups: RiskGroups, calibrated: Calibration | None) -> tuple[str, ...]:
-    notes = []
-    for name, curve in (("low", groups.low), ("high", groups.high)):
-        if curve is None:
-            notes.append(f"nobody is of {name} risk: no hazard ratio, no log-rank test")
-        elif not curve.events:
-            notes.append(f"no event among those of {name} risk: no hazard ratio")
-    if calibrated is None:
-        notes.append("no predicted survival: no calibration")
-    elif calibrated.slope is None:
-        notes.append(
-            "predicted survival is the same for everybody, or nobody has an event: no slope"
-        )
-    if constant := sum(fold.flag == "constant predictions" for fold in record.folds):
-        notes.append(f"constant risk in {constant} of {len(record.folds)} folds")
-    return tuple(notes)
+    counts = {"years": years, "low": watched[~high].sum(axis=0), "high": watched[high].sum(axis=0)}
+    return {name: numbers.tolist() for name, numbers in counts.items()}
 
 
 def stratification_report(
@@ -216,7 +173,6 @@ def stratification_report(
     tasks: Sequence[str] = (),
     encoders: Sequence[str] = (),
     protocol: str | None = None,
-    day: int | None = None,
 ) -> Report:
     """Return risk groups and calibration of survival records. Equal records give equal numbers.
 
@@ -226,7 +182,6 @@ def stratification_report(
         tasks: ids or globs; empty takes all survival tasks.
         encoders: names; empty takes all.
         protocol: its name; None takes the task's first, and fine-tuning for supervised encoders.
-        day: at which calibration is judged; None takes the middle one of those predicted.
 
     Raises:
         InputError: an argument is unknown, or predictions are gone or were altered.
@@ -239,24 +194,18 @@ def stratification_report(
     for task in survival_tasks(catalogue, tasks):
         boards = survival_records(sources.records, catalogue, task, encoders, name)
         for board, rows in boards.items():
-            strata = [stratify(label, record, sources.predictions, day) for label, record in rows]
+            strata = [stratify(label, record, sources.predictions) for label, record in rows]
             phantom = board.startswith("phantom")
             notice = PHANTOM_NOTICE if phantom else ""
             stratum = {"board": board, "phantom": phantom, "notice": notice, "task": task.id}
             numbers.append({**stratum, "encoders": [_numbers(one) for one in strata]})
             body.append(_table(board, task, strata))
             for one in strata:
-                more = [f"the first of {one.repeats} repeats"] if one.repeats > 1 else []
-                body += [f"{one.label}: {note}" for note in (*one.notes, *more)]
+                if one.repeats > 1:
+                    body.append(f"{one.label}: the first of {one.repeats} repeats")
+                file = f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}"
+                charts[f"{board}/{task.id}/{file}"] = stratification_figure(one, task.title)
             body += [notice] if phantom else []
-            files = {
-                f"{slug_of(one.label)}.{one.record.protocol.replace('/', '-')}": [one]
-                for one in strata
-            }
-            if len(strata) > 1:
-                files["all"] = strata
-            for file, shown in files.items():
-                charts[f"{board}/{task.id}/{file}"] = stratification_figure(shown, task.title)
     document = {
         "what": "patients by predicted risk, and calibration of predicted survival",
         "package": f"madeleine-bench {__version__}",
@@ -268,14 +217,13 @@ def stratification_report(
     return Report(document, body, charts)
 
 
-def stratification_figure(strata: Sequence[Stratification], task_title: str) -> str:
-    """Return encoders on one task as SVG: curves, numbers at risk and calibration, a row each."""
-    rows = []
-    for one in strata:
-        main = one.record.scores.main
-        content = {**board_curves(one), "at_risk": asdict(one.at_risk)}
-        rows.append((one.label, f"C {_estimate(main.value, main.ci95, 3)}", content))
-    return survival_figure(task_title, rows, strata[0].record.board.startswith("phantom"))
+def stratification_figure(one: Stratification, task_title: str) -> str:
+    """Return an encoder on a task as SVG: curves, numbers at risk and calibration."""
+    main = one.record.scores.main
+    heading = f"{one.label}: C {_estimate(main.value, main.ci95, 3)}"
+    curves = {**board_curves(one), "at_risk": one.at_risk}
+    phantom = one.record.board.startswith("phantom")
+    return survival_figure(task_title, heading, one.label, curves, phantom)
 
 
 def board_curves(one: Stratification) -> dict[str, Any]:
@@ -298,9 +246,8 @@ def _numbers(one: Stratification) -> dict[str, Any]:
         "concordance": record.scores.main.value,
         "concordance_ci95": record.scores.main.ci95,
         **asdict(one.groups),
-        "at_risk": asdict(one.at_risk),
+        "at_risk": one.at_risk,
         "calibration": asdict(one.calibration) if one.calibration else None,
-        "notes": one.notes,
     }
 
 
@@ -309,7 +256,7 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
     days = sorted({one.calibration.day for one in strata if one.calibration})
     at = f", calibration at day {', '.join(map(str, days))}" if days else ""
     header = ["encoder", "protocol", "C", "low risk", "high risk", "hazard ratio", "log-rank p"]
-    header += ["slope", "O/E", "ICI"]
+    header += ["slope", "O/E"]
     rows = []
     for one in strata:
         main, groups, fit = one.record.scores.main, one.groups, one.calibration
@@ -319,7 +266,6 @@ def _table(board: str, task: TaskSpec, strata: Sequence[Stratification]) -> Tabl
             _estimate(groups.hazard_ratio, groups.hazard_ratio_ci95), p_value(groups.logrank_p),
             _estimate(fit.slope, fit.slope_ci95) if fit else NONE,
             _estimate(fit.observed_over_expected, fit.observed_over_expected_ci95) if fit else NONE,
-            number(fit.integrated_index if fit else None),
         ]  # fmt: skip
         rows.append([text.replace(" to ", "-") for text in row])
     return Table(f"{task.id} on board '{board}' ({kind}){at}", header, rows)

@@ -7,30 +7,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from madeleine_bench.losses.cosine import at_least_float32, without_autocast
 
 
-def check_bags(logits: Tensor, column: str, **of_bags: Tensor) -> None:
-    """Check that logits are (bag, column), not empty, and the other tensors (bag,).
-
-    Raises:
-        ValueError: they are not.
-    """
-    shapes = [tuple(tensor.shape) for tensor in (logits, *of_bags.values())]
-    if logits.ndim != 2 or 0 in shapes[0] or any(shape != shapes[0][:1] for shape in shapes[1:]):
-        names = " and ".join(of_bags)
-        raise ValueError(
-            f"logits must be (bag, {column}) with {names} for each bag, found {shapes}"
-        )
-
-
-def check_range(what: str, index: Tensor, count: int) -> None:
-    """Check that indices, such as "labels", are from 0 to count - 1.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if bool(((index < 0) | (index >= count)).any()):
-        raise ValueError(f"{what} must be from 0 to {count - 1}, found {index.tolist()[:8]}")
-
-
 def class_loss(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy in nats, averaged over bags, a scalar; lower is better.
 
@@ -42,19 +18,11 @@ def class_loss(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> 
         label: (bag,) class index, int64, from 0.
         weights: (class,) not negative, or None for equal weights.
 
-    Raises:
-        ValueError: there is no bag, or the shapes do not fit.
-
     Examples:
         >>> logits = torch.tensor([[0.0, 0.0], [0.0, 0.0]])
         >>> round(class_loss(logits, torch.tensor([0, 1])).item(), 4)  # log(2)
         0.6931
     """
-    check_bags(logits, "class", label=label)
-    if weights is not None and weights.shape != logits.shape[1:]:
-        raise ValueError(
-            f"{logits.shape[1]} classes need as many weights, found {tuple(weights.shape)}"
-        )
     with without_autocast(logits):
         logits = at_least_float32(logits)
         weight = None if weights is None else weights.to(logits.dtype)
@@ -65,11 +33,8 @@ def balanced_weights(label: Tensor, classes: int) -> Tensor:
     """Return n / (classes * n_k) for each class k, (class,) float64, averaging 1 over the bags.
 
     Args:
-        label: (bag,) class index, int64, of the n bags trained on.
+        label: (bag,) class index, int64, of the n bags trained on; each class has one or more.
         classes: number of classes.
-
-    Raises:
-        ValueError: a class has no bag, or a label is no class.
 
     References:
         King and Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9 (2001)
@@ -79,53 +44,36 @@ def balanced_weights(label: Tensor, classes: int) -> Tensor:
         >>> balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist()
         [0.6666666666666666, 2.0]
     """
-    check_range("labels", label, classes)
-    count = torch.bincount(label, minlength=classes)
-    if int(count.min()) == 0:
-        absent = torch.nonzero(count == 0).flatten().tolist()
-        raise ValueError(f"classes without a bag have no balanced weight: {absent}")
-    return len(label) / (classes * count.double())
+    return len(label) / (classes * torch.bincount(label, minlength=classes).double())
 
 
-def ordered_levels_loss(logits: Tensor, level: Tensor, weights: Tensor | None = None) -> Tensor:
+def ordered_levels_loss(logits: Tensor, level: Tensor) -> Tensor:
     """Return the loss of conditional logits in nats, a scalar; lower is better.
 
     With K levels from 0, sigmoid of logit k is P(level > k | level >= k). Logit k learns from the
     bags whose level is at least k, which leaves the bag out once its level is passed; the loss is
-    the binary cross-entropy averaged over all such pairs of bag and logit, weighted by the weight
-    of the bag's level where weights are given. Computed in float32 (float64 for float64 logits)
-    even under autocast.
+    the binary cross-entropy averaged over all such pairs of bag and logit. Computed in float32
+    (float64 for float64 logits) even under autocast.
 
     Args:
         logits: (bag, K - 1).
         level: (bag,) int64 from 0 to K - 1.
-        weights: (K,) not negative, such as `balanced_weights`, or None for equal weights.
-
-    Raises:
-        ValueError: there is no bag, the shapes do not fit, or a level is none of the K.
 
     References:
         Shi, Cao and Raschka, "Deep Neural Networks for Rank-Consistent Ordinal Regression Based
         On Conditional Probabilities", Pattern Analysis and Applications 26 (2023) 941-955 (arXiv
-        2111.08851). The weights are ours.
+        2111.08851).
 
     Examples:
         >>> logits = torch.zeros(2, 2)
         >>> round(ordered_levels_loss(logits, torch.tensor([0, 2])).item(), 4)  # log(2)
         0.6931
     """
-    check_bags(logits, "levels - 1", level=level)
-    levels = logits.shape[1] + 1
-    check_range("levels", level, levels)
-    if weights is not None and weights.shape != (levels,):
-        raise ValueError(f"{levels} levels need as many weights, found {tuple(weights.shape)}")
     with without_autocast(logits):
         logits = at_least_float32(logits)
-        step = torch.arange(levels - 1, device=logits.device)
+        step = torch.arange(logits.shape[1], device=logits.device)
         reached = (level[:, None] >= step).to(logits.dtype)
         exceeded = (level[:, None] > step).to(logits.dtype)
-        if weights is not None:
-            reached = reached * weights.to(logits.dtype)[level][:, None]
         each = binary_cross_entropy_with_logits(logits, exceeded, reduction="none")
         return (reached * each).sum() / reached.sum()
 
@@ -136,9 +84,6 @@ def level_probabilities(logits: Tensor) -> Tensor:
     P(level > k) is the product of the first k + 1 conditional probabilities, so it never rises
     with k. `logits` is (bag, K - 1); the result is in float32, float64 for float64 logits.
 
-    Raises:
-        ValueError: the logits are not (bag, levels - 1).
-
     References:
         Shi, Cao and Raschka (2023), as `ordered_levels_loss`.
 
@@ -146,8 +91,6 @@ def level_probabilities(logits: Tensor) -> Tensor:
         >>> level_probabilities(torch.zeros(1, 2)).tolist()
         [[0.5, 0.25, 0.25]]
     """
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"logits must be (bag, levels - 1), found {tuple(logits.shape)}")
     with without_autocast(logits):
         logits = at_least_float32(logits)
         reached = logsigmoid(logits).cumsum(dim=1)

@@ -23,13 +23,9 @@ References:
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-from madeleine_bench.losses.cosine import at_least_float32, without_autocast
 
 _GROWTH = 0.35  # of the logarithm of the largest float: how far a kernel may fall unabsorbed
 
@@ -163,59 +159,3 @@ def parts(cost: Tensor) -> Iterator[slice]:
     budget = _PART_BYTES.get(cost.device.type, _PART_BYTES["cpu"])
     size = max(1, budget // (cost[0].numel() * cost.element_size())) if len(cost) else 1
     yield from (slice(first, first + size) for first in range(0, len(cost), size))
-
-
-def ipot(cost: Tensor, beta: float, iterations: int) -> Tensor:
-    """Return the transport plan of each pair, pair x n x m, differentiable in the cost.
-
-    Only the cost is kept for the backward pass, which runs the iteration again a few pairs at
-    a time.
-
-    Args:
-        cost: pair x n x m.
-        beta: positive; smaller is nearer to the exact plan, and less smooth.
-        iterations: at least 1.
-
-    Raises:
-        ValueError: a shape, beta or the number of iterations is out of range.
-
-    References:
-        Xie et al., A Fast Proximal Point Method for Computing Exact Wasserstein Distance
-        (UAI 2019), algorithm 1.
-
-    Examples:
-        >>> ipot(torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), beta=0.5, iterations=1)
-        tensor([[[0.4404, 0.0596],
-                 [0.0596, 0.4404]]])
-    """
-    if cost.ndim != 3 or 0 in cost.shape[1:]:
-        raise ValueError(f"cost must be pair x n x m with n, m >= 1, found {tuple(cost.shape)}")
-    if not beta > 0 or iterations < 1:
-        raise ValueError(f"beta and iterations must be positive, found {beta} and {iterations}")
-    plan: Tensor = _Ipot.apply(  # type: ignore[no-untyped-call]
-        at_least_float32(cost), beta, iterations
-    )
-    return plan
-
-
-class _Ipot(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, beta: float, iterations: int) -> Tensor:
-        ctx.save_for_backward(cost)
-        ctx.beta, ctx.iterations = beta, iterations
-        plan = torch.empty_like(cost)
-        with without_autocast(cost):
-            for pairs in parts(cost):
-                plan[pairs], _ = iterate(cost[pairs], beta, iterations)
-        return plan
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (cost,) = ctx.saved_tensors
-        gradient = torch.empty_like(cost)
-        with without_autocast(cost):
-            for pairs in parts(cost):
-                _, trace = iterate(cost[pairs], ctx.beta, ctx.iterations)
-                gradient[pairs] = pull_back(upstream[pairs], trace, ctx.beta)
-        return gradient, None, None

@@ -1,17 +1,15 @@
 """Graph optimal transport between two sets of tokens: how far apart, and how differently shaped.
 
-Differences from the released MADELEINE code are options, and two presets hold them together:
-
-- `CORRECTED`: the threshold of a pair's distances is its own and constant to the gradient.
-- `PUBLISHED`: the threshold comes from all pairs of the call, and its minimum
-  and maximum carry gradient: 99 % of it then sits on a handful of tokens. Zero tokens get the
-  gradient of a division by 1e-12.
+The threshold of a pair's distances is its own and constant to the gradient, and zero tokens get no
+gradient. `published` does as the released MADELEINE code: the threshold comes from all pairs of the
+call, and its minimum and maximum carry gradient: 99 % of it then sits on a handful of tokens. Zero
+tokens get the gradient of a division by 1e-12.
 
 Which tokens go in, and whether pairs are summed (released code) or averaged, is up to the caller.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +18,11 @@ from torch.autograd.function import once_differentiable
 from madeleine_bench.losses.cosine import at_least_float32, cosine_distance, without_autocast
 from madeleine_bench.losses.ipot import iterate, parts, pull_back
 
-Gradient = Literal["unrolled", "envelope"]
 WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS = 0.5, 30
 GROMOV_BETA, GROMOV_ITERATIONS, GROMOV_OUTER = 0.1, 20, 5
 
 
-def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
+def wasserstein(cost: Tensor) -> Tensor:
     """Return the cost of each pair's transport plan, (pair,); at least 0, lower is nearer.
 
     The plan is that of 30 IPOT steps, which is not converged: the value lies above the exact
@@ -33,11 +30,6 @@ def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
 
     Args:
         cost: pair x n x m.
-        gradient: "unrolled" differentiates the plan too; "envelope" holds it constant, which
-            is exact at the optimum only.
-
-    Raises:
-        ValueError: the cost is not of shape pair x n x m, or `gradient` is unknown.
 
     References:
         Chen et al., Graph Optimal Transport for Cross-Domain Alignment (ICML 2020), section 2.
@@ -46,22 +38,22 @@ def wasserstein(cost: Tensor, *, gradient: Gradient = "unrolled") -> Tensor:
         >>> wasserstein(torch.full((1, 4, 3), 0.25))
         tensor([0.2500])
     """
-    _check(cost, gradient)
     with without_autocast(cost):
         value: Tensor = _Wasserstein.apply(  # type: ignore[no-untyped-call]
-            at_least_float32(cost), gradient if torch.is_grad_enabled() else None
+            at_least_float32(cost), torch.is_grad_enabled()
         )
     return value
 
 
-def gromov_wasserstein(
-    cost_x: Tensor, cost_y: Tensor, *, gradient: Gradient = "unrolled"
-) -> Tensor:
+def gromov_wasserstein(cost_x: Tensor, cost_y: Tensor) -> Tensor:
     """Return how far each pair's inner distances are from matching, (pair,); lower is nearer.
 
     The square loss between the two sets of distances under a plan that comes
     from the uniform one by five times linearising and 20 IPOT steps. The value
     can fall a little below 0, because the plan's rows do not sum to 1/n exactly.
+
+    The gradient holds the plan constant in the outer product only and differentiates it where it
+    enters the linearised cost, as MADELEINE was trained.
 
     Where the tokens fall in tight clusters the plan amplifies rounding: in float32 such a value
     is good to some 1e-4.
@@ -69,47 +61,31 @@ def gromov_wasserstein(
     Args:
         cost_x: distances within x, pair x n x n.
         cost_y: distances within y, pair x m x m.
-        gradient: "unrolled" holds the plan constant in the outer product only and differentiates
-            it where it enters the linearised cost, as MADELEINE was trained; "envelope" holds
-            it constant throughout.
-
-    Raises:
-        ValueError: a shape or `gradient` is wrong.
 
     References:
         Chen et al., Graph Optimal Transport (ICML 2020), section 2; Peyré et al.,
         Gromov-Wasserstein Averaging (ICML 2016), proposition 1 (the square loss).
     """
-    for cost in (cost_x, cost_y):
-        if cost.ndim != 3 or cost.shape[1] != cost.shape[2] or len(cost) != len(cost_x):
-            raise ValueError(
-                "costs within must be pair x n x n and pair x m x m, "
-                f"found {tuple(cost_x.shape)} and {tuple(cost_y.shape)}"
-            )
-    _check(cost_x, gradient)
     with without_autocast(cost_x):
         value: Tensor = _GromovWasserstein.apply(  # type: ignore[no-untyped-call]
             at_least_float32(cost_x),
             at_least_float32(cost_y),
-            gradient if torch.is_grad_enabled() else None,
+            torch.is_grad_enabled(),
         )
     return value
 
 
 class _Wasserstein(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, gradient: Gradient | None) -> Tensor:
-        wanted = gradient if ctx.needs_input_grad[0] else None
+    def forward(ctx: Any, cost: Tensor, grad_enabled: bool) -> Tensor:
         value = cost.new_empty(len(cost))
-        slope = torch.empty_like(cost) if wanted else None
+        slope = torch.empty_like(cost) if grad_enabled and ctx.needs_input_grad[0] else None
         for pairs in parts(cost):
             part = cost[pairs]
             plan, trace = iterate(part, WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS)
             value[pairs] = (part * plan).sum(dim=(1, 2))
-            if wanted == "unrolled":
-                plan += pull_back(part, trace, WASSERSTEIN_BETA)
             if slope is not None:
-                slope[pairs] = plan
+                slope[pairs] = plan + pull_back(part, trace, WASSERSTEIN_BETA)
         ctx.save_for_backward(slope)
         return value
 
@@ -122,8 +98,8 @@ class _Wasserstein(torch.autograd.Function):
 
 class _GromovWasserstein(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, cost_x: Tensor, cost_y: Tensor, gradient: Gradient | None) -> Tensor:
-        wanted = gradient if any(ctx.needs_input_grad) else None
+    def forward(ctx: Any, cost_x: Tensor, cost_y: Tensor, grad_enabled: bool) -> Tensor:
+        wanted = grad_enabled and any(ctx.needs_input_grad)
         value = cost_x.new_empty(len(cost_x))
         slopes = (torch.zeros_like(cost_x), torch.zeros_like(cost_y)) if wanted else ()
         wider = cost_x if cost_x.shape[1] > cost_y.shape[1] else cost_y
@@ -132,7 +108,7 @@ class _GromovWasserstein(torch.autograd.Function):
             steps, cost = _linearise(x, y)
             value[pairs] = (cost * steps[-1].plan).sum(dim=(1, 2))
             if wanted:
-                _add_slopes(x, y, steps, wanted, *(slope[pairs] for slope in slopes))
+                _add_slopes(x, y, steps, *(slope[pairs] for slope in slopes))
         ctx.save_for_backward(*slopes)
         return value
 
@@ -167,7 +143,7 @@ def _linearise(x: Tensor, y: Tensor) -> tuple[list[_Outer], Tensor]:
 
 
 def _add_slopes(
-    x: Tensor, y: Tensor, steps: list[_Outer], gradient: Gradient, slope_x: Tensor, slope_y: Tensor
+    x: Tensor, y: Tensor, steps: list[_Outer], slope_x: Tensor, slope_y: Tensor
 ) -> None:
     """Add the gradient of the value to `slope_x` and `slope_y`, which start at zero."""
     flow = steps[-1].plan  # with respect to the linearised cost of the step at hand
@@ -176,47 +152,16 @@ def _add_slopes(
         to_half = torch.bmm(flow, y).mul_(-2.0)
         slope_x.baddbmm_(to_half, step.plan.mT)
         slope_y.baddbmm_(flow.mT, step.half, alpha=-2.0)
-        if gradient == "envelope":
-            break
         flow = pull_back(torch.bmm(x.mT, to_half), step.trace, GROMOV_BETA)
         rows, columns = rows + flow.sum(dim=2), columns + flow.sum(dim=1)
-    else:
-        mean_x, mean_y = x.mean(dim=2)[:, None, :], y.mean(dim=2)[:, None, :]
-        slope_x.add_(torch.bmm(mean_y, flow.mT).mT, alpha=-2.0 / x.shape[1])
-        slope_y.add_(torch.bmm(mean_x, flow).mT, alpha=-2.0 / y.shape[1])
+    mean_x, mean_y = x.mean(dim=2)[:, None, :], y.mean(dim=2)[:, None, :]
+    slope_x.add_(torch.bmm(mean_y, flow.mT).mT, alpha=-2.0 / x.shape[1])
+    slope_y.add_(torch.bmm(mean_x, flow).mT, alpha=-2.0 / y.shape[1])
     slope_x.addcmul_(x, rows[:, :, None], value=2.0 / x.shape[1])
     slope_y.addcmul_(y, columns[:, :, None], value=2.0 / y.shape[1])
 
 
-def _check(cost: Tensor, gradient: Gradient) -> None:
-    if cost.ndim != 3 or 0 in cost.shape[1:]:
-        raise ValueError(f"cost must be pair x n x m with n, m >= 1, found {tuple(cost.shape)}")
-    if gradient not in ("unrolled", "envelope"):
-        raise ValueError(f"gradient must be 'unrolled' or 'envelope', found {gradient!r}")
-
-
-@dataclass(frozen=True)
-class TransportOptions:
-    """How transport is computed.
-
-    Attributes:
-        per_pair_threshold: the threshold is of each pair's own distances, not of all pairs'.
-        detach_threshold: the threshold is constant to the gradient.
-        mute_zero_tokens: tokens of length 0 get no gradient.
-        gradient: "unrolled" is that of the iterations, "envelope" holds the plans constant.
-    """
-
-    per_pair_threshold: bool = True
-    detach_threshold: bool = True
-    mute_zero_tokens: bool = True
-    gradient: Gradient = "unrolled"
-
-
 PUBLISHED_TOKENS = 256
-CORRECTED = TransportOptions()
-PUBLISHED = TransportOptions(
-    per_pair_threshold=False, detach_threshold=False, mute_zero_tokens=False
-)
 
 
 @dataclass(frozen=True)
@@ -232,9 +177,7 @@ class TransportTerms:
     gromov: Tensor
 
 
-def graph_transport(
-    x: Tensor, y: Tensor, *, options: TransportOptions = CORRECTED
-) -> TransportTerms:
+def graph_transport(x: Tensor, y: Tensor, *, published: bool = False) -> TransportTerms:
     """Return the Wasserstein and the Gromov-Wasserstein term of every pair of token sets.
 
     Costs are cosine distances above a threshold. All in float32 (float64 for float64 tokens),
@@ -244,10 +187,7 @@ def graph_transport(
     Args:
         x: (pair, n, dim).
         y: (pair, m, dim), of the same device and type.
-        options: `CORRECTED`, `PUBLISHED` or a choice in between.
-
-    Raises:
-        ValueError: a shape is wrong or a side has no tokens.
+        published: thresholds and gradients as in the released code.
 
     References:
         Chen et al., Graph Optimal Transport for Cross-Domain Alignment (ICML 2020), section 2;
@@ -262,64 +202,25 @@ def graph_transport(
         Tokens at equal distances can be matched in any order, so the Gromov-Wasserstein plan
         stays uniform: 2 * .9^2 * (n - 1) / n^2.
     """
-    _check_tokens(x, y)
     across, within_x, within_y = (
-        thresholded(
-            cosine_distance(a, b, mute_zero=options.mute_zero_tokens),
-            per_pair=options.per_pair_threshold,
-            detach=options.detach_threshold,
-        )
+        thresholded(cosine_distance(a, b, mute_zero=not published), published=published)
         for a, b in ((x, y), (x, x), (y, y))
     )
     return TransportTerms(
-        wasserstein=wasserstein(across, gradient=options.gradient),
-        gromov=gromov_wasserstein(within_x, within_y, gradient=options.gradient),
+        wasserstein=wasserstein(across), gromov=gromov_wasserstein(within_x, within_y)
     )
 
 
-def thresholded(
-    distance: Tensor,
-    *,
-    per_pair: bool,
-    detach: bool,
-) -> Tensor:
+def thresholded(distance: Tensor, *, published: bool = False) -> Tensor:
     """Return how far distances exceed their minimum plus a tenth of their range, at least 0.
 
     Args:
         distance: pair x n x m.
-        per_pair: minimum and maximum of each pair rather than of all.
-        detach: hold minimum and maximum constant to the gradient.
+        published: minimum and maximum are of all pairs instead of each, and carry gradient.
     """
     if len(distance) == 0:
         return distance
-    group = torch.arange(len(distance), device=distance.device)
-    group = group if per_pair else torch.zeros_like(group)
-    low, high = (_extreme(distance, group, which, detach) for which in ("amin", "amax"))
-    return torch.relu(distance - (low + 0.1 * (high - low))[:, None, None])
-
-
-def _extreme(distance: Tensor, group: Tensor, which: str, detach: bool) -> Tensor:
-    """Return the minimum or maximum over each pair's group, (pair,)."""
-    constant = distance.detach()
-    of_pair = constant.amin(dim=(1, 2)) if which == "amin" else constant.amax(dim=(1, 2))
-    reduced = torch.zeros_like(of_pair).scatter_reduce(
-        0, group, of_pair, reduce=which, include_self=False
-    )
-    extreme = reduced[group]
-    if detach:
-        return extreme
-    # Entries that tie share the gradient evenly, over all pairs of the group.
-    attained = (constant == extreme[:, None, None]).to(distance.dtype)
-    count = torch.zeros_like(of_pair).index_add(0, group, attained.sum(dim=(1, 2)))
-    mean = (distance * attained).sum(dim=(1, 2)) / count[group]
-    return torch.zeros_like(of_pair).index_add(0, group, mean)[group]
-
-
-def _check_tokens(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 3 or y.ndim != 3 or len(x) != len(y) or x.shape[2] != y.shape[2]:
-        raise ValueError(
-            "tokens must be (pair, n, dim) and (pair, m, dim), "
-            f"found {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    if x.shape[1] == 0 or y.shape[1] == 0:
-        raise ValueError(f"each side needs a token, found {x.shape[1]} and {y.shape[1]}")
+    dims = (0, 1, 2) if published else (1, 2)
+    low, high = distance.amin(dims, keepdim=True), distance.amax(dims, keepdim=True)
+    threshold = low + 0.1 * (high - low)
+    return torch.relu(distance - (threshold if published else threshold.detach()))

@@ -1,4 +1,4 @@
-"""Does predicted survival come true: groups, slope, observed over expected, calibration index.
+"""Does predicted survival come true: groups, slope, observed over expected.
 
 All of it is judged at one day, on predictions of units that the model was not fitted on.
 D-calibration (Haider et al. 2020) is not here: it needs each unit's whole predicted curve, and
@@ -12,7 +12,6 @@ References:
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,6 @@ MOST_GROUPS = 5
 LEAST_IN_GROUP = 20
 # Predictions of exactly 0 or 1 have no log-log; nobody is that sure.
 _LEAST, _MOST = 1e-300, 1.0 - 1e-10
-_KNOTS = (0.1, 0.5, 0.9)
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
 
@@ -64,9 +62,6 @@ class Calibration:
         observed_over_expected: share with the event until the day (Kaplan-Meier) over the mean
             predicted share: 1 is right, above 1 more happens than predicted.
         observed_over_expected_ci95: its 95% interval, the predictions taken as they are.
-        integrated_index: mean distance between predicted and observed probability along a smooth
-            curve (`curve`), 0 is right, in [0, 1]. None where the curve is undefined.
-        curve: predicted and smoothed observed survival at quantiles of the predictions.
     """
 
     day: int
@@ -75,8 +70,6 @@ class Calibration:
     slope_ci95: Interval | None
     observed_over_expected: float | None
     observed_over_expected_ci95: Interval | None
-    integrated_index: float | None
-    curve: tuple[tuple[float, float], ...]
 
 
 def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
@@ -84,8 +77,7 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
 
     The slope is that of Royston and Altman's regression on the prognostic index, with log(-log S)
     as the index: it holds the baseline of each fold, so that units of several folds stand on one
-    scale. The whole follow-up counts. Index and curve are Austin et al.'s: a Cox regression on
-    a restricted cubic spline of log(-log S), read at the day.
+    scale. The whole follow-up counts.
 
     Args:
         survival: follow-up of the units.
@@ -93,16 +85,13 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
         day: the day, above 0.
 
     Raises:
-        ValueError: there is no unit, a probability is outside [0, 1], or the day is not above 0.
+        ValueError: a probability is outside [0, 1].
     """
-    if not len(survival) or alive.shape != (len(survival),) or day <= 0:
-        raise ValueError(f"{len(survival)} units, {alive.shape} predictions, day {day}")
     if not ((alive >= 0) & (alive <= 1)).all():
         raise ValueError("predicted probabilities lie in [0, 1]")
     index: Floats = np.log(-np.log(np.clip(alive, _LEAST, _MOST)))
     slope, slope_ci95 = _effect(survival, index, "coef")
     ratio, ratio_ci95 = _observed_over_expected(survival, alive, day)
-    smooth = _smooth_observed(survival, index, day)
     return Calibration(
         day=day,
         groups=_groups(survival, alive, day),
@@ -110,8 +99,6 @@ def calibration(survival: Survival, alive: Floats, day: int) -> Calibration:
         slope_ci95=slope_ci95,
         observed_over_expected=ratio,
         observed_over_expected_ci95=ratio_ci95,
-        integrated_index=None if smooth is None else float(np.mean(np.abs(alive - smooth))),
-        curve=() if smooth is None else _read_curve(alive, smooth),
     )
 
 
@@ -149,6 +136,28 @@ def _observed(survival: Survival, day: int) -> tuple[float | None, Interval | No
     return observed, None if sure else (low, high)
 
 
+def _effect(survival: Survival, column: Floats, name: str) -> tuple[float | None, Interval | None]:
+    """Return what a Cox fit to one column says of it, such as "coef", and its 95% interval.
+
+    None where nothing fits best or the fit does not converge.
+    """
+    from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
+
+    columns = column[:, None]
+    if not survival.event.any() or np.ptp(column) < 1e-9 or separated(columns, survival):
+        return None, None
+    table = pd.DataFrame({"x": column, "days": survival.time_days, "event": survival.event})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a poor fit is judged by what it gives
+            row = CoxPHFitter().fit(table.astype(np.float64), "days", "event").summary.iloc[0]
+    except (ConvergenceError, np.linalg.LinAlgError):
+        return None, None
+    value, low, high = (float(row[f"{name}{end}"]) for end in ("", " lower 95%", " upper 95%"))
+    return (value, (low, high)) if np.isfinite([value, low, high]).all() else (None, None)
+
+
 def _observed_over_expected(
     survival: Survival, alive: Floats, day: int
 ) -> tuple[float | None, Interval | None]:
@@ -158,67 +167,6 @@ def _observed_over_expected(
         return None, None
     interval = ((1.0 - ends[1]) / expected, (1.0 - ends[0]) / expected) if ends else None
     return (1.0 - observed) / expected, interval
-
-
-def _effect(survival: Survival, column: Floats, name: str) -> tuple[float | None, Interval | None]:
-    """Return what a Cox fit to one column says of it, such as "coef", and its 95% interval."""
-    fit = _cox(survival, column[:, None])
-    if fit is None:
-        return None, None
-    row = fit.summary.iloc[0]
-    value, low, high = (float(row[f"{name}{end}"]) for end in ("", " lower 95%", " upper 95%"))
-    return (value, (low, high)) if np.isfinite([value, low, high]).all() else (None, None)
-
-
-def _smooth_observed(survival: Survival, index: Floats, day: int) -> Floats | None:
-    """Return by unit the probability to live beyond a day that units predicted alike have."""
-    if survival.time_days.max() < day:
-        return None
-    columns = _spline(index)
-    fit = _cox(survival, columns)
-    if fit is None:
-        return None
-    table = pd.DataFrame(columns).add_prefix("x")
-    observed: Floats = fit.predict_survival_function(table, times=[day]).to_numpy()[0]
-    return observed if np.isfinite(observed).all() else None
-
-
-def _spline(index: Floats) -> Floats:
-    """Return unit x 2: the index, and its restricted cubic term between three knots.
-
-    The term is linear beyond the outer knots (Harrell, Regression Modeling Strategies, 2.4.5). It
-    is left out where knots coincide.
-    """
-    low, middle, high = np.quantile(index, _KNOTS)
-    if not low < middle < high:
-        return index[:, None]
-    cube = [np.maximum(index - knot, 0.0) ** 3 for knot in (low, middle, high)]
-    bend = cube[0] - cube[1] * (high - low) / (high - middle)
-    bend += cube[2] * (middle - low) / (high - middle)
-    return np.column_stack([index, bend / (high - low) ** 2])
-
-
-def _cox(survival: Survival, columns: Floats) -> Any:
-    """Return lifelines' Cox fit; None where nothing fits best or the fit does not converge."""
-    from lifelines import CoxPHFitter
-    from lifelines.exceptions import ConvergenceError
-
-    if not survival.event.any() or np.ptp(columns[:, 0]) < 1e-9 or separated(columns, survival):
-        return None
-    table = pd.DataFrame(columns).add_prefix("x")
-    table = table.assign(days=survival.time_days, event=survival.event.astype(np.int64))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a poor fit is judged by what it gives
-            return CoxPHFitter().fit(table, "days", "event")
-    except (ConvergenceError, np.linalg.LinAlgError):
-        return None
-
-
-def _read_curve(alive: Floats, smooth: Floats) -> tuple[tuple[float, float], ...]:
-    order = np.argsort(alive, kind="stable")
-    kept = order[np.unique(np.linspace(0, len(order) - 1, 41).round().astype(np.intp))]
-    return tuple((float(alive[i]), float(smooth[i])) for i in kept)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -327,17 +326,32 @@ def fit_coxnet(
     References:
         Simon et al., Journal of Statistical Software 39 (2011) 1-13.
     """
+    from scipy.linalg import LinAlgWarning
+    from sklearn.exceptions import ConvergenceWarning
     from sksurv.linear_model import CoxnetSurvivalAnalysis
+    from sksurv.util import Surv
 
+    dim = features.shape[1]
     if fault := _fault(features, survival, alpha):
-        return _failed(features.shape[1], fault)
+        return _failed(dim, fault)
     model = CoxnetSurvivalAnalysis(
         alphas=[alpha], l1_ratio=l1_ratio, tol=tol, max_iter=max_iter, fit_baseline_model=True
     )
-    if reason := _fit(model, features, survival):
-        return _failed(features.shape[1], reason)
+    target = Surv.from_arrays(event=survival.event, time=survival.time_days)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model.fit(features, target)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            return _failed(dim, f"{type(error).__name__}: {_first_line(error)}")
+    for warning in caught:
+        if issubclass(warning.category, (ConvergenceWarning, LinAlgWarning, RuntimeWarning)):
+            reason = f"{warning.category.__name__}: {_first_line(warning.message)}"
+            return _failed(dim, reason)
+    if not np.isfinite(model.coef_).all():
+        return _failed(dim, "the coefficients are not finite")
     # Days and cumulative hazard of a unit whose features are all zero.
-    step = model.predict_cumulative_hazard_function(np.zeros((1, features.shape[1])))[0]
+    step = model.predict_cumulative_hazard_function(np.zeros((1, dim)))[0]
     coefficients, days, hazard = (
         np.asarray(numbers, dtype=np.float64)
         for numbers in (model.coef_[:, -1], step.x, step.a * step.y)
@@ -376,27 +390,6 @@ def _fault(features: NDArray[np.float64], survival: Survival, alpha: float) -> s
             "the penalty is too small: the features separate those with an event from all who "
             "outlive them, so the likelihood has no maximum"
         )
-    return None
-
-
-def _fit(model: Any, features: NDArray[np.float64], survival: Survival) -> str | None:
-    """Fit in place and return why it failed, or None."""
-    from scipy.linalg import LinAlgWarning
-    from sklearn.exceptions import ConvergenceWarning
-    from sksurv.util import Surv
-
-    target = Surv.from_arrays(event=survival.event, time=survival.time_days)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            model.fit(features, target)
-        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
-            return f"{type(error).__name__}: {_first_line(error)}"
-    for warning in caught:
-        if issubclass(warning.category, (ConvergenceWarning, LinAlgWarning, RuntimeWarning)):
-            return f"{warning.category.__name__}: {_first_line(warning.message)}"
-    if not np.isfinite(model.coef_).all():
-        return "the coefficients are not finite"
     return None
 
 

@@ -190,19 +190,11 @@ def ranked_neighbours(
         similarity: what the rows are ranked by.
         block_values: similarities held in memory at a time; a block has one query at least.
 
-    Raises:
-        ValueError: k is below 1, the gallery is empty, or the widths differ.
-
     Examples:
         >>> found = ranked_neighbours(np.eye(2), np.array([[0.0, 2.0], [1.0, 1.0], [3.0, 0.0]]), 2)
         >>> found.indices.tolist()
         [[2, 1], [0, 1]]
     """
-    if k < 1 or not len(gallery) or queries.shape[1:] != gallery.shape[1:]:
-        raise ValueError(
-            f"expected k of 1 or more and rows of one width in a gallery that is not empty; found "
-            f"k {k}, queries {queries.shape}, gallery {gallery.shape}"
-        )
     cosine, kept = similarity == "cosine", min(k, len(gallery))
     asked, rows = (
         unit_rows(m) if cosine else np.asarray(m, np.float64) for m in (queries, gallery)

@@ -102,11 +102,7 @@ class MultiHeadPooling(nn.Module):
         Raises:
             ValueError: a slide has no patch, or the lengths do not add up to the patches.
         """
-        if not lengths or min(lengths) < 1 or sum(lengths) != len(tokens):
-            raise ValueError(
-                f"each slide needs a patch, and all together {len(tokens)}; these lengths start "
-                f"{list(lengths[:8])} and add up to {sum(lengths)}"
-            )
+        check_lengths(lengths, tokens)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         channels = tokens.flatten(1)
         if len(set(lengths)) == 1:
@@ -242,6 +238,19 @@ class Madeleine(nn.Module):
         count = len(bag)
         stains = None if stain is None else torch.full((count,), stain, device=bag.device)
         return self(bag, (count,), stains)[0][0]  # type: ignore[no-any-return]
+
+
+def check_lengths(lengths: Sequence[int], patches: Tensor) -> None:
+    """Check that lengths say where each of several bags lies in a packed tensor (patch, ...).
+
+    Raises:
+        ValueError: a bag has no patch, or the lengths do not add up to the patches.
+    """
+    if not lengths or min(lengths) < 1 or sum(lengths) != len(patches):
+        raise ValueError(
+            f"each bag needs a patch, and all together {len(patches)}; these lengths start "
+            f"{list(lengths[:8])} and add up to {sum(lengths)}"
+        )
 
 
 def published_stain_order(cases: int, stains: int) -> Tensor:

@@ -18,99 +18,21 @@ from torch import Tensor
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.cases import CaseTable
-from madeleine_bench.seeds import rng_for, seed_for
-
-_GOLDEN = 0x9E3779B97F4A7C15
-_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_HASH_BITS = 44  # of a number to sort by; the 19 above them are for the slide
-_MOST_SLIDES = 1 << 19
-
-
-def on_device(index: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
-    if device.type != "cuda":
-        return index.to(device)
-    return index.pin_memory().to(device, non_blocking=True)
-
-
-def draw_rows(
-    keys: Sequence[int],
-    begins: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    most: int,
-    device: torch.device,
-) -> Tensor:
-    """Return rows of the store, int64 on the device: of each slide a sample, slide after slide.
-
-    A slide gives min(most, its count) rows, all different, in random order. They depend on its
-    key, begin and count alone, not on the other slides.
-
-    Args:
-        keys: of each slide, from 0 to 2^64 - 1; equal ones draw alike.
-        begins: first row of each slide in the store.
-        counts: number of rows of each slide, at least 1.
-        most: rows to draw of a slide.
-        device: where the rows are drawn.
-
-    Raises:
-        ValueError: there are more slides than a number has room for.
-    """
-    slides = len(keys)
-    if slides > _MOST_SLIDES:
-        raise ValueError(f"{slides} slides in a draw; at most {_MOST_SLIDES}")
-    # One copy to the device for all that is known of the slides.
-    samples = np.minimum(counts, most)
-    of_slides = np.stack([np.array(keys, np.uint64).view(np.int64), begins, counts, samples])
-    total, drawn = int(counts.sum()), int(samples.sum())
-    key, begin, count, taken = on_device(torch.from_numpy(of_slides), device)
-    number = torch.arange(slides, device=device)
-    first = count.cumsum(0) - count
-    # The sizes are told, so that the device need not be asked for them.
-    slide = number.repeat_interleave(count, output_size=total)
-    row = torch.arange(total, device=device) - first[slide]
-    hashed = hash_counter(key[slide], row)
-    order = ((slide << _HASH_BITS) | _shifted(hashed, 64 - _HASH_BITS)).argsort(stable=True)
-    slide = number.repeat_interleave(taken, output_size=drawn)
-    place = torch.arange(drawn, device=device) - (taken.cumsum(0) - taken)[slide]
-    rows: Tensor = order[first[slide] + place] - first[slide] + begin[slide]
-    return rows
-
-
-def hash_counter(key: Tensor, counter: Tensor) -> Tensor:
-    """Return the numbers of SplitMix64's streams: int64, by their bits from 0 to 2^64 - 1.
-
-    Args:
-        key: int64, the seeds of the streams.
-        counter: int64, of the shape of `key`: places in the streams, from 0.
-
-    Examples:
-        >>> number = hash_counter(torch.tensor([1234567]), torch.tensor([0]))
-        >>> number.item() % 2**64  # the first number of SplitMix64 seeded so
-        6457827717110365317
-    """
-    mixed = key + (counter + 1) * _signed(_GOLDEN)
-    mixed = (mixed ^ _shifted(mixed, 30)) * _signed(_FIRST)
-    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(_SECOND)
-    return mixed ^ _shifted(mixed, 31)
-
-
-def _shifted(number: Tensor, bits: int) -> Tensor:
-    """Return int64 shifted to the right with zeros coming in, as torch shifts in the sign."""
-    return (number >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(number: int) -> int:
-    """Return the int64 with the bits of an unsigned number."""
-    return number - (1 << 64) if number >> 63 else number
-
+from madeleine_bench.seeds import rng_for
 
 Item = TypeVar("Item")
 Positions = NDArray[np.int64]
 Name = tuple[str | int, ...]
 _LEAST_CASES = 2
 _RESIDENT_SHARE = 0.8
-_BLOCK_PATCHES = 1 << 16
 _WAITING = 2
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; on a GPU without waiting for what it has to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -136,10 +58,7 @@ class CaseBatch:
 
 
 class HostSource:
-    """Patches gathered from the memory-mapped store, slide by slide.
-
-    NumPy draws, so the same draw on a GPU, by `DeviceSource`, takes other rows.
-    """
+    """Patches gathered from the memory-mapped store, slide by slide."""
 
     def __init__(
         self,
@@ -157,7 +76,7 @@ class HostSource:
         self.store = store
         self.device = torch.device(device)
         on_cpu = self.device.type == "cpu"
-        self.dtype = dtype or (torch.float32 if on_cpu else _dtype_of(store))
+        self.dtype = dtype or (torch.float32 if on_cpu else torch.float16)
 
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
@@ -182,27 +101,13 @@ class HostSource:
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
-        pinned = self.device.type == "cuda"
-        counts = [len(chosen) for chosen in rows]
-        shape = (sum(counts), self.store.dim)
-        batch = torch.empty(shape, dtype=self.dtype, pin_memory=pinned)
-        # A slide is gathered where it stays in cache and converted from there: the batch, which
-        # does not, is written once and read never.
-        longest = max(counts, default=0)
-        scratch = np.empty((longest, self.store.dim), self.store.shards[0].dtype)
-        for slide, chosen, target in zip(slides, rows, torch.split(batch, counts), strict=True):
-            sample = scratch[: len(chosen)]
-            # "clip" spares numpy a buffered copy; the rows are within the bag by construction.
-            np.take(self.store.bag(slide), chosen, axis=0, out=sample, mode="clip")
-            target.copy_(self.store.tensor(sample))
-        return batch.to(self.device, non_blocking=pinned)
+        bags = [self.store.bag(slide)[chosen] for slide, chosen in zip(slides, rows, strict=True)]
+        batch = torch.from_numpy(np.concatenate(bags)).to(self.dtype)
+        return on_device(batch, self.device)
 
 
-class DeviceSource:
-    """All patches of the store resident on a device, and drawn there.
-
-    A batch takes one sort and no index from the host; see `draw_rows`.
-    """
+class DeviceSource(HostSource):
+    """All patches of the store resident on a device; a batch sends it row numbers alone."""
 
     def __init__(
         self,
@@ -210,43 +115,29 @@ class DeviceSource:
         device: torch.device | str,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Copy the whole store to the device, a block at a time.
+        """Copy the whole store to the device, a slide at a time.
 
         Args:
             store: the packed cohort.
             device: such as "cuda:0".
             dtype: of the resident patches and of batches; None means that of the store.
         """
-        self.store = store
-        self.device = torch.device(device)
+        super().__init__(store, device, dtype or torch.float16)
         shape = (store.patches, store.dim)
-        self.patches = torch.empty(shape, dtype=dtype or _dtype_of(store), device=self.device)
-        row = 0
-        for shard in store.shards:
-            for start in range(0, len(shard), _BLOCK_PATCHES):
-                block = np.array(shard[start : start + _BLOCK_PATCHES])
-                self.patches[row : row + len(block)] = store.tensor(block)
-                row += len(block)
+        self.patches = torch.empty(shape, dtype=self.dtype, device=self.device)
+        for slide in range(len(store)):
+            self.patches[store.rows(slide)] = torch.from_numpy(np.array(store.bag(slide)))
 
-    def draw(
-        self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return patch x dim and the number of patches of each slide, as `HostSource.draw`."""
-        keys = [seed_for(*name) for name in names]
-        chosen = [choice[key % len(choice)] for choice, key in zip(choices, keys, strict=True)]
-        slides = np.array(chosen, np.int64)
-        begins = self.store.offsets[slides]
-        counts = self.store.offsets[slides + 1] - begins
-        rows = draw_rows(keys, begins, counts, patches, self.device)
-        return self.patches.index_select(0, rows), tuple(np.minimum(counts, patches).tolist())
-
-
-PatchSource = HostSource | DeviceSource
+    def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
+        """Return patch x dim, as `HostSource.gather`."""
+        begins = self.store.offsets[list(slides)]
+        chosen = np.concatenate([begin + part for begin, part in zip(begins, rows, strict=True)])
+        return self.patches.index_select(0, on_device(torch.from_numpy(chosen), self.device))
 
 
 def choose_source(
     store: FeatureStore, device: torch.device | str, free_bytes: int | None = None
-) -> PatchSource:
+) -> HostSource:
     """Return a source for a device: resident on it where the store fits, else on the host.
 
     On the CPU the page cache holds what fits anyway.
@@ -265,10 +156,6 @@ def choose_source(
     if store.nbytes <= _RESIDENT_SHARE * free_bytes:
         return DeviceSource(store, device)
     return HostSource(store, device)
-
-
-def _dtype_of(store: FeatureStore) -> torch.dtype:
-    return torch.float16 if store.dtype == "float16" else torch.bfloat16
 
 
 def plan_epoch(
@@ -302,7 +189,7 @@ def rank_share(batch: Positions, rank: int, world: int) -> Positions:
 
 
 def draw_batch(
-    source: PatchSource,
+    source: HostSource,
     table: CaseTable,
     positions: Sequence[int] | Positions,
     *,

@@ -21,6 +21,7 @@ from madeleine_bench.hashing import canonical_json
 
 FORMAT = 2  # 1 had no hash
 _KEY = "mbench-checkpoint"
+_PARTS = ("model", "moments", "best")
 
 
 @dataclass
@@ -54,7 +55,6 @@ class Checkpoint:
     model: dict[str, Tensor]
     moments: dict[str, Tensor]
     best: dict[str, Tensor]
-    average: dict[str, Tensor]
     inputs: dict[str, Any]
 
 
@@ -65,7 +65,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         InputError: the folder cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    for part in ("model", "moments", "best", "average"):
+    for part in _PARTS:
         for name, value in sorted(getattr(checkpoint, part).items()):
             tensors[f"{part}/{name}"] = value.detach().cpu().contiguous()
     about = {"format": FORMAT, "state": vars(checkpoint.state), "inputs": checkpoint.inputs}
@@ -73,13 +73,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_bytes(path, save(tensors, metadata={_KEY: text}))
 
 
-def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Checkpoint:
+def read_checkpoint(path: Path, inputs: dict[str, Any]) -> Checkpoint:
     """Return the checkpoint of a run with the same inputs.
 
     Args:
         path: the file.
         inputs: recipe and data of the run that wants to go on.
-        model: what the weights must fit.
 
     Raises:
         InputError: the file is broken or is no checkpoint, or it belongs to other inputs; the
@@ -104,11 +103,10 @@ def read_checkpoint(path: Path, inputs: dict[str, Any], model: nn.Module) -> Che
             f"{path}: it was written with other settings: {'; '.join(differing)}. "
             f"Resume with the same ones, or {remedy}"
         )
-    parts: dict[str, dict[str, Tensor]] = {p: {} for p in ("model", "moments", "best", "average")}
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
-    _check_shapes(path, parts["model"], model, remedy)
     return Checkpoint(RunState(**about["state"]), **parts, inputs=about["inputs"])
 
 
@@ -149,14 +147,3 @@ def _differences(old: Any, new: Any, place: str = "") -> list[str]:
             for line in _differences(old.get(key), new.get(key), f"{place}.{key}".lstrip("."))
         ]
     return [] if old == new else [f"{place} was {old}, now {new}"]
-
-
-def _check_shapes(path: Path, weights: dict[str, Tensor], model: nn.Module, remedy: str) -> None:
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{path}: tensor {name} has shape {found.get(name)}, the recipe's model has "
-                f"{expected.get(name)}; {remedy}"
-            )

@@ -66,7 +66,7 @@ def publish(run: Run, organ: str, out: Path, name: str) -> Path:
         stain_encoding=recipe.model.stain_encoding,
         cohort=store.cohort_id,
     )
-    write_weights(path, {organ: (description, run.best or run.weights())})
+    write_weights(path, {organ: (description, run.best)})
     weights = Weights(path=path.name, sha256=hash_file(path))
     about = {
         "recipe": recipe.model_dump(mode="json"),

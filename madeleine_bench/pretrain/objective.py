@@ -7,14 +7,14 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from madeleine_bench.losses.cosine import info_nce
-from madeleine_bench.losses.transport import CORRECTED, PUBLISHED, PUBLISHED_TOKENS, graph_transport
+from madeleine_bench.losses.transport import PUBLISHED_TOKENS, graph_transport
 from madeleine_bench.models.madeleine import Madeleine, published_stain_order
 from madeleine_bench.pretrain.batches import CaseBatch, on_device
 from madeleine_bench.pretrain.parallel import Group, gather_rows, sum_over
@@ -216,8 +216,7 @@ def _corrected_transport(
     rows = on_device(made.token_rows(slides, recipe.tokens), made.tokens.device)
     tokens = model.project_tokens(made.tokens[rows])
     left, right = on_device(position, tokens.device).chunk(2)
-    options = replace(CORRECTED, gradient=recipe.gradient)
-    cost = graph_transport(tokens[left], tokens[right], options=options)
+    cost = graph_transport(tokens[left], tokens[right])
     return ((cost.wasserstein + cost.gromov) / on_device(torch.cat(share), tokens.device)).sum()
 
 
@@ -233,7 +232,6 @@ def _published_transport(
     The released code permutes the batch axis where it means to sample tokens, so a stain of n
     pairs uses the first n tokens of each slide.
     """
-    options = replace(PUBLISHED, gradient=recipe.gradient)
     sums = []
     for stain in used:
         count = min(counts[stain], PUBLISHED_TOKENS)
@@ -243,6 +241,6 @@ def _published_transport(
             )
             for s in made.pairs(stain)
         )
-        cost = graph_transport(he, other, options=options)
+        cost = graph_transport(he, other, published=True)
         sums.append((cost.wasserstein + cost.gromov).sum())
     return torch.stack(sums).sum()

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
 
-_RENDEZVOUS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(days=2)  # packing a large cohort outlasts the half hour that gloo waits
 
 
@@ -64,21 +63,15 @@ def process_group(device: str) -> Iterator[Group]:
     if size == 1:
         yield Group(0, 1, chosen)
         return
-    absent = [name for name in _RENDEZVOUS if name not in os.environ]
-    if absent:
-        raise InputError(
-            f"WORLD_SIZE is {size}, and {', '.join(absent)} is not in the environment; start all "
-            "processes by torchrun (docs/scale.md), or unset WORLD_SIZE"
-        )
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     try:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"{size} processes do not find together at {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}; look whether all were "
-            "started, and whether that machine and port can be reached from here"
+            f"WORLD_SIZE is {size}, and the processes do not find together: "
+            f"{str(error).splitlines()[0]}; start all by torchrun (docs/scale.md), and look "
+            "whether MASTER_ADDR and MASTER_PORT can be reached from here, or unset WORLD_SIZE"
         ) from error
     try:
         patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -109,23 +102,16 @@ def sum_over(group: Group, value: Tensor) -> Tensor:
 
 
 def sum_gradients(group: Group, parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its sum over the processes, in one message.
+    """Replace each gradient by its sum over the processes.
 
     A parameter without a gradient gets zeros, alone too: AdamW passes over one that has none, and
     which ones have none may differ between processes.
     """
-    gradients = []
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    if group.size == 1:
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+        if group.size > 1:
+            dist.all_reduce(parameter.grad)
 
 
 def barrier(group: Group) -> None:
@@ -136,11 +122,7 @@ def barrier(group: Group) -> None:
 
 def any_of(group: Group, flag: bool) -> bool:
     """Return whether the flag is set in any process."""
-    if group.size == 1:
-        return flag
-    count = torch.tensor(float(flag), device=group.device)
-    dist.all_reduce(count)
-    return bool(count.item() > 0)
+    return bool(sum_over(group, torch.tensor(float(flag), device=group.device)) > 0)
 
 
 def _number(name: str, default: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -48,8 +48,6 @@ class ObjectiveRecipe(Spec):
         intra_weight: of the contrast between two halves of a slide's patches; 0 turns it off.
             Plays no part in intra-ssl, which is made of this term alone.
         tokens: tokens of a slide that enter the transport.
-        gradient: of the transport plan: "unrolled" through its iterations (exact), or "envelope",
-            with the plan held fixed.
     """
 
     preset: Preset = "corrected"
@@ -57,7 +55,6 @@ class ObjectiveRecipe(Spec):
     local_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     intra_weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     tokens: int = Field(default=256, ge=1)
-    gradient: Literal["unrolled", "envelope"] = "unrolled"
 
 
 class OptimiserRecipe(Spec):
@@ -69,8 +66,6 @@ class OptimiserRecipe(Spec):
         warmup_epochs: epochs in which the rate rises in a straight line.
         final_learning_rate: of the last step; the way down is a half cosine.
         clip_norm: largest norm of the whole gradient; null leaves it as it is.
-        ema_decay: weight (0-1) of the past in a running mean of the weights, which is then what
-            is kept; null keeps the weights themselves.
     """
 
     learning_rate: float = Field(default=1e-4, gt=0.0, allow_inf_nan=False)
@@ -78,7 +73,6 @@ class OptimiserRecipe(Spec):
     warmup_epochs: int = Field(default=5, ge=0)
     final_learning_rate: float = Field(default=1e-8, ge=0.0)
     clip_norm: float | None = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _rate_falls(self) -> Self:
@@ -108,10 +102,7 @@ class Recipe(Spec):
         epochs: passes over the training cases.
         optimiser: AdamW and its learning rate.
         precision: of the model's arithmetic; losses are float32 either way.
-        compile: whether torch.compile makes the layers before the pooling, in training. The same
-            numbers to rounding, but for dropout, whose draws differ.
         held_out_share: share (0-0.5) of the cases kept from training, to choose the epoch by.
-        validate_every: epochs from one look at the held-out cases to the next.
         unusable: what to do with cases without H&E and with bags below `min_patches`: stop with
             a message ("refuse") or leave them out and say so ("skip").
     """
@@ -128,9 +119,7 @@ class Recipe(Spec):
     epochs: int = Field(default=120, ge=1)
     optimiser: OptimiserRecipe = OptimiserRecipe()
     precision: Literal["bf16", "fp32"] = "bf16"
-    compile: bool = False
     held_out_share: float = Field(default=0.1, gt=0.0, le=0.5)
-    validate_every: int = Field(default=1, ge=1)
     unusable: Unusable = "refuse"
 
     @model_validator(mode="after")
@@ -147,11 +136,6 @@ class Recipe(Spec):
             raise ValueError(
                 f"optimiser.warmup_epochs {self.optimiser.warmup_epochs} leaves no epoch of "
                 f"{self.epochs} to train in; lower it too"
-            )
-        if self.validate_every > self.epochs:
-            raise ValueError(
-                f"validate_every {self.validate_every} is above epochs {self.epochs}; "
-                "no epoch could be chosen"
             )
         two_views = self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
         if min(self.min_patches, self.patches) < 2 and two_views:
@@ -199,11 +183,16 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """
     data = recipe.model_dump()
     for change in changes:
-        key, found, text = change.partition("=")
-        if not found:
-            raise InputError(f"--set {change}: expected key=value, such as epochs=3")
-        *sections, last = _known_key(key.strip(), change).split(".")
-        section = data[sections[0]] if sections else data
+        key, equals, text = change.partition("=")
+        *sections, last = key.strip().split(".")
+        section: Any = data
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not equals or not isinstance(section, dict):
+            raise InputError(
+                f"--set {change}: expected key=value with a key of the recipe, such as epochs=3 or "
+                "model.width=64"
+            )
         try:
             section[last] = YAML(typ="safe", pure=True).load(text)
         except (YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -213,19 +202,3 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     except ValidationError as error:
         given = " ".join(f"--set {change}" for change in changes)
         raise InputError(explain(error, Recipe, given)) from error
-
-
-def _known_key(key: str, change: str) -> str:
-    keys: list[str] = []
-    for name, field in Recipe.model_fields.items():
-        kind = field.annotation
-        inside = kind.model_fields if isinstance(kind, type) and issubclass(kind, Spec) else {}
-        if key == name and inside:
-            first = next(iter(inside))
-            raise InputError(
-                f"--set {change}: '{key}' is a section; set its keys, as {key}.{first}="
-            )
-        keys.extend([f"{name}.{part}" for part in inside] or [name])
-    if key not in keys:
-        raise InputError(f"--set {change}: unknown key '{key}'{did_you_mean(key, keys)}")
-    return key

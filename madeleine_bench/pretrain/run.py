@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
 from math import cos, pi
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from madeleine_bench.data.packed import FeatureStore
-from madeleine_bench.errors import CheckFailed, InputError
+from madeleine_bench.errors import CheckFailed
 from madeleine_bench.files import write_text
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.batches import (
@@ -34,7 +34,7 @@ from madeleine_bench.pretrain.checkpoint import (
     write_checkpoint,
 )
 from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
-from madeleine_bench.pretrain.log import TrainingLog, loss_curves_svg, read_log
+from madeleine_bench.pretrain.log import append_row, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group, sum_gradients, sum_over
 from madeleine_bench.pretrain.recipe import OptimiserRecipe, Preset, Recipe
@@ -65,17 +65,12 @@ def learning_rate_at(
         optimiser: the rates, and the epochs of warm-up.
         preset: "corrected" or "published".
 
-    Raises:
-        ValueError: the step is not of the run.
-
     Examples:
         >>> optimiser = OptimiserRecipe(learning_rate=1e-4, warmup_epochs=2)
         >>> [f"{learning_rate_at(step, 3, 6, optimiser):.1e}" for step in (0, 5, 17)]
         ['1.7e-05', '1.0e-04', '1.0e-08']
     """
     steps = steps_per_epoch * epochs
-    if not 0 <= step < steps:
-        raise ValueError(f"step {step} is not one of the {steps} steps of the run")
     highest, final = optimiser.learning_rate, optimiser.final_learning_rate
     warmup = steps_per_epoch * optimiser.warmup_epochs
     if preset == "published":
@@ -92,67 +87,6 @@ def learning_rate_at(
 def _fall(highest: float, final: float, fallen: float) -> float:
     """Return the rate when a share `fallen` (0-1) of the half cosine lies behind."""
     return final + (highest - final) * (1.0 + cos(pi * fallen)) / 2.0
-
-
-def compile_layers(model: Madeleine) -> None:
-    """Have the layers before the pooling, nearly all of the arithmetic, compiled in training.
-
-    They are compiled once, for any number of patches, at the first step. Evaluation stays as it
-    is: it is not worth a second compilation. So does the pooling, whose shapes differ from batch
-    to batch where slides have fewer patches than are drawn.
-
-    A step raises InputError where they cannot be compiled.
-    """
-    from torch._dynamo.exc import TorchDynamoException  # a second of imports
-
-    plain = model.embed_patches
-    fast = torch.compile(plain, dynamic=True)
-
-    def embed_patches(patches: Tensor, stains: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if not model.training:
-            return plain(patches, stains)
-        try:
-            return fast(patches, stains)
-        except TorchDynamoException as error:
-            first = str(error).strip().splitlines()[0][:200]
-            raise InputError(
-                f"compile: true, but torch.compile failed ({type(error).__name__}: {first}). It "
-                "needs a C++ compiler on a CPU and Triton on a GPU; --set compile=false does "
-                "without"
-            ) from error
-
-    model.embed_patches = embed_patches  # type: ignore[method-assign]
-
-
-class AsyncScalars:
-    """Scalars to be read later, without waiting for what the device was given after them.
-
-    On a GPU their copy is queued at once, right behind what makes them. Asked for later, a number
-    would come after all that has been queued by then: a whole step.
-
-    Attributes:
-        terms: scalars on the device, without gradient.
-    """
-
-    def __init__(self, terms: Mapping[str, Tensor]) -> None:
-        """Queue the copy of the terms."""
-        self.terms = terms
-        self._copied: tuple[Tensor, torch.cuda.Event] | None = None
-        if any(value.device.type == "cuda" for value in terms.values()):
-            there = torch.stack(list(terms.values()))
-            here = torch.empty(there.shape, dtype=there.dtype, pin_memory=True)
-            here.copy_(there, non_blocking=True)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record()
-            self._copied = here, copied
-
-    def values(self) -> dict[str, float]:
-        """Return the numbers, once they are there."""
-        if self._copied is None:
-            return {name: float(value) for name, value in self.terms.items()}
-        here, copied = self._copied
-        copied.synchronize()
-        return dict(zip(self.terms, here.tolist(), strict=True))
 
 
 CHECKPOINT, LOG, CURVES = "checkpoint.safetensors", "log.csv", "curves.svg"
@@ -184,34 +118,20 @@ class Run:
         )
         initialise(self.model, seed_for("pretrain", recipe.seed))
         self.model.to(group.device)
-        if recipe.compile:
-            compile_layers(self.model)
-        on_gpu = group.device.type == "cuda"
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=recipe.optimiser.learning_rate,
             weight_decay=recipe.optimiser.weight_decay,
-            fused=True if on_gpu else None,  # one launch for all parameters
         )
         self.state = RunState()
         self.best: dict[str, Tensor] = {}
-        self.average: dict[str, Tensor] = {}
-        resume_epoch = None
         if (out / CHECKPOINT).is_file():
-            inputs = _inputs(recipe, store, group)
-            checkpoint = read_checkpoint(out / CHECKPOINT, inputs, self.model)
+            checkpoint = read_checkpoint(out / CHECKPOINT, _inputs(recipe, store, group))
             self.model.load_state_dict(checkpoint.model)
             restore_moments(self.model, self.optimiser, checkpoint.moments)
-            for moments in self.optimiser.state.values() if on_gpu else ():
-                moments["step"] = moments["step"].to(group.device)  # where the fused one counts
             self.state, self.best = checkpoint.state, checkpoint.best
-            self.average = {n: value.to(group.device) for n, value in checkpoint.average.items()}
-            resume_epoch = self.state.epoch
-        self.log = TrainingLog(out / LOG, resume_epoch)
         self.source = choose_source(store, group.device)
-        self.pending: AsyncScalars | None = None
         self.drawn_s = float("-inf")
-        self.smooth_rank: float | None = None
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -236,11 +156,7 @@ class Run:
         )
 
     def step(self, batch: CaseBatch) -> None:
-        """Take one step of the optimiser down the gradient of a batch.
-
-        The loss is copied to the host as soon as it is there and read one step later, so that a
-        GPU is never waited for while it has work.
-        """
+        """Take one step of the optimiser down the gradient of a batch, and read its loss."""
         started = time.perf_counter()
         recipe, state = self.recipe, self.state
         done = state.epoch * self.steps_per_epoch + state.step
@@ -255,59 +171,43 @@ class Run:
             loss = objective(
                 self.model, batch, len(self.cases.stains), recipe.objective, self.group
             )
-        reading = AsyncScalars(loss.terms)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         sum_gradients(self.group, self.model.parameters())
         if recipe.optimiser.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimiser.clip_norm)
         self.optimiser.step()
-        self._update_average()
-        self._settle()
-        self.pending = reading
         state.step += 1
+        self._add_terms(loss.terms)
         state.patches += sum(batch.lengths)
         state.seconds += time.perf_counter() - started
 
     def end_epoch(self) -> str:
         """Return a line about the epoch that has ended; log, curves and checkpoint are written."""
-        state, recipe = self.state, self.recipe
-        started = time.perf_counter()
-        self._settle()
         self._refuse_unless_finite()
-        state.seconds += time.perf_counter() - started  # a GPU may have been behind
-        last = state.epoch + 1 == recipe.epochs
-        due = last or (state.epoch + 1) % recipe.validate_every == 0
-        held_out = self._validate() if due else None
-        self.smooth_rank = self.smooth_rank if held_out is None else held_out.smooth_rank
+        state, recipe = self.state, self.recipe
+        held_out = self._validate()
         # Of equal epochs the last: where retrieval is perfect early, training still goes on.
-        if held_out is not None and (state.best is None or held_out.retrieval >= state.best):
+        if state.best is None or held_out.retrieval >= state.best:
             state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
-            self.best = {name: value.detach().clone() for name, value in self.weights().items()}
+            self.best = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
         row = self._row(held_out)
         state.epoch, state.step, state.patches = state.epoch + 1, 0, 0
         state.sums, state.seconds = {}, 0.0
         if self.group.is_first:
-            self._write_log(row, draw=last)
+            self._write_log(row, draw=state.epoch == recipe.epochs)
         self.save()
         return self._describe(row)
 
     def describe_step(self) -> str:
         """Return a few words for the progress bar: means over the epoch so far."""
         state = self.state
-        read = max(state.step - 1, 1)
-        terms = " ".join(f"{name} {total / read:.3f}" for name, total in state.sums.items())
+        terms = " ".join(f"{name} {total / state.step:.3f}" for name, total in state.sums.items())
         speed = self.group.size * state.patches / max(state.seconds, 1e-9) / 1e3
-        rank = "" if self.smooth_rank is None else f"  rank {self.smooth_rank:.1f}"
-        return f"epoch {state.epoch + 1}  {terms}{rank}  {speed:.1f}k patches/s"
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the weights to judge and to keep: the moving average where there is one."""
-        return self.average or self.model.state_dict()
+        return f"epoch {state.epoch + 1}  {terms}  {speed:.1f}k patches/s"
 
     def save(self) -> None:
         """Write the checkpoint; in a group, the first process does."""
-        self._settle()
         self._refuse_unless_finite()
         if not self.group.is_first:
             return
@@ -316,20 +216,16 @@ class Run:
             model=self.model.state_dict(),
             moments=optimiser_moments(self.model, self.optimiser),
             best=self.best,
-            average=self.average,
             inputs=_inputs(self.recipe, self.store, self.group),
         )
         write_checkpoint(self.out / CHECKPOINT, checkpoint)
 
-    def _row(self, held_out: HeldOut | None) -> dict[str, float]:
+    def _row(self, held_out: HeldOut) -> dict[str, float]:
         """Return the epoch's row of the log."""
         state = self.state
         steps = (state.epoch + 1) * self.steps_per_epoch
         terms = {name: total / state.step for name, total in sorted(state.sums.items())}
-        measured = {
-            f"held_out_{name}": float("nan") if held_out is None else getattr(held_out, name)
-            for name in HeldOut.__dataclass_fields__
-        }
+        measured = {f"held_out_{name}": value for name, value in vars(held_out).items()}
         seen = sum_over(self.group, torch.tensor(float(state.patches), device=self.group.device))
         return {
             "epoch": state.epoch + 1,
@@ -342,7 +238,7 @@ class Run:
         }
 
     def _write_log(self, row: dict[str, float], *, draw: bool) -> None:
-        self.log.append(row)
+        append_row(self.out / LOG, row)
         if draw or time.monotonic() - self.drawn_s > _DRAW_EVERY_S:
             title = f"{self.recipe.encoder} on {self.store.source} {self.store.cohort_id}"
             write_text(self.out / CURVES, loss_curves_svg(read_log(self.out / LOG), title))
@@ -350,11 +246,9 @@ class Run:
 
     def _describe(self, row: dict[str, float]) -> str:
         terms = ", ".join(f"{name} {row[name]:.4f}" for name in _TERMS if name in row)
-        line = f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}"
-        if np.isnan(row["held_out_chance"]):
-            return line
         return (
-            f"{line}; held out: retrieval {row['held_out_retrieval']:.3f}, "
+            f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}; "
+            f"held out: retrieval {row['held_out_retrieval']:.3f}, "
             f"chance {row['held_out_chance']:.3f}, smooth rank {row['held_out_smooth_rank']:.1f}, "
             f"token cosine {row['held_out_token_cosine']:.2f}"
         )
@@ -388,39 +282,21 @@ class Run:
             )
             for start in range(0, len(self.held_out), _HELD_OUT_BATCH)
         )
-        current = self.model.state_dict()
-        if self.average:
-            current = {name: value.clone() for name, value in current.items()}
-            self.model.load_state_dict(self.average)
-        with _products(self.recipe, self.group.device):
-            found = evaluate_held_out(
-                self.model,
-                prefetch(batches),
-                len(self.cases.stains),
-                views=self.recipe.encoder == "intra-ssl",
-            )
-        if self.average:
-            self.model.load_state_dict(current)
-        return found
+        return evaluate_held_out(
+            self.model,
+            prefetch(batches),
+            len(self.cases.stains),
+            views=self.recipe.encoder == "intra-ssl",
+        )
 
-    def _update_average(self) -> None:
-        decay = self.recipe.optimiser.ema_decay
-        if decay is None:
+    def _add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Add the loss of a step to the sums of its epoch; refuse to go on when it is no number."""
+        if not terms:
             return
-        for name, value in self.model.state_dict().items():
-            if name not in self.average:
-                self.average[name] = value.detach().clone()
-            self.average[name].lerp_(value, 1.0 - decay)
-
-    def _settle(self) -> None:
-        """Read the loss of the step before, and refuse to go on when it is not a number."""
-        reading, self.pending = self.pending, None
-        if reading is None:
-            return
-        terms = reading.values()
-        if not all(np.isfinite(value) for value in terms.values()):
-            raise self._diverged(", ".join(f"{name} {value:g}" for name, value in terms.items()))
-        for name, value in terms.items():
+        values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+        if not all(map(np.isfinite, values.values())):
+            raise self._diverged(", ".join(f"{name} {value:g}" for name, value in values.items()))
+        for name, value in values.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 
     def _refuse_unless_finite(self) -> None:
@@ -444,8 +320,7 @@ class Run:
 def _inputs(recipe: Recipe, store: FeatureStore, group: Group) -> dict[str, Any]:
     """Return what the weights depend on, for the checkpoint to compare when a run goes on."""
     return {
-        # Compiled layers compute the same, to rounding, as another device does.
-        "recipe": recipe.model_dump(mode="json", exclude={"compile"}),
+        "recipe": recipe.model_dump(mode="json"),
         "data": store.content,
         "processes": group.size,
         "input_dim": store.dim,
@@ -456,15 +331,3 @@ def _precision(recipe: Recipe, device: torch.device) -> Any:
     if recipe.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
-
-
-@contextmanager
-def _products(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Let products of float32 matrices on a GPU be of 10 bits where training makes do with 7."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda" and recipe.precision == "bf16":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -217,8 +217,7 @@ def collected(
 ) -> Evaluation:
     """Return what was predicted for all splits as one table, and the report of each fit.
 
-    Positions are sorted, so rows come out sorted. Each fold is put in its place as it comes: the
-    table of many fits of a large cohort is large, and no part of it is there twice.
+    Positions are sorted, so rows come out sorted.
 
     Args:
         table: the unit table.
@@ -227,23 +226,12 @@ def collected(
         key_names: the names of the two parts of a key.
         shown: label columns to show beside the predictions.
     """
-    n_rows = sum(len(split.test) for split in splits)
-    known = {name: table[name].to_numpy() for name in ["unit_id", "case_id", *shown]}
-    columns: dict[str, NDArray[Any]] = {name: np.empty(n_rows, np.int64) for name in key_names}
-    columns |= {name: np.empty(n_rows, values.dtype) for name, values in known.items()}
-    reports: list[FitReport] = []
-    predicted: list[str] = []
-    start = 0
-    for split, fold in zip(splits, folds, strict=True):
-        rows = slice(start, start := start + len(split.test))
-        for name, part in zip(key_names, split.key, strict=True):
-            columns[name][rows] = part
-        for name, values in known.items():
-            columns[name][rows] = values[split.test]
-        if not reports:
-            predicted = list(fold.columns)
-            columns |= {name: np.empty(n_rows, fold.columns[name].dtype) for name in predicted}
-        for name in predicted:
-            columns[name][rows] = fold.columns[name]
-        reports.append(fold.report)
-    return Evaluation(pd.DataFrame(columns, copy=False), tuple(reports))
+    rows = np.concatenate([split.test for split in splits])
+    keys = np.repeat([split.key for split in splits], [len(split.test) for split in splits], axis=0)
+    columns: dict[str, NDArray[Any]] = dict(zip(key_names, keys.T, strict=True))
+    columns |= {name: table[name].to_numpy()[rows] for name in ["unit_id", "case_id", *shown]}
+    folds = list(folds)
+    columns |= {
+        name: np.concatenate([fold.columns[name] for fold in folds]) for name in folds[0].columns
+    }
+    return Evaluation(pd.DataFrame(columns), tuple(fold.report for fold in folds))

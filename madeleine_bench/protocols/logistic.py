@@ -39,7 +39,6 @@ _SMALL_GRADIENT = 1e-6
 # What the rows of fits that run together take at most, and how many these are.
 _BYTES_TOGETHER = 10_000_000
 _MOST_TOGETHER = 32
-_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,7 @@ def _training(
                 judged &= np.isin(label[positions], label[positions[~judged]])
                 fold = np.where(judged, 0, -1)
         fitted = (fold < 0) | ~(fold < 0).any()
-    rows = np.empty((len(positions), embeddings.shape[1]))
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        rows[part] = embeddings[positions[part]]
+    rows = embeddings[positions].astype(np.float64)
     scaler = fit_scaler(rows[:n_train], model.scale)
     constant = scaler.constant
     if model.scale == "none" and model.tol > _EXACT_TOL:  # where it stops depends on the centre
@@ -370,11 +366,7 @@ def _margins(fit: LinearFit, centre: Array, rows: NDArray[np.floating]) -> Array
 
     A matrix product may round a row by where it stands; equal rows must tie on any machine.
     """
-    margin = np.empty((len(fit.coefficients), len(rows)))
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        centred = rows[part] - centre
-        np.einsum("vd,ud->vu", fit.coefficients, centred, out=margin[:, part])
+    margin: Array = np.einsum("vd,ud->vu", fit.coefficients, rows - centre)
     margin += fit.intercepts[:, None]
     return margin
 

@@ -10,8 +10,6 @@ from madeleine_bench.specs.protocol import Scale
 
 # A dimension whose deviation is below this share of its size varies by rounding only.
 _ROUNDING = 1e-12
-_AT_ONCE = 16
-
 
 Rows = NDArray[Any]  # of floats
 
@@ -40,14 +38,6 @@ class Scaler:
         return scaled
 
 
-def _varies(
-    train: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the deviation of each dimension, and whether it is more than rounding, (dim,)."""
-    deviation = train.std(axis=0)
-    return deviation, deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
-
-
 def fit_scaler(train: NDArray[np.float64], scale: Scale) -> Scaler:
     """Return the scaler of the training rows (unit x dim); "none" only centres.
 
@@ -56,10 +46,8 @@ def fit_scaler(train: NDArray[np.float64], scale: Scale) -> Scaler:
     not count. Nor does it count as a dimension.
     """
     centre = train.mean(axis=0)
-    # A few dimensions at a time: the deviation takes a copy of what it looks at.
-    starts = range(0, train.shape[1], _AT_ONCE)
-    parts = [_varies(train[:, first : first + _AT_ONCE]) for first in starts]
-    deviation, varies = (np.concatenate(each) for each in zip(*parts, strict=True))
+    deviation = train.std(axis=0)
+    varies = deviation > _ROUNDING * np.maximum(train.max(axis=0), -train.min(axis=0))
     if not varies.any():
         return Scaler(centre, np.zeros_like(deviation))
     if scale in ("none", "common"):

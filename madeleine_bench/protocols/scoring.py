@@ -35,7 +35,7 @@ from madeleine_bench.specs.protocol import (
 )
 from madeleine_bench.specs.record import MainScore, RecordFold, RecordScores
 from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, MultiLabels, TaskSpec
-from madeleine_bench.stats.bootstrap import Weights, case_weights, resample_blocks
+from madeleine_bench.stats.bootstrap import Weights, blocks, case_weights
 from madeleine_bench.stats.intervals import (
     FIVE_FOLDS,
     LEAST_PER_TEST,
@@ -143,7 +143,7 @@ def units_of(
 
     def scores(weights: Weights) -> NDArray[np.float64]:
         resampled = np.full((len(folds), weights.shape[1]), chance)
-        for part in resample_blocks(*weights.shape):
+        for part in blocks(*weights.shape):
             block = weights[:, part]
             for i, fold in enumerate(folds):
                 if values[i] is not None:

@@ -64,7 +64,9 @@ class ResultStore:
             return path.name
 
         with replacing(self.folder / path, named) as temporary:
-            _write_parquet(temporary, predictions)
+            predictions.to_parquet(
+                temporary, compression="zstd", index=False, row_group_size=_ROW_GROUP
+            )
         return RecordPredictions(path=path.as_posix(), hash=content, rows=len(predictions))
 
     def write_record(self, content: dict[str, Any]) -> Record:
@@ -158,19 +160,6 @@ def read_record(path: Path) -> Record:
         return Record.model_validate(content)
     except ValidationError as error:
         raise InputError(explain(error, Record, path)) from error
-
-
-def _write_parquet(path: Path, predictions: pd.DataFrame) -> None:
-    """Write a table as a parquet file, made a part at a time, as its text takes room."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    schema = pa.Schema.from_pandas(predictions.iloc[:1], preserve_index=False)
-    with ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(predictions), _ROW_GROUP):
-            part = predictions.iloc[start : start + _ROW_GROUP]
-            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False, nthreads=1))
-            pa.default_memory_pool().release_unused()  # or it stays with this process
 
 
 def _path(place: Place) -> Path:

@@ -1,6 +1,7 @@
 """What encoders expect against what feature files state, before anything is embedded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from madeleine_bench.data.bags import BagFacts
 from madeleine_bench.data.local import LocalCohort
@@ -24,26 +25,25 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
 
     Raises:
         InputError: an encoder does not take a bag. It names the first such file, what the card
-            expects, what the file states, what to do, how many files there are like it, and the
-            other encoders that do not fit.
+            expects, what the file states, what to do, and how many files there are like it.
     """
     if not isinstance(data, LocalCohort):
         return
-    full = _full(data)
-    refused: dict[str, list[tuple[str, str]]] = {}
-    for card in cards:
-        for slide, facts in full.items():
-            if reason := _reason(card, data, facts):
-                refused.setdefault(card.name, []).append((slide, reason))
-    if refused:
-        (name, wrong), *others = refused.items()
-        slide, reason = wrong[0]
+    if only := next((card.name for card in cards if card.phantom_only), None):
         raise InputError(
-            f"{data.files[slide]}: encoder {name} cannot take it: {reason}. So it is with "
-            f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} ({where})"
-            + "; other encoders that do not fit: " * bool(others)
-            + ", ".join(other for other, _ in others)
+            f"encoder {only} reads what only generated phantom bags have, and {data.cohort_id} is "
+            "read from files; leave it out, or use --source phantom"
         )
+    full = _full(data)
+    for card in cards:
+        wrong = [(s, why) for s, facts in full.items() if (why := _reason(card, data, facts))]
+        if wrong:
+            slide, reason = wrong[0]
+            raise InputError(
+                f"{data.files[slide]}: encoder {card.name} cannot take it: {reason}. So it is with "
+                f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} "
+                f"({where})"
+            )
 
 
 def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
@@ -56,23 +56,17 @@ def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
     full = _full(data)
     lines = []
     for card in cards:
-        asked = {
-            f"patch encoder {card.patch_encoder}": card.patch_encoder
-            and [_encoder(data, facts) for facts in full.values()],
-            f"magnification {card.magnification or 0:g}x": card.magnification
-            and [facts.magnification for facts in full.values()],
-            f"patch size {card.patch_size} px": card.patch_size
-            and [_sized(card, facts) for facts in full.values()],
-        }
-        unknown = [
-            f"{what} ({stated.count(None)} of {len(full)})"
-            for what, stated in asked.items()
-            if isinstance(stated, list) and None in stated
-        ]
-        if unknown:
+        names = ("patch_encoder", "magnification", "patch_size")
+        expected = {name: value for name in names if (value := getattr(card, name))}
+        silent = 0
+        for facts in full.values():
+            stated = replace(facts, patch_encoder=_encoder(data, facts))
+            silent += any(getattr(stated, name) is None for name in expected)
+        if silent:
+            what = ", ".join(f"{name} {value}" for name, value in expected.items())
             lines.append(
-                f"{card.name} on {data.cohort_id}: feature files do not state what it expects, "
-                f"taken as so: {', '.join(unknown)}"
+                f"{card.name} on {data.cohort_id}: {silent} of the {len(full)} feature files do "
+                f"not state all that it expects ({what}), and are taken as so"
             )
     return lines
 
@@ -100,9 +94,3 @@ def _full(data: LocalCohort) -> dict[str, BagFacts]:
 def _encoder(data: LocalCohort, facts: BagFacts) -> str | None:
     """Return what made the features: what mbench.toml says, as for a bag, or else the file."""
     return data.entry.patch_encoder or facts.patch_encoder
-
-
-def _sized(card: EncoderCard, facts: BagFacts) -> int | None:
-    """Return the patch size where `misfit` holds it against the card."""
-    beside = card.magnification is None or facts.magnification is not None
-    return facts.patch_size if beside else None

@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Iterable
 
-from madeleine_bench.data.audit_cohort import left_out, some_left_out
+from madeleine_bench.data.audit_cohort import some_left_out
 from madeleine_bench.data.labels import POSITIVE, build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
@@ -58,7 +58,7 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
     )
 
 
-def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, full: bool) -> Report:
+def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress) -> Report:
     """Open every file of the configured cohorts and return what is wrong.
 
     Raises:
@@ -76,7 +76,7 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress, *, fu
         entry = config.cohorts[cohort_id]
         data = LocalCohort(catalogue.cohorts[cohort_id], entry, workspace.results / "cache")
         progress.phase("verify", len(data.files))
-        findings = verify_cohort(data, progress.advance, full=full)
+        findings = verify_cohort(data, progress.advance)
         errors += sum(finding.level == "error" for finding in findings)
         rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
         body.append(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")
@@ -117,5 +117,4 @@ def _content(task: TaskSpec, cohort: OpenCohort) -> str:
         )
     else:
         content = f"events {int(table['event'].sum())}"
-    missing = some_left_out(left_out(task, cohort.data, units))
-    return f"{len(table)} {task.unit}s: {content}" + (f"; left out: {missing}" * bool(missing))
+    return f"{len(table)} {task.unit}s: {content}{some_left_out(units.missing)}"

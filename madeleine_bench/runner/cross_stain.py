@@ -58,7 +58,7 @@ def cross_stain(
         encoders: names or card paths.
         cohort_id: which cohort.
         workspace: results, cohorts and catalogue.
-        progress: told of each job, and of encoders that were trained on the cohort.
+        progress: told of each job.
         query: the stain that asks; every other one is searched.
 
     Raises:
@@ -89,12 +89,6 @@ def cross_stain(
                 }
             )
             progress.advance(card.name)
-    for word, means in (("contaminated", "was trained"), ("unknown", "may have been trained")):
-        if names := [each["encoder"] for each in documents if each["contamination"] == word]:
-            progress.say(
-                f"warning: {', '.join(names)} {means} on {cohort_id} itself; what it finds "
-                "there says little of other slides"
-            )
     document = {
         "what": "cross-stain retrieval",
         "phantom": cohort.data.source == "phantom",
@@ -106,8 +100,7 @@ def cross_stain(
         "encoders": documents,
         "provenance": machine_provenance(),
     }
-    texts = {f"{cohort_id}.md": "\n".join(markdown_rows(document)) + "\n"}
-    return Report(document, _body(document), texts=texts, problem=problem)
+    return Report(document, _body(document), problem=problem)
 
 
 def _usable(name: str) -> EncoderEntry:
@@ -124,23 +117,20 @@ def searched_stains(cohort: OpenCohort, spec: CohortSpec, query: str) -> tuple[s
     """Return the stains of a cohort that share a case with the query's stain.
 
     Raises:
-        InputError: the cohort has no slide of the query's stain, or no case with another one.
+        InputError: no case has a slide of the query's stain and one of another.
     """
     slides = cohort.data.slides
     with_bag = slides[slides["slide_id"].isin(slides_with_bags(cohort.data))]
     cases = {str(stain): set(rows["case_id"]) for stain, rows in with_bag.groupby("stain")}
-    if query not in cases:
-        raise InputError(
-            f"cohort {spec.id} has no slide of stain '{query}'{did_you_mean(query, list(cases))}; "
-            f"it has {', '.join(sorted(cases))} (--query)"
-        )
-    stains = [s for s in spec.stains if s != query and cases.get(s, set()) & cases[query]]
+    asking = cases.get(query, set())
+    stains = tuple(s for s in spec.stains if s != query and cases.get(s, set()) & asking)
     if not stains:
+        hint = did_you_mean(query, list(cases)) if not asking else ""
         raise InputError(
-            f"cohort {spec.id} has no case with a slide of '{query}' and one of another stain; "
-            "choose a cohort with several stains, such as bwh-kidney"
+            f"cohort {spec.id} has no case with a slide of '{query}' and one of another stain{hint}"
+            f"; it has {', '.join(sorted(cases))} (--query, or --cohort such as bwh-kidney)"
         )
-    return tuple(stains)
+    return stains
 
 
 def embed_cohort(
@@ -263,31 +253,15 @@ def _measured(
     }
 
 
-def markdown_rows(document: Mapping[str, Any]) -> list[str]:
-    """Return a Markdown table of a document, a line each: means over stains, and chance last."""
-    data = "PHANTOM " if document["phantom"] else ""
-    measures = [f"{name} (95%)" for name in _SHORT.values()]
-    lines = [[f"{data}{document['cohort']}", *measures, "recall@1, not centred"]]
-    lines.append(["---"] * len(lines[0]))
-    for encoder in document["encoders"]:
-        mean = encoder["stains"][-1]
-        cells = [_cell(mean["centred"][name], ".3f") for name in _SHORT]
-        lines.append([encoder["encoder"], *cells, f"{mean['raw']['recall@1']['value']:.3f}"])
-    chances = [f"{mean['centred'][name]['chance']:.3f}" for name in (*_SHORT, "recall@1")]
-    return [f"| {' | '.join(cells)} |" for cells in (*lines, ["chance", *chances])]
-
-
-def _cell(measure: Mapping[str, Any], digits: str) -> str:
-    low, high = (format(end, digits) for end in measure["ci95"])
-    return f"{measure['value']:.3f} ({low}-{high})"
-
-
 def _body(document: Mapping[str, Any]) -> list[Table | str]:
     kind = "PHANTOM" if document["phantom"] else "real data"
     query, cohort_id = document["query"], document["cohort"]
     rows = [
         [each["encoder"], each["contamination"], *_counts(search)]
-        + [_cell(search["centred"][name], ".2f") for name in _SHORT]
+        + [
+            "{value:.3f} ({ci95[0]:.2f}-{ci95[1]:.2f})".format(**search["centred"][m])
+            for m in _SHORT
+        ]
         for each in document["encoders"]
         for search in each["stains"]
     ]

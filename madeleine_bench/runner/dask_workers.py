@@ -17,24 +17,18 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from madeleine_bench import __version__
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.workers import Executor, Job, Result
 
 GPU = "GPU"  # the resource that workers with a GPU of their own offer
-QUEUES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "lsf": "LSFCluster",
-    "sge": "SGECluster",
-    "oar": "OARCluster",
-    "moab": "MoabCluster",
-    "htcondor": "HTCondorCluster",
-}
+QUEUES = ("slurm", "pbs", "lsf", "sge", "oar", "moab", "htcondor")  # of dask-jobqueue
 _QUIET = logging.CRITICAL  # what a user must know, the run says in its own words
 _CONNECT_S = 30.0
 _WORKER_S = 60.0
 _LOOK_EVERY_S = 0.25
 _SETTLE_S = 1.0
+_NO_WORKER = "no worker came for a minute; start one (dask worker), and look at what it writes"
 _ONE_JOB = threading.Lock()
 
 
@@ -111,14 +105,10 @@ class DaskWorkers(Executor):
         while True:
             try:
                 future = ended.get(timeout=_WORKER_S)
-                return future, None, future.result(timeout=_WORKER_S)
-            except (Empty, TimeoutError) as error:
-                # A result may be lost with its worker; dask does such a job again.
-                self._check_workers()
-                if isinstance(error, TimeoutError):
-                    if future.status == "error":  # of the job itself
-                        raise
-                    future.add_done_callback(ended.put)
+                return future, None, future.result()
+            except Empty:
+                if self.scheduler not in QUEUES and not self._client.nthreads():
+                    raise _stopped(_NO_WORKER) from None
             except killed as error:
                 return future, _reason(error), None
             except CancelledError as error:
@@ -128,15 +118,6 @@ class DaskWorkers(Executor):
         """Take jobs back from the cluster."""
         self._client.cancel(list(futures), force=True)
 
-    def _check_workers(self) -> None:
-        """Check that there is a worker, or that a queue will give one."""
-        try:
-            if self._client.nthreads() or self.scheduler in QUEUES:
-                return
-        except OSError as error:
-            raise _stopped("the scheduler is gone") from error
-        raise _stopped(f"all workers are gone, and none came within {_WORKER_S:g} s")
-
     def _connect(self) -> Any:
         """Return a client of the cluster, once there is a worker that can do the jobs."""
         distributed = importlib.import_module("distributed")
@@ -145,14 +126,10 @@ class DaskWorkers(Executor):
         refusals: list[str] = []
         where: Any = self.scheduler
         if self.scheduler is None:
-            description = f"{self.workers} workers on this machine"
             where = self._stack.enter_context(_local_cluster(self.workers))
         elif self.scheduler in QUEUES:
-            description = f"waiting for jobs of {self.scheduler} with {self.workers} workers"
             cluster = _queue_cluster(self.scheduler, self.workers, refusals)
             where = self._stack.enter_context(cluster)
-        else:
-            description = f"the workers of {self.scheduler}"
         try:
             client = distributed.Client(where, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
@@ -161,39 +138,34 @@ class DaskWorkers(Executor):
                 "and workers (dask worker), or correct the address"
             ) from error
         self._stack.enter_context(client)
-        self.say(f"dask: {description}")
+        self.say(f"dask: {self.workers} workers of {self.scheduler or 'this machine'}")
         deadline = time.monotonic() + (math.inf if self.scheduler in QUEUES else _WORKER_S)
         while not client.nthreads():
             if refusals:
                 raise InputError(f"--scheduler {self.scheduler} took no job: {refusals[0]}")
             if time.monotonic() > deadline:
-                raise InputError(
-                    f"--executor dask: within {_WORKER_S:g} s no worker has come to "
-                    f"{self.scheduler}; start one (dask worker), and look at what it writes"
-                )
+                raise _stopped(_NO_WORKER)
             time.sleep(_LOOK_EVERY_S)
         self._check(client)
         return client
 
     def _check(self, client: Any) -> None:
-        """Check that scheduler and workers run this version, and that workers see the folder."""
-        versions = client.get_versions(packages=["madeleine_bench"])
-        here = versions["client"]["packages"]["madeleine_bench"]
-        for who, each in {"the scheduler": versions["scheduler"], **versions["workers"]}.items():
-            if (version := each["packages"]["madeleine_bench"]) != here:
-                raise InputError(
-                    f"{who} has madeleine-bench {version}, this is {here}; start scheduler and "
-                    "workers in the environment that this mbench runs in"
-                )
+        """Check that workers run this version and see the folder; one that has died passes."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=".seen-by-workers-", dir=self.folder) as mark:
-            seen = client.run(os.path.exists, mark.name, on_error="ignore")
-        for worker, sees in seen.items():
-            if not sees:
+            answers = client.run(_version_and_file, mark.name, on_error="return")
+        for worker, answer in answers.items():
+            if answer != (__version__, True) and not isinstance(answer, OSError):
                 raise InputError(
-                    f"worker {worker} does not see {self.folder}; name a folder on a disk that "
-                    "all machines share, at the same place"
+                    f"worker {worker} must have madeleine-bench {__version__} and see "
+                    f"{self.folder}, and says {answer}; start workers in the environment that this "
+                    "mbench runs in, and name a folder on a disk that all machines share"
                 )
+
+
+def _version_and_file(path: str) -> tuple[str, bool]:
+    """Return the version of this package where this is called, and whether a file is seen there."""
+    return __version__, os.path.exists(path)
 
 
 def _local_cluster(workers: int) -> Any:
@@ -212,6 +184,12 @@ def _local_cluster(workers: int) -> Any:
     )
 
 
+def queue_class(system: str) -> Any:
+    """Return the class of dask-jobqueue for a queueing system, such as SLURMCluster."""
+    classes = vars(importlib.import_module("dask_jobqueue")).items()
+    return next(each for name, each in classes if name.lower() == f"{system}cluster")
+
+
 def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     """Return workers in jobs of a queueing system, as the settings of dask-jobqueue say.
 
@@ -225,7 +203,7 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     Raises:
         InputError: the settings do not say what a job is.
     """
-    cluster_class = getattr(importlib.import_module("dask_jobqueue"), QUEUES[system])
+    cluster_class = queue_class(system)
 
     class HeardJob(cluster_class.job_cls):  # type: ignore[misc, name-defined]
         """A job of the queue that says why it was not taken."""
@@ -241,9 +219,8 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
     settings = importlib.import_module("dask").config.get(f"jobqueue.{system}")
     if settings["cores"] is None or settings["memory"] is None:
         raise InputError(
-            f"--scheduler {system}: the settings of dask-jobqueue do not say how many cores and "
-            f"how much memory a job has; write them under jobqueue: {system}: in "
-            "~/.config/dask/jobqueue.yaml (docs/scale.md)"
+            f"--scheduler {system}: write the cores and memory of a job under jobqueue: {system}: "
+            "in ~/.config/dask/jobqueue.yaml (docs/scale.md)"
         )
     cluster = cluster_class(job_cls=HeardJob, silence_logs=_QUIET)
     cluster.adapt(minimum=workers, maximum=workers)

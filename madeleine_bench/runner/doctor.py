@@ -3,11 +3,9 @@
 No label of a task is read.
 """
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from madeleine_bench.embeddings.cloud import (
     LEAST_SLIDES,
     Rows,
     cloud_findings,
-    doctor_chart,
     named,
 )
 from madeleine_bench.embeddings.compute import check_bag
@@ -34,12 +31,11 @@ from madeleine_bench.encoders.contract import (
     Verdict,
     ask,
     check_contract,
-    largest_gap,
     patches_of,
     repetition_findings,
     spread_of,
 )
-from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, load_encoder
+from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.hashing import hash_array
 from madeleine_bench.provenance import machine_provenance
@@ -55,7 +51,6 @@ from madeleine_bench.types import Bag, CohortData, Progress
 
 PROBES = 8
 LEAST_PATCHES = 4
-OnDevice = Callable[[str], SlideEncoder]
 _SHOWN = {"warn": "WARN", "fail": "FAIL"}
 # It has sites, and its phantom needs no file.
 DEFAULT_COHORT = "tcga-breast"
@@ -97,7 +92,7 @@ def encoder_report(
         InputError: as `examine`.
     """
     card = find_encoder(encoder).card
-    parts, documents, charts = [], [], {}
+    parts, documents = [], []
     for examination in examine(workspace, encoder, cohorts, slides, progress):
         data, rows = examination.data, examination.rows
         cohort, phantom = data.cohort_id, data.source == "phantom"
@@ -114,13 +109,9 @@ def encoder_report(
                 "findings": [asdict(finding) for finding in examination.findings],
             }
         )
-        if rows and len(patches) >= LEAST_SLIDES:
-            charts[f"doctor-{cohort}"] = doctor_chart(rows, title)
-    if len(parts) == 1 and charts:
-        charts = {"doctor": charts.popitem()[1]}
     about = {"name": card.name, "revision": card.revision, "kind": card.kind}
     note = PHANTOM_NOTE * any(document["phantom"] for document in documents)
-    return _report("encoder", {"encoder": about, "cohorts": documents}, parts, charts, note)
+    return _report("encoder", {"encoder": about, "cohorts": documents}, parts, note)
 
 
 def examine(
@@ -146,21 +137,11 @@ def examine(
     opened = []
     for cohort_id in cohorts or (DEFAULT_COHORT,):
         cohort = open_cohort(workspace, catalogue, cohort_id, config)
-        if entry.card.phantom_only and cohort.data.source != "phantom":
-            raise InputError(
-                f"encoder {entry.card.name} reads what only phantom bags have, and {cohort_id} is "
-                "read from files; take --source phantom"
-            )
         check_bags([entry.card], cohort.data, cohort.where)
         opened.append(cohort.data)
     made = load_encoder(entry)
-    movable = "device" in inspect.signature(type(made)).parameters
-    on_device = partial(_on, entry) if movable else None
     with threadpool_limits(1):  # as embeddings are made for scores
-        return [
-            examine_encoder(made, data, draw_slides(data, slides), progress, on_device)
-            for data in opened
-        ]
+        return [examine_encoder(made, data, draw_slides(data, slides), progress) for data in opened]
 
 
 def examine_encoder(
@@ -168,7 +149,6 @@ def examine_encoder(
     data: CohortData,
     slide_ids: Sequence[str],
     progress: Progress,
-    on_device: OnDevice | None = None,
 ) -> Examination:
     """Return one finding for each check, in the order of `CHECKS`.
 
@@ -177,7 +157,6 @@ def examine_encoder(
         data: a cohort.
         slide_ids: the slides to encode, each twice and some more often; 8 at least.
         progress: told of each slide.
-        on_device: makes the encoder again on "cpu" or "cuda"; None where it cannot be told to.
 
     Raises:
         InputError: too few slides; a bag is broken, empty, or not what the card expects.
@@ -200,7 +179,7 @@ def examine_encoder(
             findings += cloud_findings(rows)
             reason = UNSETTLED
             if probes.bags:
-                findings += _again(encoder, probes, on_device)
+                findings += _again(encoder, probes)
     by_check = {finding.check: finding for finding in findings}
     in_order = [by_check.get(name) or check.skipped(reason) for name, check in CHECKS.items()]
     return Examination(data, in_order, rows)
@@ -211,13 +190,6 @@ def draw_slides(data: CohortData, count: int) -> list[str]:
     slide_ids = slides_with_bags(data)
     drawn = rng_for("doctor", data.cohort_id).permutation(len(slide_ids))[:count]
     return [slide_ids[row] for row in sorted(drawn.tolist())]
-
-
-def _on(entry: EncoderEntry, device: str) -> SlideEncoder:
-    """Return the encoder, made again on a device."""
-    parameters = {**entry.card.parameters, "device": device}
-    card = entry.card.model_copy(update={"parameters": parameters})
-    return load_encoder(replace(entry, card=card))
 
 
 def _contract(encoder: SlideEncoder) -> Finding:
@@ -330,8 +302,8 @@ def _over(check: str, bad: Sequence[str], answers: Mapping[str, Answer], good: s
     return CHECKS[check].finding("fail", seen, float(len(bad)))
 
 
-def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) -> Iterator[Finding]:
-    """Yield what is found when some slides are asked again: twice, reordered, on another device."""
+def _again(encoder: SlideEncoder, probes: Probes) -> Iterator[Finding]:
+    """Yield what is found when some slides are asked again: twice, and in another order."""
     same, patch_order, settled = repetition_findings(encoder, probes)
     yield from (same, patch_order)
     if settled is None:
@@ -340,38 +312,16 @@ def _again(encoder: SlideEncoder, probes: Probes, on_device: OnDevice | None) ->
     backwards = probes.again(encoder, probes.bags[::-1])
     made = None if backwards is None else backwards[::-1]
     yield probes.compare(CHECKS["order of slides"], made, probes.first)
-    yield _device(on_device, probes)
-
-
-def _device(on_device: OnDevice | None, probes: Probes) -> Finding:
-    import torch
-
-    check = CHECKS["CPU against GPU"]
-    if on_device is None:
-        return check.skipped("the encoder's class takes no parameter 'device'")
-    if not torch.cuda.is_available():
-        return check.skipped("torch sees no GPU")
-    try:
-        cpu, gpu = (probes.again(on_device(name), probes.bags) for name in ("cpu", "cuda"))
-    except InputError as error:
-        return check.finding("fail", str(error))
-    if cpu is None or gpu is None:
-        seen = f"raised, or gave another width, on {'cpu' if cpu is None else 'cuda'}"
-        return check.finding("fail", seen)
-    gap = largest_gap(gpu, cpu) / probes.spread
-    return check.graded(gap, f"{gap:.1e} of the spread")
 
 
 def _report(
     of: str,
     document: Mapping[str, Any],
     parts: Sequence[tuple[str, Sequence[Finding]]],
-    charts: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> Report:
     """Return a table of findings with its title for each part, and advice on what went wrong."""
     body: list[Table | str] = []
-    lines = [f"# mbench doctor: {of}", *["", f"**{note}**"] * bool(note)]
     for title, findings in parts:
         counts = Counter(finding.verdict for finding in findings)
         order = sorted(counts, key=["pass", "warn", "fail", "skipped"].index)
@@ -380,7 +330,6 @@ def _report(
         wrong = [f for f in findings if f.verdict in _SHOWN]
         body.append(Table(title, ["verdict", "check", "found", "threshold"], rows))
         body += [f"{_SHOWN[f.verdict]} {f.check}: {f.advice}" for f in wrong]
-        lines += ["", f"## {title}", "", *_markdown_table(findings)]
     body += [note] * bool(note)
     every = [finding for _, findings in parts for finding in findings]
     failed = dict.fromkeys(finding.check for finding in every if finding.verdict == "fail")
@@ -390,18 +339,5 @@ def _report(
         "package": f"madeleine-bench {__version__}",
         "provenance": machine_provenance(),
     }
-    texts = {"doctor.md": "\n".join(lines) + "\n"}
     problem = CheckFailed(seen) if failed else None
-    return Report({**head, **document}, body, charts or {}, texts, problem)
-
-
-def _markdown_table(findings: Sequence[Finding]) -> Iterator[str]:
-    yield "| verdict | check | found | threshold | what to look at |"
-    yield "|---|---|---|---|---|"
-    for finding in findings:
-        bad = finding.verdict in _SHOWN
-        shown = f"**{finding.verdict}**" if bad else finding.verdict
-        cells = [shown, finding.check, finding.found, finding.threshold, finding.advice * bad]
-        # Errors of an encoder may hold anything; they stay in their cell.
-        text = " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells)
-        yield f"| {text.replace('&', '&amp;').replace('<', '&lt;')} |"
+    return Report({**head, **document}, body, problem=problem)

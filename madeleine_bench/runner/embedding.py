@@ -94,9 +94,6 @@ def embed(
             if content is not None:
                 store.drop_parts(path)
                 ready[place] = (path, content)
-            elif resume == "always":
-                reason = "not embedded yet, and --resume always"
-                failed[place] = Failure(reason, is_user_error=True)
             else:
                 missing[place] = (path, len(shards))
                 incomplete.append((entry, path))

@@ -4,15 +4,13 @@ Each check takes the facts it judges, so that it can be tried on other machines'
 """
 
 import importlib.metadata
-import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from madeleine_bench.encoders.contract import Finding, Verdict
 from madeleine_bench.errors import InputError
@@ -40,12 +38,10 @@ def examine_environment(results: Path) -> list[Finding]:
     if results.exists() and not results.is_dir():
         raise InputError(f"--results {results} is a file; name a folder, which need not be there")
     folder = nearest_folder(results)
-    installed = importlib.metadata.metadata(_DISTRIBUTION)
-    demands, extras = (installed.get_all(key) or [] for key in ("Requires-Dist", "Provides-Extra"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [torch.cuda.get_device_name(index) for index in range(count)]
     return [
-        *package_findings(installed["Requires-Python"] or "", demands, extras),
+        package_finding(importlib.metadata.requires(_DISTRIBUTION) or []),
         torch_finding(torch.__version__, torch.version.cuda, gpus, shutil.which("nvidia-smi")),
         thread_finding(threadpool_info(), joblib.cpu_count()),
         free_finding(folder, shutil.disk_usage(folder).free / 1e9),
@@ -54,34 +50,18 @@ def examine_environment(results: Path) -> list[Finding]:
     ]
 
 
-def package_findings(
-    python: str, demands: Sequence[str], extras: Sequence[str]
-) -> Iterator[Finding]:
-    """Yield whether Python, the needed packages and those of each extra are as asked for.
+def package_finding(demands: Sequence[str]) -> Finding:
+    """Return whether the needed packages are there, in the versions asked for.
 
     Args:
-        python: which versions of Python, such as ">=3.11".
-        demands: requirement lines, such as "numpy>=1.26", with the marker of their extra.
-        extras: names of the extras.
+        demands: requirement lines, such as "numpy>=1.26"; those with the marker of an extra pass.
     """
-    version = platform.python_version()
-    fits = SpecifierSet(python).contains(version, prereleases=True)
-    advice = "make a virtual environment with a Python that fits"
-    yield Finding("Python", "pass" if fits else "fail", version, python or "any", advice)
     requirements = [Requirement(line) for line in demands]
-    needed = [r for r in requirements if _applies(r, "")]
+    needed = [r for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
     faults = _faults(needed)
     seen = "; ".join(faults) or f"{len(needed)} packages as asked for"
     advice = f"pip install -c constraints.txt {_DISTRIBUTION}, or -e . in a checkout"
-    yield Finding("packages", "fail" if faults else "pass", seen, "its metadata", advice)
-    for extra in sorted(set(extras) - {"dev"}):  # users have no need of what changes the code
-        faults = _faults([r for r in requirements if r not in needed and _applies(r, extra)])
-        verdict: Verdict = "warn" if faults else "pass"
-        advice = f"pip install '{_DISTRIBUTION}[{extra}]'"
-        seen = "; ".join(faults) or "installed as asked for"
-        if "is not installed" in seen:
-            verdict, seen = "skipped", f"{seen}; where you need it: {advice}"
-        yield Finding(f"extra {extra}", verdict, seen, "optional", advice)
+    return Finding("packages", "fail" if faults else "pass", seen, "its metadata", advice)
 
 
 def torch_finding(
@@ -112,17 +92,11 @@ def thread_finding(libraries: Sequence[Mapping[str, Any]], cpus: int) -> Finding
     Args:
         libraries: as `threadpool_info` gives them.
         cpus: how many this process may use.
-
-    References:
-        threadpoolctl, "Multiple OpenMP": Intel's and LLVM's in one process may crash or hang.
     """
     threads = sorted({(str(x["prefix"]), int(x["num_threads"])) for x in libraries})
     seen = ", ".join(f"{name} {count}" for name, count in threads) or "none loaded"
     advice = "unset OMP_NUM_THREADS and its siblings, or export OMP_NUM_THREADS=1 and use --jobs"
-    clash = {"libiomp", "libomp"} <= {name for name, _ in threads}
-    if clash:
-        advice = "Intel's and LLVM's OpenMP can hang together: install all from one source"
-    verdict: Verdict = "warn" if clash or any(count > cpus for _, count in threads) else "pass"
+    verdict: Verdict = "warn" if any(count > cpus for _, count in threads) else "pass"
     return Finding("threads", verdict, seen, f"at most {cpus}", advice)
 
 
@@ -166,11 +140,6 @@ def openslide_finding() -> Finding:
     except (ImportError, OSError) as error:
         return Finding("OpenSlide", "warn", f"cannot be loaded: {error}", "", advice)
     return Finding("OpenSlide", "pass", "can be loaded", "", advice)
-
-
-def _applies(requirement: Requirement, extra: str) -> bool:
-    """Return whether a requirement counts on this machine, when an extra ("" is none) is wanted."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _faults(requirements: Sequence[Requirement]) -> list[str]:

@@ -34,7 +34,7 @@ from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
 Device = Literal["auto", "cpu", "cuda"]
-Resume = Literal["only-missing", "always", "never"]
+Resume = Literal["only-missing", "never"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Request:
         tasks: ids, globs or "all".
         protocols: names; empty means those each task declares.
         workspace: results, cohorts, catalogue and worker processes.
-        resume: "only-missing" computes what is not there; "always" only reads what is there;
-            "never" computes everything again, in place of records of a changed encoder.
+        resume: "only-missing" computes what is not there; "never" computes everything again, in
+            place of records of a changed encoder.
         device: where networks are trained; "auto" takes the GPU where there is one.
         executor: "local" runs jobs in processes of this machine, "dask" on a cluster.
         scheduler: of dask: an address or a queueing system; None starts workers here.
@@ -149,13 +149,6 @@ def make_plan(request: Request) -> Plan:
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
         for cohort_id in sorted({task.cohort for task in chosen})
     }
-    local = [name for name, cohort in cohorts.items() if isinstance(cohort.data, LocalCohort)]
-    for entry, _ in encoders:
-        if entry.card.phantom_only and local:
-            raise InputError(
-                f"encoder {entry.card.name} reads what only generated phantom bags have, and "
-                f"{local[0]} is read from files; leave it out, or use --source phantom"
-            )
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
     cells: list[Cell] = []

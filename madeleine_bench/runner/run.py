@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
@@ -212,9 +210,6 @@ def _missing_records(
         )
         if request.resume != "never" and results.find(job.place, features) is not None:
             report.reused += 1
-        elif request.resume == "always":
-            why = Failure("no record yet, and --resume always", is_user_error=True)
-            report.failures.append((" ".join(job.place[:-1]), why))
         else:
             yield job
 
@@ -392,11 +387,11 @@ def _encoding_cost(embeddings: Path) -> dict[str, float | int | None]:
     return {"slides": cost.slides, "seconds_per_slide": each, "parameters": cost.parameters}
 
 
-def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[str, ...]]:
+def check_determinism(request: Request, progress: Progress) -> tuple[int, list[str]]:
     """Return how many files were compared, and a line for each difference, of a run made again.
 
-    Everything is made again: with one worker more, one thread more for each, the jobs in another
-    order, and in new processes of this machine, whatever the executor was.
+    Everything is made again: with one worker more, one thread more for each, and in new processes
+    of this machine, whatever the executor was.
 
     Args:
         request: of the run, whose results are there.
@@ -408,65 +403,16 @@ def check_determinism(request: Request, progress: Progress) -> tuple[int, tuple[
     workers = request.workspace.jobs + 1
     threads = max((os.cpu_count() or 1) // request.workspace.jobs, 1) + 1
     with tempfile.TemporaryDirectory(prefix="mbench-again-") as folder:
-        again = replace(
-            request,
-            workspace=replace(request.workspace, results=Path(folder), jobs=workers),
-            resume="never",
-            executor="local",
-            scheduler=None,
+        again, before = Path(folder), request.workspace.results
+        workspace = replace(request.workspace, results=again, jobs=workers)
+        request = replace(
+            request, workspace=workspace, resume="never", executor="local", scheduler=None
         )
-        executor = LocalWorkers(workers, apart=True, threads=threads, shuffle=workers)
-        report = run(again, progress, executor)
+        report = run(request, progress, LocalWorkers(workers, apart=True, threads=threads))
         lines = [f"{what}: failed when it was made again: {why}" for what, why in report.failures]
-        folders = request.workspace.results, again.workspace.results
-        compared = [*_embeddings(*folders), *_predictions(*folders)]
-    return len(compared), (*lines, *filter(None, compared))
-
-
-def _embeddings(first: Path, again: Path) -> Iterator[str | None]:
-    """Yield for each file of embeddings how it differs, or None."""
-    for path in sorted((again / "embeddings").rglob("*.safetensors")):
-        relative = path.relative_to(again)
-        before = first / relative
-        what = f"embeddings of {path.parent.name} on {path.name.split('.')[0]}"
-        if not before.is_file():
-            yield f"{what}: the run left none ({before})"
-        elif before.read_bytes() == path.read_bytes():
-            yield None
-        else:
-            one, other = read_embeddings(before).matrix, read_embeddings(path).matrix
-            if one.shape != other.shape:
-                yield f"{what}: shape {one.shape}, made again {other.shape}"
-            else:
-                gap = np.abs(one.astype(np.float64) - other).max(axis=1)
-                yield (
-                    f"{what}: {int((gap > 0).sum())} of {len(gap)} slides differ, "
-                    f"by at most {gap.max():.3g} ({before})"
-                )
-
-
-def _predictions(first: Path, again: Path) -> Iterator[str | None]:
-    """Yield for each record made again how its predictions differ, or None."""
-    records = list(ResultStore(first).records())
-    for record in ResultStore(again).records():
-        before = [one for one in records if _cell(one) == _cell(record)]
-        what = f"predictions of {record.encoder.name} on {record.task.id}, {record.protocol}"
-        if not before:
-            yield f"{what}: the run left none"
-        elif any(one.predictions.hash == record.predictions.hash for one in before):
-            yield None
-        else:
-            newest = max(before, key=lambda one: one.age)
-            yield (
-                f"{what}: not the same bytes; {record.scores.main.metric} "
-                f"{newest.scores.main.value:.6g}, made again {record.scores.main.value:.6g}"
-            )
-
-
-def _cell(record: Record) -> tuple[object, ...]:
-    """Return what tells a record from others by what it was asked of, not by what came out."""
-    encoder, task, features = record.encoder, record.task, record.features
-    content = features and features.content
-    return (
-        record.board, encoder.name, encoder.fingerprint, content, task.task_hash, record.protocol
-    )  # fmt: skip
+        made = [*again.glob("embeddings/**/*.safetensors"), *again.glob("predictions/**/*.parquet")]
+        for path in sorted(made):
+            first = before / path.relative_to(again)
+            if not first.is_file() or first.read_bytes() != path.read_bytes():
+                lines.append(f"{first}: not there, or of other bytes")
+    return len(made), lines

@@ -16,16 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.data.case_bags import CaseBags, slide_groups
+from madeleine_bench.data.case_bags import slide_groups
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.figures import COLOURS, GREY, INK
+from madeleine_bench.figures import COLOURS
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
-from madeleine_bench.runner.embedding import Ready, ToEmbed, embed
+from madeleine_bench.runner.embedding import Ready, embed
 from madeleine_bench.runner.failures import ending
 from madeleine_bench.runner.plan import (
     Assessment,
@@ -106,7 +106,7 @@ def stain_ablation(
         if alone not in task.stains:
             raise InputError(f"--alone '{alone}': {task.id} has stains {stains}")
     plan = make_plan(Request(tuple(encoders), tuple(tasks), (base.name, *siblings), workspace))
-    ready, failed = embed(_bags_of(plan, alone), workspace, progress)
+    ready, failed = embed(to_embed(plan), workspace, progress)
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
     problem = ending("not every encoder could be used", failures)
     broken = {encoder for encoder, _ in failed}
@@ -146,40 +146,19 @@ def stain_ablation(
     return reports
 
 
-def _bags_of(plan: Plan, alone: str) -> list[ToEmbed]:
-    """Return what a run embeds, and cases as bags of the one stain."""
-    bags = {each.name: each for each in to_embed(plan)}
-    for cell in plan.cells:
-        if cell.assessment.cases_as_bags:
-            data = plan.cohorts[cell.assessment.task.cohort].data
-            encoders = bags[bags_to_embed(cell.assessment, data)[0]].encoders
-            name = _one_stain(cell.assessment, alone)
-            bags.setdefault(name, ToEmbed(name, CaseBags(data, (alone,)), encoders))
-    return list(bags.values())
-
-
-def _one_stain(assessment: Assessment, alone: str) -> str:
-    """Return the name of the cases of a cohort as bags of one stain."""
-    word = "".join(c for c in alone.lower() if c.isalnum())
-    return f"{assessment.task.cohort}-cases-{word}"
-
-
 def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> dict[str, Any]:
     """Return all numbers of one encoder on one task, ready for JSON."""
     task, encoder = cells[0].assessment.task, cells[0].entry.card.name
     data = plan.cohorts[task.cohort].data
     stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
     assessments = {cell.assessment.protocol.fusion: cell.assessment for cell in cells}
-    of_cases: dict[tuple[str, ...], Embeddings] = {}
-    for assessment in assessments.values():
-        if assessment.cases_as_bags:
-            names = bags_to_embed(assessment, data)[0], _one_stain(assessment, alone)
-            for stains, name in zip((task.stains, (alone,)), names, strict=True):
-                of_cases[stains] = read_embeddings(ready[encoder, name][0])
-    of_slides = read_embeddings(ready[encoder, task.cohort][0])
+    embeddings = {
+        fusion: read_embeddings(ready[encoder, bags_to_embed(assessment, data)[0]][0])
+        for fusion, assessment in assessments.items()
+    }
     late = assessments["late"]
-    fusions = score_fusions(assessments, of_slides, of_cases, alone, stain_of)
-    subsets = score_stain_subsets(late, of_slides, stain_of)
+    fusions = score_fusions(assessments, embeddings, alone, stain_of)
+    subsets = score_stain_subsets(late, embeddings["late"], stain_of)
     stains_of_units = [{stain_of[slide] for slide in ids} for ids in late.units.slides.values()]
     return {
         "task": task.id,
@@ -231,39 +210,31 @@ def score_stain_subsets(
 
 def score_fusions(
     assessments: Mapping[Fusion, Assessment],
-    of_slides: Embeddings,
-    of_cases: Mapping[tuple[str, ...], Embeddings],
+    embeddings: Mapping[Fusion, Embeddings],
     alone: str,
     stain_of: Mapping[str, str],
 ) -> list[Score]:
-    """Return the score of each fusion of all stains, and of one stain alone, that stain first.
+    """Return the score of one stain alone, and of each fusion of all stains.
 
     Args:
         assessments: of one task, under a protocol that differs in its fusion alone.
-        of_slides: embeddings of the slides, for late and per-stain fusion.
-        of_cases: embeddings of cases as one bag, by the stains in it, for early fusion.
+        embeddings: of the slides; for early fusion of the cases, each as one bag.
         alone: the stain that all are compared with.
         stain_of: the stain of each slide.
 
     Raises:
         InputError: an embedding is missing or not finite.
     """
-    dim = of_slides.matrix.shape[1]
-    reference: pd.DataFrame | None = None
-    scores = []
-    for stains in ((alone,), assessments["late"].task.stains):
-        for fusion in sorted(assessments, key=lambda fusion: fusion != "late"):
-            if fusion == "per-stain" and stains == (alone,):
-                continue  # one stain has one mean
-            embeddings = of_cases[stains] if fusion == "early" else of_slides
-            *_, predictions = _evaluated(assessments[fusion], embeddings, stains, stain_of)
-            if reference is None:
-                reference = predictions
-            else:
-                same_cases = predictions["unit_id"].isin(reference["unit_id"])
-                predictions = predictions[same_cases]
-            score = _scored(assessments[fusion], stains, "alike", predictions, reference, 0, dim)
-            scores.append(score)
+    late = assessments["late"]
+    dim = embeddings["late"].matrix.shape[1]
+    *_, reference = _evaluated(late, embeddings["late"], (alone,), stain_of)
+    scores = [_scored(late, (alone,), "alike", reference, reference, 0, dim)]
+    stains = late.task.stains
+    for fusion in sorted(assessments, key=lambda fusion: fusion != "late"):
+        *_, predictions = _evaluated(assessments[fusion], embeddings[fusion], stains, stain_of)
+        predictions = predictions[predictions["unit_id"].isin(reference["unit_id"])]
+        score = _scored(assessments[fusion], stains, "alike", predictions, reference, 0, dim)
+        scores.append(score)
     return scores
 
 
@@ -414,83 +385,36 @@ def gain_text(fusion: Mapping[str, Any]) -> str:
 
 
 def stain_chart(content: Mapping[str, Any]) -> Any:
-    """Return the Altair chart of a document, a row of panels for each task.
+    """Return the Altair chart of a document: how scores fall with the stains, by way of training.
 
-    Left and middle: the mean score over all choices of so many stains, with the band from the worst
-    to the best choice. Right: what all stains gain over the one alone, by fusion, with the 95%
-    interval.
+    A row for each task: the mean score over all choices of so many stains, with the band from the
+    worst to the best choice.
     """
     import altair as alt
 
-    encoders = list(dict.fromkeys(each["encoder"] for each in content["tasks"]))
-    colour = (
-        alt.Color("encoder:N", title=None, sort=encoders)
-        .scale(domain=encoders, range=list(COLOURS[: len(encoders)]))
-        .legend(symbolType="circle", symbolOpacity=1, symbolStrokeWidth=0)
-    )
     rows = []
     for task in dict.fromkeys(each["task"] for each in content["tasks"]):
         of_task = [each for each in content["tasks"] if each["task"] == task]
-        curves = [_dropping(of_task, way, colour) for way in WAYS]
-        left = alt.hconcat(*curves, spacing=62, bounds="flush").resolve_scale(y="shared")
-        panels = alt.hconcat(left, _gains(of_task, content["alone"], colour), spacing=62)
-        title = alt.Title(task, anchor="start", fontSize=13, color=INK, offset=10)
-        rows.append(panels.properties(title=title, bounds="flush"))
+        points = [
+            {"encoder": each["encoder"], "trained": WAYS[way], **point}
+            for each in of_task
+            for way in WAYS
+            for point in each["curves"][way]
+        ]
+        x = alt.X("stains:Q", title="stains left", scale=alt.Scale(reverse=True))
+        colour = alt.Color("encoder:N", title=None, sort=[each["encoder"] for each in of_task])
+        base = alt.Chart(alt.Data(values=points)).encode(  # type: ignore[no-untyped-call]
+            x.axis(tickMinStep=1, format="d"), colour.scale(range=COLOURS)
+        )
+        y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
+        band = base.mark_area(opacity=0.12).encode(alt.Y("lowest:Q", **y), y2="highest:Q")
+        line = base.mark_line(point=True).encode(alt.Y("mean:Q", **y))
+        panels = (band + line).properties(width=240, height=190)
+        rows.append(panels.facet(column=alt.Column("trained:N", title=None)).properties(title=task))
     kind = "PHANTOM slides: " if content["phantom"] else ""
     title = alt.Title(
         f"{kind}what the stains of a case are worth ({content['cohort']})",
         subtitle=f"{content['protocol']}. Lines: mean over all choices of so many stains; bands: "
-        "worst to best choice. Dots: gain and 95% interval.",
-        anchor="start", fontSize=15, color=INK, subtitleColor=GREY, offset=16,
-    )  # fmt: skip
-    return alt.vconcat(*rows, title=title, background="white", padding=14, spacing=28)
-
-
-def _dropping(of_task: Sequence[Mapping[str, Any]], way: Way, colour: Any) -> Any:
-    import altair as alt
-
-    points = [{"encoder": e["encoder"], **point} for e in of_task for point in e["curves"][way]]
-    most = max(point["stains"] for point in points)
-    x = alt.X("stains:Q", title="stains left", scale=alt.Scale(domain=[most, 1])).axis(
-        values=list(range(most, 0, -1)), grid=False, format="d"
+        "worst to best choice",
     )
-    y = {"title": of_task[0]["metric"], "scale": alt.Scale(zero=False)}
-    base = _chart(points).encode(x=x, color=colour)
-    band = base.mark_area(opacity=0.12).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q")
-    line = base.mark_line(strokeWidth=2, point={"size": 36}).encode(y=alt.Y("mean:Q", **y))
-    return _panel(band + line, WAYS[way])
-
-
-def _gains(of_task: Sequence[Mapping[str, Any]], alone: str, colour: Any) -> Any:
-    import altair as alt
-
-    points = []
-    for each in of_task:
-        for fusion in each["fusions"]:
-            if fusion["difference"] is not None and len(fusion["stains"]) > 1:
-                gain = fusion["difference"]
-                low, high = fusion["ci95"] or (gain, gain)  # without an interval, the point alone
-                place = {"encoder": each["encoder"], "fusion": fusion["fusion"]}
-                points.append({**place, "gain": gain, "low": low, "high": high})
-    base = _chart(points).encode(
-        y=alt.Y("fusion:N", title=None, sort=["late", "per-stain", "early"]),
-        yOffset=alt.YOffset("encoder:N", sort=list(dict.fromkeys(p["encoder"] for p in points))),
-        color=colour,
-    )
-    dots = base.mark_circle(size=46, opacity=1).encode(
-        x=alt.X("gain:Q", title=f"above {alone} alone")
-    )
-    bars = base.mark_rule(strokeWidth=1.6).encode(x="low:Q", x2="high:Q")
-    zero = _chart([{"x": 0}]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x="x:Q")
-    return _panel(zero + bars + dots, "all stains, by fusion")
-
-
-def _chart(values: list[dict[str, Any]]) -> Any:
-    import altair as alt
-
-    return alt.Chart(alt.Data(values=values))  # type: ignore[no-untyped-call]
-
-
-def _panel(chart: Any, title: str) -> Any:
-    style = {"text": title, "fontSize": 11, "fontWeight": "normal", "color": GREY}
-    return chart.properties(width=190, height=190, title={**style, "anchor": "start"})
+    return alt.vconcat(*rows, title=title, background="white", padding=14)

@@ -3,13 +3,12 @@
 import json
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
 
-from madeleine_bench.data.packed import INDEX, FeatureStore, open_store
+from madeleine_bench.data.packed import open_store
 from madeleine_bench.data.packing import pack_cohort, packed_folder
 from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.files import write_text
@@ -24,7 +23,6 @@ from madeleine_bench.finetuning.evaluation import (
     write_fit,
 )
 from madeleine_bench.finetuning.unit_bags import UnitBags
-from madeleine_bench.hashing import file_state
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready, loaded_encoder
 from madeleine_bench.runner.failures import Failure, Outcome
@@ -70,10 +68,6 @@ def train_networks(
         if not cell.assessment.protocol.trains_networks:
             continue
         folder, key, todo = _missing(plan, cell, request)
-        if todo and request.resume == "always":
-            reason = f"{len(todo)} fits are missing, and --resume always"
-            failed[cell.name] = Failure(reason, is_user_error=True)
-            continue
         ready[cell.name] = (folder, key)
         cohort_id = cell.assessment.task.cohort
         features = packed_folder(plan.cohorts[cohort_id].data, request.workspace.results)
@@ -126,7 +120,7 @@ def run_fit_job(job: FitJob) -> Outcome:
         with threadpool_limits(1):
             splits = seeded_splits(protocol, assessment.splits)
             split = next(split for split in splits if split.key == job.key)
-            bags = UnitBags(_opened(job.features, file_state(job.features / INDEX)), units)
+            bags = UnitBags(open_store(job.features), units)
             request = FitRequest(task, protocol, units, split, job.organ)
             trained = fit(loaded_encoder(job.cell.entry), bags, request, job.device)
             path = fit_path(job.folder, job.key)
@@ -149,12 +143,3 @@ def _outcome(job: FitJob, failure: Failure | None = None) -> Outcome:
     cell = job.cell
     note = f"{cell.name[0]} {cell.assessment.task.id} {job.key[0]}/{job.key[1]}"
     return Outcome(note, {cell.name: failure} if failure else {})
-
-
-@lru_cache(maxsize=2)
-def _opened(path: Path, state: tuple[int, ...]) -> FeatureStore:
-    """Return a packed store, opened once for each process until its index changes.
-
-    Every slide of it has been checked before the jobs were given out.
-    """
-    return open_store(path, verify=False)

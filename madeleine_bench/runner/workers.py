@@ -1,7 +1,6 @@
 """Worker processes: jobs in, outcomes out, and nobody left behind when the run is killed."""
 
 import os
-import random
 import re
 import threading
 import time
@@ -110,7 +109,6 @@ class LocalWorkers(Executor):
         *,
         apart: bool = False,
         threads: int | None = None,
-        shuffle: int | None = None,
     ) -> None:
         """Choose the processes; they start with the first job.
 
@@ -119,17 +117,14 @@ class LocalWorkers(Executor):
             apart: whether jobs are never done in this process, so that one which hangs can be
                 ended.
             threads: of libraries that compute, in each process; None shares the CPUs out.
-            shuffle: seed of another order in which jobs are handed out; None keeps theirs.
         """
-        self.number, self.apart, self.threads, self.shuffle = number, apart, threads, shuffle
+        self.number, self.apart, self.threads = number, apart, threads
         self.jobs_ahead = 2 * number  # none waits for this process; few are blamed for a death
 
     def spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
     ) -> Iterator[tuple[Job, str | None, Any]]:
         """Yield each job with its result, or with how a worker died; see `Executor`."""
-        if self.shuffle is not None:
-            jobs = random.Random(self.shuffle).sample(jobs, len(jobs))
         if at_once > 1 and not self.apart and (self.number == 1 or len(jobs) == 1):
             yield from ((job, None, work(job)) for job in jobs)
         else:

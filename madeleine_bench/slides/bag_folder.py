@@ -29,8 +29,6 @@ from madeleine_bench.slides.reader import ReadPlan, Slide
 
 KEY_ATTRIBUTE = "extraction"
 
-_OVERLAY_LONGEST_PX = 1600
-
 
 @dataclass(frozen=True)
 class BagFolder:
@@ -107,9 +105,7 @@ class BagFolder:
             about = {"slide": slide_id, "mpp": slide.known_mpp(), "rejected": dict(tissue.rejected)}
             text = contours_geojson(contours, thumbnail.scale, about)
             write_text(self.root / "contours_geojson" / f"{slide_id}.geojson", text)
-            grid = chosen.boxes() / np.tile(thumbnail.scale, 2)
-            picture = tissue_overlay(thumbnail.rgb, contours, grid)
-            picture.thumbnail((_OVERLAY_LONGEST_PX, _OVERLAY_LONGEST_PX))
+            picture = tissue_overlay(thumbnail, contours, chosen.boxes())
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
         path = self.grid / "patches" / f"{slide_id}_patches.h5"
         write_patch_file(path, chosen.coords, patch_attributes(slide, chosen.plan, self.settings))
@@ -133,7 +129,6 @@ class BagFolder:
             self.bag(slide.slide_id),
             features,
             chosen.coords,
-            layout="trident",
             patch_encoder=self.patch_encoder,
             coords_attributes=patch_attributes(slide, chosen.plan, self.settings),
             attributes=attributes,
@@ -141,12 +136,9 @@ class BagFolder:
 
 
 def patch_attributes(slide: Slide, plan: ReadPlan, settings: PatchSettings) -> dict[str, Any]:
-    """Return the attributes of the coords of a slide's patches.
-
-    They are TRIDENT's, and CLAM's where a level of the slide has the resolution of the patches.
-    """
+    """Return the attributes of the coords of a slide's patches, those of TRIDENT."""
     slide_mpp = slide.known_mpp()
-    attributes: dict[str, Any] = {
+    return {
         "name": slide.slide_id,
         "savetodir": settings.folder_name,
         "patch_size": plan.patch_px,
@@ -159,16 +151,6 @@ def patch_attributes(slide: Slide, plan: ReadPlan, settings: PatchSettings) -> d
         "mpp": settings.mpp,
         "level0_mpp": slide_mpp,
     }
-    if plan.is_exact:
-        downsample, size = slide.level_downsamples[plan.level], slide.level_sizes[plan.level]
-        attributes |= {
-            "patch_level": plan.level,
-            "downsample": (downsample, downsample),
-            "downsampled_level_dim": size,
-            "level_dim": size,
-            "save_path": settings.folder_name,
-        }
-    return attributes
 
 
 def _power(mpp: float) -> int | float:

@@ -7,11 +7,11 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -46,14 +46,12 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Progress, Silence
 
 Status = Literal["extracted", "already there", "empty", "failed"]
-Rows = NDArray[np.intp]
-Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
 RunJobs = Callable[..., Iterable["SlideOutcome"]]
 
 EXTRACTION_VERSION = 1  # raise it when the same settings come to mean other patches or pixels
 
-_SLIDES_AHEAD = 2
+_SLIDES_AHEAD = 1
 _BATCHES_AHEAD = 4
 _SAME_MPP = 0.05
 
@@ -172,17 +170,12 @@ def extract_cohort(
         raise InputError(
             f"--cohort is '{cohort}'; a cohort is named in lower case, digits and hyphens"
         )
-    listing = list_slides(place)
+    slides = list_slides(place)
     names = sorted(load_catalogue(catalogue).cohorts)
     if cohort not in names:
         progress.say(
             f"note: the catalogue has no cohort '{cohort}'{did_you_mean(cohort, names)}. Bags are "
             "written; for mbench run to read them the cohort must be declared (CONTRIBUTING.md)"
-        )
-    if listing.pictures:
-        progress.say(
-            f"note: {len(listing.pictures)} plain pictures are no slides and are left out, "
-            f"{listing.pictures[0].name} first; mbench slides convert makes slides of them"
         )
     card, mpp = choice.entry.card, settings.patches.mpp
     if card.mpp is not None and abs(mpp / card.mpp - 1.0) > _SAME_MPP:
@@ -190,7 +183,7 @@ def extract_cohort(
             f"note: {card.name} was made for patches of {card.mpp:g} micrometres a pixel; you ask "
             f"for {mpp:g} (--patch-mpp {card.mpp:g} is what its authors use)"
         )
-    outcomes = extract_bags(listing.slides, choice, folder, settings, progress, run)
+    outcomes = extract_bags(slides, choice, folder, settings, progress, run)
     return _report(outcomes, folder, cohort)
 
 
@@ -293,20 +286,15 @@ def _on_worker_death(path: Path, reason: str) -> SlideOutcome:
     return SlideOutcome(path.stem, "failed", message=reason)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Work:
-    """A slide under work; `chosen` is None where its bag is there already."""
+    """A slide under work; `chosen` is None where its bag, of so many patches, is there already."""
 
     slide: Slide
     key: str
     seconds: float
     patches: int
-    chosen: ChosenPatches | None = None
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-
-    @property
-    def encoded(self) -> int:
-        return sum(map(len, self.features))
+    chosen: ChosenPatches | None
 
 
 @dataclass
@@ -321,45 +309,31 @@ class _Extraction:
 
     def run(self, slides: Sequence[Path]) -> Iterator[SlideOutcome]:
         """Yield what became of each slide, in their order, once its bag is written."""
-        failed: set[Path] = set()
-        begun = 0.0
-        threads = self.settings.workers
-        ahead = read_ahead(slides, self.prepare, self.split, _read, threads, failed)
+        pool = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="read-slides")
         # NumPy's own threads would spin for the cores that reading and encoding share.
         with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
-            for path, ready, pixels in ahead:
-                if path in failed:
-                    continue
-                try:
-                    work = ready.result()
-                    if pixels is None:
-                        begun = time.perf_counter()
-                    else:
-                        self.encode(work, pixels.result())
-                    if work.encoded == work.patches or work.chosen is None:
-                        yield self.finish(work, time.perf_counter() - begun)
-                except InputError as error:
-                    failed.add(path)
-                    if ready.exception() is None:
-                        ready.result().slide.close()
-                    yield SlideOutcome(path.stem, "failed", message=str(error))
+            try:
+                jobs = ((path, pool.submit(self.prepare, path)) for path in slides)
+                for path, ready in submit_ahead(jobs, _SLIDES_AHEAD):
+                    try:
+                        yield self.finish(ready.result(), pool)
+                    except InputError as error:
+                        yield SlideOutcome(path.stem, "failed", message=str(error))
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def prepare(self, path: Path) -> _Work:
         """Open a slide and choose its patches, or find that its bag is there."""
         started = time.perf_counter()
         settings = self.settings
         slide = Slide(path, settings.slide_mpp)
-        try:
-            key = self.key_of(slide)
-            patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
-            chosen = None
-            if patches is None:
-                chosen = choose_patches(slide, settings.patches, settings.patch_folder)
-                patches = len(chosen.coords)
-                self.folder.write_tissue(slide, chosen)
-        except BaseException:
-            slide.close()
-            raise
+        key = self.key_of(slide)
+        patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
+        chosen = None
+        if patches is None:
+            chosen = choose_patches(slide, settings.patches, settings.patch_folder)
+            patches = len(chosen.coords)
+            self.folder.write_tissue(slide, chosen)
         return _Work(slide, key, time.perf_counter() - started, patches, chosen)
 
     def key_of(self, slide: Slide) -> str:
@@ -371,84 +345,40 @@ class _Extraction:
         how = [asdict(settings.patches), asdict(TissueSettings()), slide.mpp, chosen]
         return hash_json([EXTRACTION_VERSION, slide.content, self.encoder_key, how])
 
-    def split(self, work: _Work) -> list[Rows]:
-        """Return the rows of each batch of a slide."""
-        if work.chosen is None:
-            return []
-        rows, size = np.arange(work.patches), self.settings.batch
-        return [rows[start : start + size] for start in range(0, work.patches, size)]
-
-    def encode(self, work: _Work, pixels: Pixels) -> None:
-        """Append the features of a batch."""
-        try:
-            work.features.append(self.encoder.encode(pixels))
-        except InputError:
-            raise
-        except Exception as error:  # of a third-party encoder, or of a GPU that is full
-            raise InputError(
-                f"patch encoder {self.encoder.card.name} raised {type(error).__name__}: {error}"
-            ) from error
-        self.progress.note(f"{work.slide.slide_id}: {work.encoded}/{work.patches} patches")
-
-    def finish(self, work: _Work, seconds: float) -> SlideOutcome:
-        """Write the bag of a slide whose turn took some seconds, and return its outcome."""
-        slide, seconds = work.slide, work.seconds + seconds
+    def finish(self, work: _Work, pool: ThreadPoolExecutor) -> SlideOutcome:
+        """Read and encode the patches of a slide, write its bag, and return its outcome."""
+        begun = time.perf_counter()
         status: Status = "already there"
-        if work.chosen is not None:
-            none = np.empty((0, self.encoder.card.dim), dtype=np.float32)
-            features = np.concatenate([none, *work.features])
-            self.folder.write_bag(slide, work.chosen, features, work.key)
-            status = "extracted" if work.patches else "empty"
-        slide.close()
+        with work.slide as slide:
+            if work.chosen is not None:
+                features = self.encode(slide, work.chosen, pool)
+                self.folder.write_bag(slide, work.chosen, features, work.key)
+                status = "extracted" if work.patches else "empty"
+        seconds = work.seconds + time.perf_counter() - begun
         return SlideOutcome(slide.slide_id, status, work.patches, slide.mpp, seconds)
 
-
-def _read(work: _Work, rows: Rows) -> Pixels:
-    assert work.chosen is not None
-    return read_patches(work.slide, work.chosen, rows)
-
-
-def read_ahead(
-    paths: Iterable[Path],
-    prepare: Callable[[Path], Any],
-    split: Callable[[Any], Iterable[Rows]],
-    read: Callable[[Any, Rows], Pixels],
-    threads: int,
-    failed: set[Path],
-    batches: int = _BATCHES_AHEAD,
-) -> Iterator[tuple[Path, "Future[Any]", "Future[Pixels] | None"]]:
-    """Yield slides in order, each followed by its batches, made by threads before they are wanted.
-
-    A slide comes as (path, what `prepare` made of it, None) and a batch as (path, the same,
-    pixels); a future gives its value, or raises what went wrong.
-
-    Args:
-        paths: slides, in the order they are wanted.
-        prepare: opens a slide and decides on its patches.
-        split: gives the rows of each batch of a prepared slide.
-        read: reads the patches of some rows.
-        threads: number of reading threads.
-        failed: slides of which no more batches are read; the caller adds to it.
-        batches: how many batches may wait for the encoder at most.
-    """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read-slides")
-
-    def submitted() -> Iterator[tuple[Path, Future[Any], Future[Pixels] | None]]:
-        prepared = ((path, pool.submit(prepare, path)) for path in paths)
-        for path, ready in _submit_ahead(prepared, _SLIDES_AHEAD):
-            yield path, ready, None
-            if ready.exception() is None:  # waits until the slide is ready
-                for rows in split(ready.result()):
-                    if path not in failed:
-                        yield path, ready, pool.submit(read, ready.result(), rows)
-
-    try:
-        yield from _submit_ahead(submitted(), batches)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def encode(
+        self, slide: Slide, chosen: ChosenPatches, pool: ThreadPoolExecutor
+    ) -> NDArray[np.float32]:
+        """Return the features of all patches; some batches are read before they are wanted."""
+        count, size = len(chosen.coords), self.settings.batch
+        features = np.empty((count, self.encoder.card.dim), dtype=np.float32)
+        parts = (slice(start, start + size) for start in range(0, count, size))
+        batches = ((part, pool.submit(read_patches, slide, chosen, part)) for part in parts)
+        for part, pixels in submit_ahead(batches, _BATCHES_AHEAD):
+            try:
+                features[part] = self.encoder.encode(pixels.result())
+            except InputError:
+                raise
+            except Exception as error:  # of a third-party encoder, or of a GPU that is full
+                raise InputError(
+                    f"patch encoder {self.encoder.card.name} raised {type(error).__name__}: {error}"
+                ) from error
+            self.progress.note(f"{slide.slide_id}: {min(part.stop, count)}/{count} patches")
+        return features
 
 
-def _submit_ahead(jobs: Iterable[Job], ahead: int) -> Iterator[Job]:
+def submit_ahead(jobs: Iterable[Job], ahead: int) -> Iterator[Job]:
     """Yield jobs that are submitted as they are drawn; so many are drawn before they are wanted."""
     queue: deque[Job] = deque()
     for job in jobs:

@@ -1,8 +1,6 @@
 """Which files of a folder are slides, and plain pictures turned into slides: TIFF pyramids."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +33,14 @@ def write_pyramid(
 
     Args:
         path: the file, .tif or .tiff; replaced when it exists.
-        picture: height x width x 3, RGB.
+        picture: (height, width, 3), RGB.
         mpp: micrometres per pixel.
         description: text of the ImageDescription tag.
         jpeg_quality: 1 to 100 for JPEG tiles; None stores without loss (deflate).
 
     Raises:
-        InputError: the folder cannot be written, or the picture is not RGB.
+        InputError: the folder cannot be written.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise InputError(
-            f"cannot write {path}: the picture has shape {picture.shape} and type {picture.dtype}; "
-            "expected (height, width, 3) of 8-bit RGB"
-        )
     # A classic TIFF ends at 4 GiB; all levels together are at most 4/3 of the first.
     is_big = picture.nbytes * 4 // 3 > 2**32 - 2**25
     compression: dict[str, Any] = {"compression": "zlib"}
@@ -58,9 +51,7 @@ def write_pyramid(
         for number, level in enumerate(_levels(Image.fromarray(picture))):
             per_cm = 1e4 / (mpp * picture.shape[1] / level.width)
             out.write(
-                _tiles(level),
-                shape=(level.height, level.width, 3),
-                dtype=np.uint8,
+                np.asarray(level),
                 photometric="rgb",
                 tile=(_TILE_PX, _TILE_PX),
                 resolution=(per_cm, per_cm),
@@ -80,36 +71,20 @@ def _levels(level: Image.Image) -> Iterator[Image.Image]:
         yield level
 
 
-def _tiles(level: Image.Image) -> Iterator[NDArray[np.uint8]]:
-    """Yield the tiles row by row; those at the right and lower edge are filled up with white."""
-    for top in range(0, level.height, _TILE_PX):
-        for left in range(0, level.width, _TILE_PX):
-            tile = np.full((_TILE_PX, _TILE_PX, 3), 255, dtype=np.uint8)
-            box = (left, top, min(left + _TILE_PX, level.width), min(top + _TILE_PX, level.height))
-            part = np.asarray(level.crop(box))
-            tile[: part.shape[0], : part.shape[1]] = part
-            yield tile
-
-
 # Not .dcm: a DICOM slide is several files, and each would count as a slide. Name one of them.
 SLIDE_SUFFIXES = (
     ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu",
 )  # fmt: skip
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
-_LARGEST_PIXELS = 2 * 10**9  # 6 GB in memory; a picture that claims more is a mistake or a trap
+# 6 GB in memory; a picture that claims more is a mistake or a trap. Pillow refuses twice its limit,
+# which as it comes is below what scanners export.
+_LARGEST_PIXELS = 2 * 10**9
+Image.MAX_IMAGE_PIXELS = _LARGEST_PIXELS // 2
 
 
-@dataclass(frozen=True)
-class SlideFolder:
-    """The slides under a folder, sorted by id, and the plain pictures beside them."""
-
-    slides: tuple[Path, ...]
-    pictures: tuple[Path, ...]
-
-
-def list_slides(place: Path) -> SlideFolder:
-    """Return the slides under a folder, nested ones too, or the one slide that a path names.
+def list_slides(place: Path) -> tuple[Path, ...]:
+    """Return the slides under a folder, nested ones too, by id; or the one slide of a path.
 
     Raises:
         InputError: there is no such path, a folder under it cannot be read, it holds no slide, or
@@ -118,12 +93,11 @@ def list_slides(place: Path) -> SlideFolder:
     with looking_at(place):
         is_file, is_folder = place.is_file(), place.is_dir()
     if is_file:
-        return SlideFolder((place,), ())
+        return (place,)
     if not is_folder:
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
     files = [path for path in files_under(place) if path.name[0] != "."]
     slides = [path for path in files if path.suffix.lower() in SLIDE_SUFFIXES]
-    pictures = tuple(path for path in files if path.suffix.lower() in PICTURE_SUFFIXES)
     # The slices of an MRXS slide lie in a folder of its name and are not slides.
     owners = {path.with_suffix("") for path in slides}
     by_name: dict[str, Path] = {}
@@ -135,12 +109,10 @@ def list_slides(place: Path) -> SlideFolder:
             )
     if not by_name:
         raise InputError(
-            f"{place} holds {len(pictures)} plain pictures and no slide; turn them into slides: "
-            f"mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
-            if pictures
-            else f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)})"
+            f"no slide under {place} ({', '.join(SLIDE_SUFFIXES)}). Plain pictures become slides "
+            f"by: mbench slides convert {place} --mpp MICROMETRES --out FOLDER"
         )
-    return SlideFolder(tuple(by_name[name] for name in sorted(by_name)), pictures)
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
@@ -150,36 +122,26 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         InputError: the file is absent, is no picture, is damaged, or claims over 2 billion pixels.
     """
     try:
-        with _large_pictures(), Image.open(path) as picture:
-            width, height = picture.size
-            if width * height > _LARGEST_PIXELS:
-                raise InputError(
-                    f"{path} claims {width} x {height} pixels; at most {_LARGEST_PIXELS:,} are read"
-                )
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                layer = picture.convert("RGBA")
-                white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-                return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(path) as picture:
+            layer = picture.convert("RGBA")
+            white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+            return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
     except FileNotFoundError as error:
         raise InputError(f"no picture {path}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not a picture that can be read (JPEG, PNG, TIFF)") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         check_readable(path, error)
         raise InputError(f"{path} cannot be read ({error}); it is cut short or damaged") from error
 
 
-def convert_picture(
-    path: Path, out: Path, mpp: float, *, jpeg_quality: int | None = None, overwrite: bool = False
-) -> Path:
+def convert_picture(path: Path, out: Path, mpp: float, *, overwrite: bool = False) -> Path:
     """Write a plain picture as a slide (a tiled TIFF pyramid) and return the slide's path.
 
     Args:
         path: the picture.
         out: folder of the slide, which keeps the picture's name.
         mpp: micrometres per pixel of the picture.
-        jpeg_quality: 1 to 100 to compress as JPEG; None keeps every pixel as it is.
         overwrite: replace a slide that is there.
 
     Raises:
@@ -188,16 +150,9 @@ def convert_picture(
     slide = out / f"{path.stem}.tif"
     if slide.exists() and not overwrite:
         raise InputError(f"{slide} is there already; --overwrite replaces it")
-    if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
-        raise InputError(f"--jpeg-quality is {jpeg_quality}; expected 1 to 100")
     known_mpp = checked_mpp(mpp, "--mpp")  # before a large picture is read for nothing
-    write_pyramid(
-        slide,
-        read_picture(path),
-        mpp=known_mpp,
-        description=f"converted by madeleine-bench from {path.name!a}",
-        jpeg_quality=jpeg_quality,
-    )
+    description = f"converted by madeleine-bench from {path.name!a}"
+    write_pyramid(slide, read_picture(path), mpp=known_mpp, description=description)
     return slide
 
 
@@ -209,7 +164,7 @@ def describe_slides(places: Sequence[Path], mpp: float | None) -> Report:
     """
     rows: list[list[str]] = []
     faults: list[str] = []
-    for path in [path for place in places for path in list_slides(place).slides]:
+    for path in [path for place in places for path in list_slides(place)]:
         try:
             with Slide(path, mpp) as slide:
                 known = "unknown" if slide.mpp is None else f"{slide.mpp:.4g} ({slide.mpp_source})"
@@ -230,7 +185,6 @@ def convert_pictures(
     out: Path,
     mpp: float,
     progress: Progress,
-    jpeg_quality: int | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Turn every picture into a slide; those that could not be are the problem of the report.
@@ -243,7 +197,7 @@ def convert_pictures(
     progress.phase("convert", len(pictures))
     for path in pictures:
         try:
-            convert_picture(path, out, mpp, jpeg_quality=jpeg_quality, overwrite=overwrite)
+            convert_picture(path, out, mpp, overwrite=overwrite)
         except InputError as error:
             faults.append(str(error))
         progress.advance(path.name)
@@ -258,13 +212,3 @@ def _pictures(place: Path) -> list[Path]:
     if not pictures:
         raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
     return pictures
-
-
-@contextmanager
-def _large_pictures() -> Iterator[None]:
-    """Lift Pillow's own limit, which is below what scanners export; ours is checked instead."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before

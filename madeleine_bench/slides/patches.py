@@ -155,16 +155,14 @@ def choose_patches(
     return ChosenPatches(plan, coords[kept], thumbnail, tissue)
 
 
-def read_patches(slide: Slide, chosen: ChosenPatches, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Return some patches of a slide, (row, px, px, 3).
+def read_patches(slide: Slide, chosen: ChosenPatches, part: slice) -> NDArray[np.uint8]:
+    """Return a part of the patches of a slide, at least one, (patch, px, px, 3).
 
     Raises:
         InputError: the slide is damaged.
     """
-    plan = chosen.plan
-    if not len(rows):
-        return np.empty((0, plan.patch_px, plan.patch_px, 3), np.uint8)
-    return np.stack([slide.read_patch(int(x), int(y), plan) for x, y in chosen.coords[rows]])
+    places = chosen.coords[part]
+    return np.stack([slide.read_patch(int(x), int(y), chosen.plan) for x, y in places])
 
 
 def find_patch_file(folder: Path, slide_id: str) -> Path:

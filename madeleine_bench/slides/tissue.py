@@ -199,13 +199,11 @@ class Tissue:
 
     Attributes:
         mask: (height, width) of the thumbnail, True on tissue, False on glass and in holes.
-        mpp: micrometres per thumbnail pixel.
         rejected: share of the picture (0-1) set aside, by reason: "pen", "dust", "dark border"
             (the scanner's black padding included).
     """
 
     mask: Mask
-    mpp: float
     rejected: Mapping[str, float]
 
 
@@ -237,7 +235,7 @@ def segment_tissue(
     tissue = large_components(shape, least_um2 / um2)
     reasons = {"pen": pen, "dust": shape & ~tissue, "dark border": border}
     rejected = {reason: float(where.mean()) for reason, where in reasons.items()}
-    return Tissue(_resized(tissue, width, height) > 0.5, mpp, rejected)
+    return Tissue(_resized(tissue, width, height) > 0.5, rejected)
 
 
 def _work_picture(

@@ -41,11 +41,6 @@ from madeleine_bench.specs.task import (
 
 PathT = TypeVar("PathT")
 DEFAULT_NAME = "mbench.toml"
-_NO_EXECUTOR = (
-    "the section [executor] is no longer read: name an address or a queueing system with "
-    "--executor dask --scheduler, and describe the jobs of a queue in the settings of "
-    "dask-jobqueue (docs/scale.md)"
-)
 
 
 def _place(path: PathT, info: ValidationInfo) -> PathT:
@@ -287,8 +282,6 @@ def load_config(path: Path | None = None, catalogue: Catalogue | None = None) ->
         raise InputError(
             f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts, tasks"
         )
-    if "executor" in data:
-        raise InputError(f"{path}:{line_of(path, ('executor',))}: {_NO_EXECUTOR}")
     config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
     if catalogue is not None:
         config = config.checked(config.extended(catalogue))

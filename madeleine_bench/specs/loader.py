@@ -5,8 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -169,31 +168,24 @@ def _keys_alone(place: Sequence[Any], data: Any, *, keep_last: bool) -> tuple[An
 
 
 def valid_keys(model: type[BaseModel], place: Sequence[Any]) -> list[str]:
-    """Return the keys that may stand at a place inside a model, sorted."""
-    kinds = [model]
+    """Return the keys that may stand at a place inside a model, sorted.
+
+    Parts of the place that are no key of a model are positions, or keys of a mapping.
+    """
+    models = [model]
     for part in place:
-        kinds = [inner for kind in kinds for inner in _inside(kind, part)]
-    models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        fields = [kind.model_fields[part] for kind in models if part in kind.model_fields]
+        if fields:
+            models = [inner for field in fields for inner in _models(field.annotation)]
     return sorted({name for kind in models for name in kind.model_fields})
 
 
-def _inside(kind: Any, part: Any) -> Iterator[Any]:
-    """Yield the types that a part of a place may have."""
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models inside a type, such as the branches of a union."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        if field := kind.model_fields.get(str(part)):
-            yield from _branches(field.annotation)
-    elif members := get_args(kind):
-        yield from _branches(members[-1] if get_origin(kind) is dict else members[0])
-
-
-def _branches(kind: Any) -> Iterator[Any]:
-    if get_origin(kind) is Annotated:
-        yield from _branches(get_args(kind)[0])
-    elif get_origin(kind) in (Union, UnionType):
-        for branch in get_args(kind):
-            yield from _branches(branch)
-    else:
         yield kind
+    for inner in get_args(kind):
+        yield from _models(inner)
 
 
 def did_you_mean(word: str, valid: Sequence[str]) -> str:

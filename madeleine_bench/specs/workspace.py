@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
-from madeleine_bench.specs.config import Config, load_config
+if TYPE_CHECKING:
+    from madeleine_bench.specs.catalogue import Catalogue
+    from madeleine_bench.specs.config import Config
 
 SourceChoice = Literal["auto", "phantom", "local"]
 
@@ -32,7 +33,7 @@ class Workspace:
     phantom_signal: float | None = None
     phantom_seed: int | None = None
 
-    def tasks(self) -> Catalogue:
+    def tasks(self) -> "Catalogue":
         """Return the catalogue of tasks, cohorts and protocols, with those of mbench.toml.
 
         Raises:
@@ -40,12 +41,15 @@ class Workspace:
         """
         return self.open()[0]
 
-    def open(self) -> tuple[Catalogue, Config]:
+    def open(self) -> "tuple[Catalogue, Config]":
         """Return the catalogue, with the tasks of mbench.toml, and what that says of cohorts.
 
         Raises:
             InputError: as `tasks`.
         """
+        from madeleine_bench.specs.catalogue import load_catalogue  # 0.2 s
+        from madeleine_bench.specs.config import load_config
+
         catalogue = load_catalogue(self.catalogue)
         config = load_config(self.config, catalogue)
         return config.extended(catalogue), config

@@ -1,16 +1,15 @@
 """The case bootstrap as multiplicities, and metrics that take them, all resamples at once.
 
 A resample is a column of weights: how often each unit was drawn. A metric under weights equals
-the metric on the units repeated so often. Weights are whole numbers, and are summed as floats;
-every sum below 2^24 (float32) or 2^53 (float64) is exact, so the order of additions, and with it
-the machine, does not move a result.
+the metric on the units repeated so often. Weights are whole numbers, and are summed as
+float64; every sum below 2^53 is exact, so the order of additions, and with it the machine, does
+not move a result.
 
 References:
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,32 +18,9 @@ from numpy.typing import NDArray
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.types import Survival
 
-Floats = NDArray[np.floating[Any]]
-# Up to so many units a matrix of pairs is faster than to go on halving.
-_FEW = 256
-
-
-@dataclass(frozen=True)
-class _Queue:
-    """Units in the order of their follow-up.
-
-    Attributes:
-        place: (unit,) ascending; units of equal place are not comparable.
-        event: (unit,) whether the unit has the event.
-        risk: (unit,) higher means an earlier event.
-        weights: unit x resample.
-    """
-
-    place: NDArray[np.intp]
-    event: NDArray[np.bool_]
-    risk: NDArray[np.float64]
-    weights: Floats
-
-    def __len__(self) -> int:
-        return len(self.place)
-
-    def __getitem__(self, part: slice) -> "_Queue":
-        return _Queue(self.place[part], self.event[part], self.risk[part], self.weights[part])
+Floats = NDArray[np.float64]
+Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
+_BLOCK_NUMBERS = 2**18  # looked at together: what is made of them takes some 12 MB
 
 
 def concordance_sums(
@@ -63,60 +39,15 @@ def concordance_sums(
     """
     _, day = np.unique(survival.time_days, return_inverse=True)
     place = 2 * day + ~survival.event  # an event comes before those censored on its day
-    order = np.argsort(place, kind="stable")
-    return _sums(_Queue(place[order], survival.event[order], risk[order], weights[order]))
-
-
-def _sums(units: _Queue) -> tuple[Floats, Floats]:
-    cut = _cut(units.place)
-    if cut is None:  # all in one place, or nobody
-        nothing = np.zeros(units.weights.shape[1])
-        return nothing, nothing
-    if len(units) <= _FEW:
-        return _pair_by_pair(units)
-    early, late = units[:cut], units[cut:]
-    found = np.array([_sums(early), _sums(late), _across(early, late)], dtype=np.float64)
-    twice, pairs = found.sum(axis=0)
+    twice, pairs = np.zeros((2, weights.shape[1]))
+    events = np.flatnonzero(survival.event)
+    for part in blocks(len(place), len(events)):
+        early = events[part]
+        later = (place[early, None] < place).astype(np.float64)
+        won = later * (1.0 + np.sign(risk[early, None] - risk))
+        twice += np.einsum("ur,ur->r", weights[early], won @ weights)
+        pairs += np.einsum("ur,ur->r", weights[early], later @ weights)
     return twice, pairs
-
-
-def _cut(place: NDArray[np.intp]) -> int | None:
-    """Return the cut nearest the middle that parts no equal places, None where there is none."""
-    middle = len(place) // 2
-    group = place[middle : middle + 1]  # empty where there is nobody
-    left, right = (np.searchsorted(place, group, side=side) for side in ("left", "right"))
-    inside = [int(cut) for cut in (*left, *right) if 0 < cut < len(place)]
-    return min(inside, key=lambda cut: abs(cut - middle), default=None)
-
-
-def _across(early: _Queue, late: _Queue) -> tuple[Floats, Floats]:
-    """Return the sums over pairs of an early and a late unit."""
-    order = np.argsort(late.risk, kind="stable")
-    risk = late.risk[order]
-    below = np.zeros((len(late) + 1, late.weights.shape[1]), dtype=late.weights.dtype)
-    np.cumsum(late.weights[order], axis=0, out=below[1:])
-    first = np.flatnonzero(early.event)
-    beaten = below[np.searchsorted(risk, early.risk[first], side="left")]
-    beaten += below[np.searchsorted(risk, early.risk[first], side="right")]
-    weights = early.weights[first]
-    return np.einsum("ur,ur->r", weights, beaten), weights.sum(axis=0) * below[-1]
-
-
-def _pair_by_pair(units: _Queue) -> tuple[Floats, Floats]:
-    """Return the sums over all pairs of few units."""
-    first = np.flatnonzero(units.event)
-    weights, dtype = units.weights[first], units.weights.dtype
-    pairs = (units.place[first, None] < units.place).astype(dtype)
-    twice = pairs * (1 + np.sign(units.risk[first, None] - units.risk)).astype(dtype)
-    return (
-        np.einsum("ur,ur->r", weights, twice @ units.weights),
-        np.einsum("ur,ur->r", weights, pairs @ units.weights),
-    )
-
-
-Weights = NDArray[np.floating[Any]] | NDArray[np.uint8]
-_EXACT_FLOAT32 = 2**24
-_BLOCK_NUMBERS = 2**18  # of weights looked at together: what is made of them takes some 12 MB
 
 
 def case_weights(
@@ -131,31 +62,27 @@ def case_weights(
     kinds: dict[str, set[str]] = {}
     for name, kind in zip(case, stratum, strict=True):
         kinds.setdefault(name, set()).add(kind)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in sorted(kinds):
-        groups.setdefault(tuple(sorted(kinds[name])), []).append(name)
-    row = {name: position for position, name in enumerate(sorted(kinds))}
-    counts = np.empty((len(row), n_resamples), dtype=np.uint8)
-    for group in sorted(groups):
-        names = groups[group]
-        own = np.array([row[name] for name in names])
-        for part in resample_blocks(len(names), n_resamples):
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for row, name in enumerate(sorted(kinds)):
+        rows.setdefault(tuple(sorted(kinds[name])), []).append(row)
+    counts = np.empty((len(kinds), n_resamples), dtype=np.uint8)
+    for _, group in sorted(rows.items()):
+        for part in blocks(len(group), n_resamples):
             size = part.stop - part.start
-            drawn = rng.integers(len(names), size=(size, len(names)))
-            drawn *= size
-            drawn += np.arange(size)[:, None]
-            flat = np.bincount(drawn.ravel(), minlength=drawn.size)
+            drawn = rng.integers(len(group), size=(size, len(group)))
+            flat = np.bincount(
+                (drawn * size + np.arange(size)[:, None]).ravel(), minlength=drawn.size
+            )
             assert flat.max() < 256  # one case 256 times in a resample: no chance in 10^500
-            counts[own, part] = flat.reshape(len(names), size)
-    own = np.array([row[name] for name in case])
-    return counts if np.array_equal(own, np.arange(len(row))) else counts[own]
+            counts[group, part] = flat.reshape(len(group), size)
+    return counts[np.unique(np.array(case), return_inverse=True)[1]]
 
 
-def resample_blocks(n_units: int, n_resamples: int) -> Iterator[slice]:
-    """Yield ranges of resamples to look at one after the other, so that memory stays bounded."""
-    size = max(1, _BLOCK_NUMBERS // max(1, n_units))
-    for start in range(0, n_resamples, size):
-        yield slice(start, min(start + size, n_resamples))
+def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield ranges of columns to look at one after the other, so that memory stays bounded."""
+    size = max(1, _BLOCK_NUMBERS // max(1, n_rows))
+    for start in range(0, n_columns, size):
+        yield slice(start, min(start + size, n_columns))
 
 
 def bayesian_case_weights(
@@ -193,16 +120,15 @@ def weighted_auroc(
     # The smaller class looks up, for each of its units, the weight of the other class below it.
     few, many = (outside, inside) if swapped else (inside, outside)
     order = np.flatnonzero(many)[np.argsort(score[many], kind="stable")]
-    few_weights, many_weights = _exact(weights[few], weights[order])
-    below = np.zeros((len(order) + 1, weights.shape[1]), dtype=many_weights.dtype)
-    np.cumsum(many_weights, axis=0, out=below[1:])
+    few_weights = weights[few].astype(np.float64)
+    below = np.zeros((len(order) + 1, weights.shape[1]))
+    np.cumsum(weights[order], axis=0, dtype=np.float64, out=below[1:])
     left = np.searchsorted(score[order], score[few], side="left")
     right = np.searchsorted(score[order], score[few], side="right")
     beaten = below[left]
     beaten += below[right]  # twice the weight below, ties counting half
-    total = few_weights.sum(axis=0, dtype=np.float64) * below[-1]
-    twice = np.einsum("ur,ur->r", few_weights, beaten).astype(np.float64)
-    share = _ratio(twice, 2.0 * total)
+    total = few_weights.sum(axis=0) * below[-1]
+    share = _ratio(np.einsum("ur,ur->r", few_weights, beaten), 2.0 * total)
     return 1.0 - share if swapped else share
 
 
@@ -217,9 +143,8 @@ def weighted_quadratic_kappa(
         n_classes: number of classes.
         weights: unit x resample.
     """
-    (exact,) = _exact(weights)
-    cell = np.eye(n_classes * n_classes, dtype=exact.dtype)[label * n_classes + predicted]
-    confusion = (exact.T @ cell).astype(np.float64).reshape(-1, n_classes, n_classes)
+    cell = np.eye(n_classes * n_classes)[label * n_classes + predicted]
+    confusion = (weights.T @ cell).reshape(-1, n_classes, n_classes)
     rows, columns = confusion.sum(axis=2), confusion.sum(axis=1)
     place = np.arange(n_classes)
     distance = np.square(place[:, None] - place[None, :]).astype(np.float64)
@@ -240,12 +165,10 @@ def weighted_balanced_accuracy(
         n_classes: number of classes.
         weights: unit x resample.
     """
-    (exact,) = _exact(weights)
-    of_class = np.eye(n_classes, dtype=exact.dtype)[label]
+    exact = weights.astype(np.float64)
+    of_class = np.eye(n_classes)[label]
     right = of_class * (predicted == label)[:, None]
-    recall: NDArray[np.float64] = _ratio(
-        (exact.T @ right).astype(np.float64), (exact.T @ of_class).astype(np.float64)
-    ).mean(axis=1)
+    recall: NDArray[np.float64] = _ratio(exact.T @ right, exact.T @ of_class).mean(axis=1)
     return recall
 
 
@@ -261,9 +184,9 @@ def weighted_average_precision(
     """
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of each equal score
-    (exact,) = _exact(weights[order])
-    taken = np.cumsum(exact, axis=0, dtype=np.float64)[last]
-    hits = np.cumsum(exact * positive[order, None], axis=0, dtype=np.float64)[last]
+    exact = weights[order].astype(np.float64)
+    taken = np.cumsum(exact, axis=0)[last]
+    hits = np.cumsum(exact * positive[order, None], axis=0)[last]
     gained = np.diff(hits, axis=0, prepend=0.0)
     return _ratio((gained * np.nan_to_num(_ratio(hits, taken))).sum(axis=0), hits[-1])
 
@@ -314,7 +237,7 @@ def weighted_spearman(
 ) -> NDArray[np.float64]:
     """Return Spearman's correlation of each resample, as `weighted_pearson` of its ranks."""
     out = np.empty(weights.shape[1])
-    for part in resample_blocks(*weights.shape):
+    for part in blocks(*weights.shape):
         block = weights[:, part].astype(np.float64)
         out[part] = weighted_pearson(_ranks(value, block), _ranks(predicted, block), block)
     return out
@@ -340,9 +263,9 @@ def weighted_harrell_c(
         weights: unit x resample.
     """
     twice, pairs = np.empty((2, weights.shape[1]))
-    for part in resample_blocks(*weights.shape):
-        (exact,) = _exact(weights[:, part])
-        twice[part], pairs[part] = concordance_sums(survival, risk, exact)
+    for part in blocks(*weights.shape):
+        block = weights[:, part].astype(np.float64)
+        twice[part], pairs[part] = concordance_sums(survival, risk, block)
     return _ratio(twice, 2.0 * pairs)
 
 
@@ -357,17 +280,3 @@ def _ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.
     out = np.full(top.shape, np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out
-
-
-def _exact(*weights: Weights) -> list[NDArray[Any]]:
-    """Return the weights in a width in which sums over pairs of units are exact."""
-    total = sum(float(part.sum(axis=0).max(initial=0.0)) for part in weights)
-    wide = 2.0 * total**2 >= _EXACT_FLOAT32
-    return [
-        part.astype(np.float64)
-        if wide
-        else part.astype(np.float32)
-        if np.issubdtype(part.dtype, np.integer)
-        else part
-        for part in weights
-    ]

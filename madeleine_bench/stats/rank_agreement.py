@@ -6,48 +6,26 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from madeleine_bench.stats.bootstrap import percentile_interval
+from madeleine_bench.stats.ranks import LEAST_TASKS
 
 RESAMPLES = 2000
-# Fewer tasks give a bootstrap too few different resamples; the tests over tasks stop there too.
-LEAST_TASKS = 6
-# All orders are tried up to here (8! = 40,320).
-_MOST_ENUMERATED = 8
 # Means that differ by less are equal: what is left is the order of additions.
 _DIGITS = 12
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RankAgreement:
-    """How far two rankings of the same encoders agree.
-
-    Attributes:
-        tau: Kendall's tau-b of the means, -1 to 1; 1 is the same order, 0 none in common. None
-            where one side ties all encoders.
-        ci95: percentile interval over resampled tasks; None below LEAST_TASKS tasks, or where more
-            than one resample in twenty has no tau.
-        p_value: two-sided, of orders that have nothing to do with each other: small says that there
-            is agreement, not that it is good.
-    """
-
-    tau: float | None
-    ci95: tuple[float, float] | None
-    p_value: float | None
-
-
 def rank_agreement(
     first: Floats, second: Floats, families: Sequence[str], rng: np.random.Generator
-) -> RankAgreement:
-    """Return how far two sets of scores rank encoders alike.
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return Kendall's tau-b of two sets of scores, -1 to 1, and its 95% percentile interval.
 
+    1 is the same order, 0 none in common; there is no tau where one side ties all encoders, and no
+    interval below LEAST_TASKS tasks, or where more than one resample in twenty has no tau.
     Encoders are ranked by the mean over families of the mean of a family. For the interval, tasks
     are drawn with replacement, as many as there are and the same for both sides; families that a
     draw lacks do not count in it. It covers the choice of tasks, not that of cases.
@@ -57,22 +35,13 @@ def rank_agreement(
         second: the same encoders and tasks under the other.
         families: (task,) the family of each task.
         rng: draws the tasks.
-
-    Raises:
-        ValueError: the shapes differ, there is no task, or a score is not finite.
     """
-    if first.shape != second.shape or first.shape[1] != len(families) or not families:
-        raise ValueError(f"shapes {first.shape}, {second.shape} and {len(families)} families")
-    if not np.isfinite([first, second]).all():
-        raise ValueError("scores must be finite")
     once = np.ones((1, len(families)))
     means = [mean_over_families(scores, families, once)[0] for scores in (first, second)]
     tau = kendall_tau(means[0], means[1])
     if np.isnan(tau):
-        return RankAgreement(None, None, None)
-    return RankAgreement(
-        float(tau), _interval(first, second, families, rng), tau_p_value(means[0], means[1])
-    )
+        return None, None
+    return float(tau), _interval(first, second, families, rng)
 
 
 def mean_over_families(scores: Floats, families: Sequence[str], counts: Floats) -> Floats:
@@ -113,18 +82,6 @@ def kendall_tau(first: Floats, second: Floats) -> Floats:
     tau: Floats = np.full(np.shape(top), np.nan)
     np.divide(top, bottom, out=tau, where=bottom > 0)
     return tau
-
-
-def tau_p_value(first: Floats, second: Floats) -> float:
-    """Return the share of orders of the second side whose tau is as far from 0 as the one found.
-
-    All orders are tried for up to eight items, ties as they are; beyond, scipy's p-value.
-    """
-    if len(first) > _MOST_ENUMERATED:
-        return float(kendalltau(first, second).pvalue)
-    orders = np.array(list(permutations(range(len(second)))))
-    tau = np.abs(kendall_tau(first[None, :], second[orders]))
-    return float(np.mean(tau >= np.abs(kendall_tau(first, second)) - 1e-9))
 
 
 def _interval(

@@ -1,18 +1,16 @@
 """What becomes of a bundle, under a time limit: a report for a reviewer, or records on a board.
 
-A report has the verdict, scores beside known encoders, and what to look at. Its standings are those
-of a leaderboard of the submission and of the encoders in the results folder that were scored on the
-same data. No submission that is added takes the place of an encoder that is there already.
+A report has the verdict, scores beside those of encoders in the results folder that were scored on
+the same data, and what to look at. No submission that is added takes the place of an encoder that
+is there already.
 """
 
-import json
 import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from madeleine_bench.alarm import OutOfTime, alarm
@@ -21,27 +19,18 @@ from madeleine_bench.embeddings.store import EmbeddingStore
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.leaderboard.aggregate import (
-    Column,
-    build_boards,
-    family_means,
-    on_same_features,
-)
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.card import EncoderCard, card_text, contamination
-from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 from madeleine_bench.specs.record import Record
 from madeleine_bench.submissions.bundle import Bundle, read_bundle
 from madeleine_bench.submissions.claims import MEANING, Level
 from madeleine_bench.submissions.parsing import inert, plain
 from madeleine_bench.submissions.suspicion import (
-    RULES,
+    Scored,
     Suspicion,
-    best_known,
-    label_of,
     likenesses,
     suspicious_embeddings,
     suspicious_likeness,
@@ -55,30 +44,8 @@ _MOST_S = 1e8
 _AGAIN_S = 10.0
 
 
-class Steps:
-    """Progress that is passed on, and remembers the step at hand."""
-
-    def __init__(self, drawn: Progress) -> None:
-        self._drawn, self.note, self.say = drawn, drawn.note, drawn.say
-        self.where = "step 'read'"
-
-    def phase(self, name: str, total: int) -> None:
-        """Begin a step of `total` jobs."""
-        self._step = name, total, 0
-        self.where = f"step '{name}' (0 of {total} jobs done)"
-        self._drawn.phase(name, total)
-
-    def advance(self, note: str) -> None:
-        """Say that one job of the step has ended."""
-        name, total, before = self._step
-        self._step = name, total, before + 1
-        last = f"{before + 1} of {total} jobs done, {plain(note, 80)} the last"
-        self.where = f"step '{name}' ({last})"
-        self._drawn.advance(note)
-
-
 @contextmanager
-def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps]:
+def deadline(bundle: Path, seconds: float) -> Iterator[None]:
     """End the block after some seconds of wall time, and the worker processes that it started.
 
     An alarm interrupts this process, so whatever may hang in compiled code must run in a worker.
@@ -87,7 +54,6 @@ def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps
     Args:
         bundle: what is verified; begins the message.
         seconds: above 0.
-        progress: told of each job, through the yielded steps.
 
     Raises:
         CheckFailed: time ran out.
@@ -97,17 +63,16 @@ def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps
         raise InputError(
             f"--time-limit must be above 0 and at most {_MOST_S:g} seconds, found {seconds:g}"
         )
-    steps = Steps(progress)
     try:
         with alarm(seconds, _AGAIN_S):
-            yield steps
+            yield
     except OutOfTime:
         for worker in multiprocessing.active_children():
             worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch
         raise CheckFailed(
-            f"{bundle}: not verified: the time limit of {seconds:g} s ran out at {steps.where}. "
-            "No report was written. Give it more with --time-limit, or ask for a lower --level; "
-            "if no limit is enough, the encoder hangs, or the bundle is too large for this machine"
+            f"{bundle}: not verified: the time limit of {seconds:g} s ran out. No report was "
+            "written. Give it more with --time-limit, or ask for a lower --level; if no limit is "
+            "enough, the encoder hangs, or the bundle is too large for this machine"
         ) from None
 
 
@@ -115,36 +80,27 @@ def deadline(bundle: Path, seconds: float, progress: Progress) -> Iterator[Steps
 _TRUST = ("V0", "V1", "V2", "V3", "none")
 
 
-def add_submission(
-    path: Path, request: VerifyRequest, reported: bool, progress: Progress
-) -> Report:
-    """Verify a bundle, write its recomputed records into the results folder, and say how many.
+def add_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
+    """Verify a bundle, write its records into the results folder, and say how many.
 
     From V1 on the recomputed records are written with their predictions, and the embeddings and
-    the card, so that later submissions can be compared with them. Doing it again writes nothing.
+    the card, so that later submissions can be compared with them. For V0 the claimed records are
+    written as they are: their predictions are not there, and no board ranks them. Doing it again
+    writes nothing.
 
     Args:
         path: the bundle.
         request: how to verify, and which results folder.
-        reported: write the claimed records as they are, as V0: their predictions are not there,
-            and no board ranks them.
         progress: told of each job.
 
     Raises:
-        InputError: the bundle is refused; V0 was asked for without `reported`, or more with it; the
-            name is that of an encoder that ships; the folder holds another encoder of this name and
-            revision, or is not writable.
+        InputError: the bundle is refused; the name is that of an encoder that ships; the folder
+            holds another encoder of this name and revision, or is not writable.
         CheckFailed: a claim is false, or time ran out; nothing is written then.
     """
-    if request.level in (("V2", "V3") if reported else ("V0",)):
-        raise InputError(
-            f"--level {request.level}: with --reported the claimed scores are kept as V0, which no "
-            "board ranks; without, they are recomputed for V1 or more: leave one of them out"
-        )
-    request = replace(request, level="V0" if reported else request.level)
     with tempfile.TemporaryDirectory(prefix="mbench-") as scratch:
-        with deadline(path, request.time_limit_s, progress) as steps:
-            done = verify(read_bundle(path), request, Path(scratch), steps)
+        with deadline(path, request.time_limit_s):
+            done = verify(read_bundle(path), request, Path(scratch), progress)
         if problem := done.problem():
             raise problem
         written, kept = _write(done, request.level)
@@ -214,7 +170,6 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
     if reason := why_taken(bundle, there.values(), results):
         raise InputError(f"{bundle.path}: not added: {reason}")
     records = list(done.records.values()) or [claim.record for claim in bundle.claims]
-    submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
     written = 0
     for record in records:
         earlier = there.get(record.record_id)
@@ -228,6 +183,7 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
             # The submitter's own provenance is not hashed, so nothing vouches for it, and its date
             # would say which of two records is the newer.
             content["provenance"] = {"created": machine_provenance()["created"]}
+        submission = {"sha256": bundle.sha256, "mbench": bundle.manifest.mbench}
         content["provenance"]["submission"] = submission
         store.write_record({**content, "verification": level})
         written += 1
@@ -241,23 +197,13 @@ def _write(done: Verification, level: Level) -> tuple[int, int]:
 
 _MOST_ROWS = 40
 _MOST_LIKE = 5
-_HEADERS = {
-    "ci95": "95% interval",
-    "explained": "explains of this",
-    "explains": "explained by this",
-    "mean_pool": "mean-pool",
-}
-_STANDING = "Means over families of chance-corrected scores, on the tasks of this submission."
-_LIKENESS = "Shares that a linear map explains, of what the embeddings explain of themselves."
-_NO_VERDICT = (
-    f"The rules are: {', '.join(RULES)}. None is a verdict: an honest encoder may hit one."
-)
+_NO_VERDICT = "no rule is a verdict: an honest encoder may hit one (docs/submissions.md)"
 _BROKEN = "The bundle contradicts itself; none of its scores can be believed."
 _CAUTION = "Embeddings that encode the labels of the test slides pass V0 and V1."
 
 
 def verify_submission(path: Path, request: VerifyRequest, progress: Progress) -> Report:
-    """Return the report of a bundle: for the screen, as JSON, and as Markdown in report.md.
+    """Return the report of a bundle: for the screen, and as Markdown in report.md.
 
     Raises:
         InputError: the bundle is refused, or cannot be verified here.
@@ -265,11 +211,9 @@ def verify_submission(path: Path, request: VerifyRequest, progress: Progress) ->
     """
     with (
         tempfile.TemporaryDirectory(prefix="mbench-") as scratch,
-        deadline(path, request.time_limit_s, progress) as steps,
+        deadline(path, request.time_limit_s),
     ):
-        done = verify(read_bundle(path), request, Path(scratch), steps)
-        steps.phase("compare with known encoders", 0)
-        return review(done)
+        return review(verify(read_bundle(path), request, Path(scratch), progress))
 
 
 def review(done: Verification) -> Report:
@@ -281,10 +225,10 @@ def review(done: Verification) -> Report:
     bundle, catalogue, results = done.bundle, done.catalogue, done.request.workspace.results
     card, records = bundle.card, done.records or {c.cell: c.record for c in bundle.claims}
     there = list(ResultStore(results).records())
-    standings = beside_known(bundle, records.values(), there, catalogue)
+    scored = beside_known(bundle, records.values(), there)
     like = likenesses(bundle.manifest.board, card.name, bundle.embeddings, results)
     cohorts = sorted(set(bundle.embeddings) & set(catalogue.cohorts))
-    hits = [hit for column, others in standings for hit in suspicious_scores(column, others)]
+    hits = suspicious_scores(scored)
     data = {cohort_id: cohort.data for cohort_id, cohort in done.cohorts.items()}
     cohort_of = {task: catalogue.tasks[task].cohort for task in done.units}
     hits += suspicious_embeddings(bundle.embeddings, done.units, cohort_of, data)
@@ -294,13 +238,9 @@ def review(done: Verification) -> Report:
     hits += [Suspicion("trained on the cohort", cohort, "by its own card") for cohort in trained]
     if reason := why_taken(bundle, there, results):
         hits.append(Suspicion("taken name", card.name, reason))
-    oracle = any(other.name == "oracle" for _, others in standings for other in others)
-    notes = list(done.notes)
-    if bundle.manifest.board.startswith("phantom") and not oracle:
-        notes.append("no record of the oracle at hand: no score was held against the ceiling")
     core = {task.id for task in catalogue.tasks.values() if task.status == "core"}
-    scores = [row for column, others in standings for row in _scores(column, others)]
-    document = {
+    scores = [{**_row(each), "recomputed": bool(done.records)} for each in scored]
+    document: dict[str, Any] = {
         "schema_version": 1,
         "sha256": bundle.sha256,
         "encoder": {"name": card.name, "revision": card.revision},
@@ -309,166 +249,101 @@ def review(done: Verification) -> Report:
         "reached": done.reached,
         "verified": done.problem() is None,
         "findings": [asdict(finding) for finding in done.findings],
-        "notes": notes,
-        "scores": [{**row, "recomputed": bool(done.records)} for row in scores],
-        "standing": [row for each in standings for row in standing_rows(*each, catalogue)],
+        "notes": done.notes,
+        "scores": scores,
         "missing": sorted(core - {claim.record.task.id for claim in bundle.claims}),
         "contamination": seen,
         "suspicions": [asdict(hit) for hit in hits],
         "likeness": [asdict(each) for each in like],
     }
-    made = "recomputed here" if done.records else "claimed, not recomputed"
-    title = plain(f"{card.name} {card.revision} on board {bundle.manifest.board}, scores {made}")
-    header = ["task", "protocol", "metric", "value"]
-    rows = [[plain(_cell(row[key])) for key in header] for row in scores]
-    lines = [plain(note, 400) for note in done.notes]
-    lines += [plain(f"look at: {hit.rule}: {hit.where}: {hit.seen}", 400) for hit in hits]
-    if done.reached == done.request.level:
-        lines.append(f"{done.reached} {MEANING[done.reached]}")
-    texts = {
-        "report.json": json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n",
-        "report.md": _markdown(document, f"{card.title}, {card.kind}"),
-    }
-    table = Table(title, [*header[:3], "score"], rows)
-    return Report(document, [table, *lines], texts=texts, problem=done.problem())
+    made = "recomputed here" if done.records else "CLAIMED, not recomputed"
+    tables: tuple[tuple[str, list[Any]], ...] = (
+        ("False claims", document["findings"]),
+        (f"Scores, {made}", scores),
+        ("Closest known encoders", document["likeness"][:_MOST_LIKE]),
+        ("Contamination, by the card", [{"cohort": c, "verdict": v} for c, v in seen.items()]),
+    )
+    body: list[Table | str] = [
+        *_lines(done, document),
+        *(_table(title, rows) for title, rows in tables if rows),
+    ]
+    return Report(document, body, texts={"report.md": _markdown(body)}, problem=done.problem())
 
 
 def beside_known(
-    bundle: Bundle, records: Iterable[Record], there: Iterable[Record], catalogue: Catalogue
-) -> list[tuple[Column, list[Column]]]:
-    """Return the submission's column on a board, and those of encoders scored on the same data.
+    bundle: Bundle, records: Iterable[Record], there: Iterable[Record]
+) -> list[Scored]:
+    """Return each record with those of other encoders on the same board, task, protocol and data.
 
-    The board shows each task's first protocol. A submission that has none of these has a column for
-    each protocol. Columns state features where they are others than the submission's.
-
-    Args:
-        bundle: the submission.
-        records: its records.
-        there: records of the results folder. Those that are only reported (V0) are left out.
-        catalogue: the verifier's tasks.
+    Of each encoder and its features it is the newest, and none that is only reported (V0).
     """
-    name = bundle.card.name, bundle.card.revision
-    cells = {(record.task.id, record.protocol): record for record in records}
-    features = {record.task.cohort: record.features for record in cells.values()}
-
-    def comparable(record: Record) -> bool:
-        same = cells.get((record.task.id, record.protocol))
-        return (
-            same is not None
-            and record.board == bundle.manifest.board
-            and record.task.task_hash == same.task.task_hash
-            and (record.encoder.name, record.encoder.revision) != name
+    known: dict[Any, dict[Any, Record]] = {}
+    for record in sorted(there, key=lambda record: record.age):
+        encoder = record.encoder.name, record.encoder.revision
+        if (
+            record.board == bundle.manifest.board
             and record.verification != "V0"
-        )
-
-    compared = []
-    for record in (*cells.values(), *filter(comparable, there)):
-        same = record.features == features.get(record.task.cohort)
-        compared.append(record.model_copy(update={"features": None}) if same else record)
-    primary = any(
-        task in catalogue.tasks and catalogue.tasks[task].protocols[0] == protocol
-        for task, protocol in cells
-    )
-    named = {protocol for _, protocol in cells} & set(catalogue.protocols)
-    standings = []
-    for protocol in [None] if primary else sorted(named):
-        for board in build_boards(compared, catalogue, protocol):
-            if board.name == bundle.manifest.board:
-                mine = [c for c in board.columns if (c.name, c.revision) == name]
-                others = [c for c in board.columns if c not in mine]
-                standings += [(column, others) for column in mine]
-    return standings
+            and encoder != (bundle.card.name, bundle.card.revision)
+        ):
+            data = record.task.id, record.protocol, record.task.task_hash
+            known.setdefault(data, {})[encoder, record.features] = record
+    scored = []
+    for record in sorted(records, key=lambda record: (record.task.id, record.protocol)):
+        others = known.get((record.task.id, record.protocol, record.task.task_hash), {})
+        scored.append(Scored(record, list(others.values())))
+    return scored
 
 
-def standing_rows(
-    submission: Column, others: Sequence[Column], catalogue: Catalogue
-) -> list[dict[str, Any]]:
-    """Return means over families for the submission and the encoders that have all its tasks."""
-    tasks = [catalogue.tasks[task] for task in submission.cells]
-    rows = []
-    for column in (submission, *others):
-        if submission.cells.keys() <= column.cells.keys():
-            cells = column.cells
-            families = family_means((task.family, cells[task.id].corrected) for task in tasks)
-            label, mean = label_of(column), fmean(families.values())
-            rows.append({"label": label, "kind": column.kind, "mean": mean, "families": families})
-    return sorted(rows, key=lambda row: (-row["mean"], row["label"]))
+def _row(scored: Scored) -> dict[str, Any]:
+    """Return a score of the submission beside that of mean-pool and the best known encoder."""
+    record, main, best = scored.record, scored.record.scores.main, scored.best
+    pooled = [
+        other.scores.main.value
+        for other in scored.others
+        if other.encoder.name == "mean-pool" and other.features == record.features
+    ]
+    return {
+        "task": record.task.id,
+        "protocol": record.protocol,
+        "metric": main.metric,
+        "value": main.value,
+        "ci95": main.ci95,
+        "method": main.method,
+        "mean_pool": pooled[-1] if pooled else None,
+        "best": best.scores.main.value if best else None,
+        "best_encoder": scored.label_of(best) if best else None,
+    }
 
 
-def _scores(submission: Column, others: Sequence[Column]) -> Iterator[dict[str, Any]]:
-    """Yield each score of the submission beside that of mean-pool and the best known encoder."""
-    mean_pool = on_same_features(submission, others, "mean-pool", submission.features)
-    for task, cell in sorted(submission.cells.items()):
-        main, best = cell.record.scores.main, best_known(task, others)
-        pooled = mean_pool.cells.get(task) if mean_pool else None
-        yield {
-            "task": task,
-            "protocol": cell.record.protocol,
-            "metric": main.metric,
-            "value": main.value,
-            "ci95": main.ci95,
-            "method": main.method,
-            "mean_pool": pooled.value if pooled else None,
-            "best": best.cells[task].value if best else None,
-            "best_encoder": label_of(best) if best else None,
-        }
-
-
-def _markdown(document: Mapping[str, Any], about: str) -> str:
-    """Return a report as Markdown, ending in a newline.
-
-    Whatever may come from the bundle, or from an error about it, is a code span without angle
-    brackets, backticks, bars or @ (see `inert`).
-    """
-    encoder, board, reached = document["encoder"], document["board"], document["reached"]
+def _lines(done: Verification, document: Mapping[str, Any]) -> list[str]:
+    """Return the verdict, what it means, and what else there is to know."""
+    card, reached, board = done.bundle.card, done.reached, document["board"]
     verdict = "verified" if document["verified"] else "NOT VERIFIED"
-    blocks = [
-        f"## Submission {inert(encoder['name'])} {inert(encoder['revision'])}: {verdict}",
-        f"{inert(about)}, board {inert(board)}.\n"
-        f"Asked for {document['asked']}, reached {reached or 'nothing'}.",
-    ]
-    if board.startswith("phantom"):
-        blocks.append(f"**{PHANTOM_NOTICE}**")
-    meaning = f"{reached}: {MEANING[reached]}." if reached else _BROKEN
-    facts = [f"{meaning} {_CAUTION}" if reached in ("V0", "V1") else meaning]
-    facts += [inert(note, 300) for note in document["notes"]]
-    if missing := document["missing"]:
-        facts.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
-    blocks.append(_bullets([*facts, f"bundle sha256 `{document['sha256']}`"]))
-    recomputed = all(row["recomputed"] for row in document["scores"])
-    verdicts = [{"cohort": c, "verdict": v} for c, v in document["contamination"].items()]
-    hits, findings = document["suspicions"], document["findings"]
-    rules = _bullets(f"{rule}: {RULES[rule]}." for rule in sorted({hit["rule"] for hit in hits}))
-    for title, rows, note in (
-        (f"False claims ({len(findings)})", findings, ""),
-        (f"Scores ({'recomputed here' if recomputed else 'CLAIMED, not recomputed'})",
-         document["scores"], ""),
-        ("Beside known encoders", document["standing"], _STANDING),
-        (f"To look at ({len(hits)})", hits, f"{rules}\n\n{_NO_VERDICT}".lstrip()),
-        ("Closest known encoders", document["likeness"][:_MOST_LIKE], _LIKENESS),
-        ("Contamination, by the card", verdicts, ""),
-    ):  # fmt: skip
-        blocks += [f"### {title}", _table(rows), *filter(None, [note])]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of one shape as a Markdown table; each family has a column."""
-    if not rows:
-        return "None."
-    flat = [{**row, **row.get("families", {})} for row in rows[:_MOST_ROWS]]
-    keys = [key for key in flat[0] if key not in ("families", "recomputed")]
     lines = [
-        " | ".join(_HEADERS.get(key, key) for key in keys),
-        "|".join("---" for _ in keys),
-        *(" | ".join(inert(_cell(row[key]), 400) for key in keys) for row in flat),
+        f"{card.name} {card.revision} on board {board}: {verdict}; asked for {document['asked']}, "
+        f"reached {reached or 'nothing'}",
+        f"{card.title}, {card.kind}; bundle sha256 {document['sha256']}",
+        f"{reached} {MEANING[reached]}" if reached else _BROKEN,
     ]
-    more = f"\n\nand {len(rows) - _MOST_ROWS} more." if len(rows) > _MOST_ROWS else ""
-    return "\n".join(f"| {line} |" for line in lines) + more
+    if reached in ("V0", "V1"):
+        lines.append(_CAUTION)
+    if board.startswith("phantom"):
+        lines.append(PHANTOM_NOTICE)
+    lines += document["notes"]
+    if missing := document["missing"]:
+        lines.append(f"{len(missing)} core tasks without a record: {', '.join(missing)}")
+    hits = [
+        f"look at: {hit['rule']}: {hit['where']}: {hit['seen']}" for hit in document["suspicions"]
+    ]
+    return [plain(line, 1000) for line in (*lines, *hits, *([_NO_VERDICT] if hits else []))]
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return rows of one shape as a table of plain text."""
+    more = f" ({len(rows)}, {_MOST_ROWS} shown)" if len(rows) > _MOST_ROWS else ""
+    keys = [key for key in rows[0] if key != "recomputed"]
+    cells = [[plain(_cell(row[key]), 400) for key in keys] for row in rows[:_MOST_ROWS]]
+    return Table(title + more, [key.replace("_", " ") for key in keys], cells)
 
 
 def _cell(value: Any) -> str:
@@ -477,3 +352,20 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "-" if value is None else str(value)
+
+
+def _markdown(body: Iterable[Table | str]) -> str:
+    """Return lines and tables as Markdown, ending in a newline.
+
+    Whatever may come from the bundle, or from an error about it, is a code span without angle
+    brackets, backticks, bars or @ (see `inert`).
+    """
+    lines = ["## Submission", ""]
+    for part in body:
+        if isinstance(part, str):
+            lines.append(f"- {inert(part, 1000)}")
+            continue
+        lines += ["", f"### {part.title}", ""]
+        lines += [f"| {' | '.join(part.header)} |", "|" + "---|" * len(part.header)]
+        lines += [f"| {' | '.join(inert(cell, 400) for cell in row)} |" for row in part.rows]
+    return "\n".join(lines) + "\n"

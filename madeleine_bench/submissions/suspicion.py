@@ -1,4 +1,4 @@
-"""What a reviewer should look at: rules written down, and computed. None of them is a verdict.
+"""What a reviewer should look at: the rules of docs/submissions.md. None of them is a verdict.
 
 Whether labels can be read off embeddings is a look, not a proof: a careful cheat hides a label
 better than this looks. Copies of known encoders are sought among the embeddings of the results
@@ -20,9 +20,9 @@ from sklearn.metrics import balanced_accuracy_score
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
-from madeleine_bench.leaderboard.aggregate import Column
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.metric import score_range
+from madeleine_bench.specs.record import Record
 from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 from madeleine_bench.types import CohortData, Units
 
@@ -37,11 +37,6 @@ CONTROL_CKA = 0.9
 _MIN_SLIDES = 30
 # White noise this alike says that slides are too few for the widths; CKA then tells nothing.
 _MAX_CHANCE = 0.99
-_SAME_COLUMN = 0.9999
-_SAME_COLUMNS = 0.95
-EQUAL, SAME = "equal", "the same columns, in another order or scale"
-PART, LINEAR = "some of its columns, in another order or scale", "a linear function of it"
-_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -56,8 +51,7 @@ class Likeness:
             where the slides are too few to say.
         explains: share of the other encoder that is a linear function of the submission.
         cka: linear CKA; None where there are too few slides for the widths.
-        relation: "equal", "the same columns ...", "some of its columns ...", "a linear function of
-            it", or "".
+        equal: whether the embeddings are the same numbers.
     """
 
     encoder: str
@@ -66,12 +60,7 @@ class Likeness:
     explained: float | None
     explains: float | None
     cka: float | None
-    relation: str
-
-    @property
-    def duplicate(self) -> bool:
-        """Whether this is the same encoder for all a benchmark can see."""
-        return self.relation in (EQUAL, SAME)
+    equal: bool
 
 
 def likenesses(
@@ -92,6 +81,11 @@ def likenesses(
     return sorted(closest.values(), key=_closeness, reverse=True)
 
 
+def _closeness(like: Likeness) -> tuple[bool, float, float]:
+    explained, cka = (-1.0 if share is None else share for share in (like.explained, like.cka))
+    return like.equal, explained, cka
+
+
 def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings) -> Likeness | None:
     """Return how two sets of embeddings relate on their shared slides; None if these are few."""
     _, rows, other_rows = np.intersect1d(submitted.ids, other.ids, return_indices=True)
@@ -101,75 +95,18 @@ def compare(cohort: str, encoder: str, submitted: Embeddings, other: Embeddings)
     second = other.matrix[other_rows].astype(np.float64)
     likely = chance_cka(len(rows), first.shape[1], second.shape[1])
     cka = linear_cka(first, second) if likely < _MAX_CHANCE else None
+    equal = np.array_equal(first, second)
     if len(rows) > MOST_SLIDES:
         sample = rng_for("likeness", cohort, len(rows)).permutation(len(rows))[:MOST_SLIDES]
         first, second = first[sample], second[sample]
     explained, explains = linear_share(second, first), linear_share(first, second)
-    relation = _relation(first, second, explained)
-    return Likeness(encoder, cohort, len(rows), explained, explains, cka, relation)
-
-
-def _relation(first: Floats, second: Floats, explained: float | None) -> str:
-    if np.array_equal(first, second):
-        return EQUAL
-    if _shared_columns(first, second) >= _SAME_COLUMNS:
-        return SAME if _shared_columns(second, first) >= _SAME_COLUMNS else PART
-    return LINEAR if explained is not None and explained >= COPY_SHARE else ""
-
-
-def _closeness(like: Likeness) -> tuple[bool, float, float]:
-    explained, cka = (-1.0 if share is None else share for share in (like.explained, like.cka))
-    return like.duplicate, explained, cka
-
-
-def _shared_columns(first: Floats, second: Floats) -> float:
-    """Return the share of the first's columns that are a column of the second, up to scale."""
-    one, other = _standard(first), _standard(second)
-    if not one.size or not other.size:
-        return 0.0
-    # In blocks: all pairs of columns at once would fill the memory for a wide submission.
-    blocks = np.array_split(one, -(-one.shape[1] * other.shape[1] // _BLOCK), axis=1)
-    closest = np.concatenate([np.abs(block.T @ other).max(axis=1) for block in blocks])
-    return float(np.mean(closest > _SAME_COLUMN))
-
-
-def _standard(matrix: Floats) -> Floats:
-    """Return the columns that vary, with mean 0 and length 1."""
-    centred = matrix - matrix.mean(axis=0)
-    length = np.linalg.norm(centred, axis=0)
-    varying = length > 1e-9 * np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    unit: Floats = centred[:, varying] / length[varying]
-    return unit
+    return Likeness(encoder, cohort, len(rows), explained, explains, cka, equal)
 
 
 PERFECT = 0.995
-LONE_GAIN = 0.10
-USUAL_GAIN = 0.02
 READABLE = 0.99
 DISTINCT_ROWS = 0.9
 
-RULES: dict[str, str] = {
-    "above the ceiling": "phantom boards: a score above the 95% interval of the oracle, which "
-    "reads the hidden causes themselves",
-    "lone gain": f"a gain over the best known encoder of more than {LONE_GAIN} (chance-corrected) "
-    f"on one task, while the next largest gain is below {USUAL_GAIN}",
-    "perfect": f"a score of {PERFECT} or more",
-    "few distinct rows": f"fewer than {DISTINCT_ROWS:.0%} of the slides have a row of their own, "
-    "as when a row stands for a site, a case or a class",
-    "like a control": f"linear CKA of {CONTROL_CKA} or more with site-only, case-id, patch-count "
-    "or oracle",
-    "readable labels": f"one column separates two classes with an AUROC of {READABLE} or more (or "
-    "orders survival times so), or the nearest class mean is right as often, unfitted",
-    "duplicate": "the embeddings are those of a known encoder: equal, or the same columns in "
-    "another order or scale",
-    "linear function": "the embeddings are some columns of a known encoder, or a linear function "
-    f"of it for {COPY_SHARE:.2%} or more: a copy that was rotated, scaled, whitened, reduced or "
-    "made noisy. An honest projection of a known encoder is one too, and nearly so are a median "
-    "or a mean without outliers beside the mean",
-    "taken name": "the name is that of an encoder that ships, or name and revision are known with "
-    "another card or other embeddings; such a submission cannot be added",
-    "trained on the cohort": "the card says that the encoder has seen the cohort it is scored on",
-}
 _TELLING_CONTROLS = ("site-only", "case-id", "patch-count", "oracle")
 
 
@@ -182,44 +119,39 @@ class Suspicion:
     seen: str
 
 
-def suspicious_scores(submission: Column, others: Sequence[Column]) -> list[Suspicion]:
-    """Return the hits of the rules that look at scores alone.
+@dataclass(frozen=True)
+class Scored:
+    """A record of the submission, and those of other encoders on the same task and data."""
 
-    Args:
-        submission: its column on a board.
-        others: columns of encoders that were scored on the same data.
-    """
+    record: Record
+    others: Sequence[Record]
+
+    @property
+    def best(self) -> Record | None:
+        """The other one with the best score that is of no control; None without one."""
+        encoders = [other for other in self.others if other.encoder.kind != "control"]
+        return max(encoders, key=lambda other: other.scores.main.value, default=None)
+
+    def label_of(self, other: Record) -> str:
+        """Return what a report calls another encoder: name, revision, whether features differ."""
+        features = "" if other.features == self.record.features else " (other features)"
+        return f"{other.encoder.name} {other.encoder.revision}{features}"
+
+
+def suspicious_scores(scored: Sequence[Scored]) -> list[Suspicion]:
+    """Return the hits of the rules that look at scores alone."""
     hits = []
-    gains: list[tuple[float, str, str]] = []
-    for task, cell in submission.cells.items():
-        if cell.value >= PERFECT:
-            hits.append(Suspicion("perfect", task, f"{cell.value:.4f}"))
-        oracles = [c.cells[task] for c in others if c.name == "oracle" and task in c.cells]
-        for ceiling in (oracle.record.scores.main for oracle in oracles):
+    for each in scored:
+        task, main = each.record.task.id, each.record.scores.main
+        if main.value >= PERFECT:
+            hits.append(Suspicion("perfect", task, f"{main.value:.4f}"))
+        ceilings = [r.scores.main for r in each.others if r.encoder.name == "oracle"]
+        for ceiling in ceilings if each.record.source == "phantom" else ():
             _, high = ceiling.ci95 or score_range(ceiling.metric)
-            if cell.record.source == "phantom" and cell.value > high:
-                seen = f"{cell.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
+            if main.value > high:
+                seen = f"{main.value:.4f}, the oracle has {ceiling.value:.4f} (up to {high:.4f})"
                 hits.append(Suspicion("above the ceiling", task, seen))
-        if best := best_known(task, others):
-            gains.append((cell.corrected - best.cells[task].corrected, task, label_of(best)))
-    if len(gains) > 1:
-        (first, task, name), (second, _, _) = sorted(gains, reverse=True)[:2]
-        if first > LONE_GAIN and second < USUAL_GAIN:
-            seen = f"+{first:.3f} over {name}; the next largest gain of {len(gains)} is "
-            hits.append(Suspicion("lone gain", task, f"{seen}{second:+.3f}"))
     return hits
-
-
-def best_known(task: str, others: Sequence[Column]) -> Column | None:
-    """Return the encoder that has the best score of a task and is no control; None without one."""
-    scored = [column for column in others if column.kind != "control" and task in column.cells]
-    return max(scored, key=lambda column: column.cells[task].value, default=None)
-
-
-def label_of(column: Column) -> str:
-    """Return what a report calls a column: encoder, revision, and whether features are others."""
-    other = " (other features)" if any(column.features.values()) else ""
-    return f"{column.name} {column.revision}{other}"
 
 
 def suspicious_embeddings(
@@ -253,13 +185,13 @@ def suspicious_likeness(likenesses: Sequence[Likeness]) -> list[Suspicion]:
     hits = []
     for like in likenesses:
         cka = "" if like.cka is None else f", CKA {like.cka:.5f}"
-        if like.relation:
-            share = "" if like.explained is None else f", {like.explained:.2%} explained"
-            seen = f"{like.relation}: {like.encoder} on {like.slides} slides{cka}{share}"
-            rule = "duplicate" if like.duplicate else "linear function"
-            hits.append(Suspicion(rule, like.cohort, seen))
+        seen = f"{like.encoder} on {like.slides} slides{cka}"
+        if like.equal:
+            hits.append(Suspicion("duplicate", like.cohort, f"equal: {seen}"))
+        elif (share := like.explained) is not None and share >= COPY_SHARE:
+            hits.append(Suspicion("linear function", like.cohort, f"{seen}, {share:.2%} explained"))
         elif like.encoder in _TELLING_CONTROLS and (like.cka or 0.0) >= CONTROL_CKA:
-            hits.append(Suspicion("like a control", like.cohort, f"{like.encoder}{cka}"))
+            hits.append(Suspicion("like a control", like.cohort, seen))
     return hits
 
 

@@ -8,7 +8,6 @@ hash-checked), a third party's code only where the verifier allowed it, and alwa
 
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -49,7 +48,6 @@ from madeleine_bench.submissions.claims import (
     Level,
     check_claims,
     compare_records,
-    differences,
     level_reached,
     usable_task,
 )
@@ -57,12 +55,7 @@ from madeleine_bench.submissions.parsing import plain, shown
 from madeleine_bench.types import Progress, Units
 
 Cell = tuple[str, str]
-# By cohort: a file of embeddings and the hash of its content.
-Files = Mapping[str, tuple[Path, str]]
 
-# V3 scores come from rows that float noise moved; one pair of slides that changes places moves an
-# AUROC by 1 / (positives x negatives), so these cannot agree to 1e-6.
-REPRODUCED_TOLERANCE = 0.005
 _PHANTOM = re.compile(r"phantom(?:-signal-(\d{1,4}(?:\.\d{1,4})?))?(?:-seed-(\d{1,9}))?", re.A)
 _SHOWN_IDS = 3
 _SHOWN_FINDINGS = 20
@@ -159,16 +152,13 @@ def verify(
         if request.allow_code:
             progress.say("--allow-code: running code that came with the submission")
         entry = runnable_encoder(bundle, request.allow_code, scratch / "encoder")
-    progress.phase("open cohorts", 0)
     done.cohorts = open_cohorts(bundle, request.workspace, done.catalogue)
     _check_ids(done)
     _recompute(done, progress)
     if entry is not None and done.findings:
         done.notes.append("no slide was encoded again: V1 does not hold")
     elif entry is not None:
-        files = encode_again(done, entry, progress)
-        if level == "V3" and not done.findings:
-            _reproduce(done, files, progress)
+        encode_again(done, entry, progress)
     return done
 
 
@@ -234,74 +224,65 @@ def _some(ids: list[str]) -> str:
 
 
 def _recompute(done: Verification, progress: Progress) -> None:
-    """Score every claim again from the submitted embeddings, and note what differs.
-
-    Which features they were made from stays the submitter's word.
-    """
-    bundle, results = done.bundle, done.scratch / "results"
-    store = EmbeddingStore(results)
-    files: dict[str, tuple[Path, str]] = {}
-    for cohort, embeddings in bundle.embeddings.items():
-        path = store.path(bundle.manifest.board, bundle.card.name, cohort, embeddings.hash)
-        store.write(path, embeddings.ids, embeddings.matrix)
-        files[cohort] = path, embeddings.hash
-    done.records, failed = _score(done, files, results, progress)
+    """Score every claim again from the submitted embeddings, and note what differs."""
+    claims, results = done.bundle.claims, done.scratch / "results"
+    jobs = _jobs(done, results)
+    progress.phase("evaluate", len(jobs))
+    ordered = sorted(jobs.values(), key=lambda job: -job.cost)
+    reasons: dict[str, str] = {}
+    for outcome in in_parallel(run_evaluate_job, ordered, done.request.workspace.jobs):
+        progress.advance(outcome.note)
+        for why in outcome.failed.values():
+            reasons[outcome.note] = plain(str(why), 400)
+    done.records = {(r.task.id, r.protocol): r for r in ResultStore(results).records()}
     equal, largest = 0, 0.0
-    for claim in bundle.claims:
-        score = f"{claim.record.scores.main.value:.6f}"
-        if claim.cell in failed:
-            reason = failed[claim.cell]
-            done.dispute("V1", claim.member, "score", score, "not to be computed", reason)
-        elif claim.cell in done.records:
-            ours = done.records[claim.cell]
-            differing = compare_records(claim.member, claim.record, ours)
-            done.findings += differing
+    for claim in claims:
+        score = claim.record.scores.main.value
+        if ours := done.records.get(claim.cell):
+            done.findings += compare_records(claim.member, claim.record, ours)
             equal += claim.record.record_id == ours.record_id
-            if not differing:
-                largest = max(largest, *differences(claim.record, ours).values())
+            largest = max(largest, abs(score - ours.scores.main.value))
+        elif claim.cell in jobs:
+            note = f"{done.bundle.card.name} {' '.join(claim.cell)}"
+            reason = reasons.get(note, "mbench.toml leaves out a class")
+            facts = "score", f"{score:.6f}", "not to be computed", reason
+            done.dispute("V1", claim.member, *facts)
     done.notes.append(
-        f"{len(done.records)} of {len(bundle.claims)} records recomputed, {equal} equal to the "
-        f"last bit; largest difference of a score elsewhere {largest:.1e}"
+        f"{len(done.records)} of {len(claims)} records recomputed, {equal} equal to the last bit; "
+        f"largest difference of a score {largest:.1e}"
     )
 
 
-def _score(
-    done: Verification, files: Files, results: Path, progress: Progress
-) -> tuple[dict[Cell, Record], dict[Cell, str]]:
-    """Return for each claim its record by these embeddings, or the reason why there is none."""
+def _jobs(done: Verification, results: Path) -> dict[Cell, EvaluateJob]:
+    """Return what scores each claim again, and write the submitted embeddings for it.
+
+    Which features they were made from stays the submitter's word.
+    """
     bundle, workspace, catalogue = done.bundle, done.request.workspace, done.catalogue
-    config = workspace.open()[1]
+    config, store = workspace.open()[1], EmbeddingStore(results)
     machine = {**machine_provenance(), "submission": {"sha256": bundle.sha256}}
     entry = EncoderEntry(bundle.card, bundle.path, "submission")
     jobs: dict[Cell, EvaluateJob] = {}
     for claim in bundle.claims:
         record, declared = claim.record, usable_task(claim.record, catalogue)
-        if declared is None or not {declared.cohort} <= files.keys() & done.cohorts.keys():
+        cohort_id = record.task.cohort
+        cohort, submitted = done.cohorts.get(cohort_id), bundle.embeddings.get(cohort_id)
+        if declared is None or cohort is None or submitted is None:
             continue  # a finding of V0
-        cohort = done.cohorts[declared.cohort]
-        protocol = catalogue.protocols[record.protocol]
+        path = store.path(bundle.manifest.board, bundle.card.name, cohort_id, submitted.hash)
+        if not path.is_file():
+            store.write(path, submitted.ids, submitted.matrix)
+        protocols = [catalogue.protocols[record.protocol]]
         (assessment,) = plan.assess(
-            cohort, cohort.task(declared), [protocol], config, workspace.results
+            cohort, cohort.task(declared), protocols, config, workspace.results
         )
         done.units[declared.id] = assessment.units
         cell = plan.Cell(entry, record.encoder.fingerprint, assessment)
-        data, file = cohort.data, files[declared.cohort]
+        data = cohort.data
         jobs[claim.cell] = EvaluateJob(
-            results, cell, *file, record.features, data.source, data.variant, machine
+            results, cell, path, submitted.hash, record.features, data.source, data.variant, machine
         )
-    progress.phase("evaluate", len(jobs))
-    ordered = sorted(jobs.values(), key=lambda job: -job.cost)
-    reasons: dict[str, str] = {}
-    for outcome in in_parallel(run_evaluate_job, ordered, workspace.jobs):
-        progress.advance(outcome.note)
-        for why in outcome.failed.values():
-            reasons[outcome.note] = plain(str(why), 400)
-    records = {(r.task.id, r.protocol): r for r in ResultStore(results).records()}
-    failed = {
-        cell: reasons.get(f"{bundle.card.name} {' '.join(cell)}", "mbench.toml leaves out a class")
-        for cell in jobs.keys() - records.keys()
-    }
-    return records, failed
+    return jobs
 
 
 def runnable_encoder(bundle: Bundle, allow_code: bool, folder: Path) -> EncoderEntry:
@@ -334,8 +315,8 @@ def runnable_encoder(bundle: Bundle, allow_code: bool, folder: Path) -> EncoderE
     return entry
 
 
-def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) -> Files:
-    """Return files of slides encoded again, by cohort; note where they differ from the submitted.
+def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) -> None:
+    """Encode slides again, and note where their rows differ from the submitted ones.
 
     The encoder runs in workers alone: it may hang, die, or reach into the process that judges it.
     """
@@ -345,11 +326,6 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
         sample = request.sample
         done.notes.append(f"slides chosen by --draw {draw} --sample {sample}")
     print_ = fingerprint(entry)
-    if any(claim.record.encoder.fingerprint != print_ for claim in done.bundle.claims):
-        done.notes.append(
-            "the records carry another fingerprint than card, weights and code have here: the "
-            "encoder code of another version of madeleine-bench, or other files than were run"
-        )
     wanted = []
     for cohort_id, cohort in done.cohorts.items():
         submitted = set(done.bundle.embeddings[cohort_id].ids)
@@ -366,7 +342,6 @@ def encode_again(done: Verification, entry: EncoderEntry, progress: Progress) ->
         done.dispute("V2", where, "encoding again", "these rows", "an error", why)
     for (_, cohort_id), (path, _) in ready.items():
         _compare_rows(done, cohort_id, read_embeddings(path))
-    return {cohort_id: file for (_, cohort_id), file in ready.items()}
 
 
 def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
@@ -388,15 +363,3 @@ def _compare_rows(done: Verification, cohort: str, again: Embeddings) -> None:
         actual = f"{other} other rows: {named}"
         advice = "These embeddings are not what card and weights make"
         done.dispute(level, where, f"rows of {encoded}", claimed, actual, advice)
-
-
-def _reproduce(done: Verification, files: Files, progress: Progress) -> None:
-    """Score the rows that were encoded again, and note claims that they do not give."""
-    records, failed = _score(done, files, done.scratch / "reproduced", progress)
-    for claim in done.bundle.claims:
-        claimed = claim.record.scores.main
-        score = records[claim.cell].scores.main.value if claim.cell in records else None
-        if score is None or abs(claimed.value - score) > REPRODUCED_TOLERANCE:
-            actual = "no score" if score is None else f"{score:.6f}"
-            stated, why = f"{claimed.value:.6f}", failed.get(claim.cell, "")
-            done.dispute("V3", claim.member, claimed.metric, stated, actual, why)

@@ -44,7 +44,6 @@ def speed(tmp_path_factory) -> Speed:
         out=tmp_path_factory.mktemp("speed"),
         deadline_s=time.perf_counter() + 3600.0,
         toy=True,
-        compiled=False,
         found={},
     )
 
@@ -198,7 +197,6 @@ def test_what_a_section_needs_follows_from_the_steps_measured():
     amounts = replace(AT_TOY_SIZE, epochs=120, compare_epochs=4)
     assert needs_s("full", amounts, found) == 60.0
     assert needs_s("precision", amounts, found) == pytest.approx(22.0)
-    assert needs_s("compile", amounts, found) == 60.0
     assert needs_s("plain", amounts, found) == needs_s("full", amounts, {}) == 0.0
 
 
@@ -259,7 +257,7 @@ def test_steps_are_those_of_the_trainer(speed):
             else:
                 taken = list(few)
             assert (ours.state.epoch, ours.state.step) == (1, 1)
-        losses.append([float(step.loss) for step in taken])
+        losses.append([step.loss for step in taken])
         assert all(step.patches == 16 * step.slides for step in taken)
     assert losses[0] == losses[1]
     assert run.cross_stain_loss is objective.cross_stain_loss

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks import patch_retrieval
-from madeleine_bench.runner.cross_stain import markdown_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIAL = ROOT.parent / "shared" / "data" / "serial_ihc"
@@ -27,8 +26,23 @@ def test_the_page_quotes_the_cross_stain_results(name, board):
     found = committed(name)
     assert found["phantom"]
     assert found["board"] == board
-    for line in markdown_rows(found):
+    lines = [encoder_row(encoder) for encoder in found["encoders"]]
+    mean = found["encoders"][0]["stains"][-1]["centred"]
+    chances = [f"{mean[measure]['chance']:.3f}" for measure in (*mean, "recall@1")]
+    for line in (*lines, f"| chance | {' | '.join(chances)} |"):
         assert line in PAGE
+
+
+def encoder_row(encoder):
+    """The means over stains with their intervals, and recall@1 without centring."""
+    mean = encoder["stains"][-1]
+    cells = [
+        "{value:.3f} ({ci95[0]:.3f}-{ci95[1]:.3f})".format(**measure)
+        for measure in mean["centred"].values()
+    ]
+    return (
+        f"| {' | '.join([encoder['encoder'], *cells])} | {mean['raw']['recall@1']['value']:.3f} |"
+    )
 
 
 def test_the_page_quotes_the_patch_results():

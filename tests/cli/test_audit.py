@@ -150,27 +150,10 @@ def test_changed_frozen_folds_are_said_and_their_leak_too(mbench, bcnb, tmp_path
     assert "changed" in kinds(document, "warning")
 
 
-def test_phantom_folds_that_moved_are_held_against_the_lock(mbench, tmp_path, audit):
-    catalogue = tmp_path / "tasks"
-    shutil.copytree(resource_folder("tasks"), catalogue)
-    lock = json.loads((catalogue / "tasks.lock").read_text())
-    lock["bcnb-er@1"]["linear-probe/v2"]["splits"] = "0" * 64
-    (catalogue / "tasks.lock").write_text(json.dumps(lock))
-    common = ["--task", "bcnb-er", "--source", "phantom", "--catalogue", catalogue]
-    said, document = audit(*common)
-    assert said.code == 1
-    assert kinds(document, "error") == ["lock"]
-    finding = document["tasks"][0]["findings"][0]
-    assert finding["message"] == "linear-probe/v2: splits differ from tasks.lock"
-    (catalogue / "tasks.lock").unlink()
-    said, document = audit(*common)
-    assert said.code == 0
-
-
-def test_labels_that_differ_within_a_case_are_all_listed(audit, tmp_path):
+def test_labels_that_differ_within_a_case_are_an_error(audit, tmp_path):
     """Two cases of two slides each whose labels differ, in a task by case."""
-    from madeleine_bench.data.bags import write_bag_file
     from madeleine_bench.seeds import rng_for
+    from tests.tool_bags import write_bag_file
 
     rows = ["slide_id,case_id,site,ERStatus"]
     for number in range(24):
@@ -184,11 +167,9 @@ def test_labels_that_differ_within_a_case_are_all_listed(audit, tmp_path):
     config.write_text('[cohorts.tcga-breast]\nfeatures = "features"\nlabels = "labels.csv"\n')
     said, document = audit("--config", config, "--task", "tcga-breast-er")
     assert said.code == 1
-    found = [f for f in document["tasks"][0]["findings"] if f["kind"] == "label-conflict"]
-    assert [f["case_id"] for f in found] == ["c01", "c03"]
-    assert found[0]["message"] == (
-        "case 'c01' has two labels: 'positive' (slide 's02') and 'negative' (slide 's03')"
-    )
+    (found,) = document["tasks"][0]["findings"]
+    assert (found["level"], found["kind"]) == ("error", "unusable")
+    assert "case 'c01' disagree: 'positive' (slide 's02') and 'negative'" in found["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,12 @@
 """Every command says what a person needs, and starts fast."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from madeleine_bench import __version__
-from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.specs.catalogue import load_catalogue
 
 
@@ -74,11 +72,6 @@ def test_the_committed_lock_holds(mbench):
     assert "24 tasks unchanged" in said.out
 
 
-def test_schema_is_json(mbench):
-    for kind in ("task", "cohort", "protocol", "encoder"):
-        assert json.loads(mbench("tasks", "schema", kind).out)["type"] == "object"
-
-
 def test_encoders_list_show_check(mbench):
     assert "mean-pool" in mbench("encoders", "list").out
     assert "training cohorts" in mbench("encoders", "show", "oracle").out
@@ -93,27 +86,13 @@ def test_data_status_names_what_is_missing(mbench, bcnb):
     assert said.code == 2
     assert "bcnb-aln" in said.err  # its label column holds one class
     assert "39/40" in said.out
-    assert "no feature file: 1 (7)" in " ".join(said.out.split())
+    assert "no feature file or an empty one: 1 (7)" in " ".join(said.out.split())
 
 
 def test_data_status_of_phantoms(mbench):
     said = mbench("data", "status", "aidpath")
     assert said.code == 0
     assert "phantom" in said.out
-
-
-def test_data_verify_full_reports_other_content_once(mbench, bcnb, tmp_path):
-    command = ("data", "verify", "--full", "--config", bcnb.config, "--results", tmp_path / "r")
-    assert mbench(*command).code == 0
-    path = bcnb.bag(3)
-    before, data = path.stat(), bytearray(path.read_bytes())
-    data[data.index(read_bag_file(path).features.tobytes())] ^= 1
-    path.write_bytes(data)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    said = mbench(*command)
-    assert said.code == 1
-    assert "not what was remembered" in " ".join(said.out.split())
-    assert mbench(*command).code == 0
 
 
 def test_data_verify_of_sound_files(mbench, bcnb, tmp_path):
@@ -130,7 +109,6 @@ def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     assert "1/21" in mbench(*show).out
     assert mbench(*show, "--format", "csv").out.startswith("data,board,encoder,")
     assert json.loads(mbench(*show, "--format", "json").out)["boards"][0]["phantom"] is False
-    assert "| bcnb-er |" in mbench(*show, "--format", "markdown").out
     out = tmp_path / "board.csv"
     assert mbench(*show, "--format", "csv", "--out", out).code == 0
     assert out.read_text().startswith("data,board,encoder,")

@@ -50,7 +50,6 @@ def test_the_table_says_phantom_chance_and_who_is_left_out(call, tmp_path):
     for word in ("mean-pool", "chance", "PAS", "Jones", "trichrome", "mean", "0.125"):
         assert word in said.out
     assert "clean" in said.out
-    assert "warning" not in said.err
 
 
 def test_json_is_what_is_kept(call, tmp_path):
@@ -71,13 +70,6 @@ def test_json_is_what_is_kept(call, tmp_path):
         assert pas[centring]["recall@1"]["chance"] == pytest.approx(1 / 8)
 
 
-def test_markdown_has_a_line_an_encoder_and_chance_last(call):
-    lines = call("--format", "markdown").out.splitlines()
-    assert lines[0].startswith("| PHANTOM bwh-kidney | recall@1 (95%) |")
-    assert [line.split(" ")[1] for line in lines[2:]] == ["mean-pool", "chance"]
-    assert {line.count("|") for line in lines} == {8}
-
-
 def test_the_same_request_gives_the_same_numbers(call):
     first, second = (json.loads(call("--format", "json").out) for _ in range(2))
     for one in (first, second):
@@ -93,17 +85,12 @@ def test_another_stain_may_ask(call):
 
 
 @pytest.mark.parametrize(
-    ("trained", "word", "warned"),
-    [
-        ("[bwh-kidney]", "contaminated", "was trained on bwh-kidney itself"),
-        ("null", "unknown", "may have been trained on bwh-kidney itself"),
-    ],
+    ("trained", "word"), [("[bwh-kidney]", "contaminated"), ("null", "unknown")]
 )
-def test_who_saw_the_slides_is_said(call, tmp_path, trained, word, warned):
+def test_who_saw_the_slides_is_said(call, tmp_path, trained, word):
     said = call(encoder=stranger(tmp_path, trained=trained))
     assert said.code == 0, said.err
     assert word in said.out
-    assert f"warning: stranger {warned}" in " ".join(said.err.split())
 
 
 def test_wrong_requests_are_refused(call, tmp_path):

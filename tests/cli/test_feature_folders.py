@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
+from tests.stranger import write_stranger
+from tests.tool_bags import write_bag_file
 
 TASK = ["--task", "bcnb-er", "--protocol", "linear-probe", "--source", "local", "--jobs", "1"]
 
@@ -84,10 +85,11 @@ def test_a_record_names_the_patch_encoder_and_a_rerun_of_a_part_keeps_the_conten
     assert len({r.features.content for r in found}) == 1
 
 
-def test_a_comparison_of_protocols_is_of_the_features_of_its_run(folders):
+def test_a_comparison_of_protocols_is_of_the_features_of_its_run(folders, tmp_path):
     """Before: the records of whichever folder was scored last."""
-    asked = ("mean-pool", "max-pool", "patch-count")
-    more = ["--protocol", "retrieval", "--rank-controls", "--format", "json"]
+    body = "return bag.features.std(axis=0)"
+    asked = ("mean-pool", "max-pool", write_stranger(tmp_path / "stranger", body))
+    more = ["--protocol", "retrieval", "--format", "json"]
     first, second, again = (
         json.loads(folders(name, *asked, more=more, command="sensitivity").out)["boards"]
         for name in ("noise", "features", "noise")

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import write_bag_file
 
 PATIENTS = 40
 KINDS = {

@@ -48,11 +48,6 @@ def test_records_from_the_store_are_those_from_the_files(packed, bcnb, mbench, t
     assert run(mbench, packed.config, tmp_path / "b") == from_files
 
 
-def test_rounding_to_bfloat16_makes_other_records(packed, bcnb, mbench, tmp_path):
-    assert packed("--dtype", "bfloat16").code == 0
-    assert run(mbench, packed.config, tmp_path / "b") != run(mbench, bcnb.config, tmp_path / "a")
-
-
 def test_status_and_verify_read_the_store(packed, mbench, tmp_path):
     packed()
     common = ("--config", packed.config, "--results", tmp_path / "r")
@@ -60,35 +55,29 @@ def test_status_and_verify_read_the_store(packed, mbench, tmp_path):
     assert "40 files opened, 0 findings" in mbench("data", "verify", "bcnb", *common).out
 
 
-def test_a_store_is_verified(packed, bcnb):
+def test_a_store_is_checked_and_repaired(packed, bcnb):
     packed()
-    said = packed("--verify")
-    assert said.code == 0
-    assert "every slide is what was packed" in said.out
+    store = open_store(packed.store)
     bcnb.write_bag(7, np.ones((4, 8), np.float16))
-    said = packed("--verify")
-    assert said.code == 1
-    assert "slide '7': its bag has changed since it was packed" in said.err
     assert packed().code == 0
-    assert packed("--verify").code == 0
+    assert open_store(packed.store).content != store.content
     (path,) = packed.store.glob("features-*.safetensors")
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    said = packed("--verify")
-    assert said.code == 1
-    assert f"{path}: slide '9' is not what was packed" in said.err
+    said = packed()
+    assert said.code == 0
+    assert f"{path}: slide '9' is not what was packed" in " ".join(said.err.split())
     assert "mbench data pack bcnb --out" in said.err
+    open_store(packed.store, verify=True)
 
 
 def test_where_a_store_lies_by_default(bcnb, mbench, tmp_path):
     results = tmp_path / "results"
     common = ("data", "pack", "bcnb", "--config", bcnb.config, "--results", results)
     assert mbench(*common).code == 0
-    assert mbench(*common, "--dtype", "bfloat16").code == 0
     folder = results / "features" / "local"
     assert open_store(folder / "bcnb").dtype == "float16"
-    assert open_store(folder / "bcnb-bfloat16").dtype == "bfloat16"
 
 
 def test_a_phantom_is_packed_as_a_phantom(mbench, tmp_path):
@@ -104,8 +93,6 @@ def test_a_phantom_is_packed_as_a_phantom(mbench, tmp_path):
     ("options", "words"),
     [
         (["--shard-gb", "0"], ["--shard-gb"]),
-        (["--dtype", "float32"], ["--dtype"]),
-        (["--verify"], ["no packed store", "store"]),
         (["--phantom-seed", "-1"], ["--phantom-seed"]),
     ],
 )
@@ -119,12 +106,3 @@ def test_options_that_cannot_be(packed, options, words):
 def test_an_unknown_cohort(mbench):
     said = mbench("data", "pack", "bnbc")
     assert (said.code, "did you mean 'bcnb'" in said.err) == (2, True)
-
-
-def test_the_store_that_is_read_is_not_turned_into_another_type(packed, mbench, tmp_path):
-    packed()
-    common = ("data", "pack", "bcnb", "--config", packed.config, "--results", tmp_path / "r")
-    assert mbench(*common, "--dtype", "bfloat16").code == 0
-    other = tmp_path / "r" / "features" / "local" / "bcnb-bfloat16"
-    assert open_store(other, verify=True).dtype == "bfloat16"
-    assert open_store(packed.store, verify=True).dtype == "float16"

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madeleine_bench.data.ucsb import write_ucsb
+from madeleine_bench.data.bags import read_bag_file
+from madeleine_bench.data.ucsb import PATCH_ENCODER, write_ucsb
+from tests.tool_bags import write_bag_file
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 UCSB = SHARED / "ucsb_breast" / "ucsb_breast.npz"
@@ -28,7 +30,10 @@ def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
         table.insert(0, "label", arrays["label"])
     found = []
     for layout in ("clam", "trident", "stamp", "atlaspatch"):
-        write_ucsb(table, tmp_path / layout, layout)
+        bags = write_ucsb(table, tmp_path / layout)
+        for path in bags.glob("*.h5"):
+            features = read_bag_file(path).features
+            write_bag_file(path, features, layout=layout, patch_encoder=PATCH_ENCODER)
         results = tmp_path / f"results-{layout}"
         said = mbench(
             "run", "--encoder", "mean-pool", "--task", "ucsb-breast-malignancy",

@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -93,11 +92,10 @@ class Project:
         found = {f["subject"]: f for f in content["findings"] if f["layer"] == "encoders"}
         return said, found
 
-    def explain(self, finding, **changes):
+    def explain(self, finding):
         entry = {
-            "encoder": finding["subject"], "task": "bcnb-*", "verdict": finding["verdict"],
-            "baseline": [finding["baseline_id"][:12]], "reason": "meant so, see the notes",
-            **changes,
+            "verdict": finding["verdict"], "baseline": [finding["baseline_id"][:12]],
+            "reason": "meant so, see the notes",
         }  # fmt: skip
         (self.folder / "explanations.yaml").write_text(json.dumps({"explained": [entry]}))
 
@@ -154,13 +152,11 @@ def project(bcnb, mbench, tmp_path, template, monkeypatch):
     return found
 
 
-def test_an_unchanged_tree_passes(project, tmp_path):
-    said = project.regress("--junit", tmp_path / "regress.xml")
+def test_an_unchanged_tree_passes(project):
+    said = project.regress()
     assert said.code == 0, said.err
     assert "regression gate passed: 37 same" in said.out
     assert "PHANTOM" not in said.out
-    root = ElementTree.parse(tmp_path / "regress.xml").getroot()
-    assert (root.get("tests"), root.get("failures")) == ("37", "0")
     again = project.regress("--no-run")
     assert again.code == 0
     assert "37 same" in again.out
@@ -196,7 +192,6 @@ def test_better_weights_fail_until_somebody_says_why(project):
     # The next improvement is not excused: the explanation names the old record.
     after, found = project.findings("--no-run")
     assert (after.code, found["weak"]["verdict"]) == (0, "same")
-    assert "explains nothing any more" in after.out
 
 
 @pytest.mark.parametrize("folder", ["results", "baseline"])

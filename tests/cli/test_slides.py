@@ -110,11 +110,9 @@ def test_extract_does_not_offer_bags_that_are_not_there(extract):
     assert "mbench.toml" not in said.out
 
 
-def test_extract_says_what_is_no_slide_and_what_is_no_cohort(extract, slides):
-    Image.fromarray(noise(9, 9)).save(slides / "macro.png")
+def test_extract_says_what_is_no_cohort(extract):
     said = extract("--cohort", "bncb")
     assert said.code == 0
-    assert "macro.png" in said.err
     assert "did you mean 'bcnb'?" in said.err
 
 
@@ -179,8 +177,8 @@ def test_show_draws_tissue_patches_and_attention(mbench, extract, slides, tmp_pa
                   "--encoder", "untrained")  # fmt: skip
     assert said.code == 0, said.err
     drawn = {name: read_picture(tmp_path / f"{name}.png") for name in ("tissue", "grid", "heat")}
-    assert drawn["heat"].shape[1] > 5 * 400  # four heads and their mean, side by side
-    assert drawn["tissue"].shape == (800, 900, 3)
+    assert drawn["heat"].shape == (800, 900, 3)
+    assert drawn["tissue"].shape == drawn["grid"].shape == (100, 113, 3)  # 4 micrometres a pixel
     assert not np.array_equal(drawn["tissue"], drawn["grid"])
 
 

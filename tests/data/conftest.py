@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
 from madeleine_bench.specs.config import CohortEntry
 from madeleine_bench.specs.task import SplitScheme, TaskSpec
 from madeleine_bench.types import Bag, Source, Units
+from tests.tool_bags import write_bag_file
 
 
 @dataclass

@@ -11,7 +11,6 @@ from madeleine_bench.data.labels import NO_STAIN, build_units
 from madeleine_bench.data.splits import frozen_splits
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings
-from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Bag, Units
@@ -26,15 +25,14 @@ class Cohort:
 
     cohort_id, source, variant = "made-up", "local", ""
 
-    def __init__(self, no_bag=(), widths=(3, 3, 3, 3)):
+    def __init__(self, no_bag=()):
         self.no_bag = frozenset(no_bag)
-        self.widths = dict(zip(STAIN_OF, widths, strict=True))
         self.keys = {slide: f"key of {slide}" for slide in STAIN_OF}
         self.slides = pd.DataFrame(SLIDES, columns=["slide_id", "case_id", "stain"]).assign(site="")
 
     def read_bag(self, slide_id):
         number = list(STAIN_OF).index(slide_id)
-        features = np.full((number + 1, self.widths[slide_id]), float(number), dtype=np.float32)
+        features = np.full((number + 1, 3), float(number), dtype=np.float32)
         coords = np.zeros((number + 1, 2), dtype=np.int64)
         case = slide_id[0]
         return Bag(
@@ -97,12 +95,6 @@ def test_a_case_changes_when_any_of_its_bags_does():
     after = [cases.content_key(case) for case in ("a", "b")]
     assert before[0] != after[0]
     assert before[1] == after[1]
-
-
-def test_slides_of_different_patch_encoders_are_no_one_bag():
-    cases = CaseBags(Cohort(widths=(3, 3, 4, 3)), ("H&E", "PAS"))
-    with pytest.raises(InputError, match="slide 'a2' has patches of width 3, slide 'a3' of 4"):
-        cases.read_bag("a")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.data.case_bags import CaseBags
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.packing import pack_cohort
@@ -15,6 +14,7 @@ from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.config import CohortEntry, ColumnsEntry
 from madeleine_bench.types import CohortData, rows_of
+from tests.tool_bags import write_bag_file
 
 CATALOGUE = load_catalogue()
 SLIDES = 300

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -12,8 +11,7 @@ import pytest
 from madeleine_bench import hashing
 from madeleine_bench.data import bag_sources
 from madeleine_bench.data.bag_sources import FileFactsCache
-from madeleine_bench.data.bags import write_bag_file
-from madeleine_bench.data.local import LocalCohort, verify_cohort
+from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
@@ -171,59 +169,6 @@ def test_bags_unpacked_again_with_the_same_size_and_times_have_another_key(
     for cohort in (first, small_cohort()):
         assert cohort.content_key("a") == hash_file(path) != key
     assert small_cohort().facts["a"].patch_encoder == "bbbb"
-
-
-def forge_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the system tell one state of every file, as who sets back its clock can."""
-    monkeypatch.setattr(hashing, "_state", lambda stat: (stat.st_size,))
-
-
-def test_a_full_check_finds_what_a_forged_state_hides_and_repairs_the_memory(
-    small_cohort: Make, write_bag: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forge_state(monkeypatch)
-    path = write_bag("a", patches=20_000)
-    data, key = path.read_bytes(), small_cohort().content_key("a")
-    assert len(data) > 200_000
-    sampled = bytearray(data)
-    sampled[-1] ^= 1
-    replace_in_place(path, bytes(sampled))
-    assert small_cohort().content_key("a") != key, "a change in a sampled block is always noticed"
-    replace_in_place(path, data)
-    assert small_cohort().content_key("a") == key
-    between = bytearray(data)
-    between[4096 + 500] ^= 1
-    replace_in_place(path, bytes(between))
-    assert small_cohort().content_key("a") == key, "what the docstring says is missed"
-    (finding,) = [f for f in verify_cohort(small_cohort(), full=True) if f.level == "error"]
-    assert (finding.slide_id, finding.message[:32]) == ("a", "its content is not what was reme")
-    assert small_cohort().content_key("a") == hash_file(path) != key
-    assert [f for f in verify_cohort(small_cohort(), full=True) if f.level == "error"] == []
-
-
-def test_a_full_check_forgets_facts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forge_state(monkeypatch)
-    path, store = tmp_path / "a.h5", tmp_path / "files.jsonl"
-    write_bag_file(path, np.zeros((20_000, 4), np.float32), layout="clam", patch_encoder="aaaa")
-    data = path.read_bytes()
-    FileFactsCache(store).sha256(path)
-    assert FileFactsCache(store).facts(path, None).patch_encoder == "aaaa"
-    other = tmp_path / "b.h5"
-    write_bag_file(other, np.ones((20_000, 4), np.float32), layout="clam", patch_encoder="bbbb")
-    monkeypatch.setattr(hashing, "_sampled", lambda handle: hashlib.sha256())
-    fresh = FileFactsCache(tmp_path / "files-2.jsonl")
-    assert (fresh.sha256(path), fresh.facts(path, None).patch_encoder) == (
-        hash_file(path),
-        "aaaa",
-    )
-    replace_in_place(path, other.read_bytes())
-    assert len(data) == path.stat().st_size
-    assert fresh.facts(path, None).patch_encoder == "aaaa"
-    assert not fresh.confirm(path)
-    assert fresh.confirm(path)
-    for memory_ in (fresh, FileFactsCache(tmp_path / "files-2.jsonl")):
-        assert memory_.facts(path, None).patch_encoder == "bbbb"
-        assert memory_.sha256(path) == hash_file(path)
 
 
 def test_lines_of_an_earlier_release_are_ignored(tmp_path: Path) -> None:

@@ -209,13 +209,6 @@ def test_a_key_of_the_other_kind_of_labels(tmp_path: Path, catalogue: Catalogue)
         load_config(write(tmp_path, text)).task(catalogue.tasks["bcnb-er"])
 
 
-def test_the_former_section_executor_says_what_to_do_instead(tmp_path):
-    path = tmp_path / "mbench.toml"
-    path.write_text('[cohorts]\n[executor]\nkind = "slurm"\n')
-    with pytest.raises(InputError, match=r"toml:2: .*--executor dask --scheduler.*dask-jobqueue"):
-        load_config(path)
-
-
 OWN = """\
 [cohorts.orion]
 features = "bags"

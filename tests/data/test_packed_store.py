@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -52,7 +51,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def rows_of(store: FeatureStore) -> list[list[float]]:
-    return [row for slide in range(len(store)) for row in store.numbers(store.bag(slide)).tolist()]
+    return [row for slide in range(len(store)) for row in store.bag(slide).tolist()]
 
 
 def test_a_store_holds_every_bag(tmp_path: Path) -> None:
@@ -86,17 +85,6 @@ def test_the_file_is_read_by_safetensors(toy: Path) -> None:
     assert tensors == {}
 
 
-def test_bfloat16_is_rounded_as_torch_rounds(tmp_path: Path) -> None:
-    data = make_cohort()
-    store = pack_cohort(data, tmp_path / "toy", dtype="bfloat16")
-    assert store.shards[0].dtype == np.uint16
-    for index, slide_id in enumerate(store.slide_ids):
-        expected = torch.from_numpy(data.read_bag(slide_id).features).bfloat16()
-        assert torch.equal(store.tensor(store.bag(index).copy()), expected)
-        np.testing.assert_array_equal(store.numbers(store.bag(index)), expected.float().numpy())
-    assert store.content != content_hash(data)
-
-
 @pytest.mark.parametrize("largest", [4 * ROW, 6 * ROW, 9 * ROW, 18 * ROW])
 def test_shards_hold_whole_slides_and_no_more_than_allowed(tmp_path: Path, largest: int) -> None:
     one = pack_cohort(make_cohort(change=with_coords), tmp_path / "one")
@@ -123,13 +111,6 @@ def test_equal_bags_are_not_packed_again(tmp_path: Path) -> None:
     assert is_whole(path)
 
 
-def test_another_dtype_is_packed_again_unless_any_will_do(tmp_path: Path) -> None:
-    first = pack_cohort(make_cohort(), tmp_path / "toy", dtype="bfloat16")
-    assert pack_cohort(make_cohort(), tmp_path / "toy").content == first.content
-    assert pack_cohort(make_cohort(), tmp_path / "toy", dtype="float16").dtype == "float16"
-    assert pack_cohort(make_cohort(), tmp_path / "new").dtype == "float16"
-
-
 @pytest.mark.parametrize("column", ["slide_id", "case_id", "stain"])
 def test_content_changes_with_the_table(column: str) -> None:
     data = make_cohort()
@@ -152,20 +133,13 @@ def test_slides_without_a_bag_are_left_out_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            changing("s2", features=np.zeros((4, 7), np.float32)),
-            "'s2' has patches of 7 dimensions, slide 's0' of 5",
-        ),
-        (changing("s2", patch_encoder="uni"), "'s2' was made by .* 'uni', slide 's0' by 'conch_v1"),
-        (changing("s2", patch_encoder=None), "'s2' was made by patch encoder 'None'"),
-        (changing("s2", features=np.zeros((0, DIM), np.float32)), "'s2': its bag is empty"),
-        (poking("s2", np.nan), "'s2': its features hold NaN or infinity"),
-        (poking("s2", -np.inf), "'s2': its features hold NaN or infinity"),
-        (poking("s2", 65520.0), "largest feature is 65520 in size, outside the range"),
-        (poking("s2", -1e6), r"largest feature is 1e\+06 in size, outside the range"),
+        (poking("s2", np.nan), "'s2': its features hold NaN, infinity or"),
+        (poking("s2", -np.inf), "'s2': its features hold NaN, infinity or"),
+        (poking("s2", 65520.0), "outside the range of float16.* the largest is 65520 in size"),
+        (poking("s2", -1e6), r"outside the range of float16.* the largest is 1e\+06 in size"),
         (
             changing("s2", features=np.full((4, DIM), 1e-6, np.float32)),
-            "largest feature is 1e-06 in size, outside the range",
+            "outside the range of float16.* the largest is 1e-06 in size",
         ),
     ],
 )
@@ -203,14 +177,6 @@ def test_the_largest_and_smallest_float16_fit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.bag(2), features)
 
 
-def test_bfloat16_has_a_range_of_its_own(tmp_path: Path) -> None:
-    wide = make_cohort(change=poking("s2", 1e30))
-    assert pack_cohort(wide, tmp_path / "toy", dtype="bfloat16").numbers is not None
-    past = make_cohort(change=poking("s2", 3.4e38))
-    with pytest.raises(InputError, match="outside the range of the store's bfloat16"):
-        pack_cohort(past, tmp_path / "past", dtype="bfloat16")
-
-
 def test_a_failed_packing_keeps_the_store_before_it(tmp_path: Path) -> None:
     path = tmp_path / "toy"
     first = pack_cohort(make_cohort(), path)
@@ -234,7 +200,7 @@ def test_a_cohort_that_changes_while_it_is_packed(tmp_path: Path) -> None:
             data.keys["s1"] = "another"
 
     data.change = write
-    with pytest.raises(InputError, match="changed while it was packed: slide 's1': its bag has"):
+    with pytest.raises(InputError, match="bags of cohort toy changed while it was packed"):
         pack_cohort(data, tmp_path / "toy")
     data.read.clear()
     assert pack_cohort(data, tmp_path / "toy").content == content_hash(data)
@@ -245,7 +211,7 @@ def test_a_store_cannot_be_put_everywhere(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         pack_cohort(make_cohort(), tmp_path / "file" / "toy")
-    with pytest.raises(InputError, match=r"cannot write to .*file: it is a file"):
+    with pytest.raises(InputError, match=r"cannot write to .*file: File exists"):
         pack_cohort(make_cohort(), tmp_path / "file")
     with pytest.raises(InputError, match="a packed store is a folder"):
         open_store(tmp_path / "file")
@@ -311,7 +277,7 @@ def test_a_file_of_another_size(toy: Path, size: int) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.write_bytes((whole + b"x" * 9000)[: size if size >= 0 else len(whole) + size])
-    with pytest.raises(DamagedStore, match=rf"{path.name} is (cut short|longer)"):
+    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone or of another store"):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -321,7 +287,7 @@ def test_a_file_that_is_gone(toy: Path) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(DamagedStore, match=rf"{path.name}: No such file"):
+    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone"):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -338,13 +304,13 @@ def test_files_of_another_store(toy: Path, tmp_path: Path) -> None:
     pack_cohort(make_cohort(change=change), other)
     path, mine = part(toy), part(toy).read_bytes()
     path.write_bytes(part(other).read_bytes().ljust(len(mine)))
-    with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
+    with pytest.raises(DamagedStore, match=r"slide 's1'|cut short"):
         open_store(toy, verify=True)
     path.write_bytes(mine)
     open_store(toy, verify=True)
     # An index that belongs to other files is found out by sizes and hashes.
     (toy / "index.json").write_bytes((other / "index.json").read_bytes())
-    with pytest.raises(DamagedStore, match=r"slide 's1'|longer|cut short"):
+    with pytest.raises(DamagedStore, match=r"slide 's1'|cut short"):
         open_store(toy, verify=True)
 
 

@@ -14,16 +14,14 @@ from madeleine_bench.slides.patches import PatchSettings
 COORDS = np.array([[0, 0], [512, 0], [0, 512]], dtype=np.int32)
 
 
-def attributes(*, is_exact=True):
+def attributes():
     slide = SimpleNamespace(
         slide_id="a",
         known_mpp=lambda: 0.2521,
         width_px0=40000,
         height_px0=30000,
-        level_downsamples=(1.0, 4.0),
-        level_sizes=((40000, 30000), (10000, 7500)),
     )
-    plan = SimpleNamespace(patch_px=256, size_px0=1024, level=1, is_exact=is_exact)
+    plan = SimpleNamespace(patch_px=256, size_px0=1024)
     return patch_attributes(slide, plan, PatchSettings(patch_px=256, mpp=1.0))
 
 
@@ -43,26 +41,11 @@ def test_our_file_has_what_trident_reads(tmp_path):
     assert (said["level0_width"], said["level0_height"]) == (40000, 30000)
 
 
-def test_our_file_has_what_clam_reads(tmp_path):
-    write_patch_file(tmp_path / "a.h5", COORDS, attributes())
-    with h5py.File(tmp_path / "a.h5") as handle:
-        said = dict(handle["coords"].attrs)
-    # CLAM reads a region of patch_size pixels at patch_level.
-    assert said["patch_size"] * said["downsample"][0] == 1024
-    assert said["patch_level"] == 1
-    assert said["level_dim"].tolist() == [10000, 7500]
-
-
-def test_without_a_level_of_that_resolution_nothing_is_said_in_clams_words():
-    said = attributes(is_exact=False)
-    assert not {"patch_level", "downsample", "level_dim", "downsampled_level_dim"} & set(said)
-
-
 def test_a_round_trip_is_the_same(tmp_path):
     write_patch_file(tmp_path / "a.h5", COORDS, attributes())
     found = read_patch_file(tmp_path / "a.h5")
     assert np.array_equal(found.coords, COORDS)
-    assert (found.size_px0, found.patch_px, found.level) == (1024, 256, 1)
+    assert (found.size_px0, found.patch_px, found.level) == (1024, 256, None)
 
 
 def test_a_file_of_clam_alone_is_read(tmp_path):

@@ -18,10 +18,10 @@ from madeleine_bench.data.bags import (
     BagFacts,
     read_bag_file,
     read_bag_header,
-    write_bag_file,
 )
 from madeleine_bench.data.hdf5 import stated_geometry
 from madeleine_bench.data.local import LocalCohort
+from tests.tool_bags import write_bag_file
 
 Make = Callable[..., LocalCohort]
 Write = Callable[..., Path]

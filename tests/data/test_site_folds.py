@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from madeleine_bench.data.labels import build_units
@@ -91,15 +91,15 @@ def best_of_all(table: np.ndarray, folds: int) -> tuple[int, int]:
         st.tuples(st.integers(0, 9), st.integers(0, 5)).filter(any), min_size=3, max_size=7
     )
 )
+@example([(4, 3), (5, 3), (5, 3), (6, 3), (7, 4), (7, 4), (7, 4)])  # the bound was left behind
 def test_brute_force_finds_nothing_better(table: list[tuple[int, int]]) -> None:
     groups = np.array(table, dtype=np.int64)
     kinds, many = np.unique(groups, axis=0, return_counts=True)
-    dealt, *bounds, effort = deal_groups(kinds, many, 3)
+    dealt, *bounds = deal_groups(kinds, many, 3)
     least = best_of_all(groups, 3)
     assert dealt is not None
     assert cost_of(kinds, dealt) == least
     assert tuple(bounds) == least
-    assert effort == "integer program: largest proved, sum proved"
     assert (dealt.sum(axis=1) == many).all()
     assert (dealt.sum(axis=0) > 0).all()
 
@@ -159,7 +159,6 @@ def test_folds_without_a_proof_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     _, report = balanced_folds(outcome, linked_groups(ids, sites), ids, 4)
     assert not report.optimal
     assert "is proved impossible, between is not known" in report.verdict
-    assert "too many sites" in report.effort
 
 
 def test_a_table_too_large_for_a_proof_has_folds_all_the_same() -> None:
@@ -169,7 +168,6 @@ def test_a_table_too_large_for_a_proof_has_folds_all_the_same() -> None:
     outcome = rng.choice(["N", "P", "Q"], len(sites), p=[0.6, 0.3, 0.1])
     groups = linked_groups(ids, sites)
     (fold, report), (again, _) = (balanced_folds(outcome, groups, ids, 30) for _ in range(2))
-    assert report.effort == "stratified; too many sites for a proof"
     assert fold.tolist() == again.tolist()
     assert report.bound <= report.deviation
     assert min(report.groups) > 0

@@ -78,7 +78,7 @@ def judged(
         return {
             "harrell-c": scores.main.value,
             **scores.secondary,
-            "calibration": judged_at.integrated_index,
+            "calibration": judged_at.observed_over_expected,
         }
 
     return call

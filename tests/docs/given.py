@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from madeleine_bench.data.bags import read_bag_file, write_bag_file
+from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.seeds import rng_for
 from tests.docs.page_commands import ROOT, steps
 from tests.docs.small_catalogue import write_wrapper
 from tests.docs.titan_stand_in import write_titan_bags, write_trident
 from tests.docs.tool_layouts import SLIDES, write_layouts
+from tests.tool_bags import write_bag_file
 
 Shell = Callable[..., str]
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import typer
@@ -32,12 +31,12 @@ print("\\n" + json.dumps(sorted(heavy)))
 """
 
 
-def offered(line: str, folder: Path | None = None) -> list[str]:
+def offered(line: str) -> list[str]:
     """What Tab offers at the end of a line."""
     words = line.split(" ")
     env = {**os.environ, "_MBENCH_COMPLETE": "complete_bash", "COMP_WORDS": line}
     done = subprocess.run(
-        [sys.executable, "-c", ASK], capture_output=True, text=True, cwd=folder,
+        [sys.executable, "-c", ASK], capture_output=True, text=True,
         env={**env, "COMP_CWORD": str(len(words) - 1)}, check=True,
     )  # fmt: skip
     *names, heavy = done.stdout.strip().splitlines()
@@ -90,16 +89,6 @@ def test_every_option_that_takes_names_offers_them():
         if not parameter.shell_complete(typer.Context(whole), "")
     ]
     assert silent == []
-
-
-def test_cards_are_offered_by_path_where_no_name_begins_so(tmp_path):
-    (tmp_path / "mine").mkdir()
-    for name in ("card.yaml", "encoder.py"):
-        (tmp_path / "mine" / name).touch()
-    assert offered("mbench run --encoder mi", tmp_path) == ["mine/"]
-    assert offered("mbench run --encoder mine/", tmp_path) == ["mine/card.yaml"]
-    assert offered("mbench run --encoder ./mine/c", tmp_path) == ["./mine/card.yaml"]
-    assert offered("mbench run --encoder nowhere/c", tmp_path) == []
 
 
 def test_another_catalogue_on_the_line_is_asked(tmp_path):

@@ -57,7 +57,7 @@ def made_up_bags() -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_walk_works(shell, tmp_path):
-    write_ucsb(made_up_bags(), tmp_path / "walk" / "data" / "ucsb-breast", "trident")
+    write_ucsb(made_up_bags(), tmp_path / "walk" / "data" / "ucsb-breast")
     printed = shell(f"bash {SCRIPT} walk", TASKS="bcnb-*", PROTOCOL="linear-probe")
     steps = [step for step in STEPS if step != "mbench data fetch"]
     assert len(commands(printed)) == len(steps)

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from madeleine_bench.cli import main
-from madeleine_bench.runner.dask_workers import QUEUES
+from madeleine_bench.runner.dask_workers import QUEUES, queue_class
 from madeleine_bench.specs.config import load_config
 from tests.docs.page_commands import ROOT, pages, steps
 
@@ -101,14 +101,14 @@ def test_examples_of_mbench_toml_are_read(text, tmp_path):
 
 def test_the_queue_of_the_page_would_get_its_jobs():
     """Nothing is submitted: the job that dask-jobqueue would hand to the queue is written."""
-    jobqueue = pytest.importorskip("dask_jobqueue")
+    pytest.importorskip("dask_jobqueue")
     (text,) = re.findall(r"(?ms)^```yaml\n(jobqueue:.*?)^```", TEXT["scale.md"])
     settings = YAML(typ="safe").load(text)["jobqueue"]
     assert set(settings) <= set(QUEUES)
     for queue, values in settings.items():
         options = {f"jobqueue.{queue}.{key}": value for key, value in values.items()}
         with pytest.importorskip("dask").config.set(options):
-            job = getattr(jobqueue, QUEUES[queue]).job_cls
+            job = queue_class(queue).job_cls
             script = job("tcp://node1:8786", name="one").job_script()
         for word in ("gpu", "pathology", "08:00:00", "--gres=gpu:1", "module load cuda"):
             assert word in script
@@ -116,6 +116,6 @@ def test_the_queue_of_the_page_would_get_its_jobs():
 
 
 def test_every_queue_of_the_program_is_one_of_dask_jobqueue():
-    jobqueue = pytest.importorskip("dask_jobqueue")
-    for queue, name in QUEUES.items():
-        assert getattr(jobqueue, name).job_cls.config_name == queue
+    pytest.importorskip("dask_jobqueue")
+    for queue in QUEUES:
+        assert queue_class(queue).job_cls.config_name == queue

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import write_bag_file
 
 _WIDTH, _PATCHES, _SIDE_PX0 = 768, 6, 1024
 _LOAD = f"""\

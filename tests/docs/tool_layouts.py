@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from madeleine_bench.data.bags import BagLayout, write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import BagLayout, write_bag_file
 
 SLIDES = 40
 _FOLDERS: dict[BagLayout, tuple[str, str]] = {

@@ -2,19 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from madeleine_bench.embeddings.cloud import doctor_chart
-from madeleine_bench.encoders.contract import CHECKS, Finding
-from madeleine_bench.figures import styled_svg
-from madeleine_bench.runner.doctor import _markdown_table, draw_slides
-from tests.doctor.conftest import Mean
+from madeleine_bench.encoders.contract import CHECKS
+from madeleine_bench.runner.doctor import draw_slides
 
 AIDPATH = ("doctor", "--source", "phantom", "--cohort", "aidpath", "--slides", "12")
 
 
-def test_the_environment_is_a_table_and_two_files(mbench, tmp_path):
+def test_the_environment_is_a_table_and_a_file(mbench, tmp_path):
     said = mbench("doctor", "--results", tmp_path / "results", "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert "Environment: " in said.out
@@ -22,7 +18,6 @@ def test_the_environment_is_a_table_and_two_files(mbench, tmp_path):
     document = json.loads((tmp_path / "out" / "doctor.json").read_text())
     assert document["what"] == "mbench doctor: environment"
     assert {finding["check"] for finding in document["findings"]} > {"torch", "disk"}
-    assert (tmp_path / "out" / "doctor.md").read_text().startswith("# mbench doctor: environment\n")
     assert not (tmp_path / "results").exists()
 
 
@@ -35,7 +30,7 @@ def test_a_failed_environment_exits_1(mbench, tmp_path, monkeypatch):
     assert "FAIL disk: make room" in said.out
 
 
-def test_a_good_encoder_exits_0_with_report_and_figure(mbench, tmp_path):
+def test_a_good_encoder_exits_0_with_a_report(mbench, tmp_path):
     said = mbench(*AIDPATH, "--encoder", "mean-pool", "--out", tmp_path)
     assert said.code == 0, said.err
     assert "mean-pool 1 on PHANTOM aidpath: " in said.out
@@ -44,8 +39,6 @@ def test_a_good_encoder_exits_0_with_report_and_figure(mbench, tmp_path):
     assert cohort["phantom"]
     assert cohort["usable_slides"] == 12
     assert [finding["check"] for finding in cohort["findings"]] == list(CHECKS)
-    assert (tmp_path / "doctor.md").read_text().startswith("# mbench doctor: encoder\n")
-    assert "PHANTOM" in (tmp_path / "doctor.svg").read_text()
 
 
 def test_a_control_exits_1_and_says_what_to_look_at(mbench, tmp_path):
@@ -53,23 +46,19 @@ def test_a_control_exits_1_and_says_what_to_look_at(mbench, tmp_path):
     assert said.code == 1
     assert "these failed: effective rank, " in said.err
     assert "FAIL patch count: the embedding says how much tissue was cut" in said.out
-    assert "**fail**" in (tmp_path / "doctor.md").read_text()
 
 
-def test_several_cohorts_have_a_figure_each(mbench, tmp_path):
+def test_several_cohorts_are_in_one_report(mbench, tmp_path):
     said = mbench(*AIDPATH, "--cohort", "mgh-breast", "--encoder", "mean-pool", "--out", tmp_path)
     assert said.code == 0, said.err
-    figures = sorted(path.name for path in tmp_path.glob("*.svg"))
-    assert figures == ["doctor-aidpath.svg", "doctor-mgh-breast.svg"]
     document = json.loads((tmp_path / "doctor.json").read_text())
     assert [cohort["cohort"] for cohort in document["cohorts"]] == ["aidpath", "mgh-breast"]
 
 
-def test_a_supervised_network_has_no_figure(mbench, tmp_path):
+def test_of_a_supervised_network_the_contract_alone_is_checked(mbench, tmp_path):
     said = mbench(*AIDPATH, "--encoder", "abmil", "--out", tmp_path)
     assert said.code == 0, said.err
-    assert "1 pass, 19 skipped" in said.out
-    assert not list(tmp_path.glob("*.svg"))
+    assert "1 pass, 18 skipped" in said.out
 
 
 def test_the_users_own_cohort_is_the_default(mbench, bcnb):
@@ -97,7 +86,6 @@ def test_a_stranger_s_encoder_by_its_card(mbench, tmp_path):
     assert said.code == 1
     assert "norm at half the patches" in said.err
     assert "look for a sum in place of a mean" in said.out
-    assert "takes no parameter 'device'" not in said.out
 
 
 @pytest.mark.parametrize(
@@ -159,27 +147,8 @@ def test_the_sample_is_the_same_each_time(small):
     assert len(draw_slides(small, 1000)) == 30
 
 
-def test_an_error_cannot_leave_its_cell_of_the_report():
-    finding = Finding("finite", "fail", "a | b\n<i>", "", "here")
-    text = "\n".join(_markdown_table([finding]))
-    assert "| **fail** | finite | a \\| b &lt;i> |  | here |" in text
-
-
 def test_no_number_of_a_report_is_infinite(mbench, tmp_path):
     said = mbench(*AIDPATH, "--encoder", "oracle", "--out", tmp_path)
     assert said.code == 1
     text = (tmp_path / "doctor.json").read_text()
     json.loads(text, parse_constant=lambda word: pytest.fail(word))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.0])
-def test_a_figure_is_drawn_of_sound_and_of_equal_embeddings(examine, scale):
-    class Scaled(Mean):
-        def encode(self, bag):
-            return super().encode(bag) * np.float32(scale) + np.float32(1.0 - scale)
-
-    rows = examine(Scaled()).rows
-    svg = styled_svg(doctor_chart(rows, "made <up>"))
-    assert "Singular values" in svg
-    assert "PHANTOM" not in svg
-    assert "NaN" not in svg

@@ -55,14 +55,7 @@ def test_cases_of_other_stains_have_other_embeddings_and_cases_of_the_same_do_no
         check(one, record(KIDNEY[1], "z", **early), folders=[tmp_path, tmp_path])
 
 
-def test_old_records_of_this_machine_were_replaced_by_newer_ones(tmp_path):
-    """Before records named their features, a changed bag or line of code left two of them."""
-    old = [record(features=None, embeddings=word) for word in "xy"]
-    check(*old, folders=[tmp_path, tmp_path])
-    with pytest.raises(InputError, match="two contents"):
-        check(
-            old[0], record(features=None, embeddings="y", verification="V1"), folders=[tmp_path] * 2
-        )
+def test_records_that_name_no_features_are_of_the_same_ones(tmp_path):
     sent = [record(features=None, embeddings=word, verification="V1") for word in "xy"]
     with pytest.raises(InputError, match="two contents"):
         check(*sent, folders=[tmp_path, tmp_path])

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.embeddings.compute import encode_checked
 from madeleine_bench.encoders.contract import check_contract, example_bag
 from madeleine_bench.encoders.registry import (
@@ -27,6 +26,7 @@ from madeleine_bench.errors import InputError, MbenchError
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Bag
+from tests.tool_bags import write_bag_file
 
 EXTERNAL = external_encoders()
 # Of each model: width of patches, width of the slide, the precision that TRIDENT names for it.
@@ -75,11 +75,7 @@ def encoder_factory(name, pretrained=True, freeze=True, **more):
 """
 ERRORS = """
 class GatedRepoError(Exception): ...
-class LocalEntryNotFoundError(Exception): ...
-class Response:
-    status_code = 403
-class HfHubHTTPError(Exception):
-    response = Response()
+class HfHubHTTPError(Exception): ...
 """
 
 
@@ -202,21 +198,18 @@ def test_the_astrophysics_package_is_told_apart_and_not_run(trident):
 
 def test_a_trident_that_cannot_be_imported(trident):
     trident(head="import no_such_module_of_trident\n")
-    with pytest.raises(InputError, match=r"(?s)cannot be imported.*no_such_module_of_trident"):
+    with pytest.raises(InputError, match=r"(?s)no_such_module_of_trident.*pip install git"):
         load_encoder(EXTERNAL["titan"])
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        # As transformers does: an OSError of its own that hides the error of the hub.
-        ("try:\n    raise GatedRepoError\nexcept Exception as e:\n    raise OSError('x') from e",
-         ["gated and were refused", "huggingface.co/MahmoodLab/TITAN", "hf auth login"]),
-        ("raise HfHubHTTPError('401 Client Error')", ["refused", "hf auth login"]),
-        ("raise LocalEntryNotFoundError('offline')", ["could not be fetched", "HF_HUB_OFFLINE=1"]),
-        ("raise ConnectionError('offline')", ["could not be fetched", "HF_HOME"]),
+        ("raise HfHubHTTPError('401 Client Error')",
+         ["401", "huggingface.co/MahmoodLab/TITAN", "hf auth login"]),
+        ("raise ConnectionError('offline')", ["offline", "HF_HOME", "HF_HUB_OFFLINE=1"]),
         ("import no_such_transformers", ["no_such_transformers", "transformers>=4.51"]),
-        ("del SHAPES[name]", ["does not know the model 'titan'", "pip install git+"]),
+        ("del SHAPES[name]", ["titan", "pip install git+"]),
     ],
 )  # fmt: skip
 def test_weights_that_cannot_be_had_are_told_in_words(trident, capfd, body, said):
@@ -244,18 +237,10 @@ def of_titan(**parameters):
     return load_encoder(EncoderEntry(card, EXTERNAL["titan"].path, "test"))
 
 
-def test_unknown_models_and_devices(trident):
+def test_an_unknown_model(trident):
     trident()
     with pytest.raises(InputError, match="did you mean 'titan'"):
         of_titan(model="titam")
-    with pytest.raises(InputError, match="did you mean 'cuda'"):
-        of_titan(model="titan", device="cudda")
-
-
-def test_a_gpu_that_is_not_there(trident):
-    trident()
-    with pytest.raises(InputError, match="torch sees no GPU"):
-        of_titan(model="titan", device="cuda")
 
 
 @pytest.mark.parametrize("name", EXTERNAL)

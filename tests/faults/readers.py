@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from madeleine_bench.data.bag_sources import FileFactsCache
-from madeleine_bench.data.bags import read_bag_file, read_bag_header, write_bag_file
+from madeleine_bench.data.bags import read_bag_file, read_bag_header
 from madeleine_bench.data.hdf5 import read_patch_file, write_patch_file
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.packed import open_store
@@ -35,7 +35,7 @@ from madeleine_bench.pretrain.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from madeleine_bench.pretrain.log import TrainingLog, read_log
+from madeleine_bench.pretrain.log import append_row, read_log
 from madeleine_bench.pretrain.recipe import load_recipe
 from madeleine_bench.protocols.results import FitReport, FoldPrediction
 from madeleine_bench.resources import resource_folder
@@ -56,6 +56,7 @@ from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.types import Silence
 from tests.faults.scenarios import TASK, Workshop
+from tests.tool_bags import write_bag_file
 
 COLUMNS = Columns(slide="slide_id", case="case_id", stain="stain")
 
@@ -137,7 +138,7 @@ def _declared(folder: Path, shop: Workshop) -> Iterator[Format]:
     if suite is not None:
         yield spec("regression suite", suite, read_suite)
     (folder / "explained.yaml").write_text(
-        "explained:\n  - {encoder: a, task: b, verdict: improved, baseline: [0123456789ab], "
+        "explained:\n  - {verdict: improved, baseline: [0123456789ab], "
         "reason: because it is better}\n"
     )
     yield spec("explanations", folder / "explained.yaml", read_explanations)
@@ -293,12 +294,10 @@ def _networks(folder: Path) -> Iterator[Format]:
     inputs = {"recipe": {"epochs": 3}, "data": "abc"}
     checkpoint = folder / "checkpoint.safetensors"
     best = {name: value.clone() for name, value in state.items()}
-    write_checkpoint(
-        checkpoint, Checkpoint(RunState(1, 2, {"loss": 0.5}), state, {}, best, {}, inputs)
-    )
+    write_checkpoint(checkpoint, Checkpoint(RunState(1, 2, {"loss": 0.5}), state, {}, best, inputs))
 
     def resumed() -> Any:
-        found = read_checkpoint(checkpoint, inputs, model)
+        found = read_checkpoint(checkpoint, inputs)
         return vars(found.state), _plain(found.model), _plain(found.best)
 
     yield Format("checkpoint", checkpoint, resumed, guarded=True)
@@ -316,9 +315,8 @@ def _networks(folder: Path) -> Iterator[Format]:
 
     yield Format("fit", fit, fitted, guarded=True)
     log = folder / "log.csv"
-    writer = TrainingLog(log)
     for epoch in range(3):
-        writer.append({"epoch": epoch + 1, "loss": 1.0 / (epoch + 1), "seconds": 2.0})
+        append_row(log, {"epoch": epoch + 1, "loss": 1.0 / (epoch + 1), "seconds": 2.0})
     yield Format("training log", log, lambda: read_log(log).to_csv())
 
 

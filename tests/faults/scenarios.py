@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
@@ -24,6 +23,7 @@ from madeleine_bench.types import Silence
 from tests.pretrain.conftest import DIM, RECIPE, STAINS
 from tests.slides.conftest import section
 from tests.stranger import MEAN, write_stranger
+from tests.tool_bags import write_bag_file
 
 SLIDES, CASES = 24, 12
 _FOR_THE_NEXT = ("checkpoint.safetensors",)

@@ -1,14 +1,11 @@
 """Bags of units: whole, sampled and scaled."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madeleine_bench.data.packed import packed_rows
 from madeleine_bench.errors import InputError
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.protocols.scaling import Scaler
@@ -75,17 +72,3 @@ def test_a_store_without_a_slide_is_named():
     table = pd.DataFrame({"unit_id": ["a"], "case_id": ["a"], "site": [""]})
     with pytest.raises(InputError, match=r"store: slide 'gone' is not in the packed store"):
         UnitBags(store, Units(table, {"a": ("a", "gone")}, {}, ""))
-
-
-def test_a_store_in_bfloat16_is_read_as_numbers():
-    patches = np.arange(20.0).reshape(5, 4)
-    store = make_store([patches[:2], patches[2:]], ["a", "b"])
-    rounded = replace(store, shards=(packed_rows(patches, "bfloat16"),), dtype="bfloat16")
-    table = pd.DataFrame({"unit_id": ["case"], "case_id": ["case"], "site": [""]})
-    units = Units(table, {"case": ("a", "b")}, {}, "")
-    one, other = UnitBags(store, units), UnitBags(rounded, units)
-    np.testing.assert_array_equal(other.whole(0), patches)
-    drawn = other.sample(0, 3, rng_for("drawn"))
-    np.testing.assert_array_equal(drawn, one.sample(0, 3, rng_for("drawn")))
-    assert drawn.dtype == np.float32
-    assert other.scale([0]).factor == pytest.approx(one.scale([0]).factor)

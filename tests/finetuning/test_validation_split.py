@@ -21,29 +21,29 @@ def test_no_case_is_on_both_sides_and_no_unit_is_lost(units, share, seed):
     case = objects([f"c{c}" for c, _ in units])
     stratum = objects([f"s{s}" for _, s in units])
     train = np.arange(len(units))[::2]
-    kept = keep_for_validation(train, case, stratum, share, rng_for("keep", seed))
-    assert sorted([*kept.train, *kept.validation]) == train.tolist()
-    assert not set(case[kept.train]) & set(case[kept.validation])
-    assert len(kept.train)
+    kept, validation = keep_for_validation(train, case, stratum, share, rng_for("keep", seed))
+    assert sorted([*kept, *validation]) == train.tolist()
+    assert not set(case[kept]) & set(case[validation])
+    assert len(kept)
 
 
 def test_each_stratum_gives_its_share():
     stratum = objects(["a"] * 80 + ["b"] * 20)
     case = objects([str(i) for i in range(100)])
-    kept = keep_for_validation(np.arange(100), case, stratum, 0.15, rng_for("share"))
-    assert (stratum[kept.validation] == "a").sum() == 12
-    assert (stratum[kept.validation] == "b").sum() == 3
+    _, validation = keep_for_validation(np.arange(100), case, stratum, 0.15, rng_for("share"))
+    assert (stratum[validation] == "a").sum() == 12
+    assert (stratum[validation] == "b").sum() == 3
 
 
 def test_the_only_case_of_a_stratum_is_trained_on():
     stratum = objects(["a", "a", "a", "b"])
     case = objects(["1", "2", "3", "4"])
-    kept = keep_for_validation(np.arange(4), case, stratum, 0.5, rng_for("one"))
-    assert 3 in kept.train
+    kept, _ = keep_for_validation(np.arange(4), case, stratum, 0.5, rng_for("one"))
+    assert 3 in kept
 
 
 def test_a_share_of_zero_keeps_none():
     case = objects([str(i) for i in range(10)])
-    kept = keep_for_validation(np.arange(10), case, case, 0.0, rng_for("none"))
-    assert not len(kept.validation)
-    assert kept.train.tolist() == list(range(10))
+    kept, validation = keep_for_validation(np.arange(10), case, case, 0.0, rng_for("none"))
+    assert not len(validation)
+    assert kept.tolist() == list(range(10))

@@ -11,7 +11,7 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import slug_of
-from madeleine_bench.leaderboard.sources import RESAMPLES, CaseDraws, Sources
+from madeleine_bench.leaderboard.sources import RESAMPLES, Sources
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.specs.card import card_text
@@ -38,22 +38,23 @@ def copy(results, tmp_path):
 
 def document_of(sources):
     boards = build_boards(sources.records, CATALOGUE)
-    draws = CaseDraws(sources.stores, CATALOGUE)
-    return leaderboard_document([(board, compare(board, draws.of)) for board in boards], sources)
+    return leaderboard_document(
+        [(board, compare(board, sources.draws)) for board in boards], sources
+    )
 
 
 def test_draws_are_kept_and_made_again_where_the_cache_is_broken(copy):
     record = copy.records[0]
-    first = CaseDraws(copy.stores, CATALOGUE).of(record)
+    first = copy.draws(record)
     (path,) = (copy.stores[record.record_id].folder / "cache" / "board").iterdir()
     assert first.shape == (RESAMPLES,)
     assert np.mean(first) == pytest.approx(record.scores.main.value, abs=0.2)
     assert np.std(first) > 0
     for broken in (b"", b"\x93NUMPY", path.read_bytes()[:-8]):
         path.write_bytes(broken)
-        np.testing.assert_array_equal(CaseDraws(copy.stores, CATALOGUE).of(record), first)
+        np.testing.assert_array_equal(copy.draws(record), first)
     kept = path.stat().st_mtime_ns
-    CaseDraws(copy.stores, CATALOGUE).of(record)
+    copy.draws(record)
     assert path.stat().st_mtime_ns == kept
 
 
@@ -62,10 +63,10 @@ def test_altered_or_absent_predictions_are_refused_by_file(copy):
     path = copy.stores[record.record_id].folder / record.predictions.path
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(InputError, match="altered since"):
-        CaseDraws(copy.stores, CATALOGUE).of(record)
+        copy.draws(record)
     path.unlink()
     with pytest.raises(InputError, match="are gone"):
-        CaseDraws(copy.stores, CATALOGUE).of(record)
+        copy.draws(record)
 
 
 def test_the_document_is_equal_for_equal_records_and_is_plain_json(copy):

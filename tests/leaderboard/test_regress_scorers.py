@@ -214,7 +214,7 @@ def test_protocols_that_come_and_go(golden):
     assert [f.verdict for f in judge_scorers({}, {key: case})] == ["new"]
     assert [f.verdict for f in judge_scorers({key: case}, {})] == ["missing"]
     replaced = judge_scorers({key: case}, {other: case})
-    assert [f.verdict for f in replaced] == ["new-version", "new"]
+    assert [f.verdict for f in replaced] == ["missing", "new"]
     moved = case.model_copy(update={"input": "x"})
     assert [f.verdict for f in judge_scorers({key: case}, {key: moved})] == ["incomparable"]
 

@@ -145,8 +145,6 @@ def test_alive_falls_from_one_and_stays_a_probability(seed):
 @pytest.mark.parametrize(
     ("time", "event", "bins", "message"),
     [
-        ([1.0, 2.0], [True, True], 0, "must be a bin"),
-        ([1.0, 2.0], [True], 2, "time and event"),
         ([1.0, 2.0], [False, False], 2, "no event"),
         ([5.0, 5.0, 5.0], [True, True, True], 2, "take fewer bins"),
         ([0.0, 0.0, 5.0], [True, True, False], 2, "take fewer bins"),
@@ -155,23 +153,3 @@ def test_alive_falls_from_one_and_stays_a_probability(seed):
 def test_edges_refuse_events_that_fill_no_intervals(time, event, bins, message):
     with pytest.raises(ValueError, match=message):
         interval_edges(np.array(time), np.array(event), bins)
-
-
-@pytest.mark.parametrize(
-    ("logits", "interval", "event", "message"),
-    [
-        (torch.zeros(0, 2), torch.zeros(0).long(), torch.zeros(0).bool(), "logits must be"),
-        (torch.zeros(2, 0), torch.zeros(2).long(), torch.zeros(2).bool(), "logits must be"),
-        (torch.zeros(2, 3), torch.zeros(3).long(), torch.zeros(2).bool(), "logits must be"),
-        (torch.zeros(2, 3), torch.zeros(2).long(), torch.zeros(2), "event must be bool"),
-        (torch.zeros(2, 3), torch.tensor([0, 3]), torch.zeros(2).bool(), "from 0 to 2"),
-    ],
-)
-def test_loss_refuses_what_does_not_fit(logits, interval, event, message):
-    with pytest.raises(ValueError, match=message):
-        discrete_time_loss(logits, interval, event)
-
-
-def test_alive_refuses_edges_of_other_intervals():
-    with pytest.raises(ValueError, match="one more edge"):
-        alive_beyond(torch.zeros(2, 3), np.array([0.0, 1.0, 2.0]), [1])

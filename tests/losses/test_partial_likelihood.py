@@ -116,17 +116,3 @@ def test_is_float32_under_autocast():
     assert found.dtype == torch.float32
     expected = by_risk_sets(low.double().tolist(), time, event)
     assert found.item() == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("risk", "time", "event", "message"),
-    [
-        (torch.zeros(0), torch.zeros(0), torch.zeros(0).bool(), "at least one bag"),
-        (torch.zeros(3, 1), torch.zeros(3), torch.ones(3).bool(), "must be"),
-        (torch.zeros(3), torch.zeros(2), torch.ones(3).bool(), "must be"),
-        (torch.zeros(3), torch.zeros(3), torch.ones(3), "event must be bool"),
-    ],
-)
-def test_refuses_what_does_not_fit(risk, time, event, message):
-    with pytest.raises(ValueError, match=message):
-        partial_likelihood_loss(risk, time, event)

@@ -126,12 +126,3 @@ def test_a_row_of_zeros_is_unlike_and_like_nothing():
     assert (found.indices.tolist(), found.similarity.tolist()) == ([[0, 1, 2]], [[0.0, 0.0, 0.0]])
     found = ranked_neighbours(np.array([[-1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 0.0]]), 2)
     assert found.indices.tolist() == [[1, 0]]
-
-
-@pytest.mark.parametrize(
-    ("queries", "gallery", "k"),
-    [(np.eye(2), np.eye(2), 0), (np.eye(2), np.eye(3), 1), (np.eye(2), np.empty((0, 2)), 1)],
-)
-def test_wrong_shapes_are_refused(queries, gallery, k):
-    with pytest.raises(ValueError, match="found k"):
-        ranked_neighbours(queries, gallery, k)

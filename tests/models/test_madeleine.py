@@ -305,7 +305,7 @@ def test_gate_dropout_keeps_both_branches_at_once():
 @pytest.mark.parametrize("lengths", [[], [3, 0, 3], [3, 2], [7], [7, -1]])
 def test_lengths_must_fit_the_patches(lengths):
     model = small_model()
-    with pytest.raises(ValueError, match="each slide needs a patch, and all together 6"):
+    with pytest.raises(ValueError, match="each bag needs a patch, and all together 6"):
         model(random_patches(6), lengths)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import write_bag_file
 
 DIM, CASES = 6, 24
 STAINS = {"H&E": 1, "ER": 1, "HER2": 2}  # a stain of step 2 is there for every second case

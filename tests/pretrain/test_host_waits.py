@@ -1,4 +1,4 @@
-"""A step asks its device for nothing: on the meta device, which has no numbers to give, it runs.
+"""A loss and its gradient ask their device for nothing: on the meta device, which has no numbers.
 
 What a CUDA tensor would be waited for (`item`, `nonzero`, a mask as an index) raises there, and a
 copy from the host by other means than `on_device`, which does not wait, is counted.
@@ -6,7 +6,6 @@ copy from the host by other means than `on_device`, which does not wait, is coun
 
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -75,14 +74,6 @@ def test_loss_and_gradient_of_views():
     with Copies() as copies:
         loss = view_loss(model, batch(), STAINS, ObjectiveRecipe(), Group(0, 1, META))
         loss.total.backward()
-    assert copies.found == 0
-
-
-def test_the_rows_of_a_batch():
-    begins, counts = np.array([0, 5, 9]), np.array([5, 4, 7])
-    with Copies() as copies:
-        rows = batches.draw_rows([1, 2, 3], begins, counts, 4, META)
-    assert rows.shape == (12,)
     assert copies.found == 0
 
 

@@ -5,8 +5,6 @@ import shutil
 import torch
 from safetensors.torch import load_file
 
-from madeleine_bench.data.packed import open_store
-
 SHORT = ("--set", "epochs=1", "--set", "optimiser.warmup_epochs=0")
 
 
@@ -33,17 +31,6 @@ def test_weights_from_a_store_are_those_from_the_files(acrobat, mbench):
     assert same(weights_of(out), weights_of(again))
     # It was read where it lies, without another copy.
     assert not (results / "features").exists()
-
-
-def test_a_bfloat16_store_is_trained_from_as_it_is(acrobat, mbench):
-    store = acrobat.folder / "store"
-    options = ("--config", acrobat.folder / "mbench.toml", "--results", acrobat.folder / "results")
-    assert (
-        mbench("data", "pack", "acrobat", *options, "--out", store, "--dtype", "bfloat16").code == 0
-    )
-    said = mbench(*acrobat.arguments("--features", store, *SHORT))
-    assert said.code == 0, said.err
-    assert open_store(store).dtype == "bfloat16"
 
 
 def test_a_damaged_store_is_repaired_before_training(acrobat, mbench):

@@ -71,14 +71,12 @@ def test_recipe_by_path(tmp_path: Path) -> None:
         ("min_patches: 3000", "min_patches 3000 is above patches 2048"),
         ("min_patches: 1\nobjective: {intra_weight: 1}", "2 or more"),
         ("batch_cases: 1", "'batch_cases'"),
-        ("validate_every: 121", "no epoch could be chosen"),
         ("objective: {temperature: 0}", "'objective.temperature'"),
         ("objective: {temperature: .inf}", "'objective.temperature'"),
         ("objective: {preset: publshed}", "'corrected' or 'published'"),
         ("objective: {local_weight: -1}", "'objective.local_weight'"),
         ("optimiser: {learning_rate: 1.0e-9}", "final_learning_rate 1e-08 is above"),
         ("optimiser: {clip_norm: 0}", "'optimiser.clip_norm'"),
-        ("optimiser: {ema_decay: 1}", "'optimiser.ema_decay'"),
         ("model: {dropout: 1}", "'model.dropout'"),
         ("seed: -1", "'seed'"),
         ("unusable: drop", "'refuse' or 'skip'"),
@@ -124,9 +122,10 @@ def test_changes() -> None:
     [
         ("epochs", "expected key=value"),
         ("epohs=3", "unknown key 'epohs'; did you mean 'epochs'"),
-        ("model.widht=3", "unknown key 'model.widht'; did you mean 'model.width'"),
-        ("epochs.width=3", "unknown key 'epochs.width'"),
-        ("model=3", "'model' is a section; set its keys, as model.width="),
+        ("model.widht=3", "unknown key 'model.widht'; did you mean 'width'"),
+        ("epochs.width=3", "expected key=value with a key of the recipe"),
+        ("modle.width=3", "expected key=value with a key of the recipe"),
+        ("model=3", "'model': Input should be a valid dictionary"),
         ("epochs=[1", "not a YAML value"),
         ("epochs=", "'epochs': Input should be a valid integer"),
         ("epochs=two", "'epochs': Input should be a valid integer"),
@@ -177,9 +176,3 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
 def test_halfway_down_the_cosine() -> None:
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.1, warmup_epochs=0)
     assert learning_rate_at(2, 5, 1, optimiser) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("step", [-1, 6])
-def test_no_rate_outside_the_run(step: int) -> None:
-    with pytest.raises(ValueError, match="not one of the 6 steps"):
-        learning_rate_at(step, 2, 3, OptimiserRecipe(warmup_epochs=1))

@@ -89,7 +89,7 @@ def wait_for(condition, process):
 @pytest.mark.slow
 def test_all_tasks_are_scored_as_on_one_machine(local, catalogue, tmp_path):
     said = finished(started(tmp_path, catalogue, *ALL, "--executor", "dask"))
-    assert "dask: 2 workers on this machine" in said
+    assert "dask: 2 workers of this machine" in said
     assert contents(tmp_path) == contents(local)
     assert files(tmp_path) == files(local)
     again = finished(started(tmp_path, catalogue, *ALL, "--executor", "dask"))

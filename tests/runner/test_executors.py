@@ -117,7 +117,7 @@ def test_the_queue_takes_no_job(tmp_path, monkeypatch):
         opened(tmp_path, "slurm", said) as executor,
     ):
         list(executor.run(square, [1], lost))
-    assert said.lines == ["dask: waiting for jobs of slurm with 1 workers"]
+    assert said.lines == ["dask: 1 workers of slurm"]
 
 
 @pytest.mark.slow

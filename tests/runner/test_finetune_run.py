@@ -116,13 +116,6 @@ def test_fits_that_are_lost_or_damaged_are_trained_again(undisturbed, request_of
     assert contents(tmp_path / "r") == contents(undisturbed)
 
 
-def test_resume_always_trains_nothing_and_says_what_is_missing(request_of, tmp_path):
-    report = run(request_of(tmp_path, resume="always"), Silence())
-    assert report.computed == 0
-    why = Failure("5 fits are missing, and --resume always", is_user_error=True)
-    assert ("abmil aidpath-her2@1 finetune/v1", why) in report.failures
-
-
 def test_a_supervised_encoder_is_fine_tuned_where_no_protocol_is_asked_for(request_of, tmp_path):
     plan = make_plan(request_of(tmp_path, protocols=()))
     asked = {(cell.entry.card.name, cell.assessment.protocol.name) for cell in plan.cells}

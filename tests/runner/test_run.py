@@ -92,18 +92,13 @@ def test_which_tasks_run_together_does_not_matter(undisturbed, tmp_path):
     assert alone == {path: together[path] for path in alone}
 
 
-def test_resume_never_computes_again_and_always_computes_nothing(tmp_path):
+def test_resume_never_computes_again(tmp_path):
     progress = Quiet()
-    report = run(small(tmp_path, resume="always"), progress)
-    assert report.computed == 0
-    assert "--resume always" in report.failures[0][1].reason
     run(small(tmp_path), progress)
     first = contents(tmp_path)
     report = run(small(tmp_path, resume="never"), progress)
     assert (report.computed, report.reused) == (2, 0)
     assert contents(tmp_path) == first
-    report = run(small(tmp_path, resume="always"), progress)
-    assert (report.computed, report.reused, report.failures) == (0, 2, [])
 
 
 def test_a_lost_part_is_made_again_and_equal(tmp_path):

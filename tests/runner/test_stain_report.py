@@ -1,4 +1,4 @@
-"""What `mbench stains` says and draws of a fusion whose difference has no interval."""
+"""What `mbench stains` says of a fusion without an interval, and draws of a single point."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_gain_without_an_interval_stands_alone(fusion, said):
     assert gain_text(fusion) == said
 
 
-def test_the_figure_has_the_point_alone():
+def test_the_figure_of_a_single_point_is_drawn():
     curve = [{"stains": 1, "mean": 0.7, "lowest": 0.7, "highest": 0.7}]
     task = {
         "task": "toy", "metric": "auroc", "encoder": "mean-pool", "fusions": FUSIONS,
@@ -32,5 +32,5 @@ def test_the_figure_has_the_point_alone():
         {"phantom": True, "board": "phantom", "cohort": "toy", "protocol": "linear-probe/v2",
          "alone": "H&E", "tasks": [task]}
     )  # fmt: skip
-    assert "early" in styled_svg(chart)
+    assert "trained with all stains" in styled_svg(chart)
     assert svg_png(styled_svg(chart)).startswith(b"\x89PNG")

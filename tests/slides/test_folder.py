@@ -8,10 +8,10 @@ import tifffile
 from PIL import Image
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture, write_pyramid
+from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture
 from madeleine_bench.slides.reader import Slide
 
-from .conftest import SHARED, noise
+from .conftest import noise
 
 
 def touch(path):
@@ -24,22 +24,21 @@ def test_slides_are_found_in_nested_folders_by_their_names(tmp_path):
     wanted = [touch(tmp_path / "site-1" / "b.SVS"), touch(tmp_path / "a.1.tif")]
     for name in ("notes.txt", ".hidden.svs", "site-1/b.xml"):
         touch(tmp_path / name)
-    picture = touch(tmp_path / "macro.jpg")
-    found = list_slides(tmp_path)
-    assert sorted(found.slides) == sorted(wanted)
-    assert [path.stem for path in found.slides] == ["a.1", "b"]
-    assert found.pictures == (picture,)
+    touch(tmp_path / "macro.jpg")
+    slides = list_slides(tmp_path)
+    assert sorted(slides) == sorted(wanted)
+    assert [path.stem for path in slides] == ["a.1", "b"]
 
 
 def test_the_slices_of_an_mrxs_slide_are_no_slides(tmp_path):
     slide = touch(tmp_path / "a.mrxs")
     touch(tmp_path / "a" / "Data0001.dat")
     touch(tmp_path / "a" / "thumb.tif")
-    assert list_slides(tmp_path).slides == (slide,)
+    assert list_slides(tmp_path) == (slide,)
 
 
 def test_one_slide_by_its_path(slide_file):
-    assert list_slides(slide_file).slides == (slide_file,)
+    assert list_slides(slide_file) == (slide_file,)
 
 
 def test_two_slides_of_one_name_are_refused(tmp_path):
@@ -67,17 +66,6 @@ def test_a_converted_picture_keeps_every_pixel(tmp_path, suffix):
     with Slide(slide_path) as slide:
         assert slide.mpp == pytest.approx(3.48)
         assert np.array_equal(slide.thumbnail().rgb, picture)
-
-
-def test_jpeg_makes_the_slide_smaller_and_stays_close(tmp_path):
-    path = SHARED / "multistain_lung" / "29-041-Izd2-w35-He-les3.jpg"
-    if not path.is_file():
-        pytest.skip(f"the real picture is not there: {path}")
-    exact = convert_picture(path, tmp_path / "exact", 3.48)
-    small = convert_picture(path, tmp_path / "small", 3.48, jpeg_quality=85)
-    assert small.stat().st_size < 0.4 * exact.stat().st_size
-    with Slide(small) as slide:
-        assert np.abs(slide.thumbnail().rgb.astype(int) - read_picture(path)).mean() < 6
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
@@ -119,16 +107,8 @@ def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path):
     for tag in places:
         data[tag.valueoffset : tag.valueoffset + 4] = (100_000).to_bytes(4, "little")
     (tmp_path / "x.tif").write_bytes(data)
-    with pytest.raises(InputError, match="claims 100000 x 100000"):
+    with pytest.raises(InputError, match="exceeds limit of 2000000000 pixels"):
         read_picture(tmp_path / "x.tif")
-
-
-def test_pillow_keeps_its_own_limit(tmp_path):
-    before = Image.MAX_IMAGE_PIXELS
-    Image.fromarray(noise(5, 5)).save(tmp_path / "x.png")
-    read_picture(tmp_path / "x.png")
-    assert before == Image.MAX_IMAGE_PIXELS
-    assert before is not None
 
 
 def test_a_slide_is_not_replaced_unasked(tmp_path):
@@ -147,8 +127,4 @@ def test_options_out_of_range_are_named(tmp_path):
     Image.fromarray(noise(20, 20)).save(tmp_path / "x.png")
     with pytest.raises(InputError, match="--mpp"):
         convert_picture(tmp_path / "x.png", tmp_path, 0.0)
-    with pytest.raises(InputError, match="--jpeg-quality"):
-        convert_picture(tmp_path / "x.png", tmp_path, 1.0, jpeg_quality=0)
-    with pytest.raises(InputError, match="8-bit RGB"):
-        write_pyramid(tmp_path / "y.tif", np.zeros((3, 3), np.uint8), mpp=1.0, description="")
     assert not list(tmp_path.glob("*.tif"))

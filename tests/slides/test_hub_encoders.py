@@ -244,44 +244,21 @@ class TestOwnWeights:
         assert len(prints) == 3
 
 
-def named(name, base=Exception, message="said so"):
-    return type(name, (base,), {})(message)
-
-
-FAILURES = {
-    "gated, by name": (named("GatedRepoError"), "refused"),
-    "gated, by status": (HubError("401 Client Error", 401), "refused"),
-    "forbidden": (HubError("403", 403), "refused"),
-    "no network": (ConnectionError("no route"), "no network"),
-    "offline, nothing cached": (named("LocalEntryNotFoundError", FileNotFoundError), "no network"),
-    "file absent": (named("EntryNotFoundError"), "does not hold the file"),
-    "not found": (HubError("404", 404), "does not hold the file"),
-    "another version": (RuntimeError("size mismatch for x"), "may not fit"),
-}
-
-
 @pytest.mark.parametrize("name", TIMM_CARDS)
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "failure",
+    [HubError("401 Client Error", 401), ConnectionError("no route"), RuntimeError("size mismatch")],
+)
 def test_every_failure_of_the_hub_says_what_and_what_to_do(timm, name, failure):
-    timm.fails, message = FAILURES[failure]
-    with pytest.raises(InputError, match=message) as caught:
+    timm.fails = failure
+    with pytest.raises(InputError, match=str(failure)) as caught:
         load(timm, name)
-    said = str(caught.value)
+    message = str(caught.value)
     card = find_patch_encoder(name).card
-    assert card.name in said
-    assert card.weights.url in said
-    assert f"--patch-encoder {name} --weights FILE" in said
-    if message == "refused":
-        assert "ask for access" in said
-        assert ("are gated" in said) == card.weights.gated
-
-
-def test_the_cause_counts_where_timm_wraps_it(timm):
-    error = RuntimeError("cannot load")
-    error.__cause__ = named("GatedRepoError")
-    timm.fails = error
-    with pytest.raises(InputError, match="gated and were refused"):
-        load(timm, "uni")
+    assert card.name in message
+    assert card.weights.url in message
+    assert f"--patch-encoder {name} --weights FILE" in message
+    assert ("are gated: ask for access" in message) == card.weights.gated
 
 
 @pytest.mark.parametrize("name", HUB_CARDS)
@@ -289,7 +266,7 @@ def test_a_package_that_is_absent_is_named_with_the_command(monkeypatch, name):
     for package in ("timm", "conch", "conch.open_clip_custom"):
         monkeypatch.delitem(sys.modules, package, raising=False)
     monkeypatch.setattr(sys, "meta_path", [NoPackage(), *sys.meta_path])
-    with pytest.raises(InputError, match=r"is not installed; pip install '") as caught:
+    with pytest.raises(InputError, match=r"No module named.*; pip install '") as caught:
         load_patch_encoder(find_patch_encoder(name), device="cpu")
     assert find_patch_encoder(name).card.requires[0] in str(caught.value)
 
@@ -305,8 +282,11 @@ class NoPackage:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("No module named 'torchvision'", name="torchvision"), "needs itself"),
-        (RuntimeError("operator torchvision::nms does not exist"), "must fit that of torch"),
+        (
+            ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+            "What it needs itself",
+        ),
+        (RuntimeError("operator torchvision::nms does not exist"), "fit the version"),
     ],
 )
 def test_a_package_that_cannot_be_imported_says_why(monkeypatch, error, message):
@@ -317,7 +297,7 @@ def test_a_package_that_cannot_be_imported_says_why(monkeypatch, error, message)
 
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(InputError, match=f"(?s)timm is installed.*{message}") as caught:
+    with pytest.raises(InputError, match=f"(?s)timm cannot be imported.*{message}") as caught:
         load_patch_encoder(find_patch_encoder("uni"), device="cpu")
     assert str(error) in str(caught.value)
 
@@ -401,13 +381,12 @@ class TestConch:
         with pytest.raises(InputError, match=r"Missing key.*proj\.weight"):
             load_conch(path)
 
-    def test_failures_are_told_apart(self, conch, tmp_path):
-        for error, message in FAILURES.values():
-            conch.fails = error
-            with pytest.raises(InputError, match=f"conch-v1: .*{message}"):
-                load_conch()
+    def test_failures_say_what_and_what_to_do(self, conch, tmp_path):
+        conch.fails = HubError("401 Client Error", 401)
+        with pytest.raises(InputError, match=r"(?s)conch-v1: .*401.*gated: ask for access"):
+            load_conch()
         path = tmp_path / "w.safetensors"
         save_file({"visual.x": torch.ones(2)}, path)
         conch.fails = KeyError("visual.trunk.pos_embed")
-        with pytest.raises(InputError, match=r"its package could not read .*pos_embed"):
+        with pytest.raises(InputError, match=r"raised KeyError: .*pos_embed"):
             load_conch(path)

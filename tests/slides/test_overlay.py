@@ -7,13 +7,20 @@ import pytest
 from PIL import Image
 
 from madeleine_bench.slides.overlay import (
-    heat_overlay,
+    attention_overlay,
     picture_bytes,
     tissue_contours,
     tissue_overlay,
 )
+from madeleine_bench.slides.reader import Thumbnail
 
-THUMBNAIL = np.full((300, 400, 3), 240, dtype=np.uint8)
+
+def thumbnail(height, width) -> Thumbnail:
+    return Thumbnail(np.full((height, width, 3), 240, dtype=np.uint8), 8.0, (1.0, 1.0))
+
+
+NONE = np.empty((0, 4))
+THUMBNAIL = thumbnail(300, 400)
 GREEN, BLUE = (0, 160, 0), (0, 90, 255)
 BOXES = np.array([[50, 60, 90, 100], [90, 60, 130, 100], [200.4, 199.6, 240.4, 239.6]])
 
@@ -30,7 +37,7 @@ def ring() -> np.ndarray:
 
 
 def test_outlines_are_green_and_holes_blue():
-    picture = tissue_overlay(THUMBNAIL, tissue_contours(ring()))
+    picture = tissue_overlay(THUMBNAIL, tissue_contours(ring()), NONE)
     assert picture.size == (400, 300)
     rows, columns = np.nonzero(places(picture, GREEN))
     assert (rows.min(), rows.max()) == pytest.approx((50, 250), abs=1)
@@ -53,77 +60,43 @@ def test_the_grid_is_drawn_around_each_patch():
 
 
 def test_lines_are_thicker_on_a_large_picture():
-    mask = np.zeros((1000, 2800), dtype=bool)
-    mask[100:900, 100:2700] = True
-    large = tissue_overlay(np.full((1000, 2800, 3), 240, np.uint8), tissue_contours(mask))
-    assert places(large, GREEN)[500].sum() == 2 * 4
+    mask = np.zeros((500, 1400), dtype=bool)
+    mask[50:450, 50:1350] = True
+    large = tissue_overlay(thumbnail(500, 1400), tissue_contours(mask), NONE)
+    assert places(large, GREEN)[250].sum() == 2 * 2
 
 
 def test_the_thumbnail_is_left_as_it_was():
-    before = THUMBNAIL.copy()
+    before = THUMBNAIL.rgb.copy()
     tissue_overlay(THUMBNAIL, tissue_contours(ring()), BOXES)
-    heat_overlay(THUMBNAIL, BOXES, {"x": np.arange(3)})
-    assert np.array_equal(THUMBNAIL, before)
+    attention_overlay(THUMBNAIL, BOXES, np.full((3, 1), 1 / 3))
+    assert np.array_equal(THUMBNAIL.rgb, before)
 
 
-def shown(picture) -> np.ndarray:
-    """The thumbnail's part of a heat map, at the thumbnail's size."""
-    pixels = np.asarray(picture)
-    glass = (abs(pixels.astype(int) - 240) <= 1).all(axis=2)
-    rows = np.flatnonzero(glass.sum(axis=1) > 200)  # not the edges of letters
-    columns = np.flatnonzero(glass.sum(axis=0) > 150)
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    return np.asarray(picture.crop(box).resize((400, 300))).astype(int)
-
-
-def heat(values, boxes=BOXES, thumbnail=THUMBNAIL):
-    return heat_overlay(thumbnail, boxes, {"head 1": np.asarray(values)})
+def heat(*weights, under=THUMBNAIL) -> np.ndarray:
+    """The picture of the attention of some heads on three patches."""
+    picture = attention_overlay(under, BOXES, np.array(weights).T)
+    return np.asarray(picture).astype(int)
 
 
 def test_heat_goes_from_dark_to_bright_and_lets_the_thumbnail_through():
-    picture = shown(heat([1.0, 2.0, 3.0]))
+    picture = heat([0.1, 0.2, 0.3])
     bright = [picture[80, 70].sum(), picture[80, 110].sum(), picture[220, 220].sum()]
     assert bright[0] < bright[1] < bright[2]
-    assert (abs(picture[150, 30] - 240) <= 1).all()
-    halved = THUMBNAIL.copy()
-    halved[80:100] = 100
-    under = shown(heat([1.0, 2.0, 3.0], thumbnail=halved))
+    assert (picture[150, 30] == 240).all()
+    halved = thumbnail(300, 400)
+    halved.rgb[80:100] = 100
+    under = heat([0.1, 0.2, 0.3], under=halved)
     assert (under[70, 70] - under[90, 70]).tolist() == pytest.approx([56] * 3, abs=2)
 
 
-def test_the_bar_states_the_lowest_and_the_highest_value():
-    a, b, c = (np.asarray(heat(values))[-40:] for values in ([1, 2, 3], [1, 2, 4], [0.5, 2, 4]))
-    assert not np.array_equal(a, b)
-    assert not np.array_equal(b, c)
-    bar = max(a, key=lambda row: len(np.unique(row, axis=0)))
-    assert len(np.unique(bar, axis=0)) > 60
+def test_heat_is_the_mean_of_the_heads():
+    assert np.array_equal(heat([0.1, 0.2, 0.7]), heat([0.2, 0.4, 0.4], [0.0, 0.0, 1.0]))
 
 
-def test_equal_values_and_no_patches_can_be_drawn():
-    picture = shown(heat([2.0, 2.0, 2.0]))
+def test_equal_weights_have_one_colour():
+    picture = heat([1 / 3] * 3)
     assert np.array_equal(picture[80, 70], picture[220, 220])
-    assert (abs(shown(heat([], np.empty((0, 4)))) - 240) <= 1).all()
-
-
-def test_a_small_thumbnail_has_room_for_the_title():
-    title = "a long name of an encoder that has many letters, head 12"
-    values = {title: np.array([1.0])}
-    picture = heat_overlay(THUMBNAIL[:20, :30], np.array([[0, 0, 10, 10]]), values)
-    top = np.asarray(picture)[:26].min(axis=2) < 128
-    columns = np.nonzero(top.any(axis=0))[0]
-    assert columns.min() > 0
-    assert columns.max() < picture.width - 1
-
-
-def test_panels_stand_side_by_side():
-    values = {"head 1": np.array([1.0, 2.0, 3.0]), "mean": np.array([3.0, 2.0, 1.0])}
-    picture = heat_overlay(THUMBNAIL, BOXES, values)
-    left, right = (
-        shown(picture.crop((start, 0, start + picture.width // 2, picture.height)))
-        for start in (0, picture.width // 2)
-    )
-    assert left[80, 70] == pytest.approx(right[220, 220], abs=2)
-    assert right[80, 70] == pytest.approx(left[220, 220], abs=2)
 
 
 def test_png_is_exact_and_the_same_each_time():

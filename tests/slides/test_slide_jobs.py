@@ -43,13 +43,13 @@ def bags(folder):
 
 def by_jobs(slides, out, run, settings=SETTINGS):
     folder = BagFolder(out, settings.patches, "stain-texture")
-    found = list_slides(slides).slides
+    found = list_slides(slides)
     return extract_bags(found, CHOICE, folder, settings, Silence(), run)
 
 
 def test_jobs_make_the_bags_of_one_process(slides, tmp_path, monkeypatch):
     folder = BagFolder(tmp_path / "one", SETTINGS.patches, "stain-texture")
-    whole = extract_bags(list_slides(slides).slides, CHOICE, folder, SETTINGS, Silence())
+    whole = extract_bags(list_slides(slides), CHOICE, folder, SETTINGS, Silence())
     monkeypatch.chdir(tmp_path)
     parts = by_jobs(slides, folder.root.with_name("two").relative_to(tmp_path), backwards)
     timeless = [replace(outcome, seconds=0.0) for outcome in parts]

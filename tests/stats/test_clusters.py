@@ -37,24 +37,21 @@ def reference(values, cohorts, weights):
 @given(SCORES)
 def test_mean_and_variance_are_those_of_the_formula(values):
     clusters = clusters_of(COHORTS, WEIGHTS)
-    found = cluster_mean(values, clusters)
+    value, ci95 = cluster_mean(values, clusters)
     centre, variance = reference(values, COHORTS, WEIGHTS)
-    assert found.value == pytest.approx(centre, abs=1e-12)
-    half = stats.t.ppf(0.975, found.degrees_of_freedom) * math.sqrt(variance)
-    assert found.ci95 == pytest.approx((centre - half, centre + half), abs=1e-9)
+    assert value == pytest.approx(centre, abs=1e-12)
+    half = stats.t.ppf(0.975, clusters.degrees_of_freedom) * math.sqrt(variance)
+    assert ci95 == pytest.approx((centre - half, centre + half), abs=1e-9)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=8))
 def test_equal_clusters_give_the_t_interval_of_a_mean(values):
-    found = cluster_mean(
-        values, clusters_of([f"c{i}" for i in range(len(values))], [1] * len(values))
-    )
-    assert found.degrees_of_freedom == pytest.approx(len(values) - 1)
+    clusters = clusters_of([f"c{i}" for i in range(len(values))], [1] * len(values))
+    value, ci95 = cluster_mean(values, clusters)
+    assert clusters.degrees_of_freedom == pytest.approx(len(values) - 1)
     error = np.std(values, ddof=1) / math.sqrt(len(values))
     half = stats.t.ppf(0.975, len(values) - 1) * error
-    assert found.ci95[1] - found.value == pytest.approx(half, abs=1e-9)
-    if error > 1e-6:
-        assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-9)
+    assert ci95[1] - value == pytest.approx(half, abs=1e-9)
 
 
 def test_the_variance_is_unbiased_where_cohorts_are_alike():
@@ -63,12 +60,11 @@ def test_the_variance_is_unbiased_where_cohorts_are_alike():
     drawn = rng.standard_normal((4000, 4))[:, [clusters.names.index(c) for c in COHORTS]]
     found = [cluster_mean(row, clusters) for row in drawn]
     quantile = stats.t.ppf(0.975, clusters.degrees_of_freedom)
-    variances = [((f.ci95[1] - f.value) / quantile) ** 2 for f in found]
+    variances = [((ci95[1] - value) / quantile) ** 2 for value, ci95 in found]
     true = float(np.square(clusters.weights).sum())
     assert np.mean(variances) == pytest.approx(true, rel=0.05)
-    covered = np.mean([f.ci95[0] <= 0 <= f.ci95[1] for f in found])
+    covered = np.mean([ci95[0] <= 0 <= ci95[1] for _, ci95 in found])
     assert 0.93 < covered < 0.975
-    assert np.mean([f.p_value < 0.05 for f in found]) == pytest.approx(1 - covered)
 
 
 @given(SCORES, st.permutations(range(8)), st.floats(0.1, 10))
@@ -78,26 +74,15 @@ def test_order_and_scale_of_weights_do_not_matter(values, order, scale):
         [values[i] for i in order],
         clusters_of([COHORTS[i] for i in order], [scale * WEIGHTS[i] for i in order]),
     )
-    assert moved.value == pytest.approx(plain.value, abs=1e-12)
-    assert moved.ci95 == pytest.approx(plain.ci95, abs=1e-9)
+    assert moved[0] == pytest.approx(plain[0], abs=1e-12)
+    assert moved[1] == pytest.approx(plain[1], abs=1e-9)
 
 
-def test_no_difference_at_all_is_not_significant_and_one_cohort_knows_nothing():
+def test_no_difference_at_all_has_no_width_and_one_cohort_knows_nothing():
     nothing = cluster_mean([0.0] * 8, clusters_of(COHORTS, WEIGHTS))
-    assert (nothing.p_value, nothing.ci95) == (1.0, (0.0, 0.0))
+    assert nothing == (0.0, (0.0, 0.0))
     alone = cluster_mean([0.1, 0.3], clusters_of(["a", "a"], [1, 1]))
-    assert (alone.value, alone.ci95, alone.p_value) == (pytest.approx(0.2), None, None)
-
-
-@pytest.mark.parametrize("weights", [[1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(ValueError, match="weight above 0"):
-        clusters_of(["a", "b"], weights)
-
-
-def test_scores_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="finite"):
-        cluster_mean([float("nan")] * 8, clusters_of(COHORTS, WEIGHTS))
+    assert alone == (pytest.approx(0.2), None)
 
 
 def test_draws_scatter_as_the_interval_says_and_what_all_share_keeps_their_order():
@@ -106,6 +91,6 @@ def test_draws_scatter_as_the_interval_says_and_what_all_share_keeps_their_order
     one = rng.standard_normal(8)
     shared = np.array([5.0 * clusters.names.index(c) for c in COHORTS])
     draws = cluster_draws(np.stack([one, one + shared, one + shared + 0.1]), clusters, 40_000, rng)
-    found = cluster_mean(one, clusters)
-    assert np.quantile(draws[0], [0.025, 0.975]) == pytest.approx(found.ci95, abs=0.08)
+    _, ci95 = cluster_mean(one, clusters)
+    assert np.quantile(draws[0], [0.025, 0.975]) == pytest.approx(ci95, abs=0.08)
     assert (draws[2] > draws[1]).all()

@@ -1,6 +1,6 @@
-"""Kendall's tau: against scipy and a plain loop, its p-value, its interval over tasks."""
+"""Kendall's tau: against scipy and a plain loop, and its interval over tasks."""
 
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -14,7 +14,6 @@ from madeleine_bench.stats.rank_agreement import (
     kendall_tau,
     mean_over_families,
     rank_agreement,
-    tau_p_value,
 )
 
 numbers = st.lists(st.integers(0, 6), min_size=4, max_size=4)
@@ -49,25 +48,6 @@ def test_tau_of_many_rows_is_tau_of_each():
         assert found[row] == kendall_tau(one[row], other[row])
 
 
-@pytest.mark.parametrize("n", [3, 5])
-def test_p_without_ties_is_the_exact_one(n):
-    x, y = scores(2, n, n)
-    expected = kendalltau(x, y, method="exact").pvalue
-    assert tau_p_value(x, y) == pytest.approx(expected)
-
-
-def test_p_with_ties_counts_all_orders():
-    x, y = np.array([1.0, 2.0, 2.0, 4.0]), np.array([1.0, 1.0, 3.0, 5.0])
-    own = abs(kendalltau(x, y).statistic)
-    others = [abs(kendalltau(x, y[list(o)]).statistic) for o in permutations(range(4))]
-    assert tau_p_value(x, y) == pytest.approx(np.mean(np.array(others) >= own - 1e-9))
-
-
-def test_p_of_many_items_is_scipys():
-    x, y = scores(2, 12, 3)
-    assert tau_p_value(x, y) == kendalltau(x, y).pvalue
-
-
 def test_the_mean_is_over_families_and_a_family_that_a_draw_lacks_does_not_count():
     grid = np.array([[1.0, 3.0, 10.0]])
     counts = np.array([[1.0, 1.0, 1.0], [0.0, 3.0, 0.0], [2.0, 1.0, 0.0]])
@@ -78,19 +58,18 @@ def test_the_mean_is_over_families_and_a_family_that_a_draw_lacks_does_not_count
 def test_equal_scores_agree_whatever_tasks_are_drawn():
     grid = scores()
     found = rank_agreement(grid, 0.5 * grid, ["a", "b"] * 4, rng())
-    assert (found.tau, found.ci95) == (1.0, (1.0, 1.0))
-    assert found.p_value == pytest.approx(2 / 24)
+    assert found == (1.0, (1.0, 1.0))
 
 
 def test_turned_scores_disagree():
     grid = scores()
     found = rank_agreement(grid, -grid, ["a"] * 8, rng())
-    assert (found.tau, found.ci95) == (-1.0, (-1.0, -1.0))
+    assert found == (-1.0, (-1.0, -1.0))
 
 
 def test_the_interval_is_the_bootstrap_of_whole_tasks():
     one, other, families = scores(4, 8, 5), scores(4, 8, 6), list("aabbbcca")
-    found = rank_agreement(one, other, families, rng())
+    _, ends = rank_agreement(one, other, families, rng())
     draws = rng().multinomial(8, np.full(8, 1 / 8), size=2000)
     taus = []
     for counts in draws:
@@ -101,27 +80,13 @@ def test_the_interval_is_the_bootstrap_of_whole_tasks():
             own = [grid[:, [t for t in tasks if families[t] == f]].mean(axis=1) for f in drawn]
             means.append(np.mean(own, axis=0))
         taus.append(kendalltau(*means).statistic)
-    assert found.ci95 == pytest.approx(np.quantile(taus, [0.025, 0.975]))
-    assert found.ci95[0] < found.ci95[1]
+    assert ends == pytest.approx(np.quantile(taus, [0.025, 0.975]))
+    assert ends[0] < ends[1]
 
 
 def test_few_tasks_have_no_interval_and_a_tied_side_has_no_tau():
     few = scores(4, LEAST_TASKS - 1)
     found = rank_agreement(few, few, ["a"] * (LEAST_TASKS - 1), rng())
-    assert (found.tau, found.ci95) == (1.0, None)
+    assert found == (1.0, None)
     tied = rank_agreement(scores(), np.zeros((4, 8)), ["a"] * 8, rng())
-    assert (tied.tau, tied.ci95, tied.p_value) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "families"),
-    [
-        (scores(4, 8), scores(4, 7), ["a"] * 8),
-        (scores(4, 8), scores(4, 8), ["a"] * 7),
-        (np.zeros((4, 0)), np.zeros((4, 0)), []),
-        (scores(4, 8), np.full((4, 8), np.nan), ["a"] * 8),
-    ],
-)
-def test_what_is_no_pair_of_grids_is_refused(one, other, families):
-    with pytest.raises(ValueError, match=r"shapes|finite"):
-        rank_agreement(one, other, families, rng())
+    assert tied == (None, None)

@@ -64,8 +64,8 @@ def _catalogue_read_once(catalogue, monkeypatch):
     def load(folder=None):
         return catalogue if folder is None else load_catalogue(folder)
 
-    monkeypatch.setattr("madeleine_bench.specs.workspace.load_catalogue", load)
-    monkeypatch.setattr("madeleine_bench.submissions.claims.shipped_encoders", _shipped)
+    monkeypatch.setattr("madeleine_bench.specs.catalogue.load_catalogue", load)
+    monkeypatch.setattr("madeleine_bench.submissions.report.shipped_encoders", _shipped)
 
 
 @pytest.fixture(scope="session")

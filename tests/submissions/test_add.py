@@ -79,12 +79,6 @@ def test_reported_scores_are_stored_as_the_submitters_word(first, altered, add, 
 
     path = altered({RECORD: altered_record(first.bundle, RECORD, change)})
     said = add(path, "--level", "V0")
-    assert said.code == 2
-    assert "--reported" in said.err
-    said = add(path, "--reported", "--level", "V2")
-    assert said.code == 2
-    assert "leave one of them out" in said.err
-    said = add(path, "--reported")
     assert said.code == 0, said.err
     record = stored(add.results)["bcnb-er"]
     assert (record.verification, record.scores.main.value) == ("V0", 0.999)
@@ -96,11 +90,11 @@ def test_reported_scores_are_stored_as_the_submitters_word(first, altered, add, 
 
 
 def test_a_verified_record_takes_the_place_of_the_same_reported_one(first, add):
-    assert add(first.bundle, "--reported").code == 0
+    assert add(first.bundle, "--level", "V0").code == 0
     assert add(first.bundle).code == 0
     records = list(ResultStore(add.results).records())
     assert [record.verification for record in records] == ["V1", "V1"]
-    said = add(first.bundle, "--reported")
+    said = add(first.bundle, "--level", "V0")
     assert "0 records added as V0, 2 there already" in said.out
 
 

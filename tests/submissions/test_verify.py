@@ -149,7 +149,7 @@ def test_one_label_is_missing(submitted, mbench):
     submitted.cohort.labels.write_text(text.replace("\n7,0,", "\n7,,"))
     said = mbench(*submitted.verify, submitted.bundle)
     assert said.code == 1
-    assert "They scored 40 units, here are 39; left out here alone: 1 (7)" in said.err
+    assert "They scored 40 units, here are 39. The label tables differ" in said.err
 
 
 def test_other_splits_are_named(submitted, mbench):
@@ -207,12 +207,6 @@ def test_what_differs_from_the_recomputed_record_is_named(first, change, message
     assert compare_records(RECORD, honest, honest) == []
     findings = compare_records(RECORD, claimed, honest)
     assert message in "\n".join(finding.line for finding in findings)
-
-
-def test_a_name_that_ships_is_taken(first, altered, catalogue):
-    card = members_of(first.bundle)["card.yaml"].replace(b"name: stranger", b"name: mean-pool")
-    findings = check_claims(read_bundle(altered({"card.yaml": card})), catalogue)
-    assert any("The name is taken" in finding.line for finding in findings)
 
 
 def test_another_board_cannot_be_verified_by_this_data(first, altered, mbench, verify):

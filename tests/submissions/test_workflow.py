@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from madeleine_bench.report import sorted_json
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.bundle import read_bundle
 from madeleine_bench.submissions.report import review
@@ -216,7 +217,7 @@ def test_phantoms_are_recomputed_and_real_boards_only_read(tmp_path, board, exit
 def test_the_report_names_the_board_where_the_workflow_looks(first, tmp_path):
     request = VerifyRequest(Workspace(tmp_path), "V0")
     report = review(verify(read_bundle(first.bundle), request, tmp_path, Silence()))
-    assert re.search(r'^ "board": "local",$', report.texts["report.json"], flags=re.MULTILINE)
+    assert re.search(r'^ "board": "local",$', sorted_json(report.document), flags=re.MULTILINE)
 
 
 def git(folder, *words, **more):

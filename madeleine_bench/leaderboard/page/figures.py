@@ -20,7 +20,6 @@ from madeleine_bench.leaderboard.page.text import (
 Write = Callable[[float], str]
 _DAYS_A_YEAR = 365.25
 _STRIP = (210, 18)
-_SURVIVAL_ROW = 390
 _FONT = "Helvetica, Arial, sans-serif"
 
 
@@ -377,18 +376,14 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     ]
     if not groups:
         return None
-    smooth = content.get("curve", ())
     left, right, top, bottom = 46, 238, 8, 200
-    low = max(0.0, min(map(min, [*groups, *smooth])) - 0.02)
+    low = max(0.0, min(map(min, groups)) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
     ticks, write = up.ticks(4), "{:.2f}".format
     title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
     parts = bottom_axis(across, bottom, ticks, write, title)
     parts += left_axis(up, left, right, ticks, write)
     parts.append(line(left, bottom, right, top, "zero"))
-    if smooth:
-        path = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in smooth)
-        parts.append(element("path", d=f"M{path}", class_="curve low"))
     for predicted, observed, least, most in groups:
         x = across(predicted)
         parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
@@ -407,44 +402,40 @@ def calibration_summary(curves: dict[str, Any]) -> str:
 
 
 def survival_figure(
-    title: str, rows: Sequence[tuple[str, str, dict[str, Any]]], phantom: bool
+    title: str, heading: str, label: str, curves: dict[str, Any], phantom: bool
 ) -> str:
-    """Return a drawing that stands alone: curves beside calibration, a row for each encoder.
+    """Return a drawing that stands alone: the curves of an encoder beside its calibration.
 
     Args:
         title: what the figure is of.
-        rows: label and score of an encoder, and its curves, as of `kaplan_meier`.
+        heading: the encoder and its score.
+        label: whose curves they are.
+        curves: as of `kaplan_meier`.
         phantom: whether the data are synthetic.
     """
-    heading = f"{title} (PHANTOM, synthetic data)" if phantom else title
-    height = 40 + _SURVIVAL_ROW * len(rows)
+    title = f"{title} (PHANTOM, synthetic data)" if phantom else title
     # The pages' own style; programs that draw SVG know no `light-dark` and no variables.
     style = page_file("style.css")
     light = dict(re.findall(r"--(\w+): light-dark\((#\w+),", style))
     rules = "\n".join(rule for rule in style.splitlines() if rule.startswith("svg"))
     rules = re.sub(r"var\(--(\w+)\)", lambda name: light.get(name[1], _FONT), rules)
-    parts = [
-        element("title", heading),
+    panels = kaplan_meier(curves, label, phantom), calibration_plot(curves, label, phantom)
+    return str(element(
+        "svg",
+        element("title", title),
         element("style", Markup(rules)),
         element("rect", width="100%", height="100%", fill="white"),
-        element("text", heading, x=10, y=26, font_size=16, font_weight=600),
-    ]
-    for place, (label, score, curves) in enumerate(rows):
-        y = 56 + _SURVIVAL_ROW * place
-        parts += [
-            element("text", f"{label}: {score}", x=10, y=y, font_size=13, font_weight=600),
-            words_at(10, y + 17, curves_summary(curves), "tick", "start"),
-            words_at(10, y + 33, calibration_summary(curves), "tick", "start"),
-        ]
-        panels = kaplan_meier(curves, label, phantom), calibration_plot(curves, label, phantom)
-        parts += [
-            element("svg", panel, x=450 * i, y=y + 44, width=440, height=330)
-            for i, panel in enumerate(panels)
+        element("text", title, x=10, y=26, font_size=16, font_weight=600),
+        element("text", heading, x=10, y=56, font_size=13, font_weight=600),
+        words_at(10, 73, curves_summary(curves), "tick", "start"),
+        words_at(10, 89, calibration_summary(curves), "tick", "start"),
+        *(
+            element("svg", panel, x=450 * place, y=100, width=440, height=330)
+            for place, panel in enumerate(panels)
             if panel
-        ]
-    return str(element(
-        "svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 890 {height}",
-        width=890, height=height, class_="strip",
+        ),
+        xmlns="http://www.w3.org/2000/svg", viewBox="0 0 890 430", width=890, height=430,
+        class_="strip",
     ))  # fmt: skip
 
 

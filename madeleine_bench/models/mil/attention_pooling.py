@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,6 @@ from madeleine_bench.models.mil.base import (
     bag_means,
     bag_softmax,
     bag_sums,
-    split_bags,
 )
 
 
@@ -45,7 +45,10 @@ class GatedPooling(nn.Module):
         self.score = nn.Linear(attention_dim, 1)
 
     def forward(self, hidden: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return bags (bag, width) and attention (patch,) from hidden patches (patch, width)."""
+        """Return bags (bag, width) and attention (patch,) from hidden patches (patch, width).
+
+        Attention is float32 or better, and adds up to 1 within each bag.
+        """
         scores = self.score(self.branch(hidden) * self.gate(hidden))
         attention = bag_softmax(scores, lengths)
         return bag_sums(attention, hidden, lengths).squeeze(1), attention.squeeze(1)
@@ -87,9 +90,9 @@ class Abmil(BagNetwork):
         self.head = nn.Linear(width, outputs)
 
     def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
-        """Return logits (bag, outputs) and attention (patch,); see `BagNetwork`."""
-        bags, attention = self.pooling(self.patch_layer(patches), lengths)
-        return BagOutput(self.head(bags), attention)
+        """Return logits (bag, outputs); see `BagNetwork`."""
+        bags, _ = self.pooling(self.patch_layer(patches), lengths)
+        return BagOutput(self.head(bags))
 
 
 class MeanMlp(BagNetwork):
@@ -162,7 +165,6 @@ class ClamSb(Abmil):
         instances: int = 8,
         instance_share: float = 0.3,
         subtyping: bool = False,
-        classes: int | None = None,
     ) -> None:
         """Make the layers.
 
@@ -175,13 +177,11 @@ class ClamSb(Abmil):
             instances: patches taken from either end of the attention.
             instance_share: share of the instance loss in the total, from 0 to below 1.
             subtyping: whether classes exclude each other and each has its own tissue.
-            classes: number of classes of the labels that the instance loss is given; `outputs`
-                where None. K ordered levels learnt from K - 1 outputs need K.
         """
         super().__init__(
             input_dim, outputs, width=width, attention_dim=attention_dim, dropout=dropout
         )
-        self.classes = outputs if classes is None else classes
+        self.classes = outputs
         # Rows 2 c and 2 c + 1 are the two outputs of class c: not evidence, evidence.
         self.instance_head = nn.Linear(width, 2 * self.classes)
         self.instances = instances
@@ -189,36 +189,23 @@ class ClamSb(Abmil):
         self.subtyping = subtyping
 
     def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
-        """Return logits (bag, outputs), attention (patch,) and, in training, the instance loss.
-
-        See `BagNetwork`. The instance loss raises ValueError where a label is no class.
-        """
+        """Return logits (bag, outputs) and, in training, the instance loss; see `BagNetwork`."""
         hidden = self.patch_layer(patches)
         bags, attention = self.pooling(hidden, lengths)
         logits = self.head(bags)
         if not self.training:
-            return BagOutput(logits, attention)
-
-        def instance_loss(label: Tensor) -> Tensor:
-            return self._instance_loss(hidden, attention, lengths, label)
-
-        return BagOutput(
-            logits, attention, auxiliary=instance_loss, auxiliary_share=self.instance_share
-        )
+            return BagOutput(logits)
+        loss = partial(self._instance_loss, hidden, attention, lengths)
+        return BagOutput(logits, auxiliary=loss, auxiliary_share=self.instance_share)
 
     def _instance_loss(
         self, hidden: Tensor, attention: Tensor, lengths: Sequence[int], label: Tensor
     ) -> Tensor:
         """Return the mean over bags of the loss of their most and least attended patches."""
-        if label.shape != (len(lengths),):
-            raise ValueError(f"{len(lengths)} bags need as many labels, found {tuple(label.shape)}")
-        if bool(((label < 0) | (label >= self.classes)).any()):
-            raise ValueError(
-                f"labels must be from 0 to {self.classes - 1}, found {label.tolist()[:8]}; give "
-                "the network the number of classes (classes) where it has other outputs"
-            )
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        parts = zip(split_bags(hidden, lengths), split_bags(attention, lengths), strict=True)
+        parts = zip(
+            *(torch.split(part, list(lengths)) for part in (hidden, attention)), strict=True
+        )
         for bag, (patches, weight) in enumerate(parts):
             count = min(self.instances, len(patches) // 2)
             if count:
@@ -255,7 +242,7 @@ class DsMil(BagNetwork):
     the critical patch m: max_i W0 h_i. The second gives each patch a query q and a value v,
     weighs patch i by softmax_i(q_i . q_m / sqrt(dim q)), sums the values, and maps the sums of
     all outputs to the logits. `logits` are those of the second stream and `other_logits` of the
-    first, so the two weigh the same in the loss. `attention` is the mean over outputs.
+    first, so the two weigh the same in the loss.
 
     Differences from the paper: the products of queries are divided by the square root of their
     width, as in the authors' code; the paper has no such factor. The paper's score is the mean of
@@ -288,17 +275,15 @@ class DsMil(BagNetwork):
         self.head = nn.Linear(outputs * input_dim, outputs)
 
     def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
-        """Return logits of both streams and the mean attention (patch,); see `BagNetwork`."""
+        """Return logits of both streams; see `BagNetwork`."""
         scores = at_least_float32(self.instance_head(patches))
         queries = self.query(patches)
         highest, products = [], []
-        parts = zip(split_bags(scores, lengths), split_bags(queries, lengths), strict=True)
+        parts = zip(*(torch.split(part, list(lengths)) for part in (scores, queries)), strict=True)
         for score, query in parts:
             highest.append(score.amax(dim=0))
             products.append(query @ query[score.argmax(dim=0)].T)
         products_of_all = torch.cat(products) / math.sqrt(queries.shape[1])
         attention = bag_softmax(products_of_all, lengths)
         sums = bag_sums(attention, self.value(patches), lengths)
-        return BagOutput(
-            self.head(sums.flatten(1)), attention.mean(dim=1), other_logits=(torch.stack(highest),)
-        )
+        return BagOutput(self.head(sums.flatten(1)), (torch.stack(highest),))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from madeleine_bench.models.madeleine import check_lengths
+
 
 @dataclass(frozen=True)
 class BagOutput:
@@ -15,8 +17,6 @@ class BagOutput:
 
     Attributes:
         logits: (bag, outputs), what predictions are made from.
-        attention: (patch,) packed as the patches, float32 or better, adding up to 1 within each
-            bag; None where the network weighs no patch against another.
         other_logits: further heads, each (bag, outputs). The loss of the task is the mean of its
             values on `logits` and on each of these.
         auxiliary: takes the class index of each bag, (bag,) int64, and returns a scalar loss;
@@ -25,7 +25,6 @@ class BagOutput:
     """
 
     logits: Tensor
-    attention: Tensor | None = None
     other_logits: tuple[Tensor, ...] = ()
     auxiliary: Callable[[Tensor], Tensor] | None = None
     auxiliary_share: float = 0.0
@@ -50,11 +49,7 @@ class BagNetwork(nn.Module, ABC):
         """
         if patches.ndim != 2:
             raise ValueError(f"patches must be (patch, dim), found shape {tuple(patches.shape)}")
-        if not lengths or min(lengths) < 1 or sum(lengths) != len(patches):
-            raise ValueError(
-                f"each bag needs a patch, and all together {len(patches)}; these lengths start "
-                f"{list(lengths[:8])} and add up to {sum(lengths)}"
-            )
+        check_lengths(lengths, patches)
         return self.outputs_of(patches, lengths)
 
     @abstractmethod
@@ -67,17 +62,12 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def split_bags(packed: Tensor, lengths: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return the part of each bag of a packed tensor (patch, ...)."""
-    return torch.split(packed, list(lengths))
-
-
 def bag_softmax(scores: Tensor, lengths: Sequence[int]) -> Tensor:
     """Return the softmax of each column over each bag's own patches, in float32 or better.
 
     `scores` is (patch, column), and so is the result: each column adds up to 1 within each bag.
     """
-    parts = split_bags(at_least_float32(scores), lengths)
+    parts = torch.split(at_least_float32(scores), list(lengths))
     return torch.cat([part.softmax(dim=0) for part in parts])
 
 
@@ -87,13 +77,57 @@ def bag_sums(weights: Tensor, values: Tensor, lengths: Sequence[int]) -> Tensor:
     `weights` is (patch, column) and `values` (patch, dim).
     """
     weights = weights.to(values.dtype)
-    parts = zip(split_bags(weights, lengths), split_bags(values, lengths), strict=True)
+    parts = zip(*(torch.split(part, list(lengths)) for part in (weights, values)), strict=True)
     return torch.stack([weight.T @ value for weight, value in parts])
 
 
-def bag_means(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Return the mean of each bag's patches, (patch, dim) to (bag, dim)."""
-    return torch.stack([part.mean(dim=0) for part in split_bags(values, lengths)])
+def bag_means(patches: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the mean of each feature over each bag, (patch, dim) to (bag, dim)."""
+    return torch.stack([bag.mean(dim=0) for bag in torch.split(patches, list(lengths))])
+
+
+def bag_maxima(patches: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return the largest value of each feature in each bag, (patch, dim) to (bag, dim)."""
+    return torch.stack([bag.amax(dim=0) for bag in torch.split(patches, list(lengths))])
+
+
+class EmbedderWithHead(BagNetwork):
+    """An embedder of bags and a linear head, to be trained as a whole.
+
+    To start from trained weights, call `initialise_network` first and load them after it,
+    or call it on `head` alone.
+    """
+
+    def __init__(
+        self, embed: Callable[[Tensor, Sequence[int]], Tensor], width: int, outputs: int
+    ) -> None:
+        """Make the head.
+
+        Args:
+            embed: maps patches (patch, dim) and lengths to embeddings (bag, width).
+            width: width of an embedding.
+            outputs: number of outputs for each bag.
+        """
+        super().__init__()
+        self.embed = embed
+        self.head = nn.Linear(width, outputs)
+
+    def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
+        """Return logits (bag, outputs); see `BagNetwork`."""
+        return BagOutput(self.head(self.embed(patches, lengths)))
+
+
+class MadeleineEmbedder(nn.Module):
+    """The slide embedding of a Madeleine, without the tokens and the attention it also gives."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, patches: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return embeddings (bag, width)."""
+        embeddings: Tensor = self.model(patches, lengths)[0]
+        return embeddings
 
 
 def initialise_network(network: nn.Module, seed: int) -> None:

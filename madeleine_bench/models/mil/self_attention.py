@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from madeleine_bench.models.mil.base import BagNetwork, BagOutput, at_least_float32, split_bags
+from madeleine_bench.models.mil.base import BagNetwork, BagOutput, at_least_float32
 
 _PSEUDO_INVERSE_STEPS = 6
 _VALUE_KERNEL = 33
@@ -85,11 +85,7 @@ def run_means(tokens: Tensor, runs: int) -> Tensor:
 
     The first runs are longer by one token where the runs do not divide the tokens.
     """
-    length, longer = divmod(tokens.shape[1], runs)
-    border = longer * (length + 1)
-    long = torch.unflatten(tokens[:, :border], 1, (longer, length + 1)).mean(dim=2)
-    short = torch.unflatten(tokens[:, border:], 1, (runs - longer, length)).mean(dim=2)
-    return torch.cat([long, short], dim=1)
+    return torch.stack([run.mean(dim=1) for run in tokens.tensor_split(runs, dim=1)], dim=1)
 
 
 def pseudo_inverse(matrix: Tensor, steps: int) -> Tensor:
@@ -145,8 +141,7 @@ class TransMil(BagNetwork):
     It depends on the order of the patches, by design. "Squaring of sequence" (algorithm 2) lays
     patch i at row i // side and column i % side; "conditional position encoding and local
     information fusion" (PPEG) convolves over that square; landmarks are means of patches next to
-    each other. Give the patches row by row of the slide, always in the same way. There is no
-    `attention`: what the class token reads is already mixed.
+    each other. Give the patches row by row of the slide, always in the same way.
 
     References:
         Shao et al., "TransMIL: Transformer based Correlated Multiple Instance Learning for Whole
@@ -193,7 +188,7 @@ class TransMil(BagNetwork):
 
     def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
         """Return logits (bag, outputs); see `BagNetwork`."""
-        bags = split_bags(self.patch_layer(patches), lengths)
+        bags = torch.split(self.patch_layer(patches), list(lengths))
         read = torch.stack([self._class_token_of(bag) for bag in bags])
         return BagOutput(self.head(self.norm(read)))
 
@@ -234,11 +229,8 @@ class CrossAttention(nn.Module):
         self.residual_norm = nn.LayerNorm(width)
         self.gate = nn.Linear(query_dim, width) if gated else None
 
-    def forward(self, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows (row, width) and the mean attention of the heads, (row, other).
-
-        `rows` is (row, query_dim) and `others` (other, key_dim).
-        """
+    def forward(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Return rows (row, width) from `rows` (row, query_dim) and `others` (other, key_dim)."""
         query = self.query(rows)
         q, k, v = (
             x.unflatten(1, (self.heads, -1)).transpose(0, 1)
@@ -246,12 +238,11 @@ class CrossAttention(nn.Module):
         )
         scores = at_least_float32(q @ k.mT) / math.sqrt(q.shape[-1])
         attention = scores.softmax(dim=-1)
-        found = (attention.to(v.dtype) @ v).transpose(0, 1).flatten(1)
+        found: Tensor = (attention.to(v.dtype) @ v).transpose(0, 1).flatten(1)
         hidden = self.norm(query + self.mix(found))
         hidden = self.residual_norm(hidden + F.relu(self.residual(hidden)))
-        if self.gate is not None:
-            hidden = hidden * F.silu(self.gate(rows))
-        return hidden, attention.mean(dim=0)
+        gated: Tensor = hidden if self.gate is None else hidden * F.silu(self.gate(rows))
+        return gated
 
 
 class LowRankBlock(nn.Module):
@@ -269,17 +260,16 @@ class LowRankBlock(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return patches (patch, width) from those of one bag (patch, input_dim)."""
-        summary, _ = self.gather(self.latent, patches)
-        spread: Tensor = self.spread(patches, summary)[0]
+        spread: Tensor = self.spread(patches, self.gather(self.latent, patches))
         return spread
 
 
 class Ilra(BagNetwork):
     """Iterative low-rank attention: low-rank blocks, non-local pooling, a linear head.
 
-    Pooling is attention from one more learnt vector to the patches; `attention` is the mean of
-    its heads. The default rank of 64 is what others report of the paper and use (MIL-Lab); the
-    authors' published configuration has 1, at which every patch is given the same summary.
+    Pooling is attention from one more learnt vector to the patches. The default rank of 64 is what
+    others report of the paper and use (MIL-Lab); the authors' published configuration has 1, at
+    which every patch is given the same summary.
 
     Differences from the authors' code: each attention projects queries, keys and values once, as
     in Set Transformer, not twice in a row. Does not depend on the order of patches.
@@ -325,12 +315,10 @@ class Ilra(BagNetwork):
         self.head = nn.Linear(width, outputs)
 
     def outputs_of(self, patches: Tensor, lengths: Sequence[int]) -> BagOutput:
-        """Return logits (bag, outputs) and attention (patch,); see `BagNetwork`."""
-        bags, attention = [], []
-        for hidden in split_bags(patches, lengths):
+        """Return logits (bag, outputs); see `BagNetwork`."""
+        bags = []
+        for hidden in torch.split(patches, list(lengths)):
             for block in self.blocks:
                 hidden = block(hidden)
-            pooled, weight = self.pooling(self.seed, hidden)
-            bags.append(pooled)
-            attention.append(weight.squeeze(0))
-        return BagOutput(self.head(torch.cat(bags)), torch.cat(attention))
+            bags.append(self.pooling(self.seed, hidden))
+        return BagOutput(self.head(torch.cat(bags)))

@@ -1,7 +1,7 @@
 """Patch encoders: from the pixels of a patch to its feature, found by card like slide encoders."""
 
 from pathlib import Path
-from typing import Literal, Protocol, cast, get_args, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,6 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_file, hash_json
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.implementation import Entry, Registry, check_weights_file, code_file
-from madeleine_bench.specs.loader import did_you_mean
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -144,9 +143,6 @@ def load_patch_encoder(
     Raises:
         InputError: the code or the weights are absent or unfit, or there is no such device.
     """
-    for option, value, valid in (("device", device, Device), ("precision", precision, Precision)):
-        if value not in get_args(valid):
-            raise InputError(f"--{option} is '{value}'{did_you_mean(value, list(get_args(valid)))}")
     encoder = cast(PatchEncoder, _REGISTRY.make(entry, _checked_weights(entry, weights)))
     if isinstance(encoder, BasePatchEncoder):
         encoder.place(device, precision)

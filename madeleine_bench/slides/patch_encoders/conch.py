@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madeleine_bench.errors import InputError
 from madeleine_bench.slides.patch_encoders.hub import from_hub, import_package
 from madeleine_bench.slides.patch_encoders.torch_encoder import (
     TorchPatchEncoder,
@@ -42,7 +41,7 @@ class Conch(TorchPatchEncoder):
                 card, lambda hub: create(checkpoint_path=hub.replace("hf-hub:", "hf_hub:"))[0]
             )
         else:
-            self.model = _from_file(create, card, weights)
+            self.model = _from_file(create, weights)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features of normalised pixels, batch x 512."""
@@ -51,7 +50,7 @@ class Conch(TorchPatchEncoder):
         return features
 
 
-def _from_file(create: Callable[..., Any], card: PatchEncoderCard, weights: Path) -> Any:
+def _from_file(create: Callable[..., Any], weights: Path) -> Any:
     """Return the model with the user's weights.
 
     Its package reads torch files alone, without asking what is in them, and passes over tensors
@@ -62,13 +61,7 @@ def _from_file(create: Callable[..., Any], card: PatchEncoderCard, weights: Path
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "pytorch_model.bin"
         torch.save(state, copy)
-        try:
-            model = create(checkpoint_path=str(copy))[0]
-        except Exception as error:
-            raise InputError(
-                f"{card.name}: its package could not read {weights}: {type(error).__name__}: "
-                f"{error}"
-            ) from error
+        model = create(checkpoint_path=str(copy))[0]
     visual = {n.removeprefix(_VISUAL): t for n, t in state.items() if n.startswith(_VISUAL)}
     fit_state(model.visual, visual, weights)
     return model

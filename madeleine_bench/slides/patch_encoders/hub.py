@@ -1,7 +1,6 @@
 """Patch encoders that timm builds: UNI, Virchow, H-optimus, ResNet-50, and any like them."""
 
 import importlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,6 @@ from madeleine_bench.slides.patch_encoders.torch_encoder import (
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.specs.loader import did_you_mean
 
-# Errors of a download by what stands behind them: names of classes, and statuses of HTTP. Names,
-# as the hub's client is no dependency, and its HTTP library has changed between versions.
-_FAILURES: tuple[tuple[str, str, set[int]], ...] = (
-    ("refused", r"GatedRepo|RepositoryNotFound|LocalTokenNotFound", {401, 403}),
-    ("network", r"LocalEntryNotFound|Offline|Connect|Timeout|gaierror|NetworkError", set()),
-    ("absent", r"EntryNotFound|RevisionNotFound", {404}),
-)
-
 
 def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
     """Return a package that a card requires.
@@ -38,15 +29,11 @@ def import_package(card: PatchEncoderCard, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # a package built for another torch raises almost anything
-        top = name.partition(".")[0]
-        problem = (
-            f"{name} is installed but cannot be imported ({type(error).__name__}: {error}). What "
-            "it needs itself must be installed, in a version that must fit that of torch"
-        )
-        if isinstance(error, ModuleNotFoundError) and error.name == top:
-            problem = f"the package {top} is not installed"
         pip = " ".join(f"'{requirement}'" for requirement in card.requires)
-        raise InputError(f"{card.name}: {problem}; pip install {pip}") from error
+        raise InputError(
+            f"{card.name}: {name} cannot be imported ({type(error).__name__}: {error}); "
+            f"pip install {pip}. What it needs itself must be there and fit the version of torch"
+        ) from error
 
 
 def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
@@ -61,39 +48,16 @@ def from_hub(card: PatchEncoderCard, create: Callable[[str], Any]) -> Any:
     try:
         return create(weights.hub)
     except Exception as error:  # the hub, the network and the package each raise their own
-        gate = "are gated and were" if weights.gated else "were"
-        problem = {
-            "refused": f"the weights {weights.hub} {gate} refused; ask for access at {weights.url} "
-            "and log in (hf auth login)",
-            "network": f"no network to fetch the weights {weights.hub}; connect",
-            "absent": f"{weights.hub} does not hold the file that was looked for",
-            "other": f"the model could not be made from {weights.hub}; the versions of "
-            f"{', '.join(card.requires)} may not fit",
-        }[failure_kind(error)]
+        gate = f"they are gated: ask for access at {weights.url} and log in (hf auth login)"
         reason = next(iter(str(error).strip().splitlines()), "")
         raise InputError(
-            f"{card.name}: {problem}, or download the weights at {weights.url} and give the file: "
-            f"mbench features extract --patch-encoder {card.name} --weights FILE ...\n"
-            f"{type(error).__name__}: {reason}"
+            f"{card.name}: the model could not be made from {weights.hub}\n"
+            f"{type(error).__name__}: {reason}\n"
+            f"If the weights were refused, {gate if weights.gated else f'see {weights.url}'}. "
+            f"Without a network, download them there and give the file: mbench features extract "
+            f"--patch-encoder {card.name} --weights FILE ... "
+            f"If they do not fit, see the versions of {', '.join(card.requires)}"
         ) from error
-
-
-def failure_kind(error: BaseException) -> str:
-    """Return "refused", "network", "absent" or "other": what stands behind an error of a download.
-
-    Causes count as well, as timm wraps what it catches.
-    """
-    chain: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and step not in chain:
-        chain.append(step)
-        step = step.__cause__ or step.__context__
-    names = " ".join(base.__name__ for one in chain for base in type(one).__mro__)
-    codes = {getattr(getattr(one, "response", None), "status_code", None) for one in chain}
-    for kind, pattern, statuses in _FAILURES:
-        if re.search(pattern, names) or codes & statuses:
-            return kind
-    return "other"
 
 
 Pooling = Literal["token", "token-and-mean", "map"]

@@ -3,9 +3,7 @@
 import textwrap
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from madeleine_bench.errors import InputError
@@ -74,17 +71,7 @@ class TorchPatchEncoder(BasePatchEncoder):
         """Return the features of one or more patches, batch x dim, float32 at any precision."""
         size = _MICRO_BATCH[self.device.type]
         parts = [patches[start : start + size] for start in range(0, len(patches), size)]
-        return np.concatenate(list(self._pool.map(self._embed_some, parts)))
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        """Threads that each do a micro-batch of their own.
-
-        On a CPU that is a third faster than to share each layer of one among the threads of
-        torch, which wait for each other after every layer. A GPU takes one at a time.
-        """
-        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
-        return ThreadPoolExecutor(threads, "encode-patches", initializer=_one_thread)
+        return np.concatenate([self._embed_some(part) for part in parts])
 
     @torch.inference_mode()
     def _embed_some(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -109,11 +96,6 @@ class TorchPatchEncoder(BasePatchEncoder):
             )
             pixels = pixels.float().round_().clamp_(0, 255)
         return (pixels.float() - self.mean) / self.std
-
-
-def _one_thread() -> None:
-    # OpenMP counts threads for each calling thread, so this leaves the rest of the process alone.
-    threadpool_limits(limits=1, user_api="openmp")
 
 
 def _autocast_type(device: torch.device, precision: Precision) -> torch.dtype | None:
