@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -55,6 +55,43 @@ def show(
         print_table("", ("", ""), [(f"{key}:", text.strip('"')) for key, text in pairs])
         sources = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
         print_table("", ["fact", "status", "source"], sources)
+
+
+@app.command("import")
+def import_tasks(
+    source: Annotated[
+        list[Path],
+        typer.Argument(help="Folders or files; for Patho-Bench also FOLDER/A==B--TASK."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for label tables, splits and mbench.toml.")],
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of the feature files (default: to be filled in).")
+    ] = None,
+    tool: Annotated[
+        Literal["patho-bench", "clam", "stamp", "moozy"] | None,
+        typer.Option("--from", help="Whose files they are (default: recognised by their names)."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the classes, for CLAM and STAMP.")
+    ] = None,
+    survival: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="TIME EVENT", help="Columns of survival instead, for STAMP."),
+    ] = None,
+    cohort: Annotated[
+        str | None, typer.Option(help="Name of the cohort (default: that of the folder or table).")
+    ] = None,
+) -> None:
+    """Import tasks of Patho-Bench, CLAM, STAMP or MOOZY with their splits.
+
+    Example: mbench tasks import splits/cptac_brca/TP53_mutation --out mine --features conch_v1
+    """
+    from madeleine_bench.data.interchange import write_tasks
+    from madeleine_bench.data.peers import read_tasks
+
+    tasks = read_tasks(source, tool, label=label, survival=survival, cohort=cohort)
+    for line in write_tasks(tasks, out, features):
+        typer.echo(line)
 
 
 @app.command()

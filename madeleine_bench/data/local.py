@@ -73,8 +73,8 @@ class LocalCohort:
         for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
             raise InputError(
                 f"{entry.labels}: slide '{slide.slide_id}' is of stain '{slide.stain}'"
-                f"{did_you_mean(str(slide.stain), cohort.stains)} Cohort {cohort.id} has the stains "
-                f"{', '.join(cohort.stains)}"
+                f"{did_you_mean(str(slide.stain), cohort.stains)} (stains of cohort {cohort.id}: "
+                f"{', '.join(cohort.stains)})"
             )
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
         if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:

@@ -88,12 +88,6 @@ def test_wrong_tables_are_refused(tmp_path: Path, text: str, message: str) -> No
         read_label_table(write(tmp_path, text), COLUMNS)
 
 
-def test_unknown_stain_is_refused_with_the_closest(tmp_path: Path) -> None:
-    path = write(tmp_path, "slide_id,s\na,H&E\nb,Ki-67\n")
-    with pytest.raises(InputError, match=r"row 3: unknown stain 'Ki-67'; did you mean 'Ki67'"):
-        read_label_table(path, Columns(case=None, stain="s"))
-
-
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read the label table .*absent\.csv"):
         read_label_table(tmp_path / "absent.csv", COLUMNS)

@@ -18,6 +18,7 @@ from PIL import Image
 from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.seeds import rng_for
+from tests.data.peer_folders import write_peers
 from tests.docs.page_commands import ROOT, steps
 from tests.docs.small_catalogue import write_wrapper
 from tests.docs.titan_stand_in import write_titan_bags, write_trident
@@ -89,6 +90,12 @@ def _readme(folder: Path, shell: Shell, running: ExitStack) -> Here:
     shell("cd earlier && mbench submit new my-encoder")
     shell("mbench run --encoder earlier/my-encoder/card.yaml --task bcnb-er")
     return Here({"my-cohort": "bcnb", "/fast": "fast"})
+
+
+def _import(folder: Path, shell: Shell, running: ExitStack) -> Here:
+    """Folders of Patho-Bench, CLAM and STAMP, and bags of their slides."""
+    write_peers(folder)
+    return Here()
 
 
 def _leaderboard(folder: Path, shell: Shell, running: ExitStack) -> Here:
@@ -190,6 +197,7 @@ READY: dict[str, Callable[[Path, Shell, ExitStack], Here]] = {
     "README.md": _readme,
     "audit.md": _audit,
     "data.md": _data,
+    "import.md": _import,
     "leaderboard.md": _leaderboard,
     "survival.md": _survival,
     "slides.md": _slides,

@@ -34,6 +34,7 @@ def small_catalogue(folder: Path) -> Path:
     """Write the catalogue with phantoms of about 8% of the slides; what they are of stays."""
     shutil.copytree(resource_folder("tasks"), folder)
     yaml = YAML()
+    yaml.width = 1000  # a long key that is broken over two lines is no key
     units = {p.stem: _shrink_cohort(p, yaml) for p in sorted((folder / "cohorts").glob("*.yaml"))}
     for path in sorted(folder.glob("*.yaml")):
         task = yaml.load(path)

@@ -143,14 +143,13 @@ def test_declared_validation_units_stop_training_and_are_not_trained_on(
     used = []
     original = training.Trainer.train
 
-    def told(trainer, units, seed):
-        used.append(units)
-        return original(trainer, units, seed)
+    def told(trainer, train, validation, seed):
+        used.append((train.tolist(), validation.tolist()))
+        return original(trainer, train, validation, seed)
 
     monkeypatch.setattr(training.Trainer, "train", told)
     report = fit(encoder("abmil"), classes.bags, request, "cpu").prediction.report
-    assert used[0].train.tolist() == train.tolist()
-    assert used[0].validation.tolist() == val.tolist()
+    assert used == [(train.tolist(), val.tolist())]
     assert report.n_train == len(train)
 
 
