@@ -222,7 +222,7 @@ def weighted_pearson(value: Floats, predicted: Floats, weights: Weights) -> NDAr
     sides, squares = [], []
     for side in (value, predicted):
         column = side if side.ndim == 2 else side[:, None]
-        centred = column - np.divide((weights * column).sum(axis=0), total)
+        centred = column - _ratio((weights * column).sum(axis=0), total)
         square = (weights * np.square(centred)).sum(axis=0)
         # A deviation that is rounding alone is none.
         none = square <= total * np.square(1e-12 * np.abs(column).max(initial=0.0))
