@@ -163,8 +163,9 @@ def build_boards(
     or of a task the catalogue does not have, are left out.
     """
     every = list(records)
-    catalogue = _with_chance(catalogue, every)
     by_board: dict[str, list[Record]] = {}
+    catalogue = catalogue.with_external(record.task.id for record in every)
+    catalogue = _with_chance(catalogue, every)
     for record in every:
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
@@ -376,10 +377,13 @@ def _reference_data(records: Iterable[Record]) -> Reference:
 
 def _data_of(record: Record) -> Reference:
     task_id = record.task.id
-    return {
+    data = {
         (task_id, record.protocol): record.task.task_hash,
         (task_id, ""): f"{record.inputs.labels} {record.inputs.splits}",
     }
+    if training := record.training:
+        data[task_id, f"features of {_made_by(training.features)}"] = training.features.content
+    return data
 
 
 def _column(
@@ -453,7 +457,7 @@ def _cell(
         record,
         corrected=chance_corrected(main.value, task.chance or 0.0),
         other=other,
-        contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
+        contamination=contamination(record.encoder.training_cohorts, *record.sides),
     )
 
 

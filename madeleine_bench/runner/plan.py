@@ -1,7 +1,7 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
+from madeleine_bench.data.external import Side, external_splits, join_units, tested_units
 from madeleine_bench.data.labels import build_units, far_values
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
@@ -29,7 +30,7 @@ from madeleine_bench.specs.catalogue import (
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import TaskSpec, external_task
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
@@ -72,7 +73,8 @@ class Assessment:
     """One task under one protocol, with its units and frozen splits: all but the encoder.
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
-    mean of all.
+    mean of all. `training` is the training side of an external task: a task of another cohort, and
+    those of `units` that are its.
     """
 
     task: TaskSpec
@@ -81,11 +83,12 @@ class Assessment:
     splits: Splits
     task_hash: str
     groups: Groups | None
+    training: tuple[TaskSpec, Units] | None = None
 
     @property
-    def cases_as_bags(self) -> bool:
-        """Whether an embedding is made of all slides of a case at once."""
-        return embedded_name(self.task, self.protocol) not in (None, self.task.cohort)
+    def sides(self) -> tuple[TaskSpec, ...]:
+        """The task, and the one that an external task is trained on: the cohorts to be embedded."""
+        return self.task, *(self.training[:1] if self.training else [])
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def make_plan(request: Request) -> Plan:
     chosen = catalogue.select(request.tasks)
     cohorts = {
         cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
-        for cohort_id in sorted({task.cohort for task in chosen})
+        for cohort_id in sorted({c for task in chosen for c in catalogue.cohorts_of(task)})
     }
     for cohort in cohorts.values():
         check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
@@ -156,21 +159,21 @@ def make_plan(request: Request) -> Plan:
     coverage: list[str] = []
     for declared in chosen:
         cohort = cohorts[declared.cohort]
-        task = cohort.task(declared)
+        task, training = task_and_training(declared, catalogue, cohorts)
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
-        if not request.protocols:  # then only a supervised encoder can have none that fits
-            fault = misfit(task, catalogue.protocol(SUPERVISED_PROTOCOL))
-            unfit += [f"{name}: {fault}" for name, own in wanted.items() if not own]
+        if not request.protocols and not all(wanted.values()):
+            unfit += _left_out(task, [catalogue.protocol(SUPERVISED_PROTOCOL)])
         results, partial = workspace.results, request.allow_partial
-        assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
-        if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
-            coverage.append(coverage_line(task, cohort.data, assessments[0].units))
-        if assessments and (far := far_values(task, assessments[0].units)):
-            coverage.append(far)
+        assessments = assess(
+            cohort, task, [*protocols.values()], config, results, partial, training
+        )
+        coverage += _coverage(assessments[:1], cohorts, workspace, config)
+        coverage += filter(None, (far_values(task, each.units) for each in assessments[:1]))
         for assessment in assessments:
-            if skipped := left_out_shots(task, assessment.protocol, assessment.units):
+            drawn_from = assessment.training or (task, assessment.units)
+            if skipped := left_out_shots(drawn_from[0], assessment.protocol, drawn_from[1]):
                 coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
@@ -189,11 +192,27 @@ def make_plan(request: Request) -> Plan:
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
         "leaderboard, and in the table below alone"
         for task in variants.values()
+        if task.train_on is None
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    kept = {name: cohorts[name] for name in sorted({c.assessment.task.cohort for c in cells})}
+    used = {task.cohort for cell in cells for task in cell.assessment.sides}
+    kept = {name: cohorts[name] for name in sorted(used)}
     features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
+
+
+def task_and_training(
+    declared: TaskSpec, catalogue: Catalogue, cohorts: Mapping[str, OpenCohort]
+) -> tuple[TaskSpec, tuple[OpenCohort, TaskSpec] | None]:
+    """Return a task with the user's label words, and what an external one is trained on."""
+    task = cohorts[declared.cohort].task(declared)
+    if declared.train_on is None:
+        return task, None
+    trained = catalogue.training_task(declared)
+    other = cohorts[trained.cohort]
+    training = other, other.task(trained)
+    _require_alike(cohorts[declared.cohort].data, other.data)
+    return task if task.train_on else external_task(task, training[1]), training
 
 
 def assess(
@@ -203,30 +222,100 @@ def assess(
     config: Config,
     results: Path,
     allow_partial: bool = False,
+    training: tuple[OpenCohort, TaskSpec] | None = None,
 ) -> list[Assessment]:
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
+
+    An external task is trained on all units of `training`, or on few-shot draws of them.
 
     Raises:
         InputError: labels or splits that cannot be used, slides of two cases that are equal, or,
             unless `allow_partial`, too few labelled units with features.
     """
+    opened = [(cohort, task), *([training] if training else [])]
+    sides = [_side(*each, allow_partial) for each in opened]
+    units = join_units(*sides) if training else sides[0][2]
+    # Of an external task draws are made of the units that it is trained on.
+    drawn, source, drawn_units = sides[-1]
+    given = config.splits_of(drawn) if isinstance(source, LocalCohort) else None
+    folder = results / "splits" / board_of(cohort.data)
+    found = []
+    for protocol in protocols:
+        if training and not protocol.shot_plan:
+            splits = external_splits(units, drawn_units)
+        else:
+            splits = frozen_splits(folder, drawn, protocol, drawn_units, given)
+            splits = external_splits(units, drawn_units, splits) if training else splits
+        declared_hash = task_hash(task, protocol, units.hash, splits.hash)
+        groups, trained = _groups(protocol, sides), (drawn, drawn_units) if training else None
+        found.append(Assessment(task, protocol, units, splits, declared_hash, groups, trained))
+    divided = [] if training else [(each.splits, scheme_of(task, each.protocol)) for each in found]
+    for each, data, part in sides:
+        require_sound(each, data, part, divided)
+    return found
+
+
+def _side(cohort: OpenCohort, task: TaskSpec, allow_partial: bool) -> Side:
     units = build_units(task, cohort.data, cohort.where)
     if not allow_partial:
         require_coverage(task, cohort.data, units)
-    given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
-    folder = results / "splits" / board_of(cohort.data)
-    slides = cohort.data.slides
-    stain_of = dict(zip(slides["slide_id"], slides["stain"], strict=True))
-    found = []
-    for protocol in protocols:
-        splits = frozen_splits(folder, task, protocol, units, given)
-        declared_hash = task_hash(task, protocol, units.hash, splits.hash)
+    return task, cohort.data, units
+
+
+def _groups(protocol: ProtocolSpec, sides: Sequence[Side]) -> Groups | None:
+    """Return which embeddings of a unit are averaged; None is the mean of all."""
+    groups: dict[str, tuple[tuple[str, ...], ...]] = {}
+    if protocol.fusion == "late" or all(task.unit != "case" for task, _, _ in sides):
+        return None
+    for task, data, units in sides:
+        stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
         fusion = protocol.fusion if task.unit == "case" else "late"
-        groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
-        found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
-    divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
-    require_sound(task, cohort.data, units, divided)
-    return found
+        groups |= slide_groups(units, fusion, stain_of)
+    return groups
+
+
+def _require_alike(tested: CohortData, trained: CohortData) -> None:
+    """Check that two cohorts can be joined.
+
+    Raises:
+        InputError: they are of two boards, or of two patch encoders.
+    """
+    pair = tested, trained
+    boards = [board_of(data) for data in pair]
+    encoders = [patch_encoder_of(data, slides_with_bags(data)) for data in pair]
+    for what, facts in (("board", boards), ("patch encoder", encoders)):
+        if all(facts) and facts[0] != facts[1]:
+            raise InputError(
+                f"the {what} of {tested.cohort_id} is {facts[0]}, that of {trained.cohort_id} is "
+                f"{facts[1]}: to train on one and test on the other, name features of both from "
+                "the same patch encoder under [cohorts] in mbench.toml, or use --source phantom"
+            )
+
+
+def _coverage(
+    assessments: Sequence[Assessment],
+    cohorts: Mapping[str, OpenCohort],
+    workspace: Workspace,
+    config: Config,
+) -> list[str]:
+    """Return how much of a task is scored, where its cohort is configured."""
+    lines = []
+    for each in assessments:
+        sides = [(each.task, each.units)]
+        if each.training:
+            tested, (task, trained) = tested_units(each.units, each.training[1]), each.training
+            sides = [(each.task, tested), (task, trained)]
+            lines.append(
+                f"{each.task.id}: trained on {len(trained.table)} {task.unit}s of {task.cohort}, "
+                f"tested on {len(tested.table)} of {each.task.cohort}"
+            )
+        if workspace.source != "phantom":
+            lines += [
+                coverage_line(task, cohorts[task.cohort].data, units)
+                for task, units in sides
+                if task.cohort in config.cohorts
+            ]
+    return lines
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:
@@ -260,13 +349,17 @@ def fits_key(encoder_fingerprint: str, data: CohortData, assessment: Assessment)
     return hash_json([bags, assessment.task_hash, assessment.protocol.name, _training_code()])
 
 
-def bags_to_embed(assessment: Assessment, data: CohortData) -> tuple[str, CohortData]:
+def bags_to_embed(
+    assessment: Assessment, data: CohortData, side: TaskSpec | None = None
+) -> tuple[str, CohortData]:
     """Return name and bags of what an assessment's embeddings are made from.
 
-    The cohort itself, or its cases as bags of all their slides of the task's stains.
+    The cohort itself, or its cases as bags of all their slides of the task's stains. `side` is the
+    task of one side of an external task; None is the tested one.
     """
-    name = embedded_name(assessment.task, assessment.protocol) or assessment.task.cohort
-    return name, CaseBags(data, assessment.task.stains) if assessment.cases_as_bags else data
+    task = side or assessment.task
+    name = embedded_name(task, assessment.protocol) or task.cohort
+    return name, data if name == task.cohort else CaseBags(data, task.stains)
 
 
 def slides_with_bags(data: CohortData) -> list[str]:
@@ -303,7 +396,7 @@ def _protocols(
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
         named = [catalogue.protocol(name) for name in names]
-        return [protocol for protocol in named if misfit(task, protocol) is None]
+        return [p for p in named if not p.trains_networks or misfit(task, p) is None]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from madeleine_bench.data.external import join_rows, tested_units
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
+from madeleine_bench.hashing import hash_json
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
@@ -38,7 +40,13 @@ from madeleine_bench.runner.plan import (
 )
 from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
 from madeleine_bench.specs.catalogue import embedded_name
-from madeleine_bench.specs.record import Record, RecordFeatures, RecordFold, RecordScores
+from madeleine_bench.specs.record import (
+    Record,
+    RecordFeatures,
+    RecordFold,
+    RecordScores,
+    RecordTraining,
+)
 from madeleine_bench.types import CohortData, Progress, Source, board_name
 
 Contradictions = dict[str, list[tuple[Path, str]]]
@@ -68,7 +76,8 @@ class RunReport:
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        return record.features == self.plan.features.get(record.task.cohort, record.features)
+        known = self.plan.features
+        return all(features == known.get(c, features) for c, features in record.sides.items())
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class EvaluateJob:
         source: of the cohort.
         variant: of the cohort.
         machine: what the record says of this machine.
+        training: of an external task the embeddings of the training cohort, and what the record
+            says of it.
     """
 
     results: Path
@@ -95,12 +106,15 @@ class EvaluateJob:
     source: Source
     variant: str
     machine: Mapping[str, Any]
+    training: tuple[Path, RecordTraining] | None = None
 
     @property
     def place(self) -> Place:
         """Board, encoder, task, protocol and resume key of its record."""
-        assessment = self.cell.assessment
-        board, key = board_name(self.source, self.variant), resume_key(self.content, assessment)
+        assessment, content = self.cell.assessment, self.content
+        if self.training:
+            content = hash_json([content, self.training[1].model_dump(mode="json")])
+        board, key = board_name(self.source, self.variant), resume_key(content, assessment)
         name, protocol = self.cell.entry.card.name, assessment.protocol.name
         return board, name, assessment.task.name, protocol, key
 
@@ -173,9 +187,8 @@ def to_embed(plan: Plan) -> list[ToEmbed]:
     data: dict[str, CohortData] = {}
     encoders: dict[str, dict[str, tuple[EncoderEntry, str]]] = {}
     for cell in plan.cells:
-        if not cell.assessment.protocol.trains_networks:
-            cohort = plan.cohorts[cell.assessment.task.cohort].data
-            name, bags = bags_to_embed(cell.assessment, cohort)
+        for side in () if cell.assessment.protocol.trains_networks else cell.assessment.sides:
+            name, bags = bags_to_embed(cell.assessment, plan.cohorts[side.cohort].data, side)
             data.setdefault(name, bags)
             of_bags = encoders.setdefault(name, {})
             of_bags[cell.entry.card.name] = (cell.entry, cell.fingerprint)
@@ -204,9 +217,20 @@ def _missing_records(
         source = ready.get(cell.name if trains else (name, bags_to_embed(assessment, data)[0]))
         if source is None or name in changed:
             continue
+        training = None
+        if assessment.training:
+            side = assessment.training[0]
+            made = ready.get((name, bags_to_embed(assessment, data, side)[0]))
+            if made is None:
+                continue
+            about = RecordTraining(
+                task=side.id, cohort=side.cohort, features=plan.features[side.cohort],
+                embeddings=made[1],
+            )  # fmt: skip
+            training = made[0], about
         features = plan.features[assessment.task.cohort]
         job = EvaluateJob(
-            results.folder, cell, *source, features, data.source, data.variant, machine
+            results.folder, cell, *source, features, data.source, data.variant, machine, training
         )
         if request.resume != "never" and results.find(job.place, features) is not None:
             report.reused += 1
@@ -223,8 +247,9 @@ def contradictions(plan: Plan, folder: Path, ready: Ready | None = None) -> Cont
         ready: the embeddings there are; None compares cards alone.
     """
     contents: dict[str, dict[str | None, Content]] = {}  # once for all cells with the same bags
-    for cell in plan.cells:
-        card, task = cell.entry.card, cell.assessment.task
+    sides = [(cell, task) for cell in plan.cells for task in cell.assessment.sides]
+    for cell, task in sides:
+        card = cell.entry.card
         embedded, content = None, ""
         if ready is not None and (embedded := embedded_name(task, cell.assessment.protocol)):
             if (card.name, embedded) not in ready:
@@ -327,7 +352,15 @@ def _evaluated(job: EvaluateJob) -> tuple[Evaluation, int, dict[str, Any]]:
         first = read_fit(paths[0])
         assert first is not None  # it was collected
         return evaluation, len(first.scale["centre"]), {"training": _training_cost(paths)}
-    matrix = unit_embeddings(read_embeddings(job.embeddings), units, assessment.groups)
+    if job.training and assessment.training:
+        trained = assessment.training[1]
+        files = (job.embeddings, tested_units(units, trained)), (job.training[0], trained)
+        rows = (
+            unit_embeddings(read_embeddings(path), part, assessment.groups) for path, part in files
+        )
+        matrix = join_rows(units, trained, *rows)
+    else:
+        matrix = unit_embeddings(read_embeddings(job.embeddings), units, assessment.groups)
     evaluation = evaluate(task, protocol, matrix, units, assessment.splits)
     return evaluation, matrix.shape[1], {"encoding": _encoding_cost(job.embeddings)}
 
@@ -354,11 +387,13 @@ def _content(
         "protocol": assessment.protocol.name,
         "scoring_version": SCORING_VERSION,
         "features": job.features,
+        **({"training": job.training[1]} if job.training else {}),
         "inputs": {
             "embeddings": job.content,
             "labels": units.hash,
             "splits": assessment.splits.hash,
-            "n": len(units.table),
+            "n": len(units.table)
+            - len(assessment.training[1].table if assessment.training else ()),
             "dim": dim,
             "missing": dict(sorted(units.missing.items())),
         },

@@ -98,6 +98,8 @@ def stain_ablation(
     ]
     for task in catalogue.select(tasks):
         stains = ", ".join(task.stains)
+        if task.train_on is not None:
+            raise InputError(f"{task.id} is an external task; name a task of one cohort")
         if task.unit != "case" or len(task.stains) < 2:
             raise InputError(
                 f"{task.id} is no task by case on several stains (unit {task.unit}, stains "

@@ -140,6 +140,7 @@ def _newest_records(
     """Return the newest record of each task and protocol of the current versions, in order.
 
     Of each cohort those of one set of features: the one with the most of them, or else the newest.
+    Records of external tasks are left out.
     """
     name = entry.card.name
     again = f"mbench run --encoder {encoder} --task all --results {results}"
@@ -147,7 +148,7 @@ def _newest_records(
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")
     print_ = fingerprint(entry)
-    made = [record for record in named if record.encoder.fingerprint == print_]
+    made = [r for r in named if r.encoder.fingerprint == print_ and r.training is None]
     if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "
