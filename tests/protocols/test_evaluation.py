@@ -46,7 +46,8 @@ def as_bytes(evaluation: Evaluation) -> bytes:
 
 def test_every_shipped_protocol_is_tested_here() -> None:
     """But for those that train networks (tests/finetuning), those that fuse slides otherwise before
-    a protocol sees them (tests/data/test_case_bags.py), and those of numbers (test_numbers_and_columns)."""
+    a protocol sees them (tests/data/test_case_bags.py), and that of numbers
+    (test_numbers_and_columns.py)."""
     shipped = {p.name for p in load_catalogue().protocols.values() if p.fusion == "late"}
     assert shipped == {*CLASS_PROTOCOLS, *COX_PROTOCOLS, "ridge-regression/v1"}
 
