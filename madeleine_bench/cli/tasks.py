@@ -102,7 +102,7 @@ def new(
     time: Annotated[str | None, typer.Option(help="Survival: column of the follow-up.")] = None,
     event: Annotated[str | None, typer.Option(help="Survival: column of the event.")] = None,
     type: Annotated[
-        Literal["binary", "multiclass", "ordered", "survival"] | None,
+        Literal["binary", "multiclass", "ordered", "continuous", "survival"] | None,
         typer.Option(help="Kind of labels (default: inferred where it is clear)."),
     ] = None,
     positive: Annotated[

@@ -24,7 +24,7 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import DAYS_IN, Identifier, canonical_word
 from madeleine_bench.types import CohortData
 
-LabelType = Literal["binary", "multiclass", "ordered", "survival"]
+LabelType = Literal["binary", "multiclass", "ordered", "continuous", "survival"]
 Ask = Callable[[str, str], str]  # a question and the suggested answer, to the answer
 _MOST_CLASSES = 20
 _NO_LABEL = {
@@ -112,7 +112,8 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
             f"{path}: write {toml_keys({'columns': differing})[0]} under [cohorts.{new.cohort}], "
             "which says other columns, or leave out --slide, --case, --stain and --site"
         )
-    table = read_label_table(new.labels, columns)
+    exclude = entry.exclude if entry else {}
+    table = read_label_table(new.labels, columns, exclude=exclude)
     labels, said = _labels(new, table, ask)
     blocks = []
     if entry is None:
@@ -138,7 +139,7 @@ def declare_task(new: NewTask, path: Path, ask: Ask | None = None) -> list[str]:
         lines.append(f"{len(files)} of {len(table)} slides have a feature file")
     lines.append(
         f"scored by {task.protocols[0]}, {task.metric.name}, in {task.splits.folds} folds that are "
-        "stratified by class and keep the slides of a case together"
+        "stratified and keep the slides of a case together"
     )
     write_text(path, text)
     lines = [lines[0], *(f"  {line}" for line in lines[1:]), f"wrote {path}"]
@@ -230,7 +231,7 @@ def _labels(new: NewTask, table: pd.DataFrame, ask: Ask | None) -> tuple[dict[st
             f"{new.labels}: column '{column}' has {found} beside empty cells and missing words; a "
             f"task needs two {'words: the event and censored' if survival else 'classes or more'}"
         )
-    labels = _survival(new, words, missing, ask) if survival else _classes(new, words, ask)
+    labels = _survival(new, words, ask) if survival else _classes(new, words, ask)
     assumed = [word for word in missing if word not in given]
     return labels | ({"missing": missing} if missing else {}), [
         *_said(new, labels, words),
@@ -243,6 +244,12 @@ def _classes(new: NewTask, words: "pd.Series[int]", ask: Ask | None) -> dict[str
     names = list(words.index)
     shown = ", ".join(f"{word} ({count})" for word, count in words.items())
     where = f"{new.labels}: column '{new.label}'"
+    if new.type == "continuous" or (
+        len(names) > _MOST_CLASSES
+        and new.type is None
+        and pd.to_numeric(pd.Series(names), errors="coerce").notna().all()
+    ):
+        return {"type": "continuous", "column": new.label}
     if len(names) > _MOST_CLASSES:
         raise InputError(
             f"{where} has {len(names)} different words, such as {', '.join(names[:3])}; class "
@@ -290,15 +297,13 @@ def _classes(new: NewTask, words: "pd.Series[int]", ask: Ask | None) -> dict[str
     return {"type": kind, "column": new.label, "classes": names}
 
 
-def _survival(
-    new: NewTask, words: "pd.Series[int]", missing: Sequence[str], ask: Ask | None
-) -> dict[str, Any]:
+def _survival(new: NewTask, words: "pd.Series[int]", ask: Ask | None) -> dict[str, Any]:
     """Return the keys of survival labels: which word means the event, and the unit of time."""
     where, names = f"{new.labels}: column '{new.event}'", list(words.index)
-    if len(names) != 2 or missing:
+    if len(names) != 2:
         raise InputError(
-            f"{where} has the words {', '.join([*names, *missing])}; expected two, for the event "
-            "and for censored, and an empty cell where that is unknown"
+            f"{where} has the words {', '.join(names)}; expected two, for the event and for "
+            "censored. Say which mean that it is unknown: --missing WORD"
         )
     guess = [word for word in names if word.lower() in _EVENT]
     clear = len(guess) == 1 and {word.lower() for word in names} & _CENSORED
@@ -329,6 +334,8 @@ def _said(new: NewTask, labels: Mapping[str, Any], words: "pd.Series[int]") -> l
         said = f"in {unit}, as its name says" if unit else "taken for days; else add time_unit"
         return [f"survival: '{labels['event_value']}' is the event; {new.time} is {said}"]
     advice = "; --missing WORD says that one is none" if len(words) > 2 else ""
+    if labels["type"] == "continuous":
+        return [f"continuous, as there are {len(words)} different numbers"]
     why = "" if new.type else f", as there are {len(words)} classes{advice}"
     last = f"; the positive class is {labels['classes'][-1]}" * (labels["type"] == "binary")
     order = f": {' < '.join(labels['classes'])}" * (labels["type"] == "ordered")

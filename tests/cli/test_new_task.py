@@ -62,8 +62,8 @@ def test_one_command_writes_ten_lines_and_the_next_one_scores(new, mbench, mine)
         "my-er: 40 of 40 cases scored (negative: 20, positive: 20)",
         "  binary, as there are 2 classes; the positive class is positive",
         "  60 of 60 slides have a feature file",
-        "  scored by linear-probe/v2, auroc, in 5 folds that are stratified by class and keep the "
-        "slides of a case together",
+        "  scored by linear-probe/v2, auroc, in 5 folds that are stratified and keep the slides of "
+        "a case together",
         "wrote mbench.toml",
         "next: mbench run --encoder mean-pool --task my-er",
     ]
@@ -103,11 +103,12 @@ def test_one_command_writes_ten_lines_and_the_next_one_scores(new, mbench, mine)
         (["--time", "number", "--event", "status", "--positive", "1:DECEASED"],
          {"event_value": "1:DECEASED", "censored_value": "0:LIVING"}, "number is taken for days"),
         (["--label", "er", "--unit", "slide"], {"type": "binary"}, "60 of 60 slides scored"),
+        (["--label", "number", "--unit", "case"], {"type": "continuous"}, "40 different numbers"),
     ],
 )  # fmt: skip
 def test_labels_are_inferred_and_said(new, options, labels, words):
     said, toml = new(*options, "--site", "site", task="it")
-    if "number" in options:  # up to 39.5 days with decimals are not days
+    if "--time" in options and "number" in options:  # up to 39.5 days with decimals are not days
         assert said.code == 2
         assert 'time_unit = "months"' in said.err
         return
@@ -197,7 +198,7 @@ WRONG = {
     "no table": (["L", "--label", "er", "--labels", "no.csv"], ["cannot read the label table no"]),
     "a table of Word": (["L", "--label", "er", "--labels", "x.docx"], ["is a .csv, .tsv or .parq"]),
     "one class": (["L", "--label", "one"], ["column 'one' has only 'x'", "two classes or more"]),
-    "too many classes": (["L", "--label", "number"], ["40 different words, such as 0.5, 1.5, 2.5"]),
+    "too many classes": (["L", "--label", "slide_id"], ["60 different words, such as s00, s01"]),
     "levels or classes": (["L", "--label", "grade"], ["1 (21), 2 (20), 3 (19)", "--type ordered"]),
     "binary of three": (["L", "--label", "grade", "--type", "binary"], ["two classes, found 3"]),
     "order unknown": (["L", "--label", "stage", "--type", "ordered"], ["--classes high --classes"]),
