@@ -324,7 +324,7 @@ def outcome_counts(units: Units) -> str:
         return f"mean {values.mean():.4g}, from {values.min():.4g} to {values.max():.4g}"
     if "label" not in units.table:
         columns = [name for name in map(str, units.table) if name.startswith("label_")]
-        positive = {name[6:]: int((units.table[name] == "positive").sum()) for name in columns}
+        positive = {name[6:]: int((units.table[name] == POSITIVE).sum()) for name in columns}
         return ", ".join(f"{name}: {count} positive" for name, count in positive.items())
     counts = units.table["label"].value_counts().sort_index()
     return ", ".join(f"{name}: {count}" for name, count in counts.items())
