@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
 
 from madeleine_bench.errors import InputError
@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 ExecutorKind = Literal["local", "dask"]
 
 _LOOK_EVERY_S = 1.0
+_LOST_AFTER_S = 5.0
 _IDLE_S = 300.0  # a worker that has had nothing to do for so long ends
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -120,6 +121,7 @@ class LocalWorkers(Executor):
         """
         self.number, self.apart, self.threads = number, apart, threads
         self.jobs_ahead = 2 * number  # none waits for this process; few are blamed for a death
+        self._pool_of: dict[Any, Any] = {}  # by future that is out
 
     def spread(
         self, work: Callable[[Job], Result], jobs: Sequence[Job], at_once: int, gpu: bool
@@ -132,18 +134,38 @@ class LocalWorkers(Executor):
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Any:
         """Return the future of a job."""
+        pool = self._pool()
         try:
-            return self._pool().submit(work, job)
+            future = pool.submit(work, job)
         except BrokenExecutor:
-            return self._pool().submit(work, job)  # of new processes; the jobs that are out tell
+            pool = self._pool()  # of new processes; the jobs that are out tell
+            future = pool.submit(work, job)
+        self._pool_of[future] = pool
+        return future
 
     def take(self, ended: "SimpleQueue[Any]") -> tuple[Any, str | None, Any]:
         """Wait for a future that has ended; return it with how its worker died, or its result."""
-        future = ended.get()
+        while True:
+            try:
+                future = ended.get(timeout=_LOST_AFTER_S)
+                break
+            except Empty:
+                self._end_lost()
+        del self._pool_of[future]
         try:
             return future, None, future.result()
         except BrokenExecutor as error:
             return future, _how(error), None
+
+    def _end_lost(self) -> None:
+        """End the futures that no thread of their pool watches: they would be waited for for ever.
+
+        A pool may break just while it is given a job, which it then neither does nor refuses.
+        """
+        for future, pool in list(self._pool_of.items()):
+            manager = pool._executor_manager_thread
+            if not future.done() and (manager is None or not manager.is_alive()):
+                future.set_exception(BrokenExecutor("its pool had ended"))
 
     def cancel(self, futures: Sequence[Any]) -> None:
         """End the processes with their jobs."""

@@ -63,3 +63,19 @@ def _here(number: int) -> tuple[int, float]:
 
 def test_no_jobs_start_no_worker():
     assert list(LocalWorkers(3, apart=True).run(work, [], lost)) == []
+
+
+def test_a_job_whose_pool_ended_while_it_was_given_is_not_waited_for_for_ever(monkeypatch):
+    """A pool that breaks between its check and the job loses the job without a word."""
+    from concurrent.futures import Future
+    from types import SimpleNamespace
+
+    from madeleine_bench.runner import workers
+
+    monkeypatch.setattr(workers, "_LOST_AFTER_S", 0.05)
+    ended = SimpleNamespace(submit=lambda work, job: Future(), _executor_manager_thread=None)
+    ended.shutdown = lambda **options: None
+    monkeypatch.setattr(LocalWorkers, "_pool", lambda self: ended)
+    found = list(LocalWorkers(2).run(work, range(3), lost))
+    assert sorted(one[0] for one in found) == ["0", "1", "2"]
+    assert all("worker process died" in one for one in found)
