@@ -9,15 +9,17 @@ from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
+from madeleine_bench.embeddings.given import Given
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
-from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.checks import check_bags, check_given, patch_encoder_of, unstated
+from madeleine_bench.runner.cohorts import OpenCohort, open_embedded, open_folders
 from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
@@ -53,6 +55,7 @@ class Request:
         scheduler: of dask: an address or a queueing system; None starts workers here.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
         allow_partial: score a task although many of its labelled units have no features.
+        given: embeddings to score, in place of encoders to run; None runs encoders.
     """
 
     encoders: tuple[str, ...]
@@ -65,6 +68,7 @@ class Request:
     scheduler: str | None = None
     time_limit_s: float | None = None
     allow_partial: bool = False
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Assessment:
     """One task under one protocol, with its units and frozen splits: all but the encoder.
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
-    mean of all.
+    mean of all. `folder` is the feature folder of the cohort, where it has several.
     """
 
     task: TaskSpec
@@ -81,6 +85,17 @@ class Assessment:
     splits: Splits
     task_hash: str
     groups: Groups | None
+    folder: str = ""
+
+    @property
+    def cohort(self) -> str:
+        """The key of its cohort in the plan; see `OpenCohort.key`."""
+        return f"{self.task.cohort} {self.folder}".rstrip()
+
+    @property
+    def embedded(self) -> str:
+        """By what name its embeddings are ready; see `ToEmbed.place`."""
+        return f"{embedded_name(self.task, self.protocol) or ''} {self.folder}".rstrip()
 
     @property
     def cases_as_bags(self) -> bool:
@@ -98,8 +113,10 @@ class Cell:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Encoder, and task with protocol."""
-        return self.entry.card.name, f"{self.assessment.task.name} {self.assessment.protocol.name}"
+        """Encoder, and task with protocol, and feature folder where the cohort has several."""
+        each = self.assessment
+        what = f"{each.task.name} {each.protocol.name} {each.folder}".rstrip()
+        return self.entry.card.name, what
 
 
 @dataclass(frozen=True)
@@ -108,9 +125,9 @@ class Plan:
 
     Attributes:
         catalogue: the catalogue the tasks are of, with the variants that mbench.toml makes.
-        cohorts: the cohorts in use, by id.
+        cohorts: the cohorts in use, by their key: one for each feature folder.
         cells: every record that was asked for: tasks sorted, then protocols, then encoders.
-        features: what identifies the features of each cohort, by its id.
+        features: what identifies the features of each cohort, by its key.
         notes: what the user should know of the bags and of what is left out, a line each.
     """
 
@@ -143,41 +160,55 @@ def make_plan(request: Request) -> Plan:
     if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
         raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
     catalogue, config = workspace.open()
-    encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    cohorts = {
-        cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
-        for cohort_id in sorted({task.cohort for task in chosen})
+    cohort_ids = sorted({task.cohort for task in chosen})
+    encoders: Sequence[tuple[EncoderEntry, str]]
+    if given := request.given:
+        config = config.labelled(catalogue, cohort_ids)
+        encoders = [(given.entry(workspace.results), given.table.hash)]
+        cohorts = {each: [open_embedded(given, catalogue, each, config)] for each in cohort_ids}
+        check_given(given, chosen, catalogue.select_protocols(request.protocols))
+    else:
+        encoders = _find_encoders(request.encoders)
+        cohorts = {each: open_folders(workspace, catalogue, each, config) for each in cohort_ids}
+    fitting = {
+        cohort.key: names
+        for folders in cohorts.values()
+        for cohort, names in zip(folders, _fitting(encoders, folders), strict=True)
     }
-    for cohort in cohorts.values():
-        check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
     cells: list[Cell] = []
     unfit: list[str] = []
     coverage: list[str] = []
-    for declared in chosen:
-        cohort = cohorts[declared.cohort]
+    for declared, cohort in ((task, each) for task in chosen for each in cohorts[task.cohort]):
         task = cohort.task(declared)
-        wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
+        there = [(entry, p) for entry, p in encoders if entry.card.name in fitting[cohort.key]]
+        wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in there}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
         results, partial = workspace.results, request.allow_partial
         assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
         if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
-            coverage.append(coverage_line(task, cohort.data, assessments[0].units))
+            line = coverage_line(task, cohort.data, assessments[0].units)
+            coverage.append(f"{cohort.folder}: {line}" if cohort.folder else line)
         for assessment in assessments:
             if skipped := left_out_shots(task, assessment.protocol, assessment.units):
                 coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
-                for entry, print_ in encoders
+                for entry, print_ in there
                 if assessment.protocol in wanted[entry.card.name]
             )
     if not cells:
         raise InputError(f"--protocol: {unfit[0]}")
     cards = [entry.card for entry, _ in encoders]
-    notes = [f"left out: {fault}" for fault in unfit]
-    notes += [line for c in cohorts.values() for line in match_notes(c.data)] + coverage
-    notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
+    every = [cohort for folders in cohorts.values() for cohort in folders]
+    notes = [f"left out: {fault}" for fault in dict.fromkeys(unfit)]
+    notes += [line for c in every for line in match_notes(c.data)] + coverage
+    notes += [
+        line
+        for c in every
+        for line in unstated([card for card in cards if card.name in fitting[c.key]], c.data)
+    ]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
@@ -185,8 +216,9 @@ def make_plan(request: Request) -> Plan:
         for task in variants.values()
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    kept = {name: cohorts[name] for name in sorted({c.assessment.task.cohort for c in cells})}
-    features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
+    used = {cell.assessment.cohort for cell in cells}
+    kept = {c.key: c for c in sorted(every, key=lambda c: c.key) if c.key in used}
+    features = {key: _features(cohort.data, given) for key, cohort in kept.items()}
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
@@ -217,7 +249,9 @@ def assess(
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
         fusion = protocol.fusion if task.unit == "case" else "late"
         groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
-        found.append(Assessment(task, protocol, units, splits, declared_hash, groups))
+        found.append(
+            Assessment(task, protocol, units, splits, declared_hash, groups, cohort.folder)
+        )
     divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
     require_sound(task, cohort.data, units, divided)
     return found
@@ -238,6 +272,12 @@ def features_of(data: CohortData) -> RecordFeatures:
     slides = slides_with_bags(data)
     content = hash_json(_bags(data, slides))
     return RecordFeatures(patch_encoder=patch_encoder_of(data, slides), content=content)
+
+
+def _features(data: CohortData, given: Given | None) -> RecordFeatures:
+    if given and isinstance(data, EmbeddedCohort):
+        return data.features(given.card.patch_encoder)
+    return features_of(data)
 
 
 def _bags(data: CohortData, slide_ids: Sequence[str]) -> list[list[str]]:
@@ -290,13 +330,38 @@ def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]
     return tuple((entry, fingerprint(entry)) for entry in found.values())
 
 
+def _fitting(
+    encoders: Sequence[tuple[EncoderEntry, str]], folders: Sequence[OpenCohort]
+) -> list[set[str]]:
+    """Return for each feature folder of a cohort the names of the encoders that take it.
+
+    Raises:
+        InputError: an encoder takes none of them, or a file is damaged.
+    """
+    cards = [entry.card for entry, _ in encoders]
+    fitting: list[set[str]] = [set() for _ in folders]
+    for card in cards:
+        refusals = []
+        for cohort, names in zip(folders, fitting, strict=True):
+            cohort.data.no_bag  # noqa: B018  (a damaged file is named for what it is)
+            try:
+                check_bags([card], cohort.data, cohort.where)
+                names.add(card.name)
+            except InputError as error:
+                refusals.append(error)
+        if len(refusals) == len(folders):
+            raise refusals[0]
+    return fitting
+
+
 def _protocols(
     request: Request, catalogue: Catalogue, task: TaskSpec, card: EncoderCard
 ) -> list[ProtocolSpec]:
     """Return what an encoder is scored by on a task; empty where nothing asked for fits."""
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
-        return [catalogue.protocol(name) for name in names]
+        protocols = [catalogue.protocol(name) for name in names]
+        return [p for p in protocols if p.from_slides or request.given is None]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
+from madeleine_bench.embeddings.given import Given
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
+from madeleine_bench.hashing import hash_array
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
@@ -68,7 +71,9 @@ class RunReport:
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        return record.features == self.plan.features.get(record.task.cohort, record.features)
+        cohorts = self.plan.cohorts.items()
+        keys = [key for key, c in cohorts if c.data.cohort_id == record.task.cohort]
+        return not keys or record.features in [self.plan.features[key] for key in keys]
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,14 @@ def run(
         report = RunReport(plan, plan.boards)
         for note in plan.notes:
             progress.say(note)
-        ready, failed = embed(
-            to_embed(plan), workspace, progress,
-            resume=request.resume, executor=workers, time_limit_s=limit_s,
-        )  # fmt: skip
+        failed: Failures = {}
+        if request.given:
+            ready = _given_embeddings(plan, request.given, workspace.results)
+        else:
+            ready, failed = embed(
+                to_embed(plan), workspace, progress,
+                resume=request.resume, executor=workers, time_limit_s=limit_s,
+            )  # fmt: skip
         report.add(failed)
         if any(cell.assessment.protocol.trains_networks for cell in plan.cells):
             from madeleine_bench.runner.training import train_networks  # a probe needs no torch
@@ -170,16 +179,35 @@ def run(
 
 def to_embed(plan: Plan) -> list[ToEmbed]:
     """Return what is to be embedded, and by which encoders."""
-    data: dict[str, CohortData] = {}
-    encoders: dict[str, dict[str, tuple[EncoderEntry, str]]] = {}
+    bags: dict[tuple[str, str], CohortData] = {}
+    encoders: dict[tuple[str, str], dict[str, tuple[EncoderEntry, str]]] = {}
     for cell in plan.cells:
-        if not cell.assessment.protocol.trains_networks:
-            cohort = plan.cohorts[cell.assessment.task.cohort].data
-            name, bags = bags_to_embed(cell.assessment, cohort)
-            data.setdefault(name, bags)
-            of_bags = encoders.setdefault(name, {})
+        assessment = cell.assessment
+        if not assessment.protocol.trains_networks:
+            name, data = bags_to_embed(assessment, plan.cohorts[assessment.cohort].data)
+            bags.setdefault((name, assessment.folder), data)
+            of_bags = encoders.setdefault((name, assessment.folder), {})
             of_bags[cell.entry.card.name] = (cell.entry, cell.fingerprint)
-    return [ToEmbed(name, bags, tuple(encoders[name].values())) for name, bags in data.items()]
+    return [
+        ToEmbed(name, data, tuple(encoders[name, folder].values()), folder)
+        for (name, folder), data in bags.items()
+    ]
+
+
+def _given_embeddings(plan: Plan, given: Given, results: Path) -> Ready:
+    """Write given embeddings where those of an encoder would lie, and its card, and return them.
+
+    Raises:
+        InputError: the folder cannot be written, or has another card of this name and revision.
+    """
+    given.write_card(results)
+    store, ready, name = EmbeddingStore(results), {}, given.card.name
+    for key, cohort in plan.cohorts.items():
+        data = cohort.data
+        assert isinstance(data, EmbeddedCohort)
+        path = store.path(board_of(data), name, key, hash_array(data.ids, data.matrix))
+        ready[name, key] = (path, store.write(path, data.ids, data.matrix))
+    return ready
 
 
 def _missing_records(
@@ -199,12 +227,12 @@ def _missing_records(
     machine = machine_provenance()
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
-        data = plan.cohorts[assessment.task.cohort].data
+        data = plan.cohorts[assessment.cohort].data
         trains = assessment.protocol.trains_networks
-        source = ready.get(cell.name if trains else (name, bags_to_embed(assessment, data)[0]))
+        source = ready.get(cell.name if trains else (name, assessment.embedded))
         if source is None or name in changed:
             continue
-        features = plan.features[assessment.task.cohort]
+        features = plan.features[assessment.cohort]
         job = EvaluateJob(
             results.folder, cell, *source, features, data.source, data.variant, machine
         )
@@ -222,16 +250,18 @@ def contradictions(plan: Plan, folder: Path, ready: Ready | None = None) -> Cont
         folder: the results folder.
         ready: the embeddings there are; None compares cards alone.
     """
-    contents: dict[str, dict[str | None, Content]] = {}  # once for all cells with the same bags
+    contents: dict[str, dict[str, Content]] = {}  # once for all cells with the same bags
     for cell in plan.cells:
-        card, task = cell.entry.card, cell.assessment.task
-        embedded, content = None, ""
-        if ready is not None and (embedded := embedded_name(task, cell.assessment.protocol)):
-            if (card.name, embedded) not in ready:
+        card, assessment = cell.entry.card, cell.assessment
+        embedded, content, place = None, "", assessment.embedded
+        if ready is not None and not assessment.protocol.trains_networks:
+            if (card.name, place) not in ready:
                 continue
-            content = ready[card.name, embedded][1]
-        board, features = board_of(plan.cohorts[task.cohort].data), plan.features[task.cohort]
-        contents.setdefault(card.name, {})[embedded] = Content(
+            embedded = embedded_name(assessment.task, assessment.protocol)
+            content = ready[card.name, place][1]
+        key = assessment.cohort
+        board, features = board_of(plan.cohorts[key].data), plan.features[key]
+        contents.setdefault(card.name, {})[place] = Content(
             "this run", card, folder, board, embedded, features.content, content
         )
     differing: Contradictions = {}
@@ -252,11 +282,14 @@ def _refusals(differing: Contradictions, request: Request) -> list[tuple[str, Fa
     for name, records in differing.items():
         path, difference = records[0]
         more = f" and {len(records) - 1} more records" if len(records) > 1 else ""
-        reason = (
-            f"its name and revision stand for another encoder already: it differs in {difference} "
-            f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
+        cure = "Give the changed embeddings another --revision" if request.given else (
+            "Give the changed encoder a new 'revision' in its card, or run it "
             "with --resume never, which moves the older records of this name and revision to "
             f"{request.workspace.results / 'retired'}"
+        )  # fmt: skip
+        reason = (
+            f"its name and revision stand for another encoder already: it differs in {difference} "
+            f"from {path}{more}. {cure}"
         )
         refusals.append((name, Failure(reason, is_user_error=True)))
     return refusals

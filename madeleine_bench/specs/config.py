@@ -1,8 +1,8 @@
 """`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +11,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from madeleine_bench.errors import InputError
@@ -53,6 +54,7 @@ def _place(path: PathT, info: ValidationInfo) -> PathT:
 
 
 _Placed = Annotated[PathT, AfterValidator(_place)]
+_FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]+$")]
 
 
 class ColumnsEntry(Columns):
@@ -88,11 +90,13 @@ class CohortEntry(Spec):
 
     Attributes:
         features: folder of bag files or of a packed store, or "phantom": made-up features for the
-            slides of `labels`.
+            slides of `labels`; or several folders, each by the name of the patch encoder that made
+            it. Left out where there are embeddings alone, for `mbench evaluate`.
         labels: the label table; left out where the cohort has a built-in one, whose tasks then
             have built-in splits too.
-        patch_encoder: which patch encoder made the features.
-        patch_encoder_in_files: the name it goes by in the files, when that is another one.
+        patch_encoder: which patch encoder made the features of the one folder.
+        patch_encoder_in_files: the name it goes by in the files, when that is another one; of
+            several folders by the name of the patch encoder.
         columns: names of columns where they differ from the cohort's.
         ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
         organ, stains: of a cohort that is not in the catalogue: the organ, and the stains of its
@@ -100,15 +104,44 @@ class CohortEntry(Spec):
         tasks: by task id, what the label words mean.
     """
 
-    features: _Placed[Literal["phantom"] | Path]
+    features: dict[_FolderName, _Placed[Path]] | _Placed[Literal["phantom"] | Path | None] = None
     labels: _Placed[Path | None] = None
     patch_encoder: str | None = None
-    patch_encoder_in_files: str | None = None
+    patch_encoder_in_files: str | dict[str, str] | None = None
     columns: ColumnsEntry | None = None
     ids: Literal["exact"] | None = None
     organ: Word | None = None
     stains: tuple[Word, ...] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _folders_agree(self) -> Self:
+        several = self.features if isinstance(self.features, dict) else None
+        if several is not None and (not several or self.patch_encoder):
+            raise ValueError("'features' names the patch encoder of each folder, one or more")
+        names = self.patch_encoder_in_files
+        if names is not None and isinstance(names, dict) != (several is not None):
+            raise ValueError("'patch_encoder_in_files' has the form that 'features' has")
+        if isinstance(names, dict) and (odd := sorted(set(names) - set(several or {}))):
+            raise ValueError(f"'patch_encoder_in_files' names '{odd[0]}', 'features' does not")
+        return self
+
+    def folders(self) -> "dict[str, CohortEntry]":
+        """Return the cohort with each of its feature folders by its name, "" where it has one."""
+        if not isinstance(self.features, dict):
+            return {"": self}
+        in_files = self.patch_encoder_in_files
+        names = in_files if isinstance(in_files, dict) else {}
+        return {
+            name: self.model_copy(
+                update={
+                    "features": path,
+                    "patch_encoder": name,
+                    "patch_encoder_in_files": names.get(name),
+                }
+            )
+            for name, path in self.features.items()
+        }
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
         """Return the cohort's column names, with those that the user gave in their place."""
@@ -181,6 +214,15 @@ class Config(Spec):
                     )
             cohorts[cohort_id] = self._with_labels(entry, catalogue.cohorts[cohort_id], tasks)
         return self.model_copy(update={"cohorts": cohorts})
+
+    def labelled(self, catalogue: Catalogue, cohort_ids: Iterable[str]) -> "Config":
+        """Return the configuration with built-in labels for cohorts that it does not name.
+
+        Raises:
+            InputError: one has no built-in label table.
+        """
+        entries = {cohort_id: CohortEntry() for cohort_id in cohort_ids} | self.cohorts
+        return self.model_copy(update={"cohorts": entries}).checked(catalogue)
 
     def _with_labels(self, entry: CohortEntry, cohort: CohortSpec, tasks: list[str]) -> CohortEntry:
         if entry.labels is not None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from madeleine_bench import __version__
+from madeleine_bench.embeddings.given import IMPLEMENTATION
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import (
     EncoderEntry,
@@ -146,8 +147,11 @@ def _newest_records(
     named = [record for _, record in ResultStore(results).located(name)]
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")
-    print_ = fingerprint(entry)
-    made = [record for record in named if record.encoder.fingerprint == print_]
+    if entry.card.implementation == IMPLEMENTATION:  # a file each may hold another cohort
+        made = [record for record in named if record.encoder.revision == entry.card.revision]
+    else:
+        print_ = fingerprint(entry)
+        made = [record for record in named if record.encoder.fingerprint == print_]
     if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "
