@@ -15,7 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from madeleine_bench.data.audit import require_clean
 from madeleine_bench.data.bags import SUFFIXES, read_bag_file
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
+from madeleine_bench.data.embedding_files import EmbeddingTable, table_of_frame
 from madeleine_bench.data.splits import FOLD_KEYS, frozen_splits, scheme_of
+from madeleine_bench.data.tables import read_label_table
+from madeleine_bench.embeddings.compute import unit_embeddings
+from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
@@ -24,11 +29,15 @@ from madeleine_bench.protocols.evaluation import evaluate as evaluate_protocol
 from madeleine_bench.protocols.scoring import score as score_predictions
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.plan import Request
+from madeleine_bench.runner.cohorts import OpenCohort
+from madeleine_bench.runner.plan import Assessment, Request, assess
 from madeleine_bench.runner.run import RunReport
 from madeleine_bench.runner.run import run as run_request
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.cohort import CohortSpec
+from madeleine_bench.specs.config import Config
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec, canonical_word
 from madeleine_bench.specs.workspace import Workspace
@@ -131,6 +140,12 @@ def evaluate(
     else:
         divided = _given_splits(splits, order, len(matrix))
         require_clean(divided, units, scheme_of(task, chosen), "splits")
+    return _scored(task, chosen, matrix, units, divided)
+
+
+def _scored(
+    task: TaskSpec, chosen: ProtocolSpec, matrix: NDArray[Any], units: Units, divided: Splits
+) -> Score:
     evaluation = evaluate_protocol(task, chosen, matrix, units, divided)
     dim = matrix.shape[1]
     scores, fits = score_predictions(task, chosen, evaluation.predictions, evaluation.fits, dim)
@@ -148,6 +163,89 @@ def evaluate(
 
 
 _FIT_COLUMNS = {"value", "n_train", "n_test", "converged", "reason"}
+
+
+@dataclass(frozen=True, repr=False)
+class Task:
+    """A task of the catalogue with its labels and splits, before there are embeddings.
+
+    Attributes:
+        spec: what it declares.
+        protocol: what it is scored by.
+        units: what it scores, a row each: unit_id, case_id, site, and label or time_days and event.
+        splits: the frozen splits of these units, as positions in `units`.
+    """
+
+    spec: TaskSpec
+    protocol: ProtocolSpec
+    units: pd.DataFrame
+    splits: Splits
+    _cohort: CohortSpec = field(compare=False)
+    _config: Config = field(compare=False)
+
+    def __repr__(self) -> str:
+        """Return what is scored by what."""
+        return (
+            f"{self.spec.name}: {len(self.units)} {self.spec.unit}s, {self.protocol.name}, "
+            f"{len(self.splits)} splits"
+        )
+
+    def evaluate(self, embeddings: pd.DataFrame, *, allow_partial: bool = False) -> Score:
+        """Return how well embeddings predict the labels: the score `mbench evaluate` gives.
+
+        Args:
+            embeddings: a row each; the index holds ids of slides or, for tasks by case, of cases.
+            allow_partial: score though under 90% of the labelled units have an embedding.
+
+        Raises:
+            InputError: the ids are not of the task, a number is not finite, or too few units have
+                an embedding.
+        """
+        table = table_of_frame(embeddings, "slide", "embeddings")
+        cohort = EmbeddedCohort(self._cohort, self._config.cohorts[self._cohort.id], table)
+        assessment = _assessed(cohort, self.spec, self.protocol, self._config, allow_partial)
+        there = Embeddings(tuple(cohort.ids), cohort.matrix, "")
+        matrix = unit_embeddings(there, assessment.units, assessment.groups)
+        return _scored(self.spec, self.protocol, matrix, assessment.units, assessment.splits)
+
+
+def load_task(task_id: str, protocol: str | None = None, **workspace: Any) -> Task:
+    """Return a task with its labels and splits, of your cohort in mbench.toml or built in.
+
+    Args:
+        task_id: such as "tcga-breast-er".
+        protocol: name; None takes the first that the task declares.
+        workspace: further fields of `mb.Workspace`: config, catalogue.
+
+    Raises:
+        InputError: there is no such task or protocol, or its cohort has no labels here.
+    """
+    catalogue, config = Workspace(**workspace).open()
+    if task_id not in catalogue.tasks:
+        catalogue.select([task_id])  # names the closest
+        raise InputError(f"mb.load_task takes the id of one task, found '{task_id}'")
+    spec = catalogue.tasks[task_id]
+    config = config.labelled(catalogue, [spec.cohort])
+    chosen, declared = catalogue.protocol(protocol or spec.protocols[0]), config.task(spec)
+    if fault := misfit(declared, chosen):
+        raise InputError(fault)
+    cohort = catalogue.cohorts[spec.cohort]
+    entry = config.cohorts[cohort.id]
+    assert entry.labels is not None  # `labelled` has seen to it
+    every = sorted(read_label_table(entry.labels, entry.columns_for(cohort))["slide_id"])
+    numbered = np.arange(len(every), dtype=np.float32)[:, None]
+    whole = EmbeddedCohort(cohort, entry, EmbeddingTable(tuple(every), numbered, "labels"))
+    assessment = _assessed(whole, declared, chosen, config, True)
+    units = assessment.units.table
+    return Task(declared, chosen, units, assessment.splits, cohort, config)
+
+
+def _assessed(
+    data: EmbeddedCohort, task: TaskSpec, protocol: ProtocolSpec, config: Config, partial: bool
+) -> Assessment:
+    cohort = OpenCohort(data, (task,), str(data.table))
+    with tempfile.TemporaryDirectory() as folder:
+        return assess(cohort, task, [protocol], config, Path(folder), partial)[0]
 
 
 @dataclass(frozen=True, repr=False)

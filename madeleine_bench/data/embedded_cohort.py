@@ -22,22 +22,26 @@ class EmbeddedCohort(LocalCohort):
     """Slides with labels and embeddings. By case, each slide of a case has that of the case.
 
     Attributes:
-        by: what the ids of the embeddings are of.
         unused: ids of embeddings that no row of the table names.
     """
 
     absence = "no embedding"
 
     def __init__(
-        self, cohort: CohortSpec, entry: CohortEntry, given: EmbeddingTable, by: By
+        self, cohort: CohortSpec, entry: CohortEntry, given: EmbeddingTable, by: By | None = None
     ) -> None:
         """Match the ids of embeddings with those of the label table, as names of files are.
+
+        Without `by`, they are of cases where some are case ids and none is a slide id.
 
         Raises:
             InputError: the table cannot be used, or no id is of it.
         """
         self._read_table(cohort, entry)
-        self.source, self.variant, self.by = "local", "", by
+        self.source, self.variant = "local", ""
+        if by is None:
+            cases, slides = (set(self.slides[f"{one}_id"]) for one in ("case", "slide"))
+            by = "case" if cases & set(given.ids) and not slides & set(given.ids) else "slide"
         self.folder = Path(given.where)
         wanted = self.slides[f"{by}_id"]
         names = match_names(sorted(set(wanted)), dict.fromkeys(given.ids, self.folder))
