@@ -15,12 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from madeleine_bench.data.audit import require_clean
 from madeleine_bench.data.bags import SUFFIXES, read_bag_file
-from madeleine_bench.data.embedded_cohort import EmbeddedCohort
-from madeleine_bench.data.embedding_files import EmbeddingTable, table_of_frame
+from madeleine_bench.data.embedding_files import table_of_frame
 from madeleine_bench.data.splits import FOLD_KEYS, frozen_splits, scheme_of
-from madeleine_bench.data.tables import read_label_table
-from madeleine_bench.embeddings.compute import unit_embeddings
-from madeleine_bench.embeddings.store import Embeddings
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
@@ -29,14 +25,12 @@ from madeleine_bench.protocols.evaluation import evaluate as evaluate_protocol
 from madeleine_bench.protocols.scoring import score as score_predictions
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.cohorts import OpenCohort
-from madeleine_bench.runner.plan import Assessment, Request, assess
+from madeleine_bench.runner.labelled_task import LabelledTask, labelled_task
+from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import RunReport
 from madeleine_bench.runner.run import run as run_request
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
-from madeleine_bench.specs.cohort import CohortSpec
-from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec, canonical_word
@@ -180,8 +174,7 @@ class Task:
     protocol: ProtocolSpec
     units: pd.DataFrame
     splits: Splits
-    _cohort: CohortSpec = field(compare=False)
-    _config: Config = field(compare=False)
+    _labelled: LabelledTask = field(compare=False)
 
     def __repr__(self) -> str:
         """Return what is scored by what."""
@@ -202,11 +195,8 @@ class Task:
                 an embedding.
         """
         table = table_of_frame(embeddings, "slide", "embeddings")
-        cohort = EmbeddedCohort(self._cohort, self._config.cohorts[self._cohort.id], table)
-        assessment = _assessed(cohort, self.spec, self.protocol, self._config, allow_partial)
-        there = Embeddings(tuple(cohort.ids), cohort.matrix, "")
-        matrix = unit_embeddings(there, assessment.units, assessment.groups)
-        return _scored(self.spec, self.protocol, matrix, assessment.units, assessment.splits)
+        assessed, matrix = self._labelled.assess(table, allow_partial=allow_partial)
+        return _scored(self.spec, self.protocol, matrix, assessed.units, assessed.splits)
 
 
 def load_task(task_id: str, protocol: str | None = None, **workspace: Any) -> Task:
@@ -220,32 +210,9 @@ def load_task(task_id: str, protocol: str | None = None, **workspace: Any) -> Ta
     Raises:
         InputError: there is no such task or protocol, or its cohort has no labels here.
     """
-    catalogue, config = Workspace(**workspace).open()
-    if task_id not in catalogue.tasks:
-        catalogue.select([task_id])  # names the closest
-        raise InputError(f"mb.load_task takes the id of one task, found '{task_id}'")
-    spec = catalogue.tasks[task_id]
-    config = config.labelled(catalogue, [spec.cohort])
-    chosen, declared = catalogue.protocol(protocol or spec.protocols[0]), config.task(spec)
-    if fault := misfit(declared, chosen):
-        raise InputError(fault)
-    cohort = catalogue.cohorts[spec.cohort]
-    entry = config.cohorts[cohort.id]
-    assert entry.labels is not None  # `labelled` has seen to it
-    every = sorted(read_label_table(entry.labels, entry.columns_for(cohort))["slide_id"])
-    numbered = np.arange(len(every), dtype=np.float32)[:, None]
-    whole = EmbeddedCohort(cohort, entry, EmbeddingTable(tuple(every), numbered, "labels"))
-    assessment = _assessed(whole, declared, chosen, config, True)
-    units = assessment.units.table
-    return Task(declared, chosen, units, assessment.splits, cohort, config)
-
-
-def _assessed(
-    data: EmbeddedCohort, task: TaskSpec, protocol: ProtocolSpec, config: Config, partial: bool
-) -> Assessment:
-    cohort = OpenCohort(data, (task,), str(data.table))
-    with tempfile.TemporaryDirectory() as folder:
-        return assess(cohort, task, [protocol], config, Path(folder), partial)[0]
+    labelled = labelled_task(Workspace(**workspace), task_id, protocol)
+    whole, _ = labelled.assess(allow_partial=True)
+    return Task(labelled.spec, labelled.protocol, whole.units.table, whole.splits, labelled)
 
 
 @dataclass(frozen=True, repr=False)

@@ -207,7 +207,10 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
         f"{some_left_out({reason: absent})}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"
-    return [finding("error" if wrong else "warning", "partial", message)]
+    level: Level = "error" if wrong else "warning"
+    if reason != NO_FILE:
+        return [finding(level, "partial", message, "Score the rest: --allow-partial")]
+    return [finding(level, "partial", message)]
 
 
 def require_coverage(task: TaskSpec, data: CohortData, units: Units) -> None:
