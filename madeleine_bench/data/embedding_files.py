@@ -4,7 +4,7 @@
 .npz, .h5, .pt (dict)        ids (`ids`, `slide_id`, `case_id`, `filenames`, ...) and one matrix;
                              or a vector for each id
 .parquet, .csv               a column of ids, or the index; every other column is a dimension
-folder of .h5, .pt or .npy   one vector a file, named by the id: slide features of TRIDENT, STAMP,
+folder of .h5 or .pt         one vector a file, named by the id: slide features of TRIDENT, STAMP,
                              Patho-Bench and slide2vec
 ===========================  =================================================================
 """
@@ -27,11 +27,10 @@ from madeleine_bench.files import check_readable, files_under
 from madeleine_bench.hashing import hash_array
 
 By = Literal["slide", "case"]
-_IDS = ("ids", "id", "filenames", "filename")
-_ROLES = ("slide_id", "case_id", "slide_ids", "case_ids", "slide", "case")
+_NAMES = ("slide_id", "case_id", "ids", "id", "slide_ids", "case_ids", "filenames", "filename")
 _MATRIX = ("embeddings", "features", "feats", "embedding")
-_IN_FOLDER = (".h5", ".hdf5", ".pt", ".npy")
-_SUFFIXES = ".npz, .parquet, .csv, .h5, .pt, or a folder of .h5, .pt or .npy files"
+_IN_FOLDER = (".h5", ".hdf5", ".pt")
+_SUFFIXES = ".npz, .parquet, .csv, .h5, .pt, or a folder of .h5 or .pt files"
 
 
 class EmbeddingTable(NamedTuple):
@@ -80,15 +79,15 @@ def read_embedding_file(path: Path, by: By = "slide") -> EmbeddingTable:
     if path.suffix not in (".npz", ".h5", ".hdf5", ".pt"):
         raise InputError(f"{path}: no known kind of file; --embeddings takes {_SUFFIXES}")
     arrays = _arrays(path)
-    key = next((key for key in (f"{by}_id", *_IDS, *_ROLES) if key in arrays), None)
+    key = next((key for key in (f"{by}_id", *_NAMES) if key in arrays), None)
     if key is None:
         return embedding_table(list(arrays), list(arrays.values()), str(path))
-    others = [name for name in arrays if name not in (*_IDS, *_ROLES)]
-    name = next((n for n in _MATRIX if n in others), others[0] if len(others) == 1 else None)
-    if name is None:
+    others = [name for name in (*_MATRIX, *arrays) if name in arrays and name not in _NAMES]
+    if not others or (len(set(others)) > 1 and others[0] not in _MATRIX):
         there = ", ".join(arrays)
         raise InputError(f"{path} has '{key}' but no 'embeddings' beside it; it holds {there}")
-    return embedding_table(_texts(arrays[key]), arrays[name], str(path))
+    ids = [v.decode() if isinstance(v, bytes) else str(v) for v in arrays[key].ravel()]
+    return embedding_table(ids, arrays[others[0]], str(path))
 
 
 def table_of_frame(frame: pd.DataFrame, by: By, where: str) -> EmbeddingTable:
@@ -97,7 +96,7 @@ def table_of_frame(frame: pd.DataFrame, by: By, where: str) -> EmbeddingTable:
     Raises:
         InputError: there is no id, a cell is no number, or as `embedding_table`.
     """
-    ids = next((name for name in (f"{by}_id", *_ROLES, *_IDS) if name in frame), None)
+    ids = next((name for name in (f"{by}_id", *_NAMES) if name in frame), None)
     if ids is not None:
         index: Iterable[Any] = frame[ids]
     elif isinstance(frame.index, pd.RangeIndex):
@@ -107,7 +106,7 @@ def table_of_frame(frame: pd.DataFrame, by: By, where: str) -> EmbeddingTable:
         )
     else:
         index = frame.index
-    numbers = frame.drop(columns=[name for name in (*_ROLES, *_IDS) if name in frame])
+    numbers = frame.drop(columns=[name for name in _NAMES if name in frame])
     for name, dtype in numbers.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype):
             wrong = pd.to_numeric(numbers[name], errors="coerce").isna().to_numpy()
@@ -126,67 +125,52 @@ def embedding_table(
 
     Args:
         ids: one a row.
-        rows: id x dim, or a vector (dim,) or (1, dim) for each id.
+        rows: id x dim, or a vector, (dim,) or (1, dim), for each id.
         where: begins messages.
 
     Raises:
         InputError: there is none, an id stands twice, widths differ, or a number is not finite.
     """
     names = [canonical_id(one) for one in ids]
-    if not len(names) or not len(rows):
-        raise InputError(f"{where}: no embedding in it")
-    if isinstance(rows, np.ndarray):
-        if rows.ndim != 2:
-            raise InputError(f"{where}: embeddings have shape {rows.shape}; expected (ids, dim)")
-    else:
-        rows = [_vector(row, f"{where}: '{name}'") for name, row in zip(ids, rows, strict=True)]
-        widths = {len(row): name for name, row in zip(ids, rows, strict=True)}
-        if len(widths) > 1:
-            (one, first), (other, second) = list(widths.items())[:2]
-            raise InputError(
-                f"{where}: '{first}' has {one} dimensions, '{second}' has {other}; embeddings of "
-                "one encoder have one width"
-            )
-        rows = np.stack(rows)
     if len(names) != len(rows):
         raise InputError(f"{where}: {len(names)} ids and {len(rows)} embeddings; expected as many")
+    if not names:
+        raise InputError(f"{where}: no embedding in it")
+    widths: dict[int, str] = {}
+    vectors = []
+    for name, row in zip(ids, rows, strict=True):
+        vector = row[0] if row.ndim == 2 and len(row) == 1 else row
+        if vector.ndim != 1 or vector.dtype.kind not in "fiu" or not vector.size:
+            raise InputError(
+                f"{where}: '{name}' has shape {row.shape}, {row.dtype}; expected one vector of "
+                "numbers. Features of patches are for mbench run"
+            )
+        widths.setdefault(len(vector), name)
+        vectors.append(vector)
+    if len(widths) > 1:
+        shown = " and ".join(f"'{name}' has {width}" for width, name in list(widths.items())[:2])
+        raise InputError(f"{where}: widths differ: {shown} dimensions")
     if twice := pd.Index(names)[pd.Index(names).duplicated()].tolist():
         raise InputError(f"{where}: id '{twice[0]}' stands twice; give each id one embedding")
-    if "" in names:
-        raise InputError(f"{where}: the id of row {names.index('')} is empty")
-    if rows.dtype.kind not in "fiu" or not rows.shape[1]:
-        raise InputError(f"{where}: embeddings are of type {rows.dtype}, {rows.shape[1]} wide")
     order = np.argsort(np.array(names), kind="stable")
     with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(rows[order], dtype=np.float32)
+        matrix = np.array([vectors[place] for place in order], dtype=np.float32)
     if len(bad := np.argwhere(~np.isfinite(matrix))):
         row, column = bad[0]
         raise InputError(
             f"{where}: embedding of '{names[order[row]]}': dimension {column} is "
-            f"{rows[order[row], column]}; leave it out, or make it again"
+            f"{vectors[order[row]][column]}; leave it out, or make it again"
         )
     return EmbeddingTable(tuple(names[place] for place in order), matrix, where)
-
-
-def _vector(values: NDArray[Any], what: str) -> NDArray[Any]:
-    if values.ndim == 2 and values.shape[0] == 1:
-        values = values[0]
-    if values.ndim != 1:
-        raise InputError(
-            f"{what} has shape {values.shape}; expected one vector, (dim,) or (1, dim). Features "
-            "of patches are for mbench run"
-        )
-    return values
 
 
 def _only_vector(path: Path) -> NDArray[Any]:
     """Return the vector of a file that holds one."""
     arrays = _arrays(path)
-    names = [name for name in (*_MATRIX, *arrays) if name in arrays]
-    if not names or (len(arrays) > 1 and names[0] not in _MATRIX):
-        there = ", ".join(arrays) or "nothing"
-        raise InputError(f"{path}: expected one vector, 'features'; it holds {there}")
-    return arrays[names[0]]
+    name = next((name for name in (*_MATRIX, *arrays) if name in arrays), None)
+    if name is None or (len(arrays) > 1 and name not in _MATRIX):
+        raise InputError(f"{path}: expected one vector, 'features'; it holds {[*arrays]}")
+    return arrays[name]
 
 
 def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
@@ -197,13 +181,10 @@ def _arrays(path: Path) -> Mapping[str, NDArray[Any]]:
         with opened(path) as handle:
             return {name: d[...] for name, d in handle.items() if isinstance(d, h5py.Dataset)}
     try:
-        read = np.load(path, allow_pickle=False)
-        return {"embeddings": read} if path.suffix == ".npy" else {n: read[n] for n in read.files}
+        return dict(np.load(path, allow_pickle=False))
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         check_readable(path, error)
-        if "allow_pickle" in str(error) or "pickled" in str(error):
-            raise _pickled(path) from error
-        raise InputError(f"{path} is not a {path.suffix} file, or it is damaged") from error
+        raise _pickled(path) from error
 
 
 def _tensors(path: Path) -> Mapping[str, NDArray[Any]]:
@@ -216,22 +197,24 @@ def _tensors(path: Path) -> Mapping[str, NDArray[Any]]:
         check_readable(path, error)
         raise _pickled(path) from error
     members = read if isinstance(read, dict) else {"embeddings": read}
-    arrays = {}
-    for name, value in members.items():
-        if isinstance(value, torch.Tensor):
-            tensor = value.detach()
-            arrays[str(name)] = (
-                tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-            ).numpy()
-        elif isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-            arrays[str(name)] = np.array(value)
-    return arrays
+    return {
+        str(name): (
+            np.asarray(value)
+            if not isinstance(value, torch.Tensor)
+            else value.float().numpy()
+            if value.dtype == torch.bfloat16
+            else value.numpy()
+        )
+        for name, value in members.items()
+    }
 
 
 def _pickled(path: Path) -> InputError:
     """Return the refusal of a file that would run code when read, with the line that converts."""
-    load = "torch.load(p, weights_only=False)" if path.suffix == ".pt" else "pandas.read_pickle(p)"
-    load = "numpy.load(p, allow_pickle=True)" if path.suffix in (".npz", ".npy") else load
+    load = {
+        ".pt": "torch.load(p, weights_only=False)",
+        ".npz": "numpy.load(p, allow_pickle=True)",
+    }.get(path.suffix, "pandas.read_pickle(p)")
     line = (
         f"import sys, numpy, pandas{', torch' * (path.suffix == '.pt')}; p = sys.argv[1]; "
         f"d = {load}; numpy.savez(p + '.plain.npz', "
@@ -244,17 +227,12 @@ def _pickled(path: Path) -> InputError:
     )
 
 
-def _texts(values: NDArray[Any]) -> list[str]:
-    """Return ids as text; HDF5 stores them as bytes."""
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in values.ravel()]
-
-
 def _read_frame(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         names = pd.read_csv(path, nrows=0).columns
-        texts = {name: str for name in names if name in (*_ROLES, *_IDS) or name == "Unnamed: 0"}
+        texts = {name: str for name in names if name in _NAMES or name == "Unnamed: 0"}
         frame = pd.read_csv(path, dtype=texts, keep_default_na=False, float_precision="round_trip")
     except Exception as error:  # pandas and pyarrow each raise their own
         check_readable(path, error)

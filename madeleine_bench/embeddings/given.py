@@ -62,13 +62,12 @@ class Given:
         """
         path = self.entry(results).path
         if path.is_file():
-            there = parse_spec(EncoderCard, read_yaml(path), path)
-            for fact, value in there.model_dump().items():
-                if value != (now := getattr(self.card, fact)):
-                    raise InputError(
-                        f"{path}: {self.card.name} of revision {self.card.revision} has {fact} "
-                        f"{value}, now {now}; give the changed encoder another --revision or --name"
-                    )
+            there = parse_spec(EncoderCard, read_yaml(path), path).model_dump()
+            if fact := next((k for k, v in self.card.model_dump().items() if there[k] != v), None):
+                raise InputError(
+                    f"{path}: {self.card.name} of this revision has another {fact}, {there[fact]}; "
+                    "give the changed encoder another --revision or --name"
+                )
         write_text(path, card_text(self.card))
 
 

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -55,6 +57,11 @@ def _place(path: PathT, info: ValidationInfo) -> PathT:
 
 _Placed = Annotated[PathT, AfterValidator(_place)]
 _FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]+$")]
+_Features = Annotated[
+    Annotated[dict[_FolderName, _Placed[Path]], Tag("several")]
+    | Annotated[_Placed[Literal["phantom"] | Path | None], Tag("one")],
+    Discriminator(lambda value: "several" if isinstance(value, dict) else "one"),
+]
 
 
 class ColumnsEntry(Columns):
@@ -104,7 +111,7 @@ class CohortEntry(Spec):
         tasks: by task id, what the label words mean.
     """
 
-    features: dict[_FolderName, _Placed[Path]] | _Placed[Literal["phantom"] | Path | None] = None
+    features: _Features = None
     labels: _Placed[Path | None] = None
     patch_encoder: str | None = None
     patch_encoder_in_files: str | dict[str, str] | None = None
