@@ -31,7 +31,6 @@ ENCODERS = {
     "returns text": "return 'vector'",
     "returns None": "return None",
     "returns ragged lists": "return [[1.0], [1.0, 2.0]]",
-    "returns a tensor with a gradient": "import torch; return torch.ones(3, requires_grad=True)",
     "changes its width": "return bag.features.mean(axis=0)[: 3 + len(bag.features) % 2]",
 }
 IN_WORKERS = {
