@@ -76,19 +76,13 @@ def run(
 @with_workspace("source", "phantom_signal", "phantom_seed", "features")
 def evaluate(
     embeddings: Annotated[
-        Path, typer.Option(help=".npz, .parquet, .csv, .h5 or .pt file, or a folder of .h5 files.")
+        Path, typer.Option(help=".npz, .parquet, .csv, .h5, .pt, or a folder of .h5.")
     ],
     task: Tasks,
     protocol: Protocols = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the encoder (default: that of the file).")
-    ] = None,
-    by: Annotated[
-        Literal["slide", "case"], typer.Option(help="What the ids of the embeddings are of.")
-    ] = "slide",
-    revision: Annotated[
-        str, typer.Option(help="Of the encoder; changes whenever its embeddings do.")
-    ] = "1",
+    name: Annotated[str | None, typer.Option(help="Of the encoder (default: the file's).")] = None,
+    by: Annotated[Literal["slide", "case"], typer.Option(help="What an id is of.")] = "slide",
+    revision: Annotated[str, typer.Option(help="Changes whenever the embeddings do.")] = "1",
     patch_encoder: Annotated[
         str | None, typer.Option(help="What made the patch features (default: unknown).")
     ] = None,

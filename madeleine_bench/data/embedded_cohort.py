@@ -19,11 +19,7 @@ _SHOWN = 3
 
 
 class EmbeddedCohort(LocalCohort):
-    """Slides with labels and embeddings. By case, each slide of a case has that of the case.
-
-    Attributes:
-        unused: ids of embeddings that no row of the table names.
-    """
+    """Slides with labels and embeddings. By case, each slide of a case has that of the case."""
 
     absence = "no embedding"
 
@@ -38,6 +34,7 @@ class EmbeddedCohort(LocalCohort):
             InputError: the table cannot be used, or no id is of it.
         """
         self._read_table(cohort, entry)
+        self.spec = cohort
         self.source, self.variant = "local", ""
         if by is None:
             cases, slides = (set(self.slides[f"{one}_id"]) for one in ("case", "slide"))
@@ -57,7 +54,6 @@ class EmbeddedCohort(LocalCohort):
         self.names = {slide: slide if one == name else name for slide, (one, name) in named.items()}
         self.files = dict.fromkeys(named, self.folder)
         self._rows = {slide: given.matrix[row_of[name]] for slide, (_, name) in named.items()}
-        self.unused = sorted(set(given.ids) - set(names.values()))
 
     @property
     def ids(self) -> list[str]:

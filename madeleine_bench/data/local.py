@@ -159,9 +159,7 @@ class LocalCohort:
     @property
     def encoder_in_files(self) -> str | None:
         """The name that the files give to the declared patch encoder; None when undeclared."""
-        in_files = self.entry.patch_encoder_in_files
-        assert not isinstance(in_files, dict)  # `CohortEntry.folders` has taken one
-        return in_files or self.entry.patch_encoder
+        return self.entry.patch_encoder_in_files or self.entry.patch_encoder
 
     def check_patch_encoder(self, path: Path, stated: str | None) -> None:
         """Check what a file states of its patch encoder against mbench.toml.

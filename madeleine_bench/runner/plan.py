@@ -218,7 +218,11 @@ def make_plan(request: Request) -> Plan:
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
     used = {cell.assessment.cohort for cell in cells}
     kept = {c.key: c for c in sorted(every, key=lambda c: c.key) if c.key in used}
-    features = {key: _features(cohort.data, given) for key, cohort in kept.items()}
+    cache = workspace.results / "cache"
+    features = {
+        key: _features_of_given(given, c.data, config, cache) if given else features_of(c.data)
+        for key, c in kept.items()
+    }
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
@@ -274,10 +278,17 @@ def features_of(data: CohortData) -> RecordFeatures:
     return RecordFeatures(patch_encoder=patch_encoder_of(data, slides), content=content)
 
 
-def _features(data: CohortData, given: Given | None) -> RecordFeatures:
-    if given and isinstance(data, EmbeddedCohort):
-        return data.features(given.card.patch_encoder)
-    return features_of(data)
+def _features_of_given(
+    given: Given, data: CohortData, config: Config, cache: Path
+) -> RecordFeatures:
+    """Return the features that mbench.toml has of the stated patch encoder, or else its name."""
+    assert isinstance(data, EmbeddedCohort)
+    patch_encoder = given.card.patch_encoder
+    for entry in config.cohorts[data.cohort_id].folders().values():
+        is_there = isinstance(entry.features, Path) and entry.features.is_dir()
+        if is_there and patch_encoder is not None and entry.patch_encoder == patch_encoder:
+            return features_of(LocalCohort(data.spec, entry, cache))
+    return data.features(patch_encoder)
 
 
 def _bags(data: CohortData, slide_ids: Sequence[str]) -> list[list[str]]:

@@ -102,8 +102,7 @@ class CohortEntry(Spec):
         labels: the label table; left out where the cohort has a built-in one, whose tasks then
             have built-in splits too.
         patch_encoder: which patch encoder made the features of the one folder.
-        patch_encoder_in_files: the name it goes by in the files, when that is another one; of
-            several folders by the name of the patch encoder.
+        patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
         ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
         organ, stains: of a cohort that is not in the catalogue: the organ, and the stains of its
@@ -114,7 +113,7 @@ class CohortEntry(Spec):
     features: _Features = None
     labels: _Placed[Path | None] = None
     patch_encoder: str | None = None
-    patch_encoder_in_files: str | dict[str, str] | None = None
+    patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
     ids: Literal["exact"] | None = None
     organ: Word | None = None
@@ -123,32 +122,20 @@ class CohortEntry(Spec):
 
     @model_validator(mode="after")
     def _folders_agree(self) -> Self:
-        several = self.features if isinstance(self.features, dict) else None
-        if several is not None and (not several or self.patch_encoder):
-            raise ValueError("'features' names the patch encoder of each folder, one or more")
-        names = self.patch_encoder_in_files
-        if names is not None and isinstance(names, dict) != (several is not None):
-            raise ValueError("'patch_encoder_in_files' has the form that 'features' has")
-        if isinstance(names, dict) and (odd := sorted(set(names) - set(several or {}))):
-            raise ValueError(f"'patch_encoder_in_files' names '{odd[0]}', 'features' does not")
+        several = isinstance(self.features, dict)
+        if several and (not self.features or self.patch_encoder or self.patch_encoder_in_files):
+            raise ValueError(
+                "each of several 'features' is named by its patch encoder, as the files name it; "
+                "there is one or more, and no 'patch_encoder' beside them"
+            )
         return self
 
     def folders(self) -> "dict[str, CohortEntry]":
         """Return the cohort with each of its feature folders by its name, "" where it has one."""
         if not isinstance(self.features, dict):
             return {"": self}
-        in_files = self.patch_encoder_in_files
-        names = in_files if isinstance(in_files, dict) else {}
-        return {
-            name: self.model_copy(
-                update={
-                    "features": path,
-                    "patch_encoder": name,
-                    "patch_encoder_in_files": names.get(name),
-                }
-            )
-            for name, path in self.features.items()
-        }
+        one = {name: {"features": p, "patch_encoder": name} for name, p in self.features.items()}
+        return {name: self.model_copy(update=values) for name, values in one.items()}
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
         """Return the cohort's column names, with those that the user gave in their place."""

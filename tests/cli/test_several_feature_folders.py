@@ -102,9 +102,8 @@ def test_an_encoder_that_fits_no_folder_is_refused(score, tmp_path):
     ("text", "message"),
     [
         ("features = {}", "one or more"),
-        (f'{TWO}\npatch_encoder = "uni2"', "names the patch encoder of each folder"),
-        (f'{TWO}\npatch_encoder_in_files = "x"', "has the form that 'features' has"),
-        (f'{TWO}\npatch_encoder_in_files = {{ uni = "x" }}', "names 'uni'"),
+        (f'{TWO}\npatch_encoder = "uni2"', "no 'patch_encoder' beside them"),
+        (f'{TWO}\npatch_encoder_in_files = "x"', "as the files name it"),
         ('features = { "a b" = "features" }', "features.a b"),
     ],
 )
@@ -115,13 +114,23 @@ def test_wrong_folders_are_refused(text, message, tmp_path):
         load_config(path)
 
 
-def test_files_that_name_a_patch_encoder_otherwise(tmp_path):
-    path = tmp_path / "mbench.toml"
-    names = 'patch_encoder_in_files = { uni2 = "uni_v2" }'
-    path.write_text(f'[cohorts.bcnb]\nlabels = "labels.csv"\n{TWO}\n{names}\n')
-    folders = load_config(path).cohorts["bcnb"].folders()
-    assert {name: (e.features, e.patch_encoder, e.patch_encoder_in_files)
-            for name, e in folders.items()} == {
-        "conch_v1": (tmp_path / "features", "conch_v1", None),
-        "uni2": (tmp_path / "noise", "uni2", "uni_v2"),
-    }  # fmt: skip
+def test_given_embeddings_stand_beside_what_was_run_on_their_features(
+    score, cohort, mbench, tmp_path
+):
+    assert score("mean-pool").code == 0
+    rows = rng_for("given").standard_normal((40, 16), dtype=np.float32)
+    np.savez(tmp_path / "titan.npz", ids=[str(n) for n in range(1, 41)], embeddings=rows)
+    said = mbench(
+        "evaluate", "--embeddings", tmp_path / "titan.npz", "--task", "bcnb-er", "--protocol",
+        "linear-probe", "--patch-encoder", "uni2", "--config", cohort.config,
+        "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    (board,) = build_boards(
+        ResultStore(tmp_path / "r").records(), load_catalogue(), "linear-probe/v2"
+    )
+    by_label = {column.label: column for column in board.columns}
+    assert set(by_label) == {"mean-pool · conch_v1", "mean-pool · uni2", "titan · uni2"}
+    pooled = on_same_features(by_label["titan · uni2"], board.columns, "mean-pool", ["bcnb"])
+    assert pooled is by_label["mean-pool · uni2"]
+    assert all(column.cells["bcnb-er"].comparable for column in board.columns)
