@@ -171,17 +171,19 @@ def make_plan(request: Request) -> Plan:
     else:
         encoders = _find_encoders(request.encoders)
         cohorts = {each: open_folders(workspace, catalogue, each, config) for each in cohort_ids}
-    fitting = {
-        cohort.key: names
-        for folders in cohorts.values()
-        for cohort, names in zip(folders, _fitting(encoders, folders), strict=True)
-    }
+    cards = [entry.card for entry, _ in encoders]
+    every = [cohort for folders in cohorts.values() for cohort in folders]
+    fitting: dict[str, list[EncoderCard]] = {}
+    for folders in cohorts.values():
+        fitting |= _fitting(cards, folders)
     cells: list[Cell] = []
     unfit: list[str] = []
     coverage: list[str] = []
     for declared, cohort in ((task, each) for task in chosen for each in cohorts[task.cohort]):
         task = cohort.task(declared)
-        there = [(entry, p) for entry, p in encoders if entry.card.name in fitting[cohort.key]]
+        there = [(entry, p) for entry, p in encoders if entry.card in fitting[cohort.key]]
+        if not there:
+            continue
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in there}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
@@ -200,15 +202,9 @@ def make_plan(request: Request) -> Plan:
             )
     if not cells:
         raise InputError(f"--protocol: {unfit[0]}")
-    cards = [entry.card for entry, _ in encoders]
-    every = [cohort for folders in cohorts.values() for cohort in folders]
     notes = [f"left out: {fault}" for fault in dict.fromkeys(unfit)]
     notes += [line for c in every for line in match_notes(c.data)] + coverage
-    notes += [
-        line
-        for c in every
-        for line in unstated([card for card in cards if card.name in fitting[c.key]], c.data)
-    ]
+    notes += [line for c in every for line in unstated(fitting[c.key], c.data)]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
@@ -342,22 +338,21 @@ def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]
 
 
 def _fitting(
-    encoders: Sequence[tuple[EncoderEntry, str]], folders: Sequence[OpenCohort]
-) -> list[set[str]]:
-    """Return for each feature folder of a cohort the names of the encoders that take it.
+    cards: Sequence[EncoderCard], folders: Sequence[OpenCohort]
+) -> dict[str, list[EncoderCard]]:
+    """Return for each feature folder of a cohort, by its key, the encoders that take it.
 
     Raises:
         InputError: an encoder takes none of them, or a file is damaged.
     """
-    cards = [entry.card for entry, _ in encoders]
-    fitting: list[set[str]] = [set() for _ in folders]
+    fitting: dict[str, list[EncoderCard]] = {cohort.key: [] for cohort in folders}
     for card in cards:
         refusals = []
-        for cohort, names in zip(folders, fitting, strict=True):
+        for cohort in folders:
             cohort.data.no_bag  # noqa: B018  (a damaged file is named for what it is)
             try:
                 check_bags([card], cohort.data, cohort.where)
-                names.add(card.name)
+                fitting[cohort.key].append(card)
             except InputError as error:
                 refusals.append(error)
         if len(refusals) == len(folders):
