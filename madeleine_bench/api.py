@@ -25,7 +25,7 @@ from madeleine_bench.protocols.evaluation import evaluate as evaluate_protocol
 from madeleine_bench.protocols.scoring import score as score_predictions
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
-from madeleine_bench.runner.labelled_task import LabelledTask, labelled_task
+from madeleine_bench.runner.embeddings_in_memory import assess_embeddings
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import RunReport
 from madeleine_bench.runner.run import run as run_request
@@ -174,7 +174,7 @@ class Task:
     protocol: ProtocolSpec
     units: pd.DataFrame
     splits: Splits
-    _labelled: LabelledTask = field(compare=False)
+    _workspace: Workspace = field(compare=False)
 
     def __repr__(self) -> str:
         """Return what is scored by what."""
@@ -195,7 +195,10 @@ class Task:
                 an embedding.
         """
         table = table_of_frame(embeddings, "slide", "embeddings")
-        assessed, matrix = self._labelled.assess(table, allow_partial=allow_partial)
+        assessed, matrix = assess_embeddings(
+            self._workspace, self.spec.declared_id, self.protocol.name, table,
+            allow_partial=allow_partial,
+        )  # fmt: skip
         return _scored(self.spec, self.protocol, matrix, assessed.units, assessed.splits)
 
 
@@ -210,9 +213,9 @@ def load_task(task_id: str, protocol: str | None = None, **workspace: Any) -> Ta
     Raises:
         InputError: there is no such task or protocol, or its cohort has no labels here.
     """
-    labelled = labelled_task(Workspace(**workspace), task_id, protocol)
-    whole, _ = labelled.assess(allow_partial=True)
-    return Task(labelled.spec, labelled.protocol, whole.units.table, whole.splits, labelled)
+    place = Workspace(**workspace)
+    whole, _ = assess_embeddings(place, task_id, protocol)
+    return Task(whole.task, whole.protocol, whole.units.table, whole.splits, place)
 
 
 @dataclass(frozen=True, repr=False)

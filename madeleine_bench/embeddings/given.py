@@ -41,12 +41,12 @@ class Given:
 
     Attributes:
         table: ids and numbers.
-        by: what an id is of.
+        by: what an id is of; None looks at the labels.
         card: of the encoder.
     """
 
     table: EmbeddingTable
-    by: By
+    by: By | None
     card: EncoderCard
 
     def entry(self, results: Path) -> EncoderEntry:
@@ -74,7 +74,7 @@ class Given:
 def given_embeddings(
     table: EmbeddingTable,
     name: str,
-    by: By = "slide",
+    by: By | None = "slide",
     *,
     revision: str = "1",
     patch_encoder: str | None = None,
@@ -85,7 +85,7 @@ def given_embeddings(
     Args:
         table: ids and numbers.
         name: of the encoder.
-        by: what an id is of.
+        by: what an id is of; None looks at the labels.
         revision: changes whenever the embeddings do.
         patch_encoder: what made the patch features; None is unknown.
         trained_on: cohorts it was trained on; None is unknown.
