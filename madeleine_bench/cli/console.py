@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
@@ -95,6 +95,7 @@ def deliver(
 def print_board(board: "Board") -> None:
     """Print a board: tasks down by family, encoders across, best first."""
     from madeleine_bench.leaderboard.export import score_text, summary_rows
+    from madeleine_bench.leaderboard.external import drops
 
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
@@ -126,6 +127,19 @@ def print_board(board: "Board") -> None:
     for column in board.columns:
         if column.unranked and column.kind != "control":
             out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
+    if rows := drops(board):
+        header = ["external task", "encoder", "trained on", "internal", "external", "drop"]
+        lines = [
+            [row["task"], row["encoder"], row["trained_on"], _with_interval(row, "internal"),
+             _with_interval(row, "external"), f"{row['drop']:+.3f}"]
+            for row in rows
+        ]  # fmt: skip
+        print_table("From internal to external validation (95% CI)", header, lines)
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_ci95"] or (None, None)
+    return f"{row[name]:.3f} " + (f"({low:.3f} to {high:.3f})" if low is not None else "(no CI)")
 
 
 class LiveProgress:

@@ -36,6 +36,16 @@ def run(
     encoder: Encoders,
     task: Tasks,
     protocol: Protocols = None,
+    train_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COHORT",
+            help="With --test-on: train on all of this cohort; --task is then such as er.",
+        ),
+    ] = None,
+    test_on: Annotated[
+        str | None, typer.Option(metavar="COHORT", help="With --train-on: test on all of this one.")
+    ] = None,
     resume: Annotated[
         Literal["only-missing", "never"],
         typer.Option(help="only-missing: compute what is not there; never: compute all again."),
@@ -64,6 +74,8 @@ def run(
     """
     from madeleine_bench.runner.plan import Request
 
+    if train_on or test_on:
+        task = workspace.tasks().external_ids(task, train_on, test_on)
     request = Request(
         tuple(encoder), tuple(task), tuple(protocol or ()), workspace, resume, device, executor,
         scheduler, time_limit, allow_partial,

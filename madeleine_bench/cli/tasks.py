@@ -2,15 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from madeleine_bench.cli.console import print_table
 from madeleine_bench.cli.options import Catalogue
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 

@@ -112,7 +112,7 @@ def audit_contents(data: LocalCohort, units: Units) -> list[AuditFinding]:
         for slide in units.slides[unit]
     }
     findings = []
-    for slides in _equal(data, case_of):
+    for slides in equal_slides((data, case_of)):
         cases = [case_of[slide] for slide in slides]
         level: Level = "error" if len(set(cases)) > 1 else "warning"
         shown = " and ".join(f"slide '{slide}' of case '{case_of[slide]}'" for slide in slides)
@@ -158,16 +158,17 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
     return [finding("warning", "time-unit", message, advice)]
 
 
-def _equal(data: LocalCohort, slides: Iterable[str]) -> list[list[str]]:
-    """Return the slides that have the same content, in groups of two or more, sorted."""
-    sized: dict[int, list[str]] = defaultdict(list)
-    for slide in sorted(slides):
-        path = data.files[slide]
-        # Of a file that is gone its hash says what is wrong.
-        sized[path.stat().st_size if path.is_file() else 0].append(slide)
+def equal_slides(*cohorts: tuple[LocalCohort, Iterable[str]]) -> list[list[str]]:
+    """Return the slides of cohorts with the same content, in groups of two or more, sorted."""
+    sized: dict[int, list[tuple[LocalCohort, str]]] = defaultdict(list)
+    for data, slides in cohorts:
+        for slide in sorted(slides):
+            path = data.files[slide]
+            # Of a file that is gone its hash says what is wrong.
+            sized[path.stat().st_size if path.is_file() else 0].append((data, slide))
     same: dict[str, list[str]] = defaultdict(list)
     for members in sized.values():
-        for slide in members if len(members) > 1 else ():
+        for data, slide in members if len(members) > 1 else ():
             same[data.content_key(slide)].append(slide)
     return sorted(members for members in same.values() if len(members) > 1)
 

@@ -162,6 +162,8 @@ def build_boards(
     or of a task the catalogue does not have, are left out.
     """
     by_board: dict[str, list[Record]] = {}
+    records = list(records)
+    catalogue = catalogue.with_external(record.task.id for record in records)
     for record in records:
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
@@ -357,10 +359,13 @@ def _reference_data(records: Iterable[Record]) -> Reference:
 
 def _data_of(record: Record) -> Reference:
     task_id = record.task.id
-    return {
+    data = {
         (task_id, record.protocol): record.task.task_hash,
         (task_id, ""): f"{record.inputs.labels} {record.inputs.splits}",
     }
+    if training := record.training:
+        data[task_id, f"features of {_made_by(training.features)}"] = training.features.content
+    return data
 
 
 def _column(
@@ -432,7 +437,7 @@ def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) ->
         record,
         corrected=chance_corrected(main.metric, main.value),
         other=other,
-        contamination=contamination(record.encoder.training_cohorts, record.task.cohort),
+        contamination=contamination(record.encoder.training_cohorts, *record.sides),
     )
 
 

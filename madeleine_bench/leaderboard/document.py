@@ -20,6 +20,7 @@ from madeleine_bench.leaderboard.comparison import (
     controls_ahead,
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv
+from madeleine_bench.leaderboard.external import drops
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
@@ -116,6 +117,7 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
         ],
         "pairs_note": comparison.pairs_note,
         "critical_difference": comparison.critical_difference,
+        "external": drops(board),
         "survival": {
             task.id: {
                 column.label: board_curves(stratify("", cell.record, sources.predictions))

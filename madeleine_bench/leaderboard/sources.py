@@ -61,7 +61,6 @@ class Sources:
                 and revision stand for two contents; the message names two records.
         """
         self.folders = folders
-        self.catalogue = catalogue
         self._weights = cache(bayesian_case_weights)  # the tasks of a cohort share them
         self.stores: dict[str, ResultStore] = {}
         paths: dict[str, Path] = {}
@@ -75,8 +74,9 @@ class Sources:
                     self.stores[record.record_id] = store
                     paths[record.record_id] = path
                     self.records.append(record)
+        self.catalogue = catalogue.with_external(record.task.id for record in self.records)
         require_one_content(
-            content_of(r, paths[r.record_id], self.stores[r.record_id].folder, catalogue)
+            content_of(r, paths[r.record_id], self.stores[r.record_id].folder, self.catalogue)
             for r in self.records
         )
 

@@ -25,7 +25,7 @@ from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, s
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
-from madeleine_bench.runner.plan import board_of
+from madeleine_bench.runner.plan import assess, board_of, task_and_training
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.task import TaskSpec
@@ -94,11 +94,20 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> I
     progress.phase("audit", len(chosen))
     for declared in chosen:
         try:
-            if declared.cohort not in cohorts:
-                opened = open_cohort(workspace, catalogue, declared.cohort, config)
-                _ = opened.data.no_bag  # reads the header of every file
-                cohorts[declared.cohort] = opened
-            audit = audit_task(cohorts[declared.cohort], declared, catalogue, config, workspace)
+            for cohort_id in catalogue.cohorts_of(declared):
+                if cohort_id not in cohorts:
+                    opened = open_cohort(workspace, catalogue, cohort_id, config)
+                    _ = opened.data.no_bag  # reads the header of every file
+                    cohorts[cohort_id] = opened
+            cohort = cohorts[declared.cohort]
+            if declared.train_on is None:
+                audit = audit_task(cohort, declared, catalogue, config, workspace)
+            else:
+                task, training = task_and_training(declared, catalogue, cohorts)
+                # Raises where a run would.
+                assess(cohort, task, [], config, workspace.results, training=training)
+                units = build_units(task, cohort.data, cohort.where)
+                audit = _audit(task, board_of(cohort.data), units, ["external"], [])
         except InputError as error:
             if declared.cohort not in config.cohorts:
                 raise

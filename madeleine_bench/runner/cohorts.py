@@ -38,7 +38,7 @@ class OpenCohort:
 
         Such is what mbench.toml makes of it by leaving out classes.
         """
-        return next(task for task in self.tasks if task.declared_id == declared.id)
+        return next(task for task in self.tasks if task.declared_id == declared.declared_id)
 
 
 def open_cohort(

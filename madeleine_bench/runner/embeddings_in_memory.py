@@ -56,7 +56,7 @@ def assess_embeddings(
         request = Request((), (task_id,), names, place, allow_partial=allow_partial, given=given)
         plan = make_plan(request)
     assessment = plan.cells[0].assessment
-    data = plan.cohorts[assessment.cohort].data
+    data = plan.cohorts[assessment.key(assessment.task)].data
     assert isinstance(data, EmbeddedCohort)
     embeddings = Embeddings(tuple(data.ids), data.matrix, table.hash)
     return assessment, unit_embeddings(embeddings, assessment.units, assessment.groups)

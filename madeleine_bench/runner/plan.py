@@ -1,15 +1,17 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
+from madeleine_bench.data.external import Side, external_splits, join_units, tested_units
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
@@ -31,7 +33,7 @@ from madeleine_bench.specs.catalogue import (
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import TaskSpec, external_task
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import CohortData, Splits, Units, board_name
 
@@ -76,7 +78,9 @@ class Assessment:
     """One task under one protocol, with its units and frozen splits: all but the encoder.
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
-    mean of all. `folder` is the feature folder of the cohort, where it has several.
+    mean of all. `training` is the training side of an external task: a task of another cohort, and
+    those of `units` that are its. `folders` are the feature folders of the sides' cohorts, "" where
+    a cohort has one.
     """
 
     task: TaskSpec
@@ -85,22 +89,25 @@ class Assessment:
     splits: Splits
     task_hash: str
     groups: Groups | None
-    folder: str = ""
+    training: tuple[TaskSpec, Units] | None = None
+    folders: tuple[str, ...] = ("",)
 
     @property
-    def cohort(self) -> str:
-        """The key of its cohort in the plan; see `OpenCohort.key`."""
-        return f"{self.task.cohort} {self.folder}".rstrip()
+    def sides(self) -> tuple[TaskSpec, ...]:
+        """The task, and the one that an external task is trained on: the cohorts to be embedded."""
+        return self.task, *(self.training[:1] if self.training else [])
 
-    @property
-    def embedded(self) -> str:
-        """By what name its embeddings are ready; see `ToEmbed.place`."""
-        return f"{embedded_name(self.task, self.protocol) or ''} {self.folder}".rstrip()
+    def key(self, side: TaskSpec) -> str:
+        """Return the key of the cohort of a side in the plan; see `OpenCohort.key`."""
+        return f"{side.cohort} {self._folder(side)}".rstrip()
 
-    @property
-    def cases_as_bags(self) -> bool:
-        """Whether an embedding is made of all slides of a case at once."""
-        return embedded_name(self.task, self.protocol) not in (None, self.task.cohort)
+    def embedded(self, side: TaskSpec) -> str:
+        """Return by what name the embeddings of a side are ready; see `ToEmbed.place`."""
+        return f"{embedded_name(side, self.protocol) or ''} {self._folder(side)}".rstrip()
+
+    def _folder(self, side: TaskSpec) -> str:
+        cohorts = [task.cohort for task in self.sides]
+        return self.folders[cohorts.index(side.cohort)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Cell:
     def name(self) -> tuple[str, str]:
         """Encoder, and task with protocol, and feature folder where the cohort has several."""
         each = self.assessment
-        what = f"{each.task.name} {each.protocol.name} {each.folder}".rstrip()
+        what = f"{each.task.name} {each.protocol.name} {each.folders[0]}".rstrip()
         return self.entry.card.name, what
 
 
@@ -161,39 +168,44 @@ def make_plan(request: Request) -> Plan:
         raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
     catalogue, config = workspace.open()
     chosen = catalogue.select(request.tasks)
-    cohort_ids = sorted({task.cohort for task in chosen})
+    cohort_ids = sorted({c for task in chosen for c in catalogue.cohorts_of(task)})
     encoders: Sequence[tuple[EncoderEntry, str]]
     if given := request.given:
         config = config.labelled(catalogue, cohort_ids)
         encoders = [(given.entry(workspace.results), given.table.hash)]
-        cohorts = {each: [open_embedded(given, catalogue, each, config)] for each in cohort_ids}
+        opened = {each: [open_embedded(given, catalogue, each, config)] for each in cohort_ids}
         check_given(given, chosen, catalogue.select_protocols(request.protocols))
     else:
         encoders = _find_encoders(request.encoders)
-        cohorts = {each: open_folders(workspace, catalogue, each, config) for each in cohort_ids}
+        opened = {each: open_folders(workspace, catalogue, each, config) for each in cohort_ids}
     cards = [entry.card for entry, _ in encoders]
-    every = [cohort for folders in cohorts.values() for cohort in folders]
+    every = [cohort for folders in opened.values() for cohort in folders]
     fitting: dict[str, list[EncoderCard]] = {}
-    for folders in cohorts.values():
+    for folders in opened.values():
         fitting |= _fitting(cards, folders)
     cells: list[Cell] = []
     unfit: list[str] = []
     coverage: list[str] = []
-    for declared, cohort in ((task, each) for task in chosen for each in cohorts[task.cohort]):
-        task = cohort.task(declared)
-        there = [(entry, p) for entry, p in encoders if entry.card in fitting[cohort.key]]
+    for declared, cohorts in _with_folders(chosen, catalogue, opened):
+        cohort = cohorts[declared.cohort]
+        task, training = task_and_training(declared, catalogue, cohorts)
+        taken = [fitting[each.key] for each in cohorts.values()]
+        there = [(e, p) for e, p in encoders if all(e.card in fits for fits in taken)]
         if not there:
             continue
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in there}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
+        if training and not all(wanted.values()) and not request.protocols:
+            unfit += _left_out(task, [catalogue.protocol(SUPERVISED_PROTOCOL)])
         results, partial = workspace.results, request.allow_partial
-        assessments = assess(cohort, task, [*protocols.values()], config, results, partial)
-        if assessments and task.cohort in config.cohorts and workspace.source != "phantom":
-            line = coverage_line(task, cohort.data, assessments[0].units)
-            coverage.append(f"{cohort.folder}: {line}" if cohort.folder else line)
+        assessments = assess(
+            cohort, task, [*protocols.values()], config, results, partial, training
+        )
+        coverage += _coverage(assessments[:1], cohorts, workspace, config)
         for assessment in assessments:
-            if skipped := left_out_shots(task, assessment.protocol, assessment.units):
+            drawn_from = assessment.training or (task, assessment.units)
+            if skipped := left_out_shots(drawn_from[0], assessment.protocol, drawn_from[1]):
                 coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
@@ -210,9 +222,10 @@ def make_plan(request: Request) -> Plan:
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
         "leaderboard, and in the table below alone"
         for task in variants.values()
+        if task.train_on is None
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    used = {cell.assessment.cohort for cell in cells}
+    used = {each.key(side) for each in (cell.assessment for cell in cells) for side in each.sides}
     kept = {c.key: c for c in sorted(every, key=lambda c: c.key) if c.key in used}
     cache = workspace.results / "cache"
     features = {
@@ -222,6 +235,40 @@ def make_plan(request: Request) -> Plan:
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
+def _with_folders(
+    tasks: Sequence[TaskSpec], catalogue: Catalogue, opened: Mapping[str, list[OpenCohort]]
+) -> Iterator[tuple[TaskSpec, dict[str, OpenCohort]]]:
+    """Yield each task with a feature folder of each of its cohorts, by the id of the cohort.
+
+    Where both cohorts of an external task have several, those of one name go together.
+
+    Raises:
+        InputError: no two have one name.
+    """
+    for task in tasks:
+        sides = [opened[cohort_id] for cohort_id in catalogue.cohorts_of(task)]
+        several = all(len(folders) > 1 for folders in sides)
+        pairs = [p for p in product(*sides) if not several or len({c.folder for c in p}) == 1]
+        if not pairs:
+            raise InputError(f"{task.id}: its two cohorts have no feature folders of one name")
+        for pair in pairs:
+            yield task, {cohort.data.cohort_id: cohort for cohort in pair}
+
+
+def task_and_training(
+    declared: TaskSpec, catalogue: Catalogue, cohorts: Mapping[str, OpenCohort]
+) -> tuple[TaskSpec, tuple[OpenCohort, TaskSpec] | None]:
+    """Return a task with the user's label words, and what an external one is trained on."""
+    task = cohorts[declared.cohort].task(declared)
+    if declared.train_on is None:
+        return task, None
+    trained = catalogue.training_task(declared)
+    other = cohorts[trained.cohort]
+    training = other, other.task(trained)
+    _require_alike(cohorts[declared.cohort].data, other.data)
+    return task if task.train_on else external_task(task, training[1]), training
+
+
 def assess(
     cohort: OpenCohort,
     task: TaskSpec,
@@ -229,32 +276,104 @@ def assess(
     config: Config,
     results: Path,
     allow_partial: bool = False,
+    training: tuple[OpenCohort, TaskSpec] | None = None,
 ) -> list[Assessment]:
     """Return a task of an open cohort under each protocol: its units, and its frozen splits.
+
+    An external task is trained on all units of `training`, or on few-shot draws of them.
 
     Raises:
         InputError: labels or splits that cannot be used, slides of two cases that are equal, or,
             unless `allow_partial`, too few labelled units with features.
     """
+    opened = [(cohort, task), *([training] if training else [])]
+    sides = [_side(*each, allow_partial) for each in opened]
+    units = join_units(*sides) if training else sides[0][2]
+    # Of an external task draws are made of the units that it is trained on.
+    drawn, source, drawn_units = sides[-1]
+    given = config.splits_of(drawn) if isinstance(source, LocalCohort) else None
+    folder = results / "splits" / board_of(cohort.data)
+    found = []
+    for protocol in protocols:
+        if training and not protocol.shot_plan:
+            splits = external_splits(units, drawn_units)
+        else:
+            splits = frozen_splits(folder, drawn, protocol, drawn_units, given)
+            splits = external_splits(units, drawn_units, splits) if training else splits
+        declared_hash = task_hash(task, protocol, units.hash, splits.hash)
+        groups, trained = _groups(protocol, sides), (drawn, drawn_units) if training else None
+        folders = tuple(each.folder for each, _ in opened)
+        found.append(
+            Assessment(task, protocol, units, splits, declared_hash, groups, trained, folders)
+        )
+    divided = [] if training else [(each.splits, scheme_of(task, each.protocol)) for each in found]
+    for each, data, part in sides:
+        require_sound(each, data, part, divided)
+    return found
+
+
+def _side(cohort: OpenCohort, task: TaskSpec, allow_partial: bool) -> Side:
     units = build_units(task, cohort.data, cohort.where)
     if not allow_partial:
         require_coverage(task, cohort.data, units)
-    given = config.splits_of(task) if isinstance(cohort.data, LocalCohort) else None
-    folder = results / "splits" / board_of(cohort.data)
-    slides = cohort.data.slides
-    stain_of = dict(zip(slides["slide_id"], slides["stain"], strict=True))
-    found = []
-    for protocol in protocols:
-        splits = frozen_splits(folder, task, protocol, units, given)
-        declared_hash = task_hash(task, protocol, units.hash, splits.hash)
+    return task, cohort.data, units
+
+
+def _groups(protocol: ProtocolSpec, sides: Sequence[Side]) -> Groups | None:
+    """Return which embeddings of a unit are averaged; None is the mean of all."""
+    groups: dict[str, tuple[tuple[str, ...], ...]] = {}
+    if protocol.fusion == "late" or all(task.unit != "case" for task, _, _ in sides):
+        return None
+    for task, data, units in sides:
+        stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
         fusion = protocol.fusion if task.unit == "case" else "late"
-        groups = None if fusion == "late" else slide_groups(units, fusion, stain_of)
-        found.append(
-            Assessment(task, protocol, units, splits, declared_hash, groups, cohort.folder)
-        )
-    divided = [(each.splits, scheme_of(task, each.protocol)) for each in found]
-    require_sound(task, cohort.data, units, divided)
-    return found
+        groups |= slide_groups(units, fusion, stain_of)
+    return groups
+
+
+def _require_alike(tested: CohortData, trained: CohortData) -> None:
+    """Check that two cohorts can be joined.
+
+    Raises:
+        InputError: they are of two boards, or of two patch encoders.
+    """
+    pair = tested, trained
+    boards = [board_of(data) for data in pair]
+    encoders = [patch_encoder_of(data, slides_with_bags(data)) for data in pair]
+    for what, facts in (("board", boards), ("patch encoder", encoders)):
+        if all(facts) and facts[0] != facts[1]:
+            raise InputError(
+                f"the {what} of {tested.cohort_id} is {facts[0]}, that of {trained.cohort_id} is "
+                f"{facts[1]}: to train on one and test on the other, name features of both from "
+                "the same patch encoder under [cohorts] in mbench.toml, or use --source phantom"
+            )
+
+
+def _coverage(
+    assessments: Sequence[Assessment],
+    cohorts: Mapping[str, OpenCohort],
+    workspace: Workspace,
+    config: Config,
+) -> list[str]:
+    """Return how much of a task is scored, where its cohort is configured."""
+    lines = []
+    for each in assessments:
+        sides = [(each.task, each.units)]
+        if each.training:
+            tested, (task, trained) = tested_units(each.units, each.training[1]), each.training
+            sides = [(each.task, tested), (task, trained)]
+            lines.append(
+                f"{each.task.id}: trained on {len(trained.table)} {task.unit}s of {task.cohort}, "
+                f"tested on {len(tested.table)} of {each.task.cohort}"
+            )
+        if workspace.source != "phantom":
+            lines += [
+                f"{cohorts[task.cohort].folder}: ".removeprefix(": ")
+                + coverage_line(task, cohorts[task.cohort].data, units)
+                for task, units in sides
+                if task.cohort in config.cohorts
+            ]
+    return lines
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:
@@ -301,13 +420,17 @@ def fits_key(encoder_fingerprint: str, data: CohortData, assessment: Assessment)
     return hash_json([bags, assessment.task_hash, assessment.protocol.name, _training_code()])
 
 
-def bags_to_embed(assessment: Assessment, data: CohortData) -> tuple[str, CohortData]:
+def bags_to_embed(
+    assessment: Assessment, data: CohortData, side: TaskSpec | None = None
+) -> tuple[str, CohortData]:
     """Return name and bags of what an assessment's embeddings are made from.
 
-    The cohort itself, or its cases as bags of all their slides of the task's stains.
+    The cohort itself, or its cases as bags of all their slides of the task's stains. `side` is the
+    task of one side of an external task; None is the tested one.
     """
-    name = embedded_name(assessment.task, assessment.protocol) or assessment.task.cohort
-    return name, CaseBags(data, assessment.task.stains) if assessment.cases_as_bags else data
+    task = side or assessment.task
+    name = embedded_name(task, assessment.protocol) or task.cohort
+    return name, data if name == task.cohort else CaseBags(data, task.stains)
 
 
 def slides_with_bags(data: CohortData) -> list[str]:
@@ -367,7 +490,8 @@ def _protocols(
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
         protocols = [catalogue.protocol(name) for name in names]
-        return [p for p in protocols if p.from_slides or request.given is None]
+        protocols = [p for p in protocols if p.from_slides or request.given is None]
+        return [p for p in protocols if not (task.train_on and p.trains_networks)]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

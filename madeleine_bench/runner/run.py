@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
+from madeleine_bench.data.external import join_rows, tested_units
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
 from madeleine_bench.embeddings.given import Given
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
-from madeleine_bench.hashing import hash_array
+from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
@@ -41,7 +42,13 @@ from madeleine_bench.runner.plan import (
 )
 from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
 from madeleine_bench.specs.catalogue import embedded_name
-from madeleine_bench.specs.record import Record, RecordFeatures, RecordFold, RecordScores
+from madeleine_bench.specs.record import (
+    Record,
+    RecordFeatures,
+    RecordFold,
+    RecordScores,
+    RecordTraining,
+)
 from madeleine_bench.types import CohortData, Progress, Source, board_name
 
 Contradictions = dict[str, list[tuple[Path, str]]]
@@ -71,9 +78,10 @@ class RunReport:
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        cohorts = self.plan.cohorts.items()
-        keys = [key for key, c in cohorts if c.data.cohort_id == record.task.cohort]
-        return not keys or record.features in [self.plan.features[key] for key in keys]
+        known: dict[str, list[RecordFeatures]] = {}
+        for key, cohort in self.plan.cohorts.items():
+            known.setdefault(cohort.data.cohort_id, []).append(self.plan.features[key])
+        return all(features in known.get(c, [features]) for c, features in record.sides.items())
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class EvaluateJob:
         source: of the cohort.
         variant: of the cohort.
         machine: what the record says of this machine.
+        training: of an external task the embeddings of the training cohort, and what the record
+            says of it.
     """
 
     results: Path
@@ -100,12 +110,15 @@ class EvaluateJob:
     source: Source
     variant: str
     machine: Mapping[str, Any]
+    training: tuple[Path, RecordTraining] | None = None
 
     @property
     def place(self) -> Place:
         """Board, encoder, task, protocol and resume key of its record."""
-        assessment = self.cell.assessment
-        board, key = board_name(self.source, self.variant), resume_key(self.content, assessment)
+        assessment, content = self.cell.assessment, self.content
+        if self.training:
+            content = hash_json([content, self.training[1].model_dump(mode="json")])
+        board, key = board_name(self.source, self.variant), resume_key(content, assessment)
         name, protocol = self.cell.entry.card.name, assessment.protocol.name
         return board, name, assessment.task.name, protocol, key
 
@@ -183,10 +196,11 @@ def to_embed(plan: Plan) -> list[ToEmbed]:
     encoders: dict[tuple[str, str], dict[str, tuple[EncoderEntry, str]]] = {}
     for cell in plan.cells:
         assessment = cell.assessment
-        if not assessment.protocol.trains_networks:
-            name, data = bags_to_embed(assessment, plan.cohorts[assessment.cohort].data)
-            bags.setdefault((name, assessment.folder), data)
-            of_bags = encoders.setdefault((name, assessment.folder), {})
+        for side in () if assessment.protocol.trains_networks else assessment.sides:
+            cohort = plan.cohorts[assessment.key(side)]
+            name, data = bags_to_embed(assessment, cohort.data, side)
+            bags.setdefault((name, cohort.folder), data)
+            of_bags = encoders.setdefault((name, cohort.folder), {})
             of_bags[cell.entry.card.name] = (cell.entry, cell.fingerprint)
     return [
         ToEmbed(name, data, tuple(encoders[name, folder].values()), folder)
@@ -227,14 +241,25 @@ def _missing_records(
     machine = machine_provenance()
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
-        data = plan.cohorts[assessment.cohort].data
+        data = plan.cohorts[assessment.key(assessment.task)].data
         trains = assessment.protocol.trains_networks
-        source = ready.get(cell.name if trains else (name, assessment.embedded))
+        source = ready.get(cell.name if trains else (name, assessment.embedded(assessment.task)))
         if source is None or name in changed:
             continue
-        features = plan.features[assessment.cohort]
+        training = None
+        if assessment.training:
+            side = assessment.training[0]
+            made = ready.get((name, assessment.embedded(side)))
+            if made is None:
+                continue
+            about = RecordTraining(
+                task=side.id, cohort=side.cohort, features=plan.features[assessment.key(side)],
+                embeddings=made[1],
+            )  # fmt: skip
+            training = made[0], about
+        features = plan.features[assessment.key(assessment.task)]
         job = EvaluateJob(
-            results.folder, cell, *source, features, data.source, data.variant, machine
+            results.folder, cell, *source, features, data.source, data.variant, machine, training
         )
         if request.resume != "never" and results.find(job.place, features) is not None:
             report.reused += 1
@@ -251,15 +276,16 @@ def contradictions(plan: Plan, folder: Path, ready: Ready | None = None) -> Cont
         ready: the embeddings there are; None compares cards alone.
     """
     contents: dict[str, dict[str, Content]] = {}  # once for all cells with the same bags
-    for cell in plan.cells:
+    sides = [(cell, task) for cell in plan.cells for task in cell.assessment.sides]
+    for cell, task in sides:
         card, assessment = cell.entry.card, cell.assessment
-        embedded, content, place = None, "", assessment.embedded
+        embedded, content, place = None, "", assessment.embedded(task)
         if ready is not None and not assessment.protocol.trains_networks:
             if (card.name, place) not in ready:
                 continue
-            embedded = embedded_name(assessment.task, assessment.protocol)
+            embedded = embedded_name(task, assessment.protocol)
             content = ready[card.name, place][1]
-        key = assessment.cohort
+        key = assessment.key(task)
         board, features = board_of(plan.cohorts[key].data), plan.features[key]
         contents.setdefault(card.name, {})[place] = Content(
             "this run", card, folder, board, embedded, features.content, content
@@ -360,7 +386,15 @@ def _evaluated(job: EvaluateJob) -> tuple[Evaluation, int, dict[str, Any]]:
         first = read_fit(paths[0])
         assert first is not None  # it was collected
         return evaluation, len(first.scale["centre"]), {"training": _training_cost(paths)}
-    matrix = unit_embeddings(read_embeddings(job.embeddings), units, assessment.groups)
+    if job.training and assessment.training:
+        trained = assessment.training[1]
+        files = (job.embeddings, tested_units(units, trained)), (job.training[0], trained)
+        rows = (
+            unit_embeddings(read_embeddings(path), part, assessment.groups) for path, part in files
+        )
+        matrix = join_rows(units, trained, *rows)
+    else:
+        matrix = unit_embeddings(read_embeddings(job.embeddings), units, assessment.groups)
     evaluation = evaluate(task, protocol, matrix, units, assessment.splits)
     return evaluation, matrix.shape[1], {"encoding": _encoding_cost(job.embeddings)}
 
@@ -387,11 +421,13 @@ def _content(
         "protocol": assessment.protocol.name,
         "scoring_version": SCORING_VERSION,
         "features": job.features,
+        **({"training": job.training[1]} if job.training else {}),
         "inputs": {
             "embeddings": job.content,
             "labels": units.hash,
             "splits": assessment.splits.hash,
-            "n": len(units.table),
+            "n": len(units.table)
+            - len(assessment.training[1].table if assessment.training else ()),
             "dim": dim,
             "missing": dict(sorted(units.missing.items())),
         },

@@ -97,6 +97,8 @@ def stain_ablation(
     ]
     for task in catalogue.select(tasks):
         stains = ", ".join(task.stains)
+        if task.train_on is not None:
+            raise InputError(f"{task.id} is an external task; name a task of one cohort")
         if task.unit != "case" or len(task.stains) < 2:
             raise InputError(
                 f"{task.id} is no task by case on several stains (unit {task.unit}, stains "
@@ -112,7 +114,7 @@ def stain_ablation(
     cells: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in plan.cells:
         if (name := cell.entry.card.name) not in broken:
-            key = (cell.assessment.task.id, cell.assessment.folder, name)
+            key = (cell.assessment.task.id, cell.assessment.folders[0], name)
             cells.setdefault(key, []).append(cell)
     if not cells and problem:
         raise problem
@@ -120,7 +122,9 @@ def stain_ablation(
     by_cohort: dict[str, list[dict[str, Any]]] = {}
     for (task_id, _, encoder), of_task in cells.items():
         scored = _task_document(plan, of_task, alone, ready)
-        by_cohort.setdefault(of_task[0].assessment.cohort, []).append(scored)
+        by_cohort.setdefault(of_task[0].assessment.key(of_task[0].assessment.task), []).append(
+            scored
+        )
         progress.advance(f"{encoder} {task_id}")
     reports = {}
     for key_of_cohort, documents in sorted(by_cohort.items()):
@@ -149,11 +153,11 @@ def stain_ablation(
 def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> dict[str, Any]:
     """Return all numbers of one encoder on one task, ready for JSON."""
     task, encoder = cells[0].assessment.task, cells[0].entry.card.name
-    data = plan.cohorts[cells[0].assessment.cohort].data
+    data = plan.cohorts[cells[0].assessment.key(task)].data
     stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
     assessments = {cell.assessment.protocol.fusion: cell.assessment for cell in cells}
     embeddings = {
-        fusion: read_embeddings(ready[encoder, assessment.embedded][0])
+        fusion: read_embeddings(ready[encoder, assessment.embedded(task)][0])
         for fusion, assessment in assessments.items()
     }
     late = assessments["late"]

@@ -188,14 +188,14 @@ class PatchEncoderCard(Card):
         return ", ".join(parts)
 
 
-def contamination(training_cohorts: Sequence[str] | None, cohort: str) -> Contamination:
-    """Return whether an encoder was trained on the cohort of a task, by its own card.
+def contamination(training_cohorts: Sequence[str] | None, *cohorts: str) -> Contamination:
+    """Return whether an encoder was trained on a cohort of a task, by its own card.
 
     Unknown is not clean: a card with `training_cohorts: null` says that nobody knows.
 
     Args:
         training_cohorts: ids of the cohorts it was trained on; None where unknown.
-        cohort: id of the cohort that is scored.
+        cohorts: ids of the cohort that is scored, and of one that an external task is trained on.
 
     Examples:
         >>> [contamination(c, "bcnb") for c in ((), ("acrobat",), ("bcnb",), None)]
@@ -203,4 +203,4 @@ def contamination(training_cohorts: Sequence[str] | None, cohort: str) -> Contam
     """
     if training_cohorts is None:
         return "unknown"
-    return "contaminated" if cohort in training_cohorts else "clean"
+    return "clean" if set(cohorts).isdisjoint(training_cohorts) else "contaminated"

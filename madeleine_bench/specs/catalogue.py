@@ -1,8 +1,9 @@
 """The catalogue: every declared task, cohort and protocol, checked against each other."""
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import SpecT, did_you_mean, line_of, parse_spec, read_yaml
 from madeleine_bench.specs.protocol import ProtocolSpec
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import EXTERNAL, TaskSpec, external_task
 
-_SCORED_KEYS = {"id", "version", "cohort", "unit", "stains", "labels", "splits", "metric", "shots"}
+_SCORED_KEYS = {
+    *("id", "version", "cohort", "unit", "stains", "labels", "splits", "metric", "shots"),
+    "train_on",
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,11 @@ class Catalogue:
     def select(self, patterns: Iterable[str]) -> list[TaskSpec]:
         """Return the tasks that any pattern names: an id, a glob such as "bcnb-*", or "all".
 
-        "all" is the core tasks; the extra ones are run by name.
+        "all" is the core tasks; the extra ones are run by name. The id of an external task may be
+        put together from those of two tasks (`external`).
 
         Raises:
-            InputError: a pattern names no task.
+            InputError: a pattern names no task, or an external one that cannot be trained so.
         """
         chosen: dict[str, TaskSpec] = {}
         for pattern in patterns:
@@ -45,11 +50,101 @@ class Catalogue:
                 if fnmatch.fnmatchcase(task.id, pattern)
                 or (pattern == "all" and task.status == "core")
             }
+            if not matches and (external := self.external(pattern)):
+                self.training_task(external)
+                matches = {pattern: external}
             if not matches:
                 hint = did_you_mean(pattern, list(self.tasks))
                 raise InputError(f"no task is called '{pattern}'{hint} (mbench tasks list)")
             chosen |= matches
         return [chosen[task_id] for task_id in sorted(chosen)]
+
+    def external(self, name: str) -> TaskSpec | None:
+        """Return the external task of an id such as cptac-breast-er-from-tcga-breast-er, or None.
+
+        Whether it can be trained so, `training_task` checks.
+        """
+        tested, _, trained = name.partition(EXTERNAL)
+        if tested not in self.tasks or trained not in self.tasks:
+            return None
+        return external_task(self.tasks[tested], self.tasks[trained])
+
+    def training_task(self, task: TaskSpec, where: str = "") -> TaskSpec:
+        """Return the task whose units an external task is trained on.
+
+        Args:
+            task: with the key `train_on`.
+            where: begins the message.
+
+        Raises:
+            InputError: there is no such task, or it is of the same cohort, is external itself, or
+                has another type of labels.
+        """
+        name, where = str(task.train_on), f"{where}{task.id}: 'train_on' names "
+        if name not in self.tasks:
+            hint = did_you_mean(name, list(self.tasks))
+            raise InputError(f"{where}no task: '{name}'{hint} (mbench tasks list)")
+        trained = self.tasks[name]
+        if trained.train_on is not None:
+            raise InputError(f"{where}{name}, which is an external task itself; name {trained.id}")
+        if trained.cohort == task.cohort:
+            raise InputError(
+                f"{where}{name}, which is of the same cohort {task.cohort}; to train and test on "
+                f"one cohort, run {name} itself, with splits of your own if need be"
+            )
+        if trained.labels.type != task.labels.type:
+            kinds = f"{trained.labels.type} labels, and here they are {task.labels.type}"
+            raise InputError(f"{where}{name}, which has {kinds}")
+        return trained
+
+    def cohorts_of(self, task: TaskSpec) -> list[str]:
+        """Return the cohort of a task, and that of the task an external one is trained on."""
+        return [task.cohort, *([self.training_task(task).cohort] if task.train_on else [])]
+
+    def external_ids(
+        self, words: Iterable[str], train_on: str | None, test_on: str | None
+    ) -> list[str]:
+        """Return the ids of the external tasks of two cohorts that words such as "er" name.
+
+        Args:
+            words: the end of the ids of a task in each of the cohorts, or the id of one of the two.
+            train_on: id of the cohort to train on.
+            test_on: id of the cohort to test on.
+
+        Raises:
+            InputError: a cohort is not named or there is none of its name, or not exactly one task
+                of a cohort ends in a word.
+        """
+        if not train_on or not test_on:
+            raise InputError("--train-on and --test-on each name a cohort; give both or neither")
+        cohorts = [self.cohort(cohort_id).id for cohort_id in (test_on, train_on)]
+        ids = []
+        for word in words:
+            for cohort_id in cohorts:
+                word = word.removeprefix(f"{cohort_id}-")
+            ids.append(EXTERNAL.join(self._ending_in(word, cohort_id) for cohort_id in cohorts))
+        return ids
+
+    def _ending_in(self, word: str, cohort_id: str) -> str:
+        """Return the id of the one task of a cohort that ends in a word."""
+        ids = [task.id for task in self.tasks_of(cohort_id) if task.train_on is None]
+        exact = [i for i in ids if i in (word, f"{cohort_id}-{word}")]
+        ending = exact or [
+            task_id for task_id in ids if re.search(f"[-_]{re.escape(word)}$", task_id)
+        ]
+        if len(ending) != 1:
+            raise InputError(
+                f"--task {word}: {len(ending) or 'no'} tasks of cohort {cohort_id} end in it; its "
+                f"tasks are {', '.join(ids) or 'none'}. Where the two cohorts name it differently, "
+                "declare a task with 'train_on' in mbench.toml (docs/external-validation.md)"
+            )
+        return ending[0]
+
+    def with_external(self, task_ids: Iterable[str]) -> "Catalogue":
+        """Return the catalogue with those of the external tasks of some ids that it can make."""
+        made = {name: self.external(name) for name in set(task_ids) - set(self.tasks)}
+        tasks = {name: task for name, task in made.items() if task is not None}
+        return replace(self, tasks=dict(sorted({**self.tasks, **tasks}.items()))) if tasks else self
 
     def protocol(self, name: str) -> ProtocolSpec:
         """Return a protocol by its versioned name, or the newest version by its id.
@@ -128,7 +223,11 @@ def load_catalogue(folder: Path | None = None, base: Catalogue | None = None) ->
         if base.tasks and task.id not in base.tasks and task.status == "core":
             raise InputError(f"{root / task.id}.yaml: only built-in tasks are core; drop 'status'")
         check_task(task, cohorts, protocols, root / f"{task.id}.yaml")
-    return Catalogue(tasks, cohorts, protocols)
+    catalogue = Catalogue(tasks, cohorts, protocols)
+    for task in tasks.values():
+        if task.train_on is not None:
+            catalogue.training_task(task, f"{root / task.id}.yaml: ")
+    return catalogue
 
 
 def is_glob(pattern: str) -> bool:
@@ -254,7 +353,13 @@ def misfit(task: TaskSpec, protocol: ProtocolSpec) -> str | None:
             f"protocol {protocol.name} scores {', '.join(protocol.labels)} labels; "
             f"those of {task.id} are {task.labels.type}"
         )
-    if protocol.shot_plan and task.expected and task.expected.classes:
+    if task.train_on is not None and protocol.trains_networks:
+        return (
+            f"protocol {protocol.name} trains networks, which external tasks such as {task.id} do "
+            "not support; name one that scores embeddings, such as linear-probe"
+        )
+    external = task.train_on is not None  # its shots are drawn from another task
+    if not external and protocol.shot_plan and task.expected and task.expected.classes:
         smallest = min(task.expected.classes.values())
         if (most := max(task.shots or protocol.shot_plan.shots)) >= smallest:
             return (

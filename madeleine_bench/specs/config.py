@@ -176,12 +176,21 @@ class Config(Spec):
                     f"{self._at(*place)}: '{task_id}' is or calls itself a built-in task; give "
                     "your task an id of its own and no 'status'"
                 )
+            if "train_on" in table and "splits" in table:
+                raise InputError(
+                    f"{self._at(*place, 'splits')}: {task_id} is trained on all units of another "
+                    "task ('train_on') and tested on all of its own: leave out 'splits'"
+                )
             if isinstance(table.get("splits"), str):  # a file, which `splits_of` returns
                 table = {key: value for key, value in table.items() if key != "splits"}
             content = with_defaults({"id": task_id, **table}, cohorts, path, place)
             tasks[task_id] = parse_spec(TaskSpec, content, path, place)
             check_task(tasks[task_id], cohorts, catalogue.protocols, path, place)
-        return Catalogue(dict(sorted(tasks.items())), cohorts, catalogue.protocols)
+        extended = Catalogue(dict(sorted(tasks.items())), cohorts, catalogue.protocols)
+        for task_id in self.tasks:
+            if tasks[task_id].train_on is not None:
+                extended.training_task(tasks[task_id], f"{self._at('tasks', task_id)}: ")
+        return extended
 
     def checked(self, catalogue: Catalogue) -> "Config":
         """Return the configuration with built-in labels and splits where the user gives none.

@@ -55,6 +55,19 @@ class RecordFeatures(Spec):
     content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class RecordTraining(Spec):
+    """What a record of an external task was trained on.
+
+    `features` and `inputs.embeddings` of the record are those of the tested cohort; here are those
+    of the training cohort.
+    """
+
+    task: str
+    cohort: str
+    features: RecordFeatures
+    embeddings: str
+
+
 class RecordInputs(Spec):
     """Content hashes of what went in, how many units were scored, and which were not, by reason."""
 
@@ -126,6 +139,7 @@ class Record(Spec):
     protocol: str
     scoring_version: Count
     features: RecordFeatures | None = None  # None: made before records named their features
+    training: RecordTraining | None = Field(None, exclude_if=lambda x: x is None)
     inputs: RecordInputs
     scores: RecordScores
     folds: tuple[RecordFold, ...]
@@ -138,6 +152,12 @@ class Record(Spec):
     def board(self) -> str:
         """The board it belongs to: "local", "phantom", or a phantom variant of its own."""
         return board_name(self.source, self.variant)
+
+    @property
+    def sides(self) -> dict[str, RecordFeatures | None]:
+        """The features of the tested cohort, and of the one that an external task is trained on."""
+        training = {self.training.cohort: self.training.features} if self.training else {}
+        return {self.task.cohort: self.features, **training}
 
     @property
     def made(self) -> str:

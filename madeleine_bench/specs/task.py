@@ -55,6 +55,7 @@ _DEFAULTS: dict[str, tuple[MetricName, str]] = {
     "ordered": ("quadratic-kappa", "linear-probe/v2"),
     "survival": ("harrell-c", "cox/v2"),
 }
+EXTERNAL = "-from-"  # between the ids of the tested and the training task
 FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
 
 
@@ -225,6 +226,9 @@ class TaskSpec(Spec):
 
     A task needs an id, a cohort and labels. A core task, which the leaderboard ranks, also says
     where its facts come from and which counts the full cohort has.
+
+    `train_on` names a task of another cohort, all units of which this one is trained on; all of its
+    own are tested, and `splits` is not used (docs/external-validation.md).
     """
 
     id: Identifier
@@ -241,6 +245,7 @@ class TaskSpec(Spec):
     secondary: tuple[SecondaryName, ...] = ()
     protocols: tuple[str, ...] = Field(min_length=1)
     shots: tuple[int, ...] | None = None
+    train_on: Identifier | None = Field(None, exclude_if=lambda x: x is None)
     expected: Expected | None = None
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     citation: str = ""
@@ -319,6 +324,8 @@ class TaskSpec(Spec):
 
     def _check_core(self) -> None:
         """Raise ValueError where a core task does not say what others need to trust it."""
+        if self.train_on is not None:
+            raise ValueError("a core task has no 'train_on'")
         needed = ("title", "expected", "citation", "licence")
         if absent := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"a core task also needs {absent}; or leave out 'status'")
@@ -362,6 +369,19 @@ def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
     variant = TaskSpec.model_validate(content)
     variant._declared_id = task.id
     return variant
+
+
+def external_task(tested: TaskSpec, trained: TaskSpec) -> TaskSpec:
+    """Return the task that is trained on all units of one task and tested on all of another.
+
+    It is no core task, so that its scores stand in no rank.
+    """
+    name = f"{tested.id}{EXTERNAL}{trained.id}"
+    title = f"{tested.title or tested.id}, trained on {trained.cohort}"
+    changed = {"status": "extra", "train_on": trained.declared_id}
+    external = tested.model_copy(update={"id": name, "title": title, **changed})
+    external._declared_id = tested.declared_id
+    return external
 
 
 # Metrics that may leave [0, 1]. A probability of 0 counts as 2.2e-16, so log-loss is 36.1 at most.

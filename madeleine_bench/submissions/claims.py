@@ -96,6 +96,8 @@ def _protocol_fault(task: TaskSpec, name: str, catalogue: Catalogue) -> str:
         return f"no such protocol{did_you_mean(name, list(catalogue.protocols))}"
     if fault := misfit(task, protocol):
         return fault
+    if task.train_on is not None:
+        return "external tasks cannot be recomputed from a submission"
     return "" if protocol.from_slides else "such scores cannot be recomputed from a submission"
 
 

@@ -141,6 +141,7 @@ def _newest_records(
     """Return the newest record of each task and protocol of the current versions, in order.
 
     Of each cohort those of one set of features: the one with the most of them, or else the newest.
+    Records of external tasks are left out.
     """
     name = entry.card.name
     again = f"mbench run --encoder {encoder} --task all --results {results}"
@@ -152,6 +153,7 @@ def _newest_records(
     else:
         print_ = fingerprint(entry)
         made = [record for record in named if record.encoder.fingerprint == print_]
+    made = [record for record in made if record.training is None]
     if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "

@@ -1,0 +1,33 @@
+"""The drop from internal to external validation, of each encoder of a board."""
+
+from typing import Any
+
+from madeleine_bench.leaderboard.aggregate import Board
+
+
+def drops(board: Board) -> list[dict[str, Any]]:
+    """Return how much lower each encoder scores on another cohort than on that it is trained on.
+
+    Each row has the `encoder` by its label, the external `task`, the task it is `trained_on`, the
+    `metric`, the score of cross-validation on the training cohort as `internal`, that on the tested
+    one as `external`, their 95% confidence intervals (None with too few cases), and `drop`, the
+    first less the second. Both scores are under the same protocol and of the same features of the
+    training cohort; an encoder without one of them is left out.
+    """
+    rows: list[dict[str, Any]] = []
+    for task in board.tasks:
+        for column in board.columns:
+            cell = column.cells.get(task.id)
+            if cell is None or (training := cell.record.training) is None:
+                continue
+            other = column.cells.get(training.task)
+            if other is None or other.record.features != training.features:
+                continue
+            ours, theirs = cell.record.scores.main, other.record.scores.main
+            if (cell.record.protocol, ours.metric) == (other.record.protocol, theirs.metric):
+                place = {"encoder": column.label, "task": task.id, "trained_on": training.task}
+                scores = {"internal": theirs.value, "internal_ci95": theirs.ci95}
+                scores |= {"external": ours.value, "external_ci95": ours.ci95}
+                drop = theirs.value - ours.value
+                rows.append({**place, "metric": ours.metric, **scores, "drop": drop})
+    return rows
