@@ -14,7 +14,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import folds_of, scored_units, task_scorer
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, load_catalogue
+from madeleine_bench.specs.metric import score_range
 from madeleine_bench.specs.protocol import ProtocolSpec
-from madeleine_bench.specs.task import ClassLabels, TaskSpec, score_range
+from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import case_weights
 from madeleine_bench.stats.intervals import ScoreDesign, standard_error, t_interval, t_test
 from madeleine_bench.stats.paired import ScoredUnits
@@ -49,9 +50,10 @@ class Cohort:
     """A kind of cohort.
 
     Attributes:
-        task: the task whose labels, metric and protocol it has.
+        task: the task whose labels, metric and protocol it has; or a metric of continuous labels.
         n: number of cases.
-        share: of the rarest class; for survival of those with an event; unused for levels.
+        share: of the rarest class; for survival of those with an event; unused for levels and
+            numbers, which count as two halves.
         dim: dimensions of the embeddings.
         few_shot: scored by few-shot/v2, else by the task's first protocol.
     """
@@ -71,6 +73,11 @@ COHORTS = (
     *(Cohort(AUROC, 1000, 0.1, dim) for dim in (8, 128, 512)),
     *(Cohort(AUROC, 200, 0.5, dim) for dim in (8, 128, 512)),
     Cohort(LEVELS, 600, 1 / 6, 128),
+    *(Cohort("r2", n, 0.5, 32) for n in (60, 200, 1000)),
+    *(Cohort("r2", 200, 0.5, dim) for dim in (8, 512)),
+    *(Cohort("spearman", n, 0.5, 32) for n in (60, 200, 1000)),
+    Cohort("spearman", 200, 0.5, 512),
+    *(Cohort("pearson", n, 0.5, 32) for n in (60, 200)),
     Cohort(AUROC, 1000, 0.2, 32, few_shot=True),
     Cohort(AUROC, 400, 0.2, 128, few_shot=True),
 )
@@ -138,7 +145,20 @@ def trial(cohort: Cohort, number: int) -> Trial:
 
 @cache
 def _catalogue() -> Catalogue:
-    return load_catalogue()
+    shipped = load_catalogue()
+    numbers = {
+        metric: TaskSpec.model_validate(
+            {
+                "id": metric,
+                "cohort": "bcnb",
+                "stains": ["H&E"],
+                "labels": {"type": "continuous", "column": "value"},
+                "metric": {"name": metric},
+            }
+        )
+        for metric in ("r2", "spearman", "pearson")
+    }
+    return replace(shipped, tasks={**shipped.tasks, **numbers})
 
 
 def _errors(
@@ -180,6 +200,10 @@ def _cohort(
         stratum = np.searchsorted(np.round(np.cumsum(counts) * n)[:-1], np.arange(n), side="right")
         state = (stratum - stratum.mean()) * {2: 1.0, 3: 0.8}.get(len(classes), 0.5)
         table["label"] = [classes[i] for i in stratum]
+    elif isinstance(task.labels, ContinuousLabels):
+        state = 0.5 * rng.standard_normal(n)
+        table["value"] = state
+        stratum = (state > np.median(state)).astype(np.intp)
     else:
         state = 0.5 * rng.standard_normal(n)
         time = rng.exponential(size=n) * np.exp(-1.5 * state)
@@ -228,7 +252,7 @@ def _scored(
     """Return the scored units of one encoder, and its score in each fold."""
     predictions = evaluate(task, protocol, matrix, units, splits).predictions
     where, dim = "simulated", matrix.shape[1]
-    judge, chance = task_scorer(task, predictions, where), task.metric.chance
+    judge, chance = task_scorer(task, predictions, where), task.chance
     values = [judge.value(fold) for fold in folds_of(protocol, predictions, where)[0]]
     return scored_units(task, protocol, predictions, where, where, dim), np.array(
         [chance if value is None else value for value in values]
@@ -272,7 +296,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]  # fmt: skip
     for row in rows:
         printed = "yes" if row["with_an_interval"] > 0.5 else "no, too few cases"
-        name = _METRICS[row["task"]] + (", few-shot" if row["few_shot"] else "")
+        name = _METRICS.get(row["task"], row["task"]) + (", few-shot" if row["few_shot"] else "")
 
         def cell(method: str, key: str, row: dict[str, Any] = row) -> str:
             return f"{100 * row[method][key]:.1f}" if method in row else "-"

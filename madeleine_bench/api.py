@@ -33,7 +33,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import TaskSpec, canonical_word
+from madeleine_bench.specs.task import ContinuousLabels, TaskSpec, canonical_word
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, paired_difference
 from madeleine_bench.types import Bag, Silence, Split, Splits, Survival, Units
@@ -99,11 +99,13 @@ def evaluate(
 
     Args:
         embeddings: unit x dim; of a DataFrame the index names the units.
-        labels: a class for each unit, or `mb.Survival` (time in days, event).
+        labels: a class for each unit, or `mb.Survival` (time in days, event); numbers where the
+            metric is one of numbers.
         groups: patient of each unit; units of one patient are never on both sides of a split. None
             takes each unit as a patient of its own.
         protocol: name or versioned name; None takes linear-probe, or cox for survival.
-        metric: main metric; None takes auroc, or harrell-c for survival.
+        metric: main metric; None takes auroc, or harrell-c for survival. r2, pearson and spearman
+            take the labels as numbers.
         classes: class names in order; of two the last is the positive one. None sorts the labels.
         splits: (train, test) or (train, validation, test) positions of each fold; None draws
             folds that are stratified by class and keep patients whole.
@@ -414,6 +416,8 @@ def _task(
     if isinstance(labels, Survival):
         words = {"event_value": 1, "censored_value": 0, "time_unit": "days"}
         declared["labels"] = {"type": "survival", "time": "time", "event": "event", **words}
+    elif metric in ("r2", "pearson", "spearman"):
+        declared["labels"] = {"type": "continuous", "column": "value"}
     else:
         names = list(classes or sorted({canonical_word(label) for label in labels}, key=_by_number))
         kind = "binary" if len(names) == 2 else "multiclass"
@@ -449,6 +453,8 @@ def _units(
         table["time_days"], table["event"] = labels.time_days, labels.event
         if not labels.event.any():
             raise InputError("labels: there is no event")
+    elif isinstance(task.labels, ContinuousLabels):
+        table["value"] = _numbers(labels)
     else:
         table["label"] = [canonical_word(label) for label in labels]
         known = task.labels.classes  # type: ignore[union-attr]
@@ -459,6 +465,18 @@ def _units(
             )
     table = table.iloc[order].reset_index(drop=True)
     return Units(table, {unit: (unit,) for unit in ids}, {}, hash_json(table.to_dict("list")))
+
+
+def _numbers(labels: Any) -> NDArray[np.float64]:
+    """Return labels as numbers that are finite and not all equal."""
+    try:
+        values = np.asarray(labels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"labels: {error}; r2, pearson and spearman take numbers") from error
+    if not np.isfinite(values).all() or np.ptp(values) == 0.0:
+        row = int(np.flatnonzero(~np.isfinite(values)).min(initial=0))
+        raise InputError(f"labels: row {row} is {values[row]}; expected finite, different numbers")
+    return values
 
 
 def _given_splits(

@@ -158,3 +158,15 @@ def test_the_table_of_tasks():
     table = mb.tasks()
     assert (table["status"] == "core").sum() == 21
     assert {"id", "cohort", "metric", "labels"} <= set(table.columns)
+
+
+def test_numbers_are_scored_by_ridge_regression() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 5))
+    value = rows[:, 0] + 0.3 * rng.normal(size=60)
+    result = mb.evaluate(rows, value, metric="r2")
+    assert (result.protocol, result.chance) == ("ridge-regression/v1", 0.0)
+    assert result.value > 0.7
+    for broken in (np.where(value > 0, value, np.nan), np.ones(60), ["high"] * 60):
+        with pytest.raises(mb.InputError, match="labels: "):
+            mb.evaluate(rows, broken, metric="spearman")

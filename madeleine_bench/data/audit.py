@@ -83,7 +83,7 @@ def audit_splits(splits: Splits, units: Units, scheme: Scheme) -> list[AuditFind
     findings = leaks(splits, units, "case", table["case_id"].to_numpy(dtype=str), rows)
     if scheme in SITES_WHOLE:
         findings += leaks(splits, units, "site", table["site"].to_numpy(dtype=str), rows)
-    findings += _outcome_findings(splits, units, scheme)
+    findings += _outcome_findings(splits, units, scheme) if has_outcomes(units) else []
     return findings if scheme == "few-shot" else findings + _coverage(splits, units)
 
 
@@ -114,10 +114,36 @@ def refuse_errors(findings: Iterable[AuditFinding], where: str, hint: str = "") 
         raise InputError(f"{where}: {'; '.join(errors[:SHOWN])}{more}{hint}")
 
 
-def outcome_of(units: Units) -> NDArray[Any]:
-    """Return what folds are balanced by: the class of each unit, or whether its event was seen."""
-    column = "label" if "label" in units.table else "event"
-    return units.table[column].to_numpy().astype(str)
+def outcome_of(units: Units, least: int = 1) -> NDArray[Any]:
+    """Return what folds are balanced by: the class of each unit, or whether its event was seen.
+
+    Of numbers the fifth in which it lies, from "1" for the lowest. Of several labels what they are
+    together, such as "positive, , negative". There are fewer fifths, and rare combinations are one,
+    where these would have fewer than `least` units.
+    """
+    table = units.table
+    if "value" in table:
+        return fifths(table["value"].to_numpy(), least).astype(str)
+    if columns := [name for name in table if str(name).startswith("label_")]:
+        together = table[columns].agg(", ".join, axis=1)
+        rare = together.map(together.value_counts()) < least
+        return together.mask(rare, "rare" if rare.sum() >= least else together.mode()[0]).to_numpy()
+    return table["label" if "label" in table else "event"].to_numpy().astype(str)
+
+
+def fifths(values: NDArray[np.float64], least: int = 1) -> NDArray[np.intp]:
+    """Return in which fifth of the values each one lies, 1 to 5; of equal values the first first.
+
+    With fewer than five times `least` values there are fewer parts, of at least so many each.
+    """
+    parts = min(5, max(1, len(values) // least))
+    rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return 1 + rank * parts // len(values)
+
+
+def has_outcomes(units: Units) -> bool:
+    """Return whether units have classes or events, of which a fold can hold none or few."""
+    return "label" in units.table or "event" in units.table
 
 
 def fold_name(splits: Splits, split: Split) -> str:

@@ -17,7 +17,7 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, absence
+from madeleine_bench.data.labels import NO_FILE, absence, far_values
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -156,6 +156,13 @@ def audit_times(task: TaskSpec, units: Units) -> list[AuditFinding]:
     )
     advice = f'time_unit = "months", "years" or "days" under {task.place}'
     return [finding("warning", "time-unit", message, advice)]
+
+
+def audit_values(task: TaskSpec, units: Units) -> list[AuditFinding]:
+    """Return that continuous labels lie far from all others, as damaged numbers do."""
+    message = far_values(task, units)
+    advice = "repair the label table, or list them under 'missing'; right if they are measured so"
+    return [finding("warning", "far-values", message, advice)] if message else []
 
 
 def equal_slides(*cohorts: tuple[LocalCohort, Iterable[str]]) -> list[list[str]]:

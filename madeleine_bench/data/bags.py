@@ -1,4 +1,4 @@
-"""Bag files: patch features of one slide in HDF5 or `.pt`.
+"""Bag files: patch features of one slide in HDF5, `.npz` or `.pt`.
 
 Layouts read (dataset names and attributes as the tools write them):
 
@@ -10,13 +10,17 @@ TRIDENT        `features`, float16/32      `coords` (x, y), level-0 pixels   `sa
 STAMP          `feats`, float16            `coords` (x, y), micrometres      `extractor` attribute
 AtlasPatch     `features/<encoder>`        `coords` (x, y, w, h, level)      name of the dataset
 others         `patch_embeddings`          `coords`                          `patch_encoder`
+NumPy `.npz`   the one float matrix        `coords` (x, y), level-0 pixels   name of the array
 =============  ==========================  ================================  =====================
 """
 
 import re
 import shlex
 import warnings
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.data.hdf5 import (
+    coords_of,
     opened,
     read_attributes,
     read_coords,
@@ -36,7 +41,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable
 from madeleine_bench.specs.loader import did_you_mean
 
-SUFFIXES = (".h5", ".hdf5", ".pt")
+SUFFIXES = (".h5", ".hdf5", ".npz", ".pt")
 PHANTOM_ATTRIBUTE = "phantom"
 _FLAT = ("features", "feats", "patch_embeddings")
 _FLOATS = ("float16", "float32", "float64")
@@ -87,8 +92,8 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
     """Return the bag of one file in any layout; a bag of 0 patches comes back empty.
 
     Args:
-        path: an .h5, .hdf5 or .pt file.
-        encoder: which patch encoder to take from a file that holds several (AtlasPatch).
+        path: an .h5, .hdf5, .npz or .pt file.
+        encoder: which patch encoder to take from a file that holds several (AtlasPatch, .npz).
 
     Raises:
         InputError: the file is not readable, holds no features in a known place, or the features
@@ -98,6 +103,14 @@ def read_bag_file(path: Path, encoder: str | None = None) -> BagFile:
         features = _finite(_matrix(_load_pt(path), path, "the tensor"), path)
         patches, width = features.shape
         return BagFile(features, None, BagFacts(patches, width, None))
+    if path.suffix == ".npz":
+        with _opened_npz(path) as arrays:
+            name, facts = _npz_facts(path, arrays, encoder)
+            features = _finite(_matrix(arrays[name], path, f"'{name}'"), path)
+            coords = None
+            if "coords" in arrays:
+                coords = coords_of(arrays["coords"], path, len(features))
+        return BagFile(features, coords, facts)
     with opened(path) as handle:
         name = _features_name(handle, path, encoder)
         facts = _facts(handle, path, name)
@@ -116,6 +129,9 @@ def read_bag_header(path: Path, encoder: str | None = None) -> BagFacts:
     """
     if path.suffix == ".pt":
         return BagFacts(*_shape(_load_pt(path).shape, path, "the tensor"), None)
+    if path.suffix == ".npz":
+        with _opened_npz(path) as arrays:
+            return _npz_facts(path, arrays, encoder)[1]
     with opened(path) as handle:
         return _facts(handle, path, _features_name(handle, path, encoder))
 
@@ -255,6 +271,60 @@ def _patch_encoder(name: str, attributes: Mapping[str, Any]) -> str | None:
             return value
     folder = PurePosixPath(str(attributes.get("savetodir", "")).replace("\\", "/")).name
     return folder.removeprefix("features_") if folder.startswith("features_") else None
+
+
+@contextmanager
+def _opened_npz(path: Path) -> Iterator[Any]:
+    """Open a NumPy archive; what goes wrong inside the block becomes an InputError.
+
+    Arrays of Python objects, which are pickled and could run code, are refused.
+    """
+    try:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as arrays:
+            yield arrays
+    except FileNotFoundError as error:
+        raise InputError(f"no feature file {path}") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+            NotImplementedError, AttributeError) as error:  # fmt: skip
+        check_readable(path, error)
+        raise InputError(
+            f"{path} cannot be read as .npz ({error}): it is cut short, damaged, or of another "
+            "format. Extract the features of this slide again"
+        ) from error
+
+
+def _npz_facts(path: Path, arrays: Any, encoder: str | None) -> tuple[str, BagFacts]:
+    """Return the name of the array with the features, and its facts.
+
+    It is called as datasets of .h5 files are, or as the patch encoder; or it is the one array of
+    floating-point rows beside `coords`.
+    """
+    headers = {name: _npz_header(arrays, name) for name in arrays.files}
+    matrices = [
+        name
+        for name, (shape, kind) in headers.items()
+        if name != "coords" and len(shape) > 1 and kind in _FLOATS
+    ]
+    named = [name for name in (encoder, *_FLAT) if name in matrices] or matrices
+    if not named or (len(named) > 1 and named is matrices):
+        inside = ", ".join(f"{name} ({kind} {shape})" for name, (shape, kind) in headers.items())
+        raise InputError(
+            f"{path}: expected one array of floating-point features beside 'coords', or one called "
+            f"{', '.join(_FLAT)} or as patch_encoder_in_files in mbench.toml; the file holds "
+            f"{inside or 'nothing'}"
+        )
+    name = str(named[0])
+    patches, width = _shape(headers[name][0], path, f"'{name}'")
+    return name, BagFacts(patches, width, encoder if name == encoder else None)
+
+
+def _npz_header(arrays: Any, name: str) -> tuple[tuple[int, ...], str]:
+    """Return shape and type of an array of an archive, without reading its numbers."""
+    with arrays.zip.open(f"{name}.npy") as handle:
+        version = np.lib.format.read_magic(handle)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}
+        shape, _, dtype = read.get(version, np.lib.format.read_array_header_2_0)(handle)
+    return shape, dtype.name
 
 
 def _load_pt(path: Path) -> NDArray[Any]:

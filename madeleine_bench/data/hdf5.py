@@ -83,7 +83,15 @@ def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:
     """
     if not isinstance(handle.get("coords"), h5py.Dataset):
         return None
-    coords = np.asarray(handle["coords"][...])
+    return coords_of(np.asarray(handle["coords"][...]), path, patches)
+
+
+def coords_of(coords: NDArray[Any], path: Path, patches: int) -> NDArray[Any] | None:
+    """Return coordinates as patch x 2 (x, y); None of no patch.
+
+    Raises:
+        InputError: as `read_coords`.
+    """
     if coords.ndim == 3 and coords.shape[0] == 1:
         coords = coords[0]
     is_table = coords.ndim == 2 and coords.shape[1] >= 2 and coords.dtype.kind in "iuf"

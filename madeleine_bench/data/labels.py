@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,6 +14,9 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import (
     DAYS_IN,
     ClassLabels,
+    ContinuousLabels,
+    Labels,
+    MultiLabels,
     SurvivalLabels,
     TaskSpec,
     canonical_word,
@@ -27,7 +30,10 @@ _OTHER_SLIDES = ", case scored from its other slides"
 SOME_FILES = NO_FILE + _OTHER_SLIDES
 NO_STAIN = "no slide of stain {}, case scored from its other stains"
 
-Label = str | tuple[float, bool]
+# A class, follow-up and event, a number, or of several labels the word of each, "" for none.
+Label = str | float | tuple[float, bool] | tuple[str, ...]
+POSITIVE, NEGATIVE = "positive", "negative"
+FAR_DEVIATIONS = 8.0  # robust standard deviations from the median at which a number is named
 
 
 class _Slide(NamedTuple):
@@ -56,7 +62,8 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
     Raises:
         InputError: a label column is absent, a word is neither mapped nor declared missing, slides
             of a case disagree, a time is negative, no number or not in days, a class has no unit,
-            no event is left, or no slide is of the task's stains.
+            no event is left, a cell of continuous labels is no number or all are equal, or no slide
+            is of the task's stains.
     """
     chosen = data.slides[data.slides["stain"].isin(task.stains)]
     if chosen.empty:
@@ -110,7 +117,7 @@ def absence(data: CohortData) -> str:
 def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
     """Return the slides with their labels, sorted by id."""
     labels = task.labels
-    names = [labels.column] if isinstance(labels, ClassLabels) else [labels.time, labels.event]
+    names = columns_of(labels)
     columns = [name for name in chosen.columns if name not in ROLE_COLUMNS]
     for name in names:
         if name not in columns:
@@ -125,10 +132,9 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
         _check_words(task, labels, words, where)
         given = [(labels.map.get(w), f"no label: '{w}'" if w else _EMPTY) for w in words]
     else:
-        cells = chosen[["slide_id", labels.time, labels.event]].itertuples(index=False, name=None)
         given = [
-            _survival_of(labels, time, event, f"{where}: slide '{slide_id}'", task)
-            for slide_id, time, event in cells
+            _label_of(task, cells, f"{where}: slide '{slide_id}'")
+            for slide_id, *cells in chosen[["slide_id", *names]].itertuples(index=False, name=None)
         ]
     slides = [_Slide._make((*role, *label)) for role, label in zip(roles, given, strict=True)]
     if isinstance(labels, SurvivalLabels) and labels.time_unit is None:
@@ -136,15 +142,65 @@ def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:
     return sorted(slides, key=lambda slide: slide.slide_id)
 
 
+def columns_of(labels: Labels) -> list[str]:
+    """Return the columns that labels are read from."""
+    if isinstance(labels, SurvivalLabels):
+        return [labels.time, labels.event]
+    return [*labels.columns] if isinstance(labels, MultiLabels) else [labels.column]
+
+
+def _label_of(task: TaskSpec, cells: Sequence[str], at: str) -> tuple[Label | None, str]:
+    """Return the label that the cells of a slide hold, or None and the reason."""
+    labels = task.labels
+    if isinstance(labels, SurvivalLabels):
+        return _survival_of(labels, cells[0], cells[1], at, task)
+    if isinstance(labels, ContinuousLabels):
+        return _number_of(labels, cells[0], at, task)
+    assert isinstance(labels, MultiLabels)
+    words = dict.fromkeys(["", *labels.missing], "")
+    words |= dict.fromkeys(labels.positive, POSITIVE) | dict.fromkeys(labels.negative, NEGATIVE)
+    found = []
+    for name, cell in zip(labels.columns, cells, strict=True):
+        if (word := canonical_word(cell)) not in words:
+            raise InputError(
+                f"{at}: '{word}' in column '{name}' is neither positive "
+                f"({', '.join(labels.positive)}) nor negative ({', '.join(labels.negative)}); list "
+                f"it under 'positive', 'negative' or 'missing' of the labels of {task.id}"
+            )
+        found.append(words[word])
+    return (tuple(found), "") if any(found) else (None, "no label in any column")
+
+
+def _number_of(
+    labels: ContinuousLabels, cell: str, at: str, task: TaskSpec
+) -> tuple[Label | None, str]:
+    text = cell.strip()
+    if not text or canonical_word(text) in labels.missing:
+        return None, f"no label: '{text}'" if text else _EMPTY
+    try:
+        number = math.nan if "_" in text else float(text)  # Python reads 1_0 as 10
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"{at}: '{text}' in column '{labels.column}' is no number; write it with a decimal "
+            f'point and without separators, or, where it means "no label", add it to missing = '
+            f'["{text}"] under {task.place}'
+        )
+    return number, ""
+
+
 def _survival_of(
     labels: SurvivalLabels, time: str, event: str, at: str, task: TaskSpec
 ) -> tuple[Label | None, str]:
     word, text = canonical_word(event), time.strip()
+    word = "" if word in labels.missing else word
+    text = "" if canonical_word(text) in labels.missing else text
     if word and word not in (labels.event_value, labels.censored_value):
         raise InputError(
             f"{at}: '{word}' in column '{labels.event}' is neither the event "
             f"('{labels.event_value}') nor censored ('{labels.censored_value}'); set event_value "
-            f"and censored_value under {task.place}"
+            f"and censored_value, or missing, under {task.place}"
         )
     if not text:
         return None, "no follow-up time"
@@ -165,10 +221,42 @@ def _survival_of(
     return (days, word == labels.event_value), ""
 
 
+def far_values(task: TaskSpec, units: Units) -> str | None:
+    """Return which continuous labels lie far from all others, or None; they are used as they are.
+
+    Far is more than 8 robust standard deviations from the median: 1.4826 times the median absolute
+    deviation, or, where more than half are equal, 1.2533 times the mean absolute deviation, which
+    are the standard deviation of normal data. Of a million normal values none is so far; of skewed
+    scores some may be, which is why they are named and not refused.
+
+    References:
+        Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993), the modified z-score.
+    """
+    if not isinstance(task.labels, ContinuousLabels):
+        return None
+    values = units.table["value"]
+    away = (values - values.median()).abs()
+    spread = 1.4826 * away.median() or 1.2533 * away.mean()
+    far = units.table.assign(away=away)[away > FAR_DEVIATIONS * spread]
+    if far.empty:
+        return None
+    far = far.sort_values("away", ascending=False)
+    rows = far.head(3)
+    shown = ", ".join(f"{v:g} ({u})" for u, v in zip(rows["unit_id"], rows["value"], strict=True))
+    return (
+        f"{task.id}: {len(far)} of {len(values)} values in column '{task.labels.column}' lie more "
+        f"than {FAR_DEVIATIONS:g} robust standard deviations from the median {values.median():g}: "
+        f"{shown}{', ...' * (len(far) > 3)}; they are used as they are"
+    )
+
+
 def _check_days(
     task: TaskSpec, labels: SurvivalLabels, slides: Sequence[_Slide], where: str
 ) -> None:
-    times = {slide.label[0]: slide.slide_id for slide in slides if isinstance(slide.label, tuple)}
+    times: dict[float, str] = {}
+    for slide in slides:
+        if isinstance(slide.label, tuple):
+            times[float(slide.label[0])] = slide.slide_id
     longest = max(times, default=0.0)
     broken = [time for time in times if not time.is_integer()]
     if broken and longest < LEAST_DAYS:
@@ -223,17 +311,24 @@ def check_agreed(slides: pd.DataFrame, column: str, where: str, advice: str) -> 
 
 def label_text(label: Label) -> str:
     """Return a label as messages have it: a class, or follow-up in days and whether it ended."""
-    if isinstance(label, str):
-        return label
+    if not isinstance(label, tuple):
+        return str(label)
+    if isinstance(label[0], str):
+        return ", ".join(str(word) or "none" for word in label)
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
 
 
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:
     columns = ("unit_id", "case_id", "site")
     table = pd.DataFrame([row[:3] for row in rows], columns=columns, dtype=str)
-    labels = [row[3] for row in rows]
+    labels: list[Any] = [row[3] for row in rows]
     if isinstance(task.labels, ClassLabels):
         table["label"] = pd.Series(labels, dtype=str)
+    elif isinstance(task.labels, ContinuousLabels):
+        table["value"] = pd.Series(labels, dtype="float64")
+    elif isinstance(task.labels, MultiLabels):
+        for place, name in enumerate(task.labels.columns):
+            table[f"label_{name}"] = pd.Series([label[place] for label in labels], dtype=str)
     else:
         table["time_days"] = pd.Series([label[0] for label in labels], dtype="float64")
         table["event"] = pd.Series([label[1] for label in labels], dtype=bool)
@@ -263,6 +358,22 @@ def _check_scorable(
                 f"is another task with a name of its own: without = [{names}] under "
                 f"{task.place}"
             )
+    elif isinstance(task.labels, ContinuousLabels):
+        if table["value"].nunique() < 2:
+            raise InputError(
+                f"{where}: {task.id} needs at least two different numbers in column "
+                f"'{task.labels.column}' among slides with features; found "
+                f"{table['value'].nunique()} in {len(table)} units{left_out}"
+            )
+    elif isinstance(task.labels, MultiLabels):
+        for name in task.labels.columns:
+            words = set(table[f"label_{name}"])
+            if absent := [word for word in (POSITIVE, NEGATIVE) if word not in words]:
+                raise InputError(
+                    f"{where}: {task.id}: no unit with features is {absent[0]} in column '{name}'"
+                    f"{left_out}; check the words of 'positive' and 'negative', or leave the column"
+                    " out of 'columns'"
+                )
     elif not table["event"].any():
         raise InputError(
             f"{where}: {task.id} has no event among {len(table)} units with follow-up and "

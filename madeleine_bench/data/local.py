@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
-from madeleine_bench.data.bags import BagFacts, BagFile, check_alike
+from madeleine_bench.data.bags import SUFFIXES, BagFacts, BagFile, check_alike
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.labels import NO_FILE
 from madeleine_bench.data.tables import read_label_table
@@ -90,7 +90,8 @@ class LocalCohort:
         self.cohort_id, self.organ, self.entry = cohort.id, cohort.organ, entry
         self.table = entry.labels
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
-        self.slides = read_label_table(entry.labels, entry.columns_for(cohort), stain)
+        columns = entry.columns_for(cohort)
+        self.slides = read_label_table(entry.labels, columns, stain, entry.exclude)
         for slide in self.slides[~self.slides["stain"].isin(cohort.stains)].itertuples():
             raise InputError(
                 f"{entry.labels}: slide '{slide.slide_id}' is of stain '{slide.stain}'"
@@ -341,7 +342,8 @@ def _nothing_matches(
 ) -> str:
     ids = ", ".join(slides["slide_id"].iloc[:_SHOWN])
     if not files:
-        return f"no feature file (.h5, .hdf5, .pt) under {folder}; check 'features' in mbench.toml"
+        kinds = ", ".join(SUFFIXES)
+        return f"no feature file ({kinds}) under {folder}; check 'features' in mbench.toml"
     stems = ", ".join(list(files)[:_SHOWN])
     return (
         f"none of the {len(files)} feature files under {folder} belongs to a slide of {table}. "

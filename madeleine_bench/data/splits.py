@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from madeleine_bench.data.audit import Scheme, outcome_of, require_clean
+from madeleine_bench.data.audit import Scheme, has_outcomes, outcome_of, require_clean
 from madeleine_bench.data.ids import canonical_id
 from madeleine_bench.data.site_folds import balanced_folds, check_foldable, linked_groups
 from madeleine_bench.data.tables import decode
@@ -341,7 +341,9 @@ def left_out_shots(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> str 
 def _shots(task: TaskSpec, few_shot: ShotPlan, units: Units) -> tuple[int, ...]:
     """Return the numbers of shots that leave each class a case to test on, ascending."""
     if "label" not in units.table:
-        raise InputError(f"{task.id}: few-shot draws need classes; its labels are survival times")
+        raise InputError(
+            f"{task.id}: few-shot draws need classes; its labels are {task.labels.type}"
+        )
     name, count = _rarest(units)
     wanted = sorted(set(task.shots or few_shot.shots))
     if not (kept := tuple(shots for shots in wanted if shots < count)):
@@ -363,11 +365,11 @@ def _draw_folds(task: TaskSpec, units: Units) -> Iterator[tuple[int, int, str]]:
     """Yield (repeat, fold, unit id) of every unit in every repeat."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    outcome = outcome_of(units)
-    groups = _groups(task, units)
     folds = task.splits.folds
+    outcome = outcome_of(units, folds)
+    groups = _groups(task, units)
     what = "site" if task.splits.scheme == "site-preserved" else "case"
-    table = pd.crosstab(groups, outcome)
+    table = pd.crosstab(groups, outcome if has_outcomes(units) else outcome == "")
     more = isinstance(task.labels, ClassLabels) and len(task.labels.classes) > 2
     with _named(task):
         check_foldable(table.to_numpy(), table.columns, what, folds, class_optional=more)
@@ -399,7 +401,8 @@ def _optimal_folds(task: TaskSpec, units: Units) -> Iterator[tuple[int, int, str
     groups = linked_groups(units.table["case_id"].to_numpy(dtype=str), sites)
     ids = units.table["unit_id"].to_numpy(dtype=str)
     with _named(task):
-        fold, _ = balanced_folds(outcome_of(units), groups, ids, task.splits.folds)
+        outcome = outcome_of(units, task.splits.folds)
+        fold, _ = balanced_folds(outcome, groups, ids, task.splits.folds)
     for number, unit_id in zip(fold, ids, strict=True):
         yield 0, int(number), str(unit_id)
 

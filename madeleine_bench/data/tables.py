@@ -3,8 +3,10 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -23,7 +25,12 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 Rows = list[tuple[int, list[str]]]
 
 
-def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -> pd.DataFrame:
+def read_label_table(
+    path: Path,
+    columns: Columns,
+    default_stain: str = "H&E",
+    exclude: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Return a label table, one row per slide, sorted by slide id; all cells are stripped text.
 
     Ids of slides, cases and sites are in their normal form (`canonical_id`).
@@ -35,12 +42,17 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
         path: a .csv, .tsv or .parquet file; rows are counted from the header, which is row 1.
         columns: which columns say what a row is.
         default_stain: stain of every slide when no stain column is declared.
+        exclude: by column of the file the patterns (globs) of cells whose rows are left out.
 
     Raises:
         InputError: the file cannot be read as a table, a declared column is absent, a slide id is
             empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
     """
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    header, rows = _read(path)
+    without = {n for _, numbers in _matching(header, rows, exclude, path) for n in numbers}
+    if len(without) == len(rows):
+        raise InputError(f"{path}: 'exclude' leaves no row of the table; check its patterns")
+    rows = [row for row in rows if row[0] not in without]
     positions = _positions(header, columns, path)
     _check_rows(rows, positions, path)
     others = [i for i in range(len(header)) if i not in positions.values()]
@@ -55,6 +67,38 @@ def read_label_table(path: Path, columns: Columns, default_stain: str = "H&E") -
     content |= {header[i]: [cells[i] for _, cells in rows] for i in others}
     table = pd.DataFrame(content, dtype=str)
     return table.sort_values("slide_id", ignore_index=True)
+
+
+def excluded_rows(path: Path, exclude: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return for each pattern of `exclude` how many rows of a label table it leaves out, in words.
+
+    Raises:
+        InputError: the file cannot be read as a table, or has no such column.
+    """
+    if not exclude:
+        return []
+    header, rows = _read(path)
+    lines = []
+    for rule, numbers in _matching(header, rows, exclude, path):
+        shown = f" (row {', '.join(map(str, numbers[:3]))}{', ...' * (len(numbers) > 3)})"
+        lines.append(
+            f"{len(numbers)} of {len(rows)} rows of {path.name} are left out, as exclude = {rule} "
+            f"says{shown * bool(numbers)}"
+        )
+    return lines
+
+
+def _matching(
+    header: list[str], rows: Rows, exclude: Mapping[str, Sequence[str]], path: Path
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield each pattern as mbench.toml has it, and the numbers of the rows that it matches."""
+    for name, patterns in exclude.items():
+        if name not in header:
+            raise missing_column(name, header, f"{path}: row 1: 'exclude' in mbench.toml")
+        place = header.index(name)
+        for pattern in patterns:
+            numbers = [number for number, cells in rows if fnmatchcase(cells[place], pattern)]
+            yield f'{{ {name} = "{pattern}" }}', numbers
 
 
 def missing_column(name: str, columns: Sequence[str], where: str) -> InputError:
@@ -78,6 +122,11 @@ def decode(data: bytes, path: Path) -> str:
             f"{path}: row {line} is not UTF-8 text (byte {data[error.start]:#04x}); save the table "
             "as UTF-8"
         ) from error
+
+
+def _read(path: Path) -> tuple[list[str], Rows]:
+    """Return header and numbered rows of a label table."""
+    return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
 
 
 def _read_text(path: Path) -> tuple[list[str], Rows]:

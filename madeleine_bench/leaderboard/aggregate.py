@@ -16,9 +16,10 @@ from typing import Literal, TypeVar
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.metric import chance_corrected
 from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL
 from madeleine_bench.specs.record import Record, RecordFeatures, Verification
-from madeleine_bench.specs.task import TaskSpec, chance_corrected
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import LEAST_RARE_CASES
 
 Key = TypeVar("Key")
@@ -161,10 +162,11 @@ def build_boards(
     have no embedding to probe, fine-tuning on the same folds. Records of another version of a task,
     or of a task the catalogue does not have, are left out.
     """
+    every = list(records)
     by_board: dict[str, list[Record]] = {}
-    records = list(records)
-    catalogue = catalogue.with_external(record.task.id for record in records)
-    for record in records:
+    catalogue = catalogue.with_external(record.task.id for record in every)
+    catalogue = _with_chance(catalogue, every)
+    for record in every:
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
             continue
@@ -174,6 +176,17 @@ def build_boards(
         ):
             by_board.setdefault(record.board, []).append(record)
     return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
+
+
+def _with_chance(catalogue: Catalogue, records: Iterable[Record]) -> Catalogue:
+    """Return the catalogue with what records state of chance where a task does not know it."""
+    tasks = dict(catalogue.tasks)
+    for record in records:
+        task = tasks.get(record.task.id)
+        if task is not None and task.chance is None:
+            metric = task.metric.model_copy(update={"chance": record.scores.main.chance})
+            tasks[task.id] = task.model_copy(update={"metric": metric})
+    return replace(catalogue, tasks=tasks)
 
 
 def summarise(columns: Iterable[Column], tasks: Sequence[TaskSpec]) -> dict[str, Column]:
@@ -261,7 +274,12 @@ def _build_board(
     reference = _reference_data(r for r in records if usual.get(_source(r)) == _content(r))
     rows = _split_rows(records, usual)
     columns = [
-        _column(label, [_cell(record, reference, usual) for record in row], core, counted)
+        _column(
+            label,
+            [_cell(r, reference, usual, catalogue.tasks[r.task.id]) for r in row],
+            core,
+            counted,
+        )
         for label, row in zip(_column_labels(rows), rows.values(), strict=True)
     ]
     tasks = sorted(
@@ -426,7 +444,9 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
     return most >= LEAST_RARE_CASES
 
 
-def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) -> Cell:
+def _cell(
+    record: Record, reference: Reference, usual: Mapping[_Source, str], task: TaskSpec
+) -> Cell:
     main, content = record.scores.main, _content(record)
     other: Literal["", "features", "data"] = ""
     if usual.get(_source(record), content) != content:
@@ -435,7 +455,7 @@ def _cell(record: Record, reference: Reference, usual: Mapping[_Source, str]) ->
         other = "data"
     return Cell(
         record,
-        corrected=chance_corrected(main.metric, main.value),
+        corrected=chance_corrected(main.value, task.chance or 0.0),
         other=other,
         contamination=contamination(record.encoder.training_cohorts, *record.sides),
     )

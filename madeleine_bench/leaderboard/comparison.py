@@ -217,7 +217,7 @@ def make_grid(
         draws: by encoder and task, the main score in each resample of the cases.
     """
     weights = family_weights([task.family for task in tasks])
-    chance = np.array([task.metric.chance for task in tasks])[:, None]
+    chance = np.array([task.chance for task in tasks])[:, None]
     clusters = clusters_of([task.cohort for task in tasks], weights.tolist())
     corrected = (scores - chance.T) / (1.0 - chance.T)
     means = [weights @ ((np.stack(row) - chance) / (1.0 - chance)) for row in draws]

@@ -28,7 +28,7 @@ from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.reference import PublishedScores, read_adjudications, read_published
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.specs.task import ClassLabels, SurvivalLabels, TaskSpec
 from madeleine_bench.types import Progress
 
 SCHEMA_VERSION = 1
@@ -125,7 +125,7 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
                 if (cell := column.cells.get(task.id)) and cell.record.verification != "V0"
             }
             for task in board.tasks
-            if not isinstance(task.labels, ClassLabels)
+            if isinstance(task.labels, SurvivalLabels)
         },
     }
 
@@ -146,7 +146,7 @@ def _task(task: TaskSpec, board: Board, sources: Sources) -> Json:
         "labels": task.labels.type,
         "classes": task.labels.classes if isinstance(task.labels, ClassLabels) else None,
         "metric": task.metric.name,
-        "chance": task.metric.chance,
+        "chance": task.chance,
         "core": task.id in board.core_ids,
         "ranked": task.id in board.ranked_ids,
         "protocol": board.protocol_of(task),

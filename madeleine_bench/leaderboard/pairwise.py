@@ -229,7 +229,7 @@ def _compared(
     differences = tuple(
         TaskDifference(
             task.id, task.metric.name, protocol, score, against, paired.difference, paired.ci95,
-            paired.p_value, p_holm, paired.difference / (1.0 - task.metric.chance),
+            paired.p_value, p_holm, paired.difference / (1.0 - (task.chance or 0.0)),
         )
         for (task, protocol, score, against, paired), p_holm in zip(rows, adjusted, strict=True)
     )  # fmt: skip

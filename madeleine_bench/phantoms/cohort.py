@@ -22,7 +22,7 @@ from madeleine_bench.phantoms.world import PATCH_ENCODER, WORLDS, Appearance
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.specs.task import ClassLabels, SurvivalLabels, TaskSpec
 from madeleine_bench.types import Bag, Source, rows_of
 
 
@@ -196,6 +196,11 @@ class PhantomCohort:
         if isinstance(labels, ClassLabels):
             latent = self._latent_of(task, labels.column)
             return {labels.column: class_words(task, labels, latent, cases, *key)}
+        if not isinstance(labels, SurvivalLabels):
+            raise InputError(
+                f"{task.id}: a phantom has no {labels.type} labels; name your label table in "
+                'mbench.toml, with features = "phantom" where there are no features'
+            )
         latent = self._latent_of(task, labels.time)
         times, events = survival_words(task, labels, latent, cases, *key)
         return {labels.time: times, labels.event: events}

@@ -11,7 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.protocols.cox import cox
+from madeleine_bench.protocols.multilabel import CLASSES, fit_columns
 from madeleine_bench.protocols.probe import probe
+from madeleine_bench.protocols.regression import ridge_regression
 from madeleine_bench.protocols.results import Evaluation, FitReport, FoldPrediction
 from madeleine_bench.protocols.retrieval import retrieval
 from madeleine_bench.protocols.ridge import inner_folds
@@ -24,8 +26,9 @@ from madeleine_bench.specs.protocol import (
     LogisticRegression,
     ProtocolSpec,
     Retrieval,
+    RidgeRegression,
 )
-from madeleine_bench.specs.task import ClassLabels, TaskSpec
+from madeleine_bench.specs.task import ClassLabels, MultiLabels, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
 __all__ = ["Evaluation", "FitReport", "evaluate"]
@@ -76,8 +79,29 @@ def evaluate(
         rng = rng_for(task.id, task.version, "inner folds", *split.key)
         return inner_folds(cases[split.train], strata[split.train], folds, rng)
 
+    refit = task.splits.refit == "train+val" and any(len(split.val) for split in ordered)
     with threadpool_limits(1):
-        if isinstance(method, Cox):
+        if isinstance(method, RidgeRegression):
+            value = table["value"].to_numpy(dtype=np.float64)
+            exact = matrix.astype(np.float64, copy=False)
+
+            def fits(method: Any, splits: list[Split]) -> Iterator[FoldPrediction]:
+                return ridge_regression(method, exact, value, splits, inner)
+
+            shown = ["value"]
+        elif isinstance(task.labels, MultiLabels):
+            shown = [f"label_{name}" for name in task.labels.columns]
+            words = {name: table[f"label_{name}"].to_numpy(object) for name in task.labels.columns}
+
+            def fit_one(label: NDArray[np.intp], parts: list[Split]) -> Iterator[FoldPrediction]:
+                def fits(method: Any, splits: list[Split]) -> Iterator[FoldPrediction]:
+                    return probe(method, matrix, label, CLASSES, splits, inner)
+
+                return _refitted(method, parts, fits) if refit else fits(method, parts)
+
+            columns = fit_columns(words, ordered, fit_one)
+            return collected(table, ordered, columns, splits.key_names, shown)
+        elif isinstance(method, Cox):
             survival = survival_of(table, where)
             exact = matrix.astype(np.float64, copy=False)
 
@@ -97,7 +121,6 @@ def evaluate(
                 return probe(method, matrix, label, classes, splits, inner)
 
             shown = ["label"]
-        refit = task.splits.refit == "train+val" and any(len(split.val) for split in ordered)
         folds = _refitted(method, ordered, fits) if refit else fits(method, ordered)
         return collected(table, ordered, folds, splits.key_names, shown)
 
@@ -122,6 +145,8 @@ def _refitted(
 
 def _at_penalty(method: Any, chosen: Mapping[str, float]) -> Any:
     """Return a method with the chosen penalty in place of its grid."""
+    if isinstance(method, RidgeRegression):
+        return method.model_copy(update={"alphas": chosen["alpha"]})
     if isinstance(method, Cox) and isinstance(method.alphas, Grid):
         # Without an effect chosen, the largest penalty is the nearest to it.
         alpha = chosen.get("alpha", method.alphas.values[-1])

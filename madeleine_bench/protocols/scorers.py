@@ -16,6 +16,8 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import ClassLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import (
     weighted_auroc,
+    weighted_average_precision,
+    weighted_balanced_accuracy,
     weighted_harrell_c,
     weighted_quadratic_kappa,
 )
@@ -147,6 +149,9 @@ class ClassScorer:
         self._label = class_index(predictions, labels.classes, where).astype(np.int16)
         self._columns = [predictions[name].to_numpy(dtype=np.float64) for name in columns]
         self._metric = task.metric.name
+        units = predictions.drop_duplicates("unit_id")["label"]
+        positive = float((units == labels.classes[-1]).mean())
+        self.chance = positive if task.chance is None else task.chance  # of average precision
 
     def value(self, fold: Fold) -> float | None:
         """Return the main metric of a fold, None where undefined."""
@@ -156,9 +161,12 @@ class ClassScorer:
         """Return the main metric of each resample (weights: row x resample), NaN if undefined."""
         label, probability = self._labels(fold), self._probability(fold)
         n_classes = probability.shape[1]
-        if self._metric == "quadratic-kappa":
-            predicted = probability.argmax(axis=1)
-            return weighted_quadratic_kappa(label, predicted, n_classes, weights)
+        if self._metric == "average-precision":
+            return weighted_average_precision(label == 1, probability[:, 1], weights)
+        if self._metric in ("quadratic-kappa", "balanced-accuracy"):
+            kappa = self._metric == "quadratic-kappa"
+            weighted = weighted_quadratic_kappa if kappa else weighted_balanced_accuracy
+            return weighted(label, probability.argmax(axis=1), n_classes, weights)
         classes = (1,) if n_classes == 2 else range(n_classes)
         each = [weighted_auroc(label == c, probability[:, c], weights) for c in classes]
         mean: NDArray[np.float64] = np.mean(each, axis=0)
@@ -204,6 +212,7 @@ class SurvivalScorer:
         self._days = survival_days(list(predictions.columns))
         alive = [f"surv@{day}" for day in self._days]
         require_columns(predictions, [*_COLUMNS, *alive], where)
+        self.chance = task.chance or 0.0
         self._survival = survival_of(predictions, where)
         self.strata_of_rows: NDArray[Any] = np.where(self._survival.event, "event", "censored")
         self._risk = predictions["risk"].to_numpy(dtype=np.float64)
@@ -254,7 +263,3 @@ class SurvivalScorer:
             found.append(metrics.logrank_p(self._survival.take(rows), self._high[rows]))
         defined = [p for p in found if p is not None]
         return float(np.median(defined)) if defined else None
-
-
-# Scores the folds of one task. `strata` says in words what resampling stays within.
-TaskScorer = ClassScorer | SurvivalScorer

@@ -12,20 +12,29 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.protocols.multilabel import ColumnsScorer
+from madeleine_bench.protocols.regression import NumberScorer
 from madeleine_bench.protocols.results import FitReport
 from madeleine_bench.protocols.retrieval import retrieval_scores
 from madeleine_bench.protocols.scorers import (
     ClassScorer,
     Fold,
     SurvivalScorer,
-    TaskScorer,
     mean_of_groups,
     require_columns,
 )
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.specs.protocol import Cox, FewShot, LinearProbe, ProtocolSpec, Retrieval
+from madeleine_bench.specs.metric import score_range
+from madeleine_bench.specs.protocol import (
+    Cox,
+    FewShot,
+    LinearProbe,
+    ProtocolSpec,
+    Retrieval,
+    RidgeRegression,
+)
 from madeleine_bench.specs.record import MainScore, RecordFold, RecordScores
-from madeleine_bench.specs.task import ClassLabels, TaskSpec, score_range
+from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, MultiLabels, TaskSpec
 from madeleine_bench.stats.bootstrap import Weights, blocks, case_weights
 from madeleine_bench.stats.intervals import (
     FIVE_FOLDS,
@@ -39,6 +48,9 @@ from madeleine_bench.stats.intervals import (
 from madeleine_bench.stats.paired import ScoredUnits
 
 Key = tuple[int, int]
+# Scores the folds of one task. `strata` says in words what resampling stays within; `chance` is
+# what a blind guess scores.
+TaskScorer = ClassScorer | SurvivalScorer | NumberScorer | ColumnsScorer
 
 
 def task_scorer(task: TaskSpec, predictions: pd.DataFrame, where: str) -> TaskScorer:
@@ -49,7 +61,17 @@ def task_scorer(task: TaskSpec, predictions: pd.DataFrame, where: str) -> TaskSc
     """
     if isinstance(task.labels, ClassLabels):
         return ClassScorer(task, task.labels, predictions, where)
+    if isinstance(task.labels, MultiLabels):
+        return ColumnsScorer(task, task.labels, predictions, where)
+    if isinstance(task.labels, ContinuousLabels):
+        return NumberScorer(task, predictions, where)
     return SurvivalScorer(task, predictions, where)
+
+
+def each_label(task: TaskSpec) -> list[str]:
+    """Return the names under which a record states the metric of each of several labels."""
+    columns = task.labels.columns if isinstance(task.labels, MultiLabels) else ()
+    return [f"{task.metric.name}@{name}" for name in columns]
 
 
 def folds_of(
@@ -113,7 +135,7 @@ def units_of(
     trained: Mapping[Key, int] | None = None,
 ) -> ScoredUnits:
     """Return units scored by a scorer; a fold whose metric is undefined (None) stays at chance."""
-    chance, metric = task.metric.chance, task.metric.name
+    chance, metric = scorer.chance, task.metric.name
     row, names = pd.factorize(predictions["unit_id"].to_numpy(dtype=object))
     row = row.astype(np.int32)  # of a table of all folds, which is long
     first = np.empty(len(names), dtype=np.intp)
@@ -133,7 +155,7 @@ def units_of(
     case, _ = pd.factorize(case_ids)
     stratum = scorer.strata_of_rows[first]
     tested = [row[fold.rows] for fold in folds]
-    fitted = isinstance(protocol.method, LinearProbe | FewShot | Cox)
+    fitted = isinstance(protocol.method, LinearProbe | FewShot | Cox | RidgeRegression)
     moving = [scorer.flag(f, v is None) is None for f, v in zip(folds, values, strict=True)]
     draw_scores: dict[int, list[float]] = defaultdict(list)
     for fold, value in zip(folds, values, strict=True) if few_shot else ():
@@ -228,8 +250,8 @@ def score(
     to all fits at once, corrected for the training cases and for few cases (`stats.intervals`).
 
     Secondary scores of few-shot also hold the main metric at each number of shots,
-    "<metric>@k=<k>"; those of retrieval the accuracies and the mean average precision of
-    `retrieval_scores`.
+    "<metric>@k=<k>"; those of several labels that of each, "<metric>@<column>"; those of retrieval
+    the accuracies and the mean average precision of `retrieval_scores`.
 
     Args:
         task: the task.
@@ -249,12 +271,13 @@ def score(
             f"{where}: {len(folds)} splits were predicted and {len(fits)} fits reported, or their "
             "keys differ; run the task again with --resume never"
         )
-    chance = task.metric.chance
+    chance = scorer.chance
     with threadpool_limits(1):
         values = [scorer.value(fold) for fold in folds]
         scored = [chance if value is None else value for value in values]
         secondary: dict[str, float | None] = {}
-        secondary |= {name: scorer.secondary(name, folds, groups) for name in task.secondary}
+        names = [*task.secondary, *each_label(task)]
+        secondary |= {name: scorer.secondary(name, folds, groups) for name in names}
         trained = {report.key: report.n_train for report in fits}
         units = units_of(
             scorer, task, protocol, folds, groups, values, predictions, dim, trained=trained

@@ -18,6 +18,7 @@ from madeleine_bench.data.audit_cohort import (
     audit_coverage,
     audit_slides,
     audit_times,
+    audit_values,
 )
 from madeleine_bench.data.labels import build_units
 from madeleine_bench.data.local import LocalCohort
@@ -156,7 +157,7 @@ def audit_task(
         units = build_units(task, data, cohort.where)
     except InputError as error:
         return _audit(task, board, None, [], [finding("error", "unusable", str(error))])
-    findings = audit_times(task, units)
+    findings = [*audit_times(task, units), *audit_values(task, units)]
     local = isinstance(data, LocalCohort)
     used: dict[Path, tuple[FoundSplits, Scheme]] = {}
     for name in task.protocols:

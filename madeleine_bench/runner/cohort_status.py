@@ -4,14 +4,14 @@ import fnmatch
 from collections.abc import Iterable
 
 from madeleine_bench.data.audit_cohort import some_left_out
-from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.labels import POSITIVE, build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.cohorts import OpenCohort, open_folders
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.loader import did_you_mean
-from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, MultiLabels, TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Progress
 
@@ -41,7 +41,8 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
             for cohort in open_folders(workspace, catalogue, cohort_id, config):
                 slides = len(cohort.data.slides)
                 bags = f"{slides - len(cohort.data.no_bag)}/{slides}"
-                note = f"{slides} slides in {cohort.where}, {spec.slides} declared"
+                declared = f", {spec.slides} declared" if spec.slides else ""
+                note = f"{slides} slides in {cohort.where}{declared}"
                 rows.append([cohort.key, board_of(cohort.data), bags, note])
                 for task in cohort.tasks:
                     try:
@@ -50,7 +51,7 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
                         broken.append(f"{task.id}: {error}")
                         text = "broken: see below"
                     rows.append([f"  {task.id}", "", "", text])
-                notes += match_notes(cohort.data)
+                notes += [*cohort.notes, *match_notes(cohort.data)]
         except InputError as error:
             broken.append(f"{cohort_id}: {error}")
             rows.append([cohort_id, "broken", "", "see below"])
@@ -108,10 +109,19 @@ def _content(task: TaskSpec, cohort: OpenCohort) -> str:
         InputError: its labels cannot be used.
     """
     units = build_units(task, cohort.data, cohort.where)
-    if "label" in units.table:
-        counts = units.table["label"].value_counts()
-        names = getattr(task.labels, "classes", ())
-        content = ", ".join(f"{name} {counts.get(name, 0)}" for name in names)
+    table, labels = units.table, task.labels
+    if isinstance(labels, ClassLabels):
+        counts = table["label"].value_counts()
+        content = ", ".join(f"{name} {counts.get(name, 0)}" for name in labels.classes)
+    elif isinstance(labels, ContinuousLabels):
+        low, middle, high = table["value"].quantile([0.0, 0.5, 1.0])
+        content = f"{low:g} to {high:g}, median {middle:g}"
+    elif isinstance(labels, MultiLabels):
+        words = [table[f"label_{name}"] for name in labels.columns]
+        content = ", ".join(
+            f"{name} {(word == POSITIVE).sum()} of {(word != '').sum()}"
+            for name, word in zip(labels.columns, words, strict=True)
+        )
     else:
-        content = f"events {int(units.table['event'].sum())}"
-    return f"{len(units.table)} {task.unit}s: {content}{some_left_out(units.missing)}"
+        content = f"events {int(table['event'].sum())}"
+    return f"{len(table)} {task.unit}s: {content}{some_left_out(units.missing)}"

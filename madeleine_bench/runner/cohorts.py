@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.local import LocalCohort
-from madeleine_bench.data.tables import read_label_table
+from madeleine_bench.data.tables import excluded_rows, read_label_table
 from madeleine_bench.embeddings.given import Given
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.cohort import CohortSpec, PhantomSpec
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
@@ -20,12 +21,14 @@ from madeleine_bench.types import CohortData
 class OpenCohort:
     """A cohort ready to read, its tasks with the user's label words, and where labels stand.
 
+    `notes` say which rows of the label table are left out, and what is made up beside real labels.
     `folder` is the name of the feature folder, where the cohort has several.
     """
 
     data: CohortData
     tasks: tuple[TaskSpec, ...]
     where: str
+    notes: tuple[str, ...] = ()
     folder: str = ""
 
     @property
@@ -96,7 +99,7 @@ def _open_folder(
             f"cohort {cohort_id} is not configured: add [cohorts.{cohort_id}] with 'features' and "
             f"'labels' to {config.path or 'mbench.toml'} (docs/data.md)"
         )
-    where, table = f"phantom {cohort_id}", None
+    where, table, notes = f"phantom {cohort_id}", None, tuple[str, ...]()
     if entry is not None and workspace.source != "phantom":
         where, tasks = str(entry.labels), tuple(config.task(task) for task in tasks)
         if entry.features is None:
@@ -104,11 +107,19 @@ def _open_folder(
                 f"cohort {cohort_id} has no 'features' in {config.path or 'mbench.toml'}; name the "
                 "folder of its feature files, or score embeddings: mbench evaluate --embeddings"
             )
+        assert entry.labels is not None  # `Config.checked` has seen to it
+        left_out = excluded_rows(entry.labels, entry.exclude)
+        notes = tuple(f"{cohort_id}: {line}" for line in left_out)
         if entry.features != "phantom":
             data = LocalCohort(spec, entry.folders()[folder], workspace.results / "cache")
-            return OpenCohort(data, tasks, where, folder)
-        assert entry.labels is not None  # `Config.checked` has seen to it
-        table = read_label_table(entry.labels, entry.columns_for(spec))
+            return OpenCohort(data, tasks, where, notes, folder)
+        table = read_label_table(entry.labels, entry.columns_for(spec), exclude=entry.exclude)
+        if spec.phantom is None:
+            spec = spec.model_copy(update={"phantom": _default_phantom(spec)})
+        notes += (
+            f"{cohort_id}: the features are made up and know nothing of the labels of {where}, so "
+            "that every score is near chance; they show that the files and the tasks work",
+        )
     elif spec.phantom is None:
         raise InputError(
             f"cohort {cohort_id} has no phantom and is not configured. To get it: {spec.access.how}"
@@ -117,7 +128,7 @@ def _open_folder(
     phantom = PhantomCohort(spec, tasks, signal=signal, seed=seed, table=table)
     if table is not None:
         phantom.variant = "-".join(filter(None, ["own-labels", phantom.variant]))
-    return OpenCohort(phantom, tasks, where)
+    return OpenCohort(phantom, tasks, where, notes)
 
 
 def open_embedded(given: Given, catalogue: Catalogue, cohort_id: str, config: Config) -> OpenCohort:
@@ -129,4 +140,11 @@ def open_embedded(given: Given, catalogue: Catalogue, cohort_id: str, config: Co
     spec, entry = catalogue.cohort(cohort_id), config.cohorts[cohort_id]
     tasks = tuple(config.task(task) for task in catalogue.tasks_of(cohort_id))
     data = EmbeddedCohort(spec, entry, given.table, given.by)
-    return OpenCohort(data, tasks, str(data.table))
+    notes = tuple(f"{cohort_id}: {line}" for line in excluded_rows(data.table, entry.exclude))
+    return OpenCohort(data, tasks, str(data.table), notes)
+
+
+def _default_phantom(spec: CohortSpec) -> PhantomSpec:
+    """Return the phantom of a cohort that declares none: the world of its organ, else of breast."""
+    organ = "kidney" if spec.organ == "kidney" else "breast"
+    return PhantomSpec.model_validate({"organ": organ, "slides": {}, "cases": 1, "labels": {}})

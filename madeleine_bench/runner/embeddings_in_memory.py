@@ -45,7 +45,8 @@ def assess_embeddings(
     if table is None:
         entry = config.labelled(catalogue, [task.cohort]).cohorts[task.cohort]
         assert entry.labels is not None  # `labelled` has seen to it
-        slides = read_label_table(entry.labels, entry.columns_for(catalogue.cohort(task.cohort)))
+        columns = entry.columns_for(catalogue.cohort(task.cohort))
+        slides = read_label_table(entry.labels, columns, exclude=entry.exclude)
         numbers = np.arange(len(slides), dtype=np.float32)[:, None]
         table = EmbeddingTable(tuple(slides["slide_id"]), numbers, str(entry.labels))
         allow_partial = True

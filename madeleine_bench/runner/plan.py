@@ -12,7 +12,7 @@ from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, r
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.external import Side, external_splits, join_units, tested_units
-from madeleine_bench.data.labels import build_units
+from madeleine_bench.data.labels import build_units, far_values
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
 from madeleine_bench.embeddings.given import Given
@@ -196,13 +196,14 @@ def make_plan(request: Request) -> Plan:
         wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in there}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
-        if training and not all(wanted.values()) and not request.protocols:
+        if not request.protocols and not all(wanted.values()):
             unfit += _left_out(task, [catalogue.protocol(SUPERVISED_PROTOCOL)])
         results, partial = workspace.results, request.allow_partial
         assessments = assess(
             cohort, task, [*protocols.values()], config, results, partial, training
         )
         coverage += _coverage(assessments[:1], cohorts, workspace, config)
+        coverage += filter(None, (far_values(task, each.units) for each in assessments[:1]))
         for assessment in assessments:
             drawn_from = assessment.training or (task, assessment.units)
             if skipped := left_out_shots(drawn_from[0], assessment.protocol, drawn_from[1]):
@@ -213,9 +214,10 @@ def make_plan(request: Request) -> Plan:
                 if assessment.protocol in wanted[entry.card.name]
             )
     if not cells:
-        raise InputError(f"--protocol: {unfit[0]}")
+        raise InputError(f"--protocol: {unfit[0]}" if request.protocols else unfit[0])
     notes = [f"left out: {fault}" for fault in dict.fromkeys(unfit)]
-    notes += [line for c in every for line in match_notes(c.data)] + coverage
+    notes += dict.fromkeys(line for c in every for line in (*c.notes, *match_notes(c.data)))
+    notes += coverage
     notes += [line for c in every for line in unstated(fitting[c.key], c.data)]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
@@ -489,9 +491,9 @@ def _protocols(
     """Return what an encoder is scored by on a task; empty where nothing asked for fits."""
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
-        protocols = [catalogue.protocol(name) for name in names]
-        protocols = [p for p in protocols if p.from_slides or request.given is None]
-        return [p for p in protocols if not (task.train_on and p.trains_networks)]
+        named = [catalogue.protocol(name) for name in names]
+        named = [p for p in named if p.from_slides or request.given is None]
+        return [p for p in named if not p.trains_networks or misfit(task, p) is None]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":
         if not any(protocol.trains_networks for protocol in asked):

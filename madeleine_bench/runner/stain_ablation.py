@@ -168,7 +168,7 @@ def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> d
         "task": task.id,
         "encoder": encoder,
         "metric": task.metric.name,
-        "chance": task.metric.chance,
+        "chance": task.chance,
         "lacking": {s: sum(s not in stains for stains in stains_of_units) for s in task.stains},
         "fusions": [_without(score, "way", "cases", "lacking") for score in fusions],
         "subsets": [_without(score, "fusion") for score in subsets],

@@ -70,8 +70,7 @@ def train_networks(
         folder, key, todo = _missing(plan, cell, request)
         ready[cell.name] = (folder, key)
         cohort = plan.cohorts[_cohort(cell)]
-        features = packed_folder(cohort.data, request.workspace.results)
-        features = features.with_name("-".join(filter(None, [features.name, cohort.folder])))
+        features = packed_folder(cohort.data, request.workspace.results, cohort.folder)
         organ = plan.catalogue.cohorts[cohort.data.cohort_id].organ
         jobs += [FitJob(cell, split, folder, features, organ, request.device) for split in todo]
     if jobs and request.scheduler is None:

@@ -104,6 +104,8 @@ class CohortEntry(Spec):
         patch_encoder: which patch encoder made the features of the one folder.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
+        exclude: rows of the label table to leave out: by its column one or several patterns (globs)
+            that cells of such rows match, such as { slide_id = "*-11Z-*" }.
         ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
         organ, stains: of a cohort that is not in the catalogue: the organ, and the stains of its
             slides; H&E where it has no other.
@@ -115,6 +117,7 @@ class CohortEntry(Spec):
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
     columns: ColumnsEntry | None = None
+    exclude: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     ids: Literal["exact"] | None = None
     organ: Word | None = None
     stains: tuple[Word, ...] | None = None
@@ -136,6 +139,13 @@ class CohortEntry(Spec):
             return {"": self}
         one = {name: {"features": p, "patch_encoder": name} for name, p in self.features.items()}
         return {name: self.model_copy(update=values) for name, values in one.items()}
+
+    @field_validator("exclude", mode="before")
+    @classmethod
+    def _one_pattern_is_a_list(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: (each,) if isinstance(each, str) else each for name, each in value.items()}
 
     def columns_for(self, cohort: CohortSpec) -> Columns:
         """Return the cohort's column names, with those that the user gave in their place."""

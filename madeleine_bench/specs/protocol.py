@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from madeleine_bench.specs.loader import Spec
 from madeleine_bench.specs.task import Identifier
 
-LabelType = Literal["binary", "multiclass", "ordered", "survival"]
+LabelType = Literal["binary", "multiclass", "ordered", "survival", "continuous", "multilabel"]
 # What a supervised encoder is scored by where no protocol is asked for, and on the primary board.
 SUPERVISED_PROTOCOL = "finetune/v1"
 Fusion = Literal["late", "early", "per-stain"]
@@ -162,6 +162,22 @@ class Cox(Spec):
         return self
 
 
+class RidgeRegression(Spec):
+    """Least squares with an L2 penalty on each training fold of the task.
+
+    Attributes:
+        scale: of the embeddings; see `Scale`.
+        alphas: the penalty of the summed squared error; or a grid, of which the one with the least
+            squared error on left-out training cases is chosen, or on declared validation units.
+        inner_folds: number of inner folds: whole cases, stratified by quintile of the label.
+    """
+
+    kind: Literal["ridge-regression"]
+    scale: Scale
+    alphas: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Grid
+    inner_folds: int = Field(ge=2)
+
+
 class Retrieval(Spec):
     """Search by likeness: each test unit asks for the most similar training units.
 
@@ -281,7 +297,8 @@ class ProtocolSpec(Spec):
     title: str
     labels: tuple[LabelType, ...] = Field(min_length=1)
     method: Annotated[
-        LinearProbe | FewShot | Cox | Retrieval | FineTune, Field(discriminator="kind")
+        LinearProbe | FewShot | Cox | RidgeRegression | Retrieval | FineTune,
+        Field(discriminator="kind"),
     ]
     fusion: Fusion = "late"
     description: str
@@ -320,12 +337,19 @@ class ProtocolSpec(Spec):
     @model_validator(mode="after")
     def _labels_fit(self) -> Self:
         if isinstance(self.method, FineTune):
+            if {"continuous", "multilabel"} & set(self.labels):
+                raise ValueError("a finetune protocol cannot score continuous or multilabel labels")
             if self.method.shots and "survival" in self.labels:
                 raise ValueError("shots are drawn by class; survival labels have none")
             if self.fusion != "early":
                 raise ValueError("a finetune protocol needs fusion: early, as a case is one bag")
             return self
-        survival = self.method.kind == "cox"
-        if any((label == "survival") != survival for label in self.labels):
+        classes: set[LabelType] = {"binary", "multiclass", "ordered"}
+        scored: dict[str, set[LabelType]] = {
+            "cox": {"survival"},
+            "ridge-regression": {"continuous"},
+            "linear-probe": classes | {"multilabel"},
+        }
+        if not set(self.labels) <= scored.get(self.method.kind, classes):
             raise ValueError(f"a {self.method.kind} protocol cannot score these label types")
         return self

@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.specs.card import Kind, Width
 from madeleine_bench.specs.loader import Spec
-from madeleine_bench.specs.task import score_range
+from madeleine_bench.specs.metric import score_range
 from madeleine_bench.types import board_name
 
 Verification = Literal["none", "V0", "V1", "V2", "V3"]

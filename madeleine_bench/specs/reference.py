@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.loader import Spec, did_you_mean, parse_spec, read_yaml
-from madeleine_bench.specs.task import Identifier, MetricName
+from madeleine_bench.specs.metric import MetricName
+from madeleine_bench.specs.task import Identifier
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Shots = Annotated[int, Field(gt=0)]

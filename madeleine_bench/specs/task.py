@@ -16,6 +16,7 @@ from pydantic import (
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.loader import Spec, portable_name
+from madeleine_bench.specs.metric import Metric, MetricName, SecondaryName
 
 # It names files and folders, so on every system it must be able to.
 Identifier = Annotated[
@@ -31,29 +32,17 @@ ORGANS = ("breast", "kidney")
 FAMILIES = (
     "subtyping", "molecular-status", "prognosis", "ihc-quantification", "kidney-rejection"
 )  # fmt: skip
-MetricName = Literal["auroc", "quadratic-kappa", "harrell-c"]
-SecondaryName = Literal[
-    "auroc",
-    "quadratic-kappa",
-    "balanced-accuracy",
-    "average-precision",
-    "macro-f1",
-    "log-loss",
-    "brier",
-    "uno-c",
-    "td-auc",
-    "integrated-brier",
-    "logrank-p",
-]
 TimeUnit = Literal["days", "months", "years"]
 DAYS_IN: dict[TimeUnit, float] = {"days": 1.0, "months": 30.4375, "years": 365.25}
-CHANCE: dict[str, float] = {"auroc": 0.5, "quadratic-kappa": 0.0, "harrell-c": 0.5}
-# Metric and protocol of a task that names none, by its type of labels.
-_DEFAULTS: dict[str, tuple[MetricName, str]] = {
-    "binary": ("auroc", "linear-probe/v2"),
-    "multiclass": ("auroc", "linear-probe/v2"),
-    "ordered": ("quadratic-kappa", "linear-probe/v2"),
-    "survival": ("harrell-c", "cox/v2"),
+# By type of labels: the metrics, and the protocol of a task that names none; the first metric is
+# that of a task that names none.
+_FITTING: dict[str, tuple[tuple[MetricName, ...], str]] = {
+    "binary": (("auroc", "balanced-accuracy", "average-precision"), "linear-probe/v2"),
+    "multiclass": (("auroc", "balanced-accuracy"), "linear-probe/v2"),
+    "ordered": (("quadratic-kappa", "auroc", "balanced-accuracy"), "linear-probe/v2"),
+    "survival": (("harrell-c",), "cox/v2"),
+    "continuous": (("r2", "pearson", "spearman"), "ridge-regression/v1"),
+    "multilabel": (("auroc",), "linear-probe/v2"),
 }
 EXTERNAL = "-from-"  # between the ids of the tested and the training task
 FACTS = ("task", "cohort", "labels", "counts", "splits", "metric")
@@ -115,6 +104,7 @@ class SurvivalLabels(Spec):
         event: column with the indicator.
         event_value: the word of that column that means "the event happened".
         censored_value: the word that means "censored".
+        missing: words that mean "not known" in either column; the empty cell always does.
     """
 
     type: Literal["survival"]
@@ -123,23 +113,79 @@ class SurvivalLabels(Spec):
     event_value: str
     censored_value: str
     time_unit: TimeUnit | None = None
+    # Empty, it is left out of hashes, so that tasks from before it keep theirs.
+    missing: tuple[str, ...] = Field((), exclude_if=lambda x: not x)
 
     @model_validator(mode="before")
     @classmethod
     def _words_are_text(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            keys = [key for key in ("event_value", "censored_value") if key in data]
-            return {**data, **{key: canonical_word(data[key]) for key in keys}}
-        return data
+        return _with_words(data, "event_value", "censored_value", "missing")
 
     @model_validator(mode="after")
     def _values_differ(self) -> Self:
         if self.event_value == self.censored_value:
             raise ValueError("'event_value' and 'censored_value' are the same word")
+        if both := sorted({self.event_value, self.censored_value} & set(self.missing)):
+            raise ValueError(f"{both} stand in 'missing' too")
         return self
 
 
-Labels = Annotated[ClassLabels | SurvivalLabels, Field(discriminator="type")]
+class ContinuousLabels(Spec):
+    """A number read from one column, such as a score or the share of cells that are positive.
+
+    Attributes:
+        type: continuous.
+        column: exact name of the column; every cell holds a number or a word of `missing`.
+        missing: words that mean "no label"; the empty cell always does.
+    """
+
+    type: Literal["continuous"]
+    column: str
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_text(cls, data: Any) -> Any:
+        return _with_words(data, "missing")
+
+
+class MultiLabels(Spec):
+    """Several labels of one unit, each positive or negative in a column of its own.
+
+    A unit without a label in a column is left out of the training and the score of that column.
+
+    Attributes:
+        type: multilabel.
+        columns: exact names of the columns.
+        positive: words that mean "positive" in any of them.
+        negative: words that mean "negative".
+        missing: words that mean "no label"; the empty cell always does.
+    """
+
+    type: Literal["multilabel"]
+    columns: tuple[str, ...] = Field(min_length=2)
+    positive: tuple[str, ...] = Field(("1",), min_length=1)
+    negative: tuple[str, ...] = Field(("0",), min_length=1)
+    missing: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_are_text(cls, data: Any) -> Any:
+        return _with_words(data, "positive", "negative", "missing")
+
+    @model_validator(mode="after")
+    def _words_differ(self) -> Self:
+        words = (*self.positive, *self.negative, *self.missing)
+        if twice := sorted({word for word in words if words.count(word) > 1}):
+            raise ValueError(f"{twice} stand twice in 'positive', 'negative' and 'missing'")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("'columns' names a column twice")
+        return self
+
+
+Labels = Annotated[
+    ClassLabels | SurvivalLabels | ContinuousLabels | MultiLabels, Field(discriminator="type")
+]
 
 
 class SplitScheme(Spec):
@@ -175,27 +221,6 @@ class SplitScheme(Spec):
             raise ValueError(
                 "site-preserved-optimal folds are not drawn: leave out 'repeats' and 'like'"
             )
-        return self
-
-
-class Metric(Spec):
-    """The main metric of a task; `chance` is what a blind guess scores."""
-
-    name: MetricName
-    higher_is_better: Literal[True] = True
-    chance: float
-
-    @model_validator(mode="before")
-    @classmethod
-    def _chance_of_name(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("name") in CHANCE:
-            return {"chance": CHANCE[data["name"]], **data}
-        return data
-
-    @model_validator(mode="after")
-    def _chance_is_known(self) -> Self:
-        if self.chance != CHANCE[self.name]:
-            raise ValueError(f"chance of {self.name} is {CHANCE[self.name]}")
         return self
 
 
@@ -274,6 +299,20 @@ class TaskSpec(Spec):
         return self.expected
 
     @property
+    def chance(self) -> float | None:
+        """What a blind guess scores by the main metric.
+
+        None for an average precision without expected counts: it is the share of positive units,
+        which a record states.
+        """
+        classes = self.labels.classes if isinstance(self.labels, ClassLabels) else ()
+        if self.metric.name == "balanced-accuracy":
+            return 1.0 / len(classes)
+        if self.metric.name == "average-precision" and self.expected and self.expected.classes:
+            return self.expected.classes[classes[-1]] / self.expected.n
+        return self.metric.chance
+
+    @property
     def name(self) -> str:
         """The versioned name, such as bcnb-er@1."""
         return f"{self.id}@{self.version}"
@@ -284,9 +323,9 @@ class TaskSpec(Spec):
         if isinstance(data, dict):
             labels = data.get("labels")
             kind = labels.get("type") if isinstance(labels, dict) else None
-            if kind in _DEFAULTS:
-                metric, protocol = _DEFAULTS[kind]
-                data = {"metric": {"name": metric}, "protocols": [protocol], **data}
+            if kind in _FITTING:
+                metrics, protocol = _FITTING[kind]
+                data = {"metric": {"name": metrics[0]}, "protocols": [protocol], **data}
         return data
 
     @field_validator("family")
@@ -298,14 +337,12 @@ class TaskSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        fits = {
-            "binary": ("auroc",),
-            "multiclass": ("auroc",),
-            "ordered": ("quadratic-kappa", "auroc"),
-            "survival": ("harrell-c",),
-        }[self.labels.type]
-        if self.metric.name not in fits:
-            raise ValueError(f"metric {self.metric.name} does not fit {self.labels.type} labels")
+        fitting, _ = _FITTING[self.labels.type]
+        if self.metric.name not in fitting:
+            raise ValueError(
+                f"metric {self.metric.name} does not fit {self.labels.type} labels; those that do: "
+                f"{', '.join(fitting)}"
+            )
         if self.status == "core":
             self._check_core()
         if unknown := [fact for fact in self.provenance if fact not in FACTS]:
@@ -318,7 +355,7 @@ class TaskSpec(Spec):
                 raise ValueError("'expected.classes' must count each class of 'labels'")
             if sum(classes.values()) != self.expected.n:
                 raise ValueError("'expected.classes' does not add up to 'expected.n'")
-        elif self.expected.events is None:
+        elif isinstance(self.labels, SurvivalLabels) and self.expected.events is None:
             raise ValueError("'expected.events' is missing")
         return self
 
@@ -344,7 +381,7 @@ def without_classes(task: TaskSpec, names: Sequence[str]) -> TaskSpec:
     """
     labels = task.labels
     if not isinstance(labels, ClassLabels):
-        raise ValueError("survival labels have no classes to leave out")
+        raise ValueError(f"{labels.type} labels have no classes to leave out")
     if unknown := sorted(set(names) - set(labels.classes)):
         raise ValueError(f"'without' names {unknown}; the classes are {list(labels.classes)}")
     kept = [name for name in labels.classes if name not in names]
@@ -384,26 +421,18 @@ def external_task(tested: TaskSpec, trained: TaskSpec) -> TaskSpec:
     return external
 
 
-# Metrics that may leave [0, 1]. A probability of 0 counts as 2.2e-16, so log-loss is 36.1 at most.
-_RANGES = {"quadratic-kappa": (-1.0, 1.0), "log-loss": (0.0, 40.0), "brier": (0.0, 2.0)}
-
-
-def chance_corrected(metric: str, value: float) -> float:
-    """Return a score on the scale where chance is 0 and perfect 1.
-
-    What chance is, the metric says and never a record: a claimed record may say anything.
-
-    Examples:
-        >>> chance_corrected("auroc", 0.75), chance_corrected("quadratic-kappa", 0.4)
-        (0.5, 0.4)
-    """
-    chance = CHANCE.get(metric, 0.0)
-    return (value - chance) / (1.0 - chance)
-
-
-def score_range(metric: str) -> tuple[float, float]:
-    """Return the least and the largest possible value of a metric."""
-    return _RANGES.get(metric, (0.0, 1.0))
+def _with_words(data: Any, *keys: str) -> Any:
+    """Return the content of labels with the words under some keys as `canonical_word` has them."""
+    if not isinstance(data, dict):
+        return data
+    words = {
+        key: [*map(canonical_word, data[key])]
+        if isinstance(data[key], list | tuple)
+        else canonical_word(data[key])
+        for key in keys
+        if key in data
+    }
+    return {**data, **words}
 
 
 def canonical_word(value: Any) -> str:

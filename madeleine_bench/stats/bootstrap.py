@@ -154,6 +154,104 @@ def weighted_quadratic_kappa(
     return np.where(one_label, np.nan, 1.0 - _ratio(observed, expected))
 
 
+def weighted_balanced_accuracy(
+    label: NDArray[np.intp], predicted: NDArray[np.intp], n_classes: int, weights: Weights
+) -> NDArray[np.float64]:
+    """Return the mean recall over classes of each resample, NaN where it lacks a class.
+
+    Args:
+        label: (unit,) class index.
+        predicted: (unit,) class index.
+        n_classes: number of classes.
+        weights: unit x resample.
+    """
+    exact = weights.astype(np.float64)
+    of_class = np.eye(n_classes)[label]
+    right = of_class * (predicted == label)[:, None]
+    recall: NDArray[np.float64] = _ratio(exact.T @ right, exact.T @ of_class).mean(axis=1)
+    return recall
+
+
+def weighted_average_precision(
+    positive: NDArray[np.bool_], score: NDArray[np.float64], weights: Weights
+) -> NDArray[np.float64]:
+    """Return the average precision of each resample, NaN where it has no positive unit.
+
+    Args:
+        positive: (unit,) whether the unit is of the positive class.
+        score: (unit,) higher means more likely positive.
+        weights: unit x resample.
+    """
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of each equal score
+    exact = weights[order].astype(np.float64)
+    taken = np.cumsum(exact, axis=0)[last]
+    hits = np.cumsum(exact * positive[order, None], axis=0)[last]
+    gained = np.diff(hits, axis=0, prepend=0.0)
+    return _ratio((gained * np.nan_to_num(_ratio(hits, taken))).sum(axis=0), hits[-1])
+
+
+def weighted_r2(
+    value: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    weights: Weights,
+) -> NDArray[np.float64]:
+    """Return R2 of each resample, NaN where no unit of it is off the baseline.
+
+    Args:
+        value: (unit,) label.
+        predicted: (unit,) prediction.
+        baseline: (unit,) mean label of the training units.
+        weights: unit x resample.
+    """
+    squares = np.square([value - predicted, value - baseline])
+    left, whole = squares @ weights.astype(np.float64)
+    return 1.0 - _ratio(left, whole)
+
+
+def weighted_pearson(value: Floats, predicted: Floats, weights: Weights) -> NDArray[np.float64]:
+    """Return Pearson's correlation of each resample, NaN where one side is constant in it.
+
+    Args:
+        value: (unit,) or unit x resample.
+        predicted: the same.
+        weights: unit x resample.
+    """
+    total = weights.sum(axis=0, dtype=np.float64)
+    sides, squares = [], []
+    for side in (value, predicted):
+        column = side if side.ndim == 2 else side[:, None]
+        centred = column - _ratio((weights * column).sum(axis=0), total)
+        square = (weights * np.square(centred)).sum(axis=0)
+        # A deviation that is rounding alone is none.
+        none = square <= total * np.square(1e-12 * np.abs(column).max(initial=0.0))
+        sides.append(centred)
+        squares.append(np.where(none, 0.0, square))
+    product = (weights * sides[0] * sides[1]).sum(axis=0)
+    return np.clip(_ratio(product, np.sqrt(squares[0] * squares[1])), -1.0, 1.0)
+
+
+def weighted_spearman(
+    value: NDArray[np.float64], predicted: NDArray[np.float64], weights: Weights
+) -> NDArray[np.float64]:
+    """Return Spearman's correlation of each resample, as `weighted_pearson` of its ranks."""
+    out = np.empty(weights.shape[1])
+    for part in blocks(*weights.shape):
+        block = weights[:, part].astype(np.float64)
+        out[part] = weighted_pearson(_ranks(value, block), _ranks(predicted, block), block)
+    return out
+
+
+def _ranks(values: NDArray[np.float64], weights: Floats) -> Floats:
+    """Return the rank of each unit in each resample, unit x resample; equal values share theirs."""
+    unique, place = np.unique(values, return_inverse=True)
+    many = np.zeros((len(unique), weights.shape[1]))
+    np.add.at(many, place, weights)
+    ranks: Floats = (np.cumsum(many, axis=0) - 0.5 * many)[place]
+    return ranks
+
+
 def weighted_harrell_c(
     survival: Survival, risk: NDArray[np.float64], weights: Weights
 ) -> NDArray[np.float64]:

@@ -15,9 +15,12 @@ d standard deviations apart:
     tau = dim (1 / n_1 + 1 / n_0),     h = tau / (tau + d^2)
 
 with d = .8, an AUROC of .71, in the middle of the tasks; for survival d = .4, a c of .61, as
-prognosis is harder. Kappa compares classes, which move less with the fit than an order of cases
-does: half of h, as measured. A penalty chosen within the training fold shrinks a wide embedding,
-whose scores then move less than h says, while the choice adds some noise. The same h covers both.
+prognosis is harder. A number counts as two classes of equal size, below and above the median, which
+gives the share of least squares at a correlation r with r^2 / (1 - r^2) = d^2 / 4; d = .5, a
+correlation of .24, as measured. Kappa compares classes, which move less with the fit than an order
+of cases does: half of h, as measured. A penalty chosen within the training fold shrinks a wide
+embedding, whose scores then move less than h says, while the choice adds some noise. The same h
+covers both.
 
 q is the share of the folds that move with the test cases. A fold of constant predictions, as of a
 model without effect, or with an undefined metric is at chance in every resample, and so lends
@@ -50,7 +53,7 @@ Interval = tuple[float, float]
 LEAST_RARE_CASES = 18
 LEAST_PER_TEST = 3.0
 # By metric: how many standard deviations lie between two class means, and what part of h counts.
-_SEPARATION = {"harrell-c": 0.4}
+_SEPARATION = {"harrell-c": 0.4, "r2": 0.5, "pearson": 0.5, "spearman": 0.5}
 _USUAL_SEPARATION = 0.8
 _PART = {"quadratic-kappa": 0.5}
 # J n_test / n_train of five folds, which few-shot scores take as well.

@@ -171,7 +171,7 @@ def _check_task(claim: Claim, catalogue: Catalogue) -> Iterator[Finding]:
         ("cohort", record.task.cohort, task.cohort),
         ("family", record.task.family, task.family),
         ("metric", main.metric, task.metric.name),
-        ("chance", main.chance, task.metric.chance),
+        ("chance", main.chance, task.chance),
     ]
     yield from _differing(where, facts)
 

@@ -21,8 +21,8 @@ from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore, read_embeddings
 from madeleine_bench.errors import InputError
 from madeleine_bench.seeds import rng_for
+from madeleine_bench.specs.metric import score_range
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import score_range
 from madeleine_bench.stats.similarity import chance_cka, linear_cka, linear_share
 from madeleine_bench.types import CohortData, Units
 
@@ -207,9 +207,12 @@ def _few_rows(cohort: str, submitted: Embeddings, data: CohortData) -> Iterator[
 
 def _readable(matrix: np.ndarray, units: Units) -> str:
     """Return how the labels of a task can be read off its embeddings; "" where they cannot."""
-    if "label" not in units.table:
-        column, value = time_correlation(matrix, units.table["time_days"].to_numpy())
-        return f"column {column} orders the times: {value:.4f}" if value >= READABLE else ""
+    for name, what in (("time_days", "times"), ("value", "numbers")):
+        if name in units.table:
+            column, value = time_correlation(matrix, units.table[name].to_numpy())
+            return f"column {column} orders the {what}: {value:.4f}" if value >= READABLE else ""
+    if "label" not in units.table:  # several labels of one unit
+        return ""
     labels = units.table["label"].to_numpy(dtype=str)
     names = sorted(set(labels.tolist()))
     for name in names if len(names) > 1 else ():

@@ -168,10 +168,6 @@ def fault_no_event(w):
     return w.run(task="tcga-breast-os", protocol="cox"), 2, ["event", "tcga-breast-os"]
 
 
-def fault_more_shots_than_the_class_has(w):
-    return w.run(protocol="few-shot"), 2, ["bcnb-er", "25 shots", "'shots'"]
-
-
 def fault_absent_feature_folder(w):
     shutil.rmtree(w.bcnb.folder / "features")
     return w.run(), 2, ["features"]

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from madeleine_bench.data.bags import write_bag_file
 from madeleine_bench.seeds import rng_for
+from tests.tool_bags import write_bag_file
 
 DIM = 12
 CONFIG = """\

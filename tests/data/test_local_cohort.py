@@ -69,7 +69,7 @@ def test_folder_without_features(small_cohort: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
         small_cohort()
     (tmp_path / "bags").mkdir()
-    with pytest.raises(InputError, match=r"no feature file \(\.h5, \.hdf5, \.pt\) under"):
+    with pytest.raises(InputError, match=r"no feature file \(\.h5, \.hdf5, \.npz, \.pt\) under"):
         small_cohort()
 
 

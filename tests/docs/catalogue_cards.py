@@ -119,6 +119,7 @@ def cohort_page(cohort: CohortSpec, tasks: Sequence[TaskSpec]) -> str:
         ["citation", _text(cohort.citation)],
         ["tasks", ", ".join(_link(t.id, f"../tasks/{t.id}.md") for t in tasks) or "none"],
         ["columns of the label table", _pairs(cohort.columns.model_dump())],
+        *([["built-in labels", f"labels/{cohort.labels.name}"]] if cohort.labels else []),
     ]
     parts = [f"# {_text(cohort.title)}", _table(["fact", "value"], facts)]
     if cohort.phantom is not None:

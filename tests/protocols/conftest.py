@@ -15,9 +15,10 @@ from madeleine_bench.protocols.results import Evaluation, FitReport
 from madeleine_bench.protocols.scoring import score
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.loader import parse_spec, read_yaml
+from madeleine_bench.specs.metric import CHANCE
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import RecordFold, RecordScores
-from madeleine_bench.specs.task import CHANCE, FACTS, TaskSpec
+from madeleine_bench.specs.task import FACTS, TaskSpec
 from madeleine_bench.types import Split, Splits, Units
 
 CLASS_SECONDARY = ["balanced-accuracy", "average-precision", "macro-f1", "log-loss", "brier"]

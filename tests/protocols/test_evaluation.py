@@ -45,10 +45,11 @@ def as_bytes(evaluation: Evaluation) -> bytes:
 
 
 def test_every_shipped_protocol_is_tested_here() -> None:
-    """But for those that train networks (tests/finetuning), and those that fuse slides otherwise
-    before a protocol sees them (tests/data/test_case_bags.py)."""
+    """But for those that train networks (tests/finetuning), those that fuse slides otherwise before
+    a protocol sees them (tests/data/test_case_bags.py), and that of numbers
+    (test_numbers_and_columns.py)."""
     shipped = {p.name for p in load_catalogue().protocols.values() if p.fusion == "late"}
-    assert shipped == {*CLASS_PROTOCOLS, *COX_PROTOCOLS}
+    assert shipped == {*CLASS_PROTOCOLS, *COX_PROTOCOLS, "ridge-regression/v1"}
 
 
 def test_a_protocol_that_trains_networks_takes_no_embeddings(problem: Any) -> None:
