@@ -180,10 +180,8 @@ class Task:
 
     def __repr__(self) -> str:
         """Return what is scored by what."""
-        return (
-            f"{self.spec.name}: {len(self.units)} {self.spec.unit}s, {self.protocol.name}, "
-            f"{len(self.splits)} splits"
-        )
+        units = f"{len(self.units)} {self.spec.unit}s"
+        return f"{self.spec.name}: {units}, {self.protocol.name}, {len(self.splits)} splits"
 
     def evaluate(self, embeddings: pd.DataFrame, *, allow_partial: bool = False) -> Score:
         """Return how well embeddings predict the labels: the score `mbench evaluate` gives.
@@ -193,8 +191,7 @@ class Task:
             allow_partial: score though under 90% of the labelled units have an embedding.
 
         Raises:
-            InputError: the ids are not of the task, a number is not finite, or too few units have
-                an embedding.
+            InputError: ids or numbers cannot be used, or too few units have an embedding.
         """
         table = table_of_frame(embeddings, "slide", "embeddings")
         assessed, matrix = assess_embeddings(

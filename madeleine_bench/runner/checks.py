@@ -10,6 +10,7 @@ from madeleine_bench.embeddings.compute import misfit
 from madeleine_bench.embeddings.given import Given
 from madeleine_bench.encoders.trident import NO_LEVEL0_SIZE, needs_level0_size
 from madeleine_bench.errors import InputError
+from madeleine_bench.runner.cohorts import OpenCohort
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
@@ -48,6 +49,29 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
                 f"{len(wrong)} of the {len(full)} feature files of cohort {data.cohort_id} "
                 f"({where})"
             )
+
+
+def fitting_cards(
+    cards: Sequence[EncoderCard], folders: Sequence[OpenCohort]
+) -> dict[str, list[EncoderCard]]:
+    """Return for each feature folder of a cohort, by its key, the encoders that take it.
+
+    Raises:
+        InputError: an encoder takes none of them, or a file is damaged.
+    """
+    fitting: dict[str, list[EncoderCard]] = {cohort.key: [] for cohort in folders}
+    for card in cards:
+        refusals = []
+        for cohort in folders:
+            cohort.data.no_bag  # noqa: B018  (a damaged file is named for what it is)
+            try:
+                check_bags([card], cohort.data, cohort.where)
+                fitting[cohort.key].append(card)
+            except InputError as error:
+                refusals.append(error)
+        if len(refusals) == len(folders):
+            raise refusals[0]
+    return fitting
 
 
 def check_given(given: Given, tasks: Sequence[TaskSpec], asked: Sequence[ProtocolSpec]) -> None:

@@ -1,6 +1,8 @@
 """Opening a cohort: the user's files where mbench.toml names them, a phantom elsewhere."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.local import LocalCohort
@@ -129,6 +131,26 @@ def _open_folder(
     if table is not None:
         phantom.variant = "-".join(filter(None, ["own-labels", phantom.variant]))
     return OpenCohort(phantom, tasks, where, notes)
+
+
+def with_folders(
+    tasks: Sequence[TaskSpec], catalogue: Catalogue, opened: Mapping[str, list[OpenCohort]]
+) -> Iterator[tuple[TaskSpec, dict[str, OpenCohort]]]:
+    """Yield each task with a feature folder of each of its cohorts, by the id of the cohort.
+
+    Where both cohorts of an external task have several, those of one name go together.
+
+    Raises:
+        InputError: no two have one name.
+    """
+    for task in tasks:
+        sides = [opened[cohort_id] for cohort_id in catalogue.cohorts_of(task)]
+        several = all(len(folders) > 1 for folders in sides)
+        pairs = [p for p in product(*sides) if not several or len({c.folder for c in p}) == 1]
+        if not pairs:
+            raise InputError(f"{task.id}: its two cohorts have no feature folders of one name")
+        for pair in pairs:
+            yield task, {cohort.data.cohort_id: cohort for cohort in pair}
 
 
 def open_embedded(given: Given, catalogue: Catalogue, cohort_id: str, config: Config) -> OpenCohort:

@@ -1,10 +1,9 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +19,8 @@ from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, finger
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
-from madeleine_bench.runner.checks import check_bags, check_given, patch_encoder_of, unstated
-from madeleine_bench.runner.cohorts import OpenCohort, open_embedded, open_folders
+from madeleine_bench.runner.checks import check_given, fitting_cards, patch_encoder_of, unstated
+from madeleine_bench.runner.cohorts import OpenCohort, open_embedded, open_folders, with_folders
 from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
@@ -182,11 +181,11 @@ def make_plan(request: Request) -> Plan:
     every = [cohort for folders in opened.values() for cohort in folders]
     fitting: dict[str, list[EncoderCard]] = {}
     for folders in opened.values():
-        fitting |= _fitting(cards, folders)
+        fitting |= fitting_cards(cards, folders)
     cells: list[Cell] = []
     unfit: list[str] = []
     coverage: list[str] = []
-    for declared, cohorts in _with_folders(chosen, catalogue, opened):
+    for declared, cohorts in with_folders(chosen, catalogue, opened):
         cohort = cohorts[declared.cohort]
         task, training = task_and_training(declared, catalogue, cohorts)
         taken = [fitting[each.key] for each in cohorts.values()]
@@ -235,26 +234,6 @@ def make_plan(request: Request) -> Plan:
         for key, c in kept.items()
     }
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
-
-
-def _with_folders(
-    tasks: Sequence[TaskSpec], catalogue: Catalogue, opened: Mapping[str, list[OpenCohort]]
-) -> Iterator[tuple[TaskSpec, dict[str, OpenCohort]]]:
-    """Yield each task with a feature folder of each of its cohorts, by the id of the cohort.
-
-    Where both cohorts of an external task have several, those of one name go together.
-
-    Raises:
-        InputError: no two have one name.
-    """
-    for task in tasks:
-        sides = [opened[cohort_id] for cohort_id in catalogue.cohorts_of(task)]
-        several = all(len(folders) > 1 for folders in sides)
-        pairs = [p for p in product(*sides) if not several or len({c.folder for c in p}) == 1]
-        if not pairs:
-            raise InputError(f"{task.id}: its two cohorts have no feature folders of one name")
-        for pair in pairs:
-            yield task, {cohort.data.cohort_id: cohort for cohort in pair}
 
 
 def task_and_training(
@@ -460,29 +439,6 @@ def _find_encoders(names: Sequence[str]) -> tuple[tuple[EncoderEntry, str], ...]
             )
         found[entry.card.name] = entry
     return tuple((entry, fingerprint(entry)) for entry in found.values())
-
-
-def _fitting(
-    cards: Sequence[EncoderCard], folders: Sequence[OpenCohort]
-) -> dict[str, list[EncoderCard]]:
-    """Return for each feature folder of a cohort, by its key, the encoders that take it.
-
-    Raises:
-        InputError: an encoder takes none of them, or a file is damaged.
-    """
-    fitting: dict[str, list[EncoderCard]] = {cohort.key: [] for cohort in folders}
-    for card in cards:
-        refusals = []
-        for cohort in folders:
-            cohort.data.no_bag  # noqa: B018  (a damaged file is named for what it is)
-            try:
-                check_bags([card], cohort.data, cohort.where)
-                fitting[cohort.key].append(card)
-            except InputError as error:
-                refusals.append(error)
-        if len(refusals) == len(folders):
-            raise refusals[0]
-    return fitting
 
 
 def _protocols(
