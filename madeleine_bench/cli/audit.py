@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver
-from madeleine_bench.cli.options import Tasks, with_workspace
+from madeleine_bench.cli.options import Protocols, Tasks, with_workspace
 from madeleine_bench.report import sorted_json
 from madeleine_bench.specs.workspace import Workspace
 
@@ -14,6 +14,7 @@ from madeleine_bench.specs.workspace import Workspace
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def audit(
     task: Tasks = [],  # noqa: B006
+    protocol: Protocols = None,
     json: Annotated[
         Path | None, typer.Option("--json", help="A file for all findings, as JSON.")
     ] = None,
@@ -30,5 +31,5 @@ def audit(
     from madeleine_bench.runner.audit import audit_tasks
 
     with LiveProgress() as progress:
-        report = audit_tasks(workspace, task, progress)
+        report = audit_tasks(workspace, task, progress, protocol or ())
     deliver(report, files={json: sorted_json(report.document)})

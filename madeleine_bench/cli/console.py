@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,6 +36,13 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, width=width, highlight=False)
+
+
+def ask_on_terminal() -> Callable[[str, str], str] | None:
+    """Return what asks a question with a suggested answer; None where nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    return lambda question, answer: str(typer.prompt(question, default=answer or None))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -100,7 +107,7 @@ def print_board(board: "Board") -> None:
     out = console()
     kind = "PHANTOM" if board.is_phantom else "real data"
     protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    title = Text(f"Board '{board.name}' ({kind}{protocol})", style="bold")
+    title = Text(f"Board '{board.title}' ({kind}{protocol})", style="bold")
     table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(Text("task"), no_wrap=True)
     for column in board.columns:
@@ -108,7 +115,7 @@ def print_board(board: "Board") -> None:
         table.add_column(Text(column.label), justify="right", style=style, overflow="fold")
     family = ""
     for task in board.tasks:
-        heading = task.family if task.status == "core" else "extra (not ranked)"
+        heading = task.family if task.id in board.core_ids else "extra (not ranked)"
         if heading != family:
             family = heading
             table.add_row(Text(family, style="bold"))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver, print_board
-from madeleine_bench.cli.options import Catalogue, Folders, with_workspace
+from madeleine_bench.cli.options import Catalogue, Config, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Level, TimeLimit
 from madeleine_bench.files import write_text
 from madeleine_bench.specs.workspace import Workspace
@@ -24,10 +24,18 @@ def show(
     protocol: Annotated[
         str | None, typer.Option(help="Id or glob, instead of each task's first protocol.")
     ] = None,
+    track: Annotated[
+        Literal["core", "core-open", "own"] | None,
+        typer.Option(
+            help="core: the 21 tasks; core-open: those of cohorts that can be had; own: yours "
+            "(default: core, and own where there are scores)."
+        ),
+    ] = None,
     format: Annotated[
         Literal["table", "csv", "json"], typer.Option(help="How to write it.")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
+    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Show the board of the records in a results folder.
@@ -39,8 +47,8 @@ def show(
     from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.specs.workspace import Workspace
 
-    sources = Sources(results, Workspace(catalogue=catalogue).tasks())
-    boards = sources.boards([protocol], board)
+    sources = Sources(results, Workspace(config=config, catalogue=catalogue).tasks())
+    boards = sources.boards([protocol], board, [track] if track else ["core", "own"])
     if format == "table":
         if out is not None:
             raise InputError("--out wants --format csv or json")
@@ -66,6 +74,7 @@ def build(
             help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes."
         ),
     ] = None,
+    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
     """Write the leaderboard as a site: index.html opens from disk, without a network.
@@ -79,8 +88,8 @@ def build(
     from madeleine_bench.specs.workspace import Workspace
 
     check_site_folder(out)
-    sources = Sources(results, Workspace(catalogue=catalogue).tasks())
-    boards = sources.boards([None, *(protocol or [])])
+    sources = Sources(results, Workspace(config=config, catalogue=catalogue).tasks())
+    boards = sources.boards([None, *(protocol or [])], tracks=["core", "own"])
     with LiveProgress() as progress:
         text = boards_text(boards, "json", sources, progress)
     pages = write_site(json.loads(text), out)

@@ -136,7 +136,7 @@ def _run_and_show(request: "Request") -> None:
         InputError: the request cannot be carried out, or part of it, all for wrong input.
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
-    from madeleine_bench.leaderboard.aggregate import build_boards
+    from madeleine_bench.leaderboard.aggregate import build_boards, home_track
     from madeleine_bench.results.store import ResultStore
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.run import run
@@ -148,9 +148,12 @@ def _run_and_show(request: "Request") -> None:
     records = [record for record in every if report.on_its_features(record)]
     chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
+    catalogue = report.plan.catalogue
+    tracks = {home_track(cell.assessment.task, catalogue) for cell in report.plan.cells}
     for protocol in names or [None]:
-        for board in build_boards(records, report.plan.catalogue, protocol):
-            print_board(board)
+        for track in sorted(tracks):
+            for board in build_boards(records, catalogue, protocol, track):
+                print_board(board)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {results / 'records'}",

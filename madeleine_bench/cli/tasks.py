@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import print_table
-from madeleine_bench.cli.options import Catalogue
+from madeleine_bench.cli.console import ask_on_terminal, print_table
+from madeleine_bench.cli.options import Catalogue, Config
 
 app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
 
@@ -88,6 +88,56 @@ def import_tasks(
 
     tasks = read_tasks(source, tool, label=label, survival=survival, cohort=cohort)
     for line in write_tasks(tasks, out, features):
+        typer.echo(line)
+
+
+@app.command()
+def new(
+    id: Annotated[str | None, typer.Option(help="Id of the task, such as my-er.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="Id of the cohort, new or not.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Label table, a row per slide: .csv, .tsv or .parquet.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the classes.")] = None,
+    time: Annotated[str | None, typer.Option(help="Survival: column of the follow-up.")] = None,
+    event: Annotated[str | None, typer.Option(help="Survival: column of the event.")] = None,
+    type: Annotated[
+        Literal["binary", "multiclass", "ordered", "continuous", "survival"] | None,
+        typer.Option(help="Kind of labels (default: inferred where it is clear)."),
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="Positive class, or word of the event (default: last).")
+    ] = None,
+    classes: Annotated[
+        list[str], typer.Option(help="Classes in order (default: sorted); repeatable.")
+    ] = [],  # noqa: B006
+    missing: Annotated[
+        list[str], typer.Option(help='Word that means "no label"; repeatable.')
+    ] = [],  # noqa: B006
+    features: Annotated[
+        Path | None, typer.Option(help="Folder of the feature files (default: to be filled in).")
+    ] = None,
+    unit: Annotated[
+        Literal["slide", "case"], typer.Option(help="What is trained on and tested.")
+    ] = "case",
+    slide: Annotated[str | None, typer.Option(help="Column of slides (slide_id).")] = None,
+    case: Annotated[str | None, typer.Option(help="Column of cases (case_id, if any).")] = None,
+    stain: Annotated[str | None, typer.Option(help="Column of stains (default: all H&E).")] = None,
+    site: Annotated[str | None, typer.Option(help="Column of sites (default: none).")] = None,
+    config: Config = None,
+) -> None:
+    """Declare a task of your own in mbench.toml; on a terminal, what is missing is asked.
+
+    Example: mbench tasks new --id my-er --cohort mine --labels labels.csv --label er
+    """
+    from madeleine_bench.data.new_task import NewTask, declare_task
+
+    columns = {"slide": slide, "case": case, "stain": stain, "site": site}
+    task = NewTask(
+        id, cohort, labels, label, time, event, type, positive, tuple(classes), tuple(missing),
+        features, unit, columns,
+    )  # fmt: skip
+    for line in declare_task(task, config or Path("mbench.toml"), ask_on_terminal()):
         typer.echo(line)
 
 

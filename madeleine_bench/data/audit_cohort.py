@@ -17,7 +17,7 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, absence, far_values
+from madeleine_bench.data.labels import NO_FILE, absence, far_values, outcome_counts
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -190,11 +190,11 @@ def some_left_out(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def coverage_line(task: TaskSpec, data: CohortData, units: Units) -> str:
-    """Return how many units of a task are scored, of how many, and why the others are not."""
+    """Return how many units of a task are scored, by class, and why the others are not."""
     there = data.slides[data.slides["stain"].isin(task.stains)]
     total = there["case_id"].nunique() if task.unit == "case" else len(there)
     scored = f"{len(units.table)} of {total} {task.unit}s scored"
-    return f"{task.id}: {scored}{some_left_out(units.missing)}"
+    return f"{task.id}: {scored} ({outcome_counts(units)}){some_left_out(units.missing)}"
 
 
 def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[AuditFinding]:

@@ -211,30 +211,62 @@ def _toml(
     """Return the text of mbench.toml: what is there, and the new cohorts and tasks after it."""
     path = out / DEFAULT_NAME
     there = read_toml(path) if path.exists() else {}
-    blocks = [path.read_text(encoding="utf-8-sig").rstrip()] if there else []
+    blocks = []
     for name, tasks in cohorts.items():
         if name in there.get("cohorts", {}):
             raise InputError(
                 f"{path} has a cohort '{name}' already; import all tasks of a cohort at once, or "
                 "choose another --out or --cohort"
             )
-        where = _value(features.absolute().as_posix() if features else "features")
-        todo = "" if features else "  # fill in: the folder of the feature files"
-        blocks.append(f'[cohorts.{name}]\nfeatures = {where}{todo}\nlabels = "{name}.csv"')
+        where = features.absolute().as_posix() if features else None
+        blocks.append(cohort_block(name, where, {"labels": f"{name}.csv"}))
         for task in tasks:
             keys: dict[str, Any] = {"cohort": name, "labels": task.labels}
             keys |= {"unit": "slide"} if task.unit == "slide" else {}
             keys |= {"splits": f"{task.task}-splits.csv"} if task.splits else {}
-            lines = (f"{key} = {_value(value)}" for key, value in keys.items())
-            blocks.append("\n".join((f"[tasks.{task.task}]", *lines)))
-    text = "\n\n".join(blocks) + "\n"
+            blocks.append(toml_block(f"tasks.{task.task}", keys))
+    return with_blocks(path, blocks, catalogue)[0]
+
+
+def with_blocks(
+    path: Path, blocks: Sequence[str], catalogue: Catalogue
+) -> tuple[str, Catalogue, Config]:
+    """Return the text of an mbench.toml with blocks after what is there, and what it then says.
+
+    Args:
+        path: the file, which may be absent.
+        blocks: TOML tables (`toml_block`).
+        catalogue: the built-in one; returned with the cohorts and tasks of the file added to it.
+
+    Raises:
+        InputError: the file cannot be added to, or what it then says is wrong.
+    """
+    there = [path.read_text(encoding="utf-8-sig").rstrip()] if path.exists() else []
+    text = "\n\n".join((*filter(None, there), *blocks)) + "\n"
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"cannot add to {path} ({error}); choose another --out") from error
-    config = parse_spec(Config, {**data, "path": path}, path, context=out.absolute())
-    config.checked(config.extended(catalogue))
-    return text
+    config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
+    extended = config.extended(catalogue)
+    return text, extended, config.checked(extended)
+
+
+def cohort_block(name: str, features: str | None, keys: Mapping[str, Any]) -> str:
+    """Return the TOML table of a cohort; without features their folder is to be filled in."""
+    first, *rest = toml_keys({"features": features or "features", **keys})
+    todo = "" if features else "  # fill in: the folder of the feature files"
+    return "\n".join((f"[cohorts.{name}]", first + todo, *rest))
+
+
+def toml_block(name: str, keys: Mapping[str, Any]) -> str:
+    """Return a TOML table with its keys, a line each."""
+    return "\n".join((f"[{name}]", *toml_keys(keys)))
+
+
+def toml_keys(keys: Mapping[str, Any]) -> list[str]:
+    """Return keys and values as TOML, a line each."""
+    return [f"{key} = {_value(value)}" for key, value in keys.items()]
 
 
 def _value(value: Any) -> str:

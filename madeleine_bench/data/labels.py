@@ -318,6 +318,25 @@ def label_text(label: Label) -> str:
     return f"{label[0]:g} days, {'event' if label[1] else 'censored'}"
 
 
+def outcome_counts(units: Units) -> str:
+    """Return how many units are of each class, or have an event or none, the classes sorted.
+
+    Of several labels, how many units are positive in each; of a number, its mean and range.
+    """
+    if "event" in units.table:
+        events = int(units.table["event"].sum())
+        return f"event: {events}, censored: {len(units.table) - events}"
+    if "value" in units.table:
+        values = units.table["value"]
+        return f"mean {values.mean():.4g}, from {values.min():.4g} to {values.max():.4g}"
+    if "label" not in units.table:
+        columns = [name for name in map(str, units.table) if name.startswith("label_")]
+        positive = {name[6:]: int((units.table[name] == POSITIVE).sum()) for name in columns}
+        return ", ".join(f"{name}: {count} positive" for name, count in positive.items())
+    counts = units.table["label"].value_counts().sort_index()
+    return ", ".join(f"{name}: {count}" for name, count in counts.items())
+
+
 def _table(task: TaskSpec, rows: Sequence[tuple[str, str, str, Label]]) -> pd.DataFrame:
     columns = ("unit_id", "case_id", "site")
     table = pd.DataFrame([row[:3] for row in rows], columns=columns, dtype=str)

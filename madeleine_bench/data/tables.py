@@ -48,7 +48,7 @@ def read_label_table(
         InputError: the file cannot be read as a table, a declared column is absent, a slide id is
             empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
     """
-    header, rows = _read(path)
+    header, rows = read_cells(path)
     without = {n for _, numbers in _matching(header, rows, exclude, path) for n in numbers}
     if len(without) == len(rows):
         raise InputError(f"{path}: 'exclude' leaves no row of the table; check its patterns")
@@ -77,7 +77,7 @@ def excluded_rows(path: Path, exclude: Mapping[str, Sequence[str]]) -> list[str]
     """
     if not exclude:
         return []
-    header, rows = _read(path)
+    header, rows = read_cells(path)
     lines = []
     for rule, numbers in _matching(header, rows, exclude, path):
         shown = f" (row {', '.join(map(str, numbers[:3]))}{', ...' * (len(numbers) > 3)})"
@@ -124,8 +124,12 @@ def decode(data: bytes, path: Path) -> str:
         ) from error
 
 
-def _read(path: Path) -> tuple[list[str], Rows]:
-    """Return header and numbered rows of a label table."""
+def read_cells(path: Path) -> tuple[list[str], Rows]:
+    """Return header and numbered rows of a label table.
+
+    Raises:
+        InputError: the file cannot be read as a table.
+    """
     return _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
 
 

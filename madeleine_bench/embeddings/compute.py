@@ -4,9 +4,10 @@ import faulthandler
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from madeleine_bench.data.case_bags import Groups
 from madeleine_bench.embeddings.store import Embeddings, EncodingCost
 from madeleine_bench.encoders.base import (
     AttentiveEncoder,
+    ChunkedEncoder,
+    MovableEncoder,
     SlideEncoder,
     as_array,
     as_embedding,
@@ -26,6 +29,12 @@ from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.types import Bag, CohortData, Units
 
 GRACE_S = 3.0
+# A network takes so many patches at a time where a slide does not fit into memory as a whole.
+CHUNK_PATCHES = 4096
+
+
+class OutOfMemory(CheckFailed):
+    """A slide does not fit into memory: it has no embedding, and the encoder goes on."""
 
 
 @contextmanager
@@ -71,9 +80,15 @@ def embed_slides(
     data: CohortData,
     slide_ids: Sequence[str],
     time_limit_s: float | None = None,
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, EncodingCost], dict[str, MbenchError]]:
+) -> tuple[
+    dict[str, NDArray[np.float32]],
+    dict[str, EncodingCost],
+    dict[str, MbenchError],
+    dict[str, dict[str, str]],
+]:
     """Return slide x dim float32 and its cost for each encoder, and the error of each other one.
 
+    Last come, for each encoder, the slides that did not fit into memory and why: these have no row.
     Each bag is read once and given to every encoder; a failed encoder does not stop the others.
     The cost is that of encoding: reading the bag is not in it.
 
@@ -89,6 +104,7 @@ def embed_slides(
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in encoders}
     seconds = dict.fromkeys(encoders, 0.0)
     failed: dict[str, MbenchError] = {}
+    too_large: dict[str, dict[str, str]] = {name: {} for name in encoders}
     for slide_id in slide_ids:
         bag = data.read_bag(slide_id)
         for name, encoder in encoders.items():
@@ -104,12 +120,17 @@ def embed_slides(
                         f"encoder {name}: slide {slide_id} has an embedding of width "
                         f"{len(rows[name][-1])}, others have {len(rows[name][0])}"
                     )
+            except OutOfMemory as error:
+                too_large[name][slide_id] = str(error)
             except MbenchError as error:
                 failed[name] = error.with_traceback(None)  # which holds on to the bag
-    done = {name: np.stack(each) for name, each in rows.items() if name not in failed}
+    none = np.empty((0, 0), dtype=np.float32)
+    done = {
+        name: np.stack(each) if each else none for name, each in rows.items() if name not in failed
+    }
     counts = {name: getattr(encoders[name], "n_parameters", None) for name in done}
-    costs = {name: EncodingCost(len(slide_ids), seconds[name], counts[name]) for name in done}
-    return done, costs, failed
+    costs = {name: EncodingCost(len(done[name]), seconds[name], counts[name]) for name in done}
+    return done, costs, failed, too_large
 
 
 def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
@@ -118,22 +139,64 @@ def encode_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.float32]:
     Raises:
         InputError: the bag is not what the card expects, or the encoder says so of it.
         CheckFailed: the encoder raises; the embedding has the wrong shape or dtype, or holds NaN or
-            infinity.
+            infinity. It is `OutOfMemory` where the bag does not fit into memory in any way.
     """
     card = encoder.card
     who = f"encoder {card.name}, slide {bag.slide_id}"
     check_bag(card, bag)
     try:
         features = np.ascontiguousarray(bag.features, dtype=np.float32)
-        returned = encoder.encode(replace(bag, features=features))
+        returned = _encoded(encoder, replace(bag, features=features))
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{who}: {error}") from None
     except (Exception, SystemExit) as error:  # sys.exit(0) would end the run as if it were done
         raise CheckFailed(f"{who}: encode raised {type(error).__name__}: {error}") from error
     try:
         return as_embedding(returned, card.dim)
     except CheckFailed as error:
         raise CheckFailed(f"{who}: {error}") from error
+
+
+def _encoded(encoder: SlideEncoder, bag: Bag) -> object:
+    """Return what the encoder gives; out of memory, it tries on the CPU, then in chunks.
+
+    Raises:
+        OutOfMemory: the bag did not fit, and each other way failed, for whatever reason.
+    """
+    ways: dict[str, Callable[[Bag], object]] = {"": encoder.encode}
+    if isinstance(encoder, MovableEncoder) and str(encoder.device) != "cpu":
+        ways["on the CPU"] = partial(_on_cpu, encoder)
+    if isinstance(encoder, ChunkedEncoder):
+        ways["in chunks"] = partial(encoder.encode_in_chunks, size=CHUNK_PATCHES)
+    reasons = []
+    for way, encode in ways.items():
+        try:
+            return encode(bag)
+        except Exception as error:
+            if not way and not _is_out_of_memory(error):
+                raise
+            text = str(error).partition("\n")[0][:200]
+            reasons.append(f"{way} {type(error).__name__}: {text}".strip())
+    n_patches = f"{len(bag.features):,} patches"
+    raise OutOfMemory(f"{n_patches} do not fit into memory ({'; '.join(reasons)})")
+
+
+def _on_cpu(encoder: MovableEncoder, bag: Bag) -> object:
+    device = encoder.device
+    encoder.to("cpu")
+    try:
+        return encoder.encode(bag)
+    finally:
+        encoder.to(device)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: of NumPy, or of torch on the CPU or a GPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch stays unimported
+    said = any(word in str(error) for word in ("out of memory", "DefaultCPUAllocator"))
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or ("RuntimeError" in names and said)
 
 
 def attention_checked(encoder: SlideEncoder, bag: Bag) -> NDArray[np.floating]:

@@ -78,6 +78,14 @@ class EmbeddingStore:
         except _UNREADABLE:
             return None
 
+    def ids(self, path: Path) -> tuple[str, ...]:
+        """Return what a finished file has rows of, without reading the matrix; else nothing."""
+        try:
+            with safe_open(path, framework="numpy") as handle:
+                return tuple(json.loads(handle.metadata()[_KEY])["ids"])
+        except _UNREADABLE:
+            return ()
+
     def write(self, path: Path, ids: Sequence[str], matrix: NDArray[np.float32]) -> str:
         """Write a matrix with its ids and return its content hash.
 
@@ -115,7 +123,7 @@ class EmbeddingStore:
         Another process may do the same at the same time: both write equal bytes.
 
         Raises:
-            CheckFailed: the shards are of different widths.
+            CheckFailed: the shards are of different widths, or none has a row.
             InputError: a shard cannot be read, or the folder cannot be written.
         """
         parts = [self.part(path, shard) for shard in range(shards)]
@@ -125,6 +133,9 @@ class EmbeddingStore:
             if (done := self.content_hash(path)) is not None:
                 return done
             raise
+        read = [part for part in read if part.ids]
+        if not read:
+            raise CheckFailed(f"{path}: no slide could be encoded for want of memory")
         if len(widths := {part.matrix.shape[1:] for part in read}) > 1:
             raise CheckFailed(f"{path}: the encoder made embeddings of different widths {widths}")
         ids = [slide_id for part in read for slide_id in part.ids]

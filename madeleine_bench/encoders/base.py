@@ -44,6 +44,30 @@ class AttentiveEncoder(SlideEncoder, Protocol):
 
 
 @runtime_checkable
+class MovableEncoder(SlideEncoder, Protocol):
+    """A slide encoder that may sit on a GPU; a slide that does not fit there is tried on the CPU.
+
+    Attributes:
+        device: where it is, such as "cuda" or "cpu".
+    """
+
+    device: str
+
+    def to(self, device: str) -> None:
+        """Move the network to a device."""
+        ...
+
+
+@runtime_checkable
+class ChunkedEncoder(SlideEncoder, Protocol):
+    """A slide encoder that can take the patches of a large slide in chunks."""
+
+    def encode_in_chunks(self, bag: Bag, size: int) -> NDArray[np.floating]:
+        """Return what `encode` does, up to rounding, taking at most `size` patches at a time."""
+        ...
+
+
+@runtime_checkable
 class TrainableEncoder(SlideEncoder, Protocol):
     """A slide encoder whose network can be trained further, or again, on the labels of a task."""
 

@@ -38,6 +38,26 @@ class _Madeleine(BaseEncoder):
             embedding: NDArray[np.float32] = model.encode(_tensor(bag), stain).numpy()
         return embedding
 
+    def encode_in_chunks(self, bag: Bag, size: int) -> NDArray[np.floating]:
+        """Return what `encode` does; the network sees at most `size` patches at a time.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        import torch
+
+        model, stain = self._fitting(bag)
+        with torch.inference_mode():
+            pieces = [
+                model.embed_patches(
+                    part, None if stain is None else torch.full((len(part),), stain)
+                )
+                for part in torch.split(_tensor(bag), size)
+            ]
+            tokens, scores = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+            embedding: NDArray[np.float32] = model.pool(tokens, scores, (len(tokens),))[0].numpy()
+        return embedding
+
     def attention(self, bag: Bag) -> NDArray[np.floating]:
         """Return the weight of each patch in each head, (patch, head); each head adds up to 1.
 

@@ -166,6 +166,11 @@ class TridentEncoder(BaseEncoder):
         is_batch = isinstance(out, torch.Tensor) and out.ndim == 2 and len(out) == 1
         return as_array(out[0] if is_batch else out)
 
+    def to(self, device: str) -> None:
+        """Move the network to a device."""
+        self._network.to(device)
+        self.device = device
+
     def _batch(self, bag: Bag) -> dict[str, Any]:
         """Return what TRIDENT's models take: features 1 x patch x dim, and coords 1 x patch x 2."""
         import torch

@@ -5,6 +5,9 @@ another column. Complete encoders are ranked by the mean over families of their 
 scores, over the tasks that have enough cases for a rank. Incomplete ones, ones scored on other data
 than the rest, and ones that nobody recomputed stand apart and are never imputed. Controls are shown
 beside the ranks and take none.
+
+What an encoder must have to be complete depends on the track: the core tasks; those of them whose
+cohorts can be had (`core-open`); or the user's own tasks that have a score (`own`).
 """
 
 from collections import Counter
@@ -27,6 +30,7 @@ Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
 _SHOWN_DIGITS = 6
+Track = Literal["core", "core-open", "own"]
 _ColumnKey = tuple[str, str, str, str]
 _Source = tuple[str, str]
 
@@ -120,18 +124,25 @@ class Board:
     Attributes:
         name: "local", "phantom", or a phantom variant.
         protocol: "primary" for each task's first, else the one it is of.
-        tasks: tasks with a score, the core ones first.
-        core_ids: ids of the tasks that a complete encoder has, scored or not.
+        track: which tasks encoders are ranked on.
+        tasks: tasks with a score, those of the track first.
+        core_ids: ids of the tasks that a complete encoder has: those of the track, scored or not.
         ranked_ids: those of them that encoders are ranked on: they have enough cases for a rank.
         columns: the encoders.
     """
 
     name: str
     protocol: str
+    track: Track
     tasks: tuple[TaskSpec, ...]
     core_ids: tuple[str, ...]
     ranked_ids: tuple[str, ...]
     columns: tuple[Column, ...]
+
+    @property
+    def title(self) -> str:
+        """Its name, with the track where that is not the core tasks."""
+        return self.name if self.track == "core" else f"{self.name}-{self.track}"
 
     @property
     def is_phantom(self) -> bool:
@@ -153,14 +164,40 @@ class Board:
         return task.protocols[0] if self.protocol == "primary" else self.protocol
 
 
+def in_track(task: TaskSpec, catalogue: Catalogue, track: Track) -> bool:
+    """Return whether the encoders of a track are ranked on a task.
+
+    Of `core-open` are the core tasks whose cohorts are open or given on request.
+    """
+    if track == "own":
+        return task.status == "own" and task.train_on is None
+    reachable = catalogue.cohorts[task.cohort].access.status != "private"
+    return task.status == "core" and (track == "core" or reachable)
+
+
+def home_track(task: TaskSpec, catalogue: Catalogue) -> Track:
+    """Return the track whose board a task stands on, ranked or not.
+
+    External validation of a task, and the task without some classes, stand where the task does.
+    """
+    declared = catalogue.tasks.get(task.declared_id, task)
+    return "own" if "own" in (task.status, declared.status) else "core"
+
+
 def build_boards(
-    records: Iterable[Record], catalogue: Catalogue, protocol: str | None = None
+    records: Iterable[Record],
+    catalogue: Catalogue,
+    protocol: str | None = None,
+    track: Track | None = None,
 ) -> list[Board]:
     """Return a board for each source, real data first; phantom and real never share one.
 
     `protocol` is a versioned name; None takes each task's first, and for supervised encoders, which
     have no embedding to probe, fine-tuning on the same folds. Records of another version of a task,
     or of a task the catalogue does not have, are left out.
+
+    `track` leaves out the tasks of other tracks; extra tasks stand beside those that are ranked.
+    None shows every task, and ranks on the core ones.
     """
     every = list(records)
     by_board: dict[str, list[Record]] = {}
@@ -170,12 +207,19 @@ def build_boards(
         task = catalogue.tasks.get(record.task.id)
         if task is None or task.version != record.task.version:
             continue
+        if track == "core-open" and not in_track(task, catalogue, track):
+            continue
+        if track in ("core", "own") and home_track(task, catalogue) != track:
+            continue
         supervised = record.encoder.kind == "supervised"
         if record.protocol == (
             protocol or (SUPERVISED_PROTOCOL if supervised else task.protocols[0])
         ):
             by_board.setdefault(record.board, []).append(record)
-    return [_build_board(name, by_board[name], catalogue, protocol) for name in sorted(by_board)]
+    return [
+        _build_board(name, by_board[name], catalogue, protocol, track or "core")
+        for name in sorted(by_board)
+    ]
 
 
 def _with_chance(catalogue: Catalogue, records: Iterable[Record]) -> Catalogue:
@@ -257,16 +301,18 @@ def on_same_features(
 
 
 def _build_board(
-    name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None
+    name: str, every: Sequence[Record], catalogue: Catalogue, protocol: str | None, track: Track
 ) -> Board:
     newest = newest_records(
         every, lambda r: (r.encoder.name, r.encoder.revision, r.features, r.task.id)
     )
     records = sorted(newest.values(), key=_age)
+    scored = {record.task.id for record in records}
     core = [
         task
         for task in catalogue.tasks.values()
-        if task.status == "core"
+        if in_track(task, catalogue, track)
+        and (task.id in scored or track != "own")
         and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
     counted = [task for task in core if enough_cases(task, records)]
@@ -283,12 +329,12 @@ def _build_board(
         for label, row in zip(_column_labels(rows), rows.values(), strict=True)
     ]
     tasks = sorted(
-        (catalogue.tasks[task_id] for task_id in {record.task.id for record in records}),
-        key=lambda task: (task.status != "core", task.family, task.id),
+        (catalogue.tasks[task_id] for task_id in scored),
+        key=lambda task: (not in_track(task, catalogue, track), task.family, task.id),
     )
     core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
     placed = _ranked(columns, counted)
-    return Board(name, protocol or "primary", tuple(tasks), core_ids, ranked_ids, placed)
+    return Board(name, protocol or "primary", track, tuple(tasks), core_ids, ranked_ids, placed)
 
 
 def _made_by(features: RecordFeatures | None) -> str:

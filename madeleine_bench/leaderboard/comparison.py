@@ -134,6 +134,8 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     complete = [c for c in board.columns if c.complete and c.verification != "V0"]
     if not complete:
         return Comparison({}, {}, (), "no encoder has every task", None)
+    if not tasks:
+        return Comparison({}, {}, (), "no task has enough cases for a rank", None)
     ranked = [column.label for column in board.ranked if column.complete]
     grid = make_grid(
         tasks,

@@ -97,7 +97,7 @@ def _slugs(board: Board) -> list[str]:
 
 def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
     return {
-        **_values(board, "name", "protocol", "core"),
+        **_values(board, "name", "protocol", "track", "core"),
         "phantom": board.is_phantom,
         "notice": PHANTOM_NOTICE if board.is_phantom else "",
         "ranked_tasks": len(board.ranked_ids),
@@ -143,6 +143,7 @@ def _task(task: TaskSpec, board: Board, sources: Sources) -> Json:
         **_values(task, "id", "version", "title", "family", "cohort", "unit", "stains"),
         **_values(task, "citation", "licence"),
         "organ": sources.catalogue.cohorts[task.cohort].organ,
+        "access": sources.catalogue.cohorts[task.cohort].access.status,
         "labels": task.labels.type,
         "classes": task.labels.classes if isinstance(task.labels, ClassLabels) else None,
         "metric": task.metric.name,

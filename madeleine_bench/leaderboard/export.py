@@ -23,7 +23,7 @@ def to_csv(boards: Sequence[Board]) -> str:
     for board in boards:
         data = "PHANTOM" if board.is_phantom else "real"
         for column in board.columns:
-            head = [data, board.name, _plain(column.label), column.kind, column.rank]
+            head = [data, board.title, _plain(column.label), column.kind, column.rank]
             for task in board.tasks:
                 about = [task.id, task.family, task.cohort, board.protocol_of(task)]
                 score = _score(column.cells.get(task.id))

@@ -24,7 +24,7 @@ from madeleine_bench.embeddings.contents import content_of, require_one_content
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.files import write_bytes
-from madeleine_bench.leaderboard.aggregate import Board, build_boards
+from madeleine_bench.leaderboard.aggregate import Board, Track, build_boards
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.seeds import rng_for
@@ -80,12 +80,18 @@ class Sources:
             for r in self.records
         )
 
-    def boards(self, protocols: Sequence[str | None], name: str | None = None) -> list[Board]:
-        """Return the boards of each protocol (id or glob), real data first.
+    def boards(
+        self,
+        protocols: Sequence[str | None],
+        name: str | None = None,
+        tracks: Sequence[Track | None] = (None,),
+    ) -> list[Board]:
+        """Return the boards of each protocol (id or glob), real data first, then by track.
 
         Args:
             protocols: None stands for each task's first protocol.
             name: return the boards of this name alone.
+            tracks: the tasks that encoders are ranked on; None shows every task on one board.
 
         Raises:
             InputError: there are no records, or none under a protocol, or no such protocol or name.
@@ -96,12 +102,18 @@ class Sources:
             versions: list[str | None] = [None]
             if protocol:
                 versions = [each.name for each in self.catalogue.select_protocols([protocol])]
-            more = [b for v in versions for b in build_boards(self.records, self.catalogue, v)]
+            more = [
+                board
+                for version in versions
+                for track in tracks
+                for board in build_boards(self.records, self.catalogue, version, track)
+            ]
             if protocol and not more:
                 raise InputError(f"no records under {protocol} in {folders}")
             boards += more
         if not boards:
-            raise InputError(f"no records for this in {folders}; make some with mbench run")
+            kind = f"track {tracks[0]}" if tracks[0] and len(tracks) == 1 else "this"
+            raise InputError(f"no records for {kind} in {folders}; make some with mbench run")
         titles = [board.name for board in boards]
         if name is not None and name not in titles:
             raise InputError(f"no board is called '{name}'{did_you_mean(name, titles)}")

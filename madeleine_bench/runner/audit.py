@@ -27,8 +27,9 @@ from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
 from madeleine_bench.runner.plan import assess, board_of, task_and_training
-from madeleine_bench.specs.catalogue import Catalogue
+from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.config import Config
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.types import Progress, Silence, Units
@@ -42,7 +43,10 @@ Audit = dict[str, Any]
 
 
 def audit_tasks(
-    workspace: Workspace, tasks: Sequence[str] = (), progress: Progress | None = None
+    workspace: Workspace,
+    tasks: Sequence[str] = (),
+    progress: Progress | None = None,
+    protocols: Sequence[str] = (),
 ) -> Report:
     """Return what is wrong with tasks; the problem of the report says how many errors there are.
 
@@ -51,11 +55,14 @@ def audit_tasks(
         tasks: ids, globs or "all"; empty means the tasks of the configured cohorts, or, where
             none is configured, all.
         progress: is told of each task.
+        protocols: names or globs of those whose splits are audited; empty means those that each
+            task declares.
 
     Raises:
-        InputError: an unknown name, a broken configuration, or a cohort that is nowhere.
+        InputError: an unknown name, no task that the protocols score, a broken configuration, or a
+            cohort that is nowhere.
     """
-    audits = list(_audits(workspace, tasks, progress or Silence()))
+    audits = list(_audits(workspace, tasks, progress or Silence(), protocols))
     counts = {level: [_count(audit, level) for audit in audits] for level in _LEVELS}
     header = ["task", "board", "units", "cases", "splits", *(f"{level}s" for level in _LEVELS)]
     rows = [
@@ -85,12 +92,18 @@ def _count(audit: Audit, level: Level) -> int:
     return sum(each.level == level for each in audit["findings"])
 
 
-def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> Iterator[Audit]:
+def _audits(
+    workspace: Workspace, tasks: Sequence[str], progress: Progress, protocols: Sequence[str]
+) -> Iterator[Audit]:
     """Yield the audit of each task, by name; see `audit_tasks`."""
     catalogue, config = workspace.open()
     if not tasks and workspace.source != "phantom":
         tasks = [task.id for task in catalogue.tasks.values() if task.cohort in config.cohorts]
     chosen = catalogue.select(tasks or ["all"])
+    asked = catalogue.select_protocols(protocols)
+    faults = [misfit(task, protocol) for task in chosen for protocol in asked]
+    if faults and all(faults):
+        raise InputError(f"--protocol: {faults[0]}")
     cohorts: dict[str, OpenCohort] = {}
     progress.phase("audit", len(chosen))
     for declared in chosen:
@@ -102,7 +115,7 @@ def _audits(workspace: Workspace, tasks: Sequence[str], progress: Progress) -> I
                     cohorts[cohort_id] = opened
             cohort = cohorts[declared.cohort]
             if declared.train_on is None:
-                audit = audit_task(cohort, declared, catalogue, config, workspace)
+                audit = audit_task(cohort, declared, catalogue, config, workspace, asked)
             else:
                 task, training = task_and_training(declared, catalogue, cohorts)
                 # Raises where a run would.
@@ -140,6 +153,7 @@ def audit_task(
     catalogue: Catalogue,
     config: Config,
     workspace: Workspace,
+    protocols: Sequence[ProtocolSpec] = (),
 ) -> Audit:
     """Return the audit of a task of an open cohort; nothing is written but remembered hashes.
 
@@ -149,6 +163,8 @@ def audit_task(
         catalogue: has the protocols.
         config: names the split file of the task, if any.
         workspace: where frozen splits lie.
+        protocols: whose splits are audited, where they score the task; empty takes those that it
+            declares.
     """
     data, task = cohort.data, cohort.task(declared)
     board = board_of(data)
@@ -160,8 +176,10 @@ def audit_task(
     findings = [*audit_times(task, units), *audit_values(task, units)]
     local = isinstance(data, LocalCohort)
     used: dict[Path, tuple[FoundSplits, Scheme]] = {}
-    for name in task.protocols:
-        protocol = catalogue.protocols[name]
+    for protocol in protocols or [catalogue.protocols[name] for name in task.protocols]:
+        if fault := misfit(task, protocol):
+            findings.append(finding("note", "not-scored", fault, "its splits are not audited"))
+            continue
         given = config.splits_of(task) if local else None
         try:
             located = find_splits(folder, task, protocol, units, given)

@@ -120,9 +120,13 @@ def embed(
 
     for outcome in executor.run(run_embed_job, jobs, separate):
         failed.update(outcome.failed)
+        for line in outcome.said:
+            progress.say(line)
         progress.advance(outcome.note)
     for outcome in executor.run(run_embed_job, singles, _on_worker_death):
         failed.update(outcome.failed)
+        for line in outcome.said:
+            progress.say(line)
     for place, (path, shards_made) in missing.items():
         if place in failed and resume != "never":
             # Another process that made the same has ended, and cleared away what was half done.
@@ -141,6 +145,7 @@ def run_embed_job(job: EmbedJob) -> Outcome:
     """Write the embeddings of some slides, one part file an encoder, and say what failed."""
     failed: dict[str, Failure] = {}
     encoders: dict[str, SlideEncoder] = {}
+    too_large: dict[str, dict[str, str]] = {}
     with threadpool_limits(1):
         for entry, _ in job.encoders:
             try:
@@ -148,7 +153,9 @@ def run_embed_job(job: EmbedJob) -> Outcome:
             except MbenchError as error:
                 failed[entry.card.name] = Failure.of(error)
         try:
-            done, costs, raised = embed_slides(encoders, job.data, job.slide_ids, job.time_limit_s)
+            done, costs, raised, too_large = embed_slides(
+                encoders, job.data, job.slide_ids, job.time_limit_s
+            )
             failed |= {name: Failure.of(error) for name, error in raised.items()}
         except MbenchError as error:
             done, costs = {}, {}
@@ -159,10 +166,12 @@ def run_embed_job(job: EmbedJob) -> Outcome:
                 try:
                     store = EmbeddingStore(part.parent)
                     store.write_cost(part, costs[name])
-                    store.write(part, job.slide_ids, done[name])
+                    ids = [one for one in job.slide_ids if one not in too_large[name]]
+                    store.write(part, ids, done[name])
                 except MbenchError as error:
                     failed[name] = Failure.of(error)
-    return _outcome(job, failed)
+    said = tuple(line for lines in too_large.values() for line in lines.values())
+    return replace(_outcome(job, failed), said=said)
 
 
 def _on_worker_death(job: EmbedJob, reason: str) -> Outcome:

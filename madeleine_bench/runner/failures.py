@@ -35,11 +35,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: a note, what failed by (encoder, where), and the record it wrote, if any."""
+    """How a job ended: a note, what failed by (encoder, where), and the record it wrote, if any.
+
+    `said` are lines for the user.
+    """
 
     note: str
     failed: dict[tuple[str, str], Failure] = field(default_factory=dict)
     record: Record | None = None
+    said: tuple[str, ...] = ()
 
 
 def ending(message: str, failures: Sequence[tuple[str, Failure]]) -> MbenchError | None:

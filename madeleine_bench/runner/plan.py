@@ -1,11 +1,14 @@
 """The plan of a run: which cells there are, what each is made from, and what is missing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
@@ -34,8 +37,9 @@ from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec, external_task
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import CohortData, Splits, Units, board_name
+from madeleine_bench.types import CohortData, Split, Splits, Units, board_name
 
+NOT_ENCODED = "could not be encoded"
 Device = Literal["auto", "cpu", "cuda"]
 Resume = Literal["only-missing", "never"]
 
@@ -98,15 +102,13 @@ class Assessment:
 
     def key(self, side: TaskSpec) -> str:
         """Return the key of the cohort of a side in the plan; see `OpenCohort.key`."""
-        return f"{side.cohort} {self._folder(side)}".rstrip()
+        folder = self.folders[[task.cohort for task in self.sides].index(side.cohort)]
+        return f"{side.cohort} {folder}".rstrip()
 
     def embedded(self, side: TaskSpec) -> str:
         """Return by what name the embeddings of a side are ready; see `ToEmbed.place`."""
-        return f"{embedded_name(side, self.protocol) or ''} {self._folder(side)}".rstrip()
-
-    def _folder(self, side: TaskSpec) -> str:
-        cohorts = [task.cohort for task in self.sides]
-        return self.folders[cohorts.index(side.cohort)]
+        folder = self.key(side).removeprefix(side.cohort)
+        return f"{embedded_name(side, self.protocol) or ''}{folder}"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def make_plan(request: Request) -> Plan:
         assessments = assess(
             cohort, task, [*protocols.values()], config, results, partial, training
         )
-        coverage += _coverage(assessments[:1], cohorts, workspace, config)
+        coverage += _coverage(assessments[:1], cohorts)
         coverage += filter(None, (far_values(task, each.units) for each in assessments[:1]))
         for assessment in assessments:
             drawn_from = assessment.training or (task, assessment.units)
@@ -228,9 +230,8 @@ def make_plan(request: Request) -> Plan:
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
     used = {each.key(side) for each in (cell.assessment for cell in cells) for side in each.sides}
     kept = {c.key: c for c in sorted(every, key=lambda c: c.key) if c.key in used}
-    cache = workspace.results / "cache"
     features = {
-        key: _features_of_given(given, c.data, config, cache) if given else features_of(c.data)
+        key: _features_of_given(request, c.data, config) if given else features_of(c.data)
         for key, c in kept.items()
     }
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
@@ -330,13 +331,8 @@ def _require_alike(tested: CohortData, trained: CohortData) -> None:
             )
 
 
-def _coverage(
-    assessments: Sequence[Assessment],
-    cohorts: Mapping[str, OpenCohort],
-    workspace: Workspace,
-    config: Config,
-) -> list[str]:
-    """Return how much of a task is scored, where its cohort is configured."""
+def _coverage(assessments: Sequence[Assessment], cohorts: Mapping[str, OpenCohort]) -> list[str]:
+    """Return how much of a task is scored, and why the rest is not."""
     lines = []
     for each in assessments:
         sides = [(each.task, each.units)]
@@ -347,14 +343,49 @@ def _coverage(
                 f"{each.task.id}: trained on {len(trained.table)} {task.unit}s of {task.cohort}, "
                 f"tested on {len(tested.table)} of {each.task.cohort}"
             )
-        if workspace.source != "phantom":
-            lines += [
-                f"{cohorts[task.cohort].folder}: ".removeprefix(": ")
-                + coverage_line(task, cohorts[task.cohort].data, units)
-                for task, units in sides
-                if task.cohort in config.cohorts
-            ]
+        lines += [
+            f"{cohorts[task.cohort].folder}: ".removeprefix(": ")
+            + coverage_line(task, cohorts[task.cohort].data, units)
+            for task, units in sides
+        ]
     return lines
+
+
+def with_embeddings(assessment: Assessment, embedded: Collection[str]) -> Assessment:
+    """Return an assessment of the units whose slides all have an embedding.
+
+    Folds are kept, less the other units. It is the same object where there are none.
+    """
+    units, ids, there = assessment.units, assessment.units.table["unit_id"], set(embedded)
+    groups = assessment.groups or {unit: (slides,) for unit, slides in units.slides.items()}
+    kept = np.array([all(there.issuperset(group) for group in groups[unit]) for unit in ids])
+    if kept.all():
+        return assessment
+    names, place = list(ids[~kept]), np.cumsum(kept) - 1
+
+    def moved(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        still: NDArray[np.intp] = place[rows[kept[rows]]]
+        return still
+
+    units = replace(
+        units,
+        table=units.table[kept].reset_index(drop=True),
+        missing={**units.missing, NOT_ENCODED: tuple(names)},
+        hash=hash_json([units.hash, names]),
+    )
+    divided = [Split(s.key, moved(s.train), moved(s.test), moved(s.val)) for s in assessment.splits]
+    splits = Splits(
+        assessment.splits.key_names, divided, hash_json([assessment.splits.hash, names])
+    )
+    declared_hash = task_hash(assessment.task, assessment.protocol, units.hash, splits.hash)
+    training = assessment.training
+    if training:
+        table = training[1].table
+        table = table[~table["unit_id"].isin(names)].reset_index(drop=True)
+        training = training[0], replace(training[1], table=table)
+    return replace(
+        assessment, units=units, splits=splits, task_hash=declared_hash, training=training
+    )
 
 
 def resume_key(embeddings: str, assessment: Assessment) -> str:
@@ -374,16 +405,15 @@ def features_of(data: CohortData) -> RecordFeatures:
     return RecordFeatures(patch_encoder=patch_encoder_of(data, slides), content=content)
 
 
-def _features_of_given(
-    given: Given, data: CohortData, config: Config, cache: Path
-) -> RecordFeatures:
+def _features_of_given(request: Request, data: CohortData, config: Config) -> RecordFeatures:
     """Return the features that mbench.toml has of the stated patch encoder, or else its name."""
     assert isinstance(data, EmbeddedCohort)
-    patch_encoder = given.card.patch_encoder
+    assert request.given
+    patch_encoder = request.given.card.patch_encoder
     for entry in config.cohorts[data.cohort_id].folders().values():
         is_there = isinstance(entry.features, Path) and entry.features.is_dir()
         if is_there and patch_encoder is not None and entry.patch_encoder == patch_encoder:
-            return features_of(LocalCohort(data.spec, entry, cache))
+            return features_of(LocalCohort(data.spec, entry, request.workspace.results / "cache"))
     return data.features(patch_encoder)
 
 

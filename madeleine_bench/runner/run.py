@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from madeleine_bench.data.audit import some
 from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.external import join_rows, tested_units
 from madeleine_bench.embeddings.compute import unit_embeddings
@@ -32,6 +33,7 @@ from madeleine_bench.results.store import Place, ResultStore
 from madeleine_bench.runner.embedding import Failures, Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
+    NOT_ENCODED,
     Cell,
     Plan,
     Request,
@@ -39,6 +41,7 @@ from madeleine_bench.runner.plan import (
     board_of,
     make_plan,
     resume_key,
+    with_embeddings,
 )
 from madeleine_bench.runner.workers import Executor, LocalWorkers, open_executor
 from madeleine_bench.specs.catalogue import embedded_name
@@ -209,11 +212,7 @@ def to_embed(plan: Plan) -> list[ToEmbed]:
 
 
 def _given_embeddings(plan: Plan, given: Given, results: Path) -> Ready:
-    """Write given embeddings where those of an encoder would lie, and its card, and return them.
-
-    Raises:
-        InputError: the folder cannot be written, or has another card of this name and revision.
-    """
+    """Write given embeddings where those of an encoder would lie, and its card, and return them."""
     given.write_card(results)
     store, ready, name = EmbeddingStore(results), {}, given.card.name
     for key, cohort in plan.cohorts.items():
@@ -238,7 +237,7 @@ def _missing_records(
         _retire(plan, results, changed)
         changed = {}
     report.failures += _refusals(changed, request)
-    machine = machine_provenance()
+    machine, store = machine_provenance(), EmbeddingStore(results.folder)
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
         data = plan.cohorts[assessment.key(assessment.task)].data
@@ -246,7 +245,7 @@ def _missing_records(
         source = ready.get(cell.name if trains else (name, assessment.embedded(assessment.task)))
         if source is None or name in changed:
             continue
-        training = None
+        training, embedded = None, store.ids(source[0])
         if assessment.training:
             side = assessment.training[0]
             made = ready.get((name, assessment.embedded(side)))
@@ -256,7 +255,19 @@ def _missing_records(
                 task=side.id, cohort=side.cohort, features=plan.features[assessment.key(side)],
                 embeddings=made[1],
             )  # fmt: skip
-            training = made[0], about
+            training, embedded = (made[0], about), embedded + store.ids(made[0])
+        reduced = assessment if trains else with_embeddings(assessment, embedded)
+        if reduced is not assessment:
+            lost = reduced.units.missing[NOT_ENCODED]
+            if not request.allow_partial:
+                reason = (
+                    f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} for want of memory "
+                    f"({some(lost)}); --allow-partial scores the others, and --resume never tries "
+                    "again"
+                )
+                report.failures.append((f"{name} on {assessment.task.name}", Failure(reason)))
+                continue
+            cell = replace(cell, assessment=reduced)
         features = plan.features[assessment.key(assessment.task)]
         job = EvaluateJob(
             results.folder, cell, *source, features, data.source, data.variant, machine, training

@@ -293,3 +293,28 @@ def test_real_sites_of_tcga_are_divided_and_the_large_one_is_named(mbench, tmp_p
     assert "1061 cases in 5 folds" in said.out
     assert "every class is within" in said.out.lower()
     assert "site 'BH' has 45 of the 146 units of '1'; a fold should have 29.2" in said.out
+
+
+def test_the_splits_of_a_protocol_are_audited(audit, bcnb):
+    said, document = audit("--task", "bcnb-er", "--config", bcnb.config, "--protocol", "few-shot")
+    assert [task["splits"] for task in document["tasks"]] == [["draws (new)"]]
+    _, document = audit("--task", "bcnb-er", "--config", bcnb.config, "--protocol", "linear-*")
+    assert [task["splits"] for task in document["tasks"]] == [["folds (new)"]]
+    both = ("--task", "tcga-breast-os", "--task", "tcga-breast-er", "--protocol", "linear-probe")
+    said, document = audit("--source", "phantom", *both)
+    assert said.code == 0
+    assert [task["splits"] for task in document["tasks"]] == [["folds (new)"], []]
+    assert kinds(document, "note") == ["not-scored"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ("linear-prob", "no protocol is called 'linear-prob'; did you mean 'linear-probe/v"),
+        ("cox", "--protocol: protocol cox/v2 scores survival labels; those of bcnb-er are binary"),
+    ],
+)
+def test_a_wrong_protocol_is_refused(audit, bcnb, protocol, words):
+    said, _ = audit("--task", "bcnb-er", "--config", bcnb.config, "--protocol", protocol)
+    assert said.code == 2
+    assert words in said.err

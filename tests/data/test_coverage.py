@@ -26,8 +26,8 @@ def test_empty_bags_and_missing_files_are_left_out_by_case(
     assert units.missing["no feature file"] == ("D", "E"), "as records have always said"
     line = coverage_line(task, cohort, units)
     assert line.startswith(
-        "ucsb-breast-malignancy: 3 of 5 cases scored; left out: no feature file or an empty one: "
-        "2 (D, E)"
+        "ucsb-breast-malignancy: 3 of 5 cases scored (benign: 2, malignant: 1); left out: "
+        "no feature file or an empty one: 2 (D, E)"
     )
     (finding,) = audit_coverage(task, cohort, units)
     assert (finding.level, finding.kind) == ("error", "partial")

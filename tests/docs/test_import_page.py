@@ -1,4 +1,4 @@
-"""The transcripts of docs/import.md are what the program prints, and short."""
+"""The transcripts of docs/import.md and bring-your-data.md are what the program prints, short."""
 
 import re
 import shlex
@@ -8,9 +8,15 @@ import pytest
 
 from tests.data.peer_folders import write_peers
 from tests.docs.page_commands import ROOT
+from tests.docs.tool_layouts import write_layouts
 
-PAGE = ROOT / "docs" / "import.md"
-TRANSCRIPTS = re.findall(r"```console\n\$ mbench (.+)\n((?:.*\n)*?)```", PAGE.read_text())
+TRANSCRIPTS = [
+    found
+    for page in ("import.md", "bring-your-data.md")
+    for found in re.findall(
+        r"```console\n\$ mbench (.+)\n((?:.*\n)*?)```", (ROOT / "docs" / page).read_text()
+    )
+]
 LONGEST = 10
 
 
@@ -18,11 +24,12 @@ LONGEST = 10
 def peers(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("peers")
     write_peers(folder)
+    write_layouts(folder)
     return folder
 
 
-def test_there_is_one_of_each_tool():
-    assert len(TRANSCRIPTS) == 4
+def test_there_is_one_of_each_tool_and_one_of_a_table():
+    assert len(TRANSCRIPTS) == 5
 
 
 @pytest.mark.parametrize(("command", "shown"), TRANSCRIPTS)

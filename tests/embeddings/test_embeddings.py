@@ -151,7 +151,7 @@ def test_one_failing_encoder_does_not_stop_the_others():
         def encode(self, bag):
             raise RuntimeError("boom")
 
-    done, _, failed = embed_slides({"good": MEAN, "bad": Fails()}, Data(), ["s1", "s2"])
+    done, _, failed, _ = embed_slides({"good": MEAN, "bad": Fails()}, Data(), ["s1", "s2"])
     assert done["good"].shape == (2, 2)
     assert "bad" not in done
     assert isinstance(failed["bad"], CheckFailed)

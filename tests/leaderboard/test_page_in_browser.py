@@ -236,6 +236,20 @@ def test_what_holds_for_all_core_tasks_only_is_left_out_and_comes_back(look, doc
     assert leader.inner_text() == before
 
 
+def test_encoders_rank_on_the_core_tasks_whose_cohorts_can_be_had(look, tmp_path):
+    document = board_document(boards=[make_board("local")])
+    board = document["boards"][0]
+    for task in board["tasks"]:
+        task["access"] = "private" if task["cohort"].startswith(("bwh", "mgh")) else "open"
+    chosen = [t["id"] for t in board["tasks"] if t["access"] == "open" and t["ranked"]]
+    assert 0 < len(chosen) < len(board["tasks"])
+    write_site(document, tmp_path)
+    page = look(folder=tmp_path).page
+    page.locator("#tasks summary").click()
+    page.get_by_role("button", name="Core tasks whose cohorts can be had").click()
+    same_numbers(page, summarise(board, chosen))
+
+
 # ---- the address, the file, the pins -----------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import contamination
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.types import Units
+from tests.stranger import write_stranger
 from tests.tool_bags import write_bag_file
 
 TOML = """
@@ -213,8 +214,8 @@ def test_the_board_shows_the_drop(cohorts):
     (row,) = board["external"]
     assert row["drop"] == pytest.approx(internal - external)
     assert (row["encoder"], row["trained_on"]) == ("mean-pool", "one-er")
-    assert board["core"] == 21
-    assert all(encoder["rank"] is None for encoder in board["encoders"])
+    assert (board["track"], board["core"]) == ("own", 1)
+    assert [t["id"] for t in board["tasks"] if t["core"]] == ["one-er"]
     assert cohorts.mbench("leaderboard", "build").code == 0
 
 
@@ -344,3 +345,19 @@ def test_tcga_to_cptac_by_the_built_in_labels(tmp_path, mbench, monkeypatch):
         assert record.folds[0].n_train > 740
         assert record.board == "phantom-own-labels"
         assert ("no label: 'equivocal'" in record.inputs.missing) == (word == "her2")
+
+
+def test_a_slide_that_does_not_fit_into_memory_is_left_out_on_either_side(cohorts):
+    lost = ("one-3", "two-5")
+    body = f"return bag.features.mean(axis=0) if bag.slide_id not in {lost} else bag.too_large()"
+    card = write_stranger(cohorts.folder / "stranger", body)
+    code = card.parent / "encoder.py"
+    text = code.read_text().replace("bag.too_large()", "large()")
+    code.write_text(text + "\ndef large():\n    raise MemoryError('full')\n")
+    said = cohorts.run(*EXTERNAL, "--task", "er", encoder=card, code=1)
+    assert "2 case(s) could not be encoded for want of memory" in " ".join(said.err.split())
+    cohorts.run(*EXTERNAL, "--task", "er", "--allow-partial", encoder=card)
+    record = cohorts.record("two-er-from-one-er")
+    assert record.inputs.missing["could not be encoded"] == ("case-one-3", "case-two-5")
+    (fold,) = record.folds
+    assert (fold.n_train, fold.n_test) == (59, 53)

@@ -48,7 +48,7 @@ def with_suffix(bcnb, numbers, suffix=".svs"):
 
 def test_a_whole_cohort_is_one_line(score):
     said, record = score()
-    assert "bcnb-er: 40 of 40 slides scored" in said
+    assert "bcnb-er: 40 of 40 slides scored (negative: 27, positive: 13)" in said
     assert record.inputs.missing == {}
 
 
@@ -58,7 +58,7 @@ def test_ids_with_the_suffix_of_a_slide_file_find_their_bags(bcnb, score, suffix
     with_suffix(bcnb, {str(number) for number in range(17, 41)}, suffix)
     said, record = score()
     assert record.inputs.n == 40
-    assert "bcnb-er: 40 of 40 slides scored" in said
+    assert "bcnb-er: 40 of 40 slides scored (negative: 27, positive: 13)" in said
     assert (
         f"bcnb: 24 slide(s) matched with files of another name: 17{suffix} with 17, "
         f"18{suffix} with 18, 19{suffix} with 19, ..."
@@ -107,7 +107,7 @@ def test_bags_behind_a_linked_folder_are_scored(bcnb, score, tmp_path):
     (bcnb.folder / "features" / "more").symlink_to(elsewhere, target_is_directory=True)
     said, record = score()
     assert record.inputs.n == 40
-    assert "bcnb-er: 40 of 40 slides scored" in said
+    assert "bcnb-er: 40 of 40 slides scored (negative: 27, positive: 13)" in said
 
 
 def test_a_folder_that_cannot_be_read_stops_the_run(bcnb, score, monkeypatch):
@@ -146,8 +146,8 @@ def test_half_of_the_bags_missing_stops_the_run_unless_told(bcnb, score, tmp_pat
     said, record = score(allow_partial=True)
     assert record.inputs.n == 20
     assert (
-        "bcnb-er: 20 of 40 slides scored; left out: no feature file or an empty one: 20 "
-        "(21, 22, 23, ...)"
+        "bcnb-er: 20 of 40 slides scored (negative: 14, positive: 6); left out: "
+        "no feature file or an empty one: 20 (21, 22, 23, ...)"
     ) in said
     assert {reason: len(ids) for reason, ids in record.inputs.missing.items()} == {
         "no feature file": 20
@@ -166,8 +166,8 @@ def test_the_share_is_of_labelled_slides(bcnb, score, absent, stops):
         return
     said, _ = score()
     assert (
-        "bcnb-er: 36 of 40 slides scored; left out: no feature file or an empty one: 4 "
-        "(1, 2, 3, ...)"
+        "bcnb-er: 36 of 40 slides scored (negative: 24, positive: 12); left out: "
+        "no feature file or an empty one: 4 (1, 2, 3, ...)"
     ) in said
 
 
@@ -180,7 +180,8 @@ def test_slides_without_a_label_never_stop_a_run(bcnb, score):
     said, record = score()
     assert record.inputs.n == 20
     assert (
-        "bcnb-er: 20 of 40 slides scored; left out: no label: empty: 20 (21, 22, 23, ...)" in said
+        "bcnb-er: 20 of 40 slides scored (negative: 14, positive: 6); left out: no label: empty: "
+        "20 (21, 22, 23, ...)" in said
     )
 
 
@@ -212,7 +213,7 @@ def test_the_audit_reports_a_part_as_error_or_warning(bcnb, tmp_path, mbench):
     assert mbench(*command).code == 1
 
 
-def test_phantoms_say_nothing_and_never_stop(tmp_path):
+def test_phantoms_say_what_is_scored_and_never_stop(tmp_path):
     told = _Told()
     request = Request(
         ("patch-count",),
@@ -221,4 +222,4 @@ def test_phantoms_say_nothing_and_never_stop(tmp_path):
         Workspace(tmp_path / "results", "phantom"),
     )
     assert run(request, told).failures == []
-    assert told.said == []
+    assert told.said == ["aidpath-her2: 25 of 25 slides scored (equivocal: 8, high: 7, low: 10)"]

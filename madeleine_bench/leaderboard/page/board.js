@@ -463,7 +463,8 @@
     box.append(make("summary", "Tasks: choose, and rank on the choice"));
     const bar = make("div", null, { class: "bar" });
     bar.append(
-      button("All core tasks", () => change({ tasks: null })),
+      button("All " + (board().track || "core") + " tasks", () => change({ tasks: null })),
+      ...(board().track === "own" ? [] : [button("Core tasks whose cohorts can be had", () => pickTasks(openTasks()))]),
       button("No task", () => pickTasks([])),
       button("Rank on the shown tasks only", () => pickTasks(shownTasks().map((t) => t.id))));
     const families = make("div", null, { class: "families" });
@@ -482,6 +483,9 @@
     }
     set.append(picks);
     return set;
+  }
+  function openTasks() {
+    return board().tasks.filter((t) => t.ranked && t.access !== "private").map((t) => t.id);
   }
   function pickTasks(ids) {
     setTasks(board().tasks.map((t) => t.id).filter((id) => ids.includes(id)));

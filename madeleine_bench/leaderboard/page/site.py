@@ -101,13 +101,15 @@ def _normal(document: Json) -> Json:
 
 
 def _board_view(board: Json, index: int) -> Json:
-    protocol = checked_slug(board["protocol"].replace("/", "-"), "protocol")
+    track = "" if board.get("track", "core") == "core" else f"-{board['track']}"
+    protocol = checked_slug(board["protocol"].replace("/", "-") + track, "protocol")
     where = f"{checked_slug(board['name'], 'board name')}/{protocol}"
     for task in board["tasks"]:
         checked_slug(task["id"], "task id")
     return {
         "id": f"b{index}",
-        "key": f"{board['name']}/{board['protocol']}",
+        "key": f"{board['name']}{track}/{board['protocol']}",
+        "track": track.removeprefix("-") or "core",
         "where": where,
         "board": board,
         "columns": columns_of(board),
