@@ -82,8 +82,7 @@ class Assessment:
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
     mean of all. `training` is the training side of an external task: a task of another cohort, and
-    those of `units` that are its. `folders` are the feature folders of the sides' cohorts, "" where
-    a cohort has one.
+    those of `units` that are its. `folders` are the feature folders of the sides, or "".
     """
 
     task: TaskSpec
