@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from madeleine_bench.api import (
         Results,
         Score,
+        Task,
         compare,
         embed,
         evaluate,
         load_bags,
         load_results,
+        load_task,
         run,
         tasks,
     )
@@ -32,8 +34,8 @@ __version__ = "0.5.0"
 
 _MODULES = {
     "api": [
-        "Results", "Score", "compare", "embed", "evaluate", "load_bags", "load_results", "run",
-        "tasks",
+        "Results", "Score", "Task", "compare", "embed", "evaluate", "load_bags", "load_results",
+        "load_task", "run", "tasks",
     ],
     "data.bags": ["read_bag_file"],
     "encoders.base": ["BaseEncoder", "SlideEncoder"],
@@ -47,9 +49,9 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Bag", "BaseEncoder", "CheckFailed", "InputError", "ResultStore", "Results", "Score",
-    "SlideEncoder", "Splits", "Survival", "Units", "Workspace", "compare", "embed", "evaluate",
-    "find_encoder", "load_bags", "load_catalogue", "load_encoder", "load_results", "read_bag_file",
-    "run", "tasks",
+    "SlideEncoder", "Splits", "Survival", "Task", "Units", "Workspace", "compare", "embed",
+    "evaluate", "find_encoder", "load_bags", "load_catalogue", "load_encoder", "load_results",
+    "load_task", "read_bag_file", "run", "tasks",
 ]  # fmt: skip
 
 

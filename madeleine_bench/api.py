@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from madeleine_bench.data.audit import require_clean
 from madeleine_bench.data.bags import SUFFIXES, read_bag_file
+from madeleine_bench.data.embedding_files import table_of_frame
 from madeleine_bench.data.splits import FOLD_KEYS, frozen_splits, scheme_of
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
@@ -24,11 +25,13 @@ from madeleine_bench.protocols.evaluation import evaluate as evaluate_protocol
 from madeleine_bench.protocols.scoring import score as score_predictions
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.embeddings_in_memory import assess_embeddings
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import RunReport
 from madeleine_bench.runner.run import run as run_request
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
+from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import ContinuousLabels, TaskSpec, canonical_word
 from madeleine_bench.specs.workspace import Workspace
@@ -133,6 +136,12 @@ def evaluate(
     else:
         divided = _given_splits(splits, order, len(matrix))
         require_clean(divided, units, scheme_of(task, chosen), "splits")
+    return _scored(task, chosen, matrix, units, divided)
+
+
+def _scored(
+    task: TaskSpec, chosen: ProtocolSpec, matrix: NDArray[Any], units: Units, divided: Splits
+) -> Score:
     evaluation = evaluate_protocol(task, chosen, matrix, units, divided)
     dim = matrix.shape[1]
     scores, fits = score_predictions(task, chosen, evaluation.predictions, evaluation.fits, dim)
@@ -150,6 +159,62 @@ def evaluate(
 
 
 _FIT_COLUMNS = {"value", "n_train", "n_test", "converged", "reason"}
+
+
+@dataclass(frozen=True, repr=False)
+class Task:
+    """A task of the catalogue with its labels and splits, before there are embeddings.
+
+    Attributes:
+        spec: what it declares.
+        protocol: what it is scored by.
+        units: what it scores, a row each: unit_id, case_id, site, and label or time_days and event.
+        splits: the frozen splits of these units, as positions in `units`.
+    """
+
+    spec: TaskSpec
+    protocol: ProtocolSpec
+    units: pd.DataFrame
+    splits: Splits
+    _workspace: Workspace = field(compare=False)
+
+    def __repr__(self) -> str:
+        """Return what is scored by what."""
+        units = f"{len(self.units)} {self.spec.unit}s"
+        return f"{self.spec.name}: {units}, {self.protocol.name}, {len(self.splits)} splits"
+
+    def evaluate(self, embeddings: pd.DataFrame, *, allow_partial: bool = False) -> Score:
+        """Return how well embeddings predict the labels: the score `mbench evaluate` gives.
+
+        Args:
+            embeddings: a row each; the index holds ids of slides or, for tasks by case, of cases.
+            allow_partial: score though under 90% of the labelled units have an embedding.
+
+        Raises:
+            InputError: ids or numbers cannot be used, or too few units have an embedding.
+        """
+        table = table_of_frame(embeddings, "slide", "embeddings")
+        assessed, matrix = assess_embeddings(
+            self._workspace, self.spec.declared_id, self.protocol.name, table,
+            allow_partial=allow_partial,
+        )  # fmt: skip
+        return _scored(self.spec, self.protocol, matrix, assessed.units, assessed.splits)
+
+
+def load_task(task_id: str, protocol: str | None = None, **workspace: Any) -> Task:
+    """Return a task with its labels and splits, of your cohort in mbench.toml or built in.
+
+    Args:
+        task_id: such as "tcga-breast-er".
+        protocol: name; None takes the first that the task declares.
+        workspace: further fields of `mb.Workspace`: config, catalogue.
+
+    Raises:
+        InputError: there is no such task or protocol, or its cohort has no labels here.
+    """
+    place = Workspace(**workspace)
+    whole, _ = assess_embeddings(place, task_id, protocol)
+    return Task(whole.task, whole.protocol, whole.units.table, whole.splits, place)
 
 
 @dataclass(frozen=True, repr=False)

@@ -42,8 +42,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 for function in (
-    *(run.run, compare.compare, audit.audit, stains.cross_stain, doctor.doctor, regress.regress),
-    *(sensitivity.sensitivity, stains.stains, stratify.stratify, pretrain.pretrain),
+    *(run.run, run.evaluate, compare.compare, audit.audit, stains.cross_stain, doctor.doctor),
+    *(regress.regress, sensitivity.sensitivity, stains.stains, stratify.stratify),
+    pretrain.pretrain,
 ):
     app.command()(function)
 for group in (tasks, data, slides, features, encoders, leaderboard, submit):

@@ -47,6 +47,14 @@ Signal = Annotated[
     typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--features",
+        help="Patch encoder of a feature folder, of cohorts with several (default: all); "
+        "repeatable.",
+    ),
+]
 ExecutorName = Annotated[
     Literal["local", "dask"],
     typer.Option("--executor", help="dask: --jobs workers here, or those of --scheduler."),
@@ -74,6 +82,7 @@ _WORKSPACE: dict[str, tuple[Any, Any]] = {
     "catalogue": (Catalogue, None),
     "phantom_signal": (Signal, None),
     "phantom_seed": (Seed, None),
+    "features": (Features, None),
 }
 
 
@@ -100,6 +109,8 @@ def with_workspace(*without: str) -> Callable[[Callable[..., None]], Callable[..
             values = {name: options.pop(name) for name in names}
             if "jobs" in names:
                 values["jobs"] = values["jobs"] or os.cpu_count() or 1
+            if "features" in names:
+                values["features"] = tuple(values["features"] or ())
             command(**options, workspace=Workspace(**values))
 
         del call.__wrapped__  # its signature is another

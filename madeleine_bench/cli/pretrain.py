@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PHANTOM_SUFFIX = "-phantom"
 
 
-@with_workspace("jobs")
+@with_workspace("jobs", "features")
 def pretrain(
     encoder: Annotated[
         str,

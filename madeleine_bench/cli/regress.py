@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from madeleine_bench.leaderboard.regression import SuiteRun, SuiteSpec
 
 
-@with_workspace("source", "results", "phantom_signal", "phantom_seed")
+@with_workspace("source", "results", "phantom_signal", "phantom_seed", "features")
 def regress(
     suite: Annotated[
         Path | None, typer.Option(help="What is scored; the shipped suite by default.")

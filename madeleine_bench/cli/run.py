@@ -1,5 +1,6 @@
 """`mbench run`: encoders times tasks, then the board."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from madeleine_bench.runner.plan import Request
 
 _SHOWN = 20
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--allow-partial",
+        help="Score a task although under 90% of its labelled slides or cases have features.",
+    ),
+]
 
 
 @with_workspace()
@@ -49,13 +57,7 @@ def run(
         float | None,
         typer.Option(metavar="SECONDS", help="Maximum per encoder and slide (default: no limit)."),
     ] = None,
-    allow_partial: Annotated[
-        bool,
-        typer.Option(
-            "--allow-partial",
-            help="Score a task although under 90% of its labelled slides or cases have features.",
-        ),
-    ] = False,
+    allow_partial: Partial = False,
     determinism: Annotated[
         bool,
         typer.Option(
@@ -81,6 +83,48 @@ def run(
     _run_and_show(request)
     if determinism:
         _run_again(request)
+
+
+@with_workspace("source", "phantom_signal", "phantom_seed", "features")
+def evaluate(
+    embeddings: Annotated[
+        Path, typer.Option(help=".npz, .parquet, .csv, .h5, .pt, or a folder of .h5.")
+    ],
+    task: Tasks,
+    protocol: Protocols = None,
+    name: Annotated[str | None, typer.Option(help="Of the encoder (default: the file's).")] = None,
+    by: Annotated[Literal["slide", "case"], typer.Option(help="What an id is of.")] = "slide",
+    revision: Annotated[str, typer.Option(help="Changes whenever the embeddings do.")] = "1",
+    patch_encoder: Annotated[
+        str | None, typer.Option(help="What made the patch features (default: unknown).")
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(help="Cohort the encoder was trained on, or none; repeatable."),
+    ] = None,
+    allow_partial: Partial = False,
+    *,
+    workspace: Workspace,
+) -> None:
+    """Score embeddings you have on tasks, keep the records, and show the board.
+
+    Labels are those of your cohort in mbench.toml, or built-in ones; no feature file is read.
+
+    Example: mbench evaluate --embeddings titan.npz --task 'tcga-breast-*'
+    """
+    from madeleine_bench.data.embedding_files import read_embedding_file
+    from madeleine_bench.embeddings.given import given_embeddings
+    from madeleine_bench.runner.plan import Request
+
+    cohorts = tuple(one for one in trained_on if one != "none") if trained_on else None
+    given = given_embeddings(
+        read_embedding_file(embeddings, by), name or embeddings.stem, by,
+        revision=revision, patch_encoder=patch_encoder, trained_on=cohorts,
+    )  # fmt: skip
+    request = Request(
+        (), tuple(task), tuple(protocol or ()), workspace, allow_partial=allow_partial, given=given
+    )
+    _run_and_show(request)
 
 
 def _run_and_show(request: "Request") -> None:

@@ -17,7 +17,7 @@ from madeleine_bench.data.audit import (
     some,
 )
 from madeleine_bench.data.ids import look_alikes
-from madeleine_bench.data.labels import NO_FILE, far_values, outcome_counts
+from madeleine_bench.data.labels import NO_FILE, absence, far_values, outcome_counts
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.specs.task import SurvivalLabels, TaskSpec
 from madeleine_bench.types import CohortData, Splits, Units
@@ -202,18 +202,23 @@ def audit_coverage(task: TaskSpec, data: CohortData, units: Units) -> list[Audit
 
     Units without a label do not count. A phantom is never in error.
     """
-    absent = units.missing.get(NO_FILE, ())
+    reason = absence(data)
+    absent = units.missing.get(reason, ())
     if not absent:
         return []
     labelled = len(units.table) + len(absent)
     share = len(units.table) / labelled
     message = (
-        f"{len(units.table)} of {labelled} {task.unit}s with a label have features "
+        f"{len(units.table)} of {labelled} {task.unit}s with a label have "
+        f"{'features' if reason == NO_FILE else 'an embedding'} "
         f"({100 * share:.0f}%; {100 * LEAST_SHARE:.0f}% or more are expected)"
-        f"{some_left_out({NO_FILE: absent})}"
+        f"{some_left_out({reason: absent})}"
     )
     wrong = share < LEAST_SHARE and data.source == "local"
-    return [finding("error" if wrong else "warning", "partial", message)]
+    level: Level = "error" if wrong else "warning"
+    if reason != NO_FILE:
+        return [finding(level, "partial", message, "Score the rest: --allow-partial")]
+    return [finding(level, "partial", message)]
 
 
 def require_coverage(task: TaskSpec, data: CohortData, units: Units) -> None:

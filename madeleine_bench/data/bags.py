@@ -212,9 +212,11 @@ def _shape(shape: tuple[int, ...], path: Path, what: str) -> tuple[int, int]:
     """Return (patch, dim) of a shape, a leading axis of one taken off."""
     kept = tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
     if len(kept) != 2 or kept[1] == 0:
+        one = len(kept) == 1 and kept[0] > 0
+        hint = ". If it is the embedding of a slide: mbench evaluate --embeddings FOLDER" * one
         raise InputError(
             f"{path}: {what} has shape {tuple(shape)}; expected (patches, dimensions), at "
-            "least one dimension"
+            f"least one dimension{hint}"
         )
     return int(kept[0]), int(kept[1])
 

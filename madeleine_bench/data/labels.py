@@ -26,7 +26,8 @@ from madeleine_bench.types import CohortData, Units
 NO_FILE = "no feature file"
 _EMPTY = "no label: empty"
 LEAST_DAYS = 60  # a follow-up that ends earlier and has decimals is of months or years
-SOME_FILES = "no feature file, case scored from its other slides"
+_OTHER_SLIDES = ", case scored from its other slides"
+SOME_FILES = NO_FILE + _OTHER_SLIDES
 NO_STAIN = "no slide of stain {}, case scored from its other stains"
 
 # A class, follow-up and event, a number, or of several labels the word of each, "" for none.
@@ -92,9 +93,10 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
             reasons = [slide.reason for slide in members if slide.reason != _EMPTY]
             missing[reasons[0] if reasons else _EMPTY].append(unit_id)
         elif not present:
-            missing[NO_FILE].append(unit_id)
+            missing[absence(data)].append(unit_id)
         else:
-            missing[SOME_FILES] += [s.slide_id for s in members if s.slide_id in data.no_bag]
+            some = absence(data) + _OTHER_SLIDES
+            missing[some] += [s.slide_id for s in members if s.slide_id in data.no_bag]
             if task.unit == "case":
                 for stain in set(task.stains) - {slide.stain for slide in present}:
                     missing[NO_STAIN.format(stain)].append(unit_id)
@@ -105,6 +107,11 @@ def build_units(task: TaskSpec, data: CohortData, where: str) -> Units:
     _check_scorable(task, table, named, where)
     content = [[*row[:3], list(row[3]) if isinstance(row[3], tuple) else row[3]] for row in rows]
     return Units(table, bags, named, hash_json({"units": content, "slides": bags}))
+
+
+def absence(data: CohortData) -> str:
+    """Return why a slide of a cohort without a bag is left out."""
+    return getattr(data, "absence", NO_FILE)
 
 
 def _labelled(task: TaskSpec, chosen: pd.DataFrame, where: str) -> list[_Slide]:

@@ -13,6 +13,7 @@ import pandas as pd
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
 from madeleine_bench.data.bags import SUFFIXES, BagFacts, BagFile, check_alike
 from madeleine_bench.data.ids import canonical_id
+from madeleine_bench.data.labels import NO_FILE
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_array
@@ -37,15 +38,18 @@ class LocalCohort:
         variant: "", or the kind of phantom, such as "rendered", which has a board of its own.
         organ: of the cohort.
         entry: what mbench.toml says of the cohort.
+        table: path of its label table.
         slides: one row per slide, sorted by slide_id: slide_id, case_id, stain, site, labels.
         names: name of the bag of each slide that has one: most often its id.
         files: file of each slide that has a bag: its own, or one of a packed store.
         bags: where they are read from.
         extra: bags that no row of the table names, by name, with their file.
+        absence: why a slide without a bag is left out.
     """
 
     source: Source
     variant: str
+    absence = NO_FILE
 
     def __init__(self, cohort: CohortSpec, entry: CohortEntry, cache: Path) -> None:
         """Read the table and list the files; no bag is opened yet.
@@ -62,11 +66,29 @@ class LocalCohort:
         """
         if not isinstance(entry.features, Path):
             raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
-        assert entry.labels is not None  # `Config.checked` has seen to it
-        self.cohort_id = cohort.id
-        self.organ = cohort.organ
-        self.entry = entry
+        self._read_table(cohort, entry)
         self.folder = entry.features
+        self.bags = open_bags(self.folder, self.encoder_in_files, cache)
+        if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
+            raise InputError(
+                f"{self.folder} is the packed store of cohort {self.bags.store.cohort_id}, and "
+                f"mbench.toml names it as the features of {cohort.id}"
+            )
+        files = self.bags.files
+        self.names = match_names(list(self.slides["slide_id"]), files)
+        self.files = {slide_id: files[name] for slide_id, name in self.names.items()}
+        used = set(self.names.values())
+        self.extra = {name: path for name, path in files.items() if name not in used}
+        if not self.files:
+            raise InputError(_nothing_matches(self.slides, files, self.folder, self.table))
+        phantom = self._phantom()
+        self.source, self.variant = ("local", "") if phantom is None else ("phantom", phantom)
+
+    def _read_table(self, cohort: CohortSpec, entry: CohortEntry) -> None:
+        """Read the label table, and check its stains."""
+        assert entry.labels is not None  # `Config.checked` has seen to it
+        self.cohort_id, self.organ, self.entry = cohort.id, cohort.organ, entry
+        self.table = entry.labels
         stain = cohort.stains[0] if len(cohort.stains) == 1 else "H&E"
         columns = entry.columns_for(cohort)
         self.slides = read_label_table(entry.labels, columns, stain, entry.exclude)
@@ -76,21 +98,6 @@ class LocalCohort:
                 f"{did_you_mean(str(slide.stain), cohort.stains)} (stains of cohort {cohort.id}: "
                 f"{', '.join(cohort.stains)})"
             )
-        self.bags = open_bags(self.folder, self.encoder_in_files, cache)
-        if isinstance(self.bags, PackedBags) and self.bags.store.cohort_id != cohort.id:
-            raise InputError(
-                f"{self.folder} is the packed store of cohort {self.bags.store.cohort_id}, and "
-                f"mbench.toml names it as the features of {cohort.id}"
-            )
-        files = self.bags.files
-        self.names = _match(list(self.slides["slide_id"]), files)
-        self.files = {slide_id: files[name] for slide_id, name in self.names.items()}
-        used = set(self.names.values())
-        self.extra = {name: path for name, path in files.items() if name not in used}
-        if not self.files:
-            raise InputError(_nothing_matches(self.slides, files, self.folder, entry.labels))
-        phantom = self._phantom()
-        self.source, self.variant = ("local", "") if phantom is None else ("phantom", phantom)
 
     @cached_property
     def no_bag(self) -> frozenset[str]:
@@ -293,7 +300,7 @@ def _bare(name: str) -> str:
     return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
 
 
-def _match(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
+def match_names(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     """Return the bag of each slide: of the same name, else of a name that means the same slide.
 
     Such a name differs by the suffix of a slide file (x.svs and x.h5, x and x.svs.h5), or goes on

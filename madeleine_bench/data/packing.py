@@ -282,16 +282,18 @@ def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
     return index if index.content == content_hash(data) else None
 
 
-def packed_folder(data: CohortData, results: Path) -> Path:
+def packed_folder(data: CohortData, results: Path, name: str = "") -> Path:
     """Return the folder of the packed store of a cohort, which may not be there yet.
 
     The store that the cohort is read from, if it has exactly the slides of the cohort's table; else
-    one among the results, where `run` and `pretrain` look.
+    one among the results, where `run` and `pretrain` look. `name` is that of the feature folder,
+    where the cohort has several.
     """
     bags = data.bags if isinstance(data, LocalCohort) else None
     if isinstance(bags, PackedBags) and bags.store.content == content_hash(data):
         return bags.path
-    return results / "features" / board_name(data.source, data.variant) / data.cohort_id
+    folder = results / "features" / board_name(data.source, data.variant)
+    return folder / "-".join(filter(None, [data.cohort_id, name]))
 
 
 def pack_into(data: CohortData, path: Path, progress: Progress, part_bytes: int) -> str:

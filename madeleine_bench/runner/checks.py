@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from madeleine_bench.data.bags import BagFacts
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.embeddings.compute import misfit
+from madeleine_bench.embeddings.given import Given
 from madeleine_bench.encoders.trident import NO_LEVEL0_SIZE, needs_level0_size
 from madeleine_bench.errors import InputError
+from madeleine_bench.runner.cohorts import OpenCohort
 from madeleine_bench.specs.card import EncoderCard
+from madeleine_bench.specs.protocol import ProtocolSpec
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.types import CohortData
 
 
@@ -27,7 +32,7 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
         InputError: an encoder does not take a bag. It names the first such file, what the card
             expects, what the file states, what to do, and how many files there are like it.
     """
-    if not isinstance(data, LocalCohort):
+    if not isinstance(data, LocalCohort) or isinstance(data, EmbeddedCohort):
         return
     if only := next((card.name for card in cards if card.phantom_only), None):
         raise InputError(
@@ -46,12 +51,51 @@ def check_bags(cards: Sequence[EncoderCard], data: CohortData, where: str) -> No
             )
 
 
+def fitting_cards(
+    cards: Sequence[EncoderCard], folders: Sequence[OpenCohort]
+) -> dict[str, list[EncoderCard]]:
+    """Return for each feature folder of a cohort, by its key, the encoders that take it.
+
+    Raises:
+        InputError: an encoder takes none of them, or a file is damaged.
+    """
+    fitting: dict[str, list[EncoderCard]] = {cohort.key: [] for cohort in folders}
+    for card in cards:
+        refusals = []
+        for cohort in folders:
+            cohort.data.no_bag  # noqa: B018  (a damaged file is named for what it is)
+            try:
+                check_bags([card], cohort.data, cohort.where)
+                fitting[cohort.key].append(card)
+            except InputError as error:
+                refusals.append(error)
+        if len(refusals) == len(folders):
+            raise refusals[0]
+    return fitting
+
+
+def check_given(given: Given, tasks: Sequence[TaskSpec], asked: Sequence[ProtocolSpec]) -> None:
+    """Check that tasks and protocols can be scored from given embeddings.
+
+    Raises:
+        InputError: a protocol needs patch features, or a task scores slides of which only cases
+            have embeddings.
+    """
+    if wrong := next((p.name for p in asked if not p.from_slides), None):
+        raise InputError(
+            f"--protocol {wrong} starts from patch features, not from embeddings of slides: "
+            "mbench run --encoder ..."
+        )
+    if given.by == "case" and (wrong := next((t.id for t in tasks if t.unit == "slide"), None)):
+        raise InputError(f"{wrong} scores slides, each with its own label: --by slide")
+
+
 def unstated(cards: Sequence[EncoderCard], data: CohortData) -> list[str]:
     """Return one line for each encoder that expects what feature files of a cohort do not state.
 
     Such files are taken to be what the card expects; nothing can be checked.
     """
-    if not isinstance(data, LocalCohort):
+    if not isinstance(data, LocalCohort) or isinstance(data, EmbeddedCohort):
         return []
     full = _full(data)
     lines = []

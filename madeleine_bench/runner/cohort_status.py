@@ -8,7 +8,7 @@ from madeleine_bench.data.labels import POSITIVE, build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, open_folders
 from madeleine_bench.runner.plan import board_of
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, MultiLabels, TaskSpec
@@ -33,21 +33,25 @@ def cohort_status(workspace: Workspace, pattern: str) -> Report:
         if spec.phantom is None and cohort_id not in config.cohorts:
             rows.append([cohort_id, "absent", f"0/{spec.slides}", f"to get it: {spec.access.how}"])
             continue
+        entry = config.cohorts.get(cohort_id)
+        if entry and entry.features is None and workspace.source != "phantom":
+            rows.append([cohort_id, "local", "", f"labels alone, in {entry.labels}"])
+            continue
         try:
-            cohort = open_cohort(workspace, catalogue, cohort_id, config)
-            slides = len(cohort.data.slides)
-            bags = f"{slides - len(cohort.data.no_bag)}/{slides}"
-            declared = f", {spec.slides} declared" if spec.slides else ""
-            note = f"{slides} slides in {cohort.where}{declared}"
-            rows.append([cohort_id, board_of(cohort.data), bags, note])
-            for task in cohort.tasks:
-                try:
-                    text = _content(task, cohort)
-                except InputError as error:
-                    broken.append(f"{task.id}: {error}")
-                    text = "broken: see below"
-                rows.append([f"  {task.id}", "", "", text])
-            notes += [*cohort.notes, *match_notes(cohort.data)]
+            for cohort in open_folders(workspace, catalogue, cohort_id, config):
+                slides = len(cohort.data.slides)
+                bags = f"{slides - len(cohort.data.no_bag)}/{slides}"
+                declared = f", {spec.slides} declared" if spec.slides else ""
+                note = f"{slides} slides in {cohort.where}{declared}"
+                rows.append([cohort.key, board_of(cohort.data), bags, note])
+                for task in cohort.tasks:
+                    try:
+                        text = _content(task, cohort)
+                    except InputError as error:
+                        broken.append(f"{task.id}: {error}")
+                        text = "broken: see below"
+                    rows.append([f"  {task.id}", "", "", text])
+                notes += [*cohort.notes, *match_notes(cohort.data)]
         except InputError as error:
             broken.append(f"{cohort_id}: {error}")
             rows.append([cohort_id, "broken", "", "see below"])
@@ -65,7 +69,9 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress) -> Re
         InputError: nothing that matches is configured.
     """
     catalogue, config = workspace.open()
-    local = [name for name, entry in config.cohorts.items() if entry.features != "phantom"]
+    local = [
+        name for name, entry in config.cohorts.items() if entry.features not in ("phantom", None)
+    ]
     if not local:
         where = config.path or "mbench.toml (there is none here)"
         raise InputError(f"no cohort of files is configured in {where}; see docs/data.md")
@@ -73,14 +79,15 @@ def verify_cohorts(workspace: Workspace, pattern: str, progress: Progress) -> Re
     body: list[Table | str] = []
     errors = 0
     for cohort_id in _matching(pattern, local):
-        entry = config.cohorts[cohort_id]
-        data = LocalCohort(catalogue.cohorts[cohort_id], entry, workspace.results / "cache")
-        progress.phase("verify", len(data.files))
-        findings = verify_cohort(data, progress.advance)
-        errors += sum(finding.level == "error" for finding in findings)
-        rows += [[f.level, cohort_id, f.slide_id, str(f.path or ""), f.message] for f in findings]
-        body.append(f"{cohort_id}: {len(data.files)} files opened, {len(findings)} findings")
-        body += match_notes(data)
+        for name, entry in config.cohorts[cohort_id].folders().items():
+            data = LocalCohort(catalogue.cohorts[cohort_id], entry, workspace.results / "cache")
+            progress.phase("verify", len(data.files))
+            findings = verify_cohort(data, progress.advance)
+            errors += sum(finding.level == "error" for finding in findings)
+            key = f"{cohort_id} {name}".rstrip()
+            rows += [[f.level, key, f.slide_id, str(f.path or ""), f.message] for f in findings]
+            body.append(f"{key}: {len(data.files)} files opened, {len(findings)} findings")
+            body += match_notes(data)
     if rows:
         body.append(Table("", ["level", "cohort", "slide", "file", "finding"], rows))
     problem = CheckFailed(f"{errors} files are in error") if errors else None

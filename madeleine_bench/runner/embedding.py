@@ -32,11 +32,18 @@ class ToEmbed:
     """Bags to embed and the encoders, each with its fingerprint, that are to do it.
 
     `name` is that of the file: the id of a cohort, or what tells its cases from its slides.
+    `folder` is the feature folder of a cohort that has several.
     """
 
     name: str
     data: CohortData
     encoders: tuple[tuple[EncoderEntry, str], ...]
+    folder: str = ""
+
+    @property
+    def place(self) -> str:
+        """Name, and feature folder where there are several."""
+        return f"{self.name} {self.folder}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def embed(
             key = embeddings_key(print_, each.data, slide_ids)
             path = store.path(board_of(each.data), entry.card.name, each.name, key)
             content = None if resume == "never" else store.content_hash(path)
-            place = (entry.card.name, each.name)
+            place = (entry.card.name, each.place)
             if content is not None:
                 store.drop_parts(path)
                 ready[place] = (path, content)
@@ -100,7 +107,7 @@ def embed(
         for shard, ids in enumerate(shards):
             parts = [(entry, store.part(path, shard)) for entry, path in incomplete]
             if todo := tuple((e, p) for e, p in parts if resume == "never" or not p.is_file()):
-                jobs.append(EmbedJob(each.name, each.data.part(ids), ids, todo, time_limit_s))
+                jobs.append(EmbedJob(each.place, each.data.part(ids), ids, todo, time_limit_s))
     progress.phase("embed", len(jobs))
     singles: list[EmbedJob] = []
 

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from madeleine_bench.data.audit_cohort import coverage_line, require_coverage, require_sound
 from madeleine_bench.data.case_bags import CaseBags, Groups, slide_groups
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.external import Side, external_splits, join_units, tested_units
 from madeleine_bench.data.labels import build_units, far_values
 from madeleine_bench.data.local import LocalCohort, match_notes
 from madeleine_bench.data.splits import frozen_splits, left_out_shots, scheme_of
+from madeleine_bench.embeddings.given import Given
 from madeleine_bench.encoders.registry import EncoderEntry, find_encoder, fingerprint
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
-from madeleine_bench.runner.checks import check_bags, patch_encoder_of, unstated
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.checks import check_given, fitting_cards, patch_encoder_of, unstated
+from madeleine_bench.runner.cohorts import OpenCohort, open_embedded, open_folders, with_folders
 from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
@@ -58,6 +60,7 @@ class Request:
         scheduler: of dask: an address or a queueing system; None starts workers here.
         time_limit_s: the most that an encoder may take for one slide; None sets no limit.
         allow_partial: score a task although many of its labelled units have no features.
+        given: embeddings to score, in place of encoders to run; None runs encoders.
     """
 
     encoders: tuple[str, ...]
@@ -70,6 +73,7 @@ class Request:
     scheduler: str | None = None
     time_limit_s: float | None = None
     allow_partial: bool = False
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Assessment:
 
     `groups` says which embeddings of a unit are averaged, as the protocol fuses slides; None is the
     mean of all. `training` is the training side of an external task: a task of another cohort, and
-    those of `units` that are its.
+    those of `units` that are its. `folders` are the feature folders of the sides, or "".
     """
 
     task: TaskSpec
@@ -88,11 +92,22 @@ class Assessment:
     task_hash: str
     groups: Groups | None
     training: tuple[TaskSpec, Units] | None = None
+    folders: tuple[str, ...] = ("",)
 
     @property
     def sides(self) -> tuple[TaskSpec, ...]:
         """The task, and the one that an external task is trained on: the cohorts to be embedded."""
         return self.task, *(self.training[:1] if self.training else [])
+
+    def key(self, side: TaskSpec) -> str:
+        """Return the key of the cohort of a side in the plan; see `OpenCohort.key`."""
+        folder = self.folders[[task.cohort for task in self.sides].index(side.cohort)]
+        return f"{side.cohort} {folder}".rstrip()
+
+    def embedded(self, side: TaskSpec) -> str:
+        """Return by what name the embeddings of a side are ready; see `ToEmbed.place`."""
+        folder = self.key(side).removeprefix(side.cohort)
+        return f"{embedded_name(side, self.protocol) or ''}{folder}"
 
 
 @dataclass(frozen=True)
@@ -105,8 +120,10 @@ class Cell:
 
     @property
     def name(self) -> tuple[str, str]:
-        """Encoder, and task with protocol."""
-        return self.entry.card.name, f"{self.assessment.task.name} {self.assessment.protocol.name}"
+        """Encoder, and task with protocol, and feature folder where the cohort has several."""
+        each = self.assessment
+        what = f"{each.task.name} {each.protocol.name} {each.folders[0]}".rstrip()
+        return self.entry.card.name, what
 
 
 @dataclass(frozen=True)
@@ -115,9 +132,9 @@ class Plan:
 
     Attributes:
         catalogue: the catalogue the tasks are of, with the variants that mbench.toml makes.
-        cohorts: the cohorts in use, by id.
+        cohorts: the cohorts in use, by their key: one for each feature folder.
         cells: every record that was asked for: tasks sorted, then protocols, then encoders.
-        features: what identifies the features of each cohort, by its id.
+        features: what identifies the features of each cohort, by its key.
         notes: what the user should know of the bags and of what is left out, a line each.
     """
 
@@ -150,21 +167,33 @@ def make_plan(request: Request) -> Plan:
     if request.time_limit_s is not None and not 0 < request.time_limit_s < math.inf:
         raise InputError(f"--time-limit must be above 0 seconds, found {request.time_limit_s:g}")
     catalogue, config = workspace.open()
-    encoders = _find_encoders(request.encoders)
     chosen = catalogue.select(request.tasks)
-    cohorts = {
-        cohort_id: open_cohort(workspace, catalogue, cohort_id, config)
-        for cohort_id in sorted({c for task in chosen for c in catalogue.cohorts_of(task)})
-    }
-    for cohort in cohorts.values():
-        check_bags([entry.card for entry, _ in encoders], cohort.data, cohort.where)
+    cohort_ids = sorted({c for task in chosen for c in catalogue.cohorts_of(task)})
+    encoders: Sequence[tuple[EncoderEntry, str]]
+    if given := request.given:
+        config = config.labelled(catalogue, cohort_ids)
+        encoders = [(given.entry(workspace.results), given.table.hash)]
+        opened = {each: [open_embedded(given, catalogue, each, config)] for each in cohort_ids}
+        check_given(given, chosen, catalogue.select_protocols(request.protocols))
+    else:
+        encoders = _find_encoders(request.encoders)
+        opened = {each: open_folders(workspace, catalogue, each, config) for each in cohort_ids}
+    cards = [entry.card for entry, _ in encoders]
+    every = [cohort for folders in opened.values() for cohort in folders]
+    fitting: dict[str, list[EncoderCard]] = {}
+    for folders in opened.values():
+        fitting |= fitting_cards(cards, folders)
     cells: list[Cell] = []
     unfit: list[str] = []
     coverage: list[str] = []
-    for declared in chosen:
+    for declared, cohorts in with_folders(chosen, catalogue, opened):
         cohort = cohorts[declared.cohort]
         task, training = task_and_training(declared, catalogue, cohorts)
-        wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in encoders}
+        taken = [fitting[each.key] for each in cohorts.values()]
+        there = [(e, p) for e, p in encoders if all(e.card in fits for fits in taken)]
+        if not there:
+            continue
+        wanted = {e.card.name: _protocols(request, catalogue, task, e.card) for e, _ in there}
         protocols = {p.name: p for own in wanted.values() for p in own}
         unfit += _left_out(task, catalogue.select_protocols(request.protocols))
         if not request.protocols and not all(wanted.values()):
@@ -181,16 +210,15 @@ def make_plan(request: Request) -> Plan:
                 coverage.append(skipped)
             cells.extend(
                 Cell(entry, print_, assessment)
-                for entry, print_ in encoders
+                for entry, print_ in there
                 if assessment.protocol in wanted[entry.card.name]
             )
     if not cells:
         raise InputError(f"--protocol: {unfit[0]}" if request.protocols else unfit[0])
-    cards = [entry.card for entry, _ in encoders]
-    notes = [f"left out: {fault}" for fault in unfit]
-    notes += [line for c in cohorts.values() for line in (*c.notes, *match_notes(c.data))]
+    notes = [f"left out: {fault}" for fault in dict.fromkeys(unfit)]
+    notes += dict.fromkeys(line for c in every for line in (*c.notes, *match_notes(c.data)))
     notes += coverage
-    notes += [line for c in cohorts.values() for line in unstated(cards, c.data)]
+    notes += [line for c in every for line in unstated(fitting[c.key], c.data)]
     variants = {t.id: t for t in (cell.assessment.task for cell in cells) if t.id != t.declared_id}
     notes += [
         f"{task.declared_id} is scored without a class, as {task.name}: a task that is on no "
@@ -199,9 +227,12 @@ def make_plan(request: Request) -> Plan:
         if task.train_on is None
     ]
     catalogue = replace(catalogue, tasks={**catalogue.tasks, **variants})
-    used = {task.cohort for cell in cells for task in cell.assessment.sides}
-    kept = {name: cohorts[name] for name in sorted(used)}
-    features = {cohort_id: features_of(cohort.data) for cohort_id, cohort in kept.items()}
+    used = {each.key(side) for each in (cell.assessment for cell in cells) for side in each.sides}
+    kept = {c.key: c for c in sorted(every, key=lambda c: c.key) if c.key in used}
+    features = {
+        key: _features_of_given(request, c.data, config) if given else features_of(c.data)
+        for key, c in kept.items()
+    }
     return Plan(catalogue, kept, tuple(cells), features, tuple(notes))
 
 
@@ -252,7 +283,10 @@ def assess(
             splits = external_splits(units, drawn_units, splits) if training else splits
         declared_hash = task_hash(task, protocol, units.hash, splits.hash)
         groups, trained = _groups(protocol, sides), (drawn, drawn_units) if training else None
-        found.append(Assessment(task, protocol, units, splits, declared_hash, groups, trained))
+        folders = tuple(each.folder for each, _ in opened)
+        found.append(
+            Assessment(task, protocol, units, splits, declared_hash, groups, trained, folders)
+        )
     divided = [] if training else [(each.splits, scheme_of(task, each.protocol)) for each in found]
     for each, data, part in sides:
         require_sound(each, data, part, divided)
@@ -308,7 +342,11 @@ def _coverage(assessments: Sequence[Assessment], cohorts: Mapping[str, OpenCohor
                 f"{each.task.id}: trained on {len(trained.table)} {task.unit}s of {task.cohort}, "
                 f"tested on {len(tested.table)} of {each.task.cohort}"
             )
-        lines += [coverage_line(task, cohorts[task.cohort].data, units) for task, units in sides]
+        lines += [
+            f"{cohorts[task.cohort].folder}: ".removeprefix(": ")
+            + coverage_line(task, cohorts[task.cohort].data, units)
+            for task, units in sides
+        ]
     return lines
 
 
@@ -364,6 +402,18 @@ def features_of(data: CohortData) -> RecordFeatures:
     slides = slides_with_bags(data)
     content = hash_json(_bags(data, slides))
     return RecordFeatures(patch_encoder=patch_encoder_of(data, slides), content=content)
+
+
+def _features_of_given(request: Request, data: CohortData, config: Config) -> RecordFeatures:
+    """Return the features that mbench.toml has of the stated patch encoder, or else its name."""
+    assert isinstance(data, EmbeddedCohort)
+    assert request.given
+    patch_encoder = request.given.card.patch_encoder
+    for entry in config.cohorts[data.cohort_id].folders().values():
+        is_there = isinstance(entry.features, Path) and entry.features.is_dir()
+        if is_there and patch_encoder is not None and entry.patch_encoder == patch_encoder:
+            return features_of(LocalCohort(data.spec, entry, request.workspace.results / "cache"))
+    return data.features(patch_encoder)
 
 
 def _bags(data: CohortData, slide_ids: Sequence[str]) -> list[list[str]]:
@@ -427,6 +477,7 @@ def _protocols(
     if not request.protocols:
         names = (SUPERVISED_PROTOCOL,) if card.kind == "supervised" else task.protocols
         named = [catalogue.protocol(name) for name in names]
+        named = [p for p in named if p.from_slides or request.given is None]
         return [p for p in named if not p.trains_networks or misfit(task, p) is None]
     asked = catalogue.select_protocols(request.protocols)
     if card.kind == "supervised":

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from madeleine_bench.data.audit import some
+from madeleine_bench.data.embedded_cohort import EmbeddedCohort
 from madeleine_bench.data.external import join_rows, tested_units
 from madeleine_bench.embeddings.compute import unit_embeddings
 from madeleine_bench.embeddings.contents import Content, content_of
+from madeleine_bench.embeddings.given import Given
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import EncoderEntry
 from madeleine_bench.errors import InputError, MbenchError
-from madeleine_bench.hashing import hash_json
+from madeleine_bench.hashing import hash_array, hash_json
 from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.results import Evaluation
 from madeleine_bench.protocols.scoring import SCORING_VERSION, score
@@ -79,8 +81,10 @@ class RunReport:
 
     def on_its_features(self, record: Record) -> bool:
         """Return whether a record is of the features of this run, or of a cohort that is not."""
-        known = self.plan.features
-        return all(features == known.get(c, features) for c, features in record.sides.items())
+        known: dict[str, list[RecordFeatures]] = {}
+        for key, cohort in self.plan.cohorts.items():
+            known.setdefault(cohort.data.cohort_id, []).append(self.plan.features[key])
+        return all(features in known.get(c, [features]) for c, features in record.sides.items())
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,14 @@ def run(
         report = RunReport(plan, plan.boards)
         for note in plan.notes:
             progress.say(note)
-        ready, failed = embed(
-            to_embed(plan), workspace, progress,
-            resume=request.resume, executor=workers, time_limit_s=limit_s,
-        )  # fmt: skip
+        failed: Failures = {}
+        if request.given:
+            ready = _given_embeddings(plan, request.given, workspace.results)
+        else:
+            ready, failed = embed(
+                to_embed(plan), workspace, progress,
+                resume=request.resume, executor=workers, time_limit_s=limit_s,
+            )  # fmt: skip
         report.add(failed)
         if any(cell.assessment.protocol.trains_networks for cell in plan.cells):
             from madeleine_bench.runner.training import train_networks  # a probe needs no torch
@@ -187,15 +195,32 @@ def run(
 
 def to_embed(plan: Plan) -> list[ToEmbed]:
     """Return what is to be embedded, and by which encoders."""
-    data: dict[str, CohortData] = {}
-    encoders: dict[str, dict[str, tuple[EncoderEntry, str]]] = {}
+    bags: dict[tuple[str, str], CohortData] = {}
+    encoders: dict[tuple[str, str], dict[str, tuple[EncoderEntry, str]]] = {}
     for cell in plan.cells:
-        for side in () if cell.assessment.protocol.trains_networks else cell.assessment.sides:
-            name, bags = bags_to_embed(cell.assessment, plan.cohorts[side.cohort].data, side)
-            data.setdefault(name, bags)
-            of_bags = encoders.setdefault(name, {})
+        assessment = cell.assessment
+        for side in () if assessment.protocol.trains_networks else assessment.sides:
+            cohort = plan.cohorts[assessment.key(side)]
+            name, data = bags_to_embed(assessment, cohort.data, side)
+            bags.setdefault((name, cohort.folder), data)
+            of_bags = encoders.setdefault((name, cohort.folder), {})
             of_bags[cell.entry.card.name] = (cell.entry, cell.fingerprint)
-    return [ToEmbed(name, bags, tuple(encoders[name].values())) for name, bags in data.items()]
+    return [
+        ToEmbed(name, data, tuple(encoders[name, folder].values()), folder)
+        for (name, folder), data in bags.items()
+    ]
+
+
+def _given_embeddings(plan: Plan, given: Given, results: Path) -> Ready:
+    """Write given embeddings where those of an encoder would lie, and its card, and return them."""
+    given.write_card(results)
+    store, ready, name = EmbeddingStore(results), {}, given.card.name
+    for key, cohort in plan.cohorts.items():
+        data = cohort.data
+        assert isinstance(data, EmbeddedCohort)
+        path = store.path(board_of(data), name, key, hash_array(data.ids, data.matrix))
+        ready[name, key] = (path, store.write(path, data.ids, data.matrix))
+    return ready
 
 
 def _missing_records(
@@ -215,19 +240,19 @@ def _missing_records(
     machine, store = machine_provenance(), EmbeddingStore(results.folder)
     for cell in plan.cells:
         assessment, name = cell.assessment, cell.entry.card.name
-        data = plan.cohorts[assessment.task.cohort].data
+        data = plan.cohorts[assessment.key(assessment.task)].data
         trains = assessment.protocol.trains_networks
-        source = ready.get(cell.name if trains else (name, bags_to_embed(assessment, data)[0]))
+        source = ready.get(cell.name if trains else (name, assessment.embedded(assessment.task)))
         if source is None or name in changed:
             continue
         training, embedded = None, store.ids(source[0])
         if assessment.training:
             side = assessment.training[0]
-            made = ready.get((name, bags_to_embed(assessment, data, side)[0]))
+            made = ready.get((name, assessment.embedded(side)))
             if made is None:
                 continue
             about = RecordTraining(
-                task=side.id, cohort=side.cohort, features=plan.features[side.cohort],
+                task=side.id, cohort=side.cohort, features=plan.features[assessment.key(side)],
                 embeddings=made[1],
             )  # fmt: skip
             training, embedded = (made[0], about), embedded + store.ids(made[0])
@@ -243,7 +268,7 @@ def _missing_records(
                 report.failures.append((f"{name} on {assessment.task.name}", Failure(reason)))
                 continue
             cell = replace(cell, assessment=reduced)
-        features = plan.features[assessment.task.cohort]
+        features = plan.features[assessment.key(assessment.task)]
         job = EvaluateJob(
             results.folder, cell, *source, features, data.source, data.variant, machine, training
         )
@@ -261,17 +286,19 @@ def contradictions(plan: Plan, folder: Path, ready: Ready | None = None) -> Cont
         folder: the results folder.
         ready: the embeddings there are; None compares cards alone.
     """
-    contents: dict[str, dict[str | None, Content]] = {}  # once for all cells with the same bags
+    contents: dict[str, dict[str, Content]] = {}  # once for all cells with the same bags
     sides = [(cell, task) for cell in plan.cells for task in cell.assessment.sides]
     for cell, task in sides:
-        card = cell.entry.card
-        embedded, content = None, ""
-        if ready is not None and (embedded := embedded_name(task, cell.assessment.protocol)):
-            if (card.name, embedded) not in ready:
+        card, assessment = cell.entry.card, cell.assessment
+        embedded, content, place = None, "", assessment.embedded(task)
+        if ready is not None and not assessment.protocol.trains_networks:
+            if (card.name, place) not in ready:
                 continue
-            content = ready[card.name, embedded][1]
-        board, features = board_of(plan.cohorts[task.cohort].data), plan.features[task.cohort]
-        contents.setdefault(card.name, {})[embedded] = Content(
+            embedded = embedded_name(task, assessment.protocol)
+            content = ready[card.name, place][1]
+        key = assessment.key(task)
+        board, features = board_of(plan.cohorts[key].data), plan.features[key]
+        contents.setdefault(card.name, {})[place] = Content(
             "this run", card, folder, board, embedded, features.content, content
         )
     differing: Contradictions = {}
@@ -292,11 +319,14 @@ def _refusals(differing: Contradictions, request: Request) -> list[tuple[str, Fa
     for name, records in differing.items():
         path, difference = records[0]
         more = f" and {len(records) - 1} more records" if len(records) > 1 else ""
-        reason = (
-            f"its name and revision stand for another encoder already: it differs in {difference} "
-            f"from {path}{more}. Give the changed encoder a new 'revision' in its card, or run it "
+        cure = "Give the changed embeddings another --revision" if request.given else (
+            "Give the changed encoder a new 'revision' in its card, or run it "
             "with --resume never, which moves the older records of this name and revision to "
             f"{request.workspace.results / 'retired'}"
+        )  # fmt: skip
+        reason = (
+            f"its name and revision stand for another encoder already: it differs in {difference} "
+            f"from {path}{more}. {cure}"
         )
         refusals.append((name, Failure(reason, is_user_error=True)))
     return refusals

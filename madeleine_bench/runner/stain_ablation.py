@@ -32,7 +32,6 @@ from madeleine_bench.runner.plan import (
     Cell,
     Plan,
     Request,
-    bags_to_embed,
     board_of,
     make_plan,
 )
@@ -112,21 +111,24 @@ def stain_ablation(
     failures = [(f"{encoder} on {name}", why) for (encoder, name), why in failed.items()]
     problem = ending("not every encoder could be used", failures)
     broken = {encoder for encoder, _ in failed}
-    cells: dict[tuple[str, str], list[Cell]] = {}
+    cells: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in plan.cells:
-        if cell.entry.card.name not in broken:
-            cells.setdefault((cell.assessment.task.id, cell.entry.card.name), []).append(cell)
+        if (name := cell.entry.card.name) not in broken:
+            key = (cell.assessment.task.id, cell.assessment.folders[0], name)
+            cells.setdefault(key, []).append(cell)
     if not cells and problem:
         raise problem
     progress.phase("score", len(cells))
     by_cohort: dict[str, list[dict[str, Any]]] = {}
-    for (task_id, encoder), of_task in cells.items():
+    for (task_id, _, encoder), of_task in cells.items():
         scored = _task_document(plan, of_task, alone, ready)
-        by_cohort.setdefault(of_task[0].assessment.task.cohort, []).append(scored)
+        by_cohort.setdefault(of_task[0].assessment.key(of_task[0].assessment.task), []).append(
+            scored
+        )
         progress.advance(f"{encoder} {task_id}")
     reports = {}
-    for cohort_id, documents in sorted(by_cohort.items()):
-        data = plan.cohorts[cohort_id].data
+    for key_of_cohort, documents in sorted(by_cohort.items()):
+        data, cohort_id = plan.cohorts[key_of_cohort].data, key_of_cohort.replace(" ", "-")
         document = {
             "what": "stains of a case: fusions, and subsets",
             "phantom": data.source == "phantom",
@@ -140,7 +142,7 @@ def stain_ablation(
             "provenance": machine_provenance(),
         }
         place = workspace.results / "stains" / board_of(data) / cohort_id
-        last = cohort_id == max(by_cohort)
+        last = key_of_cohort == max(by_cohort)
         charts = {cohort_id: stain_chart(document)}
         reports[place] = Report(
             document, report_body(document), charts, problem=problem if last else None
@@ -151,11 +153,11 @@ def stain_ablation(
 def _task_document(plan: Plan, cells: list[Cell], alone: str, ready: Ready) -> dict[str, Any]:
     """Return all numbers of one encoder on one task, ready for JSON."""
     task, encoder = cells[0].assessment.task, cells[0].entry.card.name
-    data = plan.cohorts[task.cohort].data
+    data = plan.cohorts[cells[0].assessment.key(task)].data
     stain_of = dict(zip(data.slides["slide_id"], data.slides["stain"], strict=True))
     assessments = {cell.assessment.protocol.fusion: cell.assessment for cell in cells}
     embeddings = {
-        fusion: read_embeddings(ready[encoder, bags_to_embed(assessment, data)[0]][0])
+        fusion: read_embeddings(ready[encoder, assessment.embedded(task)][0])
         for fusion, assessment in assessments.items()
     }
     late = assessments["late"]

@@ -69,17 +69,17 @@ def train_networks(
             continue
         folder, key, todo = _missing(plan, cell, request)
         ready[cell.name] = (folder, key)
-        cohort_id = cell.assessment.task.cohort
-        features = packed_folder(plan.cohorts[cohort_id].data, request.workspace.results)
-        organ = plan.catalogue.cohorts[cohort_id].organ
+        cohort = plan.cohorts[_cohort(cell)]
+        features = packed_folder(cohort.data, request.workspace.results, cohort.folder)
+        organ = plan.catalogue.cohorts[cohort.data.cohort_id].organ
         jobs += [FitJob(cell, split, folder, features, organ, request.device) for split in todo]
     if jobs and request.scheduler is None:
         torch_device(request.device)  # a wrong --device is said before anything is packed
-    for cohort_id, path in {job.cell.assessment.task.cohort: job.features for job in jobs}.items():
+    for key, path in {_cohort(job.cell): job.features for job in jobs}.items():
         try:
-            pack_cohort(plan.cohorts[cohort_id].data, path, progress)
+            pack_cohort(plan.cohorts[key].data, path, progress)
         except InputError as error:
-            of_cohort = [c.name for c in plan.cells if c.assessment.task.cohort == cohort_id]
+            of_cohort = [c.name for c in plan.cells if _cohort(c) == key]
             failed |= {name: Failure.of(error) for name in of_cohort if name in ready}
     jobs = [job for job in jobs if job.cell.name not in failed]
     jobs.sort(key=lambda job: -len(job.cell.assessment.units.table))
@@ -91,9 +91,13 @@ def train_networks(
     return {name: fits for name, fits in ready.items() if name not in failed}, failed
 
 
+def _cohort(cell: Cell) -> str:
+    return cell.assessment.key(cell.assessment.task)
+
+
 def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[tuple[int, int]]]:
     """Return where the fits of a cell lie, the key they are of, and which are to be made."""
-    assessment, data = cell.assessment, plan.cohorts[cell.assessment.task.cohort].data
+    assessment, data = cell.assessment, plan.cohorts[_cohort(cell)].data
     results = request.workspace.results
     key = fits_key(cell.fingerprint, data, assessment)
     place = (board_of(data), cell.entry.card.name, assessment.task.name)
@@ -103,7 +107,7 @@ def _missing(plan: Plan, cell: Cell, request: Request) -> tuple[Path, str, list[
     if request.resume == "never":
         return folder, key, splits
     record_key = resume_key(key, assessment)
-    features = plan.features[assessment.task.cohort]
+    features = plan.features[_cohort(cell)]
     if ResultStore(results).find((*place, assessment.protocol.name, record_key), features):
         return folder, key, []
     return folder, key, [split for split in splits if read_fit(fit_path(folder, split)) is None]

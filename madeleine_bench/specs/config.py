@@ -1,16 +1,19 @@
 """`mbench.toml`: which cohorts the user has, where, and what their label words mean."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
+    Discriminator,
     Field,
     PositiveInt,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from madeleine_bench.errors import InputError
@@ -53,6 +56,12 @@ def _place(path: PathT, info: ValidationInfo) -> PathT:
 
 
 _Placed = Annotated[PathT, AfterValidator(_place)]
+_FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]+$")]
+_Features = Annotated[
+    Annotated[dict[_FolderName, _Placed[Path]], Tag("several")]
+    | Annotated[_Placed[Literal["phantom"] | Path | None], Tag("one")],
+    Discriminator(lambda value: "several" if isinstance(value, dict) else "one"),
+]
 
 
 class ColumnsEntry(Columns):
@@ -88,10 +97,11 @@ class CohortEntry(Spec):
 
     Attributes:
         features: folder of bag files or of a packed store, or "phantom": made-up features for the
-            slides of `labels`.
+            slides of `labels`; or several folders, each by the name of the patch encoder that made
+            it. Left out where there are embeddings alone, for `mbench evaluate`.
         labels: the label table; left out where the cohort has a built-in one, whose tasks then
             have built-in splits too.
-        patch_encoder: which patch encoder made the features.
+        patch_encoder: which patch encoder made the features of the one folder.
         patch_encoder_in_files: the name it goes by in the files, when that is another one.
         columns: names of columns where they differ from the cohort's.
         exclude: rows of the label table to leave out: by its column one or several patterns (globs)
@@ -102,7 +112,7 @@ class CohortEntry(Spec):
         tasks: by task id, what the label words mean.
     """
 
-    features: _Placed[Literal["phantom"] | Path]
+    features: _Features = None
     labels: _Placed[Path | None] = None
     patch_encoder: str | None = None
     patch_encoder_in_files: str | None = None
@@ -112,6 +122,23 @@ class CohortEntry(Spec):
     organ: Word | None = None
     stains: tuple[Word, ...] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _folders_agree(self) -> Self:
+        several = isinstance(self.features, dict)
+        if several and (not self.features or self.patch_encoder or self.patch_encoder_in_files):
+            raise ValueError(
+                "each of several 'features' is named by its patch encoder, as the files name it; "
+                "there is one or more, and no 'patch_encoder' beside them"
+            )
+        return self
+
+    def folders(self) -> "dict[str, CohortEntry]":
+        """Return the cohort with each of its feature folders by its name, "" where it has one."""
+        if not isinstance(self.features, dict):
+            return {"": self}
+        one = {name: {"features": p, "patch_encoder": name} for name, p in self.features.items()}
+        return {name: self.model_copy(update=values) for name, values in one.items()}
 
     @field_validator("exclude", mode="before")
     @classmethod
@@ -200,6 +227,15 @@ class Config(Spec):
                     )
             cohorts[cohort_id] = self._with_labels(entry, catalogue.cohorts[cohort_id], tasks)
         return self.model_copy(update={"cohorts": cohorts})
+
+    def labelled(self, catalogue: Catalogue, cohort_ids: Iterable[str]) -> "Config":
+        """Return the configuration with built-in labels for cohorts that it does not name.
+
+        Raises:
+            InputError: one has no built-in label table.
+        """
+        entries = {cohort_id: CohortEntry() for cohort_id in cohort_ids} | self.cohorts
+        return self.model_copy(update={"cohorts": entries}).checked(catalogue)
 
     def _with_labels(self, entry: CohortEntry, cohort: CohortSpec, tasks: list[str]) -> CohortEntry:
         if entry.labels is not None:

@@ -23,6 +23,7 @@ class Workspace:
         jobs: worker processes.
         phantom_signal: biology in the phantoms; None keeps what the cohort declares.
         phantom_seed: seed of the phantoms; None keeps what the cohort declares.
+        features: names of the feature folders to read of cohorts that have several; none takes all.
     """
 
     results: Path = Path("results")
@@ -32,6 +33,7 @@ class Workspace:
     jobs: int = 1
     phantom_signal: float | None = None
     phantom_seed: int | None = None
+    features: tuple[str, ...] = ()
 
     def tasks(self) -> "Catalogue":
         """Return the catalogue of tasks, cohorts and protocols, with those of mbench.toml.

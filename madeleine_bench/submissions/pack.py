@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from madeleine_bench import __version__
+from madeleine_bench.embeddings.given import IMPLEMENTATION
 from madeleine_bench.embeddings.store import EmbeddingStore, read_embeddings
 from madeleine_bench.encoders.registry import (
     EncoderEntry,
@@ -147,8 +148,12 @@ def _newest_records(
     named = [record for _, record in ResultStore(results).located(name)]
     if not named:
         raise InputError(f"no records of encoder {name} in {results}; make them: {again}")
-    print_ = fingerprint(entry)
-    made = [r for r in named if r.encoder.fingerprint == print_ and r.training is None]
+    if entry.card.implementation == IMPLEMENTATION:  # a file each may hold another cohort
+        made = [record for record in named if record.encoder.revision == entry.card.revision]
+    else:
+        print_ = fingerprint(entry)
+        made = [record for record in named if record.encoder.fingerprint == print_]
+    made = [record for record in made if record.training is None]
     if not made:
         raise InputError(
             f"the records of {name} in {results} were made by another card, code or weights than "

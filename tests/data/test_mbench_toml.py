@@ -109,10 +109,6 @@ def test_no_file_is_an_empty_configuration(tmp_path: Path, monkeypatch: pytest.M
             r"mbench\.toml:3: unknown key 'cohorts\.bcnb\.label'; did you mean 'labels'",
         ),
         (
-            '[cohorts.bcnb]\nlabels = "t"\n',
-            r"mbench\.toml:1: missing key 'cohorts\.bcnb\.features'",
-        ),
-        (
             '[cohorts.bcnb]\nfeatures = 3\nlabels = "t"\n',
             r"mbench\.toml:2: 'cohorts\.bcnb\.features'",
         ),

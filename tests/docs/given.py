@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -193,10 +194,31 @@ def _regression(folder: Path, shell: Shell, running: ExitStack) -> Here:
     return Here(variables={"PATH": path})
 
 
+def _embeddings(folder: Path, shell: Shell, running: ExitStack) -> Here:
+    """Embeddings of the slides of built-in labels, and of those of the reader's labels."""
+    table = pd.read_csv(resource_folder("tasks") / "labels" / "tcga-breast.csv")
+    ids = table["slide_id"].tolist()
+    rows = rng_for("titan").standard_normal((len(ids), 16), dtype=np.float32)
+    np.savez(folder / "titan.npz", ids=ids, embeddings=rows)
+    frame = pd.DataFrame(rows, index=pd.Index(ids, name="slide_id")).add_prefix("f")
+    frame.to_parquet(folder / "titan.parquet")
+    frame.groupby(table["case_id"].to_numpy()).mean().rename_axis("case_id").to_csv(
+        folder / "cases.csv"
+    )
+    pd.to_pickle({"filenames": ids, "embeddings": rows}, folder / "titan.pkl")
+    vectors = folder / "trident" / "slide_features_titan"
+    vectors.mkdir(parents=True)
+    for number in range(1, SLIDES + 1):
+        with h5py.File(vectors / f"{number}.h5", "w") as handle:
+            handle["features"] = rows[number]
+    return Here()
+
+
 READY: dict[str, Callable[[Path, Shell, ExitStack], Here]] = {
     "README.md": _readme,
     "audit.md": _audit,
     "data.md": _data,
+    "embeddings.md": _embeddings,
     "import.md": _import,
     "leaderboard.md": _leaderboard,
     "survival.md": _survival,
