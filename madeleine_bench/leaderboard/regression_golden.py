@@ -94,8 +94,12 @@ def golden_input(protocol: ProtocolSpec, labels: LabelType) -> GoldenInput:
     return GoldenInput(task, embeddings, units, Splits(names, splits, digest))
 
 
+# Label types for which no input is committed yet; their tests hold them to scikit-learn.
+_WITHOUT_INPUT = ("continuous", "multilabel")
+
+
 def golden_cases(catalogue: Catalogue) -> dict[str, GoldenCase]:
-    """Return the case of every protocol of a catalogue on every type of labels it scores.
+    """Return the case of every protocol of a catalogue on each type of labels with a fixed input.
 
     Left out are protocols that train networks, as what a network learns differs in the last digits
     from one processor to the next, and those that fuse otherwise than late, as that is done before
@@ -106,6 +110,7 @@ def golden_cases(catalogue: Catalogue) -> dict[str, GoldenCase]:
         for protocol in catalogue.protocols.values()
         if protocol.fusion == "late"
         for labels in protocol.labels
+        if labels not in _WITHOUT_INPUT
     }
 
 
