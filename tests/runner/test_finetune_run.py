@@ -220,7 +220,8 @@ def test_tasks_that_no_asked_protocol_scores_are_left_out_and_named(request_of, 
                                 encoders=("mean-pool",)))  # fmt: skip
     assert {cell.assessment.task.id for cell in plan.cells} == {"aidpath-her2"}
     assert list(plan.cohorts) == ["aidpath"]
-    (note,) = plan.notes
+    note, scored = plan.notes
+    assert scored.startswith("aidpath-her2: 25 of 25 slides scored")
     assert note.startswith("left out: protocol retrieval/v1 scores binary")
     assert "those of tcga-breast-os are survival" in note
     with pytest.raises(InputError, match="--protocol: protocol retrieval/v1 scores binary"):
@@ -229,7 +230,7 @@ def test_tasks_that_no_asked_protocol_scores_are_left_out_and_named(request_of, 
     both = make_plan(request_of(tmp_path, tasks=tasks, protocols=("retrieval", "cox"),
                                 encoders=("mean-pool",)))  # fmt: skip
     assert len(both.cells) == 2
-    assert not both.notes
+    assert [note.split(":")[0] for note in both.notes] == list(tasks)
 
 
 def test_of_protocols_asked_for_by_a_glob_those_that_fit_are_run(request_of, tmp_path):
@@ -240,6 +241,6 @@ def test_of_protocols_asked_for_by_a_glob_those_that_fit_are_run(request_of, tmp
     coxnet = {("tcga-breast-os", f"patho-bench-coxnet-{a}/v1") for a in ("001", "002", "007")}
     others = {("aidpath-her2", f"patho-bench-{name}/v1") for name in ("linprobe", "retrieval")}
     assert cells == coxnet | others
-    assert not plan.notes
+    assert not any(note.startswith("left out") for note in plan.notes)
     with pytest.raises(InputError, match=r"no protocol matches 'patho-bnch-\*'; did you mean"):
         make_plan(replace(asked, protocols=("patho-bnch-*",)))
