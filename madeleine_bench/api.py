@@ -3,7 +3,6 @@
 `import madeleine_bench as mb` offers these functions; docs/python.md shows them in use.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from madeleine_bench.data.audit import require_clean
 from madeleine_bench.data.bags import SUFFIXES, read_bag_file
 from madeleine_bench.data.embedding_files import table_of_frame
-from madeleine_bench.data.splits import FOLD_KEYS, frozen_splits, scheme_of
+from madeleine_bench.data.splits import FOLD_KEYS, drawn_splits, scheme_of
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
@@ -131,8 +130,7 @@ def evaluate(
     if fault := misfit(task, chosen):
         raise InputError(fault)
     if splits is None:
-        with tempfile.TemporaryDirectory() as folder:
-            divided = frozen_splits(Path(folder), task, chosen, units)
+        divided = drawn_splits(task, chosen, units)
     else:
         divided = _given_splits(splits, order, len(matrix))
         require_clean(divided, units, scheme_of(task, chosen), "splits")

@@ -92,6 +92,18 @@ def frozen_splits(
     return splits
 
 
+def drawn_splits(task: TaskSpec, protocol: ProtocolSpec, units: Units) -> Splits:
+    """Return the splits of a task under a protocol as they are drawn, without a file.
+
+    Raises:
+        InputError: there are too few cases, sites or units of a class.
+    """
+    splits = parse_splits(Path("drawn splits"), _drawn(task, protocol, units), units)
+    scheme = scheme_of(task, protocol)
+    require_clean(splits, units, scheme, task.id, covered=scheme != "hold-out")
+    return splits
+
+
 def find_splits(
     folder: Path,
     task: TaskSpec,

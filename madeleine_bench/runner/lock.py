@@ -1,12 +1,11 @@
 """tasks.lock: the hash of every core task on its phantom, so that no score moves unnoticed."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from madeleine_bench.data.labels import build_units
-from madeleine_bench.data.splits import frozen_splits
+from madeleine_bench.data.splits import drawn_splits
 from madeleine_bench.errors import InputError
 from madeleine_bench.phantoms.cohort import PhantomCohort
 from madeleine_bench.specs.catalogue import Catalogue, task_hash
@@ -20,18 +19,17 @@ Lock = Mapping[str, Mapping[str, Mapping[str, str]]]
 def make_lock(catalogue: Catalogue) -> Lock:
     """Return {task@version: {protocol: {labels, splits, task_hash}}} for tasks with a phantom."""
     lock: dict[str, dict[str, dict[str, str]]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for cohort in catalogue.cohorts.values():
-            if cohort.phantom is None:
-                continue
-            data = PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
-            for task in catalogue.tasks_of(cohort.id):
-                units = build_units(task, data, f"phantom {task.cohort}")
-                lock[task.name] = {}
-                for name in task.protocols:
-                    protocol = catalogue.protocols[name]
-                    splits = frozen_splits(Path(scratch), task, protocol, units)
-                    lock[task.name][name] = lock_entry(task, protocol, units, splits)
+    for cohort in catalogue.cohorts.values():
+        if cohort.phantom is None:
+            continue
+        data = PhantomCohort(cohort, catalogue.tasks_of(cohort.id))
+        for task in catalogue.tasks_of(cohort.id):
+            units = build_units(task, data, f"phantom {task.cohort}")
+            lock[task.name] = {}
+            for name in task.protocols:
+                protocol = catalogue.protocols[name]
+                splits = drawn_splits(task, protocol, units)
+                lock[task.name][name] = lock_entry(task, protocol, units, splits)
     return lock
 
 

@@ -164,6 +164,15 @@ class Config(Spec):
     tasks: dict[str, dict[str, Any]] | _Placed[Path] = Field(default_factory=dict)
     path: Path | None = Field(default=None, exclude=True)
 
+    def opened(self, catalogue: Catalogue) -> tuple[Catalogue, "Config"]:
+        """Return the catalogue with what the user adds to it, and the configuration checked by it.
+
+        Raises:
+            InputError: as `extended` and `checked`.
+        """
+        extended = self.extended(catalogue)
+        return extended, self.checked(extended)
+
     def extended(self, catalogue: Catalogue) -> Catalogue:
         """Return a catalogue with the cohorts and tasks of the user added to it.
 
@@ -306,17 +315,14 @@ class Config(Spec):
         return f"{self.path}:{line_of(self.path, place)}"
 
 
-def load_config(path: Path | None = None, catalogue: Catalogue | None = None) -> Config:
+def load_config(path: Path | None = None) -> Config:
     """Return the configuration of a file; None takes ./mbench.toml, or nothing if there is none.
 
-    Args:
-        path: the file.
-        catalogue: what cohorts and tasks named must be declared in; None checks no name.
+    No name in it is held against a catalogue; `Config.opened` does that.
 
     Raises:
-        InputError: the file is absent, is not TOML, has an unknown key or a value of the wrong
-            kind, or names what is not declared. The message has file and line, and for an
-            unknown name the closest valid one.
+        InputError: the file is absent, is not TOML, or has an unknown key or a value of the wrong
+            kind. The message has file and line, and for an unknown key the closest valid one.
     """
     if path is None:
         path = Path(DEFAULT_NAME)
@@ -327,10 +333,7 @@ def load_config(path: Path | None = None, catalogue: Catalogue | None = None) ->
         raise InputError(
             f"{path}:{line_of(path, ('path',))}: unknown key 'path'; valid: cohorts, tasks"
         )
-    config = parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
-    if catalogue is not None:
-        config = config.checked(config.extended(catalogue))
-    return config
+    return parse_spec(Config, {**data, "path": path}, path, context=path.absolute().parent)
 
 
 def _yielding(declared: Labels, given: Mapping[str, Any]) -> dict[str, Any]:

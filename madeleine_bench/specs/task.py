@@ -195,7 +195,7 @@ class SplitScheme(Spec):
     whose classes are nearest to proportional (docs/audit.md); they are the same for all tasks on
     the same units and labels, so that it has one repeat and no `like`.
 
-    `hold-out` tests one fold of `folds` alone, drawn anew in each repeat: with `folds: 5` and
+    `hold-out` tests one fold of `folds` alone, drawn again in each repeat: with `folds: 5` and
     `repeats: 50` it is Monte Carlo cross-validation that tests 20% of the cases 50 times.
 
     `validation: true` takes the next fold for validation: its units choose penalties and epochs

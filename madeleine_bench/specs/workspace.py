@@ -52,6 +52,4 @@ class Workspace:
         from madeleine_bench.specs.catalogue import load_catalogue  # 0.2 s
         from madeleine_bench.specs.config import load_config
 
-        catalogue = load_catalogue(self.catalogue)
-        config = load_config(self.config, catalogue)
-        return config.extended(catalogue), config
+        return load_config(self.config).opened(load_catalogue(self.catalogue))

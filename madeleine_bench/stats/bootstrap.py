@@ -157,7 +157,7 @@ def weighted_quadratic_kappa(
 def weighted_balanced_accuracy(
     label: NDArray[np.intp], predicted: NDArray[np.intp], n_classes: int, weights: Weights
 ) -> NDArray[np.float64]:
-    """Return the mean recall over classes of each resample, NaN where it lacks a class.
+    """Return the mean recall over classes of each resample, NaN without a unit of a class.
 
     Args:
         label: (unit,) class index.

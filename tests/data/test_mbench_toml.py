@@ -223,7 +223,7 @@ labels = { type = "survival", time = "PFS", event = "event", event_value = 1, ce
 
 
 def test_own_cohort_and_tasks_in_a_few_lines(tmp_path: Path, catalogue: Catalogue) -> None:
-    config = load_config(write(tmp_path, OWN), catalogue)
+    config = load_config(write(tmp_path, OWN)).opened(catalogue)[1]
     extended = config.extended(catalogue)
     task = extended.tasks["orion_mmr"]
     assert (task.status, task.unit, task.stains, task.metric.name) == (
@@ -244,7 +244,7 @@ def test_own_tasks_in_a_folder(tmp_path: Path, catalogue: Catalogue) -> None:
         "id: orion-mmr\ncohort: orion\nlabels: {type: binary, column: MMR, classes: [pMMR, dMMR]}\n"
     )
     path = write(tmp_path, 'tasks = "mine"\n')
-    extended = load_config(path, catalogue).extended(catalogue)
+    extended = load_config(path).opened(catalogue)[0]
     assert extended.tasks["orion-mmr"].stains == ("H&E", "CD3")
 
 
@@ -263,7 +263,7 @@ def test_a_wrong_own_task_names_its_line(
     old: str, new: str, message: str, tmp_path: Path, catalogue: Catalogue
 ) -> None:
     with pytest.raises(InputError, match=message):
-        load_config(write(tmp_path, OWN.replace(old, new, 1)), catalogue)
+        load_config(write(tmp_path, OWN.replace(old, new, 1))).opened(catalogue)[1]
 
 
 BUILT_IN = '[cohorts.tcga-breast]\nfeatures = "bags"\n'
@@ -271,7 +271,7 @@ BUILT_IN = '[cohorts.tcga-breast]\nfeatures = "bags"\n'
 
 def test_built_in_labels_need_nothing_but_features(tmp_path: Path, catalogue: Catalogue) -> None:
     """Five of the 21 tasks: their labels and frozen site-preserved folds ship."""
-    config = load_config(write(tmp_path, BUILT_IN), catalogue)
+    config = load_config(write(tmp_path, BUILT_IN)).opened(catalogue)[1]
     entry, cohort = config.cohorts["tcga-breast"], catalogue.cohorts["tcga-breast"]
     assert entry.labels == cohort.labels
     assert entry.labels is not None
@@ -286,7 +286,7 @@ def test_built_in_labels_need_nothing_but_features(tmp_path: Path, catalogue: Ca
 
 
 def test_own_labels_have_splits_of_their_own(tmp_path: Path, catalogue: Catalogue) -> None:
-    config = load_config(write(tmp_path, BUILT_IN + 'labels = "mine.csv"\n'), catalogue)
+    config = load_config(write(tmp_path, BUILT_IN + 'labels = "mine.csv"\n')).opened(catalogue)[1]
     assert config.splits_of(catalogue.tasks["tcga-breast-er"]) is None
 
 
@@ -295,12 +295,12 @@ def test_a_cohort_without_built_in_labels_needs_a_table(
 ) -> None:
     text = '[cohorts.bcnb]\nfeatures = "bags"\n'
     with pytest.raises(InputError, match=r"toml:1: missing key 'labels': cohort bcnb has no built"):
-        load_config(write(tmp_path, text), catalogue)
+        load_config(write(tmp_path, text)).opened(catalogue)[1]
 
 
 def test_shots_of_a_small_cohort(tmp_path: Path, catalogue: Catalogue) -> None:
     text = BUILT_IN + "[cohorts.tcga-breast.tasks.tcga-breast-er]\nshots = [1, 5]\n"
-    config = load_config(write(tmp_path, text), catalogue)
+    config = load_config(write(tmp_path, text)).opened(catalogue)[1]
     assert config.task(catalogue.tasks["tcga-breast-er"]).shots == (1, 5)
     with pytest.raises(InputError, match=r"toml:4: 'cohorts.tcga-breast.*shots"):
-        load_config(write(tmp_path, text.replace("[1, 5]", "[0]")), catalogue)
+        load_config(write(tmp_path, text.replace("[1, 5]", "[0]"))).opened(catalogue)[1]
