@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.data.ucsb import PATCH_ENCODER, write_ucsb
+from madeleine_bench.data.ucsb import PATCH_ENCODER
+from tests.local_ucsb import UCSB, write_local_ucsb
 from tests.tool_bags import write_bag_file
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-UCSB = SHARED / "ucsb_breast" / "ucsb_breast.npz"
 TCGA = SHARED / "tcga_brca" / "tcga_brca.csv"
 
 
@@ -24,13 +24,9 @@ def records(results: Path) -> list[dict]:
 
 @pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
 def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
-    with np.load(UCSB) as arrays:
-        table = pd.DataFrame(arrays["features"])
-        table.insert(0, "bag", arrays["bag"])
-        table.insert(0, "label", arrays["label"])
     found = []
     for layout in ("clam", "trident", "stamp", "atlaspatch"):
-        bags = write_ucsb(table, tmp_path / layout)
+        bags = write_local_ucsb(tmp_path / layout)
         for path in bags.glob("*.h5"):
             features = read_bag_file(path).features
             write_bag_file(path, features, layout=layout, patch_encoder=PATCH_ENCODER)
