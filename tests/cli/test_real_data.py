@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from madeleine_bench.data.bags import read_bag_file

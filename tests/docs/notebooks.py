@@ -102,7 +102,7 @@ def _shown(output: Any, alt: str) -> str:
     if "text/html" in data:
         return _ATTRIBUTES.sub("", _STYLE.sub("", data["text/html"])).strip()
     text = output.text if "text" in output else data["text/plain"]
-    return f"```text\n{text.rstrip()}\n```"
+    return f"``` {{.text .printed}}\n{text.rstrip()}\n```"
 
 
 if __name__ == "__main__":
