@@ -30,7 +30,6 @@ def test_a_score_has_value_interval_and_out_of_sample_predictions(problem):
     assert score.ci95[0] < score.value < score.ci95[1]
     assert score.folds["value"].tolist() == pytest.approx(each)
     assert set(score.secondary) == {"balanced-accuracy", "average-precision"}
-    assert set(score.secondary) == {"balanced-accuracy", "average-precision"}
     assert table.groupby("case_id")["fold"].nunique().max() == 1
     assert repr(score).startswith(f"auroc {score.value:.3f} (95% CI ")
     assert "120 units of 60 cases" in repr(score)
@@ -53,25 +52,6 @@ def test_the_order_of_a_data_frame_does_not_matter(problem):
     first = mb.evaluate(frame, label, groups=patient)
     second = mb.evaluate(frame.iloc[order], label[order], groups=patient[order])
     assert first.predictions.equals(second.predictions)
-
-
-def test_labels_and_groups_with_ids_are_matched_by_id(problem):
-    embeddings, label, patient = problem
-    frame = pd.DataFrame(embeddings, index=[f"slide-{i:03d}" for i in range(120)])
-    table = pd.DataFrame({"label": label, "patient": patient}, index=frame.index)
-    table.loc["not embedded"] = [1, 99]
-    mixed = table.sample(frac=1.0, random_state=0)
-    first = mb.evaluate(frame, label, groups=patient)
-    second = mb.evaluate(frame, mixed["label"], groups=mixed["patient"])
-    counted = mb.evaluate(frame, pd.Series(label), groups=patient)
-    assert first.predictions.equals(second.predictions)
-    assert first.predictions.equals(counted.predictions)
-    for broken, words in (
-        (table["label"][1:], r"labels: 'slide-000' of the embeddings is not in the index"),
-        (pd.concat([table["label"]] * 2), r"labels: 'slide-000' stands twice in the index"),
-    ):
-        with pytest.raises(mb.InputError, match=words):
-            mb.evaluate(frame, broken)
 
 
 def test_labels_and_groups_with_ids_are_matched_by_id(problem):
@@ -132,11 +112,6 @@ def test_two_scores_are_compared_on_the_same_patients(problem):
         "+0.000 (no interval), p = 1\nThe difference is not significant: the cases cannot tell the "
         "two apart, which does not show that they are equal."
     )
-    assert repr(difference).endswith("\nThe first scores significantly higher.")
-    assert repr(mb.compare(good, good)) == (
-        "+0.000 (no interval), p = 1\nThe difference is not significant: the cases cannot tell the "
-        "two apart, which does not show that they are equal."
-    )
     with pytest.raises(mb.InputError, match=r"two scores of mb.evaluate, or two names"):
         mb.compare(good, "mean-pool")
     other = mb.evaluate(embeddings, label, groups=patient, folds=4)
@@ -151,12 +126,6 @@ BAD = {
     "text": (lambda e, y, g: (e.astype(str), y, {}), "expected unit x dim, numbers"),
     "too few labels": (lambda e, y, g: (e, y[:-1], {}), "120 embeddings and 119 labels"),
     "too few groups": (lambda e, y, g: (e, y, {"groups": g[1:]}), "120 embeddings and 119 groups"),
-    "no label": (
-        lambda e, y, g: (e, np.where(g == 5, None, y), {}), "labels: row 10 is empty; leave such",
-    ),
-    "no group": (
-        lambda e, y, g: (e, y, {"groups": np.where(g == 5, np.nan, g)}), "groups: row 10 is empty",
-    ),
     "no label": (
         lambda e, y, g: (e, np.where(g == 5, None, y), {}), "labels: row 10 is empty; leave such",
     ),
@@ -191,7 +160,6 @@ def test_a_run_its_results_and_a_comparison_by_name(tmp_path):
         results=tmp_path, on_record=logged.append,
     )  # fmt: skip
     assert (report.computed, report.failures) == (2, [])
-    assert repr(report) == "RunReport(boards=['phantom-0.3-0'], computed=2, reused=0, failures=[])"
     assert repr(report) == "RunReport(boards=['phantom'], computed=2, reused=0, failures=[])"
     assert sorted(record.encoder.name for record in logged) == ["max-pool", "mean-pool"]
     results = mb.load_results(tmp_path)
@@ -200,9 +168,6 @@ def test_a_run_its_results_and_a_comparison_by_name(tmp_path):
     assert repr(results) == "2 records: 2 encoders (max-pool, mean-pool) on 1 tasks"
     (compared,) = mb.compare("mean-pool", "max-pool", results=tmp_path)
     assert compared.tasks[0].task == "aidpath-her2"
-    title, row, *_ = repr(compared).splitlines()
-    assert title.startswith("mean-pool against max-pool, board phantom")
-    assert row.startswith("aidpath-her2: quadratic-kappa ")
     title, row, *_ = repr(compared).splitlines()
     assert title.startswith("mean-pool against max-pool, board phantom")
     assert row.startswith("aidpath-her2: quadratic-kappa ")
@@ -222,10 +187,6 @@ def test_bags_and_embeddings_of_a_folder(tmp_path):
     assert table.loc["s1"].tolist() == features.mean(axis=0).tolist()
     with pytest.raises(mb.InputError, match="no feature files"):
         list(mb.load_bags(tmp_path / "absent"))
-    spent = mb.load_bags(tmp_path)
-    mb.embed("mean-pool", spent)
-    with pytest.raises(mb.InputError, match=r"no bags; mb\.load_bags yields each bag once"):
-        mb.embed("max-pool", spent)
     spent = mb.load_bags(tmp_path)
     mb.embed("mean-pool", spent)
     with pytest.raises(mb.InputError, match=r"no bags; mb\.load_bags yields each bag once"):
