@@ -61,7 +61,9 @@ def resolve_mpp(
     if given is not None:
         return Resolution(given, "given", remark)
     power = _number(properties.get("openslide.objective-power"))
-    return Resolution(10.0 / power, "objective", remark) if power else Resolution(None, None, remark)
+    return (
+        Resolution(10.0 / power, "objective", remark) if power else Resolution(None, None, remark)
+    )
 
 
 def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, str]:
@@ -73,7 +75,10 @@ def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, str]:
     dpi = 25_400 / mean
     low, high = _MPP_RANGE
     if any(abs(dpi / density - 1) < 0.002 for density in _PRINT_DPI):
-        return None, f"its {dpi:.0f} dots per inch are a print density, not the resolution of a scan"
+        return (
+            None,
+            f"its {dpi:.0f} dots per inch are a print density, not the resolution of a scan",
+        )
     if not low <= mean <= high:
         return None, f"it states {mean:g} micrometres per pixel, outside of {low} to {high:g}"
     size = f"its pixels are {x:.4g} x {y:.4g} micrometres"
@@ -151,12 +156,14 @@ def mpp_of(given: GivenMpp, path: Path) -> float | None:
 
 
 def unmatched_note(option: str, given: GivenMpp, slides: Sequence[Path]) -> list[str]:
-    """Return a line that says which rows of a table are of no slide of a list; none where all are."""
+    """Return a line on the rows of a table that are of no slide of a list; none without any."""
     if not isinstance(given, Mapping):
         return []
     names = sorted(set(given) - {_key(path.name) for path in slides})
     shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-    text = f"note: {len(names)} of {len(given)} slides of the table of {option} are not here: {shown}"
+    text = (
+        f"note: {len(names)} of {len(given)} slides of the table of {option} are not here: {shown}"
+    )
     return [text] if names else []
 
 

@@ -323,6 +323,7 @@ def test_the_error_number_in_the_words_of_hdf5_is_told_from_damage(
     with pytest.raises(UnreadableFile, match=rf"x\.h5 cannot be read: {reason}\. Look"):
         read_bag_file(path)
 
+
 @pytest.mark.parametrize("suffix", [".h5", ".pt"])
 def test_a_file_without_permission_is_not_called_damaged(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
