@@ -157,8 +157,8 @@ def _say_others(others: Sequence[Path], say: Callable[[str], None]) -> None:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Return whether a file is named as DICOM, or has no suffix and DICOM's mark (PS3.10, 7.1)."""
-    if path.suffix or not path.is_file():
+    """Return whether a file is named as DICOM, or by a UID and has DICOM's mark (PS3.10, 7.1)."""
+    if path.suffix[1:].isalpha() or not path.is_file():
         return path.suffix.lower() == ".dcm"
     with looking_at(path), path.open("rb") as handle:
         return handle.read(132)[128:] == b"DICM"
