@@ -132,6 +132,9 @@ def test_transparent_is_glass(tmp_path):
 def test_pictures_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(InputError, match="no picture"):
         read_picture(tmp_path / "absent.png")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(InputError, match="a link that leads nowhere"):
+        read_picture(tmp_path / "dead.png")
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"text\.png is not a picture"):
         read_picture(tmp_path / "text.png")
