@@ -105,7 +105,7 @@ def list_slides(place: Path, say: Callable[[str], None] = lambda line: None) -> 
         raise InputError(f"no folder {place}; --slides wants a folder of slides, or one slide")
     slides, others = _listed(place, SLIDE_SUFFIXES)
     # The slices of an MRXS slide lie in a folder of its name and are not slides.
-    owners = {path.with_suffix("") for path in slides}
+    owners = {path.with_suffix("") for path in slides if path.suffix.lower() == ".mrxs"}
     slides, others = (
         [path for path in paths if not owners & set(path.parents)] for paths in (slides, others)
     )
@@ -128,14 +128,14 @@ def _listed(place: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[Path
     suffix, or a folder. Hidden files are in neither.
     """
     links: list[Path] = []
-    files = sorted(files_under(place, links) + links)
-    visible = [path for path in files if path.name[0] != "."]
-    taken = [
-        path
-        for path in visible
-        if path.suffix.lower() in suffixes or (path in links and not path.suffix)
-    ]
-    return taken, [path for path in visible if path not in set(taken)]
+    files = files_under(place, links)
+    taken: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(files + links):
+        is_sought = path.suffix.lower() in suffixes or (path in links and not path.suffix)
+        if path.name[0] != ".":
+            (taken if is_sought else others).append(path)
+    return taken, others
 
 
 def _by_name(paths: Iterable[Path], kind: str) -> dict[str, Path]:
@@ -153,7 +153,7 @@ def _say_others(others: Sequence[Path], say: Callable[[str], None]) -> None:
     counts = Counter(path.suffix.lower() or "without suffix" for path in others)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     if others:
-        say(f"note: not taken, as their names are of other kinds: {kinds} (such as {others[0]})")
+        say(f"note: {len(others)} files of other kinds are left out: {kinds}, such as {others[0]}")
 
 
 def _is_dicom(path: Path) -> bool:
@@ -176,7 +176,8 @@ def _largest_of_series(files: Collection[Path]) -> list[Path]:
         try:
             tags = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
             series[path.parent, str(tags.SeriesInstanceUID)] = path
-        except (OSError, InvalidDicomError, AttributeError):  # opening the slide says what is wrong
+        except (OSError, ValueError, EOFError, InvalidDicomError, AttributeError):
+            # Opening the slide says what is wrong.
             series[path.parent, path.name] = path
     return sorted(series.values())
 

@@ -51,6 +51,8 @@ def test_the_slices_of_an_mrxs_slide_are_no_slides(tmp_path):
     touch(tmp_path / "a" / "Data0001.dat")
     touch(tmp_path / "a" / "thumb.tif")
     assert list_slides(tmp_path) == (slide,)
+    others = (touch(tmp_path / "b.svs"), touch(tmp_path / "b" / "c.svs"))
+    assert list_slides(tmp_path) == (slide, *others)
 
 
 def test_what_looks_like_a_slide_is_listed_and_the_rest_is_said(tmp_path):
@@ -63,8 +65,8 @@ def test_what_looks_like_a_slide_is_listed_and_the_rest_is_said(tmp_path):
     said = []
     assert sorted(list_slides(tmp_path, said.append)) == sorted(wanted)
     assert said == [
-        "note: not taken, as their names are of other kinds: 1 .jpg, 2 .txt, 1 without suffix "
-        f"(such as {tmp_path / 'README'})"
+        "note: 4 files of other kinds are left out: 1 .jpg, 2 .txt, 1 without suffix, such as "
+        f"{tmp_path / 'README'}"
     ]
     with pytest.raises(InputError, match=r"dead\.svs is a link that leads nowhere"):
         Slide(tmp_path / "dead.svs")
