@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from madeleine_bench.slides.reader import Slide
 
-app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
+app = typer.Typer(help="Inspect, convert and draw slides.", no_args_is_help=True)
 
 Mpp = Annotated[
     str | None,
@@ -35,7 +35,9 @@ def info(
     mpp: Mpp = None,
     force_mpp: ForceMpp = None,
 ) -> None:
-    """Say size, resolution, levels and format of slides; exit 1 where one cannot be read.
+    """Show size, resolution, levels and format of slides.
+
+    Exit code 1: at least one slide cannot be read.
 
     Example: mbench slides info slides/
     """
@@ -53,7 +55,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
-    """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
+    """Convert images to tiled TIFF pyramids.
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
@@ -84,7 +86,9 @@ def show(
     mpp: Mpp = None,
     force_mpp: ForceMpp = None,
 ) -> None:
-    """Draw a slide with its tissue and patches; with an encoder and a bag, what it attends to.
+    """Draw a slide with its tissue and patches.
+
+    With --encoder and --bag, draws the attention of an encoder.
 
     Example: mbench slides show a.svs --out a.png --bag features/a.h5 --encoder madeleine
     """
