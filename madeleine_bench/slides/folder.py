@@ -153,7 +153,7 @@ def _say_others(others: Sequence[Path], say: Callable[[str], None]) -> None:
     counts = Counter(path.suffix.lower() or "without suffix" for path in others)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     if others:
-        say(f"note: {len(others)} files of other kinds are left out: {kinds}, such as {others[0]}")
+        say(f"note: {len(others)} file(s) of other kinds left out: {kinds}, such as {others[0]}")
 
 
 def _is_dicom(path: Path) -> bool:

@@ -59,7 +59,7 @@ def resolve_mpp(
             )
         return Resolution(stated, "stated", remark)
     if given is not None:
-        return Resolution(given, "given", remark)
+        return Resolution(given, "given")
     power = _number(properties.get("openslide.objective-power"))
     return (
         Resolution(10.0 / power, "objective", remark) if power else Resolution(None, None, remark)

@@ -65,7 +65,7 @@ def test_what_looks_like_a_slide_is_listed_and_the_rest_is_said(tmp_path):
     said = []
     assert sorted(list_slides(tmp_path, said.append)) == sorted(wanted)
     assert said == [
-        "note: 4 files of other kinds are left out: 1 .jpg, 2 .txt, 1 without suffix, such as "
+        "note: 4 file(s) of other kinds left out: 1 .jpg, 2 .txt, 1 without suffix, such as "
         f"{tmp_path / 'README'}"
     ]
     with pytest.raises(InputError, match=r"dead\.svs is a link that leads nowhere"):

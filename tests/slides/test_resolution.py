@@ -30,7 +30,7 @@ def test_a_print_density_is_no_resolution(dpi):
         found = resolve_mpp(properties(mpp))
         assert found.mpp is None
         assert "print density" in found.remark
-        assert resolve_mpp(properties(mpp), 0.5)[:2] == (0.5, "given")
+        assert resolve_mpp(properties(mpp), 0.5) == Resolution(0.5, "given")
 
 
 @pytest.mark.parametrize(
