@@ -12,7 +12,7 @@ import pandas as pd
 
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
 from madeleine_bench.data.bags import SUFFIXES, BagFacts, BagFile, check_alike
-from madeleine_bench.data.ids import canonical_id
+from madeleine_bench.data.ids import canonical_id, slide_name
 from madeleine_bench.data.labels import NO_FILE
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
@@ -23,10 +23,6 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
-_SLIDE_SUFFIXES = {
-    "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
-    "qptiff", "isyntax",
-}  # fmt: skip
 
 
 class LocalCohort:
@@ -294,12 +290,6 @@ def match_notes(data: CohortData) -> list[str]:
     return [text] if pairs else []
 
 
-def _bare(name: str) -> str:
-    """Return the name of a slide without the suffix of a slide file."""
-    stem, _, suffix = name.rpartition(".")
-    return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
-
-
 def match_names(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
     """Return the bag of each slide: of the same name, else of a name that means the same slide.
 
@@ -313,13 +303,13 @@ def match_names(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, st
     candidates: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for stem in files:
         is_exact = canonical_id(stem) in exact
-        meant = (stem,) if is_exact else (_bare(stem), stem.split(".", 1)[0])
+        meant = (stem,) if is_exact else (slide_name(stem), stem.split(".", 1)[0])
         for name in {canonical_id(one) for one in meant}:
             candidates[is_exact, name].append(stem)
     names: dict[str, str] = {}
     slide_of: dict[str, str] = {}
     for slide_id in slide_ids:
-        stems = candidates[True, slide_id] or candidates[False, _bare(slide_id)]
+        stems = candidates[True, slide_id] or candidates[False, slide_name(slide_id)]
         if len(stems) > 1:
             paths = " and ".join(str(files[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(
