@@ -67,7 +67,7 @@ def test_labels_and_groups_with_ids_are_matched_by_id(problem):
     assert first.predictions.equals(counted.predictions)
     for broken, words in (
         (table["label"][1:], r"labels: 'slide-000' of the embeddings is not in the index"),
-        (pd.concat([table["label"]] * 2), r"labels: 'slide-000' stands twice in the index"),
+        (pd.concat([table["label"]] * 2), r"labels: 'slide-000' occurs twice in the index"),
     ):
         with pytest.raises(mb.InputError, match=words):
             mb.evaluate(frame, broken)
@@ -139,7 +139,7 @@ BAD = {
     "misfit": (lambda e, y, g: (e, y, {"protocol": "cox"}), "scores survival labels"),
     "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "no position from 0 to"),
     "id twice": (
-        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' stands twice",
+        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' occurs twice",
     ),
     "metric": (lambda e, y, g: (e, y, {"metric": "accuracy"}), "mb.evaluate: "),
 }  # fmt: skip

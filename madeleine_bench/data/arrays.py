@@ -32,7 +32,7 @@ def embedding_matrix(embeddings: ArrayLike | pd.DataFrame) -> tuple[NDArray[Any]
         ids = embeddings.index.astype(str).to_numpy(dtype=str)
         if len(set(ids)) < len(ids):
             twice = ids[pd.Index(ids).duplicated()][0]
-            raise InputError(f"embeddings: '{twice}' stands twice in the index")
+            raise InputError(f"embeddings: '{twice}' occurs twice in the index")
         return matrix, ids
     width = len(str(len(matrix)))
     return matrix, np.array([f"{row:0{width}d}" for row in range(len(matrix))])
@@ -52,7 +52,7 @@ def matched(values: Any, embeddings: Any, what: str) -> Any:
         return values
     if values.index.has_duplicates:
         twice = values.index[values.index.duplicated()][0]
-        raise InputError(f"{what}: '{twice}' stands twice in the index")
+        raise InputError(f"{what}: '{twice}' occurs twice in the index")
     if len(absent := embeddings.index.difference(values.index)):
         raise InputError(
             f"{what}: '{absent[0]}' of the embeddings is not in the index; use ids of units as "
@@ -165,7 +165,7 @@ def given_splits(
     """Return splits of positions, translated to the sorted units.
 
     Raises:
-        InputError: a fold is not of two or three parts, or holds what is no position.
+        InputError: a fold is not of two or three parts, or holds values that are not positions.
     """
     place = np.empty(n_units, dtype=np.intp)
     place[order] = np.arange(n_units)
@@ -178,7 +178,8 @@ def given_splits(
             within = not part.size or 0 <= part.min() <= part.max() < n_units
             if part.dtype.kind not in "iu" or not within:
                 raise InputError(
-                    f"splits: fold {fold} holds what is no position from 0 to {n_units - 1}"
+                    f"splits: fold {fold} holds values that are not positions from 0 to "
+                    f"{n_units - 1}"
                 )
         train, *val, test = (np.sort(place[part]) for part in rows)
         splits.append(Split((0, fold), train, test, *val))

@@ -48,6 +48,21 @@ def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
     assert len({json.dumps(record, sort_keys=True) for record in found}) == 1
 
 
+@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
+def test_the_readme_shows_what_the_example_prints(tmp_path, mbench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    write_local_ucsb(tmp_path / "ucsb")
+    said = mbench(
+        "run", "--encoder", "mean-pool", "--encoder", "max-pool", "--task",
+        "ucsb-breast-malignancy", "--config", tmp_path / "ucsb" / "mbench.toml",
+        "--results", tmp_path / "results", "--jobs", "1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    shown = readme.partition("```text\n")[2].partition("```")[0]
+    assert [line.rstrip() for line in said.out.splitlines()] == shown.splitlines()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not TCGA.is_file(), reason=f"real labels absent: no {TCGA}")
 def test_tcga_labels_drive_the_five_tasks(tmp_path, mbench):
