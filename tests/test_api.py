@@ -137,7 +137,7 @@ BAD = {
     ),
     "unknown protocol": (lambda e, y, g: (e, y, {"protocol": "linear"}), "no protocol is called"),
     "misfit": (lambda e, y, g: (e, y, {"protocol": "cox"}), "scores survival labels"),
-    "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "no position from 0 to"),
+    "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "not positions from 0 to"),
     "id twice": (
         lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' occurs twice",
     ),
