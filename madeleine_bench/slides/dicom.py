@@ -1,4 +1,4 @@
-"""DICOM slides that OpenSlide refuses (YBR_FULL, JPEG-LS, JPEG XL), through pydicom and imagecodecs."""
+"""DICOM slides that OpenSlide refuses (YBR_FULL, JPEG-LS, JPEG XL), by pydicom and imagecodecs."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -95,8 +95,8 @@ def _dicom_image(path: Path, header: Any) -> TiledImage:
     if codec is None or layers != 1 or header.BitsAllocated != 8 or samples not in (1, 3):
         raise InputError(
             f"{path} is stored as {syntax.name}, {header.BitsAllocated} bits, {samples} channels, "
-            f"{layers} focal planes or optical paths. Read are 8 bits, 1 or 3 channels, one plane, in "
-            "JPEG, JPEG-LS, JPEG 2000 or JPEG XL; save it so"
+            f"{layers} focal planes or optical paths, which is not read here. Save it with 8 bits, "
+            "3 channels and one focal plane, as JPEG, JPEG-LS, JPEG 2000 or JPEG XL"
         )
     frames = _dicom_frames(path, header)
     stated = str(header.PhotometricInterpretation)

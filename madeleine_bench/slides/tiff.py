@@ -1,5 +1,6 @@
-"""TIFF through tifffile and imagecodecs: pictures of any kind, and slides that OpenSlide refuses."""
+"""TIFF by tifffile and imagecodecs: pictures of any kind, and slides that OpenSlide refuses."""
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +13,11 @@ import tifffile
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.tiled import Pixels, TiledImage, TiledSlide, read_bytes
 
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by errors here
+
+JPEG_COMPRESSIONS = (6, 7, 33007, 34892)  # whose decoder returns RGB for YCbCr
 _ROWS = 256  # of an uncompressed picture in one strip, which need not be decoded as a whole
+_LARGEST_TILE = 2**32  # bytes that a tile may claim to hold
 _SAME_ASPECT = 0.02
 
 # TIFF compressions that OpenSlide 4.0 decodes: none, LZW, JPEG, deflate, PackBits, Aperio's JPEG
@@ -34,8 +39,8 @@ def tiff_image(path: Path, page: tifffile.TiffPage) -> TiledImage:
         name = getattr(page.compression, "name", f"compression {page.compression}")
         kind = f"{page.bitspersample}-bit {getattr(page.sampleformat, 'name', '')}".strip()
         raise InputError(
-            f"{path} holds {kind} pixels stored as {name}, which is not read here. Save it as a TIFF "
-            "with JPEG or deflate compression"
+            f"{path} holds {kind} pixels stored as {name}, which neither OpenSlide nor imagecodecs "
+            "reads. Save it as a TIFF with JPEG or deflate compression"
         )
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     width, height, dtype = page.imagewidth, page.imagelength, page.dtype
@@ -67,20 +72,20 @@ def tiff_image(path: Path, page: tifffile.TiffPage) -> TiledImage:
         ]
         return np.concatenate(parts, axis=2).astype(dtype, copy=False)
 
-    page_samples = page.samplesperpixel // planes
     stored = dtype.newbyteorder(page.parent.byteorder)
-    if (
-        page.is_contiguous
-        and not page.is_tiled
-        and dtype.kind in "uif"
-        and page.bitspersample % 8 == 0
-    ):
+    page_samples = page.samplesperpixel // planes
+    if page.is_contiguous and not page.is_tiled:
         return TiledImage(width, height, (width, _ROWS), page.samplesperpixel, dtype, read_rows)
+    if (size := tile[0] * tile[1] * page.samplesperpixel * dtype.itemsize) > _LARGEST_TILE:
+        raise InputError(
+            f"{path} has to be read in parts of {size / 1e9:.1f} GB. Save it as a TIFF in tiles"
+        )
     return TiledImage(width, height, tile, page.samplesperpixel, dtype, decode_tile)
 
 
-def full_pages(pages: Sequence[Any]) -> list[tifffile.TiffPage]:
+def full_pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """Return the pages of a TIFF that are no smaller copies of another page."""
+    pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
     return [page for page in pages if not page.is_reduced]
 
 
@@ -107,7 +112,7 @@ def open_tiff_slide(path: Path) -> TiledSlide | None:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            pages: list[Any] = list(file.pages)
+            pages = full_pages(file)
             first = pages[0]
             if not first.is_tiled or file.is_bif:  # tiles of BIF overlap
                 return None
@@ -115,7 +120,7 @@ def open_tiff_slide(path: Path) -> TiledSlide | None:
             inner = list(first.pages or ())
             if first.compression in _OPENSLIDE and not inner:
                 return None
-            levels = [first, *(page for page in inner + pages[1:] if _is_level(page, first))]
+            levels = [first, *(page for page in [*inner, *file.pages] if _is_level(page, first))]
             images = [tiff_image(path, page) for page in levels]
             return TiledSlide(images, _tiff_properties(file, first))
     except (tifffile.TiffFileError, IndexError, ValueError, OSError):
@@ -130,7 +135,7 @@ def _check_brightfield(path: Path, pages: Sequence[Any]) -> None:
     """
     first = pages[0]
     size = (first.imagewidth, first.imagelength)
-    twins = [page for page in full_pages(pages) if (page.imagewidth, page.imagelength) == size]
+    twins = [page for page in pages if (page.imagewidth, page.imagelength) == size]
     fault = option = ""
     if len(twins) > 1:
         fault = f"holds {len(twins)} pages of one size (channels or focal planes)"
@@ -159,7 +164,7 @@ def _is_level(page: Any, first: tifffile.TiffPage) -> bool:
 
 
 def _tiff_properties(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, str]:
-    """Return the resolution and description of a TIFF, under the names that OpenSlide gives them."""
+    """Return resolution and description of a TIFF, under the names that OpenSlide gives them."""
     text = file.ome_metadata or page.description
     kind = "OME-TIFF" if file.is_ome else "generic-tiff"
     properties = {"openslide.vendor": kind, "tiff.ImageDescription": page.description}

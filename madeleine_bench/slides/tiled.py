@@ -53,7 +53,7 @@ class TiledImage:
         Raises:
             OSError: a tile cannot be read or decoded.
         """
-        white = 1 if self.dtype.kind == "f" else np.iinfo(self.dtype).max
+        white = np.iinfo(self.dtype).max if self.dtype.kind in "ui" else 1
         area = np.full((height, width, self.samples), white, dtype=self.dtype)
         across, down = self.tile
         right, bottom = min(left + width, self.width), min(top + height, self.height)
