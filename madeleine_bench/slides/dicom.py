@@ -1,7 +1,8 @@
-"""DICOM slides that OpenSlide refuses (YBR_FULL, JPEG-LS, JPEG XL), by pydicom and imagecodecs."""
+"""DICOM slides that OpenSlide refuses (YBR_FULL, JPEG-LS), by pydicom and imagecodecs."""
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ _DICOM_CODECS: dict[str, Callable[..., Pixels]] = {
     "90": imagecodecs.jpeg2k_decode, "91": imagecodecs.jpeg2k_decode,
     "201": imagecodecs.jpeg2k_decode, "202": imagecodecs.jpeg2k_decode,
     "203": imagecodecs.jpeg2k_decode,
-    "110": imagecodecs.jpegxl_decode, "111": imagecodecs.jpegxl_decode,
-    "112": imagecodecs.jpegxl_decode,
 }  # fmt: skip
 _PLAIN_COLOURS = (imagecodecs.jpegls_decode, imagecodecs.ljpeg_decode)
+_BROKEN = (
+    pydicom.errors.InvalidDicomError, AttributeError, EOFError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
 _DICOM_JPEG = "1.2.840.10008.1.2.4."
 
 
@@ -33,46 +35,55 @@ def open_dicom_slide(path: Path) -> TiledSlide:
     """Return the pyramid of a DICOM slide: all levels of its series in the folder.
 
     Raises:
-        InputError: the file is of no slide, is its label or overview, or is stored in a way that is
-            not read here.
+        InputError: the file is damaged or of no slide, is a label or an overview, or is stored in a
+            way that is not read here.
 
     References:
         DICOM PS3.3, A.32.8, VL Whole Slide Microscopy Image; PS3.5, A.4, encapsulated frames.
     """
-    first = _dicom_header(path)
-    if first is None or "VOLUME" not in first.get("ImageType", ()):
-        kind = ", ".join(first.get("ImageType", ())) if first is not None else "damaged"
-        raise InputError(
-            f"{path} is no level of a DICOM slide ({kind}). Name the file of its largest level, "
-            "whose image type has the word VOLUME"
-        )
-    levels = {(first.TotalPixelMatrixColumns, first.TotalPixelMatrixRows): (path, first)}
-    for other in sorted(path.parent.glob("*.dcm")):
-        header = _dicom_header(other)
-        if header is None or "VOLUME" not in header.get("ImageType", ()):
-            continue
-        if header.SeriesInstanceUID == first.SeriesInstanceUID:
-            levels.setdefault(
-                (header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows), (other, header)
+    try:
+        first = pydicom.dcmread(path, stop_before_pixels=True)
+        if "VOLUME" not in first.get("ImageType", ()):
+            raise InputError(
+                f"{path} is no level of a slide ({', '.join(first.get('ImageType', ()))}). Name a "
+                "file whose image type has the word VOLUME"
             )
-    images = [_dicom_image(place, header) for place, header in levels.values()]
-    largest = levels[max(levels)][1]
+        levels: dict[tuple[int, int], tuple[Path, pydicom.Dataset]] = {_size(first): (path, first)}
+        for other, header in _headers_beside(path):
+            if header.get("SeriesInstanceUID") == first.SeriesInstanceUID:
+                levels.setdefault(_size(header), (other, header))
+        images = [_dicom_image(place, header) for place, header in levels.values()]
+        return TiledSlide(images, _dicom_properties(levels[max(levels)][1]))
+    except _BROKEN as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): the DICOM file is cut short or damaged. Copy it "
+            "again from where it came from"
+        ) from error
+
+
+def _headers_beside(path: Path) -> Iterator[tuple[Path, pydicom.Dataset]]:
+    """Yield the other levels of slides in the folder of a file, without their pixels."""
+    for other in sorted(path.parent.glob("*.dcm")):
+        with suppress(*_BROKEN):
+            header = pydicom.dcmread(other, stop_before_pixels=True)
+            if other != path and "VOLUME" in header.get("ImageType", ()):
+                yield other, header
+
+
+def _size(header: pydicom.Dataset) -> tuple[int, int]:
+    return header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows
+
+
+def _dicom_properties(header: pydicom.Dataset) -> dict[str, str]:
+    """Return the resolution of a level, under the names that OpenSlide gives it."""
     properties = {"openslide.vendor": "dicom"}
-    for measures in _nested(largest, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
+    for measures in _nested(header, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
         down, across = (float(value) * 1000 for value in measures.PixelSpacing)
         properties |= {"openslide.mpp-x": repr(across), "openslide.mpp-y": repr(down)}
-    for optics in _nested(largest, "OpticalPathSequence"):
+    for optics in _nested(header, "OpticalPathSequence"):
         if power := optics.get("ObjectiveLensPower"):
             properties["openslide.objective-power"] = str(power)
-    return TiledSlide(images, properties)
-
-
-def _dicom_header(path: Path) -> Any:
-    """Return all of a DICOM file but its pixels; None where it is none."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError):
-        return None
+    return properties
 
 
 def _nested(dataset: Any, *names: str) -> Iterator[Any]:
@@ -85,7 +96,7 @@ def _nested(dataset: Any, *names: str) -> Iterator[Any]:
     yield dataset
 
 
-def _dicom_image(path: Path, header: Any) -> TiledImage:
+def _dicom_image(path: Path, header: pydicom.Dataset) -> TiledImage:
     syntax = header.file_meta.TransferSyntaxUID
     codec = _DICOM_CODECS.get(syntax.removeprefix(_DICOM_JPEG))
     layers = (header.get("TotalPixelMatrixFocalPlanes") or 1) * (
@@ -96,7 +107,7 @@ def _dicom_image(path: Path, header: Any) -> TiledImage:
         raise InputError(
             f"{path} is stored as {syntax.name}, {header.BitsAllocated} bits, {samples} channels, "
             f"{layers} focal planes or optical paths, which is not read here. Save it with 8 bits, "
-            "3 channels and one focal plane, as JPEG, JPEG-LS, JPEG 2000 or JPEG XL"
+            "3 channels and one focal plane, as JPEG, JPEG-LS or JPEG 2000"
         )
     frames = _dicom_frames(path, header)
     stated = str(header.PhotometricInterpretation)
@@ -113,7 +124,7 @@ def _dicom_image(path: Path, header: Any) -> TiledImage:
             pixels = codec(encoded, colorspace="RGB" if is_rgb else None)
         else:
             pixels = codec(encoded)
-        # JPEG 2000 and JPEG XL undo their own colour transform (YBR_ICT, YBR_RCT, XYB).
+        # JPEG 2000 undoes its own colour transform (YBR_ICT, YBR_RCT).
         if stated.startswith("YBR_FULL") and codec in _PLAIN_COLOURS:
             pixels = np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
         return pixels.reshape(*pixels.shape[:2], samples)
@@ -123,7 +134,7 @@ def _dicom_image(path: Path, header: Any) -> TiledImage:
     return TiledImage(width, height, tile, samples, np.dtype(np.uint8), decode_tile)
 
 
-def _dicom_frames(path: Path, header: Any) -> dict[tuple[int, int], tuple[int, int]]:
+def _dicom_frames(path: Path, header: pydicom.Dataset) -> dict[tuple[int, int], tuple[int, int]]:
     """Return where the frame of each column and row of tiles lies in the file: offset and bytes."""
     with path.open("rb") as file:
         pydicom.dcmread(file, stop_before_pixels=True)

@@ -173,10 +173,13 @@ class PictureOptions:
         for name, numbers in (("--page", self.pages), ("--channel", self.channels)):
             if len(numbers) not in (0, 1, 3) or any(number < 1 for number in numbers):
                 raise InputError(
-                    f"{name} is {numbers}; expected one number from 1, or three (red, green, blue)"
+                    f"{name} is {', '.join(map(str, numbers))}; expected one number from 1, or "
+                    "three (red, green, blue)"
                 )
         if self.scale is not None and not self.scale[0] < self.scale[1]:
-            raise InputError(f"--scale is {self.scale}; expected a lower and a higher value")
+            raise InputError(
+                f"--scale is {self.scale[0]:g} {self.scale[1]:g}; expected a low and a high value"
+            )
 
 
 @dataclass
@@ -406,7 +409,7 @@ def _chosen_pages(path: Path, listing: str, count: int, options: PictureOptions)
     if not options.pages and count == 1:
         return (0,)
     if not options.pages or max(options.pages) > count:
-        fault = "and one picture is wanted" if not options.pages else f"not --page {options.pages}"
+        fault = f"so there is no page {max(options.pages)}" if options.pages else "not one picture"
         raise InputError(
             f"{path} holds {count} pages, {fault}. Choose one, or three as red, green and blue: "
             f"--page NUMBER ({listing})"
