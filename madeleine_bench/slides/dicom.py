@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom.errors import InvalidDicomError
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.tiled import Pixels, TiledImage, TiledSlide, read_bytes
@@ -25,9 +26,7 @@ _DICOM_CODECS: dict[str, Callable[..., Pixels]] = {
     "203": imagecodecs.jpeg2k_decode,
 }  # fmt: skip
 _PLAIN_COLOURS = (imagecodecs.jpegls_decode, imagecodecs.ljpeg_decode)
-_BROKEN = (
-    pydicom.errors.InvalidDicomError, AttributeError, EOFError, StopIteration, TypeError, ValueError,
-)  # fmt: skip
+_BROKEN = (AttributeError, EOFError, InvalidDicomError, StopIteration, TypeError, ValueError)
 _DICOM_JPEG = "1.2.840.10008.1.2.4."
 
 
