@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable, files_under, replacing
+from madeleine_bench.files import check_readable, replacing
 from madeleine_bench.report import Report
-from madeleine_bench.slides.reader import checked_mpp
+from madeleine_bench.slides.folder import list_pictures
+from madeleine_bench.slides.resolution import checked_mpp
 from madeleine_bench.slides.tiff import (
     JPEG_COMPRESSIONS,
     describe_pages,
@@ -27,8 +28,6 @@ from madeleine_bench.slides.tiff import (
 )
 from madeleine_bench.slides.tiled import Pixels
 from madeleine_bench.types import Progress
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 _TILE_PX = 256
 _ORIENTATION = 274  # tag of TIFF and EXIF
@@ -310,7 +309,8 @@ def open_picture(path: Path, options: PictureOptions = PictureOptions()) -> _Pic
             is_tiff = file.read(2) in (b"II", b"MM")
         return _open_tiff(path, options) if is_tiff else _open_other(path, options)
     except FileNotFoundError as error:
-        raise InputError(f"no picture {path}") from error
+        dead_link = f"{path} is a link that leads nowhere" if path.is_symlink() else ""
+        raise InputError(dead_link or f"no picture {path}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not a picture that can be read (JPEG, PNG, TIFF)") from error
     except (
@@ -457,6 +457,8 @@ def convert_picture(
         InputError: as `open_picture`; or the slide is there already or cannot be written.
     """
     slide = out / f"{path.stem}.tif"
+    if slide.resolve() == path.resolve():
+        raise InputError(f"{path} would be written over itself; choose another --out")
     if slide.exists() and not overwrite:
         raise InputError(f"{slide} is there already; --overwrite replaces it")
     known_mpp = checked_mpp(mpp, "--mpp")  # before a large picture is read for nothing
@@ -476,9 +478,9 @@ def convert_pictures(
     """Turn every picture into a slide; those that could not be are the problem of the report.
 
     Raises:
-        InputError: a path holds no picture.
+        InputError: a path holds no picture, or two pictures have the same name.
     """
-    pictures = [path for place in places for path in _pictures(place)]
+    pictures = list_pictures(places, out, progress.say)
     faults: list[str] = []
     progress.phase("convert", len(pictures))
     for path in pictures:
@@ -489,12 +491,3 @@ def convert_pictures(
         progress.advance(path.name)
     problem = InputError("\n".join(faults)) if faults else None
     return Report({}, [f"{len(pictures) - len(faults)} slides in {out}"], problem=problem)
-
-
-def _pictures(place: Path) -> list[Path]:
-    if not place.is_dir():
-        return [place]  # whatever it is, opening it says what is wrong
-    pictures = [path for path in files_under(place) if path.suffix.lower() in PICTURE_SUFFIXES]
-    if not pictures:
-        raise InputError(f"no picture in {place} ({', '.join(PICTURE_SUFFIXES)})")
-    return pictures

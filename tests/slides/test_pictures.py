@@ -53,6 +53,9 @@ def test_transparent_is_glass(tmp_path):
 def test_pictures_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(InputError, match="no picture"):
         open_picture(tmp_path / "absent.png")[:]
+    (tmp_path / "dead.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(InputError, match="a link that leads nowhere"):
+        open_picture(tmp_path / "dead.png")
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"text\.png is not a picture"):
         open_picture(tmp_path / "text.png")[:]
@@ -73,6 +76,12 @@ def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path):
     (tmp_path / "x.tif").write_bytes(data)
     with pytest.raises(InputError, match="cut short or damaged"):
         convert_picture(tmp_path / "x.tif", tmp_path / "slides", 0.5)
+
+
+def test_a_picture_is_not_written_over_itself(tmp_path):
+    Image.fromarray(noise(20, 20)).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match="over itself"):
+        convert_picture(tmp_path / "x.tif", tmp_path, 1.0, overwrite=True)
 
 
 def test_a_slide_is_not_replaced_unasked(tmp_path):
@@ -141,8 +150,8 @@ def test_a_16_bit_png_keeps_its_brightness(tmp_path):
 def test_values_without_a_known_range_are_asked_for(tmp_path, stored, message, options):
     save(tmp_path / "x.tif", stored)
     with pytest.raises(InputError, match=message):
-        convert_picture(tmp_path / "x.tif", tmp_path, 0.5, overwrite=True)
-    assert tifffile.imread(tmp_path / "x.tif").dtype == stored.dtype  # left as it is
+        convert_picture(tmp_path / "x.tif", tmp_path / "slides", 0.5)
+    assert not list((tmp_path / "slides").iterdir())
     if options:
         taken = open_picture(tmp_path / "x.tif", PictureOptions(scale=options))[:]
         assert np.array_equal(taken, PICTURE)
