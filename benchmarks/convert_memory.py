@@ -118,7 +118,7 @@ def measure(kind: str, side: int, folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def markdown_rows(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the table that docs/slides.md shows, a line each."""
+    """Return the table that docs/slide-formats.md shows, a line each."""
     lines = [
         "| work | side (px) | memory (MB) | plain (MB) | time ratio |",
         "|---|---|---|---|---|",

@@ -1,6 +1,6 @@
-"""Real pictures and one real slide in four formats, taken through the commands of docs/slides.md.
+"""Real pictures and one real slide in four formats, taken through the commands of docs/slide-formats.md.
 
-Three questions, on data that a user has to fetch (`--data`, see docs/slides.md):
+Three questions, on data that a user has to fetch (`--data`, see docs/slide-formats.md):
 
 formats   one Aperio slide as SVS, DICOM, JPEG TIFF and WebP TIFF. Are patches the same, and how far
           do features move that come from a file compressed a second time? Patches of 224 px at

@@ -256,7 +256,7 @@ class _Picture:
         return np.asarray(Image.alpha_composite(white, layer.convert("RGBA")).convert("RGB"))
 
     def _bytes(self, values: Pixels) -> NDArray[np.uint8]:
-        """Return values as 8 bits, by the rules of docs/slides.md."""
+        """Return values as 8 bits, by the rules of docs/slide-formats.md."""
         kind = values.dtype
         if self.scale is not None:
             low, high = self.scale

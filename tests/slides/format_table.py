@@ -1,4 +1,4 @@
-"""Every kind of file that is made here, and what becomes of it: the table of docs/slides.md.
+"""Every kind of file that is made here, and what becomes of it: the table of docs/slide-formats.md.
 
 `python -m tests.slides.format_table` writes the table anew.
 """
@@ -20,7 +20,7 @@ from madeleine_bench.slides.tiled import TiledSlide
 
 from .dicom_files import write_dicom
 
-PAGE = Path(__file__).parents[2] / "docs" / "slides.md"
+PAGE = Path(__file__).parents[2] / "docs" / "slide-formats.md"
 _MARKS = ("<!-- formats: begin -->\n", "<!-- formats: end -->")
 
 
