@@ -183,7 +183,8 @@ def markdown_rows(results: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|",
         *(
             f"| {row['format']} | {row['mean_pixel_difference']:.2f} | "
-            f"{row['median_cosine']:.3f} | {row['least_cosine']:.3f} | {row['nearest_to_itself']:.0%} |"
+            f"{row['median_cosine']:.3f} | {row['least_cosine']:.3f} | "
+            f"{row['nearest_to_itself']:.0%} |"
             for row in results["formats"]
         ),
         "| stain | fields | patches taken | patches of the grid |",

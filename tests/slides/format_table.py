@@ -41,8 +41,9 @@ def changed(change, write) -> Callable[[Path, np.ndarray], None]:
     return lambda path, picture: write(path, change(picture))
 
 
-def ome_pyramid(path: Path, picture: np.ndarray) -> None:
+def ome_pyramid(path: Path, picture: np.ndarray, unit: str = "µm") -> None:
     facts = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    facts |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
     with tifffile.TiffWriter(path, ome=True) as out:
         out.write(picture, subifds=1, metadata=facts, tile=(128, 128), photometric="rgb")
         out.write(picture[::2, ::2], subfiletype=1, tile=(128, 128), photometric="rgb")
