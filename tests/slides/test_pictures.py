@@ -133,7 +133,9 @@ def test_values_of_every_type_become_the_same_colours(tmp_path, stored, tags, ex
         assert np.array_equal(slide.thumbnail().rgb, expected)
 
 
-def test_a_16_bit_png_keeps_its_brightness(tmp_path):
+def test_a_16_bit_picture_of_any_format_keeps_its_brightness(tmp_path):
+    Image.fromarray(PICTURE[..., 0].astype("u2") * 257).save(tmp_path / "x.jp2")
+    assert np.array_equal(open_picture(tmp_path / "x.jp2")[:], GREY)
     (tmp_path / "x.png").write_bytes(imagecodecs.png_encode(PICTURE.astype("u2") * 257))
     assert np.array_equal(open_picture(tmp_path / "x.png")[:], PICTURE)
 
