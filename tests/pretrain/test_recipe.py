@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.errors import InputError
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import (
     OptimiserRecipe,
     Recipe,
@@ -14,7 +15,6 @@ from madeleine_bench.pretrain.recipe import (
     shipped_recipes,
     with_changes,
 )
-from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 
@@ -147,7 +147,7 @@ def test_published_schedule_is_that_of_the_released_code() -> None:
     if not GOLDEN.exists():
         pytest.skip(f"golden numbers absent: no file {GOLDEN}")
     expected = np.load(GOLDEN)["lr/per_step"]
-    rates = [learning_rate_at(i, 18, 120, OptimiserRecipe(), "published") for i in range(2160)]
+    rates = [PRESETS["published"].learning_rate(i, 18, 120, OptimiserRecipe()) for i in range(2160)]
     np.testing.assert_allclose(rates, expected, rtol=1e-10, atol=0)
 
 
@@ -161,7 +161,7 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
     warmup = min(warmup, epochs - 1)
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.001, warmup_epochs=warmup)
     rates = np.array(
-        [learning_rate_at(i, steps, epochs, optimiser, preset) for i in range(steps * epochs)]
+        [PRESETS[preset].learning_rate(i, steps, epochs, optimiser) for i in range(steps * epochs)]
     )
     peak = int(rates.argmax())
     assert rates[peak] == pytest.approx(0.3)
@@ -175,4 +175,4 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
 
 def test_halfway_down_the_cosine() -> None:
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.1, warmup_epochs=0)
-    assert learning_rate_at(2, 5, 1, optimiser) == pytest.approx(0.2)
+    assert PRESETS["corrected"].learning_rate(2, 5, 1, optimiser) == pytest.approx(0.2)

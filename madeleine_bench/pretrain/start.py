@@ -1,0 +1,48 @@
+"""Where the model of the preset "aligned" starts: at the plain features of the cohort."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from madeleine_bench.data.packed import FeatureStore
+from madeleine_bench.models.aligned import AlignedMadeleine
+from madeleine_bench.models.aligned_tokens import principal_directions
+
+_TINY = 1e-12
+_PATCHES = 256  # of a slide: principal directions need no more
+
+
+def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[int]) -> None:
+    """Make the model that of plain features.
+
+    Tokens are the first principal directions of patch features less the mean of their slide.
+    Embeddings are the mean patch less the mean of the cohort, whole where the embedding is as wide
+    as the features, else its principal directions. Both are scaled by one factor.
+
+    Args:
+        model: changed in place.
+        store: the packed cohort.
+        slides: those to train on.
+    """
+    within = np.zeros((store.dim, store.dim))
+    means = np.empty((len(slides), store.dim))
+    for number, slide in enumerate(slides):
+        bag = store.bag(slide)
+        means[number] = bag.mean(axis=0, dtype=np.float64)
+        chosen = np.linspace(0, len(bag) - 1, min(_PATCHES, len(bag))).astype(np.int64)
+        centred = bag[chosen].astype(np.float64) - means[number]
+        within += centred.T @ centred / len(chosen)
+    centre = means.mean(axis=0)
+    spread = means - centre
+    width = model.shortcut.directions.shape[0]
+    directions = torch.zeros_like(model.shortcut.directions)
+    if width < store.dim:
+        directions += principal_directions(spread.T @ spread, width)
+    else:
+        directions[: store.dim] = torch.eye(store.dim)
+    tokens = principal_directions(within, len(model.aligned_tokens.directions))
+    # Of unit variance on average, so that the scale of the patch features plays no part.
+    scale = np.sqrt(min(width, store.dim) * len(means) / max(np.square(spread).sum(), _TINY))
+    token_scale = np.sqrt(len(tokens) * len(means) / max(float(np.trace(within)), _TINY))
+    model.set_start(tokens * token_scale, directions * scale, torch.from_numpy(centre))
