@@ -85,6 +85,7 @@ def _alikeness(units: Tensor) -> Tensor:
     variance = covariance.diagonal()
     spread = (variance + 1e-4).sqrt()  # VICReg's constant: the root has a finite slope at 0
     off_diagonal = covariance.square().sum() - variance.square().sum()
-    alike: Tensor = torch.relu(1.0 - spread).mean()
-    alike = alike + COVARIANCE_WEIGHT * off_diagonal / len(variance)
+    alike: Tensor = torch.relu(1.0 - spread).mean() + (
+        COVARIANCE_WEIGHT / len(variance) * off_diagonal
+    )
     return alike
