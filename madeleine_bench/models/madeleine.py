@@ -206,7 +206,7 @@ class Madeleine(nn.Module):
     ) -> Tensor:
         """Return slide embeddings (slide, width) from tokens, raw attention and patch counts.
 
-        `patches` (patch, input_dim) are those of the tokens; this model does not look at them again.
+        `patches` (patch, input_dim) are those of the tokens; only `AlignedMadeleine` uses them.
 
         Raises:
             ValueError: a slide has no patch, or the lengths do not add up to the patches.

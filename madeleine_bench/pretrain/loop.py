@@ -198,7 +198,7 @@ def _prepare(recipe: Recipe, store: FeatureStore, group: Group, progress: Progre
             unusable=recipe.unusable,
             encoder=recipe.encoder,
         )
-        prepare_plans(table, Plans.beside(store), progress)
+        prepare_plans(table, Plans(store, recipe.objective.plan_cells), progress)
     barrier(group)
 
 
@@ -222,7 +222,8 @@ def _check_request(recipe: Recipe, out: Path, group: Group, *, resume: bool) -> 
     if group.size > 1 and not PRESETS[recipe.objective.preset].several_processes:
         raise InputError(
             f"objective.preset {recipe.objective.preset} depends on which cases share a batch "
-            "(thresholds and number of tokens), so it runs in one process; use preset corrected, or one process"
+            "(thresholds and number of tokens), so it runs in one process; use another preset, or "
+            "one process"
         )
     if (out / CHECKPOINT).exists() and not resume:
         raise InputError(

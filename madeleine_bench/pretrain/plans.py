@@ -30,7 +30,6 @@ from madeleine_bench.pretrain.cases import CaseTable
 from madeleine_bench.types import Progress
 
 VERSION = 1  # of the computation; another one makes every plan anew
-ALPHA = 0.5
 _FITS = 5
 _SHOWN = 5
 Pair = tuple[int, int]
@@ -43,22 +42,22 @@ class Plans:
 
     Attributes:
         store: the packed cohort.
-        folder: where the plans lie.
+        cells: patches of a slide that a plan tells apart; see `losses.plan`.
     """
 
     store: FeatureStore
-    folder: Path
+    cells: int
     _cache: dict[Pair, csr_array] = field(default_factory=dict, repr=False, compare=False)
 
-    @classmethod
-    def beside(cls, store: FeatureStore) -> "Plans":
-        """Return the plans that lie beside a packed store."""
-        return cls(store, store.path / "plans")
+    @property
+    def folder(self) -> Path:
+        """Where the plans lie."""
+        return self.store.path / "plans"
 
     def path(self, pair: Pair) -> Path:
         """Return the file of a pair, which may not be there yet."""
         sides = [self.store.slides[slide].sha256 for slide in pair]
-        return self.folder / f"{hash_json([VERSION, ALPHA, *sides])[:32]}.npz"
+        return self.folder / f"{hash_json([VERSION, self.cells, *sides])[:32]}.npz"
 
     def read(self, pair: Pair) -> csr_array:
         """Return the plan of a pair of slides: patch of the first x patch of the second.
@@ -99,7 +98,7 @@ class Plans:
         store = self.store
         features = [store.bag(slide).astype(np.float64) for slide in pair]
         positions = [store.positions_um(slide) for slide in pair]
-        plan = transport_plan(*features, *positions, alpha=ALPHA)
+        plan = transport_plan(*features, *positions, most=self.cells)
         partners, map_error = plan_quality(plan, *positions)
         with replacing(self.path(pair)) as temporary, temporary.open("wb") as file:
             np.savez(

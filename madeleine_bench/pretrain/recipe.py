@@ -18,7 +18,7 @@ PresetName = Literal["corrected", "published", "aligned"]
 Unusable = Literal["refuse", "skip"]
 
 # What a preset sets besides the objective, where the recipe does not.
-COUPLED: dict[PresetName, dict[str, dict[str, Any]]] = {
+COUPLED: dict[Any, dict[str, dict[str, Any]]] = {
     "published": {"optimiser": {"clip_norm": None}, "model": {"gate_dropout": 0.25}}
 }
 
@@ -54,6 +54,8 @@ class ObjectiveRecipe(Spec):
         intra_weight: of the contrast between two halves of a slide's patches; 0 turns it off.
             Plays no part in intra-ssl, which is made of this term alone.
         tokens: tokens of a slide that enter the local loss.
+        plan_cells: patches of a slide that the transport plan of "aligned" tells apart; a larger
+            slide is merged into as many squares.
     """
 
     preset: PresetName = "corrected"
@@ -61,6 +63,7 @@ class ObjectiveRecipe(Spec):
     local_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     intra_weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     tokens: int = Field(default=256, ge=1)
+    plan_cells: int = Field(default=600, ge=16)
 
 
 class OptimiserRecipe(Spec):
@@ -135,8 +138,7 @@ class Recipe(Spec):
         """Add what the preset sets and the recipe does not."""
         objective = data.get("objective") if isinstance(data, dict) else None
         preset = objective.get("preset") if isinstance(objective, dict) else None
-        coupled = COUPLED[preset] if preset in COUPLED else {}
-        for section, values in coupled.items():
+        for section, values in COUPLED.get(preset, {}).items():
             given = data.get(section, {})
             if isinstance(given, dict):
                 data = {**data, section: {**values, **given}}
@@ -206,14 +208,17 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         >>> recipe = Recipe(name="toy", encoder="madeleine", cohort="acrobat")
         >>> with_changes(recipe, ["epochs=9", "optimiser.clip_norm=null"]).optimiser.clip_norm
     """
-    data = recipe.model_dump(exclude_unset=True)
+    # What is not set stays open, as another preset may couple other values.
+    data, keys = recipe.model_dump(exclude_unset=True), recipe.model_dump()
     for change in changes:
         key, equals, text = change.partition("=")
         *sections, last = key.strip().split(".")
         section: Any = data
+        place: Any = keys
         for name in sections:
-            section = section.setdefault(name, {}) if isinstance(section, dict) else None
-        if not equals or not isinstance(section, dict):
+            place = place.get(name) if isinstance(place, dict) else None
+            section = section.setdefault(name, {}) if isinstance(place, dict) else section
+        if not equals or not isinstance(place, dict):
             raise InputError(
                 f"--set {change}: expected key=value with a key of the recipe, such as epochs=3 or "
                 "model.width=64"

@@ -98,7 +98,9 @@ class Run:
         self.regions: RegionSource | None = None
         if self.preset.draws_regions:
             slides = slides_of(self.cases) + slides_of(self.held_out)
-            self.regions = RegionSource(Plans.beside(store), recipe.objective.tokens, slides)
+            self.regions = RegionSource(
+                Plans(store, recipe.objective.plan_cells), recipe.objective.tokens, slides
+            )
         self.drawn_s = float("-inf")
         self.warned = False
 

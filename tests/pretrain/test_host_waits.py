@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.pretrain import batches, objective
+from madeleine_bench.pretrain import batches, embedded, objective, presets
 from madeleine_bench.pretrain.batches import CaseBatch
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group
@@ -41,7 +41,7 @@ def on_meta(monkeypatch):
     """The meta device knows no autocast, and what `on_device` sends does not count."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
-    for module in (objective, batches):
+    for module in (objective, embedded, presets, batches):
         monkeypatch.setattr(
             module, "on_device", lambda index, device: torch.empty_like(index, device=device)
         )

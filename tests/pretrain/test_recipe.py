@@ -73,7 +73,7 @@ def test_recipe_by_path(tmp_path: Path) -> None:
         ("batch_cases: 1", "'batch_cases'"),
         ("objective: {temperature: 0}", "'objective.temperature'"),
         ("objective: {temperature: .inf}", "'objective.temperature'"),
-        ("objective: {preset: publshed}", "'corrected' or 'published'"),
+        ("objective: {preset: publshed}", "'corrected', 'published' or 'aligned'"),
         ("objective: {local_weight: -1}", "'objective.local_weight'"),
         ("optimiser: {learning_rate: 1.0e-9}", "final_learning_rate 1e-08 is above"),
         ("optimiser: {clip_norm: 0}", "'optimiser.clip_norm'"),
