@@ -186,6 +186,12 @@ def pretrain(
                         )
                 for line in run.end_epoch():
                     progress.say(line)
+        if run.state.best_epoch == 0:
+            progress.say(
+                "warning: no epoch found partners better than the mean of plain features, so the "
+                "weights are those from before training: more cases or a lower "
+                "optimiser.learning_rate may help"
+            )
         return publish(run, organ, out, name) if group.is_first else out / CARD
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -66,18 +67,18 @@ class Plans:
             InputError: there is none, or its file is damaged.
         """
         if pair not in self._cache:
-            with np.load(self._checked(pair), allow_pickle=False) as part:
-                parts = (part["data"], part["indices"], part["indptr"])
-                self._cache[pair] = csr_array(parts, shape=tuple(part["shape"]))
+            *parts, shape = self._load(pair, "data", "indices", "indptr", "shape")
+            self._cache[pair] = csr_array(tuple(parts), shape=tuple(shape))
         return self._cache[pair]
 
     def quality(self, pairs: Iterable[Pair]) -> Floats:
-        """Return partners and map error of some plans, pair x 2; see `plan_quality`."""
-        rows = []
-        for pair in pairs:
-            with np.load(self._checked(pair), allow_pickle=False) as part:
-                rows.append((float(part["partners"]), float(part["map_error"])))
-        return np.array(rows).reshape(-1, 2)
+        """Return partners and map error of some plans, pair x 2; see `plan_quality`.
+
+        Raises:
+            InputError: as `read`.
+        """
+        rows = [self._load(pair, "partners", "map_error") for pair in pairs]
+        return np.array(rows, dtype=np.float64).reshape(-1, 2)
 
     def prepare(self, pairs: Sequence[Pair], progress: Progress) -> None:
         """Compute the plans that are not there yet; a run that was stopped goes on from there.
@@ -107,20 +108,17 @@ class Plans:
                 partners=partners, map_error=map_error,
             )  # fmt: skip
 
-    def _checked(self, pair: Pair) -> Path:
-        """Return the file of a pair, after its end was found where it belongs."""
+    def _load(self, pair: Pair, *names: str) -> list[NDArray[Any]]:
+        """Return some arrays of the file of a pair."""
         path = self.path(pair)
         try:
-            with np.load(path, allow_pickle=False) as part:
-                names = set(part.files)
-            if "map_error" not in names:
-                raise ValueError("it holds no plan")
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return [arrays[name] for name in names]
+        except (OSError, LookupError, ValueError, EOFError, BadZipFile) as error:
             check_readable(path, error)
             raise InputError(
-                f"{path} is damaged: {error}. Remove it; mbench pretrain computes it again"
+                f"{path} is damaged ({error}). Remove it; mbench pretrain computes it again"
             ) from error
-        return path
 
 
 def plan_quality(
