@@ -8,6 +8,7 @@ the GPU; model, losses, batches and steps are the package's own, by the recipe
 encoders/recipes/madeleine.yaml. Sections, the most telling first, each written when it ends:
 
     steps      time of a step and of its parts, launches, waits, peak memory, held-out validation
+    aligned    the same of the preset "aligned", with made-up transport plans
     plain      the same step by the plain, padded implementation of plain_madeleine.py
     full       a whole run: its wall time, log and curves
     precision  the first epochs in bf16 and in fp32 from the same seed
@@ -34,6 +35,7 @@ from benchmarks.speed_sections import (
     Amounts,
     Speed,
     free_memory,
+    measure_aligned,
     measure_full,
     measure_plain,
     measure_precision,
@@ -51,6 +53,7 @@ from madeleine_bench.provenance import machine_provenance
 REPORT, FOLDER, PRECISION = "pretrain_speed.json", "pretrain_speed", "precision.svg"
 SECTIONS: dict[str, Callable[[Speed], dict[str, Any]]] = {
     "steps": measure_steps,
+    "aligned": measure_aligned,
     "plain": measure_plain,
     "full": measure_full,
     "precision": measure_precision,
@@ -239,7 +242,7 @@ def _in_short(section: Mapping[str, Any]) -> str:
         if name in section:
             return f"{name}: {section[name]}"
     shown = (
-        "ms_per_step", "parts_ms", "transport_share", "times_faster",
+        "ms_per_step", "parts_ms", "local_share", "times_faster",
         "times_ours_by_the_case", "wall_s", "largest_difference",
     )  # fmt: skip
     told = {name: section[name] for name in (*shown, "seconds") if name in section}

@@ -10,6 +10,7 @@ from madeleine_bench.models.aligned import AlignedMadeleine
 from madeleine_bench.models.aligned_tokens import principal_directions
 
 _TINY = 1e-12
+_RANK = 1e-6
 _PATCHES = 256  # of a slide: principal directions need no more
 
 
@@ -17,8 +18,9 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     """Make the model that of plain features.
 
     Tokens are the first principal directions of patch features less the mean of their slide.
-    Embeddings are the mean patch less the mean of the cohort, whole where the embedding is as wide
-    as the features, else its principal directions. Both are scaled by one factor.
+    Embeddings are the mean patch without the few directions in which the means of the stains
+    differ, as these hide which slides are of one case; where the embedding is narrower than the
+    features, the first principal directions of that. Both are scaled by one factor.
 
     Args:
         model: changed in place.
@@ -33,14 +35,19 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
         chosen = np.linspace(0, len(bag) - 1, min(_PATCHES, len(bag))).astype(np.int64)
         centred = bag[chosen].astype(np.float64) - means[number]
         within += centred.T @ centred / len(chosen)
-    centre = means.mean(axis=0)
-    spread = means - centre
-    width = model.shortcut.directions.shape[0]
+    _, stain = np.unique([store.stains[slide] for slide in slides], return_inverse=True)
+    of_stains = np.stack([means[stain == one].mean(axis=0) for one in range(stain.max() + 1)])
+    centre = of_stains.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(of_stains - centre, full_matrices=False)
+    axes = axes[sizes > _RANK * max(sizes.max(), _TINY)]
+    kept = np.eye(store.dim) - axes.T @ axes
+    spread = (means - of_stains[stain]) @ kept
+    width = len(model.shortcut.directions)
     directions = torch.zeros_like(model.shortcut.directions)
     if width < store.dim:
         directions += principal_directions(spread.T @ spread, width)
     else:
-        directions[: store.dim] = torch.eye(store.dim)
+        directions[: store.dim] = torch.from_numpy(kept)
     tokens = principal_directions(within, len(model.aligned_tokens.directions))
     # Of unit variance on average, so that the scale of the patch features plays no part.
     scale = np.sqrt(min(width, store.dim) * len(means) / max(np.square(spread).sum(), _TINY))
