@@ -154,7 +154,10 @@ def _measure(chosen: argparse.Namespace) -> bool:
             "no GPU: torch.cuda.is_available() is false. This script is for a CUDA GPU of about "
             "80 GB; --toy goes through it on a CPU at a size whose numbers mean nothing"
         )
-    scale, recipe = (TOY if chosen.toy else ACROBAT), with_changes(load_recipe("madeleine"), ["objective.preset=corrected"])
+    scale, recipe = (
+        (TOY if chosen.toy else ACROBAT),
+        with_changes(load_recipe("madeleine"), ["objective.preset=corrected"]),
+    )
     if chosen.patches_mean is not None:
         scale = replace(scale, mean_patches=chosen.patches_mean)
     if chosen.toy:

@@ -40,7 +40,9 @@ def test_the_paper_s_recipe() -> None:
     assert (recipe.patches, recipe.batch_cases, recipe.epochs) == (2048, 65, 120)
     assert recipe.optimiser == OptimiserRecipe()
     assert recipe.objective.temperature == 0.001
-    assert recipe == make_recipe().model_copy(update={"name": "madeleine"})
+    assert recipe == make_recipe(objective={"preset": "aligned"}).model_copy(
+        update={"name": "madeleine"}
+    )
     assert load_recipe("madeleine-se").model.stain_encoding
     alone = load_recipe("intra-ssl")
     assert alone.encoder == "intra-ssl"
@@ -176,3 +178,28 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
 def test_halfway_down_the_cosine() -> None:
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.1, warmup_epochs=0)
     assert PRESETS["corrected"].learning_rate(2, 5, 1, optimiser) == pytest.approx(0.2)
+
+
+def test_published_couples_what_the_recipe_leaves_open() -> None:
+    recipe = with_changes(load_recipe("madeleine"), ["objective.preset=published"])
+    assert recipe.optimiser.clip_norm is None
+    assert recipe.model.gate_dropout == 0.25
+    given = with_changes(
+        load_recipe("madeleine"), ["objective.preset=published", "optimiser.clip_norm=2"]
+    )
+    assert given.optimiser.clip_norm == 2.0
+    back = Recipe.model_validate(recipe.model_dump(mode="json"))
+    assert back == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("encoder=intra-ssl", "needs pairs of stains"),
+        ("objective.tokens=1", "objective.tokens must be 2 or more"),
+        ("objective.plan_cells=8", "'objective.plan_cells'"),
+    ],
+)
+def test_what_aligned_cannot_have(change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        with_changes(load_recipe("madeleine"), [change])
