@@ -34,7 +34,7 @@ RECIPE = ObjectiveRecipe(temperature=0.2, local_weight=0.7, tokens=5)
 @pytest.fixture(scope="module")
 def speed(tmp_path_factory) -> Speed:
     """Everything a section needs, at toy size."""
-    recipe = with_changes(load_recipe("madeleine"), TOY_CHANGES)
+    recipe = with_changes(load_recipe("madeleine"), ["objective.preset=corrected", *TOY_CHANGES])
     amounts = replace(AT_TOY_SIZE, steps=2, plain_steps=1)
     return Speed(
         store=made_up_store(TOY, 0),

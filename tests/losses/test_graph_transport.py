@@ -97,7 +97,7 @@ def test_float32_is_near_float64(published):
     x, y = tokens(0, n=40, m=30, dim=32)
     exact = terms_and_gradients(x, y, published=published)
     found = terms_and_gradients(x.float(), y.float(), published=published)
-    tolerances = (1e-5, 1e-5, 1e-3, 1e-3)
+    tolerances = (2e-5, 2e-5, 1e-3, 1e-3)
     for ours, double, tolerance in zip(found, exact, tolerances, strict=True):
         assert ours.dtype == torch.float32
         assert relative(ours.double(), double) < tolerance

@@ -63,6 +63,20 @@ def test_the_loss_is_the_sum_worked_out_by_hand():
     )
 
 
+def test_half_precision_of_the_model_leaves_the_losses_in_float32():
+    model = AlignedMadeleine(two_processes.DIM, 6, 2).eval()
+    initialise(model, 1)
+    for buffer in model.buffers():
+        buffer.normal_(generator=torch.Generator().manual_seed(3))
+    batch = two_processes.batch_of([0, 1, 2], 3)
+    recipe = ObjectiveRecipe(preset="aligned", temperature=0.2, tokens=3)
+    exact = cross_stain_loss(model, batch, 3, recipe, ALONE).total
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = cross_stain_loss(model, batch, 3, recipe, ALONE).total
+    assert exact.dtype == rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.02)
+
+
 def test_a_run_begins_at_plain_features_and_leaves_an_encoder(acrobat, mbench):
     said = mbench(*acrobat.arguments(*ALIGNED, "--set", "model.stain_encoding=true"))
     assert said.code == 0, said.err
