@@ -1,6 +1,7 @@
 """Runs of the preset "aligned", and of real cohorts that are not as one would wish."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.losses.aligned import partner_info_nce
 from madeleine_bench.models.aligned import AlignedMadeleine
 from madeleine_bench.models.madeleine import initialise
+from madeleine_bench.pretrain.batches import Regions
 from madeleine_bench.pretrain.objective import cross_stain_loss
 from madeleine_bench.pretrain.parallel import Group
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
@@ -69,6 +71,8 @@ def test_half_precision_of_the_model_leaves_the_losses_in_float32():
     for buffer in model.buffers():
         buffer.normal_(generator=torch.Generator().manual_seed(3))
     batch = two_processes.batch_of([0, 1, 2], 3)
+    regions = {name: value.float() for name, value in vars(batch.regions).items()}
+    batch = replace(batch, patches=batch.patches.half(), regions=Regions(**regions))
     recipe = ObjectiveRecipe(preset="aligned", temperature=0.2, tokens=3)
     exact = cross_stain_loss(model, batch, 3, recipe, ALONE).total
     with torch.autocast("cpu", torch.bfloat16):
