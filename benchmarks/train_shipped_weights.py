@@ -34,8 +34,8 @@ ENCODERS = {
     "madeleine": (
         "encoders",
         "Madeleine (phantom weights)",
-        "H&E slides aligned with the other stains of their case by contrast (InfoNCE) of slides and "
-        "of the patches that transport plans pair.",
+        "H&E slides aligned with the other stains of their case by contrast (InfoNCE) of slides "
+        "and of the patches that transport plans pair.",
     ),
     "madeleine-se": (
         "encoders",
