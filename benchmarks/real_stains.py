@@ -131,7 +131,7 @@ def make_bags(data: Path, work: Path) -> pd.DataFrame:
     table.to_csv(work / "slides.csv", index=False)
     config = "".join(
         f'[cohorts.without-{case}]\nrole = "pretraining"\nfeatures = "bags"\n'
-        f'labels = "slides.csv"\nexclude = {{ case_id = "{case}" }}\n'
+        f'labels = "slides.csv"\ncolumns = {{ stain = "stain" }}\nexclude = {{ case_id = "{case}" }}\n'
         f"stains = {json.dumps(sorted(set(table['stain'])))}\n\n"
         for case in sorted(set(table["case_id"]))
     )
