@@ -227,7 +227,8 @@ class Config(Spec):
             if cohort_id not in catalogue.cohorts:
                 hint = did_you_mean(cohort_id, list(catalogue.cohorts))
                 raise InputError(
-                    f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}"
+                    f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}. "
+                    'Your own cohort needs a task, or role = "pretraining"'
                 )
             tasks = [task.id for task in catalogue.tasks_of(cohort_id)]
             for task_id in entry.tasks:
