@@ -30,7 +30,6 @@ patches and few epochs, so that one core is enough. One seed.
 """
 
 import argparse
-import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +55,7 @@ from madeleine_bench.files import write_text
 from madeleine_bench.models.aligned import AlignedMadeleine
 from madeleine_bench.models.madeleine import Madeleine
 from madeleine_bench.provenance import machine_provenance
-from madeleine_bench.seeds import rng_for, seed_for
+from madeleine_bench.seeds import rng_for
 
 RESULTS = Path(__file__).resolve().parent / "results"
 METHODS = ("plain", "intra-ssl", "corrected", "aligned", "aligned, last epoch")
@@ -71,6 +70,8 @@ REDUCE = 8  # of the pictures that are registered
 ANGLES = range(-20, 21, 4)
 CLEAR = 2.0  # correlation of the best match over the best of any other place
 RESAMPLES = 10_000
+# Seed 1 holds out two cases of the kidney in every fold, the fewest that `mbench` allows; at seed 0
+# the epoch would be chosen on cases that share no stain.
 RECIPE = """\
 name: real-stains
 encoder: madeleine
@@ -83,7 +84,7 @@ epochs: 40
 optimiser: {{learning_rate: 3.0e-4, warmup_epochs: 4, final_learning_rate: 1.0e-6}}
 precision: fp32
 held_out_share: 0.01
-seed: {seed}
+seed: 1
 """
 CHANGES = {
     "intra-ssl": ("encoder=intra-ssl", "objective.preset=corrected"),
@@ -92,6 +93,8 @@ CHANGES = {
 }
 
 Floats = NDArray[np.float64]
+Rows = tuple[NDArray[np.intp], NDArray[np.intp]]  # of partners: row i of one, row i of the other
+Partners = dict[tuple[str, str, str], Rows]  # by measure, case and stain
 Ranks = dict[tuple[str, str], Floats]  # of the queries of a case in a stain
 
 
@@ -149,7 +152,7 @@ def train_folds(work: Path, cases: list[str]) -> None:
     for case in cases:
         store = work / "stores" / case
         recipe = work / f"{case}.yaml"
-        write_text(recipe, RECIPE.format(cohort=f"without-{case}", seed=seed_of(case, cases)))
+        write_text(recipe, RECIPE.format(cohort=f"without-{case}"))
         for method, changes in CHANGES.items():
             out = work / "runs" / case / method
             if (out / "run.json").is_file():
@@ -162,19 +165,6 @@ def train_folds(work: Path, cases: list[str]) -> None:
                 "--features", str(store), "--out", str(out), "--name", "trained", "--resume",
                 "--device", "cpu", *sets,
             )  # fmt: skip
-
-
-def seed_of(case: str, cases: list[str]) -> int:
-    """Return the first seed that holds out two cases of the kidney, the fewest `mbench` allows.
-
-    Without this, the epoch might be chosen on cases that share no stain.
-    """
-    others = [one for one in cases if one != case]
-    orders = (
-        sorted(others, key=lambda one, seed=seed: seed_for("held-out", seed, one))  # type: ignore[misc]
-        for seed in itertools.count()
-    )
-    return next(n for n, order in enumerate(orders) if all("case" in one for one in order[:2]))
 
 
 def load_model(work: Path, case: str, method: str) -> Madeleine | None:
@@ -238,8 +228,7 @@ def _correlations(turned: Floats, inside: Floats, second: Floats) -> Floats:
     """Return the correlation of the overlap at each shift; -1 where the overlap is small."""
 
     def sums(left: Floats, right: Floats) -> Floats:
-        total: Floats = fftconvolve(left, right[::-1, ::-1])
-        return total
+        return np.asarray(fftconvolve(left, right[::-1, ::-1]), np.float64)
 
     ones, turned = np.ones_like(second), turned * inside
     count = np.maximum(sums(ones, inside), 1.0)
@@ -253,10 +242,7 @@ def _correlations(turned: Floats, inside: Floats, second: Floats) -> Floats:
 
 
 def moved(centres_px: Floats, sizes: tuple[Floats, Floats], angle: float, shift: Floats) -> Floats:
-    """Return where centres (x, y) of the first picture lie in the second, by its registration.
-
-    `sizes` are (width, height) of both pictures.
-    """
+    """Return where centres (x, y) of the first picture lie in the second, both of these sizes."""
     turn = np.deg2rad(angle)
     x, y = (centres_px - sizes[0] / 2).T
     turned = np.stack([np.cos(turn) * x + np.sin(turn) * y, -np.sin(turn) * x + np.cos(turn) * y])
@@ -264,27 +250,26 @@ def moved(centres_px: Floats, sizes: tuple[Floats, Floats], angle: float, shift:
     return places
 
 
-def match_places(
-    first: Floats, second: Floats, most_px: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def nearest_rows(places: Floats, centres: Floats) -> NDArray[np.intp]:
+    """Return the row of the nearest centre for each place."""
+    return np.asarray(cKDTree(centres).query(places)[1], np.intp)
+
+
+def match_places(first: Floats, second: Floats, most_px: float) -> Rows:
     """Return which rows of two sets of places are partners: each nearest to the other."""
-    away, nearest = cKDTree(second).query(first)
-    back = cKDTree(first).query(second)[1]
-    rows = np.flatnonzero((away <= most_px) & (back[nearest] == np.arange(len(first))))
+    nearest, back = nearest_rows(first, second), nearest_rows(second, first)
+    near = np.linalg.norm(first - second[nearest], axis=1) <= most_px
+    rows = np.flatnonzero(near & (back[nearest] == np.arange(len(first))))
     return rows, nearest[rows]
 
 
 def landmarks_px(data: Path, slide_id: str) -> Floats:
     """Return the landmarks of a lung section, landmark x 2, in pixels of its picture."""
-    folder, scale = ("lung_lesion_1", LESION_1_SCALE) if "les1" in slide_id else (
-        "multistain_lung", 1.0
-    )  # fmt: skip
+    lesion_1 = slide_id.endswith("les1")
+    folder, scale = ("lung_lesion_1", LESION_1_SCALE) if lesion_1 else ("multistain_lung", 1.0)
     (path,) = (p for p in (data / folder).glob(f"*{slide_id}.csv") if "_JB_" not in p.name)
     places: Floats = pd.read_csv(path)[["X", "Y"]].to_numpy(np.float64) / 10.0 * scale
     return places
-
-
-Partners = dict[tuple[str, str, str], tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
 def find_partners(
@@ -298,9 +283,9 @@ def find_partners(
         he = slides[case, "H&E"]
         if stain == "H&E":
             continue
-        if not case.startswith("case"):
-            rows = [cKDTree(centres[s]).query(landmarks_px(data, s))[1] for s in (he, other)]
-            partners["lung", case, stain] = (rows[0], rows[1])
+        if case.startswith("les"):
+            first, second = (nearest_rows(landmarks_px(data, s), centres[s]) for s in (he, other))
+            partners["lung", case, stain] = first, second
             continue
         most = NEAR_UM / KIDNEY_MPP
         partners["position", case, stain] = match_places(centres[he], centres[other], most)
@@ -486,7 +471,7 @@ def main() -> None:
     bags = {slide: bag.features.astype(np.float32) for slide, bag in read.items()}
     sides = {s: 128.0 if s.startswith("case") else 64.0 for s in bags}
     sides |= {s: 64.0 * LESION_1_SCALE for s in bags if s.endswith("les1")}
-    centres = {s: bag.coords.astype(np.float64) + sides[s] / 2 for s, bag in read.items()}
+    centres = {s: np.asarray(bag.coords, np.float64) + sides[s] / 2 for s, bag in read.items()}
     partners, registrations = find_partners(wanted.data, table, centres)
     rows = summarise(rank_everything(wanted.work, table, bags, partners))
     kept = {
