@@ -413,7 +413,7 @@ def markdown_rows(rows: list[dict[str, Any]]) -> list[str]:
         "| search for | method | ranked first | mean rank (95% interval) | less plain |",
         "|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: [*TITLES].index(row["measure"])):
         low, high = row["ci95"]
         gap = ""
         if "less_plain" in row:
@@ -449,6 +449,7 @@ def figure(rows: list[dict[str, Any]]) -> str:
         "Pretraining on real stains: what is found in the case that was left out",
         subtitle="0 is first, dashed: chance; 95% intervals",
         anchor="start",
+        offset=14,
     )
     grid = alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:]), title=heading)
     return styled_svg(grid.properties(background="white", padding=12))
@@ -488,7 +489,6 @@ def main() -> None:
 
 
 def _mean(values: Mapping[tuple[str, str], NDArray[Any]]) -> float:
-    """Return the mean over pairs of the mean over their queries."""
     return float(np.mean([each.mean() for each in values.values()]))
 
 
