@@ -52,6 +52,12 @@ _INK_LIGHT = 0.35  # all coloured ink takes more of the light of one channel
 _NEUTRAL = 0.06  # highest chroma of black and grey
 _WARM = 0.03  # silver passes this much more red than blue
 _EVEN_STD = 0.012  # three grey levels; tissue at the same place varies more
+_HUE_SHARE = 0.08  # by which the shares of the channels in the density of grey ink differ
+_WARM_SHARE = 0.03  # silver takes this much more of the blue than of the red
+_HUE_SPREAD = 0.02  # of these shares in 60 micrometres; two stains, or stain and pigment, reach .01
+_TEXTURE = 0.06  # of density within 10 micrometres, as a share of it; nuclei reach .05 to .4
+_OPEN = 0.3  # share of the outline of ink that borders on glass; a clot in tissue has less
+_FAINT = 0.02  # optical density below which nothing is told from glass
 _GREY_LIGHT = 0.90  # the shadow of a dark border ends where this much light passes
 
 
@@ -84,6 +90,7 @@ def ink_and_borders(
     ink = black & ~border
     for colour in _coloured(light):  # may run out of the picture; only black is a border there
         ink |= large_components(colour, least_px)
+    ink |= _even_ink(light, mpp, least_px)
     border = _with_shadow(border, light, margin_um / mpp)
     return _grown(ink, margin_um / mpp) & ~border, border
 
@@ -148,6 +155,57 @@ def _black(light: Floats) -> Mask:
     variance = ndimage.uniform_filter(grey * grey, 3) - mean * mean
     black: Mask = opaque & _neutral(light) & (variance < _EVEN_STD**2)
     return black
+
+
+def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
+    """Return where one colour of ink or grey lies on glass, however faint it is.
+
+    One dye has one hue, and ink has no nuclei: the hue is even within 60 micrometres, and so is the
+    density within 10. Edges of coverslips, dark glass and print on labels are grey, and uneven.
+    """
+    density = -np.log10(light)
+    total = density.sum(axis=0)
+    shown = np.where(total > 3 * _FAINT, total, 0.0)
+    shares = density / np.maximum(total, 1e-3)
+    red, green, blue = shares
+    grey = (np.ptp(shares, axis=0) < _HUE_SHARE) & (blue - red < _WARM_SHARE)
+    coloured = (
+        ((blue > 0.55 * green) & (red < 0.25 * green))
+        | ((blue < 0.45 * red) & (green <= red))
+        | ((green < 0.55 * red) & (green <= blue))
+    )
+    if not ((grey | coloured) & (shown > 0)).any():
+        return np.zeros(total.shape, dtype=bool)
+    weight = np.maximum(_mean_near(shown, 60 / mpp), 1e-3)
+    variance = sum(
+        _mean_near(share**2 * shown, 60 / mpp) / weight
+        - (_mean_near(share * shown, 60 / mpp) / weight) ** 2
+        for share in (red, blue)
+    )
+    detail = (total - _mean_near(total, 10 / mpp)) ** 2
+    smooth = _mean_near(detail, 40 / mpp) < (_TEXTURE * _mean_near(total, 40 / mpp)) ** 2
+    even = (variance < _HUE_SPREAD**2) & (shown > 0)
+    # At the edge of dense tissue a thin line of pixels is half glass, and grey.
+    ink = opening(even & (grey | (coloured & smooth)), disk(max(1, round(20 / mpp))))
+    return _on_glass(large_components(ink, least_px), total < 3 * _FAINT, 60 / mpp)
+
+
+def _mean_near(values: Floats, sigma_px: float) -> Floats:
+    near: Floats = ndimage.gaussian_filter(values, sigma_px, truncate=2.5)
+    return near
+
+
+def _on_glass(mask: Mask, glass: Mask, reach_px: float) -> Mask:
+    """Return the components around which enough of what lies within reach is glass."""
+    if mask.all() or not mask.any():
+        return np.zeros_like(mask)
+    labels = label(mask, connectivity=2)
+    away, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
+    around = (away > 0) & (away <= reach_px)
+    owner = labels[tuple(nearest)][around]
+    of_glass = np.bincount(owner, glass[around], labels.max() + 1)
+    kept: Mask = (of_glass > _OPEN * np.bincount(owner, minlength=labels.max() + 1))[labels]
+    return kept
 
 
 def _neutral(light: Floats) -> Mask:

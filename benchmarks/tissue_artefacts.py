@@ -1,0 +1,237 @@
+"""How much of pen, coverslip edge, dark glass and label is taken for tissue, and what tissue is lost.
+
+    python benchmarks/tissue_artefacts.py --data FOLDER        # prints and writes the results
+
+Each artefact is drawn on pictures of real tissue and of drawn sections, all brought to one pixel
+size. Two shares are measured for each drawing:
+
+* taken: of the pixels of the artefact that lie on glass, those that the mask calls tissue.
+* lost: of the tissue that the mask of the clean picture has outside of the artefact, the part that
+  the mask of the drawn picture lacks.
+
+Pictures are numbered in the order of their names. The settings were tuned on the even ones; what is
+reported is of the odd ones. FOLDER holds the data sets by name; absent ones are left out, and the
+results say how many pictures there were.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from madeleine_bench.seeds import rng_for
+from madeleine_bench.slides.reader import Slide
+from madeleine_bench.slides.tissue import segment_tissue
+
+MPP = 8.0
+GLASS = np.array([243.0, 242.0, 244.0])
+RESULTS = Path(__file__).parent / "results" / "tissue_artefacts.json"
+# Folder, pattern and micrometres per pixel. Those of serial_ihc and ucsb_pictures are assumed.
+SOURCES = (
+    ("multistain_lung", "*-les3.jpg", 3.48),
+    ("lung_lesion_1", "*-les1.jpg", 2.58),
+    ("serial_ihc", "*.png", 4.0),
+    ("wsi", "CMU-1-Small-Region.svs", 0.499),
+    ("ucla_kidney", "*.jpeg", 0.59),
+    ("ucsb_pictures", "*.jpg", 0.23),
+)
+# Ground colour, colour of nuclei or fibres, and share of these.
+STAINS = {
+    "H&E": ((222, 150, 190), (95, 60, 140), 0.2),
+    "DAB": ((214, 208, 222), (120, 75, 40), 0.3),
+    "haematoxylin": ((205, 205, 225), (80, 80, 150), 0.2),
+    "PAS": ((215, 150, 200), (170, 40, 130), 0.3),
+    "trichrome": ((120, 155, 210), (150, 50, 75), 0.3),
+    "silver": ((150, 140, 128), (40, 34, 28), 0.3),
+}
+STRAY = 0.03  # share of light that reaches the camera past the artefact
+# Optical density of red, green and blue at full strength.
+INKS = {
+    "black": (1.25, 1.2, 1.15),
+    "blue": (1.2, 0.75, 0.15),
+    "green": (1.1, 0.35, 0.75),
+    "red": (0.06, 1.1, 0.8),
+}
+Floats = NDArray[np.float64]
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Floats:
+    """Return smooth noise of mean 0 and standard deviation 1."""
+    field = ndimage.gaussian_filter(rng.normal(size=shape), sigma)
+    return (field - field.mean()) / field.std()
+
+
+def section(stain: str) -> Floats:
+    """Return a drawn section of a stain on glass, 5 x 6 mm, RGB."""
+    rng = rng_for("tissue artefacts", "section", stain)
+    shape = (625, 750)
+    y, x = (np.linspace(-1, 1, side) for side in shape)
+    inside = np.hypot(y[:, None] / 0.6, x / 0.55) + 0.12 * noise(rng, shape, 40) < 1
+    ground, nuclei, share = STAINS[stain]
+    fine = noise(rng, shape, 0.8) + 0.6 * noise(rng, shape, 12)
+    dark = fine > np.quantile(fine, 1 - share)
+    colour = np.where(dark[..., None], nuclei, ground)
+    light = np.exp(0.1 * noise(rng, shape, 25))[..., None]
+    picture = np.where(inside[..., None], 255 * (colour / 255) ** light, GLASS)
+    return ndimage.gaussian_filter(picture, (0.6, 0.6, 0))
+
+
+def on_glass(rgb: Floats) -> Floats:
+    """Return a picture in the middle of glass that is 2 mm wider on each side."""
+    border = round(2000 / MPP)
+    canvas = np.broadcast_to(GLASS, (*(side + 2 * border for side in rgb.shape[:2]), 3)).copy()
+    canvas[border:-border, border:-border] = np.minimum(rgb, GLASS)
+    return canvas
+
+
+def real_pictures(data: Path) -> Iterator[tuple[str, Floats]]:
+    """Yield the pictures of the data sets that are there at 8 micrometres a pixel, on glass."""
+    for folder, pattern, mpp in SOURCES:
+        paths = sorted((data / folder).glob(pattern))
+        if folder == "ucsb_pictures":  # fields of 0.2 mm: those of one microarray are one picture
+            slides = sorted({path.stem.rsplit("_", 2)[0] for path in paths})
+            for name in slides:
+                fields = [small(path, mpp) for path in paths if path.stem.startswith(f"{name}_")]
+                gap = np.broadcast_to(GLASS, (fields[0].shape[0], 12, 3))
+                row = [part for field in fields for part in (field, gap)]
+                yield f"{folder}/{name}", on_glass(np.hstack(row[:-1]))
+        else:
+            for path in paths:
+                yield f"{folder}/{path.stem}", on_glass(small(path, mpp))
+
+
+def small(path: Path, mpp: float) -> Floats:
+    """Return a picture or slide at the common pixel size."""
+    if path.suffix == ".svs":
+        with Slide(path) as slide:
+            picture = Image.fromarray(slide.thumbnail().rgb)
+    else:
+        picture = Image.open(path).convert("RGB")
+    width, height = (max(1, round(side * mpp / MPP)) for side in picture.size)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BOX), dtype=float)
+
+
+def line_mask(shape: tuple[int, int], points: list[tuple[float, float]], width: float) -> Floats:
+    """Return a line with round ends, 0-1."""
+    canvas = Image.new("L", shape[::-1])
+    draw = ImageDraw.Draw(canvas)
+    draw.line(points, fill=255, width=max(1, round(width)), joint="curve")
+    for x, y in points:
+        draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
+    return np.asarray(canvas, dtype=float) / 255
+
+
+def pen(colour: str, strength: float, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Return the density of strokes of a pen, (height, width, 3); strength 1 is opaque ink."""
+    height, width = shape
+    ink = np.zeros(shape)
+    for _ in range(3):
+        points = np.column_stack([rng.uniform(0, width, 4), rng.uniform(0, height, 4)])
+        places = [(float(x), float(y)) for x, y in points]
+        ink = np.maximum(ink, line_mask(shape, places, rng.uniform(300, 900) / MPP))
+    ink = ndimage.gaussian_filter(ink, rng.uniform(10, 25) / MPP)
+    streaks = np.clip(1 + 0.12 * noise(rng, shape, 6) + 0.1 * noise(rng, shape, 1.2), 0.3, 1.4)
+    tint = np.array(INKS[colour]) * rng.uniform(0.85, 1.15, 3)
+    drift = np.stack([0.05 * noise(rng, shape, 25) + 0.03 * noise(rng, shape, 3) for _ in "rgb"], 2)
+    return (ink * streaks * strength)[..., None] * tint * (1 + drift)
+
+
+def coverslip(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Return the density of the edge of a coverslip: a dark line, a light one, darker glass."""
+    height, width = shape
+    at, tilt = rng.uniform(0.1, 0.25) * width, rng.uniform(-0.03, 0.03)
+    away = (np.arange(width) - at) - tilt * (np.arange(height)[:, None] - height / 2)
+    thick = rng.uniform(25, 80) / MPP
+    waves = 1 + 0.3 * noise(rng, shape, 15)
+    dark = rng.uniform(0.15, 0.8) * np.exp(-((away / thick) ** 2)) * waves
+    dark += 0.12 * np.exp(-(((away - 3 * thick) / thick) ** 2))
+    outside = rng.uniform(0.01, 0.05) * (away < 0)
+    return np.repeat((dark + outside)[..., None], 3, axis=2)
+
+
+def dark_glass(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Return the density of a neutral grey area along one side, such as a frosted end."""
+    height, width = shape
+    reach = rng.uniform(0.1, 0.25) * width
+    soft = rng.uniform(2, 40)
+    step = 1 / (1 + np.exp((np.arange(width) - reach) / soft))
+    grain = 1 + 0.04 * noise(rng, shape, 1.0)
+    grey = rng.uniform(0.08, 0.5) * step * grain
+    return grey[..., None] * rng.uniform(0.95, 1.05, 3)
+
+
+def barcode(shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Return the density of a paper label with a barcode and lines of text, at one corner."""
+    height, width = shape
+    density = np.zeros((*shape, 3))
+    tall, wide = round(0.3 * height), round(0.22 * width)
+    paper = density[:tall, :wide]
+    paper += rng.uniform(0.02, 0.15) * rng.uniform(0.7, 1.3, 3)
+    column = 6
+    while column < wide - 8:
+        bar = int(rng.integers(1, 6))
+        paper[8 : tall // 2, column : column + bar] = 1.1
+        column += bar + int(rng.integers(1, 6))
+    for row in range(tall // 2 + 6, tall - 8, 12):
+        letters = rng.random((7, wide - 12)) < 0.45
+        paper[row : row + 7, 6:-6][letters] = 1.0
+    return ndimage.gaussian_filter(density, (0.7, 0.7, 0))
+
+
+def artefacts(shape: tuple[int, int], rng: np.random.Generator) -> Iterator[tuple[str, Floats]]:
+    """Yield each kind of artefact and its optical density on a picture."""
+    for colour in INKS:
+        for name, strength in (("", 1.0), (", translucent", 0.4)):
+            yield f"{colour} pen{name}", pen(colour, strength, shape, rng)
+    yield "coverslip edge", coverslip(shape, rng)
+    yield "dark glass", dark_glass(shape, rng)
+    yield "barcode label", barcode(shape, rng)
+
+
+def sensed(picture: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return what a camera sees: noise and whole grey levels."""
+    noisy = picture + rng.normal(0, 1.5, picture.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def measure(name: str, picture: Floats, method: str) -> list[dict[str, object]]:
+    """Return what is taken and what is lost for each artefact drawn on a picture."""
+    rng = rng_for("tissue artefacts", name)
+    clean = segment_tissue(sensed(picture, rng), MPP).mask
+    rows = []
+    for artefact, density in artefacts(picture.shape[:2], rng):
+        drawn = sensed(picture * (STRAY + (1 - STRAY) * 10**-density), rng)
+        mask = segment_tissue(drawn, MPP).mask
+        where = density.max(axis=2) > 0.05
+        if artefact == "barcode label":
+            where = density.max(axis=2) > 0.01
+        glass, tissue = where & ~clean, clean & ~where
+        rows.append(
+            {
+                "picture": name,
+                "artefact": artefact,
+                "taken": float(mask[glass].mean()) if glass.any() else None,
+                "lost": float((~mask[tissue]).mean()) if tissue.any() else None,
+            }
+        )
+    return rows
+
+
+def summary(rows: list[dict[str, object]]) -> dict[str, dict[str, float]]:
+    """Return the mean of both shares by artefact, and the largest loss."""
+    table = {}
+    for artefact in dict.fromkeys(str(row["artefact"]) for row in rows):
+        of_it = [row for row in rows if row["artefact"] == artefact]
+        taken = [float(str(row["taken"])) for row in of_it if row["taken"] is not None]
+        lost = [float(str(row["lost"])) for row in of_it if row["lost"] is not None]
+        table[artefact] = {
+            "taken": round(float(np.mean(taken)), 4),
+            "lost": round(float(np.mean(lost)), 4),
+            "lost, worst": round(float(np.max(lost)), 4),
+        }
+    return table
