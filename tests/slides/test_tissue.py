@@ -81,7 +81,7 @@ def test_every_stain_is_found_on_glass(stain):
     true = ellipse()
     found = segment_tissue(sensed(stained(true, stain)), MPP)
     assert agreement(found.mask, true) > 0.95
-    assert found.rejected == {"pen": 0.0, "dust": 0.0, "dark border": 0.0}
+    assert set(found.rejected.values()) == {0.0}
 
 
 # Pale tissue without any glass cannot be told from glass; the docstring says so.

@@ -1,4 +1,4 @@
-"""Patch encoders that timm builds: UNI, Virchow, H-optimus, GigaPath, CTransPath, MUSK and others."""
+"""Patch encoders that timm builds: UNI, Virchow, H-optimus, GigaPath, CTransPath, MUSK, ..."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence

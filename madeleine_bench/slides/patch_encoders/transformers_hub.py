@@ -1,7 +1,7 @@
 """Patch encoders that transformers builds: Phikon-v2, Hibou, CONCH v1.5, and any like them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -55,9 +55,7 @@ class TransformersEncoder(TorchPatchEncoder):
         """Return the features of normalised pixels, batch x dim."""
         output = self.model(pixel_values=pixels)
         features: Tensor = (
-            output.last_hidden_state[:, 0]
-            if self.output == "class_token"
-            else output.pooler_output
+            output.last_hidden_state[:, 0] if self.output == "class_token" else output.pooler_output
         )
         return features
 
@@ -73,7 +71,8 @@ class ConchV15(TransformersEncoder):
 
     def __init__(self, card: PatchEncoderCard, weights: Path | None = None) -> None:
         super().__init__(card, weights, remote_code=True)
-        self.model, transform = self.model.return_conch()
+        titan: Any = self.model
+        self.model, transform = titan.return_conch()
         for step in getattr(transform, "transforms", ()):
             stated = [tuple(map(float, getattr(step, name, ()))) for name in ("mean", "std")]
             if any(stated) and stated != [card.mean, card.std]:
