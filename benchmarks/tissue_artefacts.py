@@ -13,7 +13,7 @@ size. Two shares are measured for each drawing:
   the mask of the drawn picture lacks; where an artefact covers more than .7 of it, not counted.
 
 Pictures are numbered in the order of their names. The settings were tuned on the even ones; what is
-reported is of the odd ones, the first four of each data set. Only numbers are written, no pixels.
+reported is of the odd ones, the first two of each data set. Only numbers are written, no pixels.
 """
 
 import argparse
@@ -246,13 +246,13 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def reported_pictures(data: Path) -> list[tuple[str, Floats]]:
-    """Return the odd half of all pictures, at most four of each data set."""
+    """Return the odd half of all pictures, at most two of each data set."""
     drawn = [(f"drawn/{stain}", section(stain)) for stain in STAINS]
     half = sorted([*drawn, *real_pictures(data)], key=lambda each: each[0])[1::2]
     by_set: dict[str, list[tuple[str, Floats]]] = {}
     for name, picture in half:
         by_set.setdefault(name.split("/")[0], []).append((name, picture))
-    return [each for pictures in by_set.values() for each in pictures[:4]]
+    return [each for pictures in by_set.values() for each in pictures[:2]]
 
 
 def markdown_rows(results: Mapping[str, Any]) -> list[str]:

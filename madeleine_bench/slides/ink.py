@@ -170,8 +170,11 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
         - (_mean_near(share * shown, 60 / mpp) / weight) ** 2
         for share in (red, blue)
     )
-    detail = (total - _mean_near(total, 10 / mpp)) ** 2
-    smooth = _mean_near(detail, 40 / mpp) < (_TEXTURE * _mean_near(total, 40 / mpp)) ** 2
+    # Without the edge of a stroke, which is no texture.
+    inside = ndimage.binary_erosion(shown > 0, iterations=ceil(16 / mpp)).astype(np.float32)
+    near = _mean_near(inside * shown, 10 / mpp) / np.maximum(_mean_near(inside, 10 / mpp), 1e-3)
+    detail = _mean_near(inside * (shown - near) ** 2, 40 / mpp) * _mean_near(inside, 40 / mpp)
+    smooth = detail < (_TEXTURE * _mean_near(inside * shown, 40 / mpp)) ** 2
     even = (variance < _HUE_SPREAD**2) & (shown > 0)
     # At the edge of dense tissue a thin line of pixels is half glass, and grey.
     ink = opening(even & (grey | (coloured & smooth)), disk(max(1, round(20 / mpp))))
