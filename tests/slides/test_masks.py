@@ -113,12 +113,12 @@ def test_a_picture_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as a mask image"):
         read_mask(path, slide(), THUMBNAIL)
     Image.new("L", (60, 60)).save(path)
-    with pytest.raises(InputError, match="60 x 60, another shape than a.svs"):
+    with pytest.raises(InputError, match="60 x 60, another shape than"):
         read_mask(path, slide(), THUMBNAIL)
 
 
 def test_one_file_a_slide(tmp_path):
-    with pytest.raises(InputError, match="no tissue mask of slide a in .*a.geojson"):
+    with pytest.raises(InputError, match=r"no tissue mask of slide a in .*a\.geojson"):
         find_mask_file(tmp_path, "a")
     path = written(tmp_path, "[]")
     assert find_mask_file(tmp_path, "a") == path
