@@ -43,7 +43,8 @@ _HUE_SPREAD = 0.02  # of these shares in 60 micrometres; two stains, or stain an
 _COARSEST_MPP = 10.0  # nuclei cannot be seen in coarser pictures, so nothing looks uneven
 _TEXTURE = 0.06  # of density within 10 micrometres, as a share of it; nuclei reach .05 to .4
 _PRINT = 0.2  # optical density of print on labels, at the least
-_OPEN = 0.3  # share of the outline of ink that borders on glass; a clot in tissue has less
+_OPEN = 0.15  # share of what lies around ink that is glass; a clot in tissue has less
+_STROKE_UM, _LONG = 1200.0, 2.5  # width of the widest stroke, and its least length in widths
 _FAINT = 0.02  # optical density below which nothing is told from glass
 _GREY_LIGHT = 0.90  # the shadow of a dark border ends where this much light passes
 
@@ -178,7 +179,9 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
     even = (variance < _HUE_SPREAD**2) & (shown > 0)
     # At the edge of dense tissue a thin line of pixels is half glass, and grey.
     ink = opening(even & (grey | (coloured & smooth)), disk(max(1, round(20 / mpp))))
-    return _on_glass(large_components(ink, least_px), total < 3 * _FAINT, 60 / mpp)
+    ink = large_components(ink, least_px)
+    strokes = _strokes(ink, _STROKE_UM / mpp) | touching_edge(ink & grey)
+    return _on_glass(strokes, total < 3 * _FAINT, 120 / mpp)
 
 
 def _grey(shares: Floats) -> Mask:
@@ -214,8 +217,20 @@ def _mean_near(values: Floats, sigma_px: float) -> Floats:
     return near
 
 
+def _strokes(mask: Mask, widest_px: float) -> Mask:
+    """Return the components no wider than this, and longer than wide by the factor `_LONG`."""
+    if not mask.any():
+        return mask
+    labels = label(mask, connectivity=2)
+    area = np.bincount(labels.ravel())
+    half = ndimage.maximum(ndimage.distance_transform_edt(mask), labels, np.arange(len(area)))
+    width = 2 * np.asarray(half)
+    kept: Mask = ((width <= widest_px) & (area > _LONG * width**2))[labels]
+    return kept & mask
+
+
 def _on_glass(mask: Mask, glass: Mask, reach_px: float) -> Mask:
-    """Return the components around which enough of what lies within reach is glass."""
+    """Return the components with enough glass within reach; a clot, colloid, keratin have none."""
     if mask.all() or not mask.any():
         return np.zeros_like(mask)
     labels = label(mask, connectivity=2)
