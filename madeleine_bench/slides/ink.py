@@ -154,7 +154,7 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
     """
     density = -np.log10(light)
     total = density.sum(axis=0)
-    shown = np.where(total > 3 * _FAINT, total, 0.0)
+    shown = total * (total > 3 * _FAINT)
     shares = density / np.maximum(total, 1e-3)
     red, green, blue = shares
     grey = _grey(shares)
