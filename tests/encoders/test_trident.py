@@ -268,7 +268,7 @@ def test_models_of_places_refuse_bags_without_them_and_others_do_not_ask(name, t
     trident()
     card, encoder = EXTERNAL[name].card, load_encoder(EXTERNAL[name])
     no_coords, no_size = bag_for(card, coords=None), bag_for(card, patch_size_level0=None)
-    if name in ("titan", "gigapath"):
+    if name in ("care", "titan", "gigapath"):
         with pytest.raises(InputError, match="no coordinates in level-0 pixels"):
             encode_checked(encoder, no_coords)
         with pytest.raises(InputError, match="does not state patch_size_level0"):
