@@ -17,6 +17,7 @@ reported is of the odd ones, the first two of each data set. Only numbers are wr
 """
 
 import argparse
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,9 +28,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from madeleine_bench.files import write_text
+from madeleine_bench.files import write_bytes, write_text
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.slides.reader import Slide
+from madeleine_bench.slides.overlay import tissue_contours, tissue_overlay
+from madeleine_bench.slides.reader import Slide, Thumbnail
 from madeleine_bench.slides.tissue import segment_tissue
 
 MPP = 8.0
@@ -265,6 +267,27 @@ def markdown_rows(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def draw_montage(data: Path, path: Path) -> None:
+    """Draw the tissue of the H&E section of multistain_lung under each artefact, as a JPEG."""
+    section_path = next((data / "multistain_lung").glob("*-He-les3.jpg"))
+    picture, rng = on_glass(small(section_path, 3.48)), rng_for("tissue artefacts", "montage")
+    panels = []
+    for name, density in artefacts(picture.shape[:2], rng):
+        if "pen" not in name or "translucent" in name:
+            drawn = sensed(picture * (STRAY + (1 - STRAY) * 10**-density), rng)
+            contours = tissue_contours(segment_tissue(drawn, MPP).mask)
+            thumbnail = Thumbnail(drawn, MPP, (1.0, 1.0))
+            panels.append(tissue_overlay(thumbnail, contours, np.empty((0, 4))))
+    width, height = panels[0].size
+    sheet = Image.new("RGB", (4 * (width + 8) - 8, 2 * (height + 8) - 8), "white")
+    for place, panel in enumerate(panels):
+        sheet.paste(panel, (place % 4 * (width + 8), place // 4 * (height + 8)))
+    sheet.thumbnail((1600, 1600))
+    content = io.BytesIO()
+    sheet.save(content, format="JPEG", quality=85)
+    write_bytes(path, content.getvalue())
+
+
 def main() -> None:
     """Measure one method and write its part of the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -272,7 +295,11 @@ def main() -> None:
     parser.add_argument("--method", choices=("otsu", "hed"), default="otsu")
     parser.add_argument("--label", help="name of this part of the results; the method by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--montage", type=Path, help="draw this JPEG instead of measuring")
     given = parser.parse_args()
+    if given.montage:
+        draw_montage(given.data, given.montage)
+        return
     pictures = reported_pictures(given.data)
     rows = [row for name, picture in pictures for row in measure(name, picture, given.method)]
     results = json.loads(given.results.read_text()) if given.results.exists() else {}

@@ -57,6 +57,16 @@ def test_a_conversion_is_measured_both_ways(tmp_path):
     assert row["time_ratio"] > 0
 
 
+def test_the_page_quotes_how_much_artefact_is_taken_for_tissue():
+    results = committed("tissue_artefacts")
+    for line in tissue_artefacts.markdown_rows(results):
+        assert line in PAGE
+    before, after = ({row["artefact"]: row for row in results[k]["rows"]} for k in ("before", "otsu"))
+    for artefact, row in after.items():
+        assert row["taken"] <= before[artefact]["taken"]
+        assert row["lost"] < before[artefact]["lost"] + 0.02
+
+
 def test_landmarks_are_found_well_below_chance_in_all_four_stains():
     rows = [row for row in committed("lung_landmarks")["rows"] if "lite0" in row["encoder"]]
     assert {row["stain"] for row in rows} == {"Ki67", "CD31", "proSPC", "CC10"}
