@@ -64,7 +64,7 @@ def test_the_page_quotes_how_much_artefact_is_taken_for_tissue():
     before, after = ({row["artefact"]: row for row in results[k]["rows"]} for k in ("before", "otsu"))
     for artefact, row in after.items():
         assert row["taken"] <= before[artefact]["taken"]
-        assert row["lost"] < before[artefact]["lost"] + 0.02
+        assert row["lost"] < before[artefact]["lost"] + 0.05
 
 
 def test_landmarks_are_found_well_below_chance_in_all_four_stains():
