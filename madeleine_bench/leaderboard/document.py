@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import metadata
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,19 @@ def leaderboard_document(compared: Sequence[tuple[Board, Comparison]], sources: 
     document = {
         "schema_version": SCHEMA_VERSION,
         "package": f"madeleine-bench {__version__}",
+        "links": _links(),
         "boards": [_board(*each, sources) for each in compared],
         "published": [row for scores in published for row in _published(scores)],
         "adjudications": read_adjudications(folder / "adjudications.yaml"),
     }
     plain: Json = json.loads(json.dumps(document, default=_as_dict))
     return plain
+
+
+def _links() -> dict[str, str]:
+    """Return the web addresses of the project by name, such as Documentation, where it has any."""
+    urls = metadata("madeleine-bench").get_all("Project-URL") or []
+    return {name: address for name, _, address in (url.partition(", ") for url in urls)}
 
 
 def _as_dict(part: Any) -> Json:

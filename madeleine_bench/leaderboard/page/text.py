@@ -28,7 +28,7 @@ NAMES = {
     "clean": "\u25cb clean",
     "contaminated": "\u25b2 contaminated",
     "unknown": "? unknown",
-    "none": "made here",
+    "none": "computed locally",
     "V0": "V0 reported only",
     "V1": "V1 recomputed",
     "V2": "V2 spot re-encoded",
@@ -141,6 +141,17 @@ def words(name: object) -> str:
     return NAMES.get(str(name), str(name).replace("-", " "))
 
 
+def names(labels: Sequence[str], most: int = 20) -> str:
+    """Return labels in one line; of very many the first, and how many more there are.
+
+    Examples:
+        >>> names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = len(labels) - most
+    return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def checked_slug(text: object, what: str) -> str:
     """Return the text if it can name a file on any system.
 
@@ -173,11 +184,11 @@ def csp_hash(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def content_policy(style: str, scripts: Sequence[str]) -> str:
-    """Return a policy under which a page loads nothing, and runs only these inline texts."""
+def content_policy(style: str, scripts: Sequence[str], beside: str = "") -> str:
+    """Return a policy under which a page runs only these inline texts, and scripts `beside` it."""
     allowed = " ".join(csp_hash(script) for script in scripts)
     return (
-        f"default-src 'none'; style-src {csp_hash(style)}; script-src {allowed}; "
+        f"default-src 'none'; style-src {csp_hash(style)}; script-src {allowed}{beside}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
