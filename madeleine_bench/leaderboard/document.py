@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench import __version__
+from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import (
     BASELINE,
@@ -207,15 +208,17 @@ def _task(
 
 def _counts(task: TaskSpec, board: Board, sources: Sources) -> Json:
     """Return how many patients and units of each class, or with an event, were scored."""
-    counted = isinstance(task.labels, ClassLabels | SurvivalLabels)
     for column in board.columns:
         cell = column.cells.get(task.id)
-        if cell is not None and cell.comparable and column.verification != "V0":
+        if cell is None or not cell.comparable:
+            continue
+        try:
             units = sources.units(cell.record)
-            return {
-                "patients": len(set(units.case)),
-                "counts": Counter(units.stratum) if counted else None,
-            }
+        except InputError:  # nobody recomputed it, or its predictions are gone
+            continue
+        counted = isinstance(task.labels, ClassLabels | SurvivalLabels)
+        counts = Counter(units.stratum) if counted else None
+        return {"patients": len(set(units.case)), "counts": counts}
     return {"patients": None, "counts": None}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.aggregate import summarise as summaries
 from madeleine_bench.leaderboard.comparison import compare
@@ -445,8 +446,9 @@ def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
     (board,) = build_boards(records, CATALOGUE)
     compared = (board, compare(board, draws_of))
     sources = SimpleNamespace(
-        catalogue=CATALOGUE, predictions=survival_predictions, card=lambda _: None
-    )
+        catalogue=CATALOGUE, predictions=survival_predictions, card=lambda _: None,
+        draws=draws_of, units=no_units,
+    )  # fmt: skip
     found = leaderboard_document([compared], sources)
     write_site(found, tmp_path)
     for chosen in (["bcnb-er", "mgh-breast-er-quant"], ["tcga-breast-os", "bcnb-pr", "bcnb-aln"]):
@@ -458,6 +460,10 @@ def test_numbers_of_chosen_tasks_equal_those_of_the_records(look, tmp_path):
         found = summaries(board.columns, [CATALOGUE.tasks[task] for task in chosen])
         assert ("d" in found) == ("bcnb-er" not in chosen)
         same_numbers(page, {label: vars(summary) for label, summary in found.items()})
+
+
+def no_units(record: Any) -> None:
+    raise InputError("no predictions")
 
 
 def survival_predictions(record: Any) -> pd.DataFrame:

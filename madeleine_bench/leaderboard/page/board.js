@@ -9,7 +9,7 @@
   if (!boards.length) return;
   const sections = Array.from(document.querySelectorAll("section.board"));
   const controls = document.getElementById("controls");
-  const statusLine = document.getElementById("status");
+  const statusLine = make("p", "", { id: "status", class: "status", role: "status", "aria-live": "polite" });
   const drill = document.getElementById("drill");
   const tip = document.getElementById("tip");
   const plainTitle = document.title;
@@ -391,7 +391,9 @@
     for (const [ends, name] of [[mean.ci95, "thin"], [mean.ci95_cases, "thick"]]) {
       if (ends) svg.append(draw("line", { x1: x(ends[0]), x2: x(ends[1]), y1: 9, y2: 9, class: name }));
     }
-    svg.append(draw("line", { x1: x(mean.value), x2: x(mean.value), y1: 2, y2: 16, class: "point" }));
+    const at = x(mean.value), turn = mean.value < low ? -6 : 6;
+    if (mean.value < low || mean.value > high) svg.append(draw("path", { d: "M" + at + " 4l" + turn + " 5l" + -turn + " 5Z", class: "arrow" }));
+    else svg.append(draw("line", { x1: at, x2: at, y1: 2, y2: 16, class: "point" }));
     return svg;
   }
   function label(row) {
@@ -432,6 +434,8 @@
     const hidden = state.hide.filter((key) => !key.startsWith("cell:"));
     const visible = new Set(shownTasks().map((t) => t.id));
     for (const task of board().tasks) if (!visible.has(task.id)) hidden.push("task:" + task.id);
+    const families = new Set(board().tasks.filter((t) => chosen().includes(t.id)).map((t) => t.family));
+    if (!isWhole()) for (const name of board().families) if (!families.has(name)) hidden.push("family:" + name);
     const rules = hidden.map((key) => '[data-table] [data-col="' + CSS.escape(key) + '"] { display: none; }');
     if (state.hide.includes("cell:ci")) rules.push(".heat .ci { display: none; }");
     sheet.replaceSync(rules.join("\n"));
@@ -492,12 +496,15 @@
     bar.append(labelled("Search encoders", search, "wide"), labelled(FILTERS[0][1], selectFor(...FILTERS[0])));
     bar.append(filterPicker(), columnPicker(), taskPicker());
     bar.append(button("Download CSV", download), button("Reset", () => { state = blank(state.board); change({}); }));
+    bar.append(statusLine);
     controls.append(bar);
     controls.hidden = false;
     syncControls();
   }
   function labelled(text, field, wide) {
     const box = make("div", null, { class: wide ? "field " + wide : "field" });
+    field.setAttribute("aria-label", text);
+    if (field.type === "search") field.placeholder = text;
     box.append(make("label", text, { for: field.id }), field);
     return box;
   }
@@ -726,7 +733,7 @@
     const rows = shownTasks().filter((t) => own(pair.tasks.tasks, t.id)).map((t) => [t, pair.tasks.tasks[t.id]]);
     const most = Math.max(0.01, ...rows.flatMap(([, d]) => [d.difference, ...(d.ci95 || [])]).map(Math.abs));
     for (const [task, d] of rows) {
-      const score = (encoder) => { const cell = cellOf(encoder, task.id); return fixed(cell.value, 3) + " (" + intervalOf(cell) + ")"; };
+      const score = (encoder) => { const cell = cellOf(encoder, task.id); return fixed(cell.value, 3) + (cell.ci95 ? " (" + span(cell.ci95, 3) + ")" : ""); };
       const texts = [words(task.metric), score(pair.first), score(pair.second), signed(d.difference), d.ci95 ? span(d.ci95, 3) : "too few cases", "", pValue(d.p_holm), d.higher || "not significant"];
       const row = addRow(table, task.id, texts);
       row.cells[6].append(differenceStrip(d, most));

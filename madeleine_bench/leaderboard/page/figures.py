@@ -126,6 +126,11 @@ def left_axis(
     return parts
 
 
+def cut(text: str, length: int) -> str:
+    """Return text short enough for a drawing; the tables beside it carry the whole."""
+    return text if len(text) <= length else f"{text[: length - 1]}\u2026"
+
+
 def mean_axis(board: dict[str, Any]) -> Axis:
     """Return the axis of a board's means: it holds those of the ranked, where there are any.
 
@@ -175,9 +180,7 @@ def interval_strip(encoder: dict[str, Any], axis: Axis) -> Markup | None:
     return figure_svg(*_STRIP, label, *parts, strip=True)
 
 
-def task_forest(
-    rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str
-) -> Markup:
+def task_forest(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str) -> Markup:
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
     width, step = 720, 22
     bottom = 16 + step * len(rows)
@@ -205,9 +208,7 @@ def cost_scatter(board: dict[str, Any], key: str, title: str, most: int) -> Mark
     All encoders are drawn; those after the first `most` of the board are hidden at first.
     """
     encoders = [
-        (place, e)
-        for place, e in enumerate(board["encoders"])
-        if e[key] and e["mean"] is not None
+        (place, e) for place, e in enumerate(board["encoders"]) if e[key] and e["mean"] is not None
     ]
     if not encoders:
         return None
