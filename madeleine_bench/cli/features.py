@@ -10,7 +10,7 @@ from madeleine_bench.cli.console import LiveProgress, deliver, print_table
 from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
 from madeleine_bench.cli.slides import Mpp
 
-app = typer.Typer(help="Patch features.", no_args_is_help=True)
+app = typer.Typer(help="Extract patch features.", no_args_is_help=True)
 
 
 @app.command()
@@ -59,10 +59,10 @@ def extract(
     ] = None,
     catalogue: Catalogue = None,
 ) -> None:
-    """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
+    """Extract patch features from slides.
 
-    A slide that fails is named and skipped (exit 1 at the end). Interrupt it anywhere; the
-    same command goes on with what is missing.
+    Writes one bag (HDF5 file) per slide. Failed slides are reported and skipped (exit code 1). You
+    can interrupt the command; run it again to continue.
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
@@ -95,7 +95,7 @@ def extract(
 
 @app.command("encoders")
 def list_encoders() -> None:
-    """List the patch encoders, and which need weights or packages that do not ship.
+    """List patch encoders and what they need.
 
     Example: mbench features encoders
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from madeleine_bench.slides.reader import Slide
 
-app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
+app = typer.Typer(help="Inspect, convert and draw slides.", no_args_is_help=True)
 
 Mpp = Annotated[
     float | None,
@@ -26,7 +26,9 @@ def info(
     slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of slides.")],
     mpp: Mpp = None,
 ) -> None:
-    """Say size, resolution, levels and format of slides; exit 1 where one cannot be read.
+    """Show size, resolution, levels and format of slides.
+
+    Exit code 1: at least one slide cannot be read.
 
     Example: mbench slides info slides/
     """
@@ -42,7 +44,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
-    """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
+    """Convert images to tiled TIFF pyramids.
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
@@ -72,7 +74,9 @@ def show(
     ] = None,
     mpp: Mpp = None,
 ) -> None:
-    """Draw a slide with its tissue and patches; with an encoder and a bag, what it attends to.
+    """Draw a slide with its tissue and patches.
+
+    With --encoder and --bag, draws the attention of an encoder.
 
     Example: mbench slides show a.svs --out a.png --bag features/a.h5 --encoder madeleine
     """
