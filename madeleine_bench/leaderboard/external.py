@@ -13,8 +13,8 @@ def drops(board: Board) -> list[dict[str, Any]]:
     Each row has the `encoder` by its label, the external `task`, the task it is `trained_on`, the
     `metric`, the score of cross-validation on the training cohort as `internal`, that on the tested
     one as `external`, their 95% confidence intervals (None with too few cases), and `drop`, the
-    first less the second, with `drop_ci95`. Both scores are under the same protocol and of the same features of the
-    training cohort; an encoder without one of them is left out.
+    first less the second, with `drop_ci95`. Both scores are under the same protocol and of the same
+    features of the training cohort; an encoder without one of them is left out.
     """
     rows: list[dict[str, Any]] = []
     for task in board.tasks:

@@ -246,8 +246,8 @@ def _compared(
             scores = first.scores.main.value, second.scores.main.value
             rows[place].append((task, first.protocol, *scores, paired))
     return [
-        _comparison(board.name, one.label, other.label, *each)
-        for (one, other), *each in zip(pairs, rows, left_out, strict=True)
+        _comparison(board.name, one.label, other.label, differences, reasons)
+        for (one, other), differences, reasons in zip(pairs, rows, left_out, strict=True)
     ]
 
 

@@ -170,13 +170,12 @@ def test_the_win_matrix_marks_both_sides():
     cells = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in rows]
     first, second = ranked.index(pair["first"]), ranked.index(pair["second"])
     assert all("itself" in cells[i][i] for i in range(len(ranked)))
-    won = (
-        '<i aria-hidden="true">&#9650;</i><span class="unseen">significantly higher, </span> +0.250'
-    )
+    said = '<span class="unseen">significantly {}, </span>'
+    won = '<i aria-hidden="true">&#9650;</i>' + said.format("higher") + " +0.250"
     assert won in cells[first][second]
     assert "<small>5-1-2</small>" in cells[first][second]
     assert 'class="better"' in cells[first][second]
-    lost = '<i aria-hidden="true">&#9660;</i><span class="unseen">significantly lower, </span> \u22120.250'
+    lost = '<i aria-hidden="true">&#9660;</i>' + said.format("lower") + " \u22120.250"
     assert lost in cells[second][first]
     assert "<small>2-1-5</small>" in cells[second][first]
     assert 'class="worse"' in cells[second][first]

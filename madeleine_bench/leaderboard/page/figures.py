@@ -258,8 +258,8 @@ def _point(
 def critical_difference(board: dict[str, Any], most: int) -> Markup | None:
     """Return mean ranks with bars as long as the critical difference; None where there is none.
 
-    Two mean ranks differ by Nemenyi's test exactly when their bars do not overlap (Demsar 2006). The
-    encoders after the first `most` are hidden at first.
+    Two mean ranks differ by Nemenyi's test exactly when their bars do not overlap (Demsar 2006).
+    The encoders after the first `most` are hidden at first.
     """
     content = board["critical_difference"]
     if not content:
