@@ -292,8 +292,8 @@ def over_time(board: dict[str, Any]) -> Markup | None:
 
     None where all ranked encoders were scored on one day.
     """
-    ranked = [e for e in board["encoders"] if e["rank"] is not None and e["made"]]
-    days = {e["label"]: date.fromisoformat(e["made"][:10]).toordinal() for e in ranked}
+    days = {e["label"]: day for e in board["encoders"] if e["rank"] and (day := _day(e["made"]))}
+    ranked = [e for e in board["encoders"] if e["label"] in days]
     if len(set(days.values())) < 2:
         return None
     width, left, bottom = 720, 52, 246
@@ -313,6 +313,14 @@ def over_time(board: dict[str, Any]) -> Markup | None:
         parts += _point(x, up, encoder, taken)
     parts.append(element("path", d=f"{path}H{across.end:.1f}", class_="elbow"))
     return figure_svg(width, bottom + 40, "Means by the date of scoring", *parts)
+
+
+def _day(made: str) -> int | None:
+    """Return the day of an ISO time; None where the text, which a submission may set, is none."""
+    try:
+        return date.fromisoformat(made[:10]).toordinal()
+    except ValueError:
+        return None
 
 
 def kaplan_meier(curves: dict[str, Any], label: str) -> Markup:
