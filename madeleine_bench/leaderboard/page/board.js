@@ -28,6 +28,7 @@
     ["kind", "Kind", ["encoder", "baseline", "supervised", "control"].map((k) => [k, k])],
   ];
 
+  let shownRules = "";
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets = [sheet];
   const details = new Map();
@@ -35,6 +36,7 @@
 
   const views = boards.map(makeView);
   let state = blank(0);
+  let memo = {};  // of what follows from the state
   let inputs = {};
   let openedFrom = null;
 
@@ -116,7 +118,7 @@
       for (const row of section.querySelectorAll('[data-table="' + name + '"] tr[data-encoder]')) {
         const cells = {};
         for (const cell of row.children) cells[cell.dataset.col] = cell;
-        rows[name][Number(row.dataset.encoder)] = { row: row, cells: cells, kept: keep(cells) };
+        rows[name][Number(row.dataset.encoder)] = { row: row, cells: cells, kept: name === "main" ? keep(cells) : null };
       }
     }
     return { section: section, rows: rows, changed: false };
@@ -193,13 +195,13 @@
   }
   function setTasks(ids) { state.tasks = same(ids, rankedIds(filteredTasks())) ? null : ids; }
   // What encoders are ranked on: the tasks that the reader ticks, or those that pass the filters.
-  function chosen() { return state.tasks || rankedIds(filteredTasks()); }
-  function isWhole() { return same(chosen(), rankedIds(board().tasks)); }
+  function chosen() { return (memo.chosen ||= state.tasks || rankedIds(filteredTasks())); }
+  function isWhole() { return (memo.whole ??= same(chosen(), rankedIds(board().tasks))); }
   // Standings with intervals and letters, which are made where the predictions are: null without.
   function standings() {
+    if (memo.subset !== undefined) return memo.subset;
     const family = board().families.find((name) => same(chosen(), rankedIds(board().tasks.filter((t) => t.family === name))));
-    const subset = family && own(board().subsets, family);
-    return subset || null;
+    return (memo.subset = (family && own(board().subsets, family)) || null);
   }
 
   // ---- the numbers of a set of tasks, as leaderboard.aggregate has them ------------------------
@@ -229,25 +231,24 @@
       const whole = ids.length && !lacks(encoder, ids).length;
       result.set(encoder, { families: families, mean: whole ? mean(Object.values(families)) : null, rank: null, mean_rank: null, win_rate: null });
     }
-    for (const encoder of candidates) Object.assign(result.get(encoder), standing(encoder, candidates, ids, result));
+    const values = ids.map((id) => candidates.map((e) => e.cells[id].value));
+    const means = candidates.map((e) => result.get(e).mean);
+    for (const encoder of candidates) {
+      const own = result.get(encoder);
+      Object.assign(own, standing(encoder, values, ids, means), { rank: 1 + means.filter((m) => m > own.mean).length });
+    }
     return result;
   }
-  function standing(encoder, candidates, ids, result) {
-    const places = [], wins = [];
-    for (const id of ids) {
+  function standing(encoder, values, ids, means) {
+    const places = [], wins = [], others = means.length - 1;
+    ids.forEach((id, i) => {
       const value = encoder.cells[id].value;
-      const others = candidates.filter((e) => e !== encoder).map((e) => e.cells[id].value);
-      const above = others.filter((v) => v > value).length;
-      const equal = others.filter((v) => v === value).length;
+      let above = 0, equal = -1;
+      for (const v of values[i]) { if (v > value) above++; else if (v === value) equal++; }
       places.push(1 + above + equal / 2);
-      wins.push((others.length - above - equal + equal / 2) / others.length);
-    }
-    const own = result.get(encoder).mean;
-    return {
-      rank: 1 + candidates.filter((e) => result.get(e).mean > own).length,
-      mean_rank: mean(places),
-      win_rate: candidates.length > 1 ? mean(wins) : null,
-    };
+      wins.push((others - above - equal + equal / 2) / others);
+    });
+    return { mean_rank: mean(places), win_rate: others ? mean(wins) : null };
   }
   function numbers() {
     if (!isWhole()) return summarise(chosen());
@@ -297,20 +298,29 @@
     if (state.contamination === "clean") return states.length > 0 && states.every((s) => s === "clean");
     return states.includes(state.contamination);
   }
-  function sortValue(encoder, own, key) {
+  function contaminated(encoder) {
+    const states = Object.values(encoder.cells).map((cell) => cell.contamination);
+    return states.filter((c) => c === "contaminated").length + states.filter((c) => c === "unknown").length / 1000;
+  }
+  const READ = {
+    rank: (e, own) => own.rank,
+    encoder: (e) => e.label,
+    letters: (e) => { const there = standingOf(e); return there && there.letters || null; },
+    mean: (e, own) => own.mean,
+    intervals: (e, own) => own.mean,
+    gain: (e) => { const there = standingOf(e); return there && there.gain ? there.gain.value : null; },
+    mean_rank: (e, own) => own.mean_rank,
+    win_rate: (e, own) => own.win_rate,
+    verification: (e) => LEVELS.indexOf(e.verification),
+    seconds: (e) => e.seconds_per_slide,
+    contamination: contaminated,
+    training: (e) => e.training_cohorts && e.training_cohorts.join(", "),
+  };
+  function sortValue(encoder, numbers, key) {
     if (key.startsWith("task:")) { const cell = cellOf(encoder, key.slice(5)); return cell ? cell.value : null; }
-    if (key.startsWith("family:")) return own.families["f:" + key.slice(7)] ?? null;
-    const there = standingOf(encoder);
-    const contaminations = Object.values(encoder.cells).map((cell) => cell.contamination);
-    const simple = {
-      rank: own.rank, encoder: encoder.label, letters: there && there.letters || null, mean: own.mean, intervals: own.mean,
-      gain: there && there.gain && there.gain.value, made: encoder.made || null, mean_rank: own.mean_rank, win_rate: own.win_rate,
-      coverage: encoder.coverage, verification: LEVELS.indexOf(encoder.verification), kind: encoder.kind,
-      parameters: encoder.parameters, seconds: encoder.seconds_per_slide, dim: encoder.dim,
-      contamination: contaminations.filter((c) => c === "contaminated").length + contaminations.filter((c) => c === "unknown").length / 1000,
-      training: encoder.training_cohorts && encoder.training_cohorts.join(", "),
-    };
-    return simple[key] ?? null;
+    if (key.startsWith("family:")) return numbers.families["f:" + key.slice(7)] ?? null;
+    const read = own(READ, key);
+    return (read ? read(encoder, numbers) : encoder[key]) ?? null;
   }
   function compare(a, b) {
     if (a === null || b === null) return (a === null) - (b === null);  // what is missing comes last, either way
@@ -330,6 +340,7 @@
   // ---- showing ---------------------------------------------------------------------------------
 
   function refresh() {
+    memo = {};
     showBoard();
     const all = numbers();
     const rows = ordered(all);
@@ -438,7 +449,9 @@
     if (!isWhole()) for (const name of board().families) if (!families.has(name)) hidden.push("family:" + name);
     const rules = hidden.map((key) => '[data-table] [data-col="' + CSS.escape(key) + '"] { display: none; }');
     if (state.hide.includes("cell:ci")) rules.push(".heat .ci { display: none; }");
-    sheet.replaceSync(rules.join("\n"));
+    const text = rules.join("\n");
+    if (text !== shownRules) sheet.replaceSync(text);
+    shownRules = text;
   }
   // Figures show the best encoders and the pinned ones.
   function choosePictured(rows) {
@@ -479,6 +492,7 @@
   }
   function change(part) {
     Object.assign(state, part);
+    memo = {};
     syncControls();
     refresh();
     remember();
@@ -489,6 +503,7 @@
   function buildControls() {
     controls.replaceChildren();
     inputs = {};
+    memo = {};
     const bar = make("div", null, { class: "bar" });
     const search = make("input", null, { type: "search", id: "q" });
     search.addEventListener("input", () => change({ q: search.value }));
@@ -718,7 +733,7 @@
     for (const pair of pairs) {
       const over = pair.over;
       const rows = pair.tasks ? Object.values(pair.tasks.tasks) : [];
-      const higher = (label) => rows.filter((row) => row.higher === label).length;
+      const higher = (label) => rows.filter((row) => row[3] === label).length;
       addRow(table, button(pair.first.label + " against " + pair.second.label, () => show(pair)), over ? [
         signed(over.mean), pValue(over.p_holm), over.better ? pair.first.label : "not significant", [over.wins, over.ties, over.losses].join(", "), higher(pair.first.label) + ", " + higher(pair.second.label),
       ] : [DASH, DASH, "not tested: one is not ranked", DASH, higher(pair.first.label) + ", " + higher(pair.second.label)]);
@@ -730,7 +745,7 @@
     const names = pair.first.label + " and " + pair.second.label;
     if (!pair.tasks) return [make("p", "No task has predictions of both " + names + ".")];
     const table = tableOf("Paired differences of " + names + ": the same patients are resampled for both encoders; p is adjusted for the number of tasks (Holm).", ["Task", "Metric", pair.first.label, pair.second.label, "Difference", "95% CI", "", "p (Holm)", "Significantly higher"]);
-    const rows = shownTasks().filter((t) => own(pair.tasks.tasks, t.id)).map((t) => [t, pair.tasks.tasks[t.id]]);
+    const rows = shownTasks().filter((t) => own(pair.tasks.tasks, t.id)).map((t) => [t, differenceOf(pair.tasks.tasks[t.id])]);
     const most = Math.max(0.01, ...rows.flatMap(([, d]) => [d.difference, ...(d.ci95 || [])]).map(Math.abs));
     for (const [task, d] of rows) {
       const score = (encoder) => { const cell = cellOf(encoder, task.id); return fixed(cell.value, 3) + (cell.ci95 ? " (" + span(cell.ci95, 3) + ")" : ""); };
@@ -743,6 +758,7 @@
     for (const line of [...pair.tasks.conclusions, ...pair.tasks.left_out]) said.append(make("li", line));
     return [region("Paired differences of " + names, table), said];
   }
+  function differenceOf([difference, ci95, p, higher]) { return { difference: difference, ci95: ci95, p_holm: p, higher: higher }; }
   function differenceStrip(d, most) {
     const x = (v) => 75 + v / most * 70;
     const svg = draw("svg", { viewBox: "0 0 150 18", width: 150, height: 18, class: "strip", "aria-hidden": "true" });

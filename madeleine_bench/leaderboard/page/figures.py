@@ -290,7 +290,7 @@ def critical_difference(board: dict[str, Any], most: int) -> Markup | None:
 def over_time(board: dict[str, Any]) -> Markup | None:
     """Return the means by the day they were scored on; the line is the best ranked mean so far.
 
-    None where all ranked encoders were scored on one day.
+    Only encoders that raised the line have their name and their interval. None where all ranked encoders were scored on one day.
     """
     days = {e["label"]: day for e in board["encoders"] if e["rank"] and (day := _day(e["made"]))}
     ranked = [e for e in board["encoders"] if e["label"] in days]
@@ -307,9 +307,11 @@ def over_time(board: dict[str, Any]) -> Markup | None:
     taken: list[tuple[float, float]] = []
     for encoder in sorted(ranked, key=lambda e: (days[e["label"]], -e["mean"])):
         x = across(days[encoder["label"]])
-        if encoder["mean"] > best:
-            best = encoder["mean"]
-            path += f"H{x:.1f}V{up(best):.1f}" if path else f"M{x:.1f} {up(best):.1f}"
+        if encoder["mean"] <= best:
+            parts.append(dot(x, up(encoder["mean"]), "dot hollow"))
+            continue
+        best = encoder["mean"]
+        path += f"H{x:.1f}V{up(best):.1f}" if path else f"M{x:.1f} {up(best):.1f}"
         parts += _point(x, up, encoder, taken)
     parts.append(element("path", d=f"{path}H{across.end:.1f}", class_="elbow"))
     return figure_svg(width, bottom + 40, "Means by the date of scoring", *parts)

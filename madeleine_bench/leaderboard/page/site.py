@@ -108,7 +108,12 @@ def page_files(document: Json) -> dict[str, str]:
 def _normal(document: Json) -> Json:
     # Equal documents may list their keys in another order; sorted, they give equal bytes.
     try:
-        content: Json = json.loads(json.dumps(document, sort_keys=True, allow_nan=False))
+        # The comparisons are most of a large document, and no page lists their keys.
+        boards = [{**board, "comparisons": []} for board in document["boards"]]
+        small = {**document, "boards": boards}
+        content: Json = json.loads(json.dumps(small, sort_keys=True, allow_nan=False))
+        for board, source in zip(content["boards"], document["boards"], strict=True):
+            board["comparisons"] = source["comparisons"]
         if content["schema_version"] != 1:
             raise ValueError(f"schema_version {content['schema_version']!r}, these pages read 1")
     except (TypeError, ValueError, KeyError) as error:
@@ -197,9 +202,14 @@ def _detail_scripts(view: Json) -> Iterator[tuple[str, str]]:
     """Yield the script of each encoder: its scores in full, its pairs with the encoders below."""
     board = view["board"]
     below: dict[str, Json] = defaultdict(lambda: {"pairs": [], "comparisons": []})
-    for part in ("pairs", "comparisons"):
-        for pair in board[part]:
-            below[pair["first"]][part].append(pair)
+    for pair in board["pairs"]:
+        below[pair["first"]]["pairs"].append(pair)
+    for pair in board["comparisons"]:
+        short = {
+            name: [row["difference"], row["ci95"], row["p_holm"], row["higher"]]
+            for name, row in sorted(pair["tasks"].items())
+        }
+        below[pair["first"]]["comparisons"].append({**pair, "tasks": short})
     for encoder in board["encoders"]:
         content = {"cells": encoder["cells"], **below[encoder["label"]]}
         arguments = ",".join(map(text.script_json, (view["id"], encoder["slug"], content)))
@@ -255,7 +265,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     filters = (
         text.number, text.signed, text.interval, text.score_interval, text.count, text.short_count,
-        text.seconds, text.tally, text.words, text.names, text.linked, text.pretty, warnings,
+        text.seconds, text.tally, text.words, text.names, text.linked, text.pretty, text.fold_rows, warnings,
     )  # fmt: skip
     environment.globals.update(figures=figures, most=MOST_PICTURED)
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
