@@ -468,7 +468,7 @@ def test_a_control_beyond_the_axis_is_an_arrow_at_its_edge(pages):
     assert sum('class="arrow"' in strip for strip in strips) >= 2
     for strip in strips:
         for x in re.findall(r'x1="([-\d.]+)"', strip):
-            assert 0 <= float(x) <= 210
+            assert 0 <= float(x) <= 150
 
 
 def test_a_page_of_who_left_does_not_stay_and_other_folders_are_let_alone(tmp_path):

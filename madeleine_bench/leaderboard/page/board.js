@@ -397,7 +397,7 @@
   function strip(mean) {
     const { low, high, start, end } = board().axis;
     const x = (v) => start + Math.min(1, Math.max(0, (v - low) / (high - low))) * (end - start);
-    const svg = draw("svg", { viewBox: "0 0 210 18", width: 210, height: 18, role: "img", class: "strip" });
+    const svg = draw("svg", { viewBox: "0 0 " + (end + start) + " 18", width: end + start, height: 18, role: "img", class: "strip" });
     svg.append(draw("title", {}, "95% confidence interval " + span(mean.ci95_cases, 3)));
     for (const [ends, name] of [[mean.ci95, "thin"], [mean.ci95_cases, "thick"]]) {
       if (ends) svg.append(draw("line", { x1: x(ends[0]), x2: x(ends[1]), y1: 9, y2: 9, class: name }));

@@ -20,7 +20,7 @@ from madeleine_bench.leaderboard.page.text import (
 
 Write = Callable[[float], str]
 _DAYS_A_YEAR = 365.25
-_STRIP = (210, 18)
+_STRIP = (150, 18)
 _FONT = "Helvetica, Arial, sans-serif"
 
 
