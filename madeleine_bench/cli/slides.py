@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Inspect, convert and draw slides.", no_args_is_help=True)
 
 Mpp = Annotated[
-    float | None,
-    typer.Option(help="Micrometres per pixel of the slide, in place of what its file states."),
+    str | None,
+    typer.Option(
+        metavar="UM|TABLE",
+        help="Micrometres per pixel where a file states none: a number, or a table (.csv) with "
+        "the columns slide (TRIDENT: wsi) and mpp.",
+    ),
+]
+ForceMpp = Annotated[
+    str | None,
+    typer.Option(metavar="UM|TABLE", help="The same, in place of what a file states."),
 ]
 
 
@@ -25,6 +33,7 @@ Mpp = Annotated[
 def info(
     slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of slides.")],
     mpp: Mpp = None,
+    force_mpp: ForceMpp = None,
 ) -> None:
     """Show size, resolution, levels and format of slides.
 
@@ -33,8 +42,10 @@ def info(
     Example: mbench slides info slides/
     """
     from madeleine_bench.slides.folder import describe_slides
+    from madeleine_bench.slides.resolution import read_mpp
 
-    deliver(describe_slides(slides, mpp))
+    given, forced = read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp")
+    deliver(describe_slides(slides, given, forced))
 
 
 @app.command()
@@ -73,6 +84,7 @@ def show(
         str | None, typer.Option(help="Organ, for encoders with a model for each.")
     ] = None,
     mpp: Mpp = None,
+    force_mpp: ForceMpp = None,
 ) -> None:
     """Draw a slide with its tissue and patches.
 
@@ -83,6 +95,7 @@ def show(
     from madeleine_bench.files import write_bytes
     from madeleine_bench.slides.overlay import picture_bytes, slide_overlay
     from madeleine_bench.slides.reader import Slide
+    from madeleine_bench.slides.resolution import read_mpp
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is {out}; the picture is a .png")
@@ -90,7 +103,8 @@ def show(
         raise InputError(
             "--encoder needs --bag, the features that it looks at (mbench features extract)"
         )
-    with Slide(slide, mpp) as opened:
+    given, forced = read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp")
+    with Slide(slide, given, forced) as opened:
         if bag is None or encoder is None:
             picture = slide_overlay(opened, bag)
         else:

@@ -30,7 +30,7 @@ def test_an_interrupt_before_the_work_begins_is_said(mbench, monkeypatch):
     monkeypatch.setattr("madeleine_bench.specs.catalogue.load_catalogue", interrupted)
     said = mbench("tasks", "list")
     assert said.code == 130
-    assert said.err == "interrupted; the same command goes on from there\n"
+    assert said.err == "interrupted; the same command continues from there\n"
 
 
 def test_version(mbench):
@@ -99,6 +99,12 @@ def test_data_verify_of_sound_files(mbench, bcnb, tmp_path):
     said = mbench("data", "verify", "--config", bcnb.config, "--results", tmp_path / "r")
     assert said.code == 0
     assert "40 files opened, 0 findings" in said.out
+
+
+def test_a_notebook_asks_for_colours_and_gets_no_live_bar(mbench, bcnb, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    said = mbench("data", "verify", "--config", bcnb.config, "--results", tmp_path / "r")
+    assert said.err == "verify: 40 jobs\n"
 
 
 def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
