@@ -253,6 +253,38 @@ def test_a_task_page_has_every_score_and_the_published_numbers(document, pages):
     assert "log-rank p 0.012; hazard ratio 2.10 (95% 1.50 to 3.00)" in other
 
 
+def test_the_page_of_a_task_has_its_title_counts_dataset_and_drops():
+    document = board_document(boards=[make_board("local")])
+    drop = {
+        "encoder": "madeleine", "task": "bcnb-er", "trained_on": "tcga-er", "metric": "auroc",
+        "internal": 0.9, "internal_ci95": [0.85, 0.95], "external": 0.8, "external_ci95": None,
+        "drop": 0.1, "drop_ci95": None,
+    }  # fmt: skip
+    document["boards"][0]["external"] = [drop]
+    pages = page_files(document)
+    for task in ("bcnb-er", "tcga-er"):
+        text = html.unescape(pages[f"tasks/local/primary/{task}.html"])
+        assert f"<h1>The title of {task}</h1>" in text
+        assert "<dd>negative 258, positive 800</dd>" in text
+        assert "<dd>1,020; 1,058 slides</dd>" in text
+        assert '<a href="https://example.org/data"' in text
+        assert "<td>0.900</td><td>0.850 to 0.950</td><td>0.800</td><td>–</td>" in text
+        assert "<b>+0.100</b>" in text
+    other = pages["tasks/local/primary/tcga-os.html"]
+    assert "External validation" not in other
+    assert all(text in other for text in ("number at risk", ">230<", "probability of survival"))
+
+
+def test_the_means_over_time_are_drawn_by_day_and_not_for_one_day():
+    document = board_document(boards=[make_board("local")])
+    assert "Means by the date of scoring" in page_files(document)["index.html"]
+    for encoder in document["boards"][0]["encoders"]:
+        encoder["made"] = "2026-11-30T10:00:00+00:00"
+    text = page_files(document)["index.html"]
+    assert "scored on one day, 2026-11-30" in text
+    assert "scores up to 2026-11-30" in text
+
+
 def test_contamination_is_marked_where_a_score_is_not_clean_and_unknown_is_not_clean(
     document, pages
 ):

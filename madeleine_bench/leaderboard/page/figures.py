@@ -290,7 +290,8 @@ def critical_difference(board: dict[str, Any], most: int) -> Markup | None:
 def over_time(board: dict[str, Any]) -> Markup | None:
     """Return the means by the day they were scored on; the line is the best ranked mean so far.
 
-    Only encoders that raised the line have their name and their interval. None where all ranked encoders were scored on one day.
+    Only encoders that raised the line have their name and their interval. None where all ranked
+    encoders were scored on one day.
     """
     days = {e["label"]: day for e in board["encoders"] if e["rank"] and (day := _day(e["made"]))}
     ranked = [e for e in board["encoders"] if e["label"] in days]

@@ -265,7 +265,8 @@ def _environment() -> Environment:
     )  # fmt: skip
     filters = (
         text.number, text.signed, text.interval, text.score_interval, text.count, text.short_count,
-        text.seconds, text.tally, text.words, text.names, text.linked, text.pretty, text.fold_rows, warnings,
+        text.seconds, text.tally, text.words, text.names, text.linked, text.pretty,
+        text.fold_rows, warnings,
     )  # fmt: skip
     environment.globals.update(figures=figures, most=MOST_PICTURED)
     environment.filters.update({each.__name__: each for each in filters}, p=text.p_value)
