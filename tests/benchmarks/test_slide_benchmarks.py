@@ -61,7 +61,9 @@ def test_the_page_quotes_how_much_artefact_is_taken_for_tissue():
     results = committed("tissue_artefacts")
     for line in tissue_artefacts.markdown_rows(results):
         assert line in PAGE
-    before, after = ({row["artefact"]: row for row in results[k]["rows"]} for k in ("before", "otsu"))
+    before, after = (
+        {row["artefact"]: row for row in results[k]["rows"]} for k in ("before", "otsu")
+    )
     for artefact, row in after.items():
         assert row["taken"] <= before[artefact]["taken"]
         assert row["lost"] < before[artefact]["lost"] + 0.05
