@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import convert_memory, extraction_speed, lung_landmarks, real_pictures
+from benchmarks import (
+    convert_memory,
+    extraction_speed,
+    lung_landmarks,
+    real_pictures,
+    tissue_artefacts,
+)
 from madeleine_bench.seeds import rng_for
 
 ROOT = Path(__file__).resolve().parents[2]
