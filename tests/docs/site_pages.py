@@ -3,12 +3,14 @@
 It stands under tests/ because it serves the project and its tests, not users.
 """
 
+import html
 import posixpath
 import re
 from functools import cache
 from typing import Any
 
 import grimp
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -22,6 +24,8 @@ from tests.docs.layer_diagram import PACKAGE, ROOT, diagram, layers, table
 
 # A fence, an inline code span, or a link or picture: only the last is looked into.
 _PIECES = re.compile(r"(?sm)^ *```.*?^ *```|`[^`\n]*`|(!?)\[([^\]]*)\]\((\.\./[^)\s]+)\)")
+# A formula as pymdownx.arithmatex marks it: inline or displayed.
+_FORMULA = re.compile(r'(?s)(<(?:span|div) class="arithmatex")>\\([(\[])(.*?)\\[)\]]</')
 _DRAWN = {"<!-- layers -->": diagram, "<!-- imports -->": table}
 
 
@@ -128,6 +132,17 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         if mark in markdown:
             markdown = markdown.replace(mark, draw())
     return inward_links(markdown, page.file.src_uri)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Typeset formulas as MathML, which a browser draws without scripts, fonts or a network."""
+    return _FORMULA.sub(_mathml, content)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    start, bracket, formula = found.groups()
+    display = "block" if bracket == "[" else "inline"
+    return f"{start} data-search-exclude>{convert(html.unescape(formula), display=display)}</"
 
 
 def inward_links(markdown: str, page: str) -> str:

@@ -58,6 +58,17 @@ def test_no_page_loads_anything_from_elsewhere(built_site):
         assert remote is None, path
 
 
+def test_every_formula_is_typeset(built_site):
+    """LaTeX that the converter does not know would be left in the page as it is."""
+    formulas = [
+        formula
+        for path in built_site.glob("*.html")
+        for formula in re.findall(r"<math.*?</math>", path.read_text(encoding="utf-8"))
+    ]
+    assert len(formulas) > 40
+    assert not [formula for formula in formulas if "\\" in formula or "<mi>&" in formula]
+
+
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)

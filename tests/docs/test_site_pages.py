@@ -6,7 +6,7 @@ import pytest
 from mkdocs.config import load_config
 
 from tests.docs.page_commands import ROOT
-from tests.docs.site_pages import generated_pages, inward_links, on_config
+from tests.docs.site_pages import generated_pages, inward_links, on_config, on_page_content
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,19 @@ def test_links_between_folders_of_the_site_stay():
     link = "[bcnb](../cohorts/bcnb.md)"
     assert inward_links(link, "tasks/bcnb-er.md") == link
     assert inward_links("[code](../../a/b)", "tasks/bcnb-er.md") == "code (`a/b`)"
+
+
+@pytest.mark.parametrize(
+    ("marked", "typeset"),
+    [
+        (r'<span class="arithmatex">\(a &lt; b_1\)</span>', "<msub><mi>b</mi><mn>1</mn></msub>"),
+        (r'<div class="arithmatex">\[\begin{split} a &amp;= b \end{split}\]</div>', "<mtable"),
+    ],
+)
+def test_formulas_become_mathml(marked, typeset):
+    content = on_page_content(marked)
+    assert typeset in content
+    assert "\\" not in content
 
 
 def pages_of(nav) -> list[str]:
