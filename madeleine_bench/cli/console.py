@@ -184,7 +184,7 @@ class LiveProgress:
         self._bars.stop()
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                "interrupted; what was finished is kept, and the same command goes on from there"
+                "interrupted; what was finished is kept, and the same command continues from there"
             ) from error
 
     def phase(self, name: str, total: int) -> None:

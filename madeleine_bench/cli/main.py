@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer's answer to Ctrl-C outside a progress bar is silence
-            typer.echo("interrupted; the same command goes on from there", err=True)
+            typer.echo("interrupted; the same command continues from there", err=True)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
+"""`mbench stains` and `mbench cross-stain`: what each stain of a case adds, and share."""
 
 from typing import Annotated
 

@@ -360,7 +360,7 @@ def _no_tensor(path: Path, reason: str) -> str:
     kind = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
     if kind is None:
         text = (
-            "torch.save did not write it, or it is cut short or damaged. Extract the features of "
+            "torch.save did not write it, or it is truncated or damaged. Extract the features of "
             "this slide again"
         )
     elif not kind.group(1).startswith("numpy."):

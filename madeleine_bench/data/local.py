@@ -61,7 +61,7 @@ class LocalCohort:
                 is of another cohort.
         """
         if not isinstance(entry.features, Path):
-            raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
+            raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is not a folder')
         self._read_table(cohort, entry)
         self.folder = entry.features
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
@@ -266,7 +266,7 @@ def verify_cohort(
                 if twin != slide_id:
                     add("error", slide_id, f"the same features as slide '{twin}'")
             else:
-                add("warning", slide_id, "no patch in the bag; left out")
+                add("warning", slide_id, "no patch in the bag; skipped")
         progress(slide_id)
     usual = Counter(seen.values()).most_common(1)
     for slide_id, (width, encoder) in seen.items():
@@ -274,10 +274,10 @@ def verify_cohort(
             message = "{} dimensions of patch encoder {}; most files have {} of {}"
             add("error", slide_id, message.format(width, encoder, *usual[0][0]))
     for slide_id in sorted(set(data.slides["slide_id"]).difference(data.files)):
-        add("warning", slide_id, "no feature file; left out")
+        add("warning", slide_id, "no feature file; skipped")
     for name, path in data.extra.items():
         which = "" if path.stem == name else f"slide '{name}': "
-        findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
+        findings.append(Finding("warning", "", path, f"{which}not in the label table; not used"))
     return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 

@@ -254,7 +254,7 @@ def test_numpy_in_a_pt_file_comes_with_the_line_that_converts_it(
     ("content", "text"),
     [
         (Path("x"), "it holds a Python object (pathlib.PosixPath) that could run code"),
-        (None, "torch.save did not write it, or it is cut short or damaged"),
+        (None, "torch.save did not write it, or it is truncated or damaged"),
     ],
 )
 def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any, text: str) -> None:

@@ -57,7 +57,7 @@ def test_an_empty_bag_of_trident_leaves_the_others_usable(
     cohort = small_cohort()
     assert cohort.no_bag == {"b"}
     assert [finding.message for finding in verify_cohort(cohort)] == [
-        "no patch in the bag; left out"
+        "no patch in the bag; skipped"
     ]
 
 
