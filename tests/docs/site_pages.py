@@ -28,7 +28,7 @@ _PIECES = re.compile(r"(?sm)^ *```.*?^ *```|`[^`\n]*`|(!?)\[([^\]]*)\]\((\.\./[^
 _FORMULA = re.compile(r'(?s)(<(?:span|div) class="arithmatex")>\\([(\[])(.*?)\\[)\]]</')
 _CODE_LINK = re.compile(r"\]\[(madeleine_bench[\w.]+)\]")
 # Search shows the guide before the questions about the same tool.
-_BOOST = {"bring-your-data.md": 1.5}
+_BOOST = {"bring-your-data.md": 2}
 _DRAWN = {"<!-- layers -->": diagram, "<!-- imports -->": table}
 
 
