@@ -61,7 +61,8 @@ def encoder_pages() -> dict[str, str]:
 
 def api_pages() -> dict[str, str]:
     """The public names, and the functions that pages link to; mkdocstrings fills them in."""
-    named = {name: getattr(madeleine_bench, name) for name in madeleine_bench.__all__}
+    names = sorted(madeleine_bench.__all__, key=lambda name: name[0].isupper())  # functions first
+    named = {name: getattr(madeleine_bench, name) for name in names}
     public = {f"{o.__module__}.{o.__qualname__}": f"mb.{name}" for name, o in named.items()}
     texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))]
     linked = {name for text in texts for name in _CODE_LINK.findall(text)} - {*public}
@@ -82,7 +83,9 @@ def api_pages() -> dict[str, str]:
 
 
 def _api_page(title: str, text: str, headings: dict[str, str]) -> str:
-    named = [f"::: {name}\n    options: {{heading: {h}}}" for name, h in headings.items()]
+    named = [
+        f"::: {name}\n    options: {{heading: {h}, toc_label: {h}}}" for name, h in headings.items()
+    ]
     return "\n\n".join([f"# {title}", text, *named]) + "\n"
 
 
