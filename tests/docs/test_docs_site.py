@@ -12,8 +12,8 @@ pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 PAGES = (
     "index.html", "statistics.html", "architecture.html", "faq.html", "bring-your-data.html",
-    "new-user.html", "retrieval.html", "tasks/bcnb-er.html", "commands/run.html",
-    "api/formulas.html",
+    "new-user.html", "notebooks/bring_your_cohort.html", "retrieval.html",
+    "tasks/bcnb-er.html", "commands/run.html", "api/formulas.html",
 )  # fmt: skip
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
@@ -103,7 +103,7 @@ def test_axe_finds_nothing(look, name, scheme):
 def test_a_phone_never_scrolls_sideways(look, name):
     page = look(name, size=PHONE).page
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    cut = "[...document.querySelectorAll('pre > code')].filter(c => c.scrollWidth > c.clientWidth)"
+    cut = "[...document.querySelectorAll('.highlight:not(.printed) code')].filter(c => c.scrollWidth > c.clientWidth)"
     assert page.evaluate(f"{cut}.length") == 0
 
 
