@@ -1,10 +1,12 @@
 """The hook of the site: where generated pages stand, and links that lead out of docs/."""
 
+import re
 from collections import Counter
 
 import pytest
 from mkdocs.config import load_config
 
+import madeleine_bench
 from tests.docs.page_commands import ROOT
 from tests.docs.site_pages import generated_pages, inward_links, on_config, on_page_content
 
@@ -42,6 +44,11 @@ def test_formulas_become_mathml(marked, typeset):
     content = on_page_content(marked)
     assert typeset in content
     assert "\\" not in content
+
+
+def test_the_python_reference_holds_the_public_names():
+    headings = re.findall(r"heading: mb\.(\w+),", generated_pages()["api/index.md"])
+    assert sorted(headings) == sorted(madeleine_bench.__all__)
 
 
 def pages_of(nav) -> list[str]:
