@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from phantom_rendering.slides import main as draw
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.slides.folder import read_picture, write_pyramid
+from madeleine_bench.slides.pictures import open_picture, write_pyramid
 from tests.slides.conftest import noise, plain_tiff, section
 
 
@@ -126,6 +127,24 @@ def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
     assert "--overwrite" in again.err
 
 
+def test_convert_takes_pages_channels_and_a_range(mbench, tmp_path):
+    pages = np.stack([noise(40, 60)[..., 0].astype(np.float32), np.full((40, 60), 50, np.float32)])
+    tifffile.imwrite(tmp_path / "x.tif", pages, photometric="minisblack", metadata=None)
+    convert = ("slides", "convert", tmp_path / "x.tif", "--mpp", "1", "--out", tmp_path / "made")
+    for options, message in (
+        ((), "--page NUMBER"),
+        (("--page", "2"), "--scale LOW HIGH"),
+        (("--page", "2", "--channel", "2"), "holds 1 channels"),
+        (("--page", "1", "--page", "2"), "expected one number"),
+        (("--page", "2", "--scale", "9", "1"), "--scale is 9 1"),
+    ):
+        said = mbench(*convert, *options)
+        assert said.code == 2
+        assert message in said.err.replace("\n", " ")
+    assert mbench(*convert, "--page", "2", "--scale", "0", "100").code == 0
+    assert (tifffile.imread(tmp_path / "made" / "x.tif") == 128).all()
+
+
 def test_convert_needs_a_resolution_and_pictures(mbench, tmp_path):
     assert mbench("slides", "convert", tmp_path).code == 2  # no --mpp
     said = mbench("slides", "convert", tmp_path, "--mpp", "1")
@@ -232,7 +251,7 @@ def test_show_draws_tissue_patches_and_attention(mbench, extract, slides, tmp_pa
     said = mbench("slides", "show", slide, "--out", tmp_path / "heat.png", "--bag", bag,
                   "--encoder", "untrained")  # fmt: skip
     assert said.code == 0, said.err
-    drawn = {name: read_picture(tmp_path / f"{name}.png") for name in ("tissue", "grid", "heat")}
+    drawn = {name: open_picture(tmp_path / f"{name}.png")[:] for name in ("tissue", "grid", "heat")}
     assert drawn["heat"].shape == (800, 900, 3)
     assert drawn["tissue"].shape == drawn["grid"].shape == (100, 113, 3)  # 4 micrometres a pixel
     assert not np.array_equal(drawn["tissue"], drawn["grid"])
