@@ -1,10 +1,11 @@
 """The only door to rich: tables, boards and live progress in the terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
@@ -23,18 +24,19 @@ from rich.text import Text
 from madeleine_bench.errors import Interrupted
 from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.report import Report, Table
 
 if TYPE_CHECKING:
     from madeleine_bench.leaderboard.aggregate import Board
+    from madeleine_bench.leaderboard.sources import Sources
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console; where the output is no terminal it is wide and without colour."""
+    """Return a console; without a terminal it has $COLUMNS or 160 columns and no colour."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, width=width, highlight=False)
 
 
@@ -47,7 +49,9 @@ def ask_on_terminal() -> Callable[[str, str], str] | None:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; cells are plain text, never markup."""
-    table = RichTable(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    if title:
+        console().print(Text(title))
+    table = RichTable(box=None, pad_edge=False)
     for name in header:
         table.add_column(Text(name), overflow="fold")
     for row in rows:
@@ -78,11 +82,7 @@ def deliver(
     if form == "json":
         typer.echo(text, nl=False)
     else:
-        for part in report.body:
-            if isinstance(part, Table):
-                print_table(part.title, part.header, part.rows)
-            else:
-                typer.echo(part)
+        print_body(report.body)
     for path, content in (files or {}).items():
         if path is not None:
             write_text(path, content)
@@ -99,54 +99,28 @@ def deliver(
         raise report.problem
 
 
-def print_board(board: "Board") -> None:
-    """Print a board: tasks down by family, encoders across, best first."""
-    from madeleine_bench.leaderboard.export import score_text, summary_rows
-    from madeleine_bench.leaderboard.external import drops
-
-    out = console()
-    kind = "PHANTOM" if board.is_phantom else "real data"
-    protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    title = Text(f"Board '{board.title}' ({kind}{protocol})", style="bold")
-    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(Text("task"), no_wrap=True)
-    for column in board.columns:
-        style = "dim" if column.kind == "control" else None
-        table.add_column(Text(column.label), justify="right", style=style, overflow="fold")
-    family = ""
-    for task in board.tasks:
-        heading = task.family if task.id in board.core_ids else "extra (not ranked)"
-        if heading != family:
-            family = heading
-            table.add_row(Text(family, style="bold"))
-        ranked = [c.cells[task.id].value for c in board.columns if c.rank and task.id in c.cells]
-        cells = [Text(score_text(column, task.id)) for column in board.columns]
-        for column, text in zip(board.columns, cells, strict=True):
-            if column.rank and column.cells[task.id].value == max(ranked):
-                text.stylize("bold green")
-        table.add_row(Text(f"  {task.id}"), *cells)
-    table.add_section()
-    for name, values in summary_rows(board):
-        table.add_row(Text(name, style="bold"), *(Text(value) for value in values))
-    out.print(table)
-    if board.is_phantom:
-        out.print(Text(PHANTOM_NOTICE, style="bold yellow"))
-    for column in board.columns:
-        if column.unranked and column.kind != "control":
-            out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
-    if rows := drops(board):
-        header = ["external task", "encoder", "trained on", "internal", "external", "drop"]
-        lines = [
-            [row["task"], row["encoder"], row["trained_on"], _with_interval(row, "internal"),
-             _with_interval(row, "external"), f"{row['drop']:+.3f}"]
-            for row in rows
-        ]  # fmt: skip
-        print_table("From internal to external validation (95% CI)", header, lines)
+def print_body(body: Sequence[Table | str]) -> None:
+    """Print tables and paragraphs in order."""
+    for part in body:
+        if isinstance(part, Table):
+            print_table(part.title, part.header, part.rows)
+        else:
+            console().print(Text(part))
 
 
-def _with_interval(row: Mapping[str, Any], name: str) -> str:
-    low, high = row[f"{name}_ci95"] or (None, None)
-    return f"{row[name]:.3f} " + (f"({low:.3f} to {high:.3f})" if low is not None else "(no CI)")
+def print_boards(boards: "Sequence[Board]", sources: "Sources", *, tasks: bool = False) -> None:
+    """Print boards: one row per encoder, or the score of each task.
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
+    from madeleine_bench.leaderboard.document import compared_boards
+    from madeleine_bench.leaderboard.terminal import board_tables
+
+    with LiveProgress() as progress:
+        compared = compared_boards(boards, sources, progress)
+    for board, comparison in compared:
+        print_body(board_tables(board, comparison, console().width, tasks=tasks))
 
 
 class LiveProgress:

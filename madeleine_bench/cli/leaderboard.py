@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, deliver, print_board
+from madeleine_bench.cli.console import LiveProgress, deliver, print_boards
 from madeleine_bench.cli.options import Catalogue, Config, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Level, TimeLimit
 from madeleine_bench.files import write_text
@@ -31,10 +31,15 @@ def show(
             "(default: core, and own where there are scores)."
         ),
     ] = None,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Also show the score of each task.")
+    ] = False,
     format: Annotated[
-        Literal["table", "csv", "json"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json"], typer.Option(help="Output format.")
     ] = "table",
-    out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write csv or json to this file (default: print it).")
+    ] = None,
     config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
@@ -52,8 +57,7 @@ def show(
     if format == "table":
         if out is not None:
             raise InputError("--out wants --format csv or json")
-        for each in boards:
-            print_board(each)
+        print_boards(boards, sources, tasks=tasks)
         return
     with LiveProgress() as progress:
         text = boards_text(boards, format, sources, progress)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, print_board
+from madeleine_bench.cli.console import LiveProgress, print_boards
 from madeleine_bench.cli.options import (
     Device,
     Encoders,
@@ -137,23 +137,27 @@ def _run_and_show(request: "Request") -> None:
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
     from madeleine_bench.leaderboard.aggregate import build_boards, home_track
-    from madeleine_bench.results.store import ResultStore
+    from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.run import run
 
     results = request.workspace.results
     with LiveProgress() as progress:
         report = run(request, progress)
-    every = [r for r in ResultStore(results).records() if r.board in report.boards]
+    sources = Sources([results], report.plan.catalogue)
+    every = [r for r in sources.records if r.board in report.boards]
     records = [record for record in every if report.on_its_features(record)]
     chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
     catalogue = report.plan.catalogue
     tracks = {home_track(cell.assessment.task, catalogue) for cell in report.plan.cells}
-    for protocol in names or [None]:
-        for track in sorted(tracks):
-            for board in build_boards(records, catalogue, protocol, track):
-                print_board(board)
+    boards = [
+        board
+        for protocol in names or [None]
+        for track in sorted(tracks)
+        for board in build_boards(records, catalogue, protocol, track)
+    ]
+    print_boards(boards, sources)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {results / 'records'}",

@@ -45,6 +45,18 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
     """
     if form == "csv":
         return to_csv(boards)
+    document = leaderboard_document(compared_boards(boards, sources, progress), sources)
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def compared_boards(
+    boards: Sequence[Board], sources: Sources, progress: Progress
+) -> list[tuple[Board, Comparison]]:
+    """Return each board with the comparison of its encoders; scores are resampled where needed.
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -52,9 +64,7 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
         progress.advance(f"{record.encoder.name} {record.task.id}")
         return draws
 
-    compared = [(board, compare(board, draws_of)) for board in boards]
-    document = leaderboard_document(compared, sources)
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return [(board, compare(board, draws_of)) for board in boards]
 
 
 def leaderboard_document(compared: Sequence[tuple[Board, Comparison]], sources: Sources) -> Json:
