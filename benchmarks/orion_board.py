@@ -1,12 +1,12 @@
-"""A board of real bags: Orion, 41 slides of 9,000 to 36,000 patches, six tasks, with time and memory.
+"""A board of real bags: Orion, 41 slides of 9,000 to 36,000 patches, six tasks, time and memory.
 
     python benchmarks/orion_board.py --data ../shared/data/orion_crc --work /tmp/orion
 
 `examples/orion` declares cohort and tasks. Each encoder runs in a process of its own on one thread
-with all settings as they ship, so nothing is chosen by a score: `abmil` under finetune/v1 (15 fits of
-up to 300 steps, its two tasks of classes and the one of survival), the others under the probe of the
-label type. Processor time counts, as other programs may run. An encoder that ran in --work is not
-run again. Answers: benchmarks/results/orion_board.json; docs/data.md shows the tables.
+with all settings as they ship, so that no score can choose a setting: `abmil` under finetune/v1 (15
+fits of up to 300 steps; classes and survival), the others under the probe of the type of labels.
+Processor time counts, as other programs may run. An encoder that has run in --work is not run
+again. Answers: benchmarks/results/orion_board.json; docs/data.md shows the tables.
 """
 
 import argparse
