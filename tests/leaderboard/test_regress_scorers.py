@@ -223,5 +223,5 @@ def test_protocols_that_come_and_go(golden):
 
 def test_the_golden_file_is_small_and_names_no_place():
     text = Path(COMMITTED).read_text()
-    assert len(text) < 200_000
+    assert len(text) < 250_000
     assert str(Path.home()) not in text
