@@ -395,7 +395,7 @@ def _matrix(embeddings: ArrayLike | pd.DataFrame) -> tuple[NDArray[Any], NDArray
         ids = embeddings.index.astype(str).to_numpy(dtype=str)
         if len(set(ids)) < len(ids):
             twice = ids[pd.Index(ids).duplicated()][0]
-            raise InputError(f"embeddings: '{twice}' stands twice in the index")
+            raise InputError(f"embeddings: '{twice}' occurs twice in the index")
         return matrix, ids
     width = len(str(len(matrix)))
     return matrix, np.array([f"{row:0{width}d}" for row in range(len(matrix))])
@@ -489,7 +489,8 @@ def _given_splits(
             within = not part.size or 0 <= part.min() <= part.max() < n_units
             if part.dtype.kind not in "iu" or not within:
                 raise InputError(
-                    f"splits: fold {fold} holds what is no position from 0 to {n_units - 1}"
+                    f"splits: fold {fold} holds values that are not positions from 0 to "
+                    f"{n_units - 1}"
                 )
         train, *val, test = (np.sort(place[part]) for part in rows)
         splits.append(Split((0, fold), train, test, *val))

@@ -108,7 +108,7 @@ BAD = {
     "misfit": (lambda e, y, g: (e, y, {"protocol": "cox"}), "scores survival labels"),
     "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "no position from 0 to"),
     "id twice": (
-        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' stands twice",
+        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' occurs twice",
     ),
     "metric": (lambda e, y, g: (e, y, {"metric": "accuracy"}), "mb.evaluate: "),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from madeleine_bench.data.bag_sources import feature_files, open_bags
 from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import UnreadableFile
-from madeleine_bench.files import check_readable, files_under
+from madeleine_bench.files import check_readable, files_under, sole_writer
 from madeleine_bench.results.store import read_record
 from madeleine_bench.slides.folder import list_slides, read_picture
 
@@ -81,6 +81,21 @@ def test_a_path_in_a_closed_folder_is_reported(
     for opened in (lambda: open_bags(tmp_path, None, tmp_path), lambda: list_slides(tmp_path)):
         with pytest.raises(UnreadableFile, match="cannot be read: Permission denied"):
             opened()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_folder_without_locks_can_be_written(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with sole_writer(tmp_path):
+        touch(tmp_path / "x")
+    assert (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
@@ -48,15 +48,44 @@ def ask_on_terminal() -> Callable[[str, str], str] | None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells are plain text, never markup."""
+    """Print a table; cells are plain text, never markup.
+
+    A line breaks within a word only where the words do not fit beside each other.
+    """
+    out = console()
     if title:
-        console().print(Text(title))
+        out.print(Text(title))
     table = RichTable(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(Text(name), overflow="fold")
+    cells = list(zip(header, *rows, strict=True))
+    longest = [
+        max((len(word) for text in column for word in text.split()), default=0) for column in cells
+    ]
+    whole = sum(longest) + 2 * len(longest) <= out.width
+    for place, (name, least) in enumerate(zip(header, longest, strict=True)):
+        table.add_column(
+            Text(name), overflow="fold", no_wrap=place == 0, min_width=least if whole else None
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    out.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values, a line each; empty values are left out."""
+    rows = [(f"{name.replace('_', ' ')}:", _plain(value, "")) for name, value in facts.items()]
+    print_table("", ("", ""), [row for row in rows if row[1]])
+
+
+def _plain(value: Any, around: str = "()") -> str:
+    """Return a value as a person writes it, without the quotes and braces of a program."""
+    if isinstance(value, Mapping):
+        parts = [f"{key}: {text}" for key, part in value.items() if (text := _plain(part))]
+        return f"({', '.join(parts)})" if around and parts else "; ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def deliver(
@@ -155,7 +184,7 @@ class LiveProgress:
         self._bars.stop()
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                "interrupted; what was finished is kept, and the same command goes on from there"
+                "interrupted; what was finished is kept, and the same command continues from there"
             ) from error
 
     def phase(self, name: str, total: int) -> None:

@@ -249,7 +249,7 @@ def read_index(folder: Path) -> FeatureStore:
     if not path.is_file():
         if any(folder.glob(PARTS)):
             raise InputError(
-                f"{folder}: packing has not ended; the same mbench data pack goes on from there"
+                f"{folder}: packing has not ended; the same mbench data pack continues from there"
             )
         raise InputError(
             f"no packed store {folder} (a packed store is a folder with {INDEX} in it); "
@@ -265,7 +265,7 @@ def read_index(folder: Path) -> FeatureStore:
     except (OSError, MemoryError, RecursionError, LookupError, TypeError, ValueError) as error:
         check_readable(path, error)
         raise InputError(
-            f"{path} is damaged or is no index of a packed store; mbench data pack makes one"
+            f"{path} is damaged or is not an index of a packed store; mbench data pack makes one"
         ) from error
     if (version, dtype) != (VERSION, DTYPE):
         raise InputError(
@@ -317,7 +317,8 @@ def check_sizes(store: FeatureStore) -> None:
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise DamagedStore(
-                f"{path} is cut short, gone or of another store: it has {size} bytes, the index of "
+                f"{path} is truncated, missing or of another store: it has {size} bytes, the "
+                f"index of "
                 f"{store.path} says {expected}. {store.repair}"
             )
 

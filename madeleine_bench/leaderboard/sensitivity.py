@@ -173,7 +173,8 @@ def sensitivity(
     if len(ranked) < LEAST_ENCODERS:
         reasons = "".join(f"\n  {label}: {why}" for label, why in left_out.items())
         raise InputError(
-            f"board {board}: tau of fewer than {LEAST_ENCODERS} encoders is a coin; complete, and "
+            f"board {board}: tau of fewer than {LEAST_ENCODERS} encoders is not informative; "
+            f"complete, and "
             f"no control, are {', '.join(ranked) or 'none'}{reasons}"
         )
     cells = {n: {labels[k]: columns[n][k].cells for k in complete} for n in scored}

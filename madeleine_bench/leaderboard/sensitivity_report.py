@@ -160,7 +160,7 @@ def _check_encoders(encoders: Sequence[str]) -> None:
     ranked = [n for n in dict.fromkeys(encoders) if find_encoder(n).card.kind != "control"]
     if len(ranked) < LEAST_ENCODERS:
         raise InputError(
-            f"tau of fewer than {LEAST_ENCODERS} encoders is a coin; to be ranked are "
+            f"tau of fewer than {LEAST_ENCODERS} encoders is not informative; to be ranked are "
             f"{', '.join(ranked) or 'none'}; name more with --encoder"
         )
 

@@ -34,7 +34,7 @@ def board_tables(
     body += [
         f"{column.label} is not ranked: {column.unranked}"
         for column in board.columns
-        if column.unranked and column.kind != "control"
+        if column.unranked and column.kind != "control" and column.coverage
     ]
     if rows := drops(board):
         header = ["external task", "encoder", "trained on", "internal", "external", "drop"]

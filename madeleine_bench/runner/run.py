@@ -261,7 +261,7 @@ def _missing_records(
             lost = reduced.units.missing[NOT_ENCODED]
             if not request.allow_partial:
                 reason = (
-                    f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} for want of memory "
+                    f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} because memory ran out "
                     f"({some(lost)}); --allow-partial scores the others, and --resume never tries "
                     "again"
                 )

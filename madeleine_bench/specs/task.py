@@ -177,7 +177,7 @@ class MultiLabels(Spec):
     def _words_differ(self) -> Self:
         words = (*self.positive, *self.negative, *self.missing)
         if twice := sorted({word for word in words if words.count(word) > 1}):
-            raise ValueError(f"{twice} stand twice in 'positive', 'negative' and 'missing'")
+            raise ValueError(f"{twice} occur twice in 'positive', 'negative' and 'missing'")
         if len(set(self.columns)) < len(self.columns):
             raise ValueError("'columns' names a column twice")
         return self

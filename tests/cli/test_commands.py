@@ -30,7 +30,7 @@ def test_an_interrupt_before_the_work_begins_is_said(mbench, monkeypatch):
     monkeypatch.setattr("madeleine_bench.specs.catalogue.load_catalogue", interrupted)
     said = mbench("tasks", "list")
     assert said.code == 130
-    assert said.err == "interrupted; the same command goes on from there\n"
+    assert said.err == "interrupted; the same command continues from there\n"
 
 
 def test_version(mbench):

@@ -22,12 +22,17 @@ def records(results: Path) -> list[dict]:
     return found
 
 
-@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
-def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
+def ucsb_table() -> pd.DataFrame:
     with np.load(UCSB) as arrays:
         table = pd.DataFrame(arrays["features"])
         table.insert(0, "bag", arrays["bag"])
         table.insert(0, "label", arrays["label"])
+    return table
+
+
+@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
+def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
+    table = ucsb_table()
     found = []
     for layout in ("clam", "trident", "stamp", "atlaspatch"):
         bags = write_ucsb(table, tmp_path / layout)
@@ -52,6 +57,21 @@ def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
         for key in ("record_id", "features", "provenance"):
             record.pop(key)
     assert len({json.dumps(record, sort_keys=True) for record in found}) == 1
+
+
+@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
+def test_the_readme_shows_what_the_example_prints(tmp_path, mbench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    write_ucsb(ucsb_table(), tmp_path / "ucsb")
+    said = mbench(
+        "run", "--encoder", "mean-pool", "--encoder", "max-pool", "--task",
+        "ucsb-breast-malignancy", "--config", tmp_path / "ucsb" / "mbench.toml",
+        "--results", tmp_path / "results", "--jobs", "1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    shown = readme.partition("```text\n")[2].partition("```")[0]
+    assert [line.rstrip() for line in said.out.splitlines()] == shown.splitlines()
 
 
 @pytest.mark.slow

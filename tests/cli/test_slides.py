@@ -56,6 +56,60 @@ def test_info_fails_where_the_resolution_is_unknown(mbench, slides):
     assert mbench("slides", "info", slides, "--mpp", "0.5").code == 0
 
 
+def test_info_and_extract_name_what_no_reader_opens(mbench, extract, slides):
+    (slides / "4.czi").write_bytes(b"x")
+    (slides / "5.svs").symlink_to(slides / "absent")
+    (slides / "notes.txt").write_text("x")
+    for said in (mbench("slides", "info", slides), extract()):
+        assert said.code == 1
+        text = " ".join((said.out + said.err).split())
+        assert "4.czi is not a slide" in text
+        assert "5.svs is a link that leads nowhere" in text
+        assert "1 .txt" in text
+
+
+def test_the_resolutions_of_a_table_count_where_none_is_stated(mbench, extract, slides, tmp_path):
+    plain_tiff(slides / "3.ome.tif", section(800, 800, 100))
+    table = tmp_path / "list.csv"
+    table.write_text("wsi,mpp\nsub/3.ome.tif,0.5\n2.tif,0.25\n1,\nabsent.svs,0.5\n")
+    said = extract("--mpp", table)
+    assert said.code == 0, said.err
+    text = " ".join(said.err.split())
+    assert "note: 1 of 3 slides of the table of --mpp are not here: absent" in text
+    assert "2: its file states 0.5 micrometres per pixel, so --mpp 0.25 is not used" in text
+    forced = mbench("slides", "info", slides, "--force-mpp", table)
+    assert forced.code == 0
+    assert "0.25 (given)" in forced.out
+    assert forced.out.count("0.5 (given)") == 1
+    assert forced.out.count("0.5 (stated)") == 1
+
+
+def test_convert_takes_the_tiffs_of_a_folder_but_not_its_own_slides(mbench, tmp_path):
+    for name in ("a.tif", "b.png"):
+        Image.fromarray(noise(40, 50)).save(tmp_path / name)
+    (tmp_path / "c.svs").write_bytes(b"x")
+    convert = (
+        "slides",
+        "convert",
+        tmp_path,
+        "--mpp",
+        "1",
+        "--out",
+        tmp_path / "made",
+        "--overwrite",
+    )
+    for _ in range(2):
+        said = mbench(*convert)
+        assert said.code == 0, said.err
+        assert "2 slides in" in said.out
+        assert "1 .svs" in said.err
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["a.tif", "b.tif"]
+    Image.fromarray(noise(40, 50)).save(tmp_path / "a.jpg")
+    said = mbench(*convert)
+    assert said.code == 2
+    assert "two pictures are called 'a'" in said.err
+
+
 def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -133,6 +187,8 @@ def test_extract_says_what_is_no_cohort(extract):
         (("--patches", "absent"), "no folder absent"),
         (("--device", "tpu"), "tpu"),
         (("--weights", "absent.safetensors"), "absent.safetensors"),
+        (("--mpp", "half"), "--mpp is 'half'; expected micrometres per pixel, or a table"),
+        (("--force-mpp", "1000"), "--force-mpp is 1000.0"),
     ],
 )
 def test_extract_refuses_wrong_options(extract, tmp_path, arguments, message):

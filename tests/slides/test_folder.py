@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.folder import convert_picture, list_slides, read_picture
@@ -18,6 +20,20 @@ def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
     return path
+
+
+def dicom(path, series, rows):
+    """A file of a DICOM series, without pixels that a reader would accept."""
+    dataset = Dataset()
+    dataset.SeriesInstanceUID = series
+    dataset.PixelData = bytes(rows)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    dataset.file_meta.MediaStorageSOPInstanceUID = f"{series}.{rows}"
+    dataset["PixelData"].VR = "OB"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
 
 
 def test_slides_are_found_in_nested_folders_by_their_names(tmp_path):
@@ -35,6 +51,35 @@ def test_the_slices_of_an_mrxs_slide_are_no_slides(tmp_path):
     touch(tmp_path / "a" / "Data0001.dat")
     touch(tmp_path / "a" / "thumb.tif")
     assert list_slides(tmp_path) == (slide,)
+    others = (touch(tmp_path / "b.svs"), touch(tmp_path / "b" / "c.svs"))
+    assert list_slides(tmp_path) == (slide, *others)
+
+
+def test_what_looks_like_a_slide_is_listed_and_the_rest_is_said(tmp_path):
+    wanted = [touch(tmp_path / name) for name in ("a.czi", "b.jp2", "c.isyntax", "d.ome.tif")]
+    for name in ("dead.svs", "unmounted"):
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+        wanted.append(tmp_path / name)
+    for name in ("macro.jpg", "notes.txt", "more.txt", "README"):
+        touch(tmp_path / name)
+    said = []
+    assert sorted(list_slides(tmp_path, said.append)) == sorted(wanted)
+    assert said == [
+        "note: 4 file(s) of other kinds left out: 1 .jpg, 2 .txt, 1 without suffix, such as "
+        f"{tmp_path / 'README'}"
+    ]
+    with pytest.raises(InputError, match=r"dead\.svs is a link that leads nowhere"):
+        Slide(tmp_path / "dead.svs")
+
+
+def test_a_dicom_slide_is_listed_once_by_its_largest_file(tmp_path):
+    for name, series, rows in (
+        ("x/1.dcm", "1.2", 4), ("x/2.dcm", "1.2", 400), ("x/3", "1.3", 4), ("y/1.2.9", "1.2", 4),
+    ):  # fmt: skip
+        dicom(tmp_path / name, series, rows)
+    touch(tmp_path / "z" / "broken.dcm")
+    found = [str(path.relative_to(tmp_path)) for path in list_slides(tmp_path)]
+    assert found == ["y/1.2.9", "x/2.dcm", "x/3", "z/broken.dcm"]
 
 
 def test_one_slide_by_its_path(slide_file):
@@ -89,6 +134,9 @@ def test_transparent_is_glass(tmp_path):
 def test_pictures_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(InputError, match="no picture"):
         read_picture(tmp_path / "absent.png")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "absent.png")
+    with pytest.raises(InputError, match="a link that leads nowhere"):
+        read_picture(tmp_path / "dead.png")
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"text\.png is not a picture"):
         read_picture(tmp_path / "text.png")
@@ -109,6 +157,12 @@ def test_a_picture_that_claims_to_be_huge_is_refused_unread(tmp_path):
     (tmp_path / "x.tif").write_bytes(data)
     with pytest.raises(InputError, match="exceeds limit of 2000000000 pixels"):
         read_picture(tmp_path / "x.tif")
+
+
+def test_a_picture_is_not_written_over_itself(tmp_path):
+    Image.fromarray(noise(20, 20)).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match="over itself"):
+        convert_picture(tmp_path / "x.tif", tmp_path, 1.0, overwrite=True)
 
 
 def test_a_slide_is_not_replaced_unasked(tmp_path):
