@@ -14,7 +14,8 @@ from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import UnreadableFile
 from madeleine_bench.files import check_readable, files_under, sole_writer
 from madeleine_bench.results.store import read_record
-from madeleine_bench.slides.folder import list_slides, read_picture
+from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.pictures import open_picture
 
 
 def touch(path: Path) -> Path:
@@ -117,7 +118,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "x.pt": read_bag_file,
     "x.safetensors": read_embeddings,
     "record.json": read_record,
-    "picture.png": read_picture,
+    "picture.png": open_picture,
 }
 
 

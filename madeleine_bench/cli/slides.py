@@ -53,16 +53,32 @@ def convert(
     pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF, or folders of them.")],
     mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
+    page: Annotated[
+        list[int] | None,
+        typer.Option(help="Page of a file of several, from 1; three times: red, green, blue."),
+    ] = None,
+    channel: Annotated[
+        list[int] | None,
+        typer.Option(help="Channel of a picture of many, from 1; three times: red, green, blue."),
+    ] = None,
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Values that become black and white (default: the full range of 16-bit integers, "
+            "0 and 1 of floating-point numbers).",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
     """Convert images to tiled TIFF pyramids.
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
-    from madeleine_bench.slides.folder import convert_pictures
+    from madeleine_bench.slides.pictures import PictureOptions, convert_pictures
 
+    options = PictureOptions(tuple(page or ()), tuple(channel or ()), scale)
     with LiveProgress() as progress:
-        report = convert_pictures(pictures, out, mpp, progress, overwrite)
+        report = convert_pictures(pictures, out, mpp, progress, options, overwrite)
     deliver(report)
 
 

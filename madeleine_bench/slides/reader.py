@@ -1,5 +1,7 @@
 """Whole-slide images: opening, resolution, thumbnails and patches. The only door to OpenSlide.
 
+The second reader (tiff.py, dicom.py) takes what OpenSlide refuses.
+
 Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper left corner.
 """
 
@@ -18,6 +20,8 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable, looking_at
 from madeleine_bench.hashing import hash_sample
 from madeleine_bench.slides.resolution import GivenMpp, mpp_of, resolve_mpp
+from madeleine_bench.slides.tiff import open_tiff_slide
+from madeleine_bench.slides.tiled import TiledSlide
 
 _PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
@@ -93,7 +97,7 @@ class Slide(AbstractContextManager["Slide"]):
         self.path = path
         self.slide_id = path.stem
         slide = _opened(path)
-        self._slide: openslide.OpenSlide | None = slide
+        self._slide: openslide.OpenSlide | TiledSlide | None = slide
         properties = dict(slide.properties)
         self.width_px0, self.height_px0 = slide.dimensions
         self.level_downsamples = tuple(float(d) for d in slide.level_downsamples)
@@ -236,20 +240,39 @@ def phantom_kind(description: str) -> str | None:
     return mark.group(1) if mark else None
 
 
-def _opened(path: Path) -> openslide.OpenSlide:
+def _opened(path: Path) -> openslide.OpenSlide | TiledSlide:
+    """Return an open slide, by the second reader where OpenSlide refuses it or misses its levels.
+
+    Raises:
+        InputError: as `Slide`.
+    """
     if not path.is_file():
         dead_link = f"{path} is a link that leads nowhere" if path.is_symlink() else ""
         raise InputError(dead_link or f"no slide {path}")
     try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        check_readable(path)
+        slide = openslide.OpenSlide(path)
+    except (openslide.OpenSlideError, OSError) as error:
+        check_readable(path, error)
+        if (tiled := _tiled(path)) is not None:
+            return tiled
+        if not isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+            raise _damaged(path, error) from error
         raise InputError(
             f"{path} is not a slide that OpenSlide reads: it is of another format, or cut short. A "
             "plain picture (JPEG, PNG, plain TIFF) becomes one by: mbench slides convert"
         ) from error
-    except (openslide.OpenSlideError, OSError) as error:
-        raise _damaged(path, error) from error
+    is_plain = slide.properties["openslide.vendor"] == "generic-tiff"
+    return (_tiled(path) if is_plain else None) or slide
+
+
+def _tiled(path: Path) -> TiledSlide | None:
+    with path.open("rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        from madeleine_bench.slides.dicom import open_dicom_slide  # pydicom takes a while to import
+
+        return open_dicom_slide(path)
+    return open_tiff_slide(path) if start[:2] in (b"II", b"MM") else None
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -9,7 +9,7 @@ from phantom_rendering.slides import main as draw
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.slides.folder import read_picture, write_pyramid
+from madeleine_bench.slides.pictures import open_picture, write_pyramid
 from tests.slides.conftest import noise, plain_tiff, section
 
 
@@ -232,7 +232,7 @@ def test_show_draws_tissue_patches_and_attention(mbench, extract, slides, tmp_pa
     said = mbench("slides", "show", slide, "--out", tmp_path / "heat.png", "--bag", bag,
                   "--encoder", "untrained")  # fmt: skip
     assert said.code == 0, said.err
-    drawn = {name: read_picture(tmp_path / f"{name}.png") for name in ("tissue", "grid", "heat")}
+    drawn = {name: open_picture(tmp_path / f"{name}.png")[:] for name in ("tissue", "grid", "heat")}
     assert drawn["heat"].shape == (800, 900, 3)
     assert drawn["tissue"].shape == drawn["grid"].shape == (100, 113, 3)  # 4 micrometres a pixel
     assert not np.array_equal(drawn["tissue"], drawn["grid"])

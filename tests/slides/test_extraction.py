@@ -18,8 +18,9 @@ from madeleine_bench.files import sole_writer
 from madeleine_bench.slides import bag_folder
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, extract_bags
-from madeleine_bench.slides.folder import list_slides, write_pyramid
+from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide, phantom_description
 from madeleine_bench.types import Silence
 

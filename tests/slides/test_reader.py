@@ -7,7 +7,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides import reader
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide, phantom_description
 
 from .conftest import noise, plain_tiff, section
