@@ -25,7 +25,7 @@ from madeleine_bench.slides.tiled import TiledSlide
 
 _PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
-_BAND_BYTES = 64 * 1024**2
+_BAND_BYTES, _BAND_ROWS = 16 * 1024**2, 256  # of a thumbnail's bands; no lower than a row of tiles
 _WITHOUT_OVERLAP = ("aperio", "generic-tiff")  # formats whose tiles lie edge to edge
 
 
@@ -203,7 +203,7 @@ class Slide(AbstractContextManager["Slide"]):
         """Return a whole level, blocks of factor x factor pixels averaged."""
         width, height = self.level_sizes[level]
         down = self.level_downsamples[level]
-        rows = max(1, _BAND_BYTES // (4 * width * factor)) * factor
+        rows = max(1, max(_BAND_BYTES // (4 * width), _BAND_ROWS) // factor) * factor
         bands = []
         for top in range(0, height, rows):
             size = (width, min(rows, height - top))
