@@ -157,6 +157,8 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
+        # A notebook asks for colours, which rich takes for a terminal; its output draws no bars.
+        self._live = self._console.file.isatty()
         self._bars = Progress(
             TextColumn("{task.fields[phase]:<9}", markup=False),
             BarColumn(bar_width=30),
@@ -166,7 +168,7 @@ class LiveProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._live,
         )
         self._bar: TaskID | None = None
 
@@ -192,7 +194,7 @@ class LiveProgress:
         self._bar = None
         if total:
             self._bar = self._bars.add_task(name, total=total, phase=name, note="")
-            if not self._console.is_terminal:
+            if not self._live:
                 self._console.print(Text(f"{name}: {total} jobs"))
 
     def advance(self, note: str) -> None:

@@ -22,7 +22,7 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import t_test
-from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
+from madeleine_bench.stats.paired import ALPHA, AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
     LEAST_TASKS,
     Clusters,
@@ -35,7 +35,6 @@ from madeleine_bench.stats.ranks import (
 )
 
 BASELINE = "mean-pool"
-ALPHA = 0.05
 RANK_DRAWS = 2000
 Interval = tuple[float, float]
 DrawsOf = Callable[[Record], NDArray[np.float64]]

@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.errors import InputError
 from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.leaderboard.aggregate import Board, Column
-from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.page.text import interval, number, p_value, signed
 from madeleine_bench.leaderboard.sources import RESAMPLES, Sources, stored_units
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
@@ -19,6 +18,8 @@ from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.paired import (
+    ALPHA,
+    NOT_SIGNIFICANT,
     AcrossTasks,
     PairedDifference,
     across_tasks,
@@ -56,7 +57,7 @@ class TaskDifference:
     corrected: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncoderComparison:
     """Two encoders on one board.
 
@@ -74,6 +75,16 @@ class EncoderComparison:
     tasks: tuple[TaskDifference, ...]
     across: AcrossTasks
     left_out: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Return the difference on each task, and what the differences show."""
+        rows = [
+            f"{t.task}: {t.metric} {number(t.first)} and {number(t.second)}, difference "
+            f"{signed(t.difference)} (95% CI {interval(t.ci95)}), p = {p_value(t.p_holm)}"
+            for t in self.tasks
+        ]
+        title = f"{self.first} against {self.second}, board {self.board}"
+        return "\n".join([title, *rows, *self.conclusions, *self.left_out])
 
     def higher(self, task: TaskDifference) -> str:
         """Return the label of the encoder that scores significantly higher on a task, or ""."""
@@ -96,7 +107,7 @@ class EncoderComparison:
         if undecided:
             lines.append(
                 f"On {undecided} of {len(self.tasks)} tasks the difference is not significant: "
-                "the cases cannot tell the two apart, which does not show that they are equal."
+                f"{NOT_SIGNIFICANT}."
             )
         return [*lines, self._over_tasks()]
 

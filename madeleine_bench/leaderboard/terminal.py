@@ -64,9 +64,9 @@ def _ranking(title: str, board: Board, comparison: Comparison, width: int) -> li
     ]
     few = board.core - len(board.ranked_ids)
     note = (
-        "mean: chance-corrected score (0 = chance, 1 = perfect), averaged over "
-        f"{len(families)} families and {len(board.ranked_ids)} tasks"
-        f"{f'; {few} more tasks have too few patients for a rank' if few else ''}. "
+        "mean: chance-corrected score (0 = chance, 1 = perfect), averaged within and then over "
+        f"families (families: {len(families)}, tasks: {len(board.ranked_ids)}"
+        f"{f', tasks with too few patients for a rank: {few}' if few else ''}). "
         "95% CI: new patients from the same cohorts. Controls have no rank."
     )
     if any(standing.letters for standing in comparison.standings.values()):

@@ -69,7 +69,7 @@ class RunReport:
         failures: what failed and why: (encoder or cohort, reason).
     """
 
-    plan: Plan
+    plan: Plan = field(repr=False)
     boards: list[str]
     computed: int = 0
     reused: int = 0

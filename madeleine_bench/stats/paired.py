@@ -25,6 +25,8 @@ from madeleine_bench.stats.intervals import ScoreDesign, standard_error, t_inter
 
 # Differences of scores that agree to this many decimals are equal: the rest is rounding.
 _DIGITS = 12
+ALPHA = 0.05  # level of significance
+NOT_SIGNIFICANT = "the cases cannot tell the two apart, which does not show that they are equal"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class ScoredUnits:
         return float(self.scores(np.ones((len(self.unit), 1), dtype=np.float32))[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairedDifference:
     """How far one encoder scores above another on one task.
 
@@ -79,6 +81,15 @@ class PairedDifference:
     difference: float
     ci95: tuple[float, float] | None
     p_value: float
+
+    def __repr__(self) -> str:
+        """Return the difference and what it shows, in two lines."""
+        interval = "95% CI {:+.3f} to {:+.3f}".format(*self.ci95) if self.ci95 else "no interval"
+        better = "first" if self.difference > 0 else "second"
+        shown = f"The {better} scores significantly higher."
+        if self.p_value >= ALPHA:
+            shown = f"The difference is not significant: {NOT_SIGNIFICANT}."
+        return f"{self.difference:+.3f} ({interval}), p = {self.p_value:.2g}\n{shown}"
 
 
 @dataclass(frozen=True)

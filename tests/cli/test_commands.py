@@ -101,6 +101,12 @@ def test_data_verify_of_sound_files(mbench, bcnb, tmp_path):
     assert "40 files opened, 0 findings" in said.out
 
 
+def test_a_notebook_asks_for_colours_and_gets_no_live_bar(mbench, bcnb, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    said = mbench("data", "verify", "--config", bcnb.config, "--results", tmp_path / "r")
+    assert said.err == "verify: 40 jobs\n"
+
+
 def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     results = tmp_path / "results"
     run = ["run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe"]

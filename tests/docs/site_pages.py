@@ -19,6 +19,7 @@ from madeleine_bench.specs.catalogue import load_catalogue
 from tests.docs.catalogue_cards import catalogue_pages, encoder_index, encoder_page
 from tests.docs.command_pages import command_manual
 from tests.docs.layer_diagram import PACKAGE, ROOT, diagram, layers, table
+from tests.docs.notebooks import NOTEBOOKS, notebook_page
 
 # A fence, an inline code span, or a link or picture: only the last is looked into.
 _PIECES = re.compile(r"(?sm)^ *```.*?^ *```|`[^`\n]*`|(!?)\[([^\]]*)\]\((\.\./[^)\s]+)\)")
@@ -33,6 +34,7 @@ def generated_pages() -> dict[str, str]:
         **encoder_pages(),
         **api_pages(),
         **command_manual(),
+        **{f"notebooks/{path.stem}.md": notebook_page(path) for path in NOTEBOOKS},
     }
 
 
@@ -89,7 +91,7 @@ def _with_children(nav: Any, pages: list[str]) -> Any:
         return [_with_children(item, pages) for item in nav]
     if isinstance(nav, dict):
         return {title: _with_children(item, pages) for title, item in nav.items()}
-    if nav in pages:
+    if nav in pages and posixpath.basename(nav) == "index.md":
         folder = posixpath.dirname(nav)
         return [nav, *_folder(folder, [p for p in pages if p != nav])]
     return nav

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 PAGES = (
     "index.html", "statistics.html", "architecture.html", "faq.html", "bring-your-data.html",
-    "new-user.html", "retrieval.html", "tasks/bcnb-er.html", "commands/run.html", "api/stats.html",
+    "new-user.html", "notebooks/bring_your_cohort.html", "retrieval.html",
+    "tasks/bcnb-er.html", "commands/run.html", "api/stats.html",
 )  # fmt: skip
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
