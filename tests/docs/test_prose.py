@@ -51,6 +51,12 @@ def test_a_page_uses_the_terms_of_the_vocabulary(page):
     assert found_in(plain) == []
 
 
+def test_the_leaderboard_page_uses_the_terms_of_the_vocabulary():
+    page = ROOT / "madeleine_bench" / "leaderboard" / "page"
+    for path in [*sorted((page / "templates").iterdir()), page / "board.js"]:
+        assert found_in(" ".join(path.read_text().split())) == [], path.name
+
+
 def test_help_uses_the_terms_of_the_vocabulary():
     assert [found_in(text) for text in help_texts() if found_in(text)] == []
 

@@ -126,6 +126,7 @@ def test_the_page_has_own_tasks_on_a_board_of_their_own(results, tmp_path):
     from madeleine_bench.specs.workspace import Workspace
 
     sources = Sources([results], Workspace().tasks())
+    sources.draws = draws_of
     boards = sources.boards([None], tracks=["core", "own"])
     plain = [replace(board, tasks=[t for t in board.tasks if t.labels.type != "survival"])
              for board in boards]  # fmt: skip
