@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import extraction_speed, lung_landmarks
+from benchmarks import extraction_speed, lung_landmarks, orion_board
 from madeleine_bench.seeds import rng_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,13 @@ def committed(name):
 def test_the_page_quotes_the_committed_results(name, script):
     for line in script.markdown_rows(committed(name)["rows"]):
         assert line in PAGE
+
+
+def test_the_pages_quote_processor_times_and_the_board_of_orion():
+    for line in extraction_speed.processor_rows(committed("extraction_processor")["rows"]):
+        assert line in PAGE
+    for line in orion_board.markdown_rows(committed("orion_board")):
+        assert line in (ROOT / "docs" / "data.md").read_text()
 
 
 def test_landmarks_are_found_well_below_chance_in_all_four_stains():
