@@ -51,8 +51,8 @@ from madeleine_bench.files import write_text
 from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.heldout import mean_token_cosine
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import Recipe
-from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for, seed_for
 from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch_encoder
@@ -125,7 +125,9 @@ def train(patches: Mapping[str, NDArray[np.float32]], seed: int) -> tuple[Madele
         model.train()
         for step in range(RECIPE.epochs):
             for group in adam.param_groups:
-                group["lr"] = learning_rate_at(step, 1, RECIPE.epochs, RECIPE.optimiser)
+                group["lr"] = PRESETS["corrected"].learning_rate(
+                    step, 1, RECIPE.epochs, RECIPE.optimiser
+                )
             drawn = [rows[rng.permutation(len(rows))[:TOKENS]] for rows in patches.values()]
             first, *others = project(model, torch.from_numpy(np.stack(drawn)))
             cost = graph_transport(first.expand(len(others), -1, -1), torch.stack(others))

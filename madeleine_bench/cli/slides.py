@@ -55,15 +55,21 @@ def convert(
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
     page: Annotated[
         list[int] | None,
-        typer.Option(help="Page of a file of several, from 1; three times: red, green, blue."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Page, from 1 (default: the only one); three are red, green, blue.",
+        ),
     ] = None,
     channel: Annotated[
         list[int] | None,
-        typer.Option(help="Channel of a picture of many, from 1; three times: red, green, blue."),
+        typer.Option(
+            metavar="NUMBER", help="Channel, from 1 (default: all); three are red, green, blue."
+        ),
     ] = None,
     scale: Annotated[
         tuple[float, float] | None,
         typer.Option(
+            metavar="LOW HIGH",
             help="Values that become black and white (default: the full range of 16-bit integers, "
             "0 and 1 of floating-point numbers).",
         ),

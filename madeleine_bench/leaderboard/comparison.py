@@ -301,7 +301,7 @@ def controls_ahead(
     board: Board,
     task: TaskSpec,
     reads_the_answer: Callable[[Column], bool],
-    gain_of: Callable[[str, str], Interval | None],
+    gains: Mapping[tuple[str, str], Interval],
 ) -> list[dict[str, Any]]:
     """Return the controls that score significantly above mean-pool on a task, the best first.
 
@@ -315,8 +315,7 @@ def controls_ahead(
         board: with its controls.
         task: one of its tasks.
         reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
-        gain_of: the interval of the paired difference of two encoders, by their labels, on the
-            task; None where there is none.
+        gains: by the labels of two encoders, the interval of their paired difference on the task.
     """
     scored = [column for column in board.columns if column.has([task.id])]
     ahead: list[dict[str, Any]] = []
@@ -324,7 +323,7 @@ def controls_ahead(
         pooled = on_same_features(column, scored, BASELINE, [task.cohort])
         if column.kind != "control" or pooled is None or reads_the_answer(column):
             continue
-        ends = gain_of(column.label, pooled.label)
+        ends = gains.get((column.label, pooled.label))
         if ends is not None and ends[0] > 0:
             value, baseline = (each.cells[task.id].value for each in (column, pooled))
             scores = {"label": column.label, "value": value, "baseline": baseline}

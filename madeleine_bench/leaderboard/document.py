@@ -192,9 +192,6 @@ def _task(
         card = sources.card(column.newest)
         return card is not None and card.phantom_only
 
-    def gain_of(label: str, baseline: str) -> Interval | None:
-        return gains.get((label, baseline))
-
     cohort = sources.catalogue.cohorts[task.cohort]
     return {
         **_values(task, "id", "version", "title", "family", "cohort", "unit", "stains"),
@@ -211,7 +208,7 @@ def _task(
         "ranked": task.id in board.ranked_ids,
         "protocol": board.protocol_of(task),
         "n": max(c.cells[task.id].record.inputs.n for c in board.columns if task.id in c.cells),
-        "controls_ahead": controls_ahead(board, task, reads_the_answer, gain_of),
+        "controls_ahead": controls_ahead(board, task, reads_the_answer, gains),
         "attested": {fact: source.status for fact, source in task.provenance.items()},
     }
 

@@ -1,10 +1,8 @@
 """DICOM slides that OpenSlide refuses (YBR_FULL, JPEG-LS), by pydicom and imagecodecs."""
 
 import math
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -16,18 +14,14 @@ from pydicom.errors import InvalidDicomError
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.tiled import Pixels, TiledImage, TiledSlide, read_bytes
 
-# Transfer syntaxes, by the last parts of 1.2.840.10008.1.2.4.x, and what decodes them.
-_DICOM_CODECS: dict[str, Callable[..., Pixels]] = {
-    "50": imagecodecs.jpeg8_decode,
-    "57": imagecodecs.ljpeg_decode, "70": imagecodecs.ljpeg_decode,
-    "80": imagecodecs.jpegls_decode, "81": imagecodecs.jpegls_decode,
-    "90": imagecodecs.jpeg2k_decode, "91": imagecodecs.jpeg2k_decode,
-    "201": imagecodecs.jpeg2k_decode, "202": imagecodecs.jpeg2k_decode,
-    "203": imagecodecs.jpeg2k_decode,
-}  # fmt: skip
-_PLAIN_COLOURS = (imagecodecs.jpegls_decode, imagecodecs.ljpeg_decode)
-_BROKEN = (AttributeError, EOFError, InvalidDicomError, StopIteration, TypeError, ValueError)
-_DICOM_JPEG = "1.2.840.10008.1.2.4."
+_CODECS = {
+    pydicom.uid.JPEGBaseline8Bit: imagecodecs.jpeg8_decode,
+    pydicom.uid.JPEGLSLossless: imagecodecs.jpegls_decode,
+    pydicom.uid.JPEGLSNearLossless: imagecodecs.jpegls_decode,
+    pydicom.uid.JPEG2000Lossless: imagecodecs.jpeg2k_decode,
+    pydicom.uid.JPEG2000: imagecodecs.jpeg2k_decode,
+}
+_BROKEN = (AttributeError, EOFError, IndexError, InvalidDicomError, TypeError, ValueError)
 
 
 def open_dicom_slide(path: Path) -> TiledSlide:
@@ -47,90 +41,60 @@ def open_dicom_slide(path: Path) -> TiledSlide:
                 f"{path} is no level of a slide ({', '.join(first.get('ImageType', ()))}). Name a "
                 "file whose image type has the word VOLUME"
             )
-        levels: dict[tuple[int, int], tuple[Path, pydicom.Dataset]] = {_size(first): (path, first)}
-        for other, header in _headers_beside(path):
-            if header.get("SeriesInstanceUID") == first.SeriesInstanceUID:
-                levels.setdefault(_size(header), (other, header))
+        levels: dict[int, tuple[Path, pydicom.Dataset]] = {}
+        for other in [path, *sorted(path.parent.iterdir())]:
+            with suppress(IsADirectoryError, *_BROKEN):
+                header = pydicom.dcmread(other, stop_before_pixels=True)
+                series = header.SeriesInstanceUID
+                if series == first.SeriesInstanceUID and "VOLUME" in header.ImageType:
+                    levels.setdefault(header.TotalPixelMatrixColumns, (other, header))
         images = [_dicom_image(place, header) for place, header in levels.values()]
-        return TiledSlide(images, _dicom_properties(levels[max(levels)][1]))
+        shared = levels[max(levels)][1].SharedFunctionalGroupsSequence[0]
+        down, across = (
+            repr(1000 * float(side)) for side in shared.PixelMeasuresSequence[0].PixelSpacing
+        )
     except _BROKEN as error:
         raise InputError(
             f"{path} cannot be read ({error}): the DICOM file is cut short or damaged. Copy it "
             "again from where it came from"
         ) from error
-
-
-def _headers_beside(path: Path) -> Iterator[tuple[Path, pydicom.Dataset]]:
-    """Yield the other levels of slides in the folder of a file, without their pixels."""
-    for other in sorted(path.parent.glob("*.dcm")):
-        with suppress(*_BROKEN):
-            header = pydicom.dcmread(other, stop_before_pixels=True)
-            if other != path and "VOLUME" in header.get("ImageType", ()):
-                yield other, header
-
-
-def _size(header: pydicom.Dataset) -> tuple[int, int]:
-    return header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows
-
-
-def _dicom_properties(header: pydicom.Dataset) -> dict[str, str]:
-    """Return the resolution of a level, under the names that OpenSlide gives it."""
-    properties = {"openslide.vendor": "dicom"}
-    for measures in _nested(header, "SharedFunctionalGroupsSequence", "PixelMeasuresSequence"):
-        down, across = (float(value) * 1000 for value in measures.PixelSpacing)
-        properties |= {"openslide.mpp-x": repr(across), "openslide.mpp-y": repr(down)}
-    for optics in _nested(header, "OpticalPathSequence"):
-        if power := optics.get("ObjectiveLensPower"):
-            properties["openslide.objective-power"] = str(power)
-    return properties
-
-
-def _nested(dataset: Any, *names: str) -> Iterator[Any]:
-    """Yield the first item of sequences within each other, where there is one."""
-    for name in names:
-        items = dataset.get(name)
-        if not items:
-            return
-        dataset = items[0]
-    yield dataset
+    facts = {"openslide.vendor": "dicom", "openslide.mpp-x": across, "openslide.mpp-y": down}
+    return TiledSlide(images, facts)
 
 
 def _dicom_image(path: Path, header: pydicom.Dataset) -> TiledImage:
     syntax = header.file_meta.TransferSyntaxUID
-    codec = _DICOM_CODECS.get(syntax.removeprefix(_DICOM_JPEG))
-    layers = (header.get("TotalPixelMatrixFocalPlanes") or 1) * (
-        header.get("NumberOfOpticalPaths") or 1
+    codec, samples = _CODECS.get(syntax), header.SamplesPerPixel
+    planes, paths = (
+        header.get(name) or 1 for name in ("TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths")
     )
-    samples = header.SamplesPerPixel
-    if codec is None or layers != 1 or header.BitsAllocated != 8 or samples not in (1, 3):
+    if codec is None or planes * paths != 1 or header.BitsAllocated != 8 or samples not in (1, 3):
         raise InputError(
             f"{path} is stored as {syntax.name}, {header.BitsAllocated} bits, {samples} channels, "
-            f"{layers} focal planes or optical paths, which is not read here. Save it with 8 bits, "
-            "3 channels and one focal plane, as JPEG, JPEG-LS or JPEG 2000"
+            f"{planes} focal planes, {paths} optical paths, which is not read here. Save it with 8 "
+            "bits, 3 channels and one focal plane, as JPEG, JPEG-LS or JPEG 2000"
         )
     frames = _dicom_frames(path, header)
-    stated = str(header.PhotometricInterpretation)
+    colours = str(header.PhotometricInterpretation)
 
     def decode_tile(column: int, row: int) -> Pixels | None:
-        place = frames.get((column, row))
-        if place is None:
+        if (column, row) not in frames:
             return None
-        encoded = read_bytes(path, *place)
+        encoded = read_bytes(path, *frames[column, row])
         if codec is imagecodecs.jpeg8_decode:
             # An Adobe marker states the colours of the frame itself, and slides are seen whose
             # header contradicts it. Without one, libjpeg would take RGB for YCbCr.
-            is_rgb = stated == "RGB" and b"Adobe" not in encoded[:4096]
-            pixels = codec(encoded, colorspace="RGB" if is_rgb else None)
+            is_rgb = colours == "RGB" and b"Adobe" not in encoded[:4096]
+            pixels: Pixels = codec(encoded, colorspace="RGB" if is_rgb else None)
         else:
             pixels = codec(encoded)
-        # JPEG 2000 undoes its own colour transform (YBR_ICT, YBR_RCT).
-        if stated.startswith("YBR_FULL") and codec in _PLAIN_COLOURS:
+        if codec is imagecodecs.jpegls_decode and colours == "YBR_FULL":  # the others convert
             pixels = np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
         return pixels.reshape(*pixels.shape[:2], samples)
 
-    width, height = header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows
-    tile = (header.Columns, header.Rows)
-    return TiledImage(width, height, tile, samples, np.dtype(np.uint8), decode_tile)
+    size = header.TotalPixelMatrixColumns, header.TotalPixelMatrixRows
+    tile = header.Columns, header.Rows
+    return TiledImage(*size, tile, samples, np.dtype(np.uint8), decode_tile)
 
 
 def _dicom_frames(path: Path, header: pydicom.Dataset) -> dict[tuple[int, int], tuple[int, int]]:
@@ -144,24 +108,23 @@ def _dicom_frames(path: Path, header: pydicom.Dataset) -> dict[tuple[int, int], 
         for start in starts:
             file.seek(start + 4)
             places.append((start + 8, int.from_bytes(file.read(4), "little")))
-    across = math.ceil(header.TotalPixelMatrixColumns / header.Columns)
     if header.get("DimensionOrganizationType") == "TILED_FULL":
+        across = math.ceil(header.TotalPixelMatrixColumns / header.Columns)
         tiles = [(number % across, number // across) for number in range(count)]
     else:
-        positions = [
-            next(_nested(group, "PlanePositionSlideSequence"))
-            for group in header.PerFrameFunctionalGroupsSequence
-        ]
+        groups = header.PerFrameFunctionalGroupsSequence
+        corners = [group.PlanePositionSlideSequence[0] for group in groups]
         tiles = [
             (
-                (place.ColumnPositionInTotalImagePixelMatrix - 1) // header.Columns,
-                (place.RowPositionInTotalImagePixelMatrix - 1) // header.Rows,
+                corner.ColumnPositionInTotalImagePixelMatrix // header.Columns,  # counted from 1
+                corner.RowPositionInTotalImagePixelMatrix // header.Rows,
             )
-            for place in positions
+            for corner in corners
         ]
-    if count != header.get("NumberOfFrames", 1) or count != len(tiles):
+    frames = header.get("NumberOfFrames", 1)
+    if count != frames or count != len(tiles):
         raise InputError(
-            f"{path} has {header.get('NumberOfFrames', 1)} frames in {count} parts: "
-            "the file is cut short, or frames are split. Copy it again, or save it anew"
+            f"{path} has {frames} frames in {count} parts: the file is cut short, or frames are "
+            "split. Copy it again, or save it with one part for each frame"
         )
     return dict(zip(tiles, places, strict=True))

@@ -256,7 +256,7 @@ class _Picture:
         return np.asarray(Image.alpha_composite(white, layer.convert("RGBA")).convert("RGB"))
 
     def _bytes(self, values: Pixels) -> NDArray[np.uint8]:
-        """Return values as 8 bits, by the rules of docs/slides.md."""
+        """Return values as 8 bits, by the rules of docs/slide-formats.md."""
         kind = values.dtype
         if self.scale is not None:
             low, high = self.scale
@@ -366,11 +366,12 @@ def _open_other(path: Path, options: PictureOptions) -> _Picture:
         if others:
             raise InputError(f"{path}: three pages are combined in TIFF only; give one --page")
         turned = picture.getexif().get(_ORIENTATION, 1)
-        if picture.format in ("PNG", "JPEG") and frames == 1 and picture.mode != "CMYK":
+        if picture.format in ("PNG", "JPEG", "MPO") and frames == 1 and picture.mode != "CMYK":
             values = _decoded(path, picture)
         else:
             picture.seek(frame)
-            values = np.asarray(picture.convert("RGBA"))
+            has_8_bits = picture.mode[0] not in "IF"
+            values = np.asarray(picture.convert("RGBA") if has_8_bits else picture)
     values = values if values.ndim == 3 else values[..., None]
     mode = {1: "L", 2: "LA", 3: "RGB"}.get(values.shape[2], "RGBA")
     channels, mode = _chosen_channels(path, values.shape[2], mode, options)

@@ -99,11 +99,10 @@ def orientation(page: tifffile.TiffPage) -> int:
 
 def describe_pages(pages: Sequence[tifffile.TiffPage]) -> str:
     """Return number, size and kind of pages, the first 12 of them."""
-    told = [
+    return "; ".join(
         f"{number}: {page.imagewidth} x {page.imagelength}, {page.samplesperpixel} x {page.dtype}"
-        for number, page in enumerate(pages, start=1)
-    ]
-    return "; ".join(told[:12]) + ("; ..." if len(told) > 12 else "")
+        for number, page in enumerate(pages[:12], start=1)
+    )
 
 
 def open_tiff_slide(path: Path) -> TiledSlide | None:
@@ -193,19 +192,19 @@ def _is_level(page: Any, first: tifffile.TiffPage) -> bool:
 
 def _tiff_properties(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[str, str]:
     """Return resolution and description of a TIFF, under the names that OpenSlide gives them."""
+    properties = {
+        "openslide.vendor": "OME-TIFF" if file.is_ome else "generic-tiff",
+        "tiff.ImageDescription": page.description,
+    }
     text = file.ome_metadata or page.description
-    kind = "OME-TIFF" if file.is_ome else "generic-tiff"
-    properties = {"openslide.vendor": kind, "tiff.ImageDescription": page.description}
-    unit = {2: ("inch", 25_400.0), 3: ("centimeter", 10_000.0)}.get(int(page.resolutionunit))
-    for number, axis in enumerate("XY"):
-        stated = re.search(rf'\bPhysicalSize{axis}="([\d.eE+-]+)"', text) or re.search(
-            r"\bMPP ?= ?([\d.]+)", text
-        )
-        other_unit = re.search(rf'\bPhysicalSize{axis}Unit="(?!µm|&#181;m|um)', text)
-        if stated and not other_unit:
+    um_per_unit = {2: 25_400.0, 3: 10_000.0}.get(int(page.resolutionunit))  # inch, centimetre
+    for axis, per_unit in zip("XY", page.resolution, strict=True):
+        # In OME-TIFF micrometres unless another unit is stated; in the description of an SVS.
+        stated = re.search(
+            rf'\bPhysicalSize{axis}="([\d.eE+-]+)"(?!.*PhysicalSize{axis}Unit="[^µu])', text
+        ) or re.search(r"\bMPP ?= ?([\d.]+)", text)
+        if stated:
             properties[f"openslide.mpp-{axis.lower()}"] = stated[1]
-        elif unit and (per_unit := page.resolution[number]):
-            properties[f"openslide.mpp-{axis.lower()}"] = repr(unit[1] / per_unit)
-            properties[f"tiff.{axis}Resolution"] = f"{per_unit:g}"
-            properties["tiff.ResolutionUnit"] = unit[0]
+        elif um_per_unit and per_unit:
+            properties[f"openslide.mpp-{axis.lower()}"] = repr(um_per_unit / per_unit)
     return properties

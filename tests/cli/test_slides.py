@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from phantom_rendering.slides import main as draw
 from PIL import Image
 
@@ -124,6 +125,24 @@ def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
                    tmp_path / "made")  # fmt: skip
     assert again.code == 2
     assert "--overwrite" in again.err
+
+
+def test_convert_takes_pages_channels_and_a_range(mbench, tmp_path):
+    pages = np.stack([noise(40, 60)[..., 0].astype(np.float32), np.full((40, 60), 50, np.float32)])
+    tifffile.imwrite(tmp_path / "x.tif", pages, photometric="minisblack", metadata=None)
+    convert = ("slides", "convert", tmp_path / "x.tif", "--mpp", "1", "--out", tmp_path / "made")
+    for options, message in (
+        ((), "--page NUMBER"),
+        (("--page", "2"), "--scale LOW HIGH"),
+        (("--page", "2", "--channel", "2"), "holds 1 channels"),
+        (("--page", "1", "--page", "2"), "expected one number"),
+        (("--page", "2", "--scale", "9", "1"), "--scale is 9 1"),
+    ):
+        said = mbench(*convert, *options)
+        assert said.code == 2
+        assert message in said.err.replace("\n", " ")
+    assert mbench(*convert, "--page", "2", "--scale", "0", "100").code == 0
+    assert (tifffile.imread(tmp_path / "made" / "x.tif") == 128).all()
 
 
 def test_convert_needs_a_resolution_and_pictures(mbench, tmp_path):

@@ -16,11 +16,9 @@ def ahead(records, task, reads_the_answer=never, half=0.05):
     (board,) = build_boards(records, CATALOGUE)
     cells = {c.label: c.cells[task.id].value for c in board.columns if task.id in c.cells}
 
-    def gain_of(label, baseline):
-        gain = cells[label] - cells[baseline]
-        return None if half is None else (gain - half, gain + half)
-
-    return controls_ahead(board, task, reads_the_answer, gain_of)
+    gaps = {(a, b): cells[a] - cells[b] for a in cells for b in cells if half is not None}
+    gains = {pair: (gap - half, gap + half) for pair, gap in gaps.items()}
+    return controls_ahead(board, task, reads_the_answer, gains)
 
 
 def row(name, value, task, there, kind="control"):

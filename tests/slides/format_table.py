@@ -1,4 +1,4 @@
-"""Every kind of file that is made here, and what becomes of it: the table of docs/slides.md.
+"""Every kind of file that is made here, and what becomes of it: the table of docs/slide-formats.md.
 
 `python -m tests.slides.format_table` writes the table anew.
 """
@@ -20,7 +20,7 @@ from madeleine_bench.slides.tiled import TiledSlide
 
 from .dicom_files import write_dicom
 
-PAGE = Path(__file__).parents[2] / "docs" / "slides.md"
+PAGE = Path(__file__).parents[2] / "docs" / "slide-formats.md"
 _MARKS = ("<!-- formats: begin -->\n", "<!-- formats: end -->")
 
 
@@ -41,8 +41,9 @@ def changed(change, write) -> Callable[[Path, np.ndarray], None]:
     return lambda path, picture: write(path, change(picture))
 
 
-def ome_pyramid(path: Path, picture: np.ndarray) -> None:
+def ome_pyramid(path: Path, picture: np.ndarray, unit: str = "µm") -> None:
     facts = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    facts |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
     with tifffile.TiffWriter(path, ome=True) as out:
         out.write(picture, subifds=1, metadata=facts, tile=(128, 128), photometric="rgb")
         out.write(picture[::2, ::2], subfiletype=1, tile=(128, 128), photometric="rgb")

@@ -92,6 +92,12 @@ def test_an_ome_tiff_has_its_levels_and_its_resolution(tmp_path):
         assert np.array_equal(patch, picture[40:140:2, 20:120:2])
 
 
+def test_a_resolution_in_another_unit_is_not_taken_for_micrometres(tmp_path):
+    format_table.ome_pyramid(tmp_path / "x.tif", format_table.smooth(), unit="mm")
+    with Slide(tmp_path / "x.tif") as slide:
+        assert slide.mpp is None
+
+
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_tiff_cut_short_is_said(tmp_path, share):
     path = webp(tmp_path / "cut.tif", noise(300, 300))

@@ -179,12 +179,11 @@ def _index(content: Json, views: list[Json]) -> str:
 def _board_data(view: Json) -> Json:
     """Return what the script of the index needs of a board."""
     board = view["board"]
-    axis = view["axis"]
     return {
         **{key: view[key] for key in ("id", "key", "where", "columns")},
         **{key: board[key] for key in ("phantom", "tasks", "families", "subsets")},
         "track": view["track"],
-        "axis": {"low": axis.low, "high": axis.high, "start": axis.start, "end": axis.end},
+        "axis": vars(view["axis"]),
         "encoders": [
             {key: encoder[key] for key in _ROW}
             | {"cells": {name: _cell_data(cell) for name, cell in encoder["cells"].items()}}
