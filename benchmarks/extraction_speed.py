@@ -274,7 +274,7 @@ def main_processor(wanted: argparse.Namespace) -> None:
     kinds = {}
     if wanted.slides:
         kinds[wanted.about] = (list_slides(wanted.slides), PatchSettings(224, 0.5))
-    pyramids = list_slides(phantom_slides(wanted.work, 3))[:3]
+    pyramids = list_slides(phantom_slides(wanted.work, 3))[-1:]
     singles = [single_level(path, wanted.work / "single" / path.name) for path in pyramids]
     kinds["PHANTOM, pyramid"] = (pyramids, PatchSettings())
     kinds["PHANTOM, one level"] = (singles, PatchSettings())
