@@ -58,6 +58,7 @@ from madeleine_bench.slides.patches import (
     choose_patches,
     read_patches,
 )
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.specs.card import PatchEncoderCard
 from madeleine_bench.types import Silence
@@ -193,6 +194,17 @@ def single_level(slide: Path, out: Path) -> Path:
     return out
 
 
+def mosaic(slide: Path, out: Path) -> Path:
+    """Return a pyramid of 3 x 3 copies of a slide in JPEG tiles, made where it is not there."""
+    if not out.exists():
+        with openslide.OpenSlide(slide) as opened:
+            picture = np.asarray(opened.read_region((0, 0), 0, opened.dimensions).convert("RGB"))
+            mpp = float(opened.properties["openslide.mpp-x"])
+        copies = np.tile(picture, (3, 3, 1))
+        write_pyramid(out, copies, mpp=mpp, description="copies", jpeg_quality=90)
+    return out
+
+
 def plain(slide: Path, chosen: ChosenPatches, encoder: PatchEncoder) -> NDArray[np.float32]:
     """Return the features of chosen patches by a plain loop over OpenSlide."""
     plan, features = chosen.plan, []
@@ -273,7 +285,10 @@ def main_processor(wanted: argparse.Namespace) -> None:
     """Measure processor times, print the table, and write it."""
     kinds = {}
     if wanted.slides:
-        kinds[wanted.about] = (list_slides(wanted.slides), PatchSettings(224, 0.5))
+        yours = list_slides(wanted.slides)
+        copies = [mosaic(path, wanted.work / "mosaic" / f"{path.stem}.tif") for path in yours]
+        kinds[wanted.about] = (yours, PatchSettings(224, 0.5))
+        kinds["nine copies of it, pyramid"] = (copies, PatchSettings(224, 0.5))
     pyramids = list_slides(phantom_slides(wanted.work, 3))[-1:]
     singles = [single_level(path, wanted.work / "single" / path.name) for path in pyramids]
     kinds["PHANTOM, pyramid"] = (pyramids, PatchSettings())
