@@ -8,7 +8,7 @@ import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver, print_table
 from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
-from madeleine_bench.cli.slides import ForceMpp, Mpp
+from madeleine_bench.cli.slides import ForceMpp, Masks, Mpp, Tissue
 
 app = typer.Typer(help="Extract patch features.", no_args_is_help=True)
 
@@ -35,6 +35,8 @@ def extract(
     patches: Annotated[
         Path | None, typer.Option(help="Folder of patch files of CLAM or TRIDENT to take instead.")
     ] = None,
+    tissue: Tissue = "otsu",
+    masks: Masks = None,
     mpp: Mpp = None,
     force_mpp: ForceMpp = None,
     weights: Annotated[
@@ -76,10 +78,12 @@ def extract(
 
     cores, here = os.cpu_count() or 1, executor == "local" and scheduler is None
     threads = min(8, cores) if here else 1
-    size = PatchSettings(patch_px, resolution(patch_mpp, magnification), overlap_px, min_tissue)
+    size = PatchSettings(
+        patch_px, resolution(patch_mpp, magnification), overlap_px, min_tissue, tissue
+    )
     settings = extraction.ExtractionSettings(
         size, read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp"), patch_folder=patches,
-        overwrite=overwrite, batch=batch_size,
+        mask_folder=masks, overwrite=overwrite, batch=batch_size,
         workers=threads if workers is None else workers,
     )  # fmt: skip
     entry = find_patch_encoder(patch_encoder)

@@ -1,7 +1,7 @@
 """`mbench slides`: what a slide file says, plain pictures made slides, and a look at one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,18 @@ Mpp = Annotated[
 ForceMpp = Annotated[
     str | None,
     typer.Option(metavar="UM|TABLE", help="The same, in place of what a file states."),
+]
+Tissue = Annotated[
+    Literal["otsu", "hed", "mask"],
+    typer.Option(
+        help="How tissue is found: otsu for any stain, hed for H&E and DAB, mask: your own masks."
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of tissue masks, for --tissue mask: <slide>.geojson (QuPath) or <slide>.png."
+    ),
 ]
 
 
@@ -105,6 +117,11 @@ def show(
     organ: Annotated[
         str | None, typer.Option(help="Organ, for encoders with a model for each.")
     ] = None,
+    top: Annotated[
+        int, typer.Option(min=0, help="With --encoder: show so many patches of most attention.")
+    ] = 16,
+    tissue: Tissue = "otsu",
+    masks: Masks = None,
     mpp: Mpp = None,
     force_mpp: ForceMpp = None,
 ) -> None:
@@ -128,20 +145,20 @@ def show(
     given, forced = read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp")
     with Slide(slide, given, forced) as opened:
         if bag is None or encoder is None:
-            picture = slide_overlay(opened, bag)
+            picture = slide_overlay(opened, bag, tissue, masks)
         else:
-            picture = _attention(opened, bag, encoder, stain, organ)
+            picture = _attention(opened, bag, encoder, stain, organ, top)
     write_bytes(out, picture_bytes(picture))
     typer.echo(f"wrote {out}")
 
 
 def _attention(
-    slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None
+    slide: "Slide", path: Path, encoder_name: str, stain: str, organ: str | None, top: int
 ) -> "Image.Image":
-    """Return what an encoder attends to, the mean of its heads."""
+    """Return what an encoder attends to, the mean of its heads, and its top patches."""
     from madeleine_bench.embeddings.compute import attention_checked
     from madeleine_bench.encoders.registry import find_encoder, load_encoder
-    from madeleine_bench.slides.overlay import attention_overlay, bag_on_slide
+    from madeleine_bench.slides.overlay import attention_picture, bag_on_slide
     from madeleine_bench.types import Bag
 
     encoder = load_encoder(find_encoder(encoder_name))
@@ -150,4 +167,4 @@ def _attention(
     features = file.features.astype("float32")
     bag = Bag(name, name, features, stain, file.coords, None, file.facts.patch_encoder, organ)
     weights = attention_checked(encoder, bag)
-    return attention_overlay(slide.thumbnail(longest_px=1600), boxes, weights)
+    return attention_picture(slide, boxes, weights, top)

@@ -54,6 +54,7 @@ class ExternalModel(NamedTuple):
 
 # By their names in TRIDENT; the facts are of its README and slide_encoder_models/load.py.
 MODELS = {
+    "care": ExternalModel("https://huggingface.co/Zipper-1/CARE", places=True),
     "chief": ExternalModel(
         "https://github.com/hms-dbmi/CHIEF",
         "pip install addict; a clone of that repository with CHIEF_pretraining.pth and "

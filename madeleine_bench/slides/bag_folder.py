@@ -2,6 +2,7 @@
 
 contours/<slide>.png                        outlines of the tissue on a thumbnail
 contours_geojson/<slide>.geojson            the same in level-0 pixels, for QuPath
+tissue_masks/<slide>.png                    white on tissue, the whole slide
 10x_256px_0px_overlap/patches/<slide>_patches.h5
 10x_256px_0px_overlap/features_<encoder>/<slide>.h5
 10x_256px_0px_overlap/features_<encoder>.csv       what became of each slide
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from madeleine_bench.data.bags import PHANTOM_ATTRIBUTE, read_bag_header, write_bag_file
 from madeleine_bench.data.hdf5 import write_patch_file
@@ -103,8 +105,10 @@ class BagFolder:
         if thumbnail is not None and tissue is not None:
             contours = tissue_contours(tissue.mask)
             about = {"slide": slide_id, "mpp": slide.known_mpp(), "rejected": dict(tissue.rejected)}
-            text = contours_geojson(contours, thumbnail.scale, about)
+            text = contours_geojson(contours, thumbnail.scale, about, slide.origin_px0)
             write_text(self.root / "contours_geojson" / f"{slide_id}.geojson", text)
+            mask = Image.fromarray(tissue.mask.astype(np.uint8) * 255)
+            write_bytes(self.root / "tissue_masks" / f"{slide_id}.png", picture_bytes(mask))
             picture = tissue_overlay(thumbnail, contours, chosen.boxes())
             write_bytes(self.root / "contours" / f"{slide_id}.png", picture_bytes(picture))
         path = self.grid / "patches" / f"{slide_id}_patches.h5"

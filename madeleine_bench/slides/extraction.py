@@ -24,6 +24,7 @@ from madeleine_bench.hashing import hash_file, hash_json
 from madeleine_bench.report import Report
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.masks import find_mask_file
 from madeleine_bench.slides.patch_encoders import (
     Device,
     PatchEncoder,
@@ -35,6 +36,7 @@ from madeleine_bench.slides.patch_encoders import (
 from madeleine_bench.slides.patches import (
     ChosenPatches,
     PatchSettings,
+    check_mask_folder,
     choose_patches,
     find_patch_file,
     read_patches,
@@ -50,7 +52,7 @@ Status = Literal["extracted", "already there", "empty", "failed"]
 Job = TypeVar("Job")
 RunJobs = Callable[..., Iterable["SlideOutcome"]]
 
-EXTRACTION_VERSION = 1  # raise it when the same settings come to mean other patches or pixels
+EXTRACTION_VERSION = 2  # raise it when the same settings come to mean other patches or pixels
 
 _SLIDES_AHEAD = 1
 _BATCHES_AHEAD = 4
@@ -66,6 +68,7 @@ class ExtractionSettings:
         slide_mpp: micrometres per level-0 pixel of slides whose file states none.
         force_mpp: micrometres per level-0 pixel in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
+        mask_folder: folder of tissue masks, GeoJSON or pictures, for the tissue method "mask".
         overwrite: replace bags that were made with other settings.
         workers: threads that read.
         batch: patches encoded at once.
@@ -75,6 +78,7 @@ class ExtractionSettings:
     slide_mpp: GivenMpp = None
     force_mpp: GivenMpp = None
     patch_folder: Path | None = None
+    mask_folder: Path | None = None
     overwrite: bool = False
     workers: int = 1
     batch: int = 32
@@ -90,6 +94,7 @@ class ExtractionSettings:
                 raise InputError(f"{name} is {value}; expected 1 or more")
         if self.patch_folder is not None and not self.patch_folder.is_dir():
             raise InputError(f"no folder {self.patch_folder}; --patches wants that of patch files")
+        check_mask_folder(self.patches, self.mask_folder)
 
 
 @dataclass(frozen=True)
@@ -228,12 +233,16 @@ def extract_bags(
             encoder, choice.key, folder, settings, progress
         ).run(slides)
     else:
-        patches = settings.patch_folder
+        patches, masks = settings.patch_folder, settings.mask_folder
         work = partial(
             _extract_slide,
             choice=choice,
             folder=replace(folder, root=folder.root.absolute()),
-            settings=replace(settings, patch_folder=patches and patches.absolute()),
+            settings=replace(
+                settings,
+                patch_folder=patches and patches.absolute(),
+                mask_folder=masks and masks.absolute(),
+            ),
         )
         jobs = [path.absolute() for path in slides]
         outcomes = run(work, jobs, _on_worker_death, gpu=choice.device != "cpu")
@@ -351,7 +360,9 @@ class _Extraction:
         patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
         chosen = None
         if patches is None:
-            chosen = choose_patches(slide, settings.patches, settings.patch_folder)
+            chosen = choose_patches(
+                slide, settings.patches, settings.patch_folder, settings.mask_folder
+            )
             patches = len(chosen.coords)
             self.folder.write_tissue(slide, chosen)
         return _Work(slide, key, time.perf_counter() - started, patches, chosen)
@@ -362,6 +373,8 @@ class _Extraction:
         chosen = None
         if settings.patch_folder is not None:
             chosen = hash_file(find_patch_file(settings.patch_folder, slide.slide_id))
+        elif settings.mask_folder is not None:
+            chosen = hash_file(find_mask_file(settings.mask_folder, slide.slide_id))
         how = [asdict(settings.patches), asdict(TissueSettings()), slide.mpp, chosen]
         return hash_json([EXTRACTION_VERSION, slide.content, self.encoder_key, how])
 

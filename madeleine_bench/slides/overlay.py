@@ -2,19 +2,21 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from contourpy import contour_generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from madeleine_bench.data.bags import BagFile, read_bag_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import canonical_json
-from madeleine_bench.slides.patches import PatchSettings, choose_patches
+from madeleine_bench.slides.patches import PatchSettings, check_mask_folder, choose_patches
 from madeleine_bench.slides.reader import Slide, Thumbnail
+from madeleine_bench.slides.tissue import TissueMethod
 
 Points = NDArray[np.float64]
 Contour = list[Points]  # the outline of a piece of tissue, then its holes; x, y, first = last
@@ -24,6 +26,7 @@ _LINE_PER_PX = 1 / 700  # lines stay visible when a large picture is shown small
 _COLOURS = "viridis"  # even to the eye, also without colour vision; no stain looks like it
 _OPACITY = 0.6
 _PICTURE_PX = 1600
+_TILE_PX = 224  # side of a patch on the sheet of those of most attention
 
 
 def tissue_contours(mask: NDArray[np.bool_]) -> list[Contour]:
@@ -46,7 +49,10 @@ def tissue_contours(mask: NDArray[np.bool_]) -> list[Contour]:
 
 
 def contours_geojson(
-    contours: Sequence[Contour], scale: tuple[float, float], properties: Mapping[str, Any]
+    contours: Sequence[Contour],
+    scale: tuple[float, float],
+    properties: Mapping[str, Any],
+    origin_px0: tuple[int, int] = (0, 0),
 ) -> str:
     """Return the outlines as a GeoJSON FeatureCollection, which QuPath, geopandas and TRIDENT read.
 
@@ -56,11 +62,13 @@ def contours_geojson(
     Args:
         contours: as `tissue_contours` returns them.
         scale: level-0 pixels per pixel of the contours, along x and y.
+        origin_px0: where the coordinates of the file begin: QuPath counts from the corner of the
+            scanned region (`Slide.origin_px0`).
         properties: facts on the slide, kept as a member of the collection.
     """
     features = []
     for number, contour in enumerate(contours):
-        rings = [_ring(points, scale) for points in contour]
+        rings = [_ring(points, scale, origin_px0) for points in contour]
         # A speck can round away to a line; as a ring it would be invalid.
         rings = [ring for ring in rings if len(ring) >= 4]
         features.append(
@@ -78,9 +86,11 @@ def contours_geojson(
     return canonical_json(content) + "\n"
 
 
-def _ring(points: Points, scale: tuple[float, float]) -> list[list[int]]:
+def _ring(
+    points: Points, scale: tuple[float, float], origin_px0: tuple[int, int]
+) -> list[list[int]]:
     """Return an outline in whole level-0 pixels, closed, without points that fell together."""
-    places = np.floor(points * np.asarray(scale) + 0.5).astype(np.int64)
+    places = np.floor(points * np.asarray(scale) + 0.5).astype(np.int64) - origin_px0
     moved = np.append(True, (np.diff(places, axis=0) != 0).any(axis=1))
     ring: list[list[int]] = places[moved].tolist()
     return ring
@@ -100,15 +110,22 @@ def _area(points: Points) -> float:
     return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2))
 
 
-def slide_overlay(slide: Slide, bag: Path | None = None) -> Image.Image:
+def slide_overlay(
+    slide: Slide,
+    bag: Path | None = None,
+    tissue: TissueMethod = "otsu",
+    mask_folder: Path | None = None,
+) -> Image.Image:
     """Return a slide with its tissue and patches: the usual ones, or those of a bag.
 
     Raises:
         InputError: the slide is damaged or its resolution is unknown; the bag is of another slide
-            or does not say where its patches lie.
+            or does not say where its patches lie; there is no fit tissue mask.
     """
     mpp = max(1.0, slide.known_mpp())  # no finer than the slide
-    chosen = choose_patches(slide, PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp))
+    settings = PatchSettings(patch_px=max(1, round(256 / mpp)), mpp=mpp, tissue=tissue)
+    check_mask_folder(settings, mask_folder)
+    chosen = choose_patches(slide, settings, mask_folder=mask_folder)
     assert chosen.tissue is not None
     assert chosen.thumbnail is not None
     boxes = chosen.boxes() if bag is None else bag_on_slide(slide, bag)[1]
@@ -134,6 +151,55 @@ def bag_on_slide(slide: Slide, path: Path) -> tuple[BagFile, Points]:
     if len(boxes) and (boxes[:, 2:].max(axis=0) > (slide.width_px0, slide.height_px0)).any():
         raise InputError(f"{path} has patches outside of {slide.path}; is it of another slide?")
     return bag, boxes
+
+
+def attention_picture(
+    slide: Slide, boxes: Points, weights: NDArray[np.floating], top: int
+) -> Image.Image:
+    """Return the heat map of attention beside the patches of most attention, numbered on both.
+
+    Args:
+        slide: an open slide.
+        boxes: (patch, 4) in level-0 pixels: left, top, right, bottom.
+        weights: patch x head; the mean of the heads is shown.
+        top: so many patches, fewer if the bag has fewer.
+
+    Raises:
+        InputError: the slide is damaged or its resolution is unknown.
+    """
+    thumbnail = slide.thumbnail(longest_px=_PICTURE_PX)
+    heat = attention_overlay(thumbnail, boxes, weights)
+    mean = weights.mean(axis=1)
+    order = np.argsort(-mean, kind="stable")[:top]
+    if not len(order):
+        return heat
+    font = ImageFont.load_default(_TILE_PX // 10)
+    draw = ImageDraw.Draw(heat)
+    columns = ceil(sqrt(len(order)))
+    side, step = _TILE_PX, _TILE_PX + _TILE_PX // 6
+    rows = ceil(len(order) / columns)
+    size = (heat.width + columns * step + step - side, max(heat.height, rows * step))
+    sheet = Image.new("RGB", size, "white")
+    text = ImageDraw.Draw(sheet)
+    for rank, index in enumerate(order):
+        left, upper, right, lower = boxes[index] / np.tile(thumbnail.scale, 2)
+        draw.rectangle((left, upper, right, lower), outline="white", width=2)
+        draw.text((right + 2, upper), str(rank + 1), "white", font, stroke_width=2, stroke_fill=0)
+        x = heat.width + step - side + rank % columns * step
+        y = rank // columns * step
+        sheet.paste(_tile(slide, boxes[index]), (x, y + step - side))
+        text.text((x, y), f"{rank + 1}   {mean[index] * len(mean):.2f} x the mean", "black", font)
+    sheet.paste(heat, (0, 0))
+    return sheet
+
+
+def _tile(slide: Slide, box: Points) -> Image.Image:
+    """Return what lies in a box (left, top, right, bottom) of level-0 pixels, at the tile size."""
+    side_px0 = float(box[2] - box[0])
+    shown = max(1, min(_TILE_PX, round(side_px0)))
+    plan = slide.plan(shown, max(1.0, side_px0 / shown) * slide.known_mpp())
+    picture = Image.fromarray(slide.read_patch(round(box[0]), round(box[1]), plan))
+    return picture.resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
 
 
 def attention_overlay(

@@ -10,8 +10,9 @@ from scipy.ndimage import map_coordinates
 from madeleine_bench.data.hdf5 import read_patch_file
 from madeleine_bench.data.ids import slide_name
 from madeleine_bench.errors import InputError
+from madeleine_bench.slides.masks import find_mask_file, read_mask
 from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
-from madeleine_bench.slides.tissue import Tissue, segment_tissue
+from madeleine_bench.slides.tissue import Tissue, TissueMethod, segment_tissue
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class PatchSettings:
         mpp: micrometres per pixel of a patch; 1.0 is 10x, 0.5 is 20x.
         overlap_px: pixels (at `mpp`) that neighbours share, less than `patch_px`.
         min_tissue: least share (0-1) of a patch that must be tissue; a patch of none never counts.
+        tissue: how tissue is found, see `segment_tissue`; "mask" reads the user's own outlines.
     """
 
     patch_px: int = 256
     mpp: float = 1.0
     overlap_px: int = 0
     min_tissue: float = 0.5
+    tissue: TissueMethod = "otsu"
 
     def __post_init__(self) -> None:
         """Check the ranges once.
@@ -54,6 +57,18 @@ class PatchSettings:
             '10x_256px_0px_overlap'
         """
         return f"{10.0 / self.mpp:.4g}x_{self.patch_px}px_{self.overlap_px}px_overlap"
+
+
+def check_mask_folder(patches: PatchSettings, folder: Path | None) -> None:
+    """Check that a folder of tissue masks is given where they are asked for, and only there.
+
+    Raises:
+        InputError: it is not so, or there is no such folder.
+    """
+    if (patches.tissue == "mask") != (folder is not None):
+        raise InputError("--tissue mask and --masks FOLDER go together; give both, or neither")
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"no folder {folder}; --masks wants that of the tissue masks")
 
 
 def resolution(mpp: float | None, magnification: float | None) -> float:
@@ -136,20 +151,33 @@ class ChosenPatches:
 
 
 def choose_patches(
-    slide: Slide, patches: PatchSettings, patch_folder: Path | None = None
+    slide: Slide,
+    patches: PatchSettings,
+    patch_folder: Path | None = None,
+    mask_folder: Path | None = None,
 ) -> ChosenPatches:
     """Return the patches of a slide: those that hold enough tissue, or those of its patch file.
 
+    Args:
+        slide: an open slide.
+        patches: size, resolution and choice of patches.
+        patch_folder: folder of patch files of CLAM or TRIDENT, in place of a choice by tissue.
+        mask_folder: folder of tissue masks, for `patches.tissue` "mask".
+
     Raises:
-        InputError: the resolution of the slide is unknown or too coarse, a patch file is absent,
-            broken or of another slide, or the slide is damaged.
+        InputError: the resolution of the slide is unknown or too coarse, a patch file or a mask is
+            absent, broken or of another slide, or the slide is damaged.
     """
     plan = slide.plan(patches.patch_px, patches.mpp)
     if patch_folder is not None:
         return _from_file(slide, plan, patch_folder)
     longest_um = max(slide.width_px0, slide.height_px0) * slide.known_mpp()
     thumbnail = slide.thumbnail(min(max(longest_um / _LONGEST_PX, _FINEST_MPP), _COARSEST_MPP))
-    tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp)
+    if mask_folder is not None:
+        path = find_mask_file(mask_folder, slide.slide_id)
+        tissue = Tissue(read_mask(path, slide, thumbnail), {})
+    else:
+        tissue = segment_tissue(thumbnail.rgb, thumbnail.mpp, method=patches.tissue)
     coords = grid_coords(slide, plan, patches.overlap_px)
     share = tissue_share(tissue.mask, coords, plan.size_px0, thumbnail.scale)
     kept = (share >= patches.min_tissue) & (share > 0)

@@ -74,6 +74,8 @@ class Slide(AbstractContextManager["Slide"]):
         slide_id: its name without the last suffix, as bags are named.
         width_px0: width at level 0.
         height_px0: height at level 0.
+        origin_px0: corner of the scanned region (x, y), where QuPath begins to count: OpenSlide's
+            bounds (MRXS, SCN), else (0, 0).
         level_downsamples: for each level, level-0 pixels per pixel, 1.0 first.
         level_sizes: for each level (width, height).
         mpp: micrometres per level-0 pixel, or None where nothing states it.
@@ -101,6 +103,8 @@ class Slide(AbstractContextManager["Slide"]):
         self._slide: openslide.OpenSlide | TiledSlide | None = slide
         properties = dict(slide.properties)
         self.width_px0, self.height_px0 = slide.dimensions
+        left, top = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        self.origin_px0 = (left, top)
         self.level_downsamples = tuple(float(d) for d in slide.level_downsamples)
         self.level_sizes = tuple(slide.level_dimensions)
         self.vendor = properties.get("openslide.vendor", "unknown")

@@ -9,20 +9,6 @@ Where it fails: a picture of pale tissue without any glass is taken for a blank 
 glue are taken for pale tissue; fat that no stain shows (in IHC) is left out where it forms the edge
 of a section; the widest alveoli of a pale section count as holes.
 
-Ink is told from stain by colour and by how dense it is:
-
-* red: all of green and blue is taken, hardly any red. Eosin and magenta let blue through, DAB
-  takes red; Biebrich scarlet, AEC and red cells have the hue of ink but are less dense.
-* blue: most of the red is taken and blue passes. Haematoxylin takes more green than red. Aniline
-  blue of a trichrome has the very hue of ink, so only its lower density saves it.
-* green: red is taken and green passes, at a density that a light green counterstain stays under.
-* black: opaque, neutral and even. Silver is warm (more red than blue passes) or has a texture; DAB
-  is warm. Black that touches the edge of the picture is a dark border.
-
-Where that fails: faint or translucent ink is taken for tissue; so is a brown border. Trichrome blue
-or Alcian blue of an overstained, thick section can be taken for ink, and so can silver that is
-neutral and even at once. Tissue under ink is lost. Tissue dye on a margin counts as ink.
-
 References:
     N. Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on
     Systems, Man, and Cybernetics 9, 1979.
@@ -30,132 +16,27 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, log
+from math import log
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from skimage.color import hed_from_rgb
 from skimage.filters import threshold_otsu
-from skimage.measure import label
 from skimage.morphology import closing, disk, opening
 
-Mask = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-
-_RED_CHROMA = 0.65  # red cells, the densest red that is no ink, reach about .58
-_BLUE_CHROMA = 0.60  # collagen in aniline blue reaches about .5, Alcian blue .57
-_BLUE_RED_DENSITY = 0.70  # navy ink has a lower chroma, but takes four fifths of the red
-_GREEN_RED_DENSITY = 0.50  # light green in a Goldner trichrome reaches about .4
-_BLACK_LIGHT = 0.25  # an opaque thing still scatters some light
-_INK_LIGHT = 0.35  # all coloured ink takes more of the light of one channel
-_NEUTRAL = 0.06  # highest chroma of black and grey
-_WARM = 0.03  # silver passes this much more red than blue
-_EVEN_STD = 0.012  # three grey levels; tissue at the same place varies more
-_GREY_LIGHT = 0.90  # the shadow of a dark border ends where this much light passes
-
-
-def padding(rgb: NDArray[np.uint8], least_px: float) -> tuple[Mask, Mask]:
-    """Return where the scanner filled up the picture with pure black, and with pure white.
-
-    Args:
-        rgb: (height, width, 3).
-        least_px: smaller patches of pure colour are part of the picture.
-    """
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    black = (red | green | blue) <= 3  # JPEG lifts pure black a little
-    white = (red & green & blue) == 255
-    return large_components(black, least_px), large_components(white, least_px)
-
-
-def ink_and_borders(
-    light: Floats, mpp: float, least_px: float, margin_um: float
-) -> tuple[Mask, Mask]:
-    """Return where ink of pens lies, and where the dark border of the picture.
-
-    Args:
-        light: transmittance, (3, height, width).
-        mpp: micrometres per pixel.
-        least_px: less of one colour in one place is taken for pigment or red cells.
-        margin_um: how far the bleeding edge of a stroke and the shadow of a border reach.
-    """
-    black = large_components(_black(light), least_px)
-    border = touching_edge(black)
-    ink = black & ~border
-    for colour in _coloured(light):  # may run out of the picture; only black is a border there
-        ink |= large_components(colour, least_px)
-    border = _with_shadow(border, light, margin_um / mpp)
-    return _grown(ink, margin_um / mpp) & ~border, border
-
-
-def large_components(mask: Mask, least_px: float) -> Mask:
-    """Return the 8-connected components that have at least so many pixels."""
-    labels = label(mask, connectivity=2)
-    keep = np.bincount(labels.ravel()) >= least_px
-    keep[0] = False
-    large: Mask = keep[labels]
-    return large
-
-
-def components_at(mask: Mask, seeds: Mask) -> Mask:
-    """Return the 8-connected components of a mask that hold a seed."""
-    labels = label(mask, connectivity=2)
-    kept: Mask = np.isin(labels, labels[mask & seeds])
-    return kept
-
-
-def touching_edge(mask: Mask) -> Mask:
-    """Return the 8-connected components that reach the edge of the picture."""
-    edge = np.ones_like(mask)
-    edge[1:-1, 1:-1] = False
-    return components_at(mask, edge)
-
-
-def _grown(mask: Mask, by_px: float) -> Mask:
-    """Return the mask with all that lies within a distance of it."""
-    if not mask.any():
-        return mask
-    near: Mask = ndimage.distance_transform_edt(~mask) <= by_px
-    return near
-
-
-def _with_shadow(border: Mask, light: Floats, reach_px: float) -> Mask:
-    """Return a black border with the grey that it fades through, as far as that may reach."""
-    grey = (light.max(axis=0) < _GREY_LIGHT) & _neutral(light)
-    shaded: Mask = ndimage.binary_dilation(border, iterations=ceil(reach_px), mask=grey | border)
-    return shaded
-
-
-def _coloured(light: Floats) -> tuple[Mask, Mask, Mask]:
-    """Return where the colour is that of red, blue and green ink."""
-    masks = np.zeros((3, *light.shape[1:]), dtype=bool)
-    dense = light.min(axis=0) < _INK_LIGHT
-    shown = light[:, dense]
-    red, green, blue = -np.log10(shown)
-    chroma = shown.max(axis=0) - shown.min(axis=0)
-    is_dense = (chroma > _BLUE_CHROMA) | (red > _BLUE_RED_DENSITY)
-    masks[0, dense] = (chroma > _RED_CHROMA) & (blue > 0.55 * green) & (red < 0.25 * green)
-    masks[1, dense] = is_dense & (blue < 0.45 * red) & (green <= red)
-    masks[2, dense] = (red > _GREEN_RED_DENSITY) & (green < 0.55 * red) & (green <= blue)
-    return masks[0], masks[1], masks[2]
-
-
-def _black(light: Floats) -> Mask:
-    """Return where it is opaque, neutral and even."""
-    opaque = light.max(axis=0) < _BLACK_LIGHT
-    grey = light.mean(axis=0)
-    mean = ndimage.uniform_filter(grey, 3)
-    variance = ndimage.uniform_filter(grey * grey, 3) - mean * mean
-    black: Mask = opaque & _neutral(light) & (variance < _EVEN_STD**2)
-    return black
-
-
-def _neutral(light: Floats) -> Mask:
-    """Return where there is hardly any colour, and none that is warm."""
-    pale: Mask = light.max(axis=0) - light.min(axis=0) < _NEUTRAL
-    cool: Mask = light[0] - light[2] < _WARM
-    return pale & cool
-
+from madeleine_bench.slides.ink import (
+    Floats,
+    Mask,
+    components_at,
+    ink_and_borders,
+    large_components,
+    padding,
+    printed_labels,
+    touching_edge,
+)
 
 _WORK_MPP = 5.0  # finer pictures are averaged to this first: a cell still has two pixels
 _DARKEST = 0.02  # share of light below which scanners see noise; density ends at 1.7
@@ -168,6 +49,7 @@ _SAMPLES = 150  # glass is looked for at so many places along each side
 _FIELD_RANGE = (-0.03, 0.10)  # density by which glass may differ from its own colour
 _FIELD_NEAR = 0.015  # density within which a pixel is glass when the field is fitted
 _OTSU_RANGE = (0.02, 0.03)  # thresholds: below is noise and tint, above is tissue in any stain
+_UNEXPLAINED = 0.2  # share of its density that a colour may lack to be of H&E and DAB
 _SEED = 2.0  # tissue has a spot this many times above the threshold; uneven light has none
 
 
@@ -199,16 +81,23 @@ class Tissue:
 
     Attributes:
         mask: (height, width) of the thumbnail, True on tissue, False on glass and in holes.
-        rejected: share of the picture (0-1) set aside, by reason: "pen", "dust", "dark border"
-            (the scanner's black padding included).
+        rejected: share of the picture (0-1) set aside, by reason: "pen" (grey lines and
+            areas of glass included), "dust", "dark border" (the scanner's black padding included),
+            "label".
     """
 
     mask: Mask
     rejected: Mapping[str, float]
 
 
+TissueMethod = Literal["otsu", "hed", "mask"]
+
+
 def segment_tissue(
-    thumbnail: NDArray[np.uint8], mpp: float, settings: TissueSettings = TissueSettings()
+    thumbnail: NDArray[np.uint8],
+    mpp: float,
+    settings: TissueSettings = TissueSettings(),
+    method: TissueMethod = "otsu",
 ) -> Tissue:
     """Return the tissue on a thumbnail.
 
@@ -216,6 +105,7 @@ def segment_tissue(
         thumbnail: (height, width, 3), RGB.
         mpp: micrometres per pixel of the thumbnail; best at 2 to 16.
         settings: sizes that matter.
+        method: "otsu" for any stain; "hed" takes only what haematoxylin, eosin and DAB explain.
     """
     height, width = thumbnail.shape[:2]
     rgb, black, white, work_mpp = _work_picture(thumbnail, mpp, settings)
@@ -229,11 +119,16 @@ def segment_tissue(
     pen, border = ink_and_borders(light, work_mpp, settings.ink_um2 / um2, settings.margin_um)
     border |= black
     aside = border | pen | white
-    shape = _shaped(_differs(light, density, aside), work_mpp, settings) & ~aside
+    differs = _differs(light, density, aside)
+    if method == "hed":
+        differs &= _explained_by_hed(light)
+    shape = _shaped(differs, work_mpp, settings) & ~aside
+    printed = printed_labels(shape, light)
+    shape &= ~printed
     # A picture smaller than the smallest piece is not all dust.
     least_um2 = min(settings.tissue_um2, 0.05 * shape.size * um2)
     tissue = large_components(shape, least_um2 / um2)
-    reasons = {"pen": pen, "dust": shape & ~tissue, "dark border": border}
+    reasons = {"pen": pen, "dust": shape & ~tissue, "dark border": border, "label": printed}
     rejected = {reason: float(where.mean()) for reason, where in reasons.items()}
     return Tissue(_resized(tissue, width, height) > 0.5, rejected)
 
@@ -373,6 +268,18 @@ def _differs(light: Floats, density: Floats, aside: Mask) -> Mask:
     excess = np.maximum(_over_otsu(density, aside), _over_otsu(chroma, aside))
     excess[aside] = 0.0
     return components_at(excess > 1.0, excess > _SEED)
+
+
+def _explained_by_hed(light: Floats) -> Mask:
+    """Return where the colour is a sum of haematoxylin, eosin and DAB, hardly less one of them.
+
+    References:
+        Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291-299.
+    """
+    stains = np.einsum("chw,cs->shw", -np.log10(light), hed_from_rgb)
+    positive = np.maximum(stains, 0).sum(axis=0)
+    explained: Mask = stains.sum(axis=0) > (1 - _UNEXPLAINED) * positive
+    return explained
 
 
 def _over_otsu(signal: Floats, aside: Mask) -> Floats:

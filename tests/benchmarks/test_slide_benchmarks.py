@@ -12,6 +12,7 @@ from benchmarks import (
     lung_landmarks,
     orion_board,
     real_pictures,
+    tissue_artefacts,
 )
 from madeleine_bench.seeds import rng_for
 
@@ -68,6 +69,18 @@ def test_a_conversion_is_measured_both_ways(tmp_path):
     row = convert_memory.measure("convert", 600, tmp_path, repeats=1)
     assert row["side_px"] == 600
     assert row["time_ratio"] > 0
+
+
+def test_the_page_quotes_how_much_artefact_is_taken_for_tissue():
+    results = committed("tissue_artefacts")
+    for line in tissue_artefacts.markdown_rows(results):
+        assert line in PAGE
+    before, after = (
+        {row["artefact"]: row for row in results[k]["rows"]} for k in ("before", "otsu")
+    )
+    for artefact, row in after.items():
+        assert row["taken"] <= before[artefact]["taken"]
+        assert row["lost"] < before[artefact]["lost"] + 0.05
 
 
 def test_landmarks_are_found_well_below_chance_in_all_four_stains():

@@ -35,6 +35,7 @@ import torch
 
 SHAPES = {
     "titan": (768, 768, torch.float16),
+    "care": (768, 512, torch.float32),
     "prism": (2560, 1280, torch.float16),
     "chief": (768, 768, torch.float32),
     "gigapath": (1536, 768, torch.float16),
@@ -56,7 +57,7 @@ class Network(torch.nn.Module):
         assert features.dtype == torch.float32 and features.shape[::2] == (1, self.wide)
         seen.append(batch)
         weight = torch.ones(features.shape[1])
-        if self.name in ("titan", "gigapath"):
+        if self.name in ("titan", "gigapath", "care"):
             coords, side = batch["coords"], batch["attributes"]["patch_size_level0"]
             assert coords.dtype == torch.int64 and coords.shape == (1, features.shape[1], 2)
             assert type(side) is int
@@ -127,9 +128,9 @@ def bag_for(card, patches=7, **changes):
     return replace(bag, **changes)
 
 
-def test_the_six_cards_are_found_by_name_and_do_not_run_with_what_ships():
+def test_the_cards_are_found_by_name_and_do_not_run_with_what_ships():
     assert set(EXTERNAL) == {
-        "chief", "feather", "gigapath", "madeleine-trident", "prism", "titan"
+        "care", "chief", "feather", "gigapath", "madeleine-trident", "prism", "titan"
     }  # fmt: skip
     assert not set(EXTERNAL) & set(shipped_encoders())
     assert {entry.card.parameters["model"] for entry in EXTERNAL.values()} == set(MODELS)
@@ -267,7 +268,7 @@ def test_models_of_places_refuse_bags_without_them_and_others_do_not_ask(name, t
     trident()
     card, encoder = EXTERNAL[name].card, load_encoder(EXTERNAL[name])
     no_coords, no_size = bag_for(card, coords=None), bag_for(card, patch_size_level0=None)
-    if name in ("titan", "gigapath"):
+    if name in ("care", "titan", "gigapath"):
         with pytest.raises(InputError, match="no coordinates in level-0 pixels"):
             encode_checked(encoder, no_coords)
         with pytest.raises(InputError, match="does not state patch_size_level0"):

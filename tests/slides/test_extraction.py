@@ -135,6 +135,7 @@ def test_a_folder_has_contours_pictures_patches_bags_and_a_report(lab):
         expected += [
             f"contours/{name}.png",
             f"contours_geojson/{name}.geojson",
+            f"tissue_masks/{name}.png",
             f"{grid}/features_colour/{name}.h5",
             f"{grid}/patches/{name}_patches.h5",
         ]

@@ -25,8 +25,11 @@ from madeleine_bench.slides.patch_encoders import (
 from madeleine_bench.slides.patch_encoders.hub import pool
 from madeleine_bench.slides.patch_encoders.torch_encoder import fit_state
 
-TIMM_CARDS = [n for n, e in shipped_patch_encoders().items() if "timm>=1.0" in e.card.requires]
-HUB_CARDS = [*TIMM_CARDS, "conch-v1"]
+TIMM_CARDS = [
+    n for n, e in shipped_patch_encoders().items() if e.card.implementation.endswith(":TimmEncoder")
+]
+TRANSFORMERS_CARDS = ["conch-v15", "hibou-b", "hibou-l", "phikon-v2"]
+HUB_CARDS = [*TIMM_CARDS, *TRANSFORMERS_CARDS, "conch-v1", "ctranspath", "musk"]
 TOKENS = {"virchow": 257, "virchow2": 261}
 PATCHES = rng_for("tests", "hub").integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
 
@@ -263,7 +266,7 @@ def test_every_failure_of_the_hub_says_what_and_what_to_do(timm, name, failure):
 
 @pytest.mark.parametrize("name", HUB_CARDS)
 def test_a_package_that_is_absent_is_named_with_the_command(monkeypatch, name):
-    for package in ("timm", "conch", "conch.open_clip_custom"):
+    for package in ("timm", "conch", "conch.open_clip_custom", "musk", "transformers"):
         monkeypatch.delitem(sys.modules, package, raising=False)
     monkeypatch.setattr(sys, "meta_path", [NoPackage(), *sys.meta_path])
     with pytest.raises(InputError, match=r"No module named.*; pip install '") as caught:
@@ -272,10 +275,10 @@ def test_a_package_that_is_absent_is_named_with_the_command(monkeypatch, name):
 
 
 class NoPackage:
-    """Hides timm and conch, should they be installed."""
+    """Hides the packages of the cards, should they be installed."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("timm", "conch"):
+        if name.partition(".")[0] in ("timm", "conch", "musk", "transformers"):
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 
@@ -390,3 +393,209 @@ class TestConch:
         conch.fails = KeyError("visual.trunk.pos_embed")
         with pytest.raises(InputError, match=r"raised KeyError: .*pos_embed"):
             load_conch(path)
+
+
+def test_gigapath_takes_the_centre_of_what_was_resized(timm):
+    encoder = load(timm, "gigapath")
+    patch = np.full((1, 256, 256, 3), 200, dtype=np.uint8)
+    patch[:, 16:240, 16:240] = 100
+    encoder.encode(patch)
+    (seen,) = timm.made[0].seen
+    expected = (100 / 255 - np.array(encoder.card.mean)) / encoder.card.std
+    assert seen.shape == (4, 3, 224, 224)
+    np.testing.assert_allclose(seen[0].mean((1, 2)).numpy(), expected, atol=1e-5)
+    encoder.encode(patch.repeat(2, axis=1).repeat(2, axis=2))  # resized to 256 first
+    assert float(timm.made[0].seen[1].std()) < 1.5
+
+
+class Vit(nn.Module):
+    """A model of transformers: tokens of one width, and TITAN's way to hand over CONCH."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.proj = nn.Linear(3, width)
+        self.seen = []
+
+    def forward(self, pixel_values):
+        self.seen.append(pixel_values)
+        pooled = self.proj(pixel_values.mean((2, 3)))
+        return SimpleNamespace(
+            last_hidden_state=torch.stack([pooled, pooled + 7], 1), pooler_output=pooled + 3
+        )
+
+    def return_conch(self):
+        steps = [SimpleNamespace(size=448), SimpleNamespace(mean=self.mean, std=self.std)]
+        return self.proj_of_mean(), SimpleNamespace(transforms=steps)
+
+    def proj_of_mean(self):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.proj)
+
+
+@pytest.fixture
+def transformers(monkeypatch):
+    """A stand-in for transformers; `asked` holds what AutoModel was asked for."""
+    module = ModuleType("transformers")
+    module.asked, module.made, module.fails = [], [], None
+    module.mean, module.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def from_pretrained(place, trust_remote_code=False):
+        module.asked.append((place, trust_remote_code))
+        if module.fails is not None:
+            raise module.fails
+        torch.manual_seed(0)
+        model = Vit(module.width)
+        model.mean, model.std = module.mean, module.std
+        module.made.append(model)
+        return model
+
+    module.AutoModel = SimpleNamespace(from_pretrained=from_pretrained)
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    return module
+
+
+def load_vit(transformers, name, **options):
+    entry = find_patch_encoder(name)
+    transformers.width = entry.card.dim
+    return load_patch_encoder(entry, device="cpu", **options)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS_CARDS)
+def test_transformers_is_asked_for_the_model_of_the_card(transformers, name, tmp_path):
+    encoder = load_vit(transformers, name)
+    remote = name != "phikon-v2"  # a class of transformers itself; the others bring their code
+    assert transformers.asked == [(encoder.card.weights.hub.removeprefix("hf-hub:"), remote)]
+    features = encoder.encode(PATCHES)
+    assert features.shape == (5, encoder.card.dim)
+    path = tmp_path / "download" / "model.safetensors"
+    path.parent.mkdir()
+    save_file({"proj.weight": torch.ones(2)}, path)
+    load_vit(transformers, name, weights=path)
+    assert transformers.asked[1] == (str(path.parent), remote)
+
+
+def test_hibou_pools_and_phikon_takes_the_class_token(transformers):
+    grey = np.full((1, 224, 224, 3), 128, dtype=np.uint8)
+    for name, offset in (("phikon-v2", 0), ("hibou-l", 3)):
+        encoder = load_vit(transformers, name)
+        got = encoder.encode(grey)
+        model = transformers.made[-1]
+        expected = model.proj(model.seen[0].mean((2, 3)))[:1] + offset
+        np.testing.assert_allclose(got, expected.detach().numpy(), atol=1e-5)
+
+
+def test_conch_v15_with_another_normalisation_is_refused(transformers):
+    transformers.mean = (0.5, 0.5, 0.5)
+    with pytest.raises(
+        InputError, match=r"conch-v15: TITAN normalises with mean \(0.5, 0.5, 0.5\)"
+    ):
+        load_vit(transformers, "conch-v15")
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS_CARDS)
+def test_a_refusal_of_transformers_says_what_to_do(transformers, name):
+    transformers.fails = HubError("401 Client Error", 401)
+    with pytest.raises(InputError, match=r"(?s)401 Client Error.*--weights FILE") as caught:
+        load_vit(transformers, name)
+    gated = find_patch_encoder(name).card.weights.gated
+    assert ("are gated: ask for access" in str(caught.value)) == gated
+
+
+class TestCTransPath:
+    @pytest.fixture
+    def swin(self, monkeypatch):
+        """timm's part that CTransPath uses, with a model of one stem."""
+        module, swin = ModuleType("timm"), ModuleType("timm.models.swin_transformer")
+        module.asked, module.made = [], []
+
+        class Swin(nn.Module):
+            def __init__(self, embed_layer):
+                super().__init__()
+                self.patch_embed = embed_layer(
+                    img_size=224, patch_size=4, in_chans=3, embed_dim=96, norm_layer=nn.LayerNorm
+                )
+                self.wide = nn.Linear(96, 768)
+
+            def forward(self, pixels):
+                return self.wide(self.patch_embed(pixels).mean((1, 2)))
+
+        def create_model(name, pretrained=False, embed_layer=None, num_classes=None):
+            module.asked.append((name, pretrained, num_classes))
+            module.made.append(Swin(embed_layer))
+            return module.made[-1]
+
+        module.create_model = create_model
+        swin.checkpoint_filter_fn = lambda state, model: {
+            name.replace("old.", ""): value for name, value in state.items()
+        }
+        monkeypatch.setitem(sys.modules, "timm", module)
+        monkeypatch.setitem(sys.modules, "timm.models", ModuleType("timm.models"))
+        monkeypatch.setitem(sys.modules, "timm.models.swin_transformer", swin)
+        return module
+
+    def test_the_stem_and_the_hub(self, swin):
+        encoder = load_patch_encoder(find_patch_encoder("ctranspath"), device="cpu")
+        assert swin.asked == [("hf-hub:1aurent/swin_tiny_patch4_window7_224.CTransPath", True, 0)]
+        assert encoder.encode(PATCHES).shape == (5, 768)
+        stem = swin.made[0].patch_embed
+        assert stem(torch.zeros(1, 3, 224, 224)).shape == (1, 56, 56, 96)
+        widths = [layer.out_channels for layer in stem.proj if isinstance(layer, nn.Conv2d)]
+        assert widths == [12, 24, 96]
+
+    def test_the_authors_file_is_renamed_and_filled(self, swin, tmp_path):
+        entry = find_patch_encoder("ctranspath")
+        load_patch_encoder(entry, device="cpu")
+        state = {f"old.{key}": value for key, value in swin.made[0].state_dict().items()}
+        path = tmp_path / "ctranspath.pth"
+        torch.save({"model": state}, path)
+        load_patch_encoder(entry, device="cpu", weights=path)
+        assert swin.asked[-1] == ("swin_tiny_patch4_window7_224", False, 0)
+        torch.testing.assert_close(swin.made[-1].wide.weight, swin.made[0].wide.weight)
+        torch.save({"model": {"old.wide.weight": torch.ones(768, 96)}}, path)
+        with pytest.raises(InputError, match="Missing key"):
+            load_patch_encoder(entry, device="cpu", weights=path)
+
+
+class TestMusk:
+    @pytest.fixture
+    def musk(self, monkeypatch):
+        """MUSK's package and the timm model that it registers."""
+        utils, timm = ModuleType("musk.utils"), ModuleType("timm")
+        utils.asked, utils.calls = [], []
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.proj = nn.Linear(3, 1024)
+
+            def forward(self, image, **options):
+                utils.calls.append((image.shape, options))
+                return self.proj(image.mean((2, 3))), None
+
+        def fill(place, model, key, prefix):
+            utils.asked.append((place, key, prefix))
+
+        utils.load_model_and_may_interpolate = fill
+        timm.create_model = lambda name: Model()
+        monkeypatch.setitem(sys.modules, "timm", timm)
+        monkeypatch.setitem(sys.modules, "musk", ModuleType("musk"))
+        monkeypatch.setitem(sys.modules, "musk.utils", utils)
+        monkeypatch.setitem(sys.modules, "musk.modeling", ModuleType("musk.modeling"))
+        return utils
+
+    def test_the_image_embedding_before_the_head(self, musk, tmp_path):
+        entry = find_patch_encoder("musk")
+        encoder = load_patch_encoder(entry, device="cpu")
+        assert musk.asked == [("hf_hub:xiangjx/musk", "model|module", "")]
+        assert encoder.encode(PATCHES).shape == (5, 1024)
+        shape, options = musk.calls[0]
+        assert shape[1:] == (3, 384, 384)
+        assert options == {
+            "with_head": False, "out_norm": False, "ms_aug": False, "return_global": True
+        }  # fmt: skip
+        path = tmp_path / "musk.safetensors"
+        save_file(encoder.model.state_dict(), path)
+        load_patch_encoder(entry, device="cpu", weights=path)
+        assert len(musk.asked) == 1
+        save_file({"other": torch.ones(2)}, path)
+        with pytest.raises(InputError, match="Missing key"):
+            load_patch_encoder(entry, device="cpu", weights=path)

@@ -8,11 +8,12 @@ from PIL import Image
 
 from madeleine_bench.slides.overlay import (
     attention_overlay,
+    attention_picture,
     picture_bytes,
     tissue_contours,
     tissue_overlay,
 )
-from madeleine_bench.slides.reader import Thumbnail
+from madeleine_bench.slides.reader import Slide, Thumbnail
 
 
 def thumbnail(height, width) -> Thumbnail:
@@ -105,3 +106,17 @@ def test_png_is_exact_and_the_same_each_time():
     assert content == picture_bytes(picture)
     assert content.startswith(b"\x89PNG")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(picture))
+
+
+def test_the_patches_of_most_attention_lie_beside_the_heat_map(slide_file):
+    boxes = np.array([[0, 0, 128, 128], [256, 256, 384, 384], [512, 256, 640, 384]], dtype=float)
+    weights = np.array([[0.1], [0.2], [0.7]])
+    with Slide(slide_file) as slide:
+        heat = attention_picture(slide, boxes, weights, 0)
+        assert heat.size == (1000, 700)
+        sheet = attention_picture(slide, boxes, weights, 2)
+        region = Image.fromarray(slide.read_patch(512, 256, slide.plan(128, 0.5)))
+    assert sheet.height == heat.height
+    tile = sheet.crop((heat.width + 37, 37, heat.width + 37 + 224, 37 + 224))
+    assert np.array_equal(tile, region.resize((224, 224), Image.Resampling.BICUBIC))
+    assert sheet.size == (1000 + 2 * 261 + 37, 700)

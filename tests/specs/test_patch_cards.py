@@ -12,6 +12,7 @@ SHIPPED = shipped_patch_encoders()
 EMBEDDED = {name for name, entry in SHIPPED.items() if not entry.card.needs}
 # Widths and inputs as their authors state them, written down apart from the cards.
 PUBLISHED = {
+    "conch-v15": (768, 448, "bilinear", "hf-hub:MahmoodLab/TITAN", True),
     "conch-v1": (512, 448, "bicubic", "hf-hub:MahmoodLab/CONCH", True),
     "efficientnet-lite0": (1280, 224, "bicubic", None, False),
     "h-optimus-0": (1536, 224, "bilinear", "hf-hub:bioptimus/H-optimus-0", True),
@@ -21,8 +22,24 @@ PUBLISHED = {
     "uni": (1024, 224, "bilinear", "hf-hub:MahmoodLab/UNI", True),
     "uni2-h": (1536, 224, "bilinear", "hf-hub:MahmoodLab/UNI2-h", True),
     "virchow": (2560, 224, "bicubic", "hf-hub:paige-ai/Virchow", True),
+    "ctranspath": (
+        768, 224, "bilinear", "hf-hub:1aurent/swin_tiny_patch4_window7_224.CTransPath", False
+    ),
+    "gigapath": (1536, 224, "bicubic", "hf-hub:prov-gigapath/prov-gigapath", True),
+    "hibou-b": (768, 224, "bicubic", "hf-hub:histai/hibou-b", False),
+    "hibou-l": (1024, 224, "bicubic", "hf-hub:histai/hibou-L", True),
+    "mstar": (1024, 224, "bilinear", "hf-hub:Wangyh/mSTAR", True),
+    "musk": (1024, 384, "bicubic", "hf-hub:xiangjx/musk", True),
+    "phikon-v2": (1024, 224, "bilinear", "hf-hub:owkin/phikon-v2", False),
     "virchow2": (2560, 224, "bicubic", "hf-hub:paige-ai/Virchow2", True),
-}
+} | {
+    f"kaiko-vit{size[0]}{patch}": (
+        dim, 224, "bilinear",
+        f"hf-hub:1aurent/vit_{size}_patch{patch}_224.kaiko_ai_towards_large_pathology_fms", False,
+    )
+    for size, dim in (("small", 384), ("base", 768))
+    for patch in (8, 16)
+}  # fmt: skip
 
 CARD = """
 name: stranger
@@ -81,6 +98,10 @@ def test_every_timm_card_pools_to_its_width(name):
         "vit_huge_patch14_224": 1280,
         "vit_giant_patch14_reg4_dinov2": 1536,
         "resnet50": 1024,  # of its third block
+        "vit_small_patch16_224": 384,
+        "vit_small_patch8_224": 384,
+        "vit_base_patch16_224": 768,
+        "vit_base_patch8_224": 768,
     }.get(parameters["architecture"])
     pooled = 2 * width if parameters["pooling"] == "token-and-mean" else width
     assert pooled == SHIPPED[name].card.dim

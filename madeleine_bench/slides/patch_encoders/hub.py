@@ -1,4 +1,4 @@
-"""Patch encoders that timm builds: UNI, Virchow, H-optimus, ResNet-50, and any like them."""
+"""Patch encoders that timm builds: UNI, Virchow, H-optimus, GigaPath, CTransPath, MUSK, ..."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +88,10 @@ class TimmEncoder(TorchPatchEncoder):
         pooling: Pooling = "token",
         prefix_tokens: int = 1,
         ignored_weights: Sequence[str] = (),
+        resized_px: int | None = None,
     ) -> None:
         super().__init__(card, weights)
+        self.resized_px = resized_px
         self.pooling, self.prefix_tokens = pooling, prefix_tokens
         timm = import_package(card, "timm")
         named = _with_layers(timm, arguments)
@@ -103,6 +105,79 @@ class TimmEncoder(TorchPatchEncoder):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the features of normalised pixels, batch x dim."""
         return pool(self.model(pixels), self.pooling, self.prefix_tokens)
+
+
+class CTransPath(TorchPatchEncoder):
+    """Swin-T whose patches are embedded by three convolutions; the mean over its tokens, 768-d.
+
+    References:
+        Wang et al., Medical Image Analysis 2022; github.com/Xiyue-Wang/TransPath, ctran.py.
+    """
+
+    def __init__(self, card: PatchEncoderCard, weights: Path | None = None) -> None:
+        super().__init__(card, weights)
+        timm = import_package(card, "timm")
+        create = partial(timm.create_model, embed_layer=ConvStem, num_classes=0)
+        if weights is None:
+            self.model = from_hub(card, partial(create, pretrained=True))
+        else:
+            self.model = create("swin_tiny_patch4_window7_224", pretrained=False)
+            swin = importlib.import_module("timm.models.swin_transformer")
+            # The authors' file has the names of timm 0.5, and tensors that timm now computes.
+            state = swin.checkpoint_filter_fn(read_state(weights), self.model)
+            fit_state(self.model, state, weights, ("head.",))
+
+
+class ConvStem(nn.Module):
+    """Three convolutions in place of the embedding of 4 x 4 pixels; colours last, as timm's Swin.
+
+    The arguments are those that timm passes.
+    """
+
+    def __init__(
+        self, *, embed_dim: int, norm_layer: Callable[[int], nn.Module] | None = None, **_: Any
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for wide, out in ((3, embed_dim // 8), (embed_dim // 8, embed_dim // 4)):
+            convolution = nn.Conv2d(wide, out, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        self.proj = nn.Sequential(*layers, nn.Conv2d(embed_dim // 4, embed_dim, 1))
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim)
+        self.grid_size = (56, 56)  # of 224 pixels, the one size the weights are for
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the tokens of normalised pixels, batch x row x column x embed_dim."""
+        tokens: Tensor = self.norm(self.proj(pixels).permute(0, 2, 3, 1))
+        return tokens
+
+
+class Musk(TorchPatchEncoder):
+    """The image encoder of MUSK before its projection, one scale, not normalised; 1024-d.
+
+    References:
+        Xiang et al., Nature 2025; github.com/lilab-stanford/MUSK, README.
+    """
+
+    def __init__(self, card: PatchEncoderCard, weights: Path | None = None) -> None:
+        super().__init__(card, weights)
+        package = import_package(card, "musk.utils")
+        import_package(card, "musk.modeling")  # makes timm know the model
+        self.model = import_package(card, "timm").create_model("musk_large_patch16_384")
+        if weights is not None:
+            fit_state(self.model, read_state(weights), weights)
+            return
+        fill = package.load_model_and_may_interpolate
+        # Its package spells the place in its own way.
+        from_hub(card, lambda hub: fill(hub.replace("hf-", "hf_"), self.model, "model|module", ""))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the features of normalised pixels, batch x 1024."""
+        outputs = self.model(
+            image=pixels, with_head=False, out_norm=False, ms_aug=False, return_global=True
+        )
+        features: Tensor = outputs[0]
+        return features
 
 
 def pool(output: Any, pooling: Pooling, prefix_tokens: int) -> Tensor:

@@ -34,6 +34,7 @@ class TorchPatchEncoder(BasePatchEncoder):
     """
 
     model: nn.Module
+    resized_px: int | None = None  # to this side, then the centre is taken; None: to input_px
 
     def __init__(self, card: PatchEncoderCard, weights: Path | None = None) -> None:
         super().__init__(card, weights)
@@ -87,7 +88,8 @@ class TorchPatchEncoder(BasePatchEncoder):
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels resized and normalised as the card says, float32."""
-        side = self.card.input_px
+        kept = self.card.input_px
+        side = self.resized_px or kept
         if side is not None and pixels.shape[-1] != side:
             # On a CPU torch resizes whole numbers itself, as Pillow does and ten times faster.
             pixels = pixels if pixels.device.type == "cpu" else pixels.float()
@@ -95,6 +97,9 @@ class TorchPatchEncoder(BasePatchEncoder):
                 pixels, (side, side), mode=self.card.interpolation, antialias=True
             )
             pixels = pixels.float().round_().clamp_(0, 255)
+        if kept is not None and kept != side:
+            edge = (pixels.shape[-1] - kept) // 2
+            pixels = pixels[..., edge : edge + kept, edge : edge + kept]
         return (pixels.float() - self.mean) / self.std
 
 
