@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from madeleine_bench.embeddings.compute import encode_checked
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.files import write_text
-from madeleine_bench.runner.cohorts import open_cohort
-from madeleine_bench.runner.plan import slides_with_bags
+from madeleine_bench.runner.cohorts import open_cohort, slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.config import Config, load_config

@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal, TypeVar
 
-from madeleine_bench.hashing import hash_json
+from madeleine_bench.leaderboard.columns import (
+    Source,
+    column_labels,
+    content_of,
+    made_by,
+    source_of,
+    split_columns,
+    usual_features,
+)
 from madeleine_bench.specs.card import Contamination, contamination
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.metric import chance_corrected
@@ -29,10 +37,7 @@ Key = TypeVar("Key")
 Reference = Mapping[tuple[str, str], str]
 # Lowest first. Records made here are as good as recomputed ones, so "none" stands above V0 alone.
 _LADDER: tuple[Verification, ...] = ("V0", "none", "V1", "V2", "V3")
-_SHOWN_DIGITS = 6
 Track = Literal["core", "core-open", "own"]
-_ColumnKey = tuple[str, str, str, str]
-_Source = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Column:
     @property
     def made_by(self) -> str:
         """What made its features: a patch encoder, "features" of an unknown one, or unrecorded."""
-        return _made_by(next(iter(self.features.values())))
+        return made_by(next(iter(self.features.values())))
 
     @property
     def newest(self) -> Record:
@@ -316,9 +321,9 @@ def _build_board(
         and (protocol is None or misfit(task, catalogue.protocols[protocol]) is None)
     ]
     counted = [task for task in core if enough_cases(task, records)]
-    usual = _usual_features(records)
-    reference = _reference_data(r for r in records if usual.get(_source(r)) == _content(r))
-    rows = _split_rows(records, usual)
+    usual = usual_features(records)
+    reference = _reference_data(r for r in records if usual.get(source_of(r)) == content_of(r))
+    rows = split_columns(records, usual)
     columns = [
         _column(
             label,
@@ -326,7 +331,7 @@ def _build_board(
             core,
             counted,
         )
-        for label, row in zip(_column_labels(rows), rows.values(), strict=True)
+        for label, row in zip(column_labels(rows), rows.values(), strict=True)
     ]
     tasks = sorted(
         (catalogue.tasks[task_id] for task_id in scored),
@@ -335,80 +340,6 @@ def _build_board(
     core_ids, ranked_ids = (tuple(task.id for task in ids) for ids in (core, counted))
     placed = _ranked(columns, counted)
     return Board(name, protocol or "primary", track, tuple(tasks), core_ids, ranked_ids, placed)
-
-
-def _made_by(features: RecordFeatures | None) -> str:
-    """Return what made features: a patch encoder, "features" of an unknown one, or unrecorded."""
-    if features is None:
-        return "features not recorded"
-    return features.patch_encoder or "features"
-
-
-def _content(record: Record) -> str:
-    """Return the hash of a record's features; "" where they are not recorded."""
-    return record.features.content if record.features else ""
-
-
-def _source(record: Record) -> _Source:
-    """Return what made the features, and the cohort: contents differ within one of these alone."""
-    return _made_by(record.features), record.task.cohort
-
-
-def _usual_features(records: Iterable[Record]) -> dict[_Source, str]:
-    """Return by source the content that most encoders were given, ties going to the newest."""
-    recomputed = [record for record in records if record.verification != "V0"]
-    latest = {_content(record): place for place, record in enumerate(recomputed)}
-    given = {(_source(r), _content(r), r.encoder.name, r.encoder.revision) for r in recomputed}
-    votes = Counter((source, content) for source, content, *_ in given)
-    return dict(sorted(votes, key=lambda vote: (votes[vote], latest[vote[1]])))
-
-
-def _split_rows(
-    records: Sequence[Record], usual: Mapping[_Source, str]
-) -> dict[_ColumnKey, list[Record]]:
-    """Return the records of each column, by encoder, revision, what made the features, and "".
-
-    Where the encoder was given several contents of a cohort, one of them stands in that column: the
-    usual one, or else the newest. Each other has a column of its own, with its hash as the last.
-    """
-
-    def place(record: Record) -> tuple[str, str, _Source]:
-        return record.encoder.name, record.encoder.revision, _source(record)
-
-    by_use = sorted(records, key=lambda record: usual.get(_source(record)) == _content(record))
-    main = {place(record): _content(record) for record in by_use}
-    rows: dict[_ColumnKey, list[Record]] = {}
-    for record in records:
-        name, revision, (maker, _) = place(record)
-        aside = "" if _content(record) == main[place(record)] else _content(record)
-        rows.setdefault((name, revision, maker, aside), []).append(record)
-    return dict(sorted(rows.items()))
-
-
-def _column_labels(rows: Mapping[_ColumnKey, Sequence[Record]]) -> list[str]:
-    """Return the label of each column: as short as tells it from all others of the board."""
-    revisions = Counter(name for name, _ in {key[:2] for key in rows})
-    makers = {maker for _, _, maker, _ in rows}
-    every = [record for row in rows.values() for record in row]
-    contents = Counter(source for source, _ in {(_source(r), _content(r)) for r in every})
-
-    def label(key: _ColumnKey, digits: int) -> str:
-        name, revision, maker, _ = key
-        text = name if revisions[name] == 1 else f"{name}@{revision}"
-        several = {_content(r) for r in rows[key] if contents[_source(r)] > 1}
-        if maker == "features" and len(makers) > 1 and not several:
-            several = {_content(record) for record in rows[key]}
-        if len(makers) == 1 and not several:
-            return text
-        digest = min(several, default="") if len(several) < 2 else hash_json(sorted(several))
-        return f"{text} \u00b7 {maker} {digest[:digits]}".rstrip()
-
-    labels: list[str] = []
-    for digits in range(_SHOWN_DIGITS, 65):
-        labels = [label(key, digits) for key in rows]
-        if len(set(labels)) == len(labels):
-            break
-    return labels
 
 
 def _reference_data(records: Iterable[Record]) -> Reference:
@@ -428,7 +359,7 @@ def _data_of(record: Record) -> Reference:
         (task_id, ""): f"{record.inputs.labels} {record.inputs.splits}",
     }
     if training := record.training:
-        data[task_id, f"features of {_made_by(training.features)}"] = training.features.content
+        data[task_id, f"features of {made_by(training.features)}"] = training.features.content
     return data
 
 
@@ -491,11 +422,11 @@ def enough_cases(task: TaskSpec, records: Iterable[Record]) -> bool:
 
 
 def _cell(
-    record: Record, reference: Reference, usual: Mapping[_Source, str], task: TaskSpec
+    record: Record, reference: Reference, usual: Mapping[Source, str], task: TaskSpec
 ) -> Cell:
-    main, content = record.scores.main, _content(record)
+    main, content = record.scores.main, content_of(record)
     other: Literal["", "features", "data"] = ""
-    if usual.get(_source(record), content) != content:
+    if usual.get(source_of(record), content) != content:
         other = "features"
     elif any(reference.get(place, value) != value for place, value in _data_of(record).items()):
         other = "data"

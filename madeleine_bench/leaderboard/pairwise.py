@@ -49,8 +49,10 @@ class TaskDifference:
         difference: first less second.
         ci95: 95% confidence interval of the difference; None with too few cases.
         p_value: two-sided, of no difference, by the paired bootstrap of cases.
-        p_holm: the same, adjusted for the number of tasks by Holm's correction.
+        p_holm: the same, adjusted by Holm's correction for the number of tasks, or of external
+            validations where it is one.
         corrected: the difference on the scale where chance is 0 and the best score 1.
+        is_external: whether the training cases are of another cohort.
     """
 
     task: str
@@ -63,6 +65,7 @@ class TaskDifference:
     p_value: float
     p_holm: float
     corrected: float
+    is_external: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +76,8 @@ class EncoderComparison:
         board: name of the board.
         first: label of the first encoder; `second` accordingly.
         tasks: the tasks that both are scored on, on the same cases and splits.
-        across: the comparison over tasks, of chance-corrected scores.
+        across: the comparison over tasks, of chance-corrected scores; external validation repeats
+            tasks and has no part in it.
         left_out: why tasks are left out, a line each.
     """
 
@@ -120,7 +124,7 @@ class EncoderComparison:
         return [*lines, self._over_tasks()]
 
     def _over_tasks(self) -> str:
-        across, count = self.across, len(self.tasks)
+        across, count = self.across, sum(not task.is_external for task in self.tasks)
         if count < LEAST_TASKS:
             return (
                 f"{count} task(s) are too few for a test over tasks, which needs {LEAST_TASKS}: "
@@ -195,14 +199,16 @@ def comparison_report(comparisons: Sequence[EncoderComparison]) -> Report:
     body: list[Table | str] = []
     charts: dict[str, Any] = {}
     for each in comparisons:
-        rows = [
-            [t.task, t.metric, number(t.first), number(t.second), signed(t.difference),
-             interval(t.ci95), p_value(t.p_holm), each.higher(t)]
-            for t in each.tasks
-        ]  # fmt: skip
         header = ["task", "metric", each.first, each.second, "difference", "95% CI", "p (Holm)"]
         title = f"{each.first} against {each.second}, board {each.board}"
-        body.append(Table(title, [*header, "significantly higher"], rows))
+        for is_external, heading in ((False, title), (True, f"{title}: external validation")):
+            rows = [
+                [t.task, t.metric, number(t.first), number(t.second), signed(t.difference),
+                 interval(t.ci95), p_value(t.p_holm), each.higher(t)]
+                for t in each.tasks if t.is_external == is_external
+            ]  # fmt: skip
+            if rows:
+                body.append(Table(heading, [*header, "significantly higher"], rows))
         body += [*each.conclusions, *each.left_out]
         if each.board.startswith("phantom"):
             body.append(PHANTOM_NOTICE)
@@ -307,16 +313,22 @@ def _comparison(
     rows: Sequence[tuple[TaskSpec, str, float, float, PairedDifference]],
     left_out: Sequence[str],
 ) -> EncoderComparison:
-    adjusted = holm([row[-1].p_value for row in rows])
-    differences = tuple(
-        TaskDifference(
-            task.id, task.metric.name, protocol, score, against, paired.difference, paired.ci95,
-            paired.p_value, p_holm, paired.difference / (1.0 - (task.chance or 0.0)),
-        )
-        for (task, protocol, score, against, paired), p_holm in zip(rows, adjusted, strict=True)
-    )  # fmt: skip
-    across = across_tasks([each.corrected for each in differences] or [0.0])
-    return EncoderComparison(board, first, second, differences, across, tuple(left_out))
+    differences: list[TaskDifference] = []
+    for is_external in (False, True):
+        chosen = [row for row in rows if (row[0].train_on is not None) == is_external]
+        adjusted = holm([row[-1].p_value for row in chosen])
+        differences += [
+            TaskDifference(
+                task.id, task.metric.name, protocol, score, against, paired.difference,
+                paired.ci95, paired.p_value, p_holm,
+                paired.difference / (1.0 - (task.chance or 0.0)), is_external,
+            )
+            for (task, protocol, score, against, paired), p_holm in zip(
+                chosen, adjusted, strict=True
+            )
+        ]  # fmt: skip
+    across = across_tasks([d.corrected for d in differences if not d.is_external] or [0.0])
+    return EncoderComparison(board, first, second, tuple(differences), across, tuple(left_out))
 
 
 def _forest(each: EncoderComparison, title: str) -> Any:

@@ -39,7 +39,7 @@ from madeleine_bench.types import Split, Splits, Units
 SCORERS_FILE = "scorers.json"
 _DECIMALS = 9
 _UNIT = 4096.0  # embeddings are whole numbers of this part of one
-_IDENTITY = ["unit_id", "case_id", "label", "time_days", "event", "repeat", "fold", "shots", "draw"]
+_KEYS_AND_LABELS = r"(unit_id|case_id|label.*|value|time_days|event|repeat|fold|shots|draw)$"
 
 
 class GoldenInput(NamedTuple):
@@ -94,10 +94,6 @@ def golden_input(protocol: ProtocolSpec, labels: LabelType) -> GoldenInput:
     return GoldenInput(task, embeddings, units, Splits(names, splits, digest))
 
 
-# Label types for which no input is committed yet; their tests hold them to scikit-learn.
-_WITHOUT_INPUT = ("continuous", "multilabel")
-
-
 def golden_cases(catalogue: Catalogue) -> dict[str, GoldenCase]:
     """Return the case of every protocol of a catalogue on each type of labels with a fixed input.
 
@@ -110,7 +106,6 @@ def golden_cases(catalogue: Catalogue) -> dict[str, GoldenCase]:
         for protocol in catalogue.protocols.values()
         if protocol.fusion == "late"
         for labels in protocol.labels
-        if labels not in _WITHOUT_INPUT
     }
 
 
@@ -120,7 +115,8 @@ def golden_case(protocol: ProtocolSpec, labels: LabelType) -> GoldenCase:
     evaluation = evaluate(task, protocol, embeddings, units, splits)
     table = evaluation.predictions
     scores, folds = score(task, protocol, table, evaluation.fits, embeddings.shape[1])
-    numbers = table.drop(columns=_IDENTITY, errors="ignore").astype(np.float64).round(_DECIMALS)
+    predicted = table.loc[:, ~table.columns.str.match(_KEYS_AND_LABELS)]
+    numbers = predicted.astype(np.float64).round(_DECIMALS)
     (method,) = pd.json_normalize(protocol.method.model_dump(mode="json")).to_dict("records")
     return GoldenCase(
         scoring_version=SCORING_VERSION,

@@ -25,8 +25,8 @@ from madeleine_bench.data.local import LocalCohort
 from madeleine_bench.data.splits import FoundSplits, find_splits, read_frozen, scheme_of
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
-from madeleine_bench.runner.plan import assess, board_of, task_and_training
+from madeleine_bench.runner.cohorts import OpenCohort, board_of, open_cohort
+from madeleine_bench.runner.plan import assess, task_and_training
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.protocol import ProtocolSpec

@@ -8,8 +8,7 @@ from madeleine_bench.data.labels import POSITIVE, build_units
 from madeleine_bench.data.local import LocalCohort, match_notes, verify_cohort
 from madeleine_bench.errors import CheckFailed, InputError
 from madeleine_bench.report import Report, Table
-from madeleine_bench.runner.cohorts import OpenCohort, open_folders
-from madeleine_bench.runner.plan import board_of
+from madeleine_bench.runner.cohorts import OpenCohort, board_of, open_folders
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import ClassLabels, ContinuousLabels, MultiLabels, TaskSpec
 from madeleine_bench.specs.workspace import Workspace

@@ -16,7 +16,7 @@ from madeleine_bench.specs.config import Config
 from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import CohortData
+from madeleine_bench.types import CohortData, board_name
 
 
 @dataclass(frozen=True)
@@ -170,3 +170,13 @@ def _default_phantom(spec: CohortSpec) -> PhantomSpec:
     """Return the phantom of a cohort that declares none: the world of its organ, else of breast."""
     organ = "kidney" if spec.organ == "kidney" else "breast"
     return PhantomSpec.model_validate({"organ": organ, "slides": {}, "cases": 1, "labels": {}})
+
+
+def board_of(data: CohortData) -> str:
+    """Return the board of a cohort's records: "local", "phantom", or a variant of its own."""
+    return board_name(data.source, data.variant)
+
+
+def slides_with_bags(data: CohortData) -> list[str]:
+    """Return the slide ids that have a bag, sorted."""
+    return [slide for slide in data.slides["slide_id"] if slide not in data.no_bag]

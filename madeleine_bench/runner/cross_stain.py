@@ -23,10 +23,9 @@ from madeleine_bench.metrics import retrieval
 from madeleine_bench.protocols.scaling import fit_scaler
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, board_of, open_cohort, slides_with_bags
 from madeleine_bench.runner.embedding import ToEmbed, embed
 from madeleine_bench.runner.failures import Failure, ending
-from madeleine_bench.runner.plan import board_of, slides_with_bags
 from madeleine_bench.specs.card import contamination
 from madeleine_bench.specs.cohort import CohortSpec
 from madeleine_bench.specs.loader import did_you_mean

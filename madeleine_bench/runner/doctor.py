@@ -41,9 +41,8 @@ from madeleine_bench.hashing import hash_array
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import Report, Table
 from madeleine_bench.runner.checks import check_bags
-from madeleine_bench.runner.cohorts import open_cohort
+from madeleine_bench.runner.cohorts import open_cohort, slides_with_bags
 from madeleine_bench.runner.environment import examine_environment
-from madeleine_bench.runner.plan import slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.workspace import Workspace

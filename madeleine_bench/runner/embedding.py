@@ -13,8 +13,9 @@ from madeleine_bench.encoders.base import SlideEncoder
 from madeleine_bench.encoders.registry import EncoderEntry, load_encoder
 from madeleine_bench.errors import MbenchError
 from madeleine_bench.hashing import hash_code
+from madeleine_bench.runner.cohorts import board_of, slides_with_bags
 from madeleine_bench.runner.failures import Failure, Outcome
-from madeleine_bench.runner.plan import Resume, board_of, embeddings_key, slides_with_bags
+from madeleine_bench.runner.plan import Resume, embeddings_key
 from madeleine_bench.runner.workers import Executor, LocalWorkers
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.implementation import code_file

@@ -23,7 +23,14 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.protocols.scoring import SCORING_VERSION
 from madeleine_bench.runner.checks import check_given, fitting_cards, patch_encoder_of, unstated
-from madeleine_bench.runner.cohorts import OpenCohort, open_embedded, open_folders, with_folders
+from madeleine_bench.runner.cohorts import (
+    OpenCohort,
+    board_of,
+    open_embedded,
+    open_folders,
+    slides_with_bags,
+    with_folders,
+)
 from madeleine_bench.runner.workers import ExecutorKind
 from madeleine_bench.specs.card import EncoderCard
 from madeleine_bench.specs.catalogue import (
@@ -37,7 +44,7 @@ from madeleine_bench.specs.protocol import SUPERVISED_PROTOCOL, ProtocolSpec
 from madeleine_bench.specs.record import RecordFeatures
 from madeleine_bench.specs.task import TaskSpec, external_task
 from madeleine_bench.specs.workspace import Workspace
-from madeleine_bench.types import CohortData, Split, Splits, Units, board_name
+from madeleine_bench.types import CohortData, Split, Splits, Units
 
 NOT_ENCODED = "could not be encoded"
 Device = Literal["auto", "cpu", "cuda"]
@@ -148,11 +155,6 @@ class Plan:
     def boards(self) -> list[str]:
         """The boards that the records of this run belong to, sorted."""
         return sorted({board_of(cohort.data) for cohort in self.cohorts.values()})
-
-
-def board_of(data: CohortData) -> str:
-    """Return the board of a cohort's records: "local", "phantom", or a variant of its own."""
-    return board_name(data.source, data.variant)
 
 
 def make_plan(request: Request) -> Plan:
@@ -441,11 +443,6 @@ def bags_to_embed(
     task = side or assessment.task
     name = embedded_name(task, assessment.protocol) or task.cohort
     return name, data if name == task.cohort else CaseBags(data, task.stains)
-
-
-def slides_with_bags(data: CohortData) -> list[str]:
-    """Return the slide ids that have a bag, sorted."""
-    return [slide for slide in data.slides["slide_id"] if slide not in data.no_bag]
 
 
 @cache

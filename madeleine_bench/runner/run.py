@@ -30,6 +30,7 @@ from madeleine_bench.provenance import (
     return_freed_memory,
 )
 from madeleine_bench.results.store import Place, ResultStore
+from madeleine_bench.runner.cohorts import board_of
 from madeleine_bench.runner.embedding import Failures, Ready, ToEmbed, embed
 from madeleine_bench.runner.failures import Failure, Outcome
 from madeleine_bench.runner.plan import (
@@ -38,7 +39,6 @@ from madeleine_bench.runner.plan import (
     Plan,
     Request,
     bags_to_embed,
-    board_of,
     make_plan,
     resume_key,
     with_embeddings,

@@ -25,16 +25,10 @@ from madeleine_bench.protocols.evaluation import evaluate
 from madeleine_bench.protocols.scoring import scored_units
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.runner.cohorts import board_of
 from madeleine_bench.runner.embedding import Ready, embed
 from madeleine_bench.runner.failures import ending
-from madeleine_bench.runner.plan import (
-    Assessment,
-    Cell,
-    Plan,
-    Request,
-    board_of,
-    make_plan,
-)
+from madeleine_bench.runner.plan import Assessment, Cell, Plan, Request, make_plan
 from madeleine_bench.runner.run import to_embed
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.protocol import Fusion

@@ -24,16 +24,10 @@ from madeleine_bench.finetuning.evaluation import (
 )
 from madeleine_bench.finetuning.unit_bags import UnitBags
 from madeleine_bench.results.store import ResultStore
+from madeleine_bench.runner.cohorts import board_of
 from madeleine_bench.runner.embedding import Failures, Ready, loaded_encoder
 from madeleine_bench.runner.failures import Failure, Outcome
-from madeleine_bench.runner.plan import (
-    Cell,
-    Plan,
-    Request,
-    board_of,
-    fits_key,
-    resume_key,
-)
+from madeleine_bench.runner.plan import Cell, Plan, Request, fits_key, resume_key
 from madeleine_bench.runner.workers import Executor
 from madeleine_bench.types import Progress
 

@@ -20,12 +20,13 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import check_readable, looking_at
 from madeleine_bench.hashing import hash_sample
 from madeleine_bench.slides.resolution import GivenMpp, mpp_of, resolve_mpp
-from madeleine_bench.slides.tiff import open_tiff_slide
+from madeleine_bench.slides.tiff import jpeg_levels, open_tiff_slide
 from madeleine_bench.slides.tiled import TiledSlide
 
 _PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
-_BAND_BYTES = 64 * 1024**2
+_BAND_BYTES, _BAND_ROWS = 16 * 1024**2, 256  # of a thumbnail's bands; no lower than a row of tiles
+_WITHOUT_OVERLAP = ("aperio", "generic-tiff")  # formats whose tiles lie edge to edge
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Slide(AbstractContextManager["Slide"]):
         self.level_downsamples = tuple(float(d) for d in slide.level_downsamples)
         self.level_sizes = tuple(slide.level_dimensions)
         self.vendor = properties.get("openslide.vendor", "unknown")
+        is_grid = isinstance(slide, openslide.OpenSlide) and self.vendor in _WITHOUT_OVERLAP
+        self._tiles = jpeg_levels(path, self.level_sizes) if is_grid else []
         self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
         # OpenSlide hashes the smallest level, unless that is large: then there is no such hash.
         with looking_at(path):
@@ -204,7 +207,7 @@ class Slide(AbstractContextManager["Slide"]):
         """Return a whole level, blocks of factor x factor pixels averaged."""
         width, height = self.level_sizes[level]
         down = self.level_downsamples[level]
-        rows = max(1, _BAND_BYTES // (4 * width * factor)) * factor
+        rows = max(1, max(_BAND_BYTES // (4 * width), _BAND_ROWS) // factor) * factor
         bands = []
         for top in range(0, height, rows):
             size = (width, min(rows, height - top))
@@ -216,6 +219,8 @@ class Slide(AbstractContextManager["Slide"]):
         slide = self._slide  # held open while it is read, whoever closes this one
         if slide is None:
             raise InputError(f"{self.path} has been closed")
+        if (pixels := self._decoded(x, y, level, size)) is not None:
+            return Image.fromarray(pixels)
         try:
             region = slide.read_region((x, y), level, size)
         except (openslide.OpenSlideError, OSError) as error:
@@ -226,6 +231,27 @@ class Slide(AbstractContextManager["Slide"]):
         glass = Image.new("RGB", size, self._glass)
         glass.paste(region, mask=scanned)
         return glass
+
+    def _decoded(
+        self, x: int, y: int, level: int, size: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """Return a region from its JPEG tiles, where OpenSlide would give the same pixels.
+
+        None where it begins within a pixel of the level, leaves the slide, or cannot be decoded.
+        """
+        if not self._tiles:
+            return None
+        down, ends = self.level_downsamples[level], self.level_sizes[level]
+        starts = x / down, y / down
+        if not all(
+            start.is_integer() and 0 <= start <= end - side
+            for start, end, side in zip(starts, ends, size, strict=True)
+        ):
+            return None
+        try:
+            return self._tiles[level].read(int(starts[0]), int(starts[1]), *size)
+        except OSError:  # OpenSlide says what is wrong
+            return None
 
 
 def phantom_description(kind: str, text: str) -> str:

@@ -128,6 +128,32 @@ def open_tiff_slide(path: Path) -> TiledSlide | None:
         return None  # cut short, and the caller says so
 
 
+def jpeg_levels(path: Path, sizes: Sequence[tuple[int, int]]) -> list[TiledImage]:
+    """Return the levels of a TIFF slide, if all of them are whole grids of JPEG tiles; else none.
+
+    Their pixels are those of OpenSlide, which takes five times as long for them.
+
+    Args:
+        path: a slide that OpenSlide reads, without overlap of tiles.
+        sizes: width and height of each level.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
+            tiled = [page for page in pages if page.is_tiled and _is_jpeg(page)]
+            by_size = {(page.imagewidth, page.imagelength): page for page in tiled}
+            if len(by_size) < len(tiled) or not by_size.keys() >= set(sizes):
+                return []
+            return [tiff_image(path, by_size[size]) for size in sizes]
+    except (tifffile.TiffFileError, InputError, IndexError, ValueError, OSError):
+        return []
+
+
+def _is_jpeg(page: tifffile.TiffPage) -> bool:
+    is_rgb = page.samplesperpixel == 3 and page.planarconfig == 1 and page.dtype == np.uint8
+    return page.compression == 7 and is_rgb and all(page.databytecounts)
+
+
 def _check_brightfield(path: Path, pages: Sequence[Any]) -> None:
     """Check that a tiled TIFF is one upright picture of 8-bit colour or grey.
 

@@ -32,9 +32,8 @@ from madeleine_bench.hashing import hash_json
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner import plan
-from madeleine_bench.runner.cohorts import OpenCohort, open_cohort
+from madeleine_bench.runner.cohorts import OpenCohort, board_of, open_cohort, slides_with_bags
 from madeleine_bench.runner.embedding import ToEmbed, embed
-from madeleine_bench.runner.plan import board_of, slides_with_bags
 from madeleine_bench.runner.run import EvaluateJob, run_evaluate_job
 from madeleine_bench.runner.workers import LocalWorkers, in_parallel
 from madeleine_bench.specs.card import card_text

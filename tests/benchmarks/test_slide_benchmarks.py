@@ -10,6 +10,7 @@ from benchmarks import (
     convert_memory,
     extraction_speed,
     lung_landmarks,
+    orion_board,
     real_pictures,
     tissue_artefacts,
 )
@@ -31,6 +32,13 @@ def committed(name):
 def test_the_page_quotes_the_committed_results(name, script):
     for line in script.markdown_rows(committed(name)["rows"]):
         assert line in PAGE
+
+
+def test_the_pages_quote_processor_times_and_the_board_of_orion():
+    for line in extraction_speed.processor_rows(committed("extraction_processor")["rows"]):
+        assert line in PAGE
+    for line in orion_board.markdown_rows(committed("orion_board")):
+        assert line in (ROOT / "docs" / "data.md").read_text()
 
 
 def test_the_page_on_formats_quotes_the_committed_results():

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from madeleine_bench.leaderboard.pairwise import EncoderComparison, TaskDifference
+from madeleine_bench.leaderboard.pairwise import (
+    EncoderComparison,
+    TaskDifference,
+    comparison_report,
+)
 from madeleine_bench.stats.paired import across_tasks
 from tests.leaderboard.survival_records import keep, predictions
 
@@ -42,10 +46,10 @@ def test_the_order_of_the_two_turns_the_sign_alone(mbench, results):
     assert one["p_value"] == other["p_value"]
 
 
-def _task(name, difference, p_holm):
+def _task(name, difference, p_holm, is_external=False):
     return TaskDifference(
         name, "auroc", "linear-probe/v2", 0.7 + difference, 0.7, difference,
-        (difference - 0.02, difference + 0.02), p_holm, p_holm, 2 * difference,
+        (difference - 0.02, difference + 0.02), p_holm, p_holm, 2 * difference, is_external,
     )  # fmt: skip
 
 
@@ -64,6 +68,17 @@ def test_sentences_over_tasks(differences, words):
     lines = EncoderComparison("local", "A", "B", tasks, across, ()).conclusions
     assert words in lines[-1]
     assert "which does not show that they are equal" in lines[0]
+
+
+def test_external_validation_stands_apart_and_is_not_counted():
+    tasks = [_task(f"t{i}", 0.05, 0.5) for i in range(5)] + [_task("t0@x", 0.05, 0.5, True)]
+    across = across_tasks([task.corrected for task in tasks[:5]])
+    comparison = EncoderComparison("local", "A", "B", tuple(tasks), across, ())
+    assert "5 task(s) are too few for a test over tasks" in comparison.conclusions[-1]
+    tables = [each for each in comparison_report([comparison]).body if not isinstance(each, str)]
+    assert [(each.title, len(each.rows)) for each in tables] == [
+        ("A against B, board local", 5), ("A against B, board local: external validation", 1)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Opening, resolution, thumbnails and patches."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
+import tifffile
 
 from madeleine_bench.errors import InputError
+from madeleine_bench.seeds import rng_for
 from madeleine_bench.slides import reader
 from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide, phantom_description
@@ -227,3 +231,58 @@ def test_a_phantom_slide_is_known_by_its_file(tmp_path):
     write_pyramid(path, noise(64, 64), mpp=0.5, description=text)
     with Slide(path) as slide:
         assert slide.phantom == "rendered-signal-0"
+
+
+def jpeg_pyramid(path: Path, photometric: str) -> Path:
+    """A slide of three levels in JPEG tiles; the last one is not an exact quarter of the first."""
+    with tifffile.TiffWriter(path) as file:
+        for height, width in ((700, 1000), (350, 500), (171, 250)):
+            file.write(section(height, width, 30), tile=(64, 64), photometric=photometric,
+                       compression="jpeg", subfiletype=0 if height == 700 else 1,
+                       resolution=(20_000, 20_000), resolutionunit="CENTIMETER")  # fmt: skip
+    return path
+
+
+@pytest.fixture(params=["aperio", "rgb", "ycbcr"])
+def jpeg_slide(request, tmp_path):
+    if request.param == "aperio":
+        return request.getfixturevalue("aperio")
+    return jpeg_pyramid(tmp_path / "jpeg.tif", request.param)
+
+
+def test_decoded_tiles_are_those_of_openslide_to_the_byte(jpeg_slide):
+    rng = rng_for("tests", "regions")
+    with Slide(jpeg_slide) as slide, openslide.OpenSlide(jpeg_slide) as theirs:
+        for level, ends in enumerate(slide.level_sizes):
+            down, decoded = slide.level_downsamples[level], 0
+            for _ in range(20):
+                size = tuple(int(rng.integers(1, end + 1)) for end in ends)
+                x, y = (
+                    int(rng.integers(0, e - s + 1) * down) for e, s in zip(ends, size, strict=True)
+                )
+                pixels = slide._decoded(x, y, level, size)
+                if pixels is not None:
+                    decoded += 1
+                    expected = theirs.read_region((x, y), level, size).convert("RGB")
+                    assert np.array_equal(pixels, np.asarray(expected))
+            assert decoded == 20 or down not in (1, 2)
+
+
+def test_regions_that_openslide_resamples_or_fills_are_left_to_it(jpeg_slide):
+    with Slide(jpeg_slide) as slide:
+        right, bottom = slide.width_px0, slide.height_px0
+        for place in ((-1, 0), (0, -1), (right - 9, 0), (0, bottom - 9)):
+            assert slide._decoded(*place, 0, (10, 10)) is None
+        if len(slide.level_sizes) > 1:
+            assert slide._decoded(1, 0, 1, (10, 10)) is None
+            assert slide.read_patch(1, 0, slide.plan(64, 1.0)).shape == (64, 64, 3)
+
+
+def test_other_tiles_are_left_to_openslide(noisy, tmp_path):
+    sparse = jpeg_pyramid(tmp_path / "sparse.tif", "ycbcr")
+    with tifffile.TiffFile(sparse, mode="r+b") as file:
+        counts = file.pages[0].databytecounts
+        file.pages[0].tags["TileByteCounts"].overwrite([0, *counts[1:]])
+    for path in (noisy[0], sparse):
+        with Slide(path) as slide:
+            assert not slide._tiles

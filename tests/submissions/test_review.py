@@ -14,8 +14,7 @@ from madeleine_bench.embeddings.compute import embed_slides
 from madeleine_bench.embeddings.store import Embeddings, EmbeddingStore
 from madeleine_bench.encoders.registry import load_encoder, shipped_encoders
 from madeleine_bench.hashing import hash_array, hash_json
-from madeleine_bench.runner.cohorts import open_cohort
-from madeleine_bench.runner.plan import slides_with_bags
+from madeleine_bench.runner.cohorts import open_cohort, slides_with_bags
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.config import Config
