@@ -1,7 +1,7 @@
 """Does the local objective help to find the same tissue in another stain? On real sections.
 
-Three blocks of real tissue: two mouse lung lesions (H&E, Ki67, CD31, proSPC, CC10 with 80 landmarks;
-H&E, CD31, proSPC with 78), and five registered serial sections whose stains are not named (the same
+Three blocks of real tissue: two mouse lung lesions (H&E, Ki67, CD31, proSPC, CC10 with 80
+landmarks; H&E, CD31, proSPC with 78), and five registered serial sections whose stains are not named (the same
 pixel is the same tissue; places of a grid serve as landmarks). One section asks (H&E; of the serial
 ones the middle of the stack), another one is searched: the partner of each landmark is ranked among
 all landmarks, 0 is first, 1 is last, chance .5. By cosine, each stain centred. Every method but
@@ -14,8 +14,8 @@ tested on a stain that it has not seen.
   in each step, the same regions in the other stain by the plan; a block has no other cases);
 - published, corrected: contrast plus graph optimal transport of the tokens, both forms;
 - start: the tokens of "aligned" before training;
-- aligned: contrast plus `partner_info_nce` of the tokens by the plan;
-- pull: contrast plus `partner_pull`, the other local loss, which was not chosen;
+- aligned: contrast plus `partner_pull` of the tokens by the plan;
+- info-nce: the same with `partner_info_nce`, the local loss that was not chosen;
 - shuffled: aligned, with the rows of the plan shuffled within regions.
 
     PYTHONPATH=. python benchmarks/patch_retrieval.py --data ../shared/data --work /tmp/patches
@@ -29,7 +29,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.interpolate import RBFInterpolator
-from scipy.sparse import csr_array
-from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from benchmarks.lung_landmarks import MPP, PATCH_PX, STAINS, normalised_ranks
+from benchmarks.lung_landmarks import normalised_ranks
+from benchmarks.real_sections import ENCODER, Block, Floats, plan_row, read_blocks, training_plan
 from madeleine_bench.embeddings.cloud import effective_rank
 from madeleine_bench.figures import styled_svg
 from madeleine_bench.files import write_text
 from madeleine_bench.losses.aligned import partner_info_nce, partner_pull
 from madeleine_bench.losses.cosine import info_nce
-from madeleine_bench.losses.plan import transport_plan
 from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.aligned_tokens import AlignedTokens, principal_directions
 from madeleine_bench.models.madeleine import TOKEN_DIM, Madeleine, initialise
@@ -60,188 +56,20 @@ from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for, seed_for
-from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch_encoder
-from madeleine_bench.slides.patches import tissue_share
-from madeleine_bench.slides.tissue import segment_tissue
 
 RESULTS = Path(__file__).resolve().parent / "results"
-ENCODER = "efficientnet-lite0"
 SEEDS = (0, 1, 2)
-TRAINED = ("contrast", "published", "corrected", "aligned", "pull", "shuffled")
+TRAINED = ("contrast", "published", "corrected", "aligned", "info-nce", "shuffled")
 METHODS = ("plain", "untrained", "start", *TRAINED)
 RESAMPLES = 10_000
 # Optimiser, warm-up, temperature and epochs are the recipe's defaults, those of the paper. One
 # block is one step an epoch.
 RECIPE = Recipe(name="patches", encoder="madeleine", cohort="acrobat")
 WIDTH = 128
-TOKENS = 160  # of a section in a step
+TOKENS = 128  # of a section in a step
 TRANSPORTED = 64  # of them, by the published and the corrected objective
 REGIONS = 8
 CURVE_EVERY = 6  # steps
-SERIAL_PX = 32
-SERIAL_MPP = 4.0  # not stated; it sets the blur of the tissue mask alone
-
-Floats = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One stain of a block; positions are in sides of a patch, centres.
-
-    Attributes:
-        features: of the patches of tissue, half a patch apart, patch x dim.
-        positions: of them, patch x 2.
-        places: features around the landmarks, row i the same tissue in all sections of a block.
-        landmarks: their positions, landmark x 2.
-    """
-
-    features: Floats
-    positions: Floats
-    places: Floats
-    landmarks: Floats
-
-
-@dataclass(frozen=True)
-class Block:
-    """The sections of one piece of tissue; the first one asks."""
-
-    name: str
-    title: str
-    sections: Mapping[str, Section]
-
-    @property
-    def asking(self) -> str:
-        """The name of the section that asks."""
-        return next(iter(self.sections))
-
-
-def read_blocks(data: Path, work: Path) -> list[Block]:
-    """Return the three blocks; features are computed where `work` does not have them."""
-    lesion_1, lesion_3 = data / "lung_lesion_1", data / "multistain_lung"
-    scale = 1200 / 890  # lesion 1 has larger pictures of the same scanner; landmarks are at 50%
-    serial = sorted((data / "serial_ihc").glob("*.png"))
-    names = [f"section {path.name[0]}" for path in serial]
-    middle = names[len(names) // 2]
-    pictures = dict(sorted(zip(names, serial, strict=True), key=lambda item: item[0] != middle))
-    return [
-        _lung("les3", "Mouse lung, lesion 3, from H&E", lesion_3, 1.0, work),
-        _lung("les1", "Mouse lung, lesion 1, from H&E", lesion_1, scale, work),
-        _block("serial", f"Serial sections, from {middle}", pictures, SERIAL_PX, SERIAL_MPP, {}, work),
-    ]
-
-
-def _lung(name: str, title: str, folder: Path, scale: float, work: Path) -> Block:
-    """Return a lung lesion: the stains that have a picture."""
-    pictures, landmarks = {}, {}
-    for stain, word in STAINS.items():
-        for path in folder.glob(f"*-{word}-*.jpg"):
-            table = next(p for p in sorted(folder.glob(f"*-{word}-*.csv")) if "_JB_" not in p.name)
-            pictures[stain] = path
-            landmarks[stain] = pd.read_csv(table)[["X", "Y"]].to_numpy(np.float64) / 10.0 * scale
-    return _block(name, title, pictures, round(PATCH_PX * scale), MPP / scale, landmarks, work)
-
-
-def _block(
-    name: str,
-    title: str,
-    pictures: Mapping[str, Path],
-    px: int,
-    mpp: float,
-    landmarks: Mapping[str, Floats],
-    work: Path,
-) -> Block:
-    """Return the sections of pictures; without landmarks, places of a grid that all have."""
-    kept = work / f"{name}.npz"
-    if not kept.is_file():
-        encoder = load_patch_encoder(find_patch_encoder(ENCODER))
-        read = {stain: np.asarray(Image.open(p).convert("RGB")) for stain, p in pictures.items()}
-        coords = {stain: tissue_coords(picture, px, mpp) for stain, picture in read.items()}
-        if not landmarks:
-            grids = [{tuple(c) for c in each if not (c % px).any()} for each in coords.values()]
-            shared = np.array(sorted(set.intersection(*grids))) + px / 2
-            landmarks = dict.fromkeys(read, shared)
-        arrays = {}
-        for stain, picture in read.items():
-            corners = np.rint(landmarks[stain] - px / 2).astype(int)
-            arrays[f"{stain}/features"] = encoder.encode(cut(picture, coords[stain], px))
-            arrays[f"{stain}/positions"] = coords[stain] / px + 0.5
-            arrays[f"{stain}/places"] = encoder.encode(cut(picture, corners, px))
-            arrays[f"{stain}/landmarks"] = landmarks[stain] / px
-            print(name, stain, len(coords[stain]), "patches", flush=True)
-        np.savez(kept, **arrays)
-    with np.load(kept) as arrays:
-        fields = Section.__dataclass_fields__
-        sections = {s: Section(**{f: arrays[f"{s}/{f}"] for f in fields}) for s in pictures}
-    return Block(name, title, sections)
-
-
-def tissue_coords(picture: NDArray[np.uint8], px: int, mpp: float) -> NDArray[np.int32]:
-    """Return the corners of patches, half a patch apart, of which half or more is tissue."""
-    height, width = picture.shape[:2]
-    corners = [
-        (x, y)
-        for y in range(0, height - px + 1, px // 2)
-        for x in range(0, width - px + 1, px // 2)
-    ]
-    coords = np.array(corners, np.int32)
-    share = tissue_share(segment_tissue(picture, mpp).mask, coords, px, (1.0, 1.0))
-    return coords[share >= 0.5]
-
-
-def cut(picture: NDArray[np.uint8], corners: NDArray[Any], px: int) -> NDArray[np.uint8]:
-    """Return the patches at some corners (x, y), mirrored beyond the edge: patch x px x px x 3."""
-    padded = np.pad(picture, ((px, px), (px, px), (0, 0)), mode="reflect")
-    return np.stack([padded[y + px : y + 2 * px, x + px : x + 2 * px] for x, y in corners])
-
-
-def map_error(
-    plan: csr_array, asking: Section, searched: Section, kept: NDArray[np.bool_]
-) -> float:
-    """Return the median distance of partners from where the landmarks put them, in patch sides.
-
-    Over the patches that the plan gives a partner, that lie among the landmarks, and whose true
-    partner is in the searched section.
-
-    Args:
-        plan: kept patch of the asking section x patch of the searched section.
-        asking: whole section.
-        searched: section the plan was made for.
-        kept: which patches of the asking section the plan has.
-    """
-    positions = asking.positions[kept]
-    transform = RBFInterpolator(asking.landmarks, searched.landmarks, smoothing=1.0)
-    truth = transform(positions)
-    weight = plan.sum(axis=1)
-    valid = (weight > 0) & (Delaunay(asking.landmarks).find_simplex(positions) >= 0)
-    valid &= cdist(truth, searched.positions).min(axis=1) < 0.75
-    partners = (plan @ searched.positions)[valid] / weight[valid, None]
-    return float(np.median(np.linalg.norm(partners - truth[valid], axis=1)))
-
-
-def plan_row(block: Block, stain: str) -> dict[str, Any]:
-    """Return how far off the partners of a plan are: of whole sections, cut ones, features alone."""
-    asking, searched = block.sections[block.asking], block.sections[stain]
-    everything = np.full(len(asking.positions), True)
-    right = asking.positions[:, 1] > np.quantile(asking.positions[:, 1], 0.3)
-    left = searched.positions[:, 0] <= np.quantile(searched.positions[:, 0], 0.7)
-    less = Section(
-        searched.features[left], searched.positions[left], searched.places, searched.landmarks
-    )
-    row: dict[str, Any] = {"block": block.name, "stain": stain}
-    row |= {"patches": [len(asking.positions), len(searched.positions)]}
-    for name, rows, other, located in (
-        ("whole", everything, searched, True),
-        ("asking_cut", right, searched, True),
-        ("searched_cut", everything, less, True),
-        ("features_alone", everything, searched, False),
-    ):
-        places = (asking.positions[rows], other.positions) if located else (None, None)
-        start = time.perf_counter()
-        plan = transport_plan(asking.features[rows], other.features, *places)
-        if name == "whole":
-            row["seconds"] = round(time.perf_counter() - start, 2)
-        row[name] = round(map_error(plan, asking, other, rows), 3)
-    return row
 
 
 class Pairs:
@@ -249,21 +77,19 @@ class Pairs:
 
     def __init__(self, block: Block, held_out: str, shuffled: bool, seed: int) -> None:
         self.rng = rng_for("patch-retrieval", block.name, held_out, seed)
+        self.block, self.held_out = block, held_out
         self.sections = {s: v for s, v in block.sections.items() if s != held_out}
         self.asking, *self.others = self.sections
         self.features = {
             s: torch.from_numpy(np.asarray(v.features, np.float32))
             for s, v in self.sections.items()
         }
-        first = self.sections[self.asking]
         self.plans, self.origin = {}, {}
         for stain in self.others:
             other = self.sections[stain]
-            plan = transport_plan(
-                first.features, other.features, first.positions, other.positions
-            ).toarray()
+            plan = training_plan(block, stain)
             # A patch without partner is in the region of the nearest one that has one.
-            matched = np.flatnonzero(plan.sum(axis=0))
+            matched = np.flatnonzero(plan.sum(axis=0) > 0)
             near = matched[cdist(other.positions, other.positions[matched]).argmin(axis=1)]
             self.origin[stain] = plan.argmax(axis=0)[near]
             self.plans[stain] = plan[self._order_within_regions()] if shuffled else plan
@@ -300,6 +126,16 @@ class Pairs:
         return rows, {s: regions[s][drawn] for s, drawn in rows.items()}
 
 
+@cache
+def start_directions(block: Block, held_out: str) -> Tensor:
+    """Return principal directions of all sections but the held-out one, of unit mean variance."""
+    rows = [v.features.astype(np.float64) for s, v in block.sections.items() if s != held_out]
+    covariance = np.mean([np.cov(each.T, bias=True) for each in rows], axis=0)
+    directions = principal_directions(covariance).double().numpy()
+    variance = np.einsum("ij,jk,ik->", directions, covariance, directions)
+    return torch.from_numpy((directions * (TOKEN_DIM / variance) ** 0.5).astype(np.float32))
+
+
 class Learner:
     """Madeleine with the tokens of a method."""
 
@@ -312,13 +148,10 @@ class Learner:
         initialise(self.model, seed_for("patch-retrieval", "start", seed))
         self.parameters = list(self.model.parameters())
         self.aligned = None
-        if method in ("start", "aligned", "pull", "shuffled"):
-            rows = [f.double().numpy() for f in pairs.features.values()]
-            covariance = np.mean([np.cov(f.T, bias=True) for f in rows], axis=0)
-            directions = principal_directions(covariance).double().numpy()
-            variance = np.einsum("ij,jk,ik->", directions, covariance, directions)
-            scaled = torch.from_numpy((directions / variance**0.5).astype(np.float32))
-            self.aligned = AlignedTokens(scaled, WIDTH * size.heads)
+        if method in ("start", "aligned", "info-nce", "shuffled"):
+            self.aligned = AlignedTokens(
+                start_directions(pairs.block, pairs.held_out), WIDTH * size.heads
+            )
             self.parameters += list(self.aligned.parameters())
 
     def project(self, patches: Tensor, slide_mean: Tensor, tokens: Tensor) -> Tensor:
@@ -331,7 +164,7 @@ class Learner:
     def local(self, first: Tensor, second: Tensor, plan: Tensor) -> Tensor:
         """Return the local loss of one pair of sections, token x 128 each."""
         if self.aligned is not None:
-            loss = partner_pull if self.method == "pull" else partner_info_nce
+            loss = partner_info_nce if self.method == "info-nce" else partner_pull
             return loss(first[None], second[None], plan[None])
         drawn = [torch.randperm(len(side))[:TRANSPORTED] for side in (first, second)]
         published = self.method == "published"
@@ -390,7 +223,9 @@ def run(block: Block, held_out: str, method: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed_for("patch-retrieval", "dropout", seed))
         for step in range(steps + 1):
             if seed == SEEDS[0] and steps and step % CURVE_EVERY == 0:
-                curve.append([step, *collapse(learner.model.eval() and learner.tokens(asking.features)[1])])
+                curve.append(
+                    [step, *collapse(learner.model.eval() and learner.tokens(asking.features)[1])]
+                )
             if step == steps:
                 break
             model.train()
@@ -409,3 +244,234 @@ def run(block: Block, held_out: str, method: str, seed: int) -> dict[str, Any]:
     found = [round(float(rank), 6) for rank in projected]
     result = {"ranks": found, "wide_ranks": [round(float(rank), 6) for rank in wide]}
     return result | {"collapse": collapse(sides[0][1]), "curve": curve}
+
+
+def measure(block: Block, work: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return what the runs of a block found, by stain and method; finished runs are read."""
+    _, *searched = block.sections
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for seed in SEEDS:
+        for stain in searched:
+            for method in METHODS[1:]:
+                kept = work / f"{block.name}-{stain}-{method}-{seed}.json"
+                if not kept.is_file():
+                    start = time.process_time()
+                    write_text(kept, json.dumps(run(block, stain, method, seed)))
+                    spent = time.process_time() - start
+                    print(block.name, stain, method, seed, f"{spent:.1f} s", flush=True)
+                runs.setdefault((stain, method), []).append(json.loads(kept.read_text()))
+    for stain in searched:
+        sides = [block.sections[s].places.astype(np.float64) for s in (block.asking, stain)]
+        runs[stain, "plain"] = [{"ranks": normalised_ranks(*sides).tolist()}]
+    return runs
+
+
+def interval(values: Sequence[Floats], name: str) -> list[float]:
+    """Return mean and 95% interval of the mean of the blocks' means; landmarks are resampled."""
+    means = []
+    for number, each in enumerate(values):
+        drawn = rng_for("patch-retrieval", name, number).integers(
+            0, len(each), (RESAMPLES, len(each))
+        )
+        means.append(each[drawn].mean(axis=1))
+    low, high = np.quantile(np.mean(means, axis=0), [0.025, 0.975])
+    middle = float(np.mean([each.mean() for each in values]))
+    return [round(float(number), 4) for number in (middle, low, high)]
+
+
+def rows_of(
+    blocks: Sequence[Block], found: Mapping[str, Mapping[tuple[str, str], list[dict[str, Any]]]]
+) -> list[dict[str, Any]]:
+    """Return a row for each method in each held-out stain, each block ("mean") and over all."""
+
+    def ranks(name: str, stain: str, method: str, key: str = "ranks") -> Floats:
+        runs = found[name]
+        stains = [s for s, m in runs if m == "plain"] if stain == "mean" else [stain]
+        each = [[one.get(key, one["ranks"]) for one in runs[s, method]] for s in stains]
+        return np.mean([np.mean(one, axis=0) for one in each], axis=0)
+
+    places = [(b.name, s, [b.name]) for b in blocks for s in (*list(b.sections)[1:], "mean")]
+    places.append(("all", "mean", [b.name for b in blocks]))
+    rows = []
+    for name, stain, names in places:
+        for method in METHODS:
+            own = [ranks(n, stain, method) for n in names]
+            row: dict[str, Any] = {"block": name, "stain": stain, "method": method}
+            row["rank"] = interval(own, name)
+            if method != "plain":
+                plain = [ranks(n, stain, "plain") for n in names]
+                row["less_plain"] = interval([a - b for a, b in zip(own, plain, strict=True)], name)
+                wide = [ranks(n, stain, method, "wide_ranks") for n in names]
+                base = [ranks(n, stain, "contrast", "wide_ranks") for n in names]
+                gaps = [a - b for a, b in zip(wide, base, strict=True)]
+                row["wide_less_contrast"] = interval(gaps, name)
+                ends = [
+                    one["collapse"]
+                    for n in names
+                    for (s, m), each in found[n].items()
+                    if m == method and stain in (s, "mean")
+                    for one in each
+                ]
+                row["token_cosine"], row["token_rank"] = np.mean(ends, axis=0).round(4).tolist()
+            rows.append(row)
+    return rows
+
+
+def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table that docs/retrieval.md shows, a line each."""
+    means = {(row["block"], row["method"]): row for row in rows if row["stain"] == "mean"}
+    names = list(dict.fromkeys(block for block, _ in means))
+    lines = [
+        f"| method | {' | '.join(names[:-1])} | less plain, mean (95%) "
+        "| token cosine | token rank |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for method in METHODS:
+        cells = [f"{means[name, method]['rank'][0]:.3f}" for name in names[:-1]]
+        row = means[names[-1], method]
+        if method == "plain":
+            cells += [""] * 3
+        else:
+            middle, low, high = row["less_plain"]
+            cells.append(f"{middle:+.3f} ({low:+.3f} to {high:+.3f})")
+            cells += [f"{row['token_cosine']:.4f}", f"{row['token_rank']:.1f}"]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def plan_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of map errors that docs/retrieval.md shows, a line each."""
+    lines = [
+        "| block | stain | patches | whole | asking section cut | searched section cut "
+        "| features alone |",
+        "|---" * 7 + "|",
+    ]
+    for row in plans:
+        errors = [row[k] for k in ("whole", "asking_cut", "searched_cut", "features_alone")]
+        cells = " | ".join(f"{error:.2f}" for error in errors)
+        lines.append(f"| {row['block']} | {row['stain']} | {row['patches'][1]} | {cells} |")
+    return lines
+
+
+COLOURS = {
+    "published": "#D55E00",
+    "corrected": "#E69F00",
+    "contrast": "#999999",
+    "aligned": "#0072B2",
+}
+
+
+def figure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return as SVG how each method's ranks differ from plain: a panel for each block."""
+    table = pd.DataFrame(
+        {
+            "block": "mean of the blocks" if row["block"] == "all" else row["block"],
+            "method": row["method"],
+            **dict(zip(("gap", "low", "high"), row["less_plain"], strict=True)),
+        }
+        for row in rows
+        if row["stain"] == "mean" and row["method"] != "plain"
+    )
+    panels = []
+    for name, part in table.groupby("block", sort=False):
+        base = alt.Chart(part).encode(y=alt.Y("method:N", sort=list(METHODS), title=None))
+        zero = alt.Chart(pd.DataFrame({"gap": [0.0]})).mark_rule(color="#999999").encode(x="gap:Q")
+        where = alt.X("low:Q", title="mean rank less that of plain features")
+        bars = base.mark_rule(strokeWidth=2, color="#0072B2").encode(x=where, x2="high:Q")
+        dots = base.mark_point(filled=True, size=60, opacity=1, color="#0072B2").encode(x="gap:Q")
+        panels.append(
+            alt.layer(zero, bars, dots).properties(width=300, height=190, title=str(name))
+        )
+    title = alt.Title(
+        "Real sections: the same tissue found in a stain that training has not seen",
+        subtitle="left of the line: better than plain features; 95% intervals over landmarks",
+        anchor="start",
+    )
+    return styled_svg(alt.concat(*panels, columns=2, title=title, background="white", padding=12))
+
+
+def collapse_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """Return as SVG the token cosine and the effective rank over the steps of training."""
+    table = pd.DataFrame(
+        {"method": method, "step": step, "cosine": cosine, "rank": rank}
+        for method, curve in curves.items()
+        for step, cosine, rank in curve
+    )
+    colour = alt.Color(
+        "method:N",
+        scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())),
+        legend=alt.Legend(title=None, orient="bottom"),
+    )
+    panels = [
+        alt.Chart(table)
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X("step:Q", title="training step"),
+            y=alt.Y(f"{field}:Q", title=label, scale=alt.Scale(zero=True)),
+            color=colour,
+        )
+        .properties(width=300, height=220)
+        for field, label in (
+            ("cosine", "mean cosine between tokens of a slide"),
+            ("rank", "effective rank of the tokens"),
+        )
+    ]
+    title = alt.Title(
+        "The published local objective makes all tokens of a slide alike",
+        subtitle="H&E tokens of three real blocks, mean over blocks and held-out stains",
+        anchor="start",
+    )
+    return styled_svg(alt.hconcat(*panels, title=title, background="white", padding=12))
+
+
+def main() -> None:
+    """Extract, plan, train, rank, and write results and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--work", type=Path, required=True, help="folder of features and runs")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    wanted = parser.parse_args()
+    wanted.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    blocks = read_blocks(wanted.data, wanted.work)
+    plans = [plan_row(block, stain) for block in blocks for stain in list(block.sections)[1:]]
+    print("\n".join(plan_lines(plans)), flush=True)
+    found = {block.name: measure(block, wanted.work) for block in blocks}
+    rows = rows_of(blocks, found)
+    curves = {
+        method: np.mean(
+            [
+                runs[0]["curve"]
+                for each in found.values()
+                for (_, m), runs in each.items()
+                if m == method
+            ],
+            axis=0,
+        )
+        .round(4)
+        .tolist()
+        for method in COLOURS
+    }
+    print("\n".join(markdown_rows(rows)))
+    kept = {
+        **machine_provenance(),
+        "patch_encoder": ENCODER,
+        "seeds": SEEDS,
+        "steps": RECIPE.epochs,
+        "tokens": TOKENS,
+        "width": WIDTH,
+        "learning_rate": RECIPE.optimiser.learning_rate,
+        "chance": 0.5,
+        "blocks": {block.name: block.title for block in blocks},
+        "landmarks": {b.name: len(b.sections[b.asking].landmarks) for b in blocks},
+        "plans": plans,
+        "rows": rows,
+        "curves": curves,
+    }
+    write_text(wanted.results / "patch_retrieval.json", json.dumps(kept, indent=1) + "\n")
+    write_text(wanted.results / "patch_retrieval.svg", figure(rows))
+    write_text(wanted.results / "token_collapse.svg", collapse_figure(curves))
+
+
+if __name__ == "__main__":
+    main()

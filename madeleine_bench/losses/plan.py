@@ -9,6 +9,7 @@ import numpy as np
 import ot
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
+from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import cosine_distances
 
@@ -30,6 +31,7 @@ def transport_plan(
     alpha: float = ALPHA,
     mass: float = MASS,
     most: int = MOST_CELLS,
+    blur: float = 0.0,
 ) -> csr_array:
     """Return the weight of each pair of patches, patch of a x patch of b, float64 with sum `mass`.
 
@@ -39,6 +41,9 @@ def transport_plan(
     columns to at most 1 / patches of b: patches without a counterpart have no partner. The minimum
     is a local one, reached from the uniform plan by conditional gradients; the same inputs give the
     same plan.
+
+    The plan names one partner a patch, as if its neighbours were other tissue. With `blur` the
+    weight is spread over neighbours on both sides, by a Gaussian of their distance.
 
     A section of more than `most` patches is merged into at most `most` square cells; the weight
     between two cells is spread evenly over their patches. Without positions of both sections,
@@ -53,6 +58,8 @@ def transport_plan(
         alpha: weight of the positions, from 0 (features alone) to 1 (positions alone).
         mass: share of the patches that have a partner, above 0 and at most 1.
         most: largest number of patches or cells that the solver is given.
+        blur: standard deviation of the Gaussian, in distances of a patch (or cell) from the nearest
+            other one (median); 0 leaves one partner a patch.
 
     References:
         Vayer et al., Optimal Transport for structured data with application on graphs (ICML 2019);
@@ -82,7 +89,23 @@ def transport_plan(
             numItermax=_STEPS,
         )
     spread_a, spread_b = (_row_means(cells) for cells in (cells_a, cells_b))
-    return csr_array(spread_a.T @ csr_array(np.maximum(plan, 0.0)) @ spread_b)
+    weights = csr_array(np.maximum(plan, 0.0))
+    if blur > 0.0 and positions_a is not None and positions_b is not None:
+        near_a = _neighbours(_cell_means(positions_a, cells_a), blur)
+        near_b = _neighbours(_cell_means(positions_b, cells_b), blur)
+        weights = near_a.T @ weights @ near_b
+    return csr_array(spread_a.T @ weights @ spread_b)
+
+
+def _neighbours(centres: NDArray[np.float64], blur: float) -> csr_array:
+    """Return the weight of each neighbour of a cell within two deviations, rows of sum 1."""
+    tree = KDTree(centres)
+    if len(centres) == 1:
+        return csr_array(np.ones((1, 1)))
+    deviation = blur * float(np.median(tree.query(centres, 2)[0][:, 1]))
+    near = tree.sparse_distance_matrix(tree, 2.001 * deviation, output_type="coo_matrix").tocsr()
+    near.data = np.exp(-np.square(near.data / deviation) / 2.0)
+    return csr_array(near.multiply(1.0 / near.sum(axis=1)))
 
 
 def _cells(features: Floats, positions: Floats | None, most: int) -> csr_array:

@@ -134,6 +134,19 @@ def test_a_large_section_is_merged_and_its_plan_spread_over_the_patches():
     assert np.count_nonzero(without.sum(axis=1)) <= 120
 
 
+def test_blur_spreads_partners_over_neighbours_of_both_sides():
+    features, positions = section(side=7)
+    other = other_stain(features)
+    sharp = transport_plan(features, other, positions, positions).toarray()
+    blurred = transport_plan(features, other, positions, positions, blur=0.8).toarray()
+    near = [cdist(positions, positions) for _ in range(2)]
+    nearest = np.median([np.sort(row)[1] for row in near[0]])
+    weights = np.exp(-np.square(near[0] / (0.8 * nearest)) / 2) * (near[0] <= 1.6 * nearest)
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(blurred, weights.T @ sharp @ weights, atol=1e-12)
+    assert blurred.sum() == pytest.approx(0.7)
+
+
 def test_degenerate_sections_have_finite_plans():
     one = transport_plan(np.ones((1, 3)), np.ones((4, 3)), np.zeros((1, 2)), np.zeros((4, 2)))
     assert one.sum() == pytest.approx(0.7)
