@@ -1,12 +1,12 @@
 """Does the local objective help to find the same tissue in another stain? On real sections.
 
 Three blocks of real tissue: two mouse lung lesions (H&E, Ki67, CD31, proSPC, CC10 with 80
-landmarks; H&E, CD31, proSPC with 78), and five registered serial sections whose stains are not named (the same
-pixel is the same tissue; places of a grid serve as landmarks). One section asks (H&E; of the serial
-ones the middle of the stack), another one is searched: the partner of each landmark is ranked among
-all landmarks, 0 is first, 1 is last, chance .5. By cosine, each stain centred. Every method but
-"plain" is trained on the pairs of the asking section with the *other* stains of the block, and
-tested on a stain that it has not seen.
+landmarks; H&E, CD31, proSPC with 78), and five registered serial sections whose stains are not
+named (the same pixel is the same tissue; places of a grid serve as landmarks). One section asks
+(H&E; of the serial ones the middle of the stack), another one is searched: the partner of each
+landmark is ranked among all landmarks, 0 is first, 1 is last, chance .5. By cosine, each stain
+centred. Every method but "plain" is trained on the pairs of the asking section with the *other*
+stains of the block, and tested on a stain that it has not seen.
 
 - plain: the patch features as they are;
 - untrained: the token projector of Madeleine before training, random;

@@ -27,7 +27,6 @@ from madeleine_bench.slides.patches import tissue_share
 from madeleine_bench.slides.tissue import segment_tissue
 
 ENCODER = "efficientnet-lite0"
-BLUR = 1.0  # of the plans that are trained on
 SERIAL_PX = 32
 SERIAL_MPP = 4.0  # not stated; it sets the blur of the tissue mask alone
 
@@ -189,7 +188,7 @@ def plan_row(block: Block, stain: str) -> dict[str, Any]:
     ):
         places = (asking.positions[rows], other.positions) if located else (None, None)
         start = time.perf_counter()
-        plan = transport_plan(asking.features[rows], other.features, *places)
+        plan = transport_plan(asking.features[rows], other.features, *places, blur=0.0)
         if name == "whole":
             row["seconds"] = round(time.perf_counter() - start, 2)
         row[name] = round(map_error(plan, asking, other, rows), 3)
@@ -201,4 +200,4 @@ def training_plan(block: Block, stain: str) -> Floats:
     """Return the plan that is trained on, patch of the asking section x patch of the other one."""
     first, other = block.sections[block.asking], block.sections[stain]
     given = first.features, other.features, first.positions, other.positions
-    return transport_plan(*given, blur=BLUR).toarray()
+    return transport_plan(*given).toarray()

@@ -73,8 +73,8 @@ def centred_units(tokens: Tensor) -> Tensor:
 
 def _weights(u: Tensor, plan: Tensor) -> Tensor:
     """Return the plan with sum 1 (0 if it has no mass), in the type of the tokens."""
-    plan = plan.to(u.dtype)
-    return plan / plan.sum().clamp_min(torch.finfo(u.dtype).tiny)
+    plan = plan.to(at_least_float32(u).dtype)
+    return plan / plan.sum().clamp_min(torch.finfo(plan.dtype).tiny)
 
 
 def _alikeness(units: Tensor) -> Tensor:

@@ -15,9 +15,11 @@ from sklearn.metrics.pairwise import cosine_distances
 
 ALPHA = 0.5
 MASS = 0.7  # partners for 70% of the patches: 30% of a section may be cut off or torn
+BLUR = 1.0
 MOST_CELLS = 600  # 2 s and 30 MB for a pair of sections; time grows with the third power
 
 _STEPS = 100_000  # of the network simplex, too; its default of 1,000 fails from 600 patches on
+_TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
 
@@ -31,7 +33,7 @@ def transport_plan(
     alpha: float = ALPHA,
     mass: float = MASS,
     most: int = MOST_CELLS,
-    blur: float = 0.0,
+    blur: float = BLUR,
 ) -> csr_array:
     """Return the weight of each pair of patches, patch of a x patch of b, float64 with sum `mass`.
 
@@ -42,8 +44,9 @@ def transport_plan(
     is a local one, reached from the uniform plan by conditional gradients; the same inputs give the
     same plan.
 
-    The plan names one partner a patch, as if its neighbours were other tissue. With `blur` the
-    weight is spread over neighbours on both sides, by a Gaussian of their distance.
+    The solver names one partner a patch, as if its neighbours were other tissue. The weight is
+    then spread over neighbours on both sides, by a Gaussian of their distance; the sums of rows and
+    columns change a little thereby.
 
     A section of more than `most` patches is merged into at most `most` square cells; the weight
     between two cells is spread evenly over their patches. Without positions of both sections,
@@ -102,9 +105,10 @@ def _neighbours(centres: NDArray[np.float64], blur: float) -> csr_array:
     tree = KDTree(centres)
     if len(centres) == 1:
         return csr_array(np.ones((1, 1)))
-    deviation = blur * float(np.median(tree.query(centres, 2)[0][:, 1]))
+    nearest, _ = tree.query(centres, k=[2])  # the first is the cell itself
+    deviation = blur * float(np.median(nearest))
     near = tree.sparse_distance_matrix(tree, 2.001 * deviation, output_type="coo_matrix").tocsr()
-    near.data = np.exp(-np.square(near.data / deviation) / 2.0)
+    near.data = np.exp(-np.square(near.data / max(deviation, _TINY)) / 2.0)
     return csr_array(near.multiply(1.0 / near.sum(axis=1)))
 
 
