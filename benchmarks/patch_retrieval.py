@@ -16,7 +16,7 @@ stains of the block, and tested on a stain that it has not seen.
 - start: the tokens of "aligned" before training;
 - aligned: contrast plus `partner_pull` of the tokens by the plan;
 - info-nce: the same with `partner_info_nce`, the local loss that was not chosen;
-- shuffled: aligned, with the rows of the plan shuffled within regions.
+- shuffled: aligned, with the rows of the plan in random order, as a control.
 
     PYTHONPATH=. python benchmarks/patch_retrieval.py --data ../shared/data --work /tmp/patches
 
@@ -92,21 +92,13 @@ class Pairs:
             matched = np.flatnonzero(plan.sum(axis=0) > 0)
             near = matched[cdist(other.positions, other.positions[matched]).argmin(axis=1)]
             self.origin[stain] = plan.argmax(axis=0)[near]
-            self.plans[stain] = plan[self._order_within_regions()] if shuffled else plan
+            self.plans[stain] = self.rng.permutation(plan) if shuffled else plan
 
     def regions(self) -> NDArray[np.intp]:
         """Return the nearest of some random patches, for each patch of the asking section."""
         positions = self.sections[self.asking].positions
         centres = self.rng.choice(positions, REGIONS, replace=False)
         return cdist(positions, centres).argmin(axis=1)
-
-    def _order_within_regions(self) -> NDArray[np.intp]:
-        region = self.regions()
-        order = np.arange(len(region))
-        for number in range(REGIONS):
-            rows = np.flatnonzero(region == number)
-            order[rows] = self.rng.permutation(rows)
-        return order
 
     def draw(self) -> tuple[dict[str, NDArray[np.intp]], dict[str, NDArray[np.intp]]]:
         """Return rows and regions of the patches of a step, by section, sorted by region.
@@ -142,16 +134,16 @@ class Learner:
     def __init__(self, pairs: Pairs, method: str, seed: int) -> None:
         size = RECIPE.model
         self.method = method
+        self.aligned = None
         some = next(iter(pairs.features.values()))
         with torch.random.fork_rng():  # torch fills the layers from its global state first
             self.model = Madeleine(some.shape[1], WIDTH, size.heads, dropout=size.dropout)
+            if method in ("start", "aligned", "info-nce", "shuffled"):
+                directions = start_directions(pairs.block, pairs.held_out)
+                self.aligned = AlignedTokens(directions, WIDTH * size.heads)
         initialise(self.model, seed_for("patch-retrieval", "start", seed))
         self.parameters = list(self.model.parameters())
-        self.aligned = None
-        if method in ("start", "aligned", "info-nce", "shuffled"):
-            self.aligned = AlignedTokens(
-                start_directions(pairs.block, pairs.held_out), WIDTH * size.heads
-            )
+        if self.aligned is not None:
             self.parameters += list(self.aligned.parameters())
 
     def project(self, patches: Tensor, slide_mean: Tensor, tokens: Tensor) -> Tensor:

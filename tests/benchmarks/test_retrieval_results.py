@@ -149,10 +149,9 @@ def test_runs_repeat_and_leave_random_state_alone(monkeypatch, one_thread):
         assert len(found[method]["curve"]) == 2 * (method in patch_retrieval.TRAINED)
     assert patch_retrieval.run(toy, "b", "aligned", 0) == found["aligned"]
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert len({json.dumps(each["ranks"]) for each in found.values()}) > 4
 
 
-def test_a_shuffled_plan_stays_within_regions():
+def test_a_shuffled_plan_has_the_same_rows_and_a_step_draws_each_patch_once():
     toy = block()
     pairs = patch_retrieval.Pairs(toy, "b", shuffled=True, seed=0)
     straight = real_sections.training_plan(toy, "c")
