@@ -28,8 +28,8 @@ are the recipe's, but for the width (128, as tokens of four heads then have 512 
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -239,23 +239,29 @@ def run(block: Block, held_out: str, method: str, seed: int) -> dict[str, Any]:
 
 
 def measure(block: Block, work: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return what the runs of a block found, by stain and method; finished runs are read."""
+    """Return the results of the runs of a block, by stain and method."""
     _, *searched = block.sections
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for seed in SEEDS:
         for stain in searched:
             for method in METHODS[1:]:
-                kept = work / f"{block.name}-{stain}-{method}-{seed}.json"
-                if not kept.is_file():
-                    start = time.process_time()
-                    write_text(kept, json.dumps(run(block, stain, method, seed)))
-                    spent = time.process_time() - start
-                    print(block.name, stain, method, seed, f"{spent:.1f} s", flush=True)
-                runs.setdefault((stain, method), []).append(json.loads(kept.read_text()))
+                path = work / f"{block.name}-{stain}-{method}-{seed}.json"
+                done = read_or_make(path, partial(run, block, stain, method, seed))
+                runs.setdefault((stain, method), []).append(done)
     for stain in searched:
         sides = [block.sections[s].places.astype(np.float64) for s in (block.asking, stain)]
         runs[stain, "plain"] = [{"ranks": normalised_ranks(*sides).tolist()}]
     return runs
+
+
+def read_or_make(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a file holds; make and write it where there is none."""
+    if not path.is_file():
+        start = time.process_time()
+        write_text(path, json.dumps(make()))
+        print(path.stem, f"{time.process_time() - start:.1f} s", flush=True)
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 def interval(values: Sequence[Floats], name: str) -> list[float]:
@@ -426,7 +432,13 @@ def main() -> None:
     wanted.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     blocks = read_blocks(wanted.data, wanted.work)
-    plans = [plan_row(block, stain) for block in blocks for stain in list(block.sections)[1:]]
+    plans = [
+        read_or_make(
+            wanted.work / f"{block.name}-{stain}-plan.json", partial(plan_row, block, stain)
+        )
+        for block in blocks
+        for stain in list(block.sections)[1:]
+    ]
     print("\n".join(plan_lines(plans)), flush=True)
     found = {block.name: measure(block, wanted.work) for block in blocks}
     rows = rows_of(blocks, found)
