@@ -16,9 +16,10 @@ from sklearn.metrics.pairwise import cosine_distances
 ALPHA = 0.5
 MASS = 0.7  # partners for 70% of the patches: 30% of a section may be cut off or torn
 BLUR = 1.0
-MOST_CELLS = 600  # 2 s and 30 MB for a pair of sections; time grows with the third power
+MOST_CELLS = 600  # 4 s and 30 MB for a pair of sections; time grows with the third power
 
 _STEPS = 100_000  # of the network simplex, too; its default of 1,000 fails from 600 patches on
+_CLEARLY = 0.01  # the second minimum is taken if it is this much lower, not for rounding
 _TINY = np.finfo(np.float64).tiny
 
 Floats = NDArray[np.floating]
@@ -41,8 +42,8 @@ def transport_plan(
     d')^2 P_ij P_kl, where M is 1 - cosine of features less the mean of their section, and d and d'
     are distances between the patches of each section. Rows of P sum to at most 1 / patches of a,
     columns to at most 1 / patches of b: patches without a counterpart have no partner. The minimum
-    is a local one, reached from the uniform plan by conditional gradients; the same inputs give the
-    same plan.
+    is the lower one of two local minima, reached by conditional gradients from the uniform plan and
+    from that of features alone; the same inputs give the same plan.
 
     The solver names one partner a patch, as if its neighbours were other tissue. The weight is
     then spread over neighbours on both sides, by a Gaussian of their distance; the sums of rows and
@@ -77,20 +78,27 @@ def transport_plan(
     centred_a, centred_b = mean_a - share_a @ mean_a, mean_b - share_b @ mean_b
     costs = cosine_distances(centred_a, centred_b)
     mass = min(mass, share_a.sum(), share_b.sum())  # rounding
-    if positions_a is None or positions_b is None or alpha == 0.0:
-        plan = ot.partial.partial_wasserstein(share_a, share_b, costs, m=mass, numItermax=_STEPS)
-    else:
-        plan = ot.gromov.partial_fused_gromov_wasserstein(
-            costs,
-            _distances(positions_a, cells_a, share_a),
-            _distances(positions_b, cells_b, share_b),
-            share_a,
-            share_b,
-            m=mass,
-            alpha=alpha,
-            symmetric=True,
-            numItermax=_STEPS,
-        )
+    plan = ot.partial.partial_wasserstein(share_a, share_b, costs, m=mass, numItermax=_STEPS)
+    if positions_a is not None and positions_b is not None and alpha > 0.0:
+        distances_a = _distances(positions_a, cells_a, share_a)
+        distances_b = _distances(positions_b, cells_b, share_b)
+        best = np.inf
+        for start in (None, plan * (1.0 - 1e-9)):  # below its marginals in spite of rounding
+            fused, log = ot.gromov.partial_fused_gromov_wasserstein(
+                costs,
+                distances_a,
+                distances_b,
+                share_a,
+                share_b,
+                m=mass,
+                alpha=alpha,
+                G0=start,
+                symmetric=True,
+                numItermax=_STEPS,
+                log=True,
+            )
+            if log["partial_fgw_dist"] < best * (1.0 - _CLEARLY):
+                plan, best = fused, log["partial_fgw_dist"]
     spread_a, spread_b = (_row_means(cells) for cells in (cells_a, cells_b))
     weights = csr_array(np.maximum(plan, 0.0))
     if blur > 0.0 and positions_a is not None and positions_b is not None:
