@@ -4,17 +4,19 @@ For timing alone: a patch is noise around a centre that belongs to its case and 
 its stain, so that there is something to align and nothing to learn about pathology.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from madeleine_bench.data.packed import FeatureStore, PackedSlide
 from madeleine_bench.errors import InputError
-from madeleine_bench.pretrain.batches import DeviceSource
+from madeleine_bench.pretrain.batches import DeviceSource, RegionSource
+from madeleine_bench.pretrain.plans import Pair, Plans
 from madeleine_bench.seeds import rng_for, seed_for
 
 _SPREAD = 0.5  # of the logarithm of the number of patches of a slide
@@ -67,6 +69,34 @@ class MadeUpSource(DeviceSource):
         both = (of_case + of_stain).to(device)
         for index in range(len(store)):
             self.patches[store.rows(index)].normal_(generator=stream).add_(both[index])
+
+
+class MadeUpPlans(Plans):
+    """Plans that give each patch four partners about the same place of the other slide."""
+
+    def read(self, pair: Pair) -> csr_array:
+        """Return the plan of a pair, patch x patch."""
+        rows, columns = (int(self.store.lengths[slide]) for slide in pair)
+        first = np.arange(rows)[:, None] * columns // rows
+        partners = ((first + np.arange(4)) % columns).ravel()
+        begins = np.arange(0, 4 * rows + 1, 4)
+        return csr_array((np.full(4 * rows, 0.25 / rows), partners, begins), shape=(rows, columns))
+
+
+class MadeUpRegions(RegionSource):
+    """Regions of slides whose patches lie on a square grid."""
+
+    def __init__(self, plans: Plans, tokens: int, slides: Iterable[int]) -> None:
+        """Lay out the slides; the arguments are those of `RegionSource`."""
+        store = plans.store
+        self.plans, self.tokens = MadeUpPlans(store, plans.cells), tokens
+        self.means = np.zeros((len(store), store.dim), np.float32)
+        self.places = {slide: _grid(int(store.lengths[slide])) for slide in slides}
+
+
+def _grid(patches: int) -> NDArray[np.float64]:
+    side = int(np.ceil(np.sqrt(patches)))
+    return np.stack(np.divmod(np.arange(patches), side), axis=1).astype(np.float64)
 
 
 def made_up_store(scale: Scale, seed: int) -> FeatureStore:

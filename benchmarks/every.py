@@ -92,25 +92,6 @@ def _packed(found: Found) -> Lines:
     ]
 
 
-def _transport(found: Found) -> Lines:
-    lines = [
-        (
-            f"transport and its gradient, {row['tokens']} tokens, {found['pairs']} pairs",
-            "plain unrolled autograd",
-            row["times_faster"]["unrolled"],
-        )
-        for row in found["rows"]
-    ]
-    step = found["step"]
-    what = f"a training step of {step['cases']} cases, small model, CPU"
-    return [*lines, (what, "eager and padded step", step["times_faster"])]
-
-
-def _transport_command(out: Path, quick: bool) -> list[str]:
-    small = ["--sizes", "16", "--repeats", "1"] if quick else []
-    return ["--out", str(out / "transport.json"), *small]
-
-
 def _growth_command(out: Path, quick: bool) -> list[str]:
     return ["--quick", "--out", str(out)] if quick else []  # its figure goes to docs/
 
@@ -134,7 +115,6 @@ BENCHMARKS = (
     Benchmark("few_shot_speed", _few_shot),
     Benchmark("cox_speed", _cox),
     Benchmark("packed_store", _packed),
-    Benchmark("transport", _transport, _transport_command),
     Benchmark("growth", _nothing, _growth_command),
 )
 # Not run with the others: it needs slides, or draws them first (docs/slides.md says how).

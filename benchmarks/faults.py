@@ -1,9 +1,9 @@
-"""Break things in every way the tests know, and count what was survived: docs/faults.md.
+"""Inject every fault of the tests, and count the cases that survive: docs/faults.md.
 
     python -m benchmarks.faults                 # all cases, minutes: benchmarks/results/faults.json
-    python -m benchmarks.faults --kind killed   # one kind; nothing is written
+    python -m benchmarks.faults --kind killed   # one kind; writes nothing
 
-Needs Linux and a C compiler, as faults are injected by a preloaded library (tests/faults).
+Needs Linux and a C compiler, because a preloaded library injects the faults (tests/faults).
 """
 
 import argparse
@@ -25,9 +25,9 @@ _OUT = Path(__file__).parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cases, print the table, and return 1 where one was not survived."""
+    """Run the cases, print the table, and return 1 if a case did not survive."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", help="cases of one kind alone")
+    parser.add_argument("--kind", help="run only this kind of fault")
     parser.add_argument("--out", type=Path, default=_OUT)
     chosen = parser.parse_args(arguments)
     if reason := server.missing():
@@ -53,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def summary(verdicts: Sequence[Verdict], seconds: int) -> dict[str, Any]:
-    """Return what the report holds: a row for each kind of fault, and each place of each kind."""
+    """Return the report: one row per kind of fault, with the places of its cases."""
     kinds = list(dict.fromkeys(verdict.case.kind for verdict in verdicts))
     rows = [_row(kind, [v for v in verdicts if v.case.kind == kind]) for kind in kinds]
     return {"cases": len(verdicts), "seconds": seconds, "rows": rows}
 
 
 def markdown_rows(found: dict[str, Any]) -> list[str]:
-    """Return the lines of the table, the sum last."""
+    """Return the lines of the table; the last line is the sum."""
     lines = [
         f"| {row['kind']} | {row['cases']} | {row['survived']} | {row['lost']} | "
         f"{row['silently_wrong']} |"

@@ -1,9 +1,10 @@
-"""Pictures of a built leaderboard for docs/, taken in a real browser.
+"""Pictures of the first screen of a built leaderboard for docs/, taken in a real browser.
 
     mbench leaderboard build --results results --out site
     python benchmarks/leaderboard_pictures.py --site site
 
-writes docs/leaderboard_{desktop,dark,phone}.png, in 64 colours so that they stay small.
+writes docs/board/after_{width}_{colours}.png, in 48 colours so that they stay small, and
+docs/leaderboard_desktop.png. docs/board/before_*.png are of the page before it was redesigned.
 """
 
 import argparse
@@ -15,12 +16,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-# Name, width and height of the window, colours, and how far down the page.
-VIEWS = (
-    ("desktop", 1400, 1250, "light", 0),
-    ("dark", 1400, 1000, "dark", 1480),
-    ("phone", 375, 1000, "light", 760),
-)
+SIZES = ((1440, 900), (1280, 800), (820, 1180), (390, 844))
 
 
 def main() -> None:
@@ -32,16 +28,17 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        for name, width, height, colours, down in VIEWS:
-            page = browser.new_page(
-                viewport={"width": width, "height": height}, color_scheme=colours
-            )
-            page.goto(page_address)
-            page.evaluate(f"window.scrollTo(0, {down})")
-            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            picture.quantize(64).save(DOCS / f"leaderboard_{name}.png", optimize=True)
-            page.close()
+        for width, height in SIZES:
+            for colours in ("light", "dark"):
+                page = browser.new_page(
+                    viewport={"width": width, "height": height}, color_scheme=colours
+                )
+                page.goto(page_address)
+                picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(48)
+                picture.save(DOCS / "board" / f"after_{width}_{colours}.png", optimize=True)
+                page.close()
         browser.close()
+    shutil.copy(DOCS / "board" / "after_1440_light.png", DOCS / "leaderboard_desktop.png")
 
 
 if __name__ == "__main__":

@@ -282,7 +282,7 @@ def measure_index(slides: int, folder: Path) -> dict[str, Any]:
 
 def markdown_rows(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield the table that docs/data.md shows, a line each."""
-    yield "| layout and way of reading | ms | times ours | MB |"
+    yield "| layout and reading method | ms | ratio to packed store | MB |"
     yield "|---|---|---|---|"
     for row in report["rows"]:
         shown = f"{row['ms']:.2g}" if row["ms"] < 10 else f"{row['ms']:.0f}"

@@ -52,8 +52,8 @@ from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.aligned_tokens import AlignedTokens, principal_directions
 from madeleine_bench.models.madeleine import TOKEN_DIM, Madeleine, initialise
 from madeleine_bench.pretrain.heldout import mean_token_cosine
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import Recipe
-from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.provenance import machine_provenance
 from madeleine_bench.seeds import rng_for, seed_for
 
@@ -167,11 +167,13 @@ class Learner:
         """Return the loss of one step: between regions, and of the tokens unless "contrast"."""
         rows, regions = pairs.draw()
         patches = {s: pairs.features[s][drawn] for s, drawn in rows.items()}
-        tokens, scores = self.model.embed_patches(torch.cat(list(patches.values())))
+        bag = torch.cat(list(patches.values()))
+        tokens, scores = self.model.embed_patches(bag)
         counts = np.stack([np.bincount(r, minlength=REGIONS) for r in regions.values()])
         embeddings = torch.zeros(counts.size, WIDTH)
         there = torch.from_numpy(np.flatnonzero(counts))
-        pooled = self.model.pool(tokens, scores, counts[counts > 0].tolist())
+        lengths = counts[counts > 0].tolist()
+        pooled = self.model.pool(tokens, scores, lengths, bag)
         embeddings = embeddings.index_copy(0, there, pooled).unflatten(0, counts.shape)
         split = dict(zip(rows, tokens.split(counts.sum(axis=1).tolist()), strict=True))
         total = torch.zeros(())
@@ -215,14 +217,13 @@ def run(block: Block, held_out: str, method: str, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed_for("patch-retrieval", "dropout", seed))
         for step in range(steps + 1):
             if seed == SEEDS[0] and steps and step % CURVE_EVERY == 0:
-                curve.append(
-                    [step, *collapse(learner.model.eval() and learner.tokens(asking.features)[1])]
-                )
+                model.eval()
+                curve.append([step, *collapse(learner.tokens(asking.features)[1])])
             if step == steps:
                 break
             model.train()
             for group in adam.param_groups:
-                group["lr"] = learning_rate_at(step, 1, steps, RECIPE.optimiser)
+                group["lr"] = PRESETS["corrected"].learning_rate(step, 1, steps, RECIPE.optimiser)
             adam.zero_grad()
             learner.loss(pairs).backward()
             clip = RECIPE.optimiser.clip_norm or 1e9

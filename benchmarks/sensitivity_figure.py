@@ -145,8 +145,8 @@ def swap_sentence(board: Json) -> str:
     pairs = sum(pair["tau"] is not None for pair in board["pairs"])
     return (
         f"{len(swaps)} swaps of two encoders in {pairs} pairs of protocols; {len(significant)} of "
-        f"them are significant under one protocol or both, {both} under both, each the other way "
-        "round."
+        f"them are significant under one protocol or both, and {both} under both, in opposite "
+        "directions."
     )
 
 

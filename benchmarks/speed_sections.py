@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.acrobat_scale import MadeUpSource
+from benchmarks.acrobat_scale import MadeUpRegions, MadeUpSource
 from benchmarks.plain_madeleine import PlainMadeleine, first_cases, plain_step
 from benchmarks.step_clock import (
     Clock,
@@ -189,7 +189,7 @@ def measure_steps(speed: Speed) -> dict[str, Any]:
             "steps_per_epoch": run.steps_per_epoch,
             "epoch_s": round(epoch_s / 1e3, 3),
             "parts_ms": parts,
-            "transport_share": transport_share(parts),
+            "local_share": round(parts["local"] / parts["step"], 4),
             "end_of_epoch_ms": ends,
             "drawing_ms": _drawing_ms(run, clock),
             "per_step": profile_steps(run, batches[: amounts.profiled_steps]),
@@ -198,6 +198,13 @@ def measure_steps(speed: Speed) -> dict[str, Any]:
             "peak_memory_gb": peak,
             "peak_reserved_gb": reserved,
         }
+
+
+def measure_aligned(speed: Speed) -> dict[str, Any]:
+    """Return what `measure_steps` does, of the preset "aligned" with made-up plans."""
+    recipe = with_changes(speed.recipe, ["objective.preset=aligned"])
+    with patch.object(run_module, "RegionSource", MadeUpRegions):
+        return measure_steps(replace(speed, recipe=recipe))
 
 
 def measure_plain(speed: Speed) -> dict[str, Any]:
@@ -282,15 +289,6 @@ def measure_precision(speed: Speed) -> dict[str, Any]:
         "largest_difference": float(apart.max()),
         "mean_relative_difference": float((apart / np.abs(fp32)).mean()),
     }
-
-
-def transport_share(parts: Mapping[str, float]) -> float:
-    """Return the share of the transport in the time of a step.
-
-    Its gradient with respect to the costs is made along with the value, so what its backward pass
-    adds is little: a scaling, and the products that make costs from tokens.
-    """
-    return round(parts["transport"] / parts["step"], 4)
 
 
 def reset_peak(clock: Clock) -> None:

@@ -26,7 +26,7 @@ from madeleine_bench.pretrain.run import Run
 
 Mark = Any  # a time in seconds on the CPU, else an event of the device's stream
 PARTS = (
-    "model_forward", "contrast", "transport", "rest_of_losses", "backward", "clip", "optimiser",
+    "model_forward", "contrast", "local", "rest_of_losses", "backward", "clip", "optimiser",
     "rest",
 )  # fmt: skip
 END_OF_EPOCH = ("held_out", "checkpoint", "curves", "end_of_epoch")
@@ -132,7 +132,7 @@ def watching(run: Run, spans: Spans) -> Iterator[None]:
             for module, name, part in (
                 (objective_module, "embed", "model_forward"),
                 (objective_module, "info_nce", "contrast"),
-                (objective_module, "graph_transport", "transport"),
+                (run.preset, "local", "local"),
                 (run_module, "evaluate_held_out", "held_out"),
                 (run_module, "loss_curves_svg", "curves"),
             )
@@ -156,7 +156,7 @@ def parts_ms(spans: Spans) -> dict[str, float]:
     """Return the median milliseconds of each part of a step, and of what is beside them."""
     steps = [of_step for of_step in spans.ms() if of_step["step"]]
     for of_step in steps:
-        inside = of_step["model_forward"] + of_step["contrast"] + of_step["transport"]
+        inside = of_step["model_forward"] + of_step["contrast"] + of_step["local"]
         of_step["rest_of_losses"] = of_step["losses"] - inside
         after = sum(of_step[name] for name in ("losses", "backward", "clip", "optimiser"))
         of_step["rest"] = of_step["step"] - after

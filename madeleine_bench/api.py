@@ -12,17 +12,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from madeleine_bench.data.arrays import (
+    Indices,
+    embedding_matrix,
+    given_splits,
+    matched,
+    task_of_labels,
+    units_of_labels,
+)
 from madeleine_bench.data.audit import require_clean
 from madeleine_bench.data.bags import SUFFIXES, read_bag_file
 from madeleine_bench.data.embedding_files import table_of_frame
-from madeleine_bench.data.splits import FOLD_KEYS, drawn_splits, scheme_of
+from madeleine_bench.data.splits import drawn_splits, scheme_of
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
 from madeleine_bench.errors import InputError
-from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.pairwise import EncoderComparison, compare_encoders
 from madeleine_bench.protocols.evaluation import evaluate as evaluate_protocol
-from madeleine_bench.protocols.scoring import score as score_predictions
-from madeleine_bench.protocols.scoring import scored_units
+from madeleine_bench.protocols.scoring import score_with_units
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.runner.embeddings_in_memory import assess_embeddings
 from madeleine_bench.runner.plan import Request
@@ -32,13 +38,12 @@ from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.protocol import ProtocolSpec
 from madeleine_bench.specs.record import Record
-from madeleine_bench.specs.task import ContinuousLabels, TaskSpec, canonical_word
+from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.stats.paired import PairedDifference, ScoredUnits, paired_difference
-from madeleine_bench.types import Bag, Silence, Split, Splits, Survival, Units
+from madeleine_bench.types import Bag, Silence, Splits, Survival, Units
 
 RESAMPLES = 1000
-Indices = Sequence[int] | NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,8 +55,8 @@ class Score:
         value: mean over the test folds, 0 to 1 (kappa from -1).
         ci95: 95% confidence interval; None where there are too few cases, see `note`.
         chance: what a blind guess scores.
-        secondary: further metrics by name; None where undefined.
-        folds: one row for each fit: repeat, fold, value, n_train, n_test, converged.
+        secondary: the other metrics that fit the labels, by name; None where undefined.
+        folds: one row for each fit: repeat, fold, value, n_train, n_test, converged, reason.
         predictions: one row for each test unit of each fit: out-of-sample predictions.
         protocol: versioned name of the protocol.
         note: how the interval was made, or why there is none.
@@ -99,9 +104,9 @@ def evaluate(
     Args:
         embeddings: unit x dim; of a DataFrame the index names the units.
         labels: a class for each unit, or `mb.Survival` (time in days, event); numbers where the
-            metric is one of numbers.
+            metric is one of numbers. A Series is matched to a DataFrame by its index.
         groups: patient of each unit; units of one patient are never on both sides of a split. None
-            takes each unit as a patient of its own.
+            takes each unit as a patient of its own. A Series is matched as labels are.
         protocol: name or versioned name; None takes linear-probe, or cox for survival.
         metric: main metric; None takes auroc, or harrell-c for survival. r2, pearson and spearman
             take the labels as numbers.
@@ -112,8 +117,8 @@ def evaluate(
         repeats: how often they are drawn.
 
     Raises:
-        InputError: shapes differ, a number is not finite, there is one class only or no event, or
-            splits share a patient.
+        InputError: shapes differ, a number is not finite, a label is missing, there is one class
+            only or no event, or splits share a patient.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -121,10 +126,11 @@ def evaluate(
         >>> evaluate(rng.normal(size=(80, 8)) + (labels == "tumour")[:, None], labels).value > 0.8
         True
     """
-    matrix, ids = _matrix(embeddings)
-    task = _task(labels, metric, classes, folds, repeats)
+    matrix, ids = embedding_matrix(embeddings)
+    labels, groups = matched(labels, embeddings, "labels"), matched(groups, embeddings, "groups")
+    task = task_of_labels(labels, metric, classes, folds, repeats)
     order = np.argsort(ids, kind="stable")
-    matrix, units = matrix[order], _units(labels, ids, groups, task, order)
+    matrix, units = matrix[order], units_of_labels(labels, ids, groups, task, order)
     catalogue = Workspace().tasks()
     chosen = catalogue.protocol(protocol or task.protocols[0])
     if fault := misfit(task, chosen):
@@ -132,7 +138,7 @@ def evaluate(
     if splits is None:
         divided = drawn_splits(task, chosen, units)
     else:
-        divided = _given_splits(splits, order, len(matrix))
+        divided = given_splits(splits, order, len(matrix))
         require_clean(divided, units, scheme_of(task, chosen), "splits")
     return _scored(task, chosen, matrix, units, divided)
 
@@ -141,12 +147,9 @@ def _scored(
     task: TaskSpec, chosen: ProtocolSpec, matrix: NDArray[Any], units: Units, divided: Splits
 ) -> Score:
     evaluation = evaluate_protocol(task, chosen, matrix, units, divided)
-    dim = matrix.shape[1]
-    scores, fits = score_predictions(task, chosen, evaluation.predictions, evaluation.fits, dim)
-    trained = {report.key: report.n_train for report in evaluation.fits}
-    scored = scored_units(
-        task, chosen, evaluation.predictions, f"{units.hash} {divided.hash}", "predictions",
-        dim, trained,
+    scores, fits, scored = score_with_units(
+        task, chosen, evaluation.predictions, evaluation.fits, matrix.shape[1],
+        f"{units.hash} {divided.hash}",
     )  # fmt: skip
     rows = [{**fit.key, **fit.model_dump(include=_FIT_COLUMNS)} for fit in fits]
     main = scores.main
@@ -372,126 +375,17 @@ def embed(encoder: str, bags: Iterable[Bag]) -> pd.DataFrame:
         bags: such as of `load_bags`.
 
     Raises:
-        InputError: there is no such encoder, or it does not take a bag.
+        InputError: there is no such encoder, it does not take a bag, or there is no bag.
     """
     loaded = load_encoder(find_encoder(encoder))
     rows = {bag.slide_id: np.asarray(loaded.encode(bag), dtype=np.float32) for bag in bags}
+    if not rows:
+        raise InputError(
+            "mb.embed: there are no bags; mb.load_bags yields each bag once, so call it again for "
+            "each encoder, or keep the bags with list(...)"
+        )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide_id")
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _matrix(embeddings: ArrayLike | pd.DataFrame) -> tuple[NDArray[Any], NDArray[np.str_]]:
-    """Return unit x dim, and the ids of the units."""
-    matrix = np.asarray(embeddings)
-    if matrix.ndim != 2 or not matrix.size or not np.issubdtype(matrix.dtype, np.number):
-        raise InputError(
-            f"embeddings have shape {matrix.shape} and dtype {matrix.dtype}; expected unit x dim, "
-            "numbers"
-        )
-    if isinstance(embeddings, pd.DataFrame):
-        ids = embeddings.index.astype(str).to_numpy(dtype=str)
-        if len(set(ids)) < len(ids):
-            twice = ids[pd.Index(ids).duplicated()][0]
-            raise InputError(f"embeddings: '{twice}' stands twice in the index")
-        return matrix, ids
-    width = len(str(len(matrix)))
-    return matrix, np.array([f"{row:0{width}d}" for row in range(len(matrix))])
-
-
-def _task(
-    labels: Any, metric: str | None, classes: Sequence[str] | None, folds: int, repeats: int
-) -> TaskSpec:
-    declared: dict[str, Any] = {
-        "id": "own", "cohort": "own", "stains": ["H&E"], "unit": "slide",
-        "splits": {"scheme": "case-stratified", "folds": folds, "repeats": repeats},
-    }  # fmt: skip
-    if isinstance(labels, Survival):
-        words = {"event_value": 1, "censored_value": 0, "time_unit": "days"}
-        declared["labels"] = {"type": "survival", "time": "time", "event": "event", **words}
-    elif metric in ("r2", "pearson", "spearman"):
-        declared["labels"] = {"type": "continuous", "column": "value"}
-    else:
-        names = list(classes or sorted({canonical_word(label) for label in labels}, key=_by_number))
-        kind = "binary" if len(names) == 2 else "multiclass"
-        kind = "ordered" if metric == "quadratic-kappa" else kind
-        if len(names) < 2:
-            raise InputError(f"labels are of one class only: {', '.join(names) or 'none'}")
-        declared["labels"] = {"type": kind, "column": "label", "classes": names}
-    if metric:
-        declared["metric"] = {"name": metric}
-    try:
-        return TaskSpec.model_validate(declared)
-    except ValueError as error:
-        raise InputError(f"mb.evaluate: {error}") from error
-
-
-def _by_number(word: str) -> tuple[float, str]:
-    try:
-        return float(word), word
-    except ValueError:
-        return np.inf, word
-
-
-def _units(
-    labels: Any, ids: NDArray[np.str_], groups: Any, task: TaskSpec, order: NDArray[np.intp]
-) -> Units:
-    """Return the units in the order of their ids."""
-    cases = ids if groups is None else np.array([canonical_word(group) for group in groups])
-    for what, count in (("labels", len(labels)), ("groups", len(cases))):
-        if count != len(ids):
-            raise InputError(f"{len(ids)} embeddings and {count} {what}: expected as many")
-    table = pd.DataFrame({"unit_id": ids, "case_id": cases, "site": ""}, dtype=object)
-    if isinstance(labels, Survival):
-        table["time_days"], table["event"] = labels.time_days, labels.event
-        if not labels.event.any():
-            raise InputError("labels: there is no event")
-    elif isinstance(task.labels, ContinuousLabels):
-        table["value"] = _numbers(labels)
-    else:
-        table["label"] = [canonical_word(label) for label in labels]
-        known = task.labels.classes  # type: ignore[union-attr]
-        if len(rows := np.flatnonzero(~table["label"].isin(known))):
-            raise InputError(
-                f"labels: row {rows[0]} is '{table['label'][rows[0]]}', which is none of the "
-                f"classes {', '.join(known)}"
-            )
-    table = table.iloc[order].reset_index(drop=True)
-    return Units(table, {unit: (unit,) for unit in ids}, {}, hash_json(table.to_dict("list")))
-
-
-def _numbers(labels: Any) -> NDArray[np.float64]:
-    """Return labels as numbers that are finite and not all equal."""
-    try:
-        values = np.asarray(labels, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"labels: {error}; r2, pearson and spearman take numbers") from error
-    if not np.isfinite(values).all() or np.ptp(values) == 0.0:
-        row = int(np.flatnonzero(~np.isfinite(values)).min(initial=0))
-        raise InputError(f"labels: row {row} is {values[row]}; expected finite, different numbers")
-    return values
-
-
-def _given_splits(
-    given: Iterable[Sequence[Indices]], order: NDArray[np.intp], n_units: int
-) -> Splits:
-    """Return splits of positions, translated to the sorted units."""
-    place = np.empty(n_units, dtype=np.intp)
-    place[order] = np.arange(n_units)
-    splits = []
-    for fold, parts in enumerate(given):
-        if len(parts) not in (2, 3):
-            raise InputError(f"splits: fold {fold} has {len(parts)} parts; expected (train, test)")
-        rows = [np.asarray(part) for part in parts]
-        for part in rows:
-            within = not part.size or 0 <= part.min() <= part.max() < n_units
-            if part.dtype.kind not in "iu" or not within:
-                raise InputError(
-                    f"splits: fold {fold} holds what is no position from 0 to {n_units - 1}"
-                )
-        train, *val, test = (np.sort(place[part]) for part in rows)
-        splits.append(Split((0, fold), train, test, *val))
-    keys = [[part.tolist() for part in (s.train, s.val, s.test)] for s in splits]
-    return Splits(FOLD_KEYS, splits, hash_json(keys))

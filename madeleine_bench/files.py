@@ -13,9 +13,11 @@ from madeleine_bench.errors import InputError, UnreadableFile
 
 # What a damaged file does not cause: the disk, the network or the limits of the process do.
 _NOT_CONTENT = {
-    errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENFILE,
-    errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
+    errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP,
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT,
 }  # fmt: skip
+# How a file system says that it has no locks: NFS without its lock service, Lustre without flock.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def check_readable(path: Path, error: BaseException | None = None) -> None:
@@ -56,10 +58,14 @@ def unreadable(path: Path, error: OSError) -> UnreadableFile:
     )
 
 
-def files_under(folder: Path) -> list[Path]:
+def files_under(folder: Path, dead_links: list[Path] | None = None) -> list[Path]:
     """Return every file under a folder, sorted: nested ones too, and those behind links.
 
     A folder that several links lead to is entered once, so that links in a circle end.
+
+    Args:
+        folder: the folder.
+        dead_links: receives the links that lead nowhere; None makes such a link an error.
 
     Raises:
         UnreadableFile: a folder cannot be listed, or a link leads nowhere.
@@ -78,7 +84,10 @@ def files_under(folder: Path) -> list[Path]:
                 if path.is_file():
                     files.append(path)
                 elif path.is_symlink() and not path.name.startswith("."):
-                    path.stat()  # raises where the link leads nowhere
+                    if dead_links is None:
+                        path.stat()  # raises where the link leads nowhere
+                    else:
+                        dead_links.append(path)
     return sorted(files)
 
 
@@ -160,7 +169,7 @@ def write_text(path: Path, text: str) -> None:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes of this machine until the block ends, or dies.
 
-    Where the system has no file locks (Windows), nothing is held.
+    Where the system or the file system has no file locks, nothing is held.
 
     Raises:
         InputError: another process holds the folder, or it cannot be written.
@@ -179,6 +188,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
                 raise InputError(
                     f"another process is writing to {folder}; wait for it, or choose another folder"
                 ) from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             yield
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import random
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCKS, _BLOCK_BYTES = 14, 4096  # what is sampled of a file
+_BLOCKS, _BLOCK_BYTES = 1024, 4096  # what is sampled of a file
 _WITHOUT_EFFECT = ("kind", "type_comment", "ctx")  # the u of u"", a comment, what the place tells
 
 
@@ -63,9 +64,11 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 
 def hash_sample(path: Path) -> str:
-    """Return the hash of a file's size and of 14 blocks of 4 kB, the first and the last among them.
+    """Return the hash of a file's size and of 1024 blocks of 4 kB, its first and last among them.
 
-    A file of up to 56 kB is hashed whole. A change between the blocks of a larger one is missed.
+    A file of up to 4 MB is hashed whole. The other blocks lie at random places, the same for all
+    files of one size: at a regular distance they could all fall on the glass beside the tissue. A
+    change of 1% of the bytes is missed with a chance of 0.99^1022, below 0.0001.
 
     Raises:
         OSError: the file cannot be read.
@@ -76,8 +79,10 @@ def hash_sample(path: Path) -> str:
         if size <= _BLOCKS * _BLOCK_BYTES:
             digest.update(handle.readall())
             return digest.hexdigest()
-        for block in range(_BLOCKS):
-            handle.seek(block * (size - _BLOCK_BYTES) // (_BLOCKS - 1))
+        rng, last = random.Random(size), size - _BLOCK_BYTES
+        places = (int(rng.random() * last) for _ in range(_BLOCKS - 2))
+        for place in sorted([0, *places, last]):
+            handle.seek(place)
             digest.update(handle.read(_BLOCK_BYTES))
     return digest.hexdigest()
 

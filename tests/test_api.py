@@ -29,6 +29,7 @@ def test_a_score_has_value_interval_and_out_of_sample_predictions(problem):
     assert score.value == pytest.approx(np.mean(each), abs=1e-12)
     assert score.ci95[0] < score.value < score.ci95[1]
     assert score.folds["value"].tolist() == pytest.approx(each)
+    assert set(score.secondary) == {"balanced-accuracy", "average-precision"}
     assert table.groupby("case_id")["fold"].nunique().max() == 1
     assert repr(score).startswith(f"auroc {score.value:.3f} (95% CI ")
     assert "120 units of 60 cases" in repr(score)
@@ -51,6 +52,25 @@ def test_the_order_of_a_data_frame_does_not_matter(problem):
     first = mb.evaluate(frame, label, groups=patient)
     second = mb.evaluate(frame.iloc[order], label[order], groups=patient[order])
     assert first.predictions.equals(second.predictions)
+
+
+def test_labels_and_groups_with_ids_are_matched_by_id(problem):
+    embeddings, label, patient = problem
+    frame = pd.DataFrame(embeddings, index=[f"slide-{i:03d}" for i in range(120)])
+    table = pd.DataFrame({"label": label, "patient": patient}, index=frame.index)
+    table.loc["not embedded"] = [1, 99]
+    mixed = table.sample(frac=1.0, random_state=0)
+    first = mb.evaluate(frame, label, groups=patient)
+    second = mb.evaluate(frame, mixed["label"], groups=mixed["patient"])
+    counted = mb.evaluate(frame, pd.Series(label), groups=patient)
+    assert first.predictions.equals(second.predictions)
+    assert first.predictions.equals(counted.predictions)
+    for broken, words in (
+        (table["label"][1:], r"labels: 'slide-000' of the embeddings is not in the index"),
+        (pd.concat([table["label"]] * 2), r"labels: 'slide-000' occurs twice in the index"),
+    ):
+        with pytest.raises(mb.InputError, match=words):
+            mb.evaluate(frame, broken)
 
 
 def test_given_splits_are_used_and_a_shared_patient_is_refused(problem):
@@ -87,6 +107,11 @@ def test_two_scores_are_compared_on_the_same_patients(problem):
     assert difference.difference == pytest.approx(good.value - blind.value)
     assert difference.ci95[0] < difference.difference < difference.ci95[1]
     assert difference.p_value < 0.01
+    assert repr(difference).endswith("\nThe first scores significantly higher.")
+    assert repr(mb.compare(good, good)) == (
+        "+0.000 (no interval), p = 1\nThe difference is not significant: the cases cannot tell the "
+        "two apart, which does not show that they are equal."
+    )
     with pytest.raises(mb.InputError, match=r"two scores of mb.evaluate, or two names"):
         mb.compare(good, "mean-pool")
     other = mb.evaluate(embeddings, label, groups=patient, folds=4)
@@ -101,14 +126,20 @@ BAD = {
     "text": (lambda e, y, g: (e.astype(str), y, {}), "expected unit x dim, numbers"),
     "too few labels": (lambda e, y, g: (e, y[:-1], {}), "120 embeddings and 119 labels"),
     "too few groups": (lambda e, y, g: (e, y, {"groups": g[1:]}), "120 embeddings and 119 groups"),
+    "no label": (
+        lambda e, y, g: (e, np.where(g == 5, None, y), {}), "labels: row 10 is empty; leave such",
+    ),
+    "no group": (
+        lambda e, y, g: (e, y, {"groups": np.where(g == 5, np.nan, g)}), "groups: row 10 is empty",
+    ),
     "unknown class": (
         lambda e, y, g: (e, y, {"classes": ["0", "2"]}), "labels: row 60 is '1', which is none of",
     ),
     "unknown protocol": (lambda e, y, g: (e, y, {"protocol": "linear"}), "no protocol is called"),
     "misfit": (lambda e, y, g: (e, y, {"protocol": "cox"}), "scores survival labels"),
-    "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "no position from 0 to"),
+    "position": (lambda e, y, g: (e, y, {"splits": [([0, 1], [500])]}), "not positions from 0 to"),
     "id twice": (
-        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' stands twice",
+        lambda e, y, g: (pd.DataFrame(e, index=["a"] * 120), y, {}), "'a' occurs twice",
     ),
     "metric": (lambda e, y, g: (e, y, {"metric": "accuracy"}), "mb.evaluate: "),
 }  # fmt: skip
@@ -129,6 +160,7 @@ def test_a_run_its_results_and_a_comparison_by_name(tmp_path):
         results=tmp_path, on_record=logged.append,
     )  # fmt: skip
     assert (report.computed, report.failures) == (2, [])
+    assert repr(report) == "RunReport(boards=['phantom'], computed=2, reused=0, failures=[])"
     assert sorted(record.encoder.name for record in logged) == ["max-pool", "mean-pool"]
     results = mb.load_results(tmp_path)
     table = results.to_dataframe()
@@ -136,6 +168,9 @@ def test_a_run_its_results_and_a_comparison_by_name(tmp_path):
     assert repr(results) == "2 records: 2 encoders (max-pool, mean-pool) on 1 tasks"
     (compared,) = mb.compare("mean-pool", "max-pool", results=tmp_path)
     assert compared.tasks[0].task == "aidpath-her2"
+    title, row, *_ = repr(compared).splitlines()
+    assert title.startswith("mean-pool against max-pool, board phantom")
+    assert row.startswith("aidpath-her2: quadratic-kappa ")
     with pytest.raises(mb.InputError, match=r"no folder .*absent"):
         mb.load_results(tmp_path / "absent")
 
@@ -152,6 +187,10 @@ def test_bags_and_embeddings_of_a_folder(tmp_path):
     assert table.loc["s1"].tolist() == features.mean(axis=0).tolist()
     with pytest.raises(mb.InputError, match="no feature files"):
         list(mb.load_bags(tmp_path / "absent"))
+    spent = mb.load_bags(tmp_path)
+    mb.embed("mean-pool", spent)
+    with pytest.raises(mb.InputError, match=r"no bags; mb\.load_bags yields each bag once"):
+        mb.embed("max-pool", spent)
 
 
 def test_the_table_of_tasks():

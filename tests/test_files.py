@@ -12,9 +12,10 @@ from madeleine_bench.data.bag_sources import feature_files, open_bags
 from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.embeddings.store import read_embeddings
 from madeleine_bench.errors import UnreadableFile
-from madeleine_bench.files import check_readable, files_under
+from madeleine_bench.files import check_readable, files_under, sole_writer
 from madeleine_bench.results.store import read_record
-from madeleine_bench.slides.folder import list_slides, read_picture
+from madeleine_bench.slides.folder import list_slides
+from madeleine_bench.slides.pictures import open_picture
 
 
 def touch(path: Path) -> Path:
@@ -83,6 +84,21 @@ def test_a_path_in_a_closed_folder_is_reported(
             opened()
 
 
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_folder_without_locks_can_be_written(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(code, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with sole_writer(tmp_path):
+        touch(tmp_path / "x")
+    assert (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("code", "text"), [(errno.EACCES, "Permission denied"), (errno.EIO, "Input/output error")]
 )
@@ -102,7 +118,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "x.pt": read_bag_file,
     "x.safetensors": read_embeddings,
     "record.json": read_record,
-    "picture.png": read_picture,
+    "picture.png": open_picture,
 }
 
 

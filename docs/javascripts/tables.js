@@ -1,8 +1,8 @@
-// A table wider than the screen scrolls in a frame that the theme makes; the keyboard must reach it.
+// A table or formula wider than the screen scrolls in a frame; the keyboard must reach it.
 window.addEventListener("load", () => {
-  document.querySelectorAll(".md-typeset__scrollwrap").forEach((frame) => {
+  document.querySelectorAll(".md-typeset__scrollwrap, div.arithmatex").forEach((frame) => {
     frame.tabIndex = 0;
     frame.role = "region";
-    frame.ariaLabel = "Table";
+    frame.ariaLabel = frame.className === "arithmatex" ? "Formula" : "Table";
   });
 });

@@ -16,15 +16,15 @@ def audit(
     task: Tasks = [],  # noqa: B006
     protocol: Protocols = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="A file for all findings, as JSON.")
+        Path | None, typer.Option("--json", help="Write the findings to this JSON file.")
     ] = None,
     *,
     workspace: Workspace,
 ) -> None:
-    """Look for leaks, unusable labels, equal slides and changed folds.
+    """Check tasks, labels and splits for errors and leaks.
 
-    Where no task is named, those of your cohorts are looked at, or else all. Exits with 1 where
-    there is an error; warnings and notes pass.
+    By default, the command checks the tasks of your cohorts; without any, it checks all tasks.
+    Exit code 1: at least one error. Warnings and notes do not change the exit code.
 
     Example: mbench audit --task 'tcga-breast-*' --config mbench.toml
     """

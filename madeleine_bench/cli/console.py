@@ -1,6 +1,7 @@
 """The only door to rich: tables, boards and live progress in the terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,18 +24,19 @@ from rich.text import Text
 from madeleine_bench.errors import Interrupted
 from madeleine_bench.figures import styled_svg, svg_png
 from madeleine_bench.files import write_bytes, write_text
-from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
+from madeleine_bench.report import Report, Table
 
 if TYPE_CHECKING:
     from madeleine_bench.leaderboard.aggregate import Board
+    from madeleine_bench.leaderboard.sources import Sources
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console; where the output is no terminal it is wide and without colour."""
+    """Return a console; without a terminal it has $COLUMNS or 160 columns and no colour."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _WIDTH_WITHOUT_TERMINAL
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, width=width, highlight=False)
 
 
@@ -46,13 +48,44 @@ def ask_on_terminal() -> Callable[[str, str], str] | None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; cells are plain text, never markup."""
-    table = RichTable(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for name in header:
-        table.add_column(Text(name), overflow="fold")
+    """Print a table; cells are plain text, never markup.
+
+    A line breaks within a word only where the words do not fit beside each other.
+    """
+    out = console()
+    if title:
+        out.print(Text(title))
+    table = RichTable(box=None, pad_edge=False)
+    cells = list(zip(header, *rows, strict=True))
+    longest = [
+        max((len(word) for text in column for word in text.split()), default=0) for column in cells
+    ]
+    whole = sum(longest) + 2 * len(longest) <= out.width
+    for place, (name, least) in enumerate(zip(header, longest, strict=True)):
+        table.add_column(
+            Text(name), overflow="fold", no_wrap=place == 0, min_width=least if whole else None
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    out.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values, a line each; empty values are left out."""
+    rows = [(f"{name.replace('_', ' ')}:", _plain(value, "")) for name, value in facts.items()]
+    print_table("", ("", ""), [row for row in rows if row[1]])
+
+
+def _plain(value: Any, around: str = "()") -> str:
+    """Return a value as a person writes it, without the quotes and braces of a program."""
+    if isinstance(value, Mapping):
+        parts = [f"{key}: {text}" for key, part in value.items() if (text := _plain(part))]
+        return f"({', '.join(parts)})" if around and parts else "; ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def deliver(
@@ -78,11 +111,7 @@ def deliver(
     if form == "json":
         typer.echo(text, nl=False)
     else:
-        for part in report.body:
-            if isinstance(part, Table):
-                print_table(part.title, part.header, part.rows)
-            else:
-                typer.echo(part)
+        print_body(report.body)
     for path, content in (files or {}).items():
         if path is not None:
             write_text(path, content)
@@ -99,54 +128,28 @@ def deliver(
         raise report.problem
 
 
-def print_board(board: "Board") -> None:
-    """Print a board: tasks down by family, encoders across, best first."""
-    from madeleine_bench.leaderboard.export import score_text, summary_rows
-    from madeleine_bench.leaderboard.external import drops
-
-    out = console()
-    kind = "PHANTOM" if board.is_phantom else "real data"
-    protocol = "" if board.protocol == "primary" else f", {board.protocol}"
-    title = Text(f"Board '{board.title}' ({kind}{protocol})", style="bold")
-    table = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(Text("task"), no_wrap=True)
-    for column in board.columns:
-        style = "dim" if column.kind == "control" else None
-        table.add_column(Text(column.label), justify="right", style=style, overflow="fold")
-    family = ""
-    for task in board.tasks:
-        heading = task.family if task.id in board.core_ids else "extra (not ranked)"
-        if heading != family:
-            family = heading
-            table.add_row(Text(family, style="bold"))
-        ranked = [c.cells[task.id].value for c in board.columns if c.rank and task.id in c.cells]
-        cells = [Text(score_text(column, task.id)) for column in board.columns]
-        for column, text in zip(board.columns, cells, strict=True):
-            if column.rank and column.cells[task.id].value == max(ranked):
-                text.stylize("bold green")
-        table.add_row(Text(f"  {task.id}"), *cells)
-    table.add_section()
-    for name, values in summary_rows(board):
-        table.add_row(Text(name, style="bold"), *(Text(value) for value in values))
-    out.print(table)
-    if board.is_phantom:
-        out.print(Text(PHANTOM_NOTICE, style="bold yellow"))
-    for column in board.columns:
-        if column.unranked and column.kind != "control":
-            out.print(Text(f"{column.label} is not ranked: {column.unranked}"))
-    if rows := drops(board):
-        header = ["external task", "encoder", "trained on", "internal", "external", "drop"]
-        lines = [
-            [row["task"], row["encoder"], row["trained_on"], _with_interval(row, "internal"),
-             _with_interval(row, "external"), f"{row['drop']:+.3f}"]
-            for row in rows
-        ]  # fmt: skip
-        print_table("From internal to external validation (95% CI)", header, lines)
+def print_body(body: Sequence[Table | str]) -> None:
+    """Print tables and paragraphs in order."""
+    for part in body:
+        if isinstance(part, Table):
+            print_table(part.title, part.header, part.rows)
+        else:
+            console().print(Text(part))
 
 
-def _with_interval(row: Mapping[str, Any], name: str) -> str:
-    low, high = row[f"{name}_ci95"] or (None, None)
-    return f"{row[name]:.3f} " + (f"({low:.3f} to {high:.3f})" if low is not None else "(no CI)")
+def print_boards(boards: "Sequence[Board]", sources: "Sources", *, tasks: bool = False) -> None:
+    """Print boards: one row per encoder, or the score of each task.
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
+    from madeleine_bench.leaderboard.document import compared_boards
+    from madeleine_bench.leaderboard.terminal import board_tables
+
+    with LiveProgress() as progress:
+        compared = compared_boards(boards, sources, progress)
+    for board, comparison in compared:
+        print_body(board_tables(board, comparison, console().width, tasks=tasks))
 
 
 class LiveProgress:
@@ -154,6 +157,8 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._console = console(stderr=True)
+        # A notebook asks for colours, which rich takes for a terminal; its output draws no bars.
+        self._live = self._console.file.isatty()
         self._bars = Progress(
             TextColumn("{task.fields[phase]:<9}", markup=False),
             BarColumn(bar_width=30),
@@ -163,7 +168,7 @@ class LiveProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._live,
         )
         self._bar: TaskID | None = None
 
@@ -181,7 +186,7 @@ class LiveProgress:
         self._bars.stop()
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(
-                "interrupted; what was finished is kept, and the same command goes on from there"
+                "interrupted; what was finished is kept, and the same command continues from there"
             ) from error
 
     def phase(self, name: str, total: int) -> None:
@@ -189,7 +194,7 @@ class LiveProgress:
         self._bar = None
         if total:
             self._bar = self._bars.add_task(name, total=total, phase=name, note="")
-            if not self._console.is_terminal:
+            if not self._live:
                 self._console.print(Text(f"{name}: {total} jobs"))
 
     def advance(self, note: str) -> None:

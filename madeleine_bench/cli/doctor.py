@@ -14,20 +14,27 @@ from madeleine_bench.specs.workspace import Workspace
 def doctor(
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help="Name, or path of a card; without one: the environment."),
+        typer.Option(
+            "--encoder", help="Encoder name or path of its card (default: check the environment)."
+        ),
     ] = None,
     cohort: Annotated[
         list[str] | None,
-        typer.Option("--cohort", help="Whose slides; repeatable. Yours, or phantom tcga-breast."),
+        typer.Option(
+            "--cohort",
+            help="Cohort of the slides (default: yours, else phantom tcga-breast); repeatable.",
+        ),
     ] = None,
-    slides: Annotated[int, typer.Option(min=8, help="How many slides of each cohort.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Folder for doctor.json.")] = None,
+    slides: Annotated[int, typer.Option(min=8, help="Number of slides per cohort.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Output folder for doctor.json.")] = None,
     *,
     workspace: Workspace,
 ) -> None:
-    """Check the environment, or an encoder on a sample of slides; exit 1 where a check fails.
+    """Check the installation, or an encoder on some slides.
 
-    No label is read. Example: mbench doctor --encoder madeleine --cohort tcga-breast --out doctor
+    Labels are not used. Exit code 1: at least one check failed.
+
+    Example: mbench doctor --encoder madeleine --cohort tcga-breast --out doctor
     """
     from madeleine_bench.errors import InputError
     from madeleine_bench.runner.doctor import encoder_report, environment_report

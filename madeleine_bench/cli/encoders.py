@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import print_table
+from madeleine_bench.cli.console import print_facts, print_table
 
-Encoder = Annotated[str, typer.Argument(help="Name, or path of a card.")]
+Encoder = Annotated[str, typer.Argument(help="Encoder name or path of its card.")]
 _VERDICTS = {"pass": "passed", "fail": "FAILED"}
 
-app = typer.Typer(help="Slide encoders.", no_args_is_help=True)
+app = typer.Typer(help="List, test and import slide encoders.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_encoders() -> None:
-    """List the encoders that ship here, those of others, and those that other packages offer.
+    """List all encoders: built-in, external and installed.
 
     Example: mbench encoders list
     """
@@ -47,16 +47,17 @@ def show(encoder: Encoder) -> None:
     card = entry.card.model_dump(mode="json", exclude={"training_cohorts"})
     cohorts = entry.card.training_cohorts
     trained = "unknown" if cohorts is None else ", ".join(cohorts) or "none"
-    pairs = [(f"{key}:", str(value)) for key, value in card.items() if value not in (None, {}, "")]
-    pairs.append(("training cohorts:", trained))
+    card["training_cohorts"] = trained
     if model := external_model(entry.card):
-        pairs.append(("needs:", f"{needs(entry.card)}: {model.page}"))
-    print_table("", ("", ""), [*pairs, ("card:", str(entry.path))])
+        card["needs"] = f"{needs(entry.card)}: {model.page}"
+    print_facts({**card, "card": str(entry.path)})
 
 
 @app.command()
 def check(encoder: Encoder) -> None:
-    """Run the contract checks of an encoder on made-up bags; exit 1 where one fails.
+    """Test an encoder on synthetic bags.
+
+    Exit code 1: at least one check failed.
 
     Example: mbench encoders check my-encoder/card.yaml
     """
@@ -73,15 +74,19 @@ def check(encoder: Encoder) -> None:
 
 @app.command("import")
 def import_weights(
-    model: Annotated[Literal["madeleine-official"], typer.Argument(help="Whose weights.")],
+    model: Annotated[Literal["madeleine-official"], typer.Argument(help="Published model.")],
     weights: Annotated[Path, typer.Option(help="model.pt, as published.")],
     config: Annotated[Path, typer.Option(help="model_config.json, as published.")],
-    name: Annotated[str, typer.Option(help="What to call the encoder.")] = "madeleine-official",
-    out: Annotated[Path, typer.Option(help="Folder for weights and card.")] = Path("imported"),
-    cohort: Annotated[str, typer.Option(help="Cohort it was trained on.")] = "acrobat",
-    force: Annotated[bool, typer.Option(help="Replace files that are there already.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the new encoder.")] = "madeleine-official",
+    out: Annotated[Path, typer.Option(help="Output folder for weights and card.")] = Path(
+        "imported"
+    ),
+    cohort: Annotated[str, typer.Option(help="Cohort that the model was trained on.")] = "acrobat",
+    force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
 ) -> None:
-    """Turn published weights into safetensors and a card; no code in the file is run.
+    """Convert published weights to safetensors and a card.
+
+    The command does not run any code in the file.
 
     Example: mbench encoders import madeleine-official --weights model.pt --config model_config.json
     """

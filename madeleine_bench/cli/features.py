@@ -8,9 +8,9 @@ import typer
 
 from madeleine_bench.cli.console import LiveProgress, deliver, print_table
 from madeleine_bench.cli.options import Catalogue, Device, ExecutorName, Scheduler
-from madeleine_bench.cli.slides import Mpp
+from madeleine_bench.cli.slides import ForceMpp, Mpp
 
-app = typer.Typer(help="Patch features.", no_args_is_help=True)
+app = typer.Typer(help="Extract patch features.", no_args_is_help=True)
 
 
 @app.command()
@@ -36,6 +36,7 @@ def extract(
         Path | None, typer.Option(help="Folder of patch files of CLAM or TRIDENT to take instead.")
     ] = None,
     mpp: Mpp = None,
+    force_mpp: ForceMpp = None,
     weights: Annotated[
         Path | None, typer.Option(help="Your copy of gated weights (.safetensors, .bin, .pth).")
     ] = None,
@@ -59,10 +60,10 @@ def extract(
     ] = None,
     catalogue: Catalogue = None,
 ) -> None:
-    """Cut slides into patches and encode them: one bag a slide, as the benchmark reads them.
+    """Extract patch features from slides.
 
-    A slide that fails is named and skipped (exit 1 at the end). Interrupt it anywhere; the
-    same command goes on with what is missing.
+    Writes one bag (HDF5 file) per slide. Failed slides are reported and skipped (exit code 1). You
+    can interrupt the command; run it again to continue.
 
     Example: mbench features extract --slides slides/ --cohort bcnb --patch-encoder uni
     """
@@ -71,12 +72,14 @@ def extract(
     from madeleine_bench.slides.bag_folder import BagFolder
     from madeleine_bench.slides.patch_encoders import find_patch_encoder
     from madeleine_bench.slides.patches import PatchSettings, resolution
+    from madeleine_bench.slides.resolution import read_mpp
 
     cores, here = os.cpu_count() or 1, executor == "local" and scheduler is None
     threads = min(8, cores) if here else 1
     size = PatchSettings(patch_px, resolution(patch_mpp, magnification), overlap_px, min_tissue)
     settings = extraction.ExtractionSettings(
-        size, slide_mpp=mpp, patch_folder=patches, overwrite=overwrite, batch=batch_size,
+        size, read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp"), patch_folder=patches,
+        overwrite=overwrite, batch=batch_size,
         workers=threads if workers is None else workers,
     )  # fmt: skip
     entry = find_patch_encoder(patch_encoder)
@@ -95,7 +98,7 @@ def extract(
 
 @app.command("encoders")
 def list_encoders() -> None:
-    """List the patch encoders, and which need weights or packages that do not ship.
+    """List patch encoders and what they need.
 
     Example: mbench features encoders
     """

@@ -6,39 +6,44 @@ from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, deliver, print_board
+from madeleine_bench.cli.console import LiveProgress, deliver, print_boards
 from madeleine_bench.cli.options import Catalogue, Config, Folders, with_workspace
 from madeleine_bench.cli.submit import AllowCode, Level, TimeLimit
 from madeleine_bench.files import write_text
 from madeleine_bench.specs.workspace import Workspace
 
-app = typer.Typer(help="Show, export and publish the board.", no_args_is_help=True)
+app = typer.Typer(help="Show, export and publish the leaderboard.", no_args_is_help=True)
 
 
 @app.command()
 def show(
     results: Folders = [Path("results")],  # noqa: B006
     board: Annotated[
-        str | None, typer.Option(help="local, phantom, or a variant; all by default.")
+        str | None, typer.Option(help="Leaderboard to show, such as local (default: all).")
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Id or glob, instead of each task's first protocol.")
+        str | None, typer.Option(help="Protocol or pattern (default: first protocol of each task).")
     ] = None,
     track: Annotated[
         Literal["core", "core-open", "own"] | None,
         typer.Option(
-            help="core: the 21 tasks; core-open: those of cohorts that can be had; own: yours "
-            "(default: core, and own where there are scores)."
+            help="core: all 21 tasks; core-open: tasks with available data; own: your tasks "
+            "(default: core and own)."
         ),
     ] = None,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Also show the score of each task.")
+    ] = False,
     format: Annotated[
-        Literal["table", "csv", "json"], typer.Option(help="How to write it.")
+        Literal["table", "csv", "json"], typer.Option(help="Output format.")
     ] = "table",
-    out: Annotated[Path | None, typer.Option(help="A file instead of the screen.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write csv or json to this file (default: print it).")
+    ] = None,
     config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
-    """Show the board of the records in a results folder.
+    """Show the leaderboard.
 
     Example: mbench leaderboard show --format csv --out board.csv
     """
@@ -52,8 +57,7 @@ def show(
     if format == "table":
         if out is not None:
             raise InputError("--out wants --format csv or json")
-        for each in boards:
-            print_board(each)
+        print_boards(boards, sources, tasks=tasks)
         return
     with LiveProgress() as progress:
         text = boards_text(boards, format, sources, progress)
@@ -67,17 +71,17 @@ def show(
 @app.command()
 def build(
     results: Folders = [Path("results")],  # noqa: B006
-    out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("leaderboard-site"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("leaderboard-site"),
     protocol: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A board more, of this protocol (id or glob); repeatable. few-shot takes minutes."
-        ),
+        typer.Option(help="Add a leaderboard of this protocol (name or pattern); repeatable."),
     ] = None,
     config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
-    """Write the leaderboard as a site: index.html opens from disk, without a network.
+    """Write the leaderboard as web pages.
+
+    The pages open from disk and need no network.
 
     Example: mbench leaderboard build --results results --protocol few-shot
     """
@@ -102,14 +106,14 @@ def build(
 @with_workspace("phantom_signal", "phantom_seed")
 def add(
     workspace: Workspace,
-    bundle: Annotated[Path, typer.Argument(help="The zip of a submission.")],
+    bundle: Annotated[Path, typer.Argument(help="Submission (.zip).")],
     level: Level = "V1",
     allow_code: AllowCode = False,
     time_limit: TimeLimit = 3600.0,
 ) -> None:
-    """Verify a submission and add its recomputed records to a results folder.
+    """Verify a submission and add it to the leaderboard.
 
-    With --level V0 the claimed scores are kept as they are; no board ranks them.
+    With --level V0, the leaderboard shows the claimed scores without a rank.
 
     Example: mbench leaderboard add my-encoder.zip --results results
     """

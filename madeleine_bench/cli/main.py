@@ -4,6 +4,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,17 @@ from madeleine_bench.errors import MbenchError
 
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
+_METAVARS: dict[Any, str] = {
+    str: "TEXT",
+    list[str]: "TEXT",
+    Path: "PATH",
+    list[Path]: "PATH",
+    int: "N",
+    float: "NUMBER",
+}
+_NAMES = {
+    name: name.upper() for name in ("encoder", "task", "protocol", "cohort", "board", "stain")
+}
 
 app = typer.Typer(
     name="mbench",
@@ -60,7 +72,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Is my slide encoder better, on which task, and are we sure?"""
@@ -79,6 +94,13 @@ def command() -> Callable[..., Any]:
         text, mark, example = inspect.cleandoc(one.help or "").partition("Example: ")
         if mark:
             one.help = f"{text.rstrip()}\n\n\b\n{mark}{' '.join(example.split())}"
+        for parameter in one.params:
+            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+            if parameter.param_type_name == "argument":
+                parameter.metavar = parameter.metavar or parameter.name.upper()
+            else:
+                named = _NAMES.get(parameter.name) or _METAVARS.get(kind)
+                parameter.metavar = parameter.metavar or named
         waiting += getattr(one, "commands", {}).values()
     return whole
 
@@ -92,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer's answer to Ctrl-C outside a progress bar is silence
-            typer.echo("interrupted; the same command goes on from there", err=True)
+            typer.echo("interrupted; the same command continues from there", err=True)
         raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

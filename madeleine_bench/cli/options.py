@@ -12,16 +12,17 @@ import typer
 from madeleine_bench.specs.workspace import Workspace
 
 Encoders = Annotated[
-    list[str], typer.Option("--encoder", help="Name, or path of a card; repeatable.")
+    list[str], typer.Option("--encoder", help="Encoder name or path of its card; repeatable.")
 ]
 Tasks = Annotated[
-    list[str], typer.Option("--task", help="Id, glob such as 'bcnb-*', or all; repeatable.")
+    list[str], typer.Option("--task", help="Task id, pattern such as 'bcnb-*', or all; repeatable.")
 ]
 Protocols = Annotated[
     list[str] | None,
     typer.Option(
         "--protocol",
-        help="Id or glob ('patho-bench-*'), instead of those a task declares; repeatable.",
+        help="Protocol or pattern such as 'patho-bench-*' (default: those of the task); "
+        "repeatable.",
     ),
 ]
 Results = Annotated[
@@ -29,50 +30,56 @@ Results = Annotated[
 ]
 Folders = Annotated[
     list[Path],
-    typer.Option("--results", envvar="MBENCH_RESULTS", help="Folder with records; repeatable."),
+    typer.Option("--results", envvar="MBENCH_RESULTS", help="Results folder; repeatable."),
 ]
 Catalogue = Annotated[
-    Path | None, typer.Option("--catalogue", help="Folder of tasks instead of the shipped one.")
+    Path | None, typer.Option("--catalogue", help="Task folder (default: built-in).")
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Your cohorts (default: ./mbench.toml, if any).")
+    Path | None,
+    typer.Option("--config", help="Configuration file with your cohorts (default: ./mbench.toml)."),
 ]
 Source = Annotated[
     Literal["auto", "phantom", "local"],
-    typer.Option(help="auto: your files where configured, phantoms elsewhere."),
+    typer.Option(help="auto: your files if configured, else phantom (synthetic) data."),
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Worker processes (default: one per CPU).")]
 Signal = Annotated[
     float | None,
-    typer.Option(min=0.0, max=4.0, help="Biology in the phantoms; 0 is the null phantom."),
+    typer.Option(min=0.0, max=4.0, help="Strength of the signal in phantom data (0: no signal)."),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the phantoms.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Random seed of phantom data.")]
 Features = Annotated[
     list[str] | None,
     typer.Option(
         "--features",
-        help="Patch encoder of a feature folder, of cohorts with several (default: all); "
+        help="Patch encoder to use, for cohorts with several feature folders (default: all); "
         "repeatable.",
     ),
 ]
 ExecutorName = Annotated[
     Literal["local", "dask"],
-    typer.Option("--executor", help="dask: --jobs workers here, or those of --scheduler."),
+    typer.Option(
+        "--executor",
+        help="local: processes on this machine; dask: a Dask cluster (see --scheduler).",
+    ),
 ]
 Scheduler = Annotated[
     str | None,
     typer.Option(
-        help="With --executor dask: tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, htcondor."
+        help="With --executor dask: address tcp://HOST:PORT, or slurm, pbs, lsf, sge, oar, moab, "
+        "htcondor."
     ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option(help="Where networks run; auto: the GPU where there is one."),
+    typer.Option(help="Device for neural networks (auto: GPU if available)."),
 ]
 Figures = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the numbers (JSON) and figures (SVG, PNG).")
+    Path | None,
+    typer.Option("--out", help="Output folder for results (JSON) and figures (SVG, PNG)."),
 ]
-Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to print it.")]
+Form = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
 
 _WORKSPACE: dict[str, tuple[Any, Any]] = {
     "source": (Source, "auto"),

@@ -49,9 +49,10 @@ def pretrain(
     device: Device = "auto",
     name: Annotated[str | None, typer.Option(help="Name on the encoder's card.")] = None,
 ) -> None:
-    """Train a slide encoder; the card it leaves is what `mbench run --encoder` takes.
+    """Pretrain a slide encoder.
 
-    On a phantom cohort the recipe for phantoms is used, else that of the paper. Several processes:
+    Writes a card that `mbench run --encoder` accepts. Phantom cohorts use the recipe for phantom
+    data, other cohorts that of the paper. Several processes:
     torchrun --nproc-per-node 2 --no-python mbench pretrain madeleine
 
     Example: mbench pretrain madeleine --set epochs=3 --out results/pretrain/small

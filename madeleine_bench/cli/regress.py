@@ -19,25 +19,28 @@ if TYPE_CHECKING:
 @with_workspace("source", "results", "phantom_signal", "phantom_seed", "features")
 def regress(
     suite: Annotated[
-        Path | None, typer.Option(help="What is scored; the shipped suite by default.")
+        Path | None, typer.Option(help="Suite of encoders and tasks (default: built-in).")
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="What it is compared with; 'baseline' beside the suite.")
+        Path | None, typer.Option(help="Baseline folder (default: 'baseline' beside the suite).")
     ] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder for all that is made.")] = Path(
+    results: Annotated[Path, typer.Option("--results", help="Results folder.")] = Path(
         "results/regress"
     ),
     run: Annotated[
-        bool, typer.Option("--run/--no-run", help="Score the suite again, or judge what is there.")
+        bool,
+        typer.Option("--run/--no-run", help="Score the suite again, or compare existing results."),
     ] = True,
-    json: Annotated[Path | None, typer.Option(help="Write the findings as JSON.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the findings to this JSON file.")] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Renew the baseline with all that is explained.")
+        bool, typer.Option("--update", help="Update the baseline with all explained changes.")
     ] = False,
     *,
     workspace: Workspace,
 ) -> None:
-    """Compare encoders and scorers with a committed baseline; exit 1 where something got worse.
+    """Compare scores with a committed baseline.
+
+    Exit code 1: a score got worse, or a change is not explained.
 
     Example: mbench regress --json regress.json
     """

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import LiveProgress, print_board
+from madeleine_bench.cli.console import LiveProgress, print_boards
 from madeleine_bench.cli.options import (
     Device,
     Encoders,
@@ -26,7 +26,7 @@ Partial = Annotated[
     bool,
     typer.Option(
         "--allow-partial",
-        help="Score a task although under 90% of its labelled slides or cases have features.",
+        help="Score a task even if fewer than 90% of its labelled slides or cases have features.",
     ),
 ]
 
@@ -40,35 +40,38 @@ def run(
         str | None,
         typer.Option(
             metavar="COHORT",
-            help="With --test-on: train on all of this cohort; --task is then such as er.",
+            help="External validation: cohort to train on; --task is then a label such as er.",
         ),
     ] = None,
     test_on: Annotated[
-        str | None, typer.Option(metavar="COHORT", help="With --train-on: test on all of this one.")
+        str | None, typer.Option(metavar="COHORT", help="External validation: cohort to test on.")
     ] = None,
     resume: Annotated[
         Literal["only-missing", "never"],
-        typer.Option(help="only-missing: compute what is not there; never: compute all again."),
+        typer.Option(
+            help="only-missing: compute only missing results; never: recompute everything."
+        ),
     ] = "only-missing",
     device: Device = "auto",
     executor: ExecutorName = "local",
     scheduler: Scheduler = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Maximum per encoder and slide (default: no limit)."),
+        typer.Option(metavar="SECONDS", help="Maximum time per slide (default: no limit)."),
     ] = None,
     allow_partial: Partial = False,
     determinism: Annotated[
         bool,
         typer.Option(
             "--check-determinism",
-            help="Make all again, with other workers and threads; exit 1 if a byte differs.",
+            help="Compute everything twice with different workers and threads; exit 1 if the "
+            "results differ.",
         ),
     ] = False,
     *,
     workspace: Workspace,
 ) -> None:
-    """Score encoders on tasks, keep the records, and show the board.
+    """Score encoders on tasks and show the leaderboard.
 
     Example: mbench run --encoder mean-pool --encoder max-pool --task 'bcnb-*'
     """
@@ -88,25 +91,32 @@ def run(
 @with_workspace("source", "phantom_signal", "phantom_seed", "features")
 def evaluate(
     embeddings: Annotated[
-        Path, typer.Option(help=".npz, .parquet, .csv, .h5, .pt, or a folder of .h5.")
+        Path,
+        typer.Option(
+            help="Embedding file (.npz, .parquet, .csv, .h5, .pt) or folder of .h5 files."
+        ),
     ],
     task: Tasks,
     protocol: Protocols = None,
-    name: Annotated[str | None, typer.Option(help="Of the encoder (default: the file's).")] = None,
-    by: Annotated[Literal["slide", "case"], typer.Option(help="What an id is of.")] = "slide",
-    revision: Annotated[str, typer.Option(help="Changes whenever the embeddings do.")] = "1",
+    name: Annotated[str | None, typer.Option(help="Encoder name (default: file name).")] = None,
+    by: Annotated[
+        Literal["slide", "case"], typer.Option(help="Whether ids are slides or cases (patients).")
+    ] = "slide",
+    revision: Annotated[
+        str, typer.Option(help="Revision of the embeddings; change it when they change.")
+    ] = "1",
     patch_encoder: Annotated[
-        str | None, typer.Option(help="What made the patch features (default: unknown).")
+        str | None, typer.Option(help="Patch encoder behind the embeddings (default: unknown).")
     ] = None,
     trained_on: Annotated[
         list[str] | None,
-        typer.Option(help="Cohort the encoder was trained on, or none; repeatable."),
+        typer.Option(help="Cohort that the encoder was trained on, or none; repeatable."),
     ] = None,
     allow_partial: Partial = False,
     *,
     workspace: Workspace,
 ) -> None:
-    """Score embeddings you have on tasks, keep the records, and show the board.
+    """Score precomputed embeddings on tasks.
 
     Labels are those of your cohort in mbench.toml, or built-in ones; no feature file is read.
 
@@ -137,23 +147,27 @@ def _run_and_show(request: "Request") -> None:
         CheckFailed: part of it failed for another reason, such as an encoder that raises.
     """
     from madeleine_bench.leaderboard.aggregate import build_boards, home_track
-    from madeleine_bench.results.store import ResultStore
+    from madeleine_bench.leaderboard.sources import Sources
     from madeleine_bench.runner.failures import ending
     from madeleine_bench.runner.run import run
 
     results = request.workspace.results
     with LiveProgress() as progress:
         report = run(request, progress)
-    every = [r for r in ResultStore(results).records() if r.board in report.boards]
+    sources = Sources([results], report.plan.catalogue)
+    every = [r for r in sources.records if r.board in report.boards]
     records = [record for record in every if report.on_its_features(record)]
     chosen = report.plan.catalogue.select_protocols(request.protocols)
     names: list[str | None] = [protocol.name for protocol in chosen]
     catalogue = report.plan.catalogue
     tracks = {home_track(cell.assessment.task, catalogue) for cell in report.plan.cells}
-    for protocol in names or [None]:
-        for track in sorted(tracks):
-            for board in build_boards(records, catalogue, protocol, track):
-                print_board(board)
+    boards = [
+        board
+        for protocol in names or [None]
+        for track in sorted(tracks)
+        for board in build_boards(records, catalogue, protocol, track)
+    ]
+    print_boards(boards, sources)
     typer.echo(
         f"{report.computed} computed, {report.reused} already there, "
         f"{len(report.failures)} failed; records in {results / 'records'}",

@@ -20,16 +20,17 @@ def sensitivity(
     task: Tasks = ["all"],  # noqa: B006
     protocol: Protocols = None,
     run: Annotated[
-        bool, typer.Option("--run/--no-run", help="Score what is missing, or only read records.")
+        bool,
+        typer.Option("--run/--no-run", help="Compute missing results, or only read existing ones."),
     ] = True,
     format: Form = "table",
     out: Figures = None,
     *,
     workspace: Workspace,
 ) -> None:
-    """Rank three encoders or more under every compatible protocol; say how far rankings agree.
+    """Compare the rankings of encoders across protocols.
 
-    All protocols that start from embeddings are compared where none is named.
+    By default, all protocols that use embeddings are compared. Needs at least three encoders.
 
     Example: mbench sensitivity --encoder mean-pool --encoder max-pool --encoder intra-ssl
     """

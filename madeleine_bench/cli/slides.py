@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
     from madeleine_bench.slides.reader import Slide
 
-app = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
+app = typer.Typer(help="Inspect, convert and draw slides.", no_args_is_help=True)
 
 Mpp = Annotated[
-    float | None,
-    typer.Option(help="Micrometres per pixel of the slide, in place of what its file states."),
+    str | None,
+    typer.Option(
+        metavar="UM|TABLE",
+        help="Micrometres per pixel where a file states none: a number, or a table (.csv) with "
+        "the columns slide (TRIDENT: wsi) and mpp.",
+    ),
+]
+ForceMpp = Annotated[
+    str | None,
+    typer.Option(metavar="UM|TABLE", help="The same, in place of what a file states."),
 ]
 
 
@@ -25,14 +33,19 @@ Mpp = Annotated[
 def info(
     slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of slides.")],
     mpp: Mpp = None,
+    force_mpp: ForceMpp = None,
 ) -> None:
-    """Say size, resolution, levels and format of slides; exit 1 where one cannot be read.
+    """Show size, resolution, levels and format of slides.
+
+    Exit code 1: at least one slide cannot be read.
 
     Example: mbench slides info slides/
     """
     from madeleine_bench.slides.folder import describe_slides
+    from madeleine_bench.slides.resolution import read_mpp
 
-    deliver(describe_slides(slides, mpp))
+    given, forced = read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp")
+    deliver(describe_slides(slides, given, forced))
 
 
 @app.command()
@@ -40,16 +53,38 @@ def convert(
     pictures: Annotated[list[Path], typer.Argument(help="JPEG, PNG or TIFF, or folders of them.")],
     mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the pictures.")],
     out: Annotated[Path, typer.Option(help="Folder of the slides.")] = Path("slides"),
+    page: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Page, from 1 (default: the only one); three are red, green, blue.",
+        ),
+    ] = None,
+    channel: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="NUMBER", help="Channel, from 1 (default: all); three are red, green, blue."
+        ),
+    ] = None,
+    scale: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Values that become black and white (default: the full range of 16-bit integers, "
+            "0 and 1 of floating-point numbers).",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace slides.")] = False,
 ) -> None:
-    """Turn plain pictures into slides: tiled TIFF pyramids that state their resolution.
+    """Convert images to tiled TIFF pyramids.
 
     Example: mbench slides convert pictures/ --mpp 0.5 --out slides
     """
-    from madeleine_bench.slides.folder import convert_pictures
+    from madeleine_bench.slides.pictures import PictureOptions, convert_pictures
 
+    options = PictureOptions(tuple(page or ()), tuple(channel or ()), scale)
     with LiveProgress() as progress:
-        report = convert_pictures(pictures, out, mpp, progress, overwrite)
+        report = convert_pictures(pictures, out, mpp, progress, options, overwrite)
     deliver(report)
 
 
@@ -71,14 +106,18 @@ def show(
         str | None, typer.Option(help="Organ, for encoders with a model for each.")
     ] = None,
     mpp: Mpp = None,
+    force_mpp: ForceMpp = None,
 ) -> None:
-    """Draw a slide with its tissue and patches; with an encoder and a bag, what it attends to.
+    """Draw a slide with its tissue and patches.
+
+    With --encoder and --bag, draws the attention of an encoder.
 
     Example: mbench slides show a.svs --out a.png --bag features/a.h5 --encoder madeleine
     """
     from madeleine_bench.files import write_bytes
     from madeleine_bench.slides.overlay import picture_bytes, slide_overlay
     from madeleine_bench.slides.reader import Slide
+    from madeleine_bench.slides.resolution import read_mpp
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is {out}; the picture is a .png")
@@ -86,7 +125,8 @@ def show(
         raise InputError(
             "--encoder needs --bag, the features that it looks at (mbench features extract)"
         )
-    with Slide(slide, mpp) as opened:
+    given, forced = read_mpp(mpp, "--mpp"), read_mpp(force_mpp, "--force-mpp")
+    with Slide(slide, given, forced) as opened:
         if bag is None or encoder is None:
             picture = slide_overlay(opened, bag)
         else:

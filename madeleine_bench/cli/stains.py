@@ -1,4 +1,4 @@
-"""`mbench stains` and `mbench cross-stain`: what the stains of a case are worth, and share."""
+"""`mbench stains` and `mbench cross-stain`: what each stain of a case adds, and share."""
 
 from typing import Annotated
 
@@ -14,18 +14,19 @@ def stains(
     encoder: Encoders,
     task: Tasks,
     protocol: Annotated[
-        str, typer.Option(help="Starts from embeddings; its other fusions are compared with it.")
+        str, typer.Option(help="Protocol of the late fusion; other fusions are compared with it.")
     ] = "linear-probe",
     alone: Annotated[
-        str, typer.Option(help="The stain that all stains are compared with.")
+        str, typer.Option(help="Stain that is compared with all stains together.")
     ] = "H&E",
     format: Form = "table",
     *,
     workspace: Workspace,
 ) -> None:
-    """Compare all stains of a case with H&E alone, fuse them in three ways, drop them one by one.
+    """Measure what each stain adds to H&E.
 
-    Numbers and a figure are kept in RESULTS/stains.
+    Compares all stains of a case with H&E alone, with three ways of fusion, and without each stain.
+    Writes numbers and a figure to RESULTS/stains.
 
     Example: mbench stains --encoder madeleine --encoder mean-pool --task bwh-kidney-amr
     """
@@ -40,17 +41,16 @@ def stains(
 @with_workspace()
 def cross_stain(
     encoder: Encoders,
-    cohort: Annotated[str, typer.Option(help="Cohort of several stains, such as bwh-kidney.")],
-    query: Annotated[
-        str, typer.Option(help="The stain that asks; all others are searched.")
-    ] = "H&E",
+    cohort: Annotated[str, typer.Option(help="Cohort with several stains, such as bwh-kidney.")],
+    query: Annotated[str, typer.Option(help="Query stain; all other stains are searched.")] = "H&E",
     format: Form = "table",
     *,
     workspace: Workspace,
 ) -> None:
-    """Search each other stain of a cohort from H&E: how early does a slide of the same case come.
+    """Retrieve the same patient's slides across stains.
 
-    No label is read. The numbers are kept in RESULTS/cross_stain.
+    An H&E slide is the query; slides of each other stain are ranked by similarity. Labels are not
+    used. Writes the numbers to RESULTS/cross_stain.
 
     Example: mbench cross-stain --encoder madeleine --encoder mean-pool --cohort bwh-kidney
     """

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from madeleine_bench.cli.console import deliver
-from madeleine_bench.cli.options import Catalogue, Encoders, Figures, Folders, Form, Tasks
+from madeleine_bench.cli.options import Catalogue, Config, Encoders, Figures, Folders, Form, Tasks
 
 
 def stratify(
@@ -15,21 +15,25 @@ def stratify(
     encoder: Encoders = [],  # noqa: B006
     protocol: Annotated[
         str | None,
-        typer.Option(help="Instead of the task's first (fine-tuning for supervised encoders)."),
+        typer.Option(
+            help="Protocol (default: first protocol of the task; fine-tuning for supervised "
+            "encoders)."
+        ),
     ] = None,
     format: Form = "table",
     out: Figures = None,
+    config: Config = None,
     catalogue: Catalogue = None,
 ) -> None:
-    """Show Kaplan-Meier curves by predicted risk, hazard ratios, and calibration.
+    """Show survival by predicted risk (Kaplan-Meier).
 
-    All survival tasks and all encoders are shown where none is named.
+    Also shows hazard ratios and calibration. Default: all survival tasks and all encoders.
 
     Example: mbench stratify --results results --task tcga-breast-os --out figures
     """
     from madeleine_bench.leaderboard.stratification import stratification_report
     from madeleine_bench.specs.workspace import Workspace
 
-    tasks = Workspace(catalogue=catalogue).tasks()
+    tasks = Workspace(config=config, catalogue=catalogue).tasks()
     report = stratification_report(results, tasks, task, encoder, protocol)
     deliver(report, format, out, "stratify")

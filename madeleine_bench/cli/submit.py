@@ -11,36 +11,40 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.report import sorted_json
 from madeleine_bench.specs.workspace import Workspace
 
-app = typer.Typer(help="Submissions to a leaderboard.", no_args_is_help=True)
+app = typer.Typer(help="Create, pack and verify submissions.", no_args_is_help=True)
 
 Level = Annotated[
     Literal["V0", "V1", "V2", "V3"],
     typer.Option(
-        help="V0: consistent; V1: recomputed; V2: some slides encoded again; V3: all of them."
+        help="V0: check consistency; V1: recompute scores; V2: encode some slides again; V3: "
+        "encode all again."
     ),
 ]
 AllowCode = Annotated[
     bool,
     typer.Option(
         "--allow-code",
-        help="V2, V3: RUN the code in the bundle. It can do all that you can; read it first.",
+        help="V2, V3: RUN the submitted code with your permissions. Read it first.",
     ),
 ]
-Sample = Annotated[int, typer.Option(min=1, help="V2: slides of each cohort to encode again.")]
+Sample = Annotated[
+    int, typer.Option(min=1, help="V2: number of slides per cohort to encode again.")
+]
 Draw = Annotated[
-    str | None, typer.Option(help="V2: chooses the slides; a new random one by default.")
+    str | None, typer.Option(help="V2: seed that selects the slides (default: random).")
 ]
 TimeLimit = Annotated[
-    float, typer.Option(metavar="SECONDS", help="The most that all of it may take; exit 1 then.")
+    float,
+    typer.Option(metavar="SECONDS", help="Maximum time for the whole check; exit 1 after that."),
 ]
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Lower-case words joined by hyphens.")],
-    folder: Annotated[Path, typer.Option(help="Where the new folder goes.")] = Path("."),
+    name: Annotated[str, typer.Argument(help="Encoder name: lower-case words joined by hyphens.")],
+    folder: Annotated[Path, typer.Option(help="Parent folder of the new folder.")] = Path("."),
 ) -> None:
-    """Write a working encoder to start from: card, class, test, README.
+    """Create a new encoder: card, class, test and README.
 
     Example: mbench submit new my-encoder
     """
@@ -52,16 +56,18 @@ def new(
 
 @app.command()
 def pack(
-    card: Annotated[str, typer.Argument(help="Path of the card, or name of the encoder.")],
+    card: Annotated[str, typer.Argument(help="Encoder name or path of its card.")],
     results: Results = Path("results"),
-    out: Annotated[Path | None, typer.Option(help="The zip; NAME.zip by default.")] = None,
-    board: Annotated[str | None, typer.Option(help="Which board, where there are several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output zip file (default: NAME.zip).")] = None,
+    board: Annotated[str | None, typer.Option(help="Leaderboard, if there are several.")] = None,
     code: Annotated[
-        bool, typer.Option("--code", help="Add implementation and weights, for V2 and V3.")
+        bool, typer.Option("--code", help="Include code and weights, for V2 and V3.")
     ] = False,
     catalogue: Catalogue = None,
 ) -> None:
-    """Pack card, embeddings and the newest records of an encoder into one zip.
+    """Pack an encoder's results for submission.
+
+    The zip file holds the card, the embeddings and the newest results.
 
     Example: mbench submit pack my-encoder/card.yaml
     """
@@ -79,18 +85,24 @@ def pack(
 @app.command()
 @with_workspace("phantom_signal", "phantom_seed")
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The zip.")],
+    bundle: Annotated[Path, typer.Argument(help="Submission (.zip).")],
     level: Level = "V1",
     allow_code: AllowCode = False,
     sample: Sample = 16,
     draw: Draw = None,
     time_limit: TimeLimit = 3600.0,
-    out: Annotated[Path | None, typer.Option(help="The report, Markdown.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="The report, JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report to this Markdown file.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Write the report to this JSON file.")
+    ] = None,
     *,
     workspace: Workspace,
 ) -> None:
-    """Check a submission without running its code: exit 0 verified, 1 a claim is false, 2 refused.
+    """Verify a submission without running its code.
+
+    Exit code 0: verified; 1: a claim is wrong; 2: the submission is refused.
 
     Example: mbench submit verify my-encoder.zip --out report.md
     """

@@ -1,43 +1,42 @@
 """`mbench tasks`: the catalogue of tasks."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from madeleine_bench.cli.console import ask_on_terminal, print_table
+from madeleine_bench.cli.console import ask_on_terminal, print_facts, print_table
 from madeleine_bench.cli.options import Catalogue, Config
 
-app = typer.Typer(help="The declared tasks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, import and create tasks.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_tasks(
-    pattern: Annotated[str, typer.Argument(help="Id or glob; every task by default.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Task id or pattern (default: all).")] = "*",
     catalogue: Catalogue = None,
 ) -> None:
-    """List tasks with their cohort, labels, size, metric and protocols.
+    """List tasks with cohort, labels and size.
 
     Example: mbench tasks list 'bcnb-*'
     """
     from madeleine_bench.specs.workspace import Workspace
 
     rows = [
-        [t.id, str(t.version), t.family, t.cohort, t.unit, t.labels.type,
-         str(t.expected.n) if t.expected else "", t.metric.name, " ".join(t.protocols), t.status]
+        [t.id, t.family, t.cohort, t.labels.type, str(t.expected.n) if t.expected else "", t.status]
         for t in Workspace(catalogue=catalogue).tasks().select([pattern])
-    ]  # fmt: skip
-    header = ["task", "version", "family", "cohort", "unit", "labels", "n", "metric", "protocols"]
-    print_table(f"{len(rows)} tasks", [*header, "status"], rows)
+    ]
+    print_table(f"{len(rows)} tasks", ["task", "family", "cohort", "labels", "n", "status"], rows)
 
 
 @app.command()
 def show(
-    task: Annotated[str, typer.Argument(help="Id of a task.")],
+    task: Annotated[str, typer.Argument(help="Task id.")],
     catalogue: Catalogue = None,
 ) -> None:
-    """Show one task, each fact with whether it is attested or reconstructed.
+    """Show one task and the source of each fact.
+
+    A fact is attested (stated by its source) or reconstructed.
 
     Example: mbench tasks show bcnb-er
     """
@@ -48,8 +47,7 @@ def show(
         facts = each.model_dump(mode="json", exclude={"provenance"}, exclude_none=True)
         cohort = tasks.cohorts[each.cohort]
         facts |= {"cohort": f"{cohort.id}: {cohort.title}", "access": dict(cohort.access)}
-        pairs = ((key, json.dumps(value, ensure_ascii=False)) for key, value in facts.items())
-        print_table("", ("", ""), [(f"{key}:", text.strip('"')) for key, text in pairs])
+        print_facts(facts)
         sources = [[fact, p.status, p.source] for fact, p in each.provenance.items()]
         print_table("", ["fact", "status", "source"], sources)
 
@@ -58,28 +56,30 @@ def show(
 def import_tasks(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders or files; for Patho-Bench also FOLDER/A==B--TASK."),
+        typer.Argument(help="Task folders or files; Patho-Bench also FOLDER/A==B--TASK."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for label tables, splits and mbench.toml.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder for label tables, splits and mbench.toml.")
+    ],
     features: Annotated[
-        Path | None, typer.Option(help="Folder of the feature files (default: to be filled in).")
+        Path | None, typer.Option(help="Feature folder (default: fill it in later).")
     ] = None,
     tool: Annotated[
         Literal["patho-bench", "clam", "stamp", "moozy"] | None,
-        typer.Option("--from", help="Whose files they are (default: recognised by their names)."),
+        typer.Option(
+            "--from", help="Tool that wrote the files (default: recognised by file names)."
+        ),
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column of the classes, for CLAM and STAMP.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Label column, for CLAM and STAMP.")] = None,
     survival: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="TIME EVENT", help="Columns of survival instead, for STAMP."),
+        typer.Option(metavar="TIME EVENT", help="Survival columns, for STAMP."),
     ] = None,
     cohort: Annotated[
-        str | None, typer.Option(help="Name of the cohort (default: that of the folder or table).")
+        str | None, typer.Option(help="Cohort name (default: name of the folder or table).")
     ] = None,
 ) -> None:
-    """Import tasks of Patho-Bench, CLAM, STAMP or MOOZY with their splits.
+    """Import tasks of Patho-Bench, CLAM, STAMP or MOOZY.
 
     Example: mbench tasks import splits/cptac_brca/TP53_mutation --out mine --features conch_v1
     """
@@ -93,40 +93,43 @@ def import_tasks(
 
 @app.command()
 def new(
-    id: Annotated[str | None, typer.Option(help="Id of the task, such as my-er.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Id of the cohort, new or not.")] = None,
+    id: Annotated[str | None, typer.Option(help="Task id, such as my-er.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="Cohort id (existing or new).")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Label table, a row per slide: .csv, .tsv or .parquet.")
+        Path | None,
+        typer.Option(help="Label table with one row per slide (.csv, .tsv or .parquet)."),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the classes.")] = None,
-    time: Annotated[str | None, typer.Option(help="Survival: column of the follow-up.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Survival: column of the follow-up time.")
+    ] = None,
     event: Annotated[str | None, typer.Option(help="Survival: column of the event.")] = None,
     type: Annotated[
         Literal["binary", "multiclass", "ordered", "continuous", "survival"] | None,
-        typer.Option(help="Kind of labels (default: inferred where it is clear)."),
+        typer.Option(help="Label type (default: inferred from the table)."),
     ] = None,
     positive: Annotated[
-        str | None, typer.Option(help="Positive class, or word of the event (default: last).")
+        str | None, typer.Option(help="Positive class, or value that means event (default: last).")
     ] = None,
     classes: Annotated[
-        list[str], typer.Option(help="Classes in order (default: sorted); repeatable.")
+        list[str], typer.Option(help="Class, in order (default: sorted); repeatable.")
     ] = [],  # noqa: B006
     missing: Annotated[
-        list[str], typer.Option(help='Word that means "no label"; repeatable.')
+        list[str], typer.Option(help='Value that means "no label"; repeatable.')
     ] = [],  # noqa: B006
     features: Annotated[
-        Path | None, typer.Option(help="Folder of the feature files (default: to be filled in).")
+        Path | None, typer.Option(help="Feature folder (default: fill it in later).")
     ] = None,
-    unit: Annotated[
-        Literal["slide", "case"], typer.Option(help="What is trained on and tested.")
-    ] = "case",
+    unit: Annotated[Literal["slide", "case"], typer.Option(help="Unit of the task.")] = "case",
     slide: Annotated[str | None, typer.Option(help="Column of slides (slide_id).")] = None,
     case: Annotated[str | None, typer.Option(help="Column of cases (case_id, if any).")] = None,
     stain: Annotated[str | None, typer.Option(help="Column of stains (default: all H&E).")] = None,
     site: Annotated[str | None, typer.Option(help="Column of sites (default: none).")] = None,
     config: Config = None,
 ) -> None:
-    """Declare a task of your own in mbench.toml; on a terminal, what is missing is asked.
+    """Create a task in mbench.toml.
+
+    In a terminal, the command asks for missing options.
 
     Example: mbench tasks new --id my-er --cohort mine --labels labels.csv --label er
     """
@@ -145,10 +148,10 @@ def new(
 def validate(
     path: Annotated[
         Path | None,
-        typer.Argument(help="Folder laid out as tasks/ is; the built-in one by default."),
+        typer.Argument(help="Task folder (default: built-in)."),
     ] = None,
 ) -> None:
-    """Check every task, cohort and protocol of a catalogue, and each against the others.
+    """Check all task, cohort and protocol files.
 
     Example: mbench tasks validate my-catalogue
     """
@@ -167,11 +170,13 @@ def validate(
 @app.command()
 def lock(
     check: Annotated[
-        bool, typer.Option("--check", help="Only compare; exit 1 where a hash moved.")
+        bool, typer.Option("--check", help="Compare only; exit 1 if a hash changed.")
     ] = False,
     catalogue: Catalogue = None,
 ) -> None:
-    """Write tasks.lock, or check it: a task whose hash changed needs a new version.
+    """Write or check tasks.lock.
+
+    A task whose hash changed needs a new version.
 
     Example: mbench tasks lock --check
     """

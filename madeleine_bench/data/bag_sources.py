@@ -259,7 +259,7 @@ def feature_files(folder: Path) -> dict[str, Path]:
             the same stem.
     """
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}; 'features' wants the folder of the bag files")
+        raise InputError(f"no folder {folder}; 'features' must name the folder of the bag files")
     files: dict[str, Path] = {}
     for path in files_under(folder):
         if path.suffix not in SUFFIXES or path.name.startswith("."):

@@ -54,7 +54,7 @@ class BagFacts:
 
     Attributes:
         patches: number of rows.
-        width: number of dimensions.
+        width: number of dimensions; an empty bag may not state it and has 0.
         patch_encoder: what made the features.
         phantom: the kind of phantom its slide is, such as "rendered"; None for a real slide.
         magnification: objective power of the patches.
@@ -209,7 +209,12 @@ def _features_name(handle: Any, path: Path, encoder: str | None) -> str:
 
 
 def _shape(shape: tuple[int, ...], path: Path, what: str) -> tuple[int, int]:
-    """Return (patch, dim) of a shape, a leading axis of one taken off."""
+    """Return (patch, dim) of a shape, a leading axis of one taken off.
+
+    TRIDENT 0.3 writes the shape (0,) for a slide without patches: it has 0 dimensions here.
+    """
+    if tuple(shape) == (0,):
+        return 0, 0
     kept = tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
     if len(kept) != 2 or kept[1] == 0:
         one = len(kept) == 1 and kept[0] > 0
@@ -355,7 +360,7 @@ def _no_tensor(path: Path, reason: str) -> str:
     kind = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
     if kind is None:
         text = (
-            "torch.save did not write it, or it is cut short or damaged. Extract the features of "
+            "torch.save did not write it, or it is truncated or damaged. Extract the features of "
             "this slide again"
         )
     elif not kind.group(1).startswith("numpy."):

@@ -129,11 +129,13 @@ def embedding_table(
         where: begins messages.
 
     Raises:
-        InputError: there is none, an id stands twice, widths differ, or a number is not finite.
+        InputError: there is none, an id occurs twice, widths differ, or a number is not finite.
     """
     names = [canonical_id(one) for one in ids]
     if len(names) != len(rows):
-        raise InputError(f"{where}: {len(names)} ids and {len(rows)} embeddings; expected as many")
+        raise InputError(
+            f"{where}: {len(names)} ids and {len(rows)} embeddings; expected equal numbers"
+        )
     if not names:
         raise InputError(f"{where}: no embedding in it")
     widths: dict[int, str] = {}
@@ -151,7 +153,7 @@ def embedding_table(
         shown = " and ".join(f"'{name}' has {width}" for width, name in list(widths.items())[:2])
         raise InputError(f"{where}: widths differ: {shown} dimensions")
     if twice := pd.Index(names)[pd.Index(names).duplicated()].tolist():
-        raise InputError(f"{where}: id '{twice[0]}' stands twice; give each id one embedding")
+        raise InputError(f"{where}: id '{twice[0]}' occurs twice; give each id one embedding")
     order = np.argsort(np.array(names), kind="stable")
     with np.errstate(over="ignore"):
         matrix = np.array([vectors[place] for place in order], dtype=np.float32)

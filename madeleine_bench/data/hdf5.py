@@ -16,6 +16,7 @@ the patches. Elsewhere the words of CLAM are left out, since they would name ano
 
 import math
 import mmap
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench.errors import InputError, UnreadableFile
-from madeleine_bench.files import check_readable, replacing
+from madeleine_bench.files import NO_LOCKS, check_readable, replacing
 
 # An objective of 20x is a pixel of half a micrometre: how TRIDENT too turns one into the other.
 _UM_AT_1X = 10.0
@@ -44,8 +45,8 @@ def writing(path: Path) -> Iterator[Any]:
         InputError: the folder cannot be written.
     """
     with replacing(path) as temporary:
-        try:
-            with h5py.File(temporary, "w") as handle:
+        try:  # no other process knows the temporary file, and some disks have no locks
+            with h5py.File(temporary, "w", locking=False) as handle:
                 yield handle
         except RuntimeError as error:  # how HDF5 says that the disk is full, on closing
             raise InputError(f"cannot write {path}: {error}") from error
@@ -53,26 +54,53 @@ def writing(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError."""
+    """Open an HDF5 file to read; what goes wrong inside the block becomes an InputError.
+
+    Where the file system has no locks, the file is read without one.
+
+    Raises:
+        InputError: there is no such file, or its content is damaged or of another format.
+        UnreadableFile: another process has locked the file, or the system refuses to read it.
+    """
     try:
-        with h5py.File(path, "r") as handle:
+        with _unlocked_if_needed(path) as handle:
             yield handle
     except FileNotFoundError as error:
         raise InputError(f"no feature file {path}") from error
     except (OSError, RuntimeError, KeyError) as error:
-        if "unable to lock file" in str(error) or "already open for write" in str(error):
+        if "unable to lock file" in str(error):
             raise UnreadableFile(
-                f"{path} is locked, or marked as open to write: another process writes it, or was "
-                "stopped before it ended. Wait for it, or extract the features of this slide "
-                "again. If there is none, the disk has no file locks: set "
-                "HDF5_USE_FILE_LOCKING=FALSE"
+                f"{path} is locked: another process writes it. Wait for that process, then give "
+                "the command again"
             ) from error
-        check_readable(path, error)
+        if "already open for write" in str(error):
+            raise UnreadableFile(
+                f"{path} is marked as open to write: another process writes it, or was stopped "
+                "before it ended. Wait for it; if there is none, extract the features of this "
+                "slide again"
+            ) from error
+        check_readable(path, OSError(_errno(error), ""))
         reason = str(error).split(" (")[-1].rstrip(")")
         raise InputError(
             f"{path} cannot be read as HDF5 ({reason}): it is cut short, damaged, or of another "
             "format. Extract the features of this slide again"
         ) from error
+
+
+def _unlocked_if_needed(path: Path) -> Any:
+    """Return an open HDF5 file, without a lock where the file system has none."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "unable to lock file" in str(error) and _errno(error) in NO_LOCKS:
+            return h5py.File(path, "r", locking=False)
+        raise
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the error number of the system; HDF5 writes it into its message."""
+    stated = re.search(r"errno = (\d+)", str(error))
+    return int(stated[1]) if stated else getattr(error, "errno", None)
 
 
 def read_coords(handle: Any, path: Path, patches: int) -> NDArray[Any] | None:

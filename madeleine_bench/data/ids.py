@@ -28,6 +28,29 @@ def canonical_id(text: str) -> str:
     return f"-{digits}" if sign == "-" and digits != "0" else digits
 
 
+# What a file must end with to be taken for a slide. Some of these no reader opens: such a slide
+# fails with a message, where a file that is not listed would be missed without one.
+SLIDE_SUFFIXES = (
+    ".svs", ".ndpi", ".mrxs", ".tif", ".tiff", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi",
+    ".dcm", ".qptiff", ".jp2", ".jpx", ".j2k", ".isyntax", ".i2syntax", ".vsi", ".lif", ".zvi",
+    ".sdpc", ".kfb", ".tron", ".mds", ".mdsx",
+)  # fmt: skip
+
+
+def slide_name(file_name: str) -> str:
+    """Return the name of a slide from that of its file: without `.svs`, `.tif`, `.ome.tif` etc.
+
+    Examples:
+        >>> [slide_name(name) for name in ("a.1.SVS", "a.ome.tif", "a.ome", "a.1", ".svs")]
+        ['a.1', 'a', 'a', 'a.1', '.svs']
+    """
+    for suffixes in (SLIDE_SUFFIXES, (".ome",)):
+        stem, dot, suffix = file_name.rpartition(".")
+        if stem and f"{dot}{suffix}".lower() in suffixes:
+            file_name = stem
+    return file_name
+
+
 def look_alikes(ids: Iterable[str], *, cases: bool) -> list[tuple[str, ...]]:
     """Return the ids that may be spellings of one id, in sorted groups of two or more.
 

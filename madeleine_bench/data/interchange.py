@@ -70,7 +70,7 @@ def imported_task(
         notes: what was assumed.
 
     Raises:
-        InputError: an id is empty, a slide stands twice, a unit of a fold is not in the table, a
+        InputError: an id is empty, a slide occurs twice, a unit of a fold is not in the table, a
             case is tested and trained on, or nothing is.
     """
     columns = [labels["time"], labels["event"]] if "time" in labels else [labels["column"]]

@@ -183,7 +183,7 @@ def _number_of(
         number = math.nan
     if not math.isfinite(number):
         raise InputError(
-            f"{at}: '{text}' in column '{labels.column}' is no number; write it with a decimal "
+            f"{at}: '{text}' in column '{labels.column}' is not a number; write it with a decimal "
             f'point and without separators, or, where it means "no label", add it to missing = '
             f'["{text}"] under {task.place}'
         )
@@ -212,7 +212,7 @@ def _survival_of(
         days = math.nan
     if not math.isfinite(days) or days < 0:
         raise InputError(
-            f"{at}: '{text}' in column '{labels.time}' is no follow-up time; expected "
+            f"{at}: '{text}' in column '{labels.time}' is not a follow-up time; expected "
             f"{labels.time_unit or 'days'} as a number of 0 or more, or an empty cell where it is "
             "unknown"
         )

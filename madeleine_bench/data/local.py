@@ -12,7 +12,7 @@ import pandas as pd
 
 from madeleine_bench.data.bag_sources import PackedBags, open_bags
 from madeleine_bench.data.bags import SUFFIXES, BagFacts, BagFile, check_alike
-from madeleine_bench.data.ids import canonical_id
+from madeleine_bench.data.ids import canonical_id, slide_name
 from madeleine_bench.data.labels import NO_FILE
 from madeleine_bench.data.tables import read_label_table
 from madeleine_bench.errors import InputError
@@ -23,10 +23,6 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.types import Bag, CohortData, Source, rows_of
 
 _SHOWN = 3
-_SLIDE_SUFFIXES = {
-    "svs", "ndpi", "tif", "tiff", "mrxs", "scn", "svslide", "bif", "vms", "vmu", "dcm", "czi",
-    "qptiff", "isyntax",
-}  # fmt: skip
 
 
 class LocalCohort:
@@ -65,7 +61,7 @@ class LocalCohort:
                 is of another cohort.
         """
         if not isinstance(entry.features, Path):
-            raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is no folder')
+            raise InputError(f'cohort {cohort.id}: features = "{entry.features}" is not a folder')
         self._read_table(cohort, entry)
         self.folder = entry.features
         self.bags = open_bags(self.folder, self.encoder_in_files, cache)
@@ -270,7 +266,7 @@ def verify_cohort(
                 if twin != slide_id:
                     add("error", slide_id, f"the same features as slide '{twin}'")
             else:
-                add("warning", slide_id, "no patch in the bag; left out")
+                add("warning", slide_id, "no patch in the bag; skipped")
         progress(slide_id)
     usual = Counter(seen.values()).most_common(1)
     for slide_id, (width, encoder) in seen.items():
@@ -278,10 +274,10 @@ def verify_cohort(
             message = "{} dimensions of patch encoder {}; most files have {} of {}"
             add("error", slide_id, message.format(width, encoder, *usual[0][0]))
     for slide_id in sorted(set(data.slides["slide_id"]).difference(data.files)):
-        add("warning", slide_id, "no feature file; left out")
+        add("warning", slide_id, "no feature file; skipped")
     for name, path in data.extra.items():
         which = "" if path.stem == name else f"slide '{name}': "
-        findings.append(Finding("warning", "", path, f"{which}no row of the label table; not used"))
+        findings.append(Finding("warning", "", path, f"{which}not in the label table; not used"))
     return sorted(findings, key=lambda f: (f.level != "error", f.slide_id, str(f.path)))
 
 
@@ -292,12 +288,6 @@ def match_notes(data: CohortData) -> list[str]:
     shown = ", ".join(pairs[:_SHOWN]) + ", ..." * (len(pairs) > _SHOWN)
     text = f"{data.cohort_id}: {len(pairs)} slide(s) matched with files of another name: {shown}"
     return [text] if pairs else []
-
-
-def _bare(name: str) -> str:
-    """Return the name of a slide without the suffix of a slide file."""
-    stem, _, suffix = name.rpartition(".")
-    return stem if stem and suffix.lower() in _SLIDE_SUFFIXES else name
 
 
 def match_names(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, str]:
@@ -313,13 +303,13 @@ def match_names(slide_ids: list[str], files: Mapping[str, Path]) -> dict[str, st
     candidates: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for stem in files:
         is_exact = canonical_id(stem) in exact
-        meant = (stem,) if is_exact else (_bare(stem), stem.split(".", 1)[0])
+        meant = (stem,) if is_exact else (slide_name(stem), stem.split(".", 1)[0])
         for name in {canonical_id(one) for one in meant}:
             candidates[is_exact, name].append(stem)
     names: dict[str, str] = {}
     slide_of: dict[str, str] = {}
     for slide_id in slide_ids:
-        stems = candidates[True, slide_id] or candidates[False, _bare(slide_id)]
+        stems = candidates[True, slide_id] or candidates[False, slide_name(slide_id)]
         if len(stems) > 1:
             paths = " and ".join(str(files[stem]) for stem in sorted(stems)[:_SHOWN])
             raise InputError(

@@ -182,7 +182,8 @@ def _asked(new: NewTask, there: Config, ask: Ask | None) -> NewTask:
             TypeAdapter(Identifier).validate_python(name)
         except ValidationError as error:
             raise InputError(
-                f"{option}: '{name}' is no id; expected up to 64 of a-z, 0-9, '-' and '_', such as "
+                f"{option}: '{name}' is not a valid id; expected up to 64 of a-z, 0-9, '-' and "
+                f"'_', such as "
                 "my-er"
             ) from error
     return new
@@ -235,7 +236,7 @@ def _labels(new: NewTask, table: pd.DataFrame, ask: Ask | None) -> tuple[dict[st
     assumed = [word for word in missing if word not in given]
     return labels | ({"missing": missing} if missing else {}), [
         *_said(new, labels, words),
-        *([f"taken for no label: {', '.join(assumed)}"] if assumed else []),
+        *([f"read as no label: {', '.join(assumed)}"] if assumed else []),
     ]
 
 
@@ -331,7 +332,11 @@ def _said(new: NewTask, labels: Mapping[str, Any], words: "pd.Series[int]") -> l
     """Return what was assumed of the labels."""
     if labels["type"] == "survival":
         unit = labels.get("time_unit")
-        said = f"in {unit}, as its name says" if unit else "taken for days; else add time_unit"
+        said = (
+            f"in {unit}, as its name says"
+            if unit
+            else "read as days; if that is wrong, add time_unit"
+        )
         return [f"survival: '{labels['event_value']}' is the event; {new.time} is {said}"]
     advice = "; --missing WORD says that one is none" if len(words) > 2 else ""
     if labels["type"] == "continuous":

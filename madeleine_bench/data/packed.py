@@ -34,6 +34,8 @@ PARTS = "features-*-*.safetensors"
 ITEM_BYTES = 2
 _HASH = ', "hash": "'  # ends the index, with the hash of all before it
 _THREADS = 8
+_UM_PER_PX0 = 0.25
+_UM_AT_1X = 10.0  # side of a pixel at 1x, by the usual convention (.5 micrometres at 20x)
 
 
 class DamagedStore(InputError):
@@ -177,6 +179,28 @@ class FeatureStore:
         """Return the key of a slide's numbers: that of the bag packed, or another if rounded."""
         return f"{slide.source_key}:{self.dtype}" if slide.rounded else slide.source_key
 
+    def positions_um(self, slide_index: int) -> NDArray[np.float64] | None:
+        """Return where the patches of a slide lie, patch x 2 (x, y), in micrometres.
+
+        Where the bag does not state its resolution, a level-0 pixel is taken for .25 micrometres
+        (40x). None where the bag has no coordinates in level-0 pixels, or one for all patches.
+        """
+        slide = self.slides[slide_index]
+        if not slide.coords_dtype:
+            return None
+        path = self.path / self.parts[slide.part][0]
+        with looking_at(path):
+            size = 2 * slide.patches
+            coords = np.fromfile(path, slide.coords_dtype, size, offset=slide.coords_begin)
+        positions = coords.reshape(-1, 2).astype(np.float64)
+        if not np.isfinite(positions).all() or (positions == positions[0]).all():
+            return None
+        scale = _UM_PER_PX0
+        if slide.magnification and slide.patch_size and slide.patch_size_level0:
+            side_um = slide.patch_size * _UM_AT_1X / slide.magnification
+            scale = side_um / slide.patch_size_level0
+        return positions * scale
+
     def read(self, slide: PackedSlide) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return rows and coords of a slide, checked by their hash.
 
@@ -249,7 +273,7 @@ def read_index(folder: Path) -> FeatureStore:
     if not path.is_file():
         if any(folder.glob(PARTS)):
             raise InputError(
-                f"{folder}: packing has not ended; the same mbench data pack goes on from there"
+                f"{folder}: packing has not ended; the same mbench data pack continues from there"
             )
         raise InputError(
             f"no packed store {folder} (a packed store is a folder with {INDEX} in it); "
@@ -265,7 +289,7 @@ def read_index(folder: Path) -> FeatureStore:
     except (OSError, MemoryError, RecursionError, LookupError, TypeError, ValueError) as error:
         check_readable(path, error)
         raise InputError(
-            f"{path} is damaged or is no index of a packed store; mbench data pack makes one"
+            f"{path} is damaged or is not an index of a packed store; mbench data pack makes one"
         ) from error
     if (version, dtype) != (VERSION, DTYPE):
         raise InputError(
@@ -317,7 +341,8 @@ def check_sizes(store: FeatureStore) -> None:
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise DamagedStore(
-                f"{path} is cut short, gone or of another store: it has {size} bytes, the index of "
+                f"{path} is truncated, missing or of another store: it has {size} bytes, the "
+                f"index of "
                 f"{store.path} says {expected}. {store.repair}"
             )
 

@@ -203,7 +203,7 @@ class _Packing:
         except (InputError, SafetensorError) as error:
             raise InputError(
                 f"{path} cannot be written ({error}). What is packed is kept; the same command "
-                "goes on from there"
+                "continues from there"
             ) from error
 
     @property
@@ -267,7 +267,7 @@ def _current_index(path: Path, data: CohortData) -> FeatureStore | None:
         others = [] if is_packed_store(path) else sorted(p.name for p in path.glob("[!.]*"))
         if others:
             raise InputError(
-                f"{path} is no packed store, it holds {others[0]}. Remove it, or choose another "
+                f"{path} is not a packed store; it holds {others[0]}. Remove it, or choose another "
                 "place"
             )
         return None
@@ -305,7 +305,7 @@ def pack_into(data: CohortData, path: Path, progress: Progress, part_bytes: int)
     store = pack_cohort(data, path, progress, part_bytes=part_bytes)
     phantom = "PHANTOM " if store.source == "phantom" else ""
     count = len(store.parts)
-    missing = f", {len(store.missing)} slides without a bag left out" if store.missing else ""
+    missing = f", {len(store.missing)} slides without a bag skipped" if store.missing else ""
     return (
         f"{phantom}{store.cohort_id}: {len(store)} slides, {store.patches} patches x {store.dim} "
         f"{store.dtype} ({store.nbytes / 1e9:.3g} GB in {count} file{'s' * (count > 1)}) in "

@@ -355,7 +355,9 @@ def _survival(table: pd.DataFrame, time: str, event: str, path: Path) -> _Labels
     labels = {"type": "survival", "time": time, "event": event}
     labels |= {"event_value": "1", "censored_value": "0"} | ({"time_unit": unit} if unit else {})
     said = (
-        f"in {unit}, as its name says" if unit else "taken for days; else add time_unit to labels"
+        f"in {unit}, as its name says"
+        if unit
+        else "read as days; if that is wrong, add time_unit to labels"
     )
     happened = " or ".join(sorted(set(words) & _EVENT))
     return labels, [f"survival: the event is {event} = {happened}; {time} is {said}"]

@@ -282,7 +282,7 @@ def _members(
                 f"'{units.table['unit_id'].iloc[0]}'"
             )
         elif (key, unit_id) in seen:
-            raise InputError(f"{path}: row {number}: '{unit_id}' stands twice in one split")
+            raise InputError(f"{path}: row {number}: '{unit_id}' occurs twice in one split")
         else:
             seen.add((key, unit_id))
             members[key][implied or cells[3]].add(position[unit_id])

@@ -46,7 +46,7 @@ def read_label_table(
 
     Raises:
         InputError: the file cannot be read as a table, a declared column is absent, a slide id is
-            empty or stands twice, a case id is empty, or a stain is not of the vocabulary.
+            empty or occurs twice, a case id is empty, or a stain is not of the vocabulary.
     """
     header, rows = read_cells(path)
     without = {n for _, numbers in _matching(header, rows, exclude, path) for n in numbers}
@@ -174,7 +174,7 @@ def _read_parquet(path: Path) -> tuple[list[str], Rows]:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         check_readable(path, error)
-        raise InputError(f"{path} is not a parquet file, or it is cut short or damaged") from error
+        raise InputError(f"{path} is not a parquet file, or it is truncated or damaged") from error
     if table.empty:
         raise InputError(f"{path}: the table has no rows; expected a row per slide")
     columns = [[_cell(value) for value in table[name].tolist()] for name in table.columns]
@@ -194,7 +194,7 @@ def _positions(header: list[str], columns: Columns, path: Path) -> dict[str, int
     """Return the place of the column of each role that is declared."""
     twice = [name for name, count in Counter(header).items() if count > 1 and name]
     if twice:
-        raise InputError(f"{path}: row 1: column '{twice[0]}' stands twice; rename one of them")
+        raise InputError(f"{path}: row 1: column '{twice[0]}' occurs twice; rename one of them")
     names = {role: getattr(columns, role.removesuffix("_id")) for role in ROLE_COLUMNS}
     for role, name in names.items():
         key = role.removesuffix("_id")

@@ -64,7 +64,7 @@ def time_limit(seconds: float | None, what: str) -> Iterator[None]:
                 yield
         except OutOfTime as error:
             raise CheckFailed(
-                f"{what}: took longer than {seconds:g} s; give it more with --time-limit, or "
+                f"{what}: took longer than {seconds:g} s; allow more time with --time-limit, or "
                 "leave it out"
             ) from error
         finally:

@@ -104,7 +104,7 @@ def given_embeddings(
         "dim": table.matrix.shape[1],
         "training_cohorts": trained_on,
         "licence": "not stated",
-        "description": "Embeddings made elsewhere and given as a file.",
+        "description": "Precomputed embeddings from a file.",
     }
     try:
         return Given(table, by, EncoderCard.model_validate(facts))

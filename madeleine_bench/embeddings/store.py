@@ -135,7 +135,7 @@ class EmbeddingStore:
             raise
         read = [part for part in read if part.ids]
         if not read:
-            raise CheckFailed(f"{path}: no slide could be encoded for want of memory")
+            raise CheckFailed(f"{path}: no slide could be encoded because memory ran out")
         if len(widths := {part.matrix.shape[1:] for part in read}) > 1:
             raise CheckFailed(f"{path}: the encoder made embeddings of different widths {widths}")
         ids = [slide_id for part in read for slide_id in part.ids]

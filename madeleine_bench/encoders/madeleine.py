@@ -47,15 +47,17 @@ class _Madeleine(BaseEncoder):
         import torch
 
         model, stain = self._fitting(bag)
+        patches = _tensor(bag)
         with torch.inference_mode():
             pieces = [
                 model.embed_patches(
                     part, None if stain is None else torch.full((len(part),), stain)
                 )
-                for part in torch.split(_tensor(bag), size)
+                for part in torch.split(patches, size)
             ]
             tokens, scores = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-            embedding: NDArray[np.float32] = model.pool(tokens, scores, (len(tokens),))[0].numpy()
+            embeddings = model.pool(tokens, scores, (len(tokens),), patches)
+        embedding: NDArray[np.float32] = embeddings[0].numpy()
         return embedding
 
     def attention(self, bag: Bag) -> NDArray[np.floating]:
@@ -108,6 +110,8 @@ class TrainedMadeleine(_Madeleine):
             InputError: no model is of the organ or takes patches of this width, or the stain of a
                 slide is an input, which a bag of several stains does not have.
         """
+        from madeleine_bench.models.madeleine import Madeleine
+
         description, model = self._model_for(organ)
         if description.stain_encoding:
             raise InputError(
@@ -119,9 +123,10 @@ class TrainedMadeleine(_Madeleine):
                 f"the weights take patch features of width {description.input_dim}, the bags have "
                 f"{input_dim}; another protocol may start from scratch (finetune-scratch)"
             )
-        state = model.state_dict() if from_weights else None
         sizes = (input_dim, description.width, description.heads)
-        return _with_head(sizes, outputs, seed, state)
+        if not from_weights:
+            return _with_head(Madeleine(*sizes), outputs, seed, None)
+        return _with_head(type(model)(*sizes), outputs, seed, model.state_dict())
 
     @property
     def n_parameters(self) -> int:
@@ -171,7 +176,9 @@ class UntrainedMadeleine(_Madeleine):
         self, *, input_dim: int, outputs: int, organ: str | None, seed: int, from_weights: bool
     ) -> "BagNetwork":
         """Return the architecture with a linear head, all of it drawn from the seed."""
-        return _with_head((input_dim, self.width, self.heads), outputs, seed, None)
+        from madeleine_bench.models.madeleine import Madeleine
+
+        return _with_head(Madeleine(input_dim, self.width, self.heads), outputs, seed, None)
 
     @property
     def n_parameters(self) -> int | None:
@@ -195,21 +202,16 @@ class UntrainedMadeleine(_Madeleine):
 
 
 def _with_head(
-    sizes: tuple[int, int, int], outputs: int, seed: int, state: "Mapping[str, Tensor] | None"
+    model: "Madeleine", outputs: int, seed: int, state: "Mapping[str, Tensor] | None"
 ) -> "BagNetwork":
-    """Return a model of some input_dim, width and heads with a linear head.
-
-    Parameters are drawn where no state gives them.
-    """
-    from madeleine_bench.models.madeleine import Madeleine
+    """Return a model with a linear head; parameters are drawn where no state gives them."""
     from madeleine_bench.models.mil.base import (
         EmbedderWithHead,
         MadeleineEmbedder,
         initialise_network,
     )
 
-    model = Madeleine(*sizes)
-    network = EmbedderWithHead(MadeleineEmbedder(model), sizes[1], outputs)
+    network = EmbedderWithHead(MadeleineEmbedder(model), model.projector.out_features, outputs)
     initialise_network(network, seed)
     if state is not None:
         model.load_state_dict(state)

@@ -40,6 +40,7 @@ class ModelDescription(Spec):
         heads: number of attention heads.
         stains: the stains it was trained on, H&E first; with stain encodings, in their order.
         stain_encoding: whether the stain of a slide is an input.
+        aligned: whether the model adds what it learned to plain features (preset "aligned").
         cohort: id of the cohort it was trained on.
     """
 
@@ -50,17 +51,20 @@ class ModelDescription(Spec):
     heads: int = Field(gt=0)
     stains: tuple[str, ...] = Field(min_length=1)
     stain_encoding: bool
+    aligned: bool = False
     cohort: str
 
     def outline(self) -> "Madeleine":
         """Return the model with shapes alone: its parameters are on the meta device."""
         import torch
 
+        from madeleine_bench.models.aligned import AlignedMadeleine
         from madeleine_bench.models.madeleine import Madeleine
 
+        kind = AlignedMadeleine if self.aligned else Madeleine
         stains = len(self.stains) if self.stain_encoding else 0
         with torch.device("meta"):
-            return Madeleine(self.input_dim, self.width, self.heads, stains=stains)
+            return kind(self.input_dim, self.width, self.heads, stains=stains)
 
     def build(self, state: "Mapping[str, Tensor]") -> "Madeleine":
         """Return the model with the given parameters, in evaluation mode."""

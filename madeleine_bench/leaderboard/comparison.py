@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_features
+from madeleine_bench.leaderboard.aggregate import Board, Column, on_same_features, summarise
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.stats.intervals import t_test
-from madeleine_bench.stats.paired import AcrossTasks, across_tasks, holm
+from madeleine_bench.stats.paired import ALPHA, AcrossTasks, across_tasks, holm
 from madeleine_bench.stats.ranks import (
     LEAST_TASKS,
     Clusters,
@@ -35,7 +35,6 @@ from madeleine_bench.stats.ranks import (
 )
 
 BASELINE = "mean-pool"
-ALPHA = 0.05
 RANK_DRAWS = 2000
 Interval = tuple[float, float]
 DrawsOf = Callable[[Record], NDArray[np.float64]]
@@ -137,6 +136,30 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
     if not tasks:
         return Comparison({}, {}, (), "no task has enough cases for a rank", None)
     ranked = [column.label for column in board.ranked if column.complete]
+    return _compare(tasks, complete, ranked, draws_of)
+
+
+def compare_subsets(board: Board, draws_of: DrawsOf) -> dict[str, Comparison]:
+    """Return the comparison over the ranked tasks of each family, by the name of the family.
+
+    Every encoder that has all of these tasks is compared, also one that lacks others. With fewer
+    than six tasks there are means and intervals, and no marks.
+    """
+    found = {}
+    for family in sorted({task.family for task in board.tasks if task.id in board.ranked_ids}):
+        tasks = [t for t in board.tasks if t.family == family and t.id in board.ranked_ids]
+        ids = [task.id for task in tasks]
+        complete = [c for c in board.columns if c.verification != "V0" and c.has(ids)]
+        if complete:
+            placed = summarise(complete, tasks)
+            ranked = sorted(placed, key=lambda label: (placed[label].rank or 0, label))
+            found[family] = _compare(tasks, complete, ranked, draws_of)
+    return found
+
+
+def _compare(
+    tasks: Sequence[TaskSpec], complete: Sequence[Column], ranked: Sequence[str], draws_of: DrawsOf
+) -> Comparison:
     grid = make_grid(
         tasks,
         [column.label for column in complete],
@@ -275,20 +298,24 @@ def rank_intervals(grid: Grid, ranked: Sequence[str]) -> dict[str, tuple[int, in
 
 
 def controls_ahead(
-    board: Board, task: TaskSpec, reads_the_answer: Callable[[Column], bool]
+    board: Board,
+    task: TaskSpec,
+    reads_the_answer: Callable[[Column], bool],
+    gains: Mapping[tuple[str, str], Interval],
 ) -> list[dict[str, Any]]:
-    """Return the controls that beat the mean of the patches on a task, the best first.
+    """Return the controls that score significantly above mean-pool on a task, the best first.
 
-    Each has its `label`, its score as `value`, the score of the mean of the patches as `baseline`,
-    and whether its score lies `beyond` the 95% interval of that, where it has one.
+    Each has its `label`, its score as `value`, the score of mean-pool as `baseline`, and the 95%
+    confidence interval of the paired difference, which lies above 0, as `gain_ci95`.
 
-    A control is held against mean-pool of the same features, and left out without one, as are
+    A control is compared with mean-pool of the same features, and left out without one, as are
     scores that are not on the data of the rest.
 
     Args:
         board: with its controls.
         task: one of its tasks.
         reads_the_answer: whether a control is a ceiling, as the phantom's oracle is, and no floor.
+        gains: by the labels of two encoders, the interval of their paired difference on the task.
     """
     scored = [column for column in board.columns if column.has([task.id])]
     ahead: list[dict[str, Any]] = []
@@ -296,9 +323,9 @@ def controls_ahead(
         pooled = on_same_features(column, scored, BASELINE, [task.cohort])
         if column.kind != "control" or pooled is None or reads_the_answer(column):
             continue
-        baseline, value = pooled.cells[task.id], column.cells[task.id].value
-        if value > baseline.value:
-            ends = baseline.record.scores.main.ci95
-            scores = {"label": column.label, "value": value, "baseline": baseline.value}
-            ahead.append({**scores, "beyond": ends is not None and value > ends[1]})
+        ends = gains.get((column.label, pooled.label))
+        if ends is not None and ends[0] > 0:
+            value, baseline = (each.cells[task.id].value for each in (column, pooled))
+            scores = {"label": column.label, "value": value, "baseline": baseline}
+            ahead.append({**scores, "gain_ci95": ends})
     return sorted(ahead, key=lambda each: (-each["value"], each["label"]))

@@ -4,23 +4,29 @@ It holds no clock of its own, so equal records give equal bytes. docs/leaderboar
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madeleine_bench import __version__
+from madeleine_bench.errors import InputError
 from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
 from madeleine_bench.leaderboard.comparison import (
     BASELINE,
     Comparison,
+    Interval,
     compare,
+    compare_subsets,
     controls_ahead,
 )
 from madeleine_bench.leaderboard.export import slug_of, to_csv
 from madeleine_bench.leaderboard.external import drops
+from madeleine_bench.leaderboard.pairwise import EncoderComparison, board_comparisons
 from madeleine_bench.leaderboard.sources import Sources
 from madeleine_bench.leaderboard.stratification import board_curves, stratify
 from madeleine_bench.report import PHANTOM_NOTICE
@@ -45,6 +51,18 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
     """
     if form == "csv":
         return to_csv(boards)
+    document = leaderboard_document(compared_boards(boards, sources, progress), sources)
+    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def compared_boards(
+    boards: Sequence[Board], sources: Sources, progress: Progress
+) -> list[tuple[Board, Comparison]]:
+    """Return each board with the comparison of its encoders; scores are resampled where needed.
+
+    Raises:
+        InputError: predictions are gone or were altered.
+    """
     progress.phase("resample", sum(len(c.cells) for board in boards for c in board.columns))
 
     def draws_of(record: Record) -> NDArray[np.float64]:
@@ -52,9 +70,7 @@ def boards_text(boards: Sequence[Board], form: str, sources: Sources, progress: 
         progress.advance(f"{record.encoder.name} {record.task.id}")
         return draws
 
-    compared = [(board, compare(board, draws_of)) for board in boards]
-    document = leaderboard_document(compared, sources)
-    return json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return [(board, compare(board, draws_of)) for board in boards]
 
 
 def leaderboard_document(compared: Sequence[tuple[Board, Comparison]], sources: Sources) -> Json:
@@ -72,12 +88,19 @@ def leaderboard_document(compared: Sequence[tuple[Board, Comparison]], sources: 
     document = {
         "schema_version": SCHEMA_VERSION,
         "package": f"madeleine-bench {__version__}",
+        "links": _links(),
         "boards": [_board(*each, sources) for each in compared],
         "published": [row for scores in published for row in _published(scores)],
         "adjudications": read_adjudications(folder / "adjudications.yaml"),
     }
     plain: Json = json.loads(json.dumps(document, default=_as_dict))
     return plain
+
+
+def _links() -> dict[str, str]:
+    """Return the web addresses of the project by name, such as Documentation, where it has any."""
+    urls = metadata("madeleine-bench").get_all("Project-URL") or []
+    return {name: address for name, _, address in (url.partition(", ") for url in urls)}
 
 
 def _as_dict(part: Any) -> Json:
@@ -96,6 +119,8 @@ def _slugs(board: Board) -> list[str]:
 
 
 def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
+    pairs = board_comparisons(board, sources)
+    subsets = compare_subsets(board, sources.draws)
     return {
         **_values(board, "name", "protocol", "track", "core"),
         "phantom": board.is_phantom,
@@ -103,7 +128,7 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
         "ranked_tasks": len(board.ranked_ids),
         "baseline": BASELINE if comparison.baselines else None,
         "families": sorted({task.family for task in board.tasks}),
-        "tasks": [_task(task, board, sources) for task in board.tasks],
+        "tasks": [_task(task, board, sources, pairs) for task in board.tasks],
         "encoders": [
             {**_encoder(column, comparison, sources), "slug": slug}
             for column, slug in zip(board.columns, _slugs(board), strict=True)
@@ -116,6 +141,11 @@ def _board(board: Board, comparison: Comparison, sources: Sources) -> Json:
             for pair in comparison.pairs
         ],
         "pairs_note": comparison.pairs_note,
+        "comparisons": [_compared(pair) for pair in pairs],
+        "subsets": {
+            name: {"standings": subset.standings, "pairs_note": subset.pairs_note}
+            for name, subset in subsets.items()
+        },
         "critical_difference": comparison.critical_difference,
         "external": drops(board),
         "survival": {
@@ -134,16 +164,42 @@ def _values(source: object, *names: str) -> Json:
     return {name: getattr(source, name) for name in names}
 
 
-def _task(task: TaskSpec, board: Board, sources: Sources) -> Json:
+def _compared(pair: EncoderComparison) -> Json:
+    return {
+        **_values(pair, "first", "second", "conclusions", "left_out"),
+        "tasks": {
+            each.task: {
+                **_values(each, "difference", "ci95", "p_value", "p_holm"),
+                "higher": pair.higher(each),
+            }
+            for each in pair.tasks
+        },
+    }
+
+
+def _task(
+    task: TaskSpec, board: Board, sources: Sources, pairs: Sequence[EncoderComparison]
+) -> Json:
+    gains: dict[tuple[str, str], Interval] = {}
+    for pair in pairs:
+        for each in pair.tasks:
+            if each.task == task.id and each.ci95 is not None:
+                low, high = each.ci95
+                gains[pair.first, pair.second] = low, high
+                gains[pair.second, pair.first] = -high, -low
+
     def reads_the_answer(column: Column) -> bool:
         card = sources.card(column.newest)
         return card is not None and card.phantom_only
 
+    cohort = sources.catalogue.cohorts[task.cohort]
     return {
         **_values(task, "id", "version", "title", "family", "cohort", "unit", "stains"),
-        **_values(task, "citation", "licence"),
-        "organ": sources.catalogue.cohorts[task.cohort].organ,
-        "access": sources.catalogue.cohorts[task.cohort].access.status,
+        **_values(task, "citation", "licence", "train_on"),
+        **_counts(task, board, sources),
+        "organ": cohort.organ,
+        **_values(cohort.access, "url", "how"),
+        "access": cohort.access.status,
         "labels": task.labels.type,
         "classes": task.labels.classes if isinstance(task.labels, ClassLabels) else None,
         "metric": task.metric.name,
@@ -152,9 +208,25 @@ def _task(task: TaskSpec, board: Board, sources: Sources) -> Json:
         "ranked": task.id in board.ranked_ids,
         "protocol": board.protocol_of(task),
         "n": max(c.cells[task.id].record.inputs.n for c in board.columns if task.id in c.cells),
-        "controls_ahead": controls_ahead(board, task, reads_the_answer),
+        "controls_ahead": controls_ahead(board, task, reads_the_answer, gains),
         "attested": {fact: source.status for fact, source in task.provenance.items()},
     }
+
+
+def _counts(task: TaskSpec, board: Board, sources: Sources) -> Json:
+    """Return how many patients and units of each class, or with an event, were scored."""
+    for column in board.columns:
+        cell = column.cells.get(task.id)
+        if cell is None or not cell.comparable:
+            continue
+        try:
+            units = sources.units(cell.record)
+        except InputError:  # nobody recomputed it, or its predictions are gone
+            continue
+        counted = isinstance(task.labels, ClassLabels | SurvivalLabels)
+        counts = Counter(units.stratum) if counted else None
+        return {"patients": len(set(units.case)), "counts": counts}
+    return {"patients": None, "counts": None}
 
 
 def _encoder(column: Column, comparison: Comparison, sources: Sources) -> Json:
@@ -174,6 +246,8 @@ def _encoder(column: Column, comparison: Comparison, sources: Sources) -> Json:
         "dim": newest.inputs.dim,
         "seconds_per_slide": _seconds(costs),
         "device": newest.provenance.get("cpu"),
+        "made": newest.made,
+        "version": (newest.provenance.get("packages") or {}).get("madeleine-bench"),
         "mean_ci95": standing and standing.mean.ci95,
         "mean_ci95_cases": standing and standing.mean.ci95_cases,
         "rank_ci95": standing and standing.rank_ci95,

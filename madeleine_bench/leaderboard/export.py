@@ -3,10 +3,10 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from madeleine_bench.files import reserved_on_windows
-from madeleine_bench.leaderboard.aggregate import Board, Cell, Column
+from madeleine_bench.leaderboard.aggregate import Board, Cell
 
 _CSV_HEADER = (
     *("data", "board", "encoder", "kind", "rank", "task", "family", "cohort", "protocol", "metric"),
@@ -37,28 +37,6 @@ def _score(cell: Cell | None) -> list[object]:
     record, main = cell.record, cell.record.scores.main
     numbers = [main.value, *(main.ci95 or (None, None)), cell.corrected, record.inputs.n]
     return [*numbers, record.status, cell.contamination, record.verification, record.record_id]
-
-
-def score_text(column: Column, task_id: str) -> str:
-    """Return a score to three digits; "-" where there is none, "!" after one whose fits failed."""
-    cell = column.cells.get(task_id)
-    return f"{cell.value:.3f}{'' if cell.record.status == 'ok' else '!'}" if cell else "-"
-
-
-def summary_rows(board: Board) -> list[tuple[str, list[str]]]:
-    """Return the rows under the tasks: mean, rank, mean rank, and coverage of each column."""
-
-    def row(name: str, form: str, values: Iterable[float | None]) -> tuple[str, list[str]]:
-        return name, ["-" if value is None else format(value, form) for value in values]
-
-    columns = board.columns
-    return [
-        row("mean over families", ".3f", (c.mean for c in columns)),
-        ("rank", [str(c.rank or ("control" if c.kind == "control" else "-")) for c in columns]),
-        row("mean rank", ".1f", (c.mean_rank for c in columns)),
-        row("win rate", ".2f", (c.win_rate for c in columns)),
-        ("coverage", [f"{c.coverage}/{board.core}" for c in columns]),
-    ]
 
 
 def slug_of(label: str) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,27 @@ from threadpoolctl import threadpool_limits
 from madeleine_bench.errors import InputError
 from madeleine_bench.figures import COLOURS, GREY, INK
 from madeleine_bench.leaderboard.aggregate import Board, Column
-from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.page.text import interval, number, p_value, signed
-from madeleine_bench.leaderboard.sources import RESAMPLES, Sources, stored_units
+from madeleine_bench.leaderboard.sources import RESAMPLES, Sources
 from madeleine_bench.report import PHANTOM_NOTICE, Report, Table
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.loader import did_you_mean
+from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
+from madeleine_bench.stats.bootstrap import Weights, case_weights
 from madeleine_bench.stats.paired import (
+    ALPHA,
+    NOT_SIGNIFICANT,
     AcrossTasks,
     PairedDifference,
+    ResampledScore,
+    ScoredUnits,
     across_tasks,
+    check_same_units,
+    difference_of,
     holm,
-    paired_difference,
+    resample,
 )
 from madeleine_bench.stats.ranks import LEAST_TASKS
 
@@ -56,7 +65,7 @@ class TaskDifference:
     corrected: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EncoderComparison:
     """Two encoders on one board.
 
@@ -74,6 +83,16 @@ class EncoderComparison:
     tasks: tuple[TaskDifference, ...]
     across: AcrossTasks
     left_out: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Return the difference on each task, and what the differences show."""
+        rows = [
+            f"{t.task}: {t.metric} {number(t.first)} and {number(t.second)}, difference "
+            f"{signed(t.difference)} (95% CI {interval(t.ci95)}), p = {p_value(t.p_holm)}"
+            for t in self.tasks
+        ]
+        title = f"{self.first} against {self.second}, board {self.board}"
+        return "\n".join([title, *rows, *self.conclusions, *self.left_out])
 
     def higher(self, task: TaskDifference) -> str:
         """Return the label of the encoder that scores significantly higher on a task, or ""."""
@@ -96,7 +115,7 @@ class EncoderComparison:
         if undecided:
             lines.append(
                 f"On {undecided} of {len(self.tasks)} tasks the difference is not significant: "
-                "the cases cannot tell the two apart, which does not show that they are equal."
+                f"{NOT_SIGNIFICANT}."
             )
         return [*lines, self._over_tasks()]
 
@@ -152,13 +171,21 @@ def compare_encoders(
     boards = sources.boards([protocol], board)
     pairs = [(each, _column(each, first), _column(each, second)) for each in boards]
     comparisons = [
-        _compared(sources, each, one, other, wanted) for each, one, other in pairs if one and other
+        comparison
+        for each, one, other in pairs
+        if one and other
+        for comparison in _compared(sources, each, [(one, other)], wanted)
     ]
+    for comparison in comparisons:
+        if not comparison.tasks:
+            reasons = "; ".join(comparison.left_out) or "no task is scored for both"
+            labels = f"{comparison.first} and {comparison.second}"
+            raise InputError(f"{labels} on board {comparison.board}: {reasons}")
     if not comparisons:
-        labels = sorted({column.label for each in boards for column in each.columns})
+        known = sorted({column.label for each in boards for column in each.columns})
         for name in (first, second):
             if not any(_column(each, name) for each in boards):
-                raise InputError(f"no encoder is called '{name}'{did_you_mean(name, labels)}")
+                raise InputError(f"no encoder is called '{name}'{did_you_mean(name, known)}")
         raise InputError(f"no board has both {first} and {second}; run both: mbench run --encoder")
     return comparisons
 
@@ -198,33 +225,88 @@ def _column(board: Board, name: str) -> Column | None:
     return columns[0] if columns else None
 
 
+def board_comparisons(board: Board, sources: Sources) -> list[EncoderComparison]:
+    """Return the comparison of every two encoders of a board that share a recomputed task."""
+    columns = [column for column in board.columns if column.verification != "V0"]
+    compared = _compared(sources, board, list(combinations(columns, 2)), None)
+    return [comparison for comparison in compared if comparison.tasks]
+
+
 def _compared(
-    sources: Sources, board: Board, first: Column, second: Column, wanted: set[str] | None
-) -> EncoderComparison:
-    rows: list[tuple[TaskSpec, str, float, float, PairedDifference]] = []
-    left_out = []
+    sources: Sources,
+    board: Board,
+    pairs: Sequence[tuple[Column, Column]],
+    wanted: set[str] | None,
+) -> list[EncoderComparison]:
+    """Return the comparison of each pair of columns, in the order given."""
+    rows: list[list[tuple[TaskSpec, str, float, float, PairedDifference]]] = [[] for _ in pairs]
+    left_out: list[list[str]] = [[] for _ in pairs]
     for task in board.tasks:
-        if (wanted is not None and task.id not in wanted) or not {task.id} <= (
-            first.cells.keys() & second.cells.keys()
-        ):
+        if wanted is not None and task.id not in wanted:
             continue
-        records = [column.cells[task.id].record for column in (first, second)]
-        rng = rng_for("compare", task.name, records[0].protocol)
-        try:
-            with threadpool_limits(1):
-                one, other = (
-                    stored_units(record, sources.stores[record.record_id], sources.catalogue)
-                    for record in records
-                )
-                paired = paired_difference(one, other, RESAMPLES, rng)
-        except InputError as error:
-            left_out.append(f"{task.id} is left out: {error}")
-            continue
-        first_score, second_score = (record.scores.main.value for record in records)
-        rows.append((task, records[0].protocol, first_score, second_score, paired))
-    if not rows:
-        reasons = "; ".join(left_out) or "no task is scored for both"
-        raise InputError(f"{first.label} and {second.label} on board {board.name}: {reasons}")
+        both = {
+            place: (one.cells[task.id].record, other.cells[task.id].record)
+            for place, (one, other) in enumerate(pairs)
+            if task.id in one.cells and task.id in other.cells
+        }
+        found = _task_differences(sources, task, list(both.values()))
+        for (place, (first, second)), paired in zip(both.items(), found, strict=True):
+            if isinstance(paired, InputError):
+                left_out[place].append(f"{task.id} is left out: {paired}")
+                continue
+            scores = first.scores.main.value, second.scores.main.value
+            rows[place].append((task, first.protocol, *scores, paired))
+    return [
+        _comparison(board.name, one.label, other.label, differences, reasons)
+        for (one, other), differences, reasons in zip(pairs, rows, left_out, strict=True)
+    ]
+
+
+def _task_differences(
+    sources: Sources, task: TaskSpec, pairs: Sequence[tuple[Record, Record]]
+) -> list[PairedDifference | InputError]:
+    """Return the paired difference of each pair of records of a task, or why there is none.
+
+    Predictions are read and resampled once for each record.
+    """
+    records = {record.record_id: record for pair in pairs for record in pair}
+
+    @cache
+    def units(record_id: str) -> ScoredUnits:
+        return sources.units(records[record_id])
+
+    @cache
+    def weights(protocol: str, case: tuple[str, ...], stratum: tuple[str, ...]) -> Weights:
+        return case_weights(case, stratum, RESAMPLES, rng_for("compare", task.name, protocol))
+
+    @cache
+    def resampled(
+        record_id: str, protocol: str, case: tuple[str, ...], stratum: tuple[str, ...]
+    ) -> ResampledScore:
+        return resample(units(record_id), weights(protocol, case, stratum))
+
+    found: list[PairedDifference | InputError] = []
+    with threadpool_limits(1):
+        for first, second in pairs:
+            try:
+                one, other = units(first.record_id), units(second.record_id)
+                check_same_units(one, other)
+            except InputError as error:
+                found.append(error)
+                continue
+            how = min(first.protocol, second.protocol), one.case, one.stratum
+            ours, theirs = (resampled(each.record_id, *how) for each in (first, second))
+            found.append(difference_of(ours, theirs))
+    return found
+
+
+def _comparison(
+    board: str,
+    first: str,
+    second: str,
+    rows: Sequence[tuple[TaskSpec, str, float, float, PairedDifference]],
+    left_out: Sequence[str],
+) -> EncoderComparison:
     adjusted = holm([row[-1].p_value for row in rows])
     differences = tuple(
         TaskDifference(
@@ -233,9 +315,8 @@ def _compared(
         )
         for (task, protocol, score, against, paired), p_holm in zip(rows, adjusted, strict=True)
     )  # fmt: skip
-    across = across_tasks([each.corrected for each in differences])
-    labels = (first.label, second.label)
-    return EncoderComparison(board.name, *labels, differences, across, tuple(left_out))
+    across = across_tasks([each.corrected for each in differences] or [0.0])
+    return EncoderComparison(board, first, second, differences, across, tuple(left_out))
 
 
 def _forest(each: EncoderComparison, title: str) -> Any:

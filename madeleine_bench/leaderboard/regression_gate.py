@@ -181,7 +181,7 @@ def check_renewable(findings: Sequence[RegressionFinding], explanations: Path) -
     blocked = [
         f for f in findings if not f.passes and not (f.verdict in EXPLAINABLE and f.explained)
     ]
-    count = f"{len(blocked)} cells changed and nobody says why"
+    count = f"{len(blocked)} cells changed without an explanation"
     _refuse(f"the baseline stays as it is: {count}", blocked, explanations)
 
 

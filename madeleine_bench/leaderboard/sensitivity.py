@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_json
 from madeleine_bench.leaderboard.aggregate import Column, build_boards, enough_cases
-from madeleine_bench.leaderboard.comparison import ALPHA, family_weights
+from madeleine_bench.leaderboard.comparison import family_weights
 from madeleine_bench.report import PHANTOM_NOTICE
 from madeleine_bench.seeds import rng_for
 from madeleine_bench.specs.catalogue import Catalogue, misfit
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
-from madeleine_bench.stats.paired import across_tasks, holm
+from madeleine_bench.stats.paired import ALPHA, across_tasks, holm
 from madeleine_bench.stats.rank_agreement import rank_agreement
 from madeleine_bench.stats.ranks import LEAST_TASKS
 
@@ -173,7 +173,8 @@ def sensitivity(
     if len(ranked) < LEAST_ENCODERS:
         reasons = "".join(f"\n  {label}: {why}" for label, why in left_out.items())
         raise InputError(
-            f"board {board}: tau of fewer than {LEAST_ENCODERS} encoders is a coin; complete, and "
+            f"board {board}: tau of fewer than {LEAST_ENCODERS} encoders is not informative; "
+            f"complete, and "
             f"no control, are {', '.join(ranked) or 'none'}{reasons}"
         )
     cells = {n: {labels[k]: columns[n][k].cells for k in complete} for n in scored}

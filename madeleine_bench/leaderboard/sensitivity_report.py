@@ -12,7 +12,6 @@ from madeleine_bench import __version__
 from madeleine_bench.encoders.registry import find_encoder
 from madeleine_bench.errors import InputError
 from madeleine_bench.figures import COLOURS, GREY, INK
-from madeleine_bench.leaderboard.comparison import ALPHA
 from madeleine_bench.leaderboard.sensitivity import (
     LEAST_ENCODERS,
     ProtocolPair,
@@ -28,6 +27,7 @@ from madeleine_bench.specs.loader import did_you_mean
 from madeleine_bench.specs.record import Record
 from madeleine_bench.specs.task import TaskSpec
 from madeleine_bench.specs.workspace import Workspace
+from madeleine_bench.stats.paired import ALPHA
 from madeleine_bench.stats.rank_agreement import RESAMPLES
 from madeleine_bench.stats.ranks import LEAST_TASKS
 from madeleine_bench.types import Progress
@@ -160,7 +160,7 @@ def _check_encoders(encoders: Sequence[str]) -> None:
     ranked = [n for n in dict.fromkeys(encoders) if find_encoder(n).card.kind != "control"]
     if len(ranked) < LEAST_ENCODERS:
         raise InputError(
-            f"tau of fewer than {LEAST_ENCODERS} encoders is a coin; to be ranked are "
+            f"tau of fewer than {LEAST_ENCODERS} encoders is not informative; to be ranked are "
             f"{', '.join(ranked) or 'none'}; name more with --encoder"
         )
 

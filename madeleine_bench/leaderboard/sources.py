@@ -127,6 +127,14 @@ class Sources:
         """
         return self.stores[record.record_id].read_predictions(record)
 
+    def units(self, record: Record) -> ScoredUnits:
+        """Return the stored predictions of a record, ready to be scored.
+
+        Raises:
+            InputError: they are gone or were altered.
+        """
+        return stored_units(record, self.stores[record.record_id], self.catalogue)
+
     def card(self, record: Record) -> EncoderCard | None:
         """Return the card of a record's encoder: one that ships, or one that was submitted.
 
@@ -156,15 +164,15 @@ class Sources:
         path = store.folder / "cache" / "board" / f"{record.record_id}.v{_VERSION}.npy"
         draws = _read(path)
         if draws is None:
-            draws = self._draw(record, store)
+            draws = self._draw(record)
             out = io.BytesIO()
             np.save(out, draws, allow_pickle=False)
             write_bytes(path, out.getvalue())
         return draws
 
-    def _draw(self, record: Record, store: ResultStore) -> NDArray[np.float64]:
+    def _draw(self, record: Record) -> NDArray[np.float64]:
         task = self.catalogue.tasks[record.task.id]
-        units = stored_units(record, store, self.catalogue)
+        units = self.units(record)
         with threadpool_limits(1):
             value = units.score
             if fault := changed_score(record, value):

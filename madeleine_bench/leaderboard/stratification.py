@@ -221,17 +221,17 @@ def stratification_figure(one: Stratification, task_title: str) -> str:
     """Return an encoder on a task as SVG: curves, numbers at risk and calibration."""
     main = one.record.scores.main
     heading = f"{one.label}: C {_estimate(main.value, main.ci95, 3)}"
-    curves = {**board_curves(one), "at_risk": one.at_risk}
     phantom = one.record.board.startswith("phantom")
-    return survival_figure(task_title, heading, one.label, curves, phantom)
+    return survival_figure(task_title, heading, one.label, board_curves(one), phantom)
 
 
 def board_curves(one: Stratification) -> dict[str, Any]:
-    """Return curves and calibration as leaderboard.json holds them."""
+    """Return curves, numbers at risk and calibration as leaderboard.json holds them."""
     content = asdict(one.groups)
     for curve in filter(None, (content["low"], content["high"])):
         curve["survival"] = curve.pop("alive")
-    return {**content, "calibration": one.calibration and asdict(one.calibration)}
+    calibrated = one.calibration and asdict(one.calibration)
+    return {**content, "at_risk": one.at_risk, "calibration": calibrated}
 
 
 def _numbers(one: Stratification) -> dict[str, Any]:

@@ -9,17 +9,40 @@ Which tokens go in, and whether pairs are summed (released code) or averaged, is
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from madeleine_bench.losses.cosine import at_least_float32, cosine_distance, without_autocast
-from madeleine_bench.losses.ipot import iterate, parts, pull_back
 
 WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS = 0.5, 30
 GROMOV_BETA, GROMOV_ITERATIONS, GROMOV_OUTER = 0.1, 20, 5
+
+
+def ipot(cost: Tensor, beta: float, iterations: int) -> Tensor:
+    """Return the plan of the proximal point iteration with uniform marginals, pair x n x m.
+
+    Columns of the plan sum to 1/m to rounding, rows to 1/n as far as the iteration converged.
+
+    Args:
+        cost: pair x n x m, finite.
+        beta: strength of the proximal term, in units of cost.
+        iterations: at least 1.
+
+    References:
+        Xie et al., A Fast Proximal Point Method for Computing Exact Wasserstein Distance (UAI
+        2019), algorithm 1, with one inner step.
+    """
+    pairs, n, m = cost.shape
+    # A constant added to a row of the cost does not change the plan.
+    kernel = torch.exp((cost.amin(dim=2, keepdim=True).detach() - cost) / beta)
+    plan, column = torch.ones_like(cost), cost.new_full((pairs, 1, m), 1.0 / m)
+    for _ in range(iterations):
+        plan = kernel * plan
+        row = 1.0 / (n * torch.bmm(column, plan.mT))
+        column = 1.0 / (m * torch.bmm(row, plan))
+        plan = row.mT * plan * column
+    return plan
 
 
 def wasserstein(cost: Tensor) -> Tensor:
@@ -39,10 +62,8 @@ def wasserstein(cost: Tensor) -> Tensor:
         tensor([0.2500])
     """
     with without_autocast(cost):
-        value: Tensor = _Wasserstein.apply(  # type: ignore[no-untyped-call]
-            at_least_float32(cost), torch.is_grad_enabled()
-        )
-    return value
+        cost = at_least_float32(cost)
+        return (cost * ipot(cost, WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS)).sum(dim=(1, 2))
 
 
 def gromov_wasserstein(cost_x: Tensor, cost_y: Tensor) -> Tensor:
@@ -67,98 +88,18 @@ def gromov_wasserstein(cost_x: Tensor, cost_y: Tensor) -> Tensor:
         Gromov-Wasserstein Averaging (ICML 2016), proposition 1 (the square loss).
     """
     with without_autocast(cost_x):
-        value: Tensor = _GromovWasserstein.apply(  # type: ignore[no-untyped-call]
-            at_least_float32(cost_x),
-            at_least_float32(cost_y),
-            torch.is_grad_enabled(),
-        )
-    return value
+        plan, cost = gromov_plan(at_least_float32(cost_x), at_least_float32(cost_y))
+        return (cost * plan.detach()).sum(dim=(1, 2))
 
 
-class _Wasserstein(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, grad_enabled: bool) -> Tensor:
-        value = cost.new_empty(len(cost))
-        slope = torch.empty_like(cost) if grad_enabled and ctx.needs_input_grad[0] else None
-        for pairs in parts(cost):
-            part = cost[pairs]
-            plan, trace = iterate(part, WASSERSTEIN_BETA, WASSERSTEIN_ITERATIONS)
-            value[pairs] = (part * plan).sum(dim=(1, 2))
-            if slope is not None:
-                slope[pairs] = plan + pull_back(part, trace, WASSERSTEIN_BETA)
-        ctx.save_for_backward(slope)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * upstream[:, None, None], None
-
-
-class _GromovWasserstein(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cost_x: Tensor, cost_y: Tensor, grad_enabled: bool) -> Tensor:
-        wanted = grad_enabled and any(ctx.needs_input_grad)
-        value = cost_x.new_empty(len(cost_x))
-        slopes = (torch.zeros_like(cost_x), torch.zeros_like(cost_y)) if wanted else ()
-        wider = cost_x if cost_x.shape[1] > cost_y.shape[1] else cost_y
-        for pairs in parts(wider):
-            x, y = cost_x[pairs], cost_y[pairs]
-            steps, cost = _linearise(x, y)
-            value[pairs] = (cost * steps[-1].plan).sum(dim=(1, 2))
-            if wanted:
-                _add_slopes(x, y, steps, *(slope[pairs] for slope in slopes))
-        ctx.save_for_backward(*slopes)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        slope_x, slope_y = ctx.saved_tensors
-        scale = upstream[:, None, None]
-        return slope_x * scale, slope_y * scale, None
-
-
-@dataclass(frozen=True)
-class _Outer:
-    """One outer step: its plan, cost_x @ plan, and the iterations that made the plan."""
-
-    plan: Tensor
-    half: Tensor
-    trace: Any
-
-
-def _linearise(x: Tensor, y: Tensor) -> tuple[list[_Outer], Tensor]:
+def gromov_plan(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the plan of `gromov_wasserstein` and the cost linearised at it, pair x n x m each."""
     base = x.square().mean(dim=2)[:, :, None] + y.square().mean(dim=2)[:, None, :]
-    # The uniform plan makes the first product one of two vectors.
-    cost = torch.baddbmm(base, x.mean(dim=2)[:, :, None], y.mean(dim=2)[:, None, :], alpha=-2.0)
-    steps = []
+    plan = torch.full_like(base, 1.0 / (base.shape[1] * base.shape[2]))
     for _ in range(GROMOV_OUTER):
-        plan, trace = iterate(cost, GROMOV_BETA, GROMOV_ITERATIONS)
-        half = torch.bmm(x, plan)
-        steps.append(_Outer(plan, half, trace))
-        cost = torch.baddbmm(base, half, y.mT, alpha=-2.0)
-    return steps, cost
-
-
-def _add_slopes(
-    x: Tensor, y: Tensor, steps: list[_Outer], slope_x: Tensor, slope_y: Tensor
-) -> None:
-    """Add the gradient of the value to `slope_x` and `slope_y`, which start at zero."""
-    flow = steps[-1].plan  # with respect to the linearised cost of the step at hand
-    rows, columns = flow.sum(dim=2), flow.sum(dim=1)
-    for step in reversed(steps):
-        to_half = torch.bmm(flow, y).mul_(-2.0)
-        slope_x.baddbmm_(to_half, step.plan.mT)
-        slope_y.baddbmm_(flow.mT, step.half, alpha=-2.0)
-        flow = pull_back(torch.bmm(x.mT, to_half), step.trace, GROMOV_BETA)
-        rows, columns = rows + flow.sum(dim=2), columns + flow.sum(dim=1)
-    mean_x, mean_y = x.mean(dim=2)[:, None, :], y.mean(dim=2)[:, None, :]
-    slope_x.add_(torch.bmm(mean_y, flow.mT).mT, alpha=-2.0 / x.shape[1])
-    slope_y.add_(torch.bmm(mean_x, flow).mT, alpha=-2.0 / y.shape[1])
-    slope_x.addcmul_(x, rows[:, :, None], value=2.0 / x.shape[1])
-    slope_y.addcmul_(y, columns[:, :, None], value=2.0 / y.shape[1])
+        cost = base - 2.0 * torch.bmm(torch.bmm(x, plan), y.mT)
+        plan = ipot(cost, GROMOV_BETA, GROMOV_ITERATIONS)
+    return plan, base - 2.0 * torch.bmm(torch.bmm(x, plan), y.mT)
 
 
 PUBLISHED_TOKENS = 256

@@ -201,8 +201,12 @@ class Madeleine(nn.Module):
         indicator = F.one_hot(stains, self.stains).to(of_stain.dtype)
         return self.wsi_embedders.embed(patches, indicator @ of_stain)
 
-    def pool(self, tokens: Tensor, scores: Tensor, lengths: Sequence[int]) -> Tensor:
+    def pool(
+        self, tokens: Tensor, scores: Tensor, lengths: Sequence[int], patches: Tensor
+    ) -> Tensor:
         """Return slide embeddings (slide, width) from tokens, raw attention and patch counts.
+
+        `patches` (patch, input_dim) are those of the tokens; only `AlignedMadeleine` uses them.
 
         Raises:
             ValueError: a slide has no patch, or the lengths do not add up to the patches.
@@ -227,7 +231,7 @@ class Madeleine(nn.Module):
             ValueError: as `embed_patches` and `pool`.
         """
         tokens, scores = self.embed_patches(patches, stains)
-        return self.pool(tokens, scores, lengths), tokens, scores
+        return self.pool(tokens, scores, lengths, patches), tokens, scores
 
     def encode(self, bag: Tensor, stain: int | None = None) -> Tensor:
         """Return the embedding of one slide, (width,), from its bag, (patch, input_dim).

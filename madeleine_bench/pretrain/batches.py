@@ -18,11 +18,13 @@ from torch import Tensor
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import InputError
 from madeleine_bench.pretrain.cases import CaseTable
+from madeleine_bench.pretrain.plans import Plans, pairs_of, patch_side
 from madeleine_bench.seeds import rng_for
 
 Item = TypeVar("Item")
 Positions = NDArray[np.int64]
 Name = tuple[str | int, ...]
+Slides = tuple[int, ...]
 _LEAST_CASES = 2
 _RESIDENT_SHARE = 0.8
 _WAITING = 2
@@ -33,6 +35,26 @@ def on_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Patches of corresponding regions: of each slide of a batch as many as of any other.
+
+    Attributes:
+        patches: slide x token x dim, as the patches of the batch.
+        means: slide x dim, float32: the mean patch of each slide.
+        partners: slide x token x token, float32: the mass that the plan moves between a token of
+            the H&E slide of the case (row) and a token of the slide (column), 1 in all for a token
+            whose partners are all there; zeros for the H&E slide itself.
+        places: slide x token x 2, float64, on the CPU: positions in sides of a patch; NaN where
+            there are none.
+    """
+
+    patches: Tensor = field(repr=False)
+    means: Tensor = field(repr=False)
+    partners: Tensor = field(repr=False)
+    places: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,7 @@ class CaseBatch:
         case: slide, int64, on the CPU: position of the slide's case in the batch.
         stain: slide, int64, on the CPU: position of its stain in the table's stains.
         cases: number of cases.
+        regions: patches of corresponding regions, for the preset "aligned".
     """
 
     patches: Tensor = field(repr=False)
@@ -55,6 +78,7 @@ class CaseBatch:
     case: Tensor
     stain: Tensor
     cases: int
+    regions: Regions | None = field(default=None, repr=False)
 
 
 class HostSource:
@@ -80,8 +104,8 @@ class HostSource:
 
     def draw(
         self, choices: Sequence[Sequence[int]], names: Sequence[Name], patches: int
-    ) -> tuple[Tensor, tuple[int, ...]]:
-        """Return patch x dim, slide after slide, and the number of patches of each slide.
+    ) -> tuple[Tensor, tuple[int, ...], list[int]]:
+        """Return patch x dim, slide after slide, the patches of each slide, and the slides drawn.
 
         Args:
             choices: slides of which one is drawn, each time.
@@ -97,7 +121,7 @@ class HostSource:
             count = int(lengths[slide])
             slides.append(slide)
             rows.append(rng.choice(count, min(patches, count), replace=False))
-        return self.gather(slides, rows), tuple(map(len, rows))
+        return self.gather(slides, rows), tuple(map(len, rows)), slides
 
     def gather(self, slides: Sequence[int], rows: Sequence[Positions]) -> Tensor:
         """Return patch x dim: of each slide the given rows (from 0 in that slide), in order."""
@@ -133,6 +157,84 @@ class DeviceSource(HostSource):
         begins = self.store.offsets[list(slides)]
         chosen = np.concatenate([begin + part for begin, part in zip(begins, rows, strict=True)])
         return self.patches.index_select(0, on_device(torch.from_numpy(chosen), self.device))
+
+
+class RegionSource:
+    """Draws regions of an H&E slide and, by the plans, the patches that are their partners."""
+
+    def __init__(self, plans: Plans, tokens: int, slides: Iterable[int]) -> None:
+        """Read what is needed of each slide.
+
+        Args:
+            plans: of the pairs of the cohort.
+            tokens: patches of a region.
+            slides: those that will be drawn.
+        """
+        self.plans, self.tokens = plans, tokens
+        store = plans.store
+        self.means = np.zeros((len(store), store.dim), np.float32)
+        self.places: dict[int, NDArray[np.float64]] = {}
+        for slide in slides:
+            self.means[slide] = store.bag(slide).mean(axis=0, dtype=np.float64)
+            positions = store.positions_um(slide)
+            if positions is not None:
+                self.places[slide] = positions / patch_side(positions)
+
+    def draw(
+        self,
+        source: HostSource,
+        slides: Sequence[int],
+        stains: Sequence[int],
+        names: Sequence[Name],
+    ) -> Regions:
+        """Return the regions of slides that lie by case and then by stain, H&E first.
+
+        The region of an H&E slide is a patch drawn at random and those nearest to it; a slide
+        without positions gives patches drawn at random. Of the other slides it is the patches to
+        which the plan moves most of that region. A smaller slide repeats its patches in turn.
+
+        Args:
+            source: gathers the patches.
+            slides: as positions in the store.
+            stains: of each slide; 0 is H&E.
+            names: what each slide was drawn for.
+        """
+        shape = (len(slides), self.tokens)
+        rows: list[Positions] = []
+        partners = np.zeros((*shape, self.tokens), np.float32)
+        places = np.full((*shape, 2), np.nan)
+        he, region = -1, np.empty(0, np.int64)
+        for number, (slide, stain, name) in enumerate(zip(slides, stains, names, strict=True)):
+            if stain == 0:
+                he, region = slide, self._region(slide, rng_for("region", *name))
+                chosen = region
+            else:
+                plan = self.plans.read((he, slide))[region]
+                weight = np.ones(plan.shape[0]) @ plan
+                order = np.argsort(-weight, kind="stable")[: self.tokens].astype(np.int64)
+                chosen = np.resize(order, self.tokens)
+                partners[number] = plan[:, chosen].toarray() * self.plans.store.lengths[he]
+            rows.append(chosen)
+            if slide in self.places:
+                places[number] = self.places[slide][chosen]
+        patches = torch.unflatten(source.gather(slides, rows), 0, shape)
+        device = patches.device
+        return Regions(
+            patches,
+            on_device(torch.from_numpy(self.means[list(slides)]), device),
+            on_device(torch.from_numpy(partners), device),
+            torch.from_numpy(places),
+        )
+
+    def _region(self, slide: int, rng: np.random.Generator) -> Positions:
+        count = int(self.plans.store.lengths[slide])
+        if slide in self.places:
+            places = self.places[slide]
+            distance = np.square(places - places[rng.integers(count)]).sum(axis=1)
+            order = np.argsort(distance, kind="stable")
+        else:
+            order = rng.permutation(count)
+        return np.resize(order[: self.tokens].astype(np.int64), self.tokens)
 
 
 def choose_source(
@@ -197,6 +299,7 @@ def draw_batch(
     seed: int,
     epoch: int,
     cases: int | None = None,
+    regions: RegionSource | None = None,
 ) -> CaseBatch:
     """Return the packed slides of some cases, a new sample of their patches each epoch.
 
@@ -212,27 +315,40 @@ def draw_batch(
         epoch: of the sample.
         cases: the batch's number of cases, where it is to exceed the positions given: processes
             with one case less count one that has no slides, so that all have the same shape.
+        regions: draws corresponding regions besides; a slide is then drawn among those that are
+            paired with the H&E slide drawn.
     """
     case, stain = [], []
     choices: list[tuple[int, ...]] = []
     names: list[Name] = []
     for number, position in enumerate(positions):
-        for kind, choice in enumerate(table.slides[position]):
+        of_case: Sequence[Slides] = table.slides[position]
+        first = ("pretrain-sample", seed, epoch, table.case_ids[position])
+        if regions is not None:
+            of_case = _paired(of_case, (*first, table.stains[0]))
+        for kind, choice in enumerate(of_case):
             if not choice:
                 continue
-            of = (table.case_ids[position], table.stains[kind])
-            names.append(("pretrain-sample", seed, epoch, *of))
+            names.append((*first, table.stains[kind]))
             choices.append(choice)
             case.append(number)
             stain.append(kind)
-    drawn, lengths = source.draw(choices, names, patches)
+    drawn, lengths, slides = source.draw(choices, names, patches)
     return CaseBatch(
         drawn,
         lengths,
         torch.tensor(case, dtype=torch.int64),
         torch.tensor(stain, dtype=torch.int64),
         cases or len(positions),
+        None if regions is None else regions.draw(source, slides, stain, names),
     )
+
+
+def _paired(slides: Sequence[Slides], name: Name) -> list[Slides]:
+    """Return by stain the slides that are paired with the H&E slide that `name` draws."""
+    he = slides[0][int(rng_for(*name).integers(len(slides[0])))]
+    partners = {other for first, other in pairs_of(slides) if first == he}
+    return [slides[0], *(tuple(s for s in choice if s in partners) for choice in slides[1:])]
 
 
 def prefetch(items: Iterable[Item]) -> Iterator[Item]:

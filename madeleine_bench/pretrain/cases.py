@@ -132,6 +132,11 @@ def split_cases(table: CaseTable, share: float, seed: int) -> tuple[CaseTable, C
     return table.take(train.tolist()), table.take(held_out.tolist())
 
 
+def slides_of(table: CaseTable) -> list[int]:
+    """Return the slides of all cases, as positions in the feature store."""
+    return [slide for case in table.slides for stain in case for slide in stain]
+
+
 def _check_stains(store: FeatureStore, encoder: EncoderKind) -> None:
     stains = set(store.stains)
     found = ", ".join(sorted(stains))

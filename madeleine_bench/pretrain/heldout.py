@@ -11,17 +11,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from madeleine_bench.losses.aligned import centred_units
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.pretrain.batches import CaseBatch
-from madeleine_bench.pretrain.objective import embed, pool_halves
+from madeleine_bench.models.mil.base import bag_means
+from madeleine_bench.pretrain.batches import CaseBatch, Regions
+from madeleine_bench.pretrain.embedded import embed, pool_halves
+from madeleine_bench.pretrain.presets import Preset
 
 _ROUNDING = 1e-7
 _TOKENS_A_SLIDE = 64
+_MATCHED = 0.5  # share of the mass of a token that reaches the region
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was measured on held-out cases.
+    """What was measured on held-out cases; None has no meaning for the objective.
 
     Attributes:
         retrieval: mean reciprocal rank (0-1, higher is better) of the partner slide among all
@@ -29,20 +33,46 @@ class HeldOut:
             Intra-SSL one half of a slide found from the other.
         recall_at_1: share of queries whose partner comes first (0-1).
         chance: the mean reciprocal rank of guessing.
+        mean_pool: the retrieval of the mean of plain features, on the same patches.
         smooth_rank: effective number of dimensions of the H&E embeddings.
         token_cosine: mean cosine between projected tokens of an H&E slide; near 1 is collapse.
+        token_rank: effective number of dimensions of these tokens, of all slides together.
+        plan_partners: mean of exp(entropy) of the partners that the plan gives a token.
+        map_error: median distance, in sides of a patch, between the partners that the plan gives a
+            token and the patch whose token is most like it, both in the region of the slide.
     """
 
     retrieval: float
     recall_at_1: float
     chance: float
+    mean_pool: float | None
     smooth_rank: float
     token_cosine: float
+    token_rank: float
+    plan_partners: float | None = None
+    map_error: float | None = None
+
+    def measured(self) -> dict[str, float]:
+        """Return what has a meaning for the objective, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def describe(self) -> str:
+        """Return the measures in a few words."""
+        plain = "" if self.mean_pool is None else f", mean-pool {self.mean_pool:.3f}"
+        return (
+            f"held out: retrieval {self.retrieval:.3f}{plain}, chance {self.chance:.3f}, "
+            f"smooth rank {self.smooth_rank:.1f}, token cosine {self.token_cosine:.2f}"
+        )
 
 
 @torch.inference_mode()
 def evaluate_held_out(
-    model: Madeleine, batches: Iterable[CaseBatch], stains: int, *, views: bool
+    model: Madeleine,
+    batches: Iterable[CaseBatch],
+    stains: int,
+    preset: Preset,
+    *,
+    views: bool,
 ) -> HeldOut:
     """Return the measures of a model in evaluation mode, in float32.
 
@@ -50,36 +80,78 @@ def evaluate_held_out(
         model: set to evaluation mode here, and back to what it was.
         batches: all held-out cases.
         stains: number of stains of the cohort.
+        preset: says what the tokens are.
         views: look for halves of H&E slides (Intra-SSL) instead of other stains.
     """
     training = model.training
     model.eval()
-    pairs: dict[int, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    pairs: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
     embeddings: list[Tensor] = []
-    cosines: list[Tensor] = []
+    tokens_of_he: list[Tensor] = []
+    maps: list[tuple[Tensor, Tensor]] = []
     for batch in batches:
         made = embed(model, batch, stains)
         he = made.row_of[:, 0][made.row_of[:, 0] >= 0]
         embeddings.append(made.slides[he.to(made.slides.device)].float())
-        rows = made.token_rows(he, min(_TOKENS_A_SLIDE, max(batch.lengths)))
-        tokens = model.project_tokens(made.tokens[rows.to(made.tokens.device)])
-        cosines.append(mean_token_cosine(tokens.float()))
+        everyone = torch.arange(len(batch.lengths))
+        tokens = preset.tokens(model, made, everyone, min(_TOKENS_A_SLIDE, max(batch.lengths)))
+        tokens_of_he.append(tokens[he.to(tokens.device)].float())
         if views:
             pairs[0].append(pool_halves(model, made))
             continue
+        plain = bag_means(batch.patches.float(), batch.lengths)
         for stain in range(1, stains):
-            left, right = (r.to(made.slides.device) for r in made.pairs(stain))
-            pairs[stain].append((made.slides[left], made.slides[right]))
+            sides = made.pairs(stain)
+            there = [side.to(made.slides.device) for side in sides]
+            pairs[stain].append(
+                tuple(rows[side] for rows in (made.slides, plain) for side in there)
+            )
+            if batch.regions is not None:
+                of_sides = (tokens[side] for side in there)
+                maps.append(_measure_map(batch.regions, sides[1], *of_sides))
     model.train(training)
-    whole = (map(torch.cat, zip(*of_stain, strict=True)) for of_stain in pairs.values())
-    ranks = [partner_ranks(query, key) for query, key in whole if len(query) >= 2]
+    whole = [
+        [torch.cat(part) for part in zip(*of_stain, strict=True)] for of_stain in pairs.values()
+    ]
+    whole = [parts for parts in whole if len(parts[0]) >= 2]
+    ranks = [partner_ranks(query, key) for query, key, *_ in whole]
+    partners, errors = (
+        (torch.cat(part) for part in zip(*maps, strict=True)) if maps else (None, None)
+    )
     return HeldOut(
-        retrieval=_mean([float((1.0 / rank).mean()) for rank in ranks]),
+        retrieval=_reciprocal(ranks),
         recall_at_1=_mean([float((rank == 1).double().mean()) for rank in ranks]),
         chance=_mean([float((1.0 / torch.arange(1, len(r) + 1)).mean()) for r in ranks]),
+        mean_pool=None if views else _reciprocal([partner_ranks(*parts[2:]) for parts in whole]),
         smooth_rank=smooth_rank(torch.cat(embeddings)),
-        token_cosine=float(torch.cat(cosines).mean()),
+        token_cosine=float(torch.cat([mean_token_cosine(part) for part in tokens_of_he]).mean()),
+        token_rank=smooth_rank(torch.cat([part.flatten(0, 1) for part in tokens_of_he])),
+        plan_partners=None if partners is None else float(partners.mean()),
+        map_error=None if errors is None else float(errors.nanmedian()),
     )
+
+
+def _measure_map(
+    regions: Regions, other: Tensor, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return partners and map error of the tokens that have partners; see `HeldOut`.
+
+    Args:
+        regions: of the batch.
+        other: rows of the slides of the other stain in it.
+        first: tokens of the H&E slides, pair x token x dim.
+        second: tokens of the others.
+    """
+    plan = regions.partners[other.to(regions.partners.device)].cpu().double()
+    mass = plan.sum(dim=2)
+    share = plan / mass.clamp(min=torch.finfo(torch.float64).tiny)[..., None]
+    partners = torch.special.entr(share).sum(dim=2).exp()
+    places = regions.places[other]
+    nearest = (centred_units(first) @ centred_units(second).mT).argmax(dim=2).cpu()
+    reached = torch.take_along_dim(places, nearest[..., None], dim=1)
+    errors = torch.linalg.vector_norm(reached - share @ places, dim=2)
+    matched = mass > _MATCHED
+    return partners[matched], errors[matched]
 
 
 def partner_ranks(query: Tensor, key: Tensor) -> Tensor:
@@ -116,6 +188,11 @@ def mean_token_cosine(tokens: Tensor) -> Tensor:
         return tokens.new_zeros(0)
     total = unit.sum(dim=1).square().sum(dim=-1)
     return (total - unit.square().sum(dim=(1, 2))) / (count * (count - 1))
+
+
+def _reciprocal(ranks: list[Tensor]) -> float:
+    """Return the mean over stains of the mean reciprocal rank."""
+    return _mean([float((1.0 / rank).mean()) for rank in ranks])
 
 
 def _mean(values: list[float]) -> float:

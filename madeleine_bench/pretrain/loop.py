@@ -20,8 +20,11 @@ from madeleine_bench.encoders.weights import CITATION, ModelDescription, write_w
 from madeleine_bench.errors import InputError, Interrupted
 from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import canonical_json, hash_file
-from madeleine_bench.pretrain.cases import reasons
+from madeleine_bench.models.aligned import AlignedMadeleine
+from madeleine_bench.pretrain.cases import build_cases, reasons
 from madeleine_bench.pretrain.parallel import Group, any_of, barrier, process_group
+from madeleine_bench.pretrain.plans import Plans, prepare_plans
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.pretrain.run import CHECKPOINT, Run
 from madeleine_bench.provenance import machine_provenance
@@ -64,6 +67,7 @@ def publish(run: Run, organ: str, out: Path, name: str) -> Path:
         heads=recipe.model.heads,
         stains=run.cases.stains,
         stain_encoding=recipe.model.stain_encoding,
+        aligned=isinstance(run.model, AlignedMadeleine),
         cohort=store.cohort_id,
     )
     write_weights(path, {organ: (description, run.best)})
@@ -162,9 +166,13 @@ def pretrain(
     with process_group(device) as group, sole_writer(out) if group.is_first else nullcontext():
         _check_request(recipe, out, group, resume=resume)
         store = _packed(data, features, group, progress)
+        if PRESETS[recipe.objective.preset].draws_regions:
+            _prepare(recipe, store, group, progress)
         run = Run(recipe, store, out, group)
         _announce(run, progress)
         with listening() as stop:
+            if run.preset.draws_regions and run.state.best is None:
+                progress.say(run.measure_start())
             while run.state.epoch < recipe.epochs:
                 for batch in run.rest_of_epoch():
                     run.step(batch)
@@ -176,8 +184,28 @@ def pretrain(
                             f"{out / CHECKPOINT} is saved, and the same command with --resume goes "
                             "on from there"
                         )
-                progress.say(run.end_epoch())
+                for line in run.end_epoch():
+                    progress.say(line)
+        if run.state.best_epoch == 0:
+            progress.say(
+                "warning: no epoch found partners better than the mean of plain features, so the "
+                "weights are those from before training: more cases or a lower "
+                "optimiser.learning_rate may help"
+            )
         return publish(run, organ, out, name) if group.is_first else out / CARD
+
+
+def _prepare(recipe: Recipe, store: FeatureStore, group: Group, progress: Progress) -> None:
+    """Make the transport plans of the cohort; the first process makes them, the others wait."""
+    if group.is_first:
+        table = build_cases(
+            store,
+            min_patches=recipe.min_patches,
+            unusable=recipe.unusable,
+            encoder=recipe.encoder,
+        )
+        prepare_plans(table, Plans(store, recipe.objective.plan_cells), progress)
+    barrier(group)
 
 
 def _announce(run: Run, progress: Progress) -> None:
@@ -197,10 +225,11 @@ def _announce(run: Run, progress: Progress) -> None:
 
 
 def _check_request(recipe: Recipe, out: Path, group: Group, *, resume: bool) -> None:
-    if group.size > 1 and recipe.objective.preset == "published":
+    if group.size > 1 and not PRESETS[recipe.objective.preset].several_processes:
         raise InputError(
-            "objective.preset published depends on which cases share a batch (thresholds and "
-            "number of tokens), so it runs in one process; use preset corrected, or one process"
+            f"objective.preset {recipe.objective.preset} depends on which cases share a batch "
+            "(thresholds and number of tokens), so it runs in one process; use another preset, or "
+            "one process"
         )
     if (out / CHECKPOINT).exists() and not resume:
         raise InputError(

@@ -14,8 +14,13 @@ from madeleine_bench.specs.loader import Spec, did_you_mean, explain, parse_spec
 from madeleine_bench.specs.task import Identifier
 
 EncoderKind = Literal["madeleine", "intra-ssl"]
-Preset = Literal["corrected", "published"]
+PresetName = Literal["corrected", "published", "aligned"]
 Unusable = Literal["refuse", "skip"]
+
+# What a preset sets besides the objective, where the recipe does not.
+COUPLED: dict[Any, dict[str, dict[str, Any]]] = {
+    "published": {"optimiser": {"clip_norm": None}, "model": {"gate_dropout": 0.25}}
+}
 
 
 class ModelRecipe(Spec):
@@ -25,8 +30,8 @@ class ModelRecipe(Spec):
         width: dimensions of a slide embedding and of the layers before it.
         heads: attention heads, each over `width` dimensions of its own.
         dropout: share (0 to below 1) of the activations zeroed in training.
-        gate_dropout: share (0 to below 1) of each attention branch zeroed in training; .25 in the
-            released code, which the paper does not mention.
+        gate_dropout: share (0 to below 1) of each attention branch zeroed in training; .25 with
+            the preset "published", as in the released code; the paper does not mention it.
         stain_encoding: whether a learnt 32-d code of the stain is joined to each patch.
     """
 
@@ -41,20 +46,24 @@ class ObjectiveRecipe(Spec):
     """What is minimised: contrast of slides, plus weighted terms of their tokens.
 
     Attributes:
-        preset: "corrected", or "published" with the quirks of the released code.
+        preset: "corrected"; "published" with the quirks of the released code; or "aligned", whose
+            local loss does not collapse.
         temperature: of the contrast; cosine similarities are divided by it.
-        local_weight: of the graph optimal transport between the tokens of two stains; 0 turns
-            it off. Plays no part in intra-ssl.
+        local_weight: of the local loss between the tokens of two stains; 0 turns it off.
+            Plays no part in intra-ssl.
         intra_weight: of the contrast between two halves of a slide's patches; 0 turns it off.
             Plays no part in intra-ssl, which is made of this term alone.
-        tokens: tokens of a slide that enter the transport.
+        tokens: tokens of a slide that enter the local loss.
+        plan_cells: patches of a slide that the transport plan of "aligned" tells apart; a larger
+            slide is merged into as many squares.
     """
 
-    preset: Preset = "corrected"
+    preset: PresetName = "corrected"
     temperature: float = Field(default=0.001, gt=0.0, allow_inf_nan=False)
     local_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     intra_weight: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     tokens: int = Field(default=256, ge=1)
+    plan_cells: int = Field(default=600, ge=16)
 
 
 class OptimiserRecipe(Spec):
@@ -65,7 +74,8 @@ class OptimiserRecipe(Spec):
         weight_decay: of AdamW (decoupled).
         warmup_epochs: epochs in which the rate rises in a straight line.
         final_learning_rate: of the last step; the way down is a half cosine.
-        clip_norm: largest norm of the whole gradient; null leaves it as it is.
+        clip_norm: largest norm of the whole gradient; null leaves it as it is, as does the preset
+            "published" unless told otherwise.
     """
 
     learning_rate: float = Field(default=1e-4, gt=0.0, allow_inf_nan=False)
@@ -122,10 +132,25 @@ class Recipe(Spec):
     held_out_share: float = Field(default=0.1, gt=0.0, le=0.5)
     unusable: Unusable = "refuse"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _coupled(cls, data: Any) -> Any:
+        """Add what the preset sets and the recipe does not."""
+        objective = data.get("objective") if isinstance(data, dict) else None
+        preset = objective.get("preset") if isinstance(objective, dict) else None
+        for section, values in COUPLED.get(preset, {}).items():
+            given = data.get(section, {})
+            if isinstance(given, dict):
+                data = {**data, section: {**values, **given}}
+        return data
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         transports = self.encoder == "madeleine" and self.objective.local_weight > 0.0
-        if transports and self.objective.tokens > self.patches:
+        if self.objective.preset == "aligned" and self.objective.tokens < 2:
+            raise ValueError("objective.tokens must be 2 or more: a token is told from others")
+        drawn = self.objective.preset != "aligned"
+        if transports and drawn and self.objective.tokens > self.patches:
             raise ValueError(
                 f"objective.tokens {self.objective.tokens} is above patches {self.patches}; "
                 "the tokens are some of the patches drawn"
@@ -140,6 +165,8 @@ class Recipe(Spec):
         two_views = self.encoder == "intra-ssl" or self.objective.intra_weight > 0.0
         if min(self.min_patches, self.patches) < 2 and two_views:
             raise ValueError("patches and min_patches must be 2 or more: a slide is cut in halves")
+        if self.encoder == "intra-ssl" and self.objective.preset == "aligned":
+            raise ValueError("objective.preset aligned needs pairs of stains; intra-ssl sees one")
         if self.encoder == "intra-ssl" and self.model.stain_encoding:
             raise ValueError("model.stain_encoding must be false: intra-ssl sees one stain")
         return self
@@ -181,14 +208,17 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         >>> recipe = Recipe(name="toy", encoder="madeleine", cohort="acrobat")
         >>> with_changes(recipe, ["epochs=9", "optimiser.clip_norm=null"]).optimiser.clip_norm
     """
-    data = recipe.model_dump()
+    # What is not set stays open, as another preset may couple other values.
+    data, keys = recipe.model_dump(exclude_unset=True), recipe.model_dump()
     for change in changes:
         key, equals, text = change.partition("=")
         *sections, last = key.strip().split(".")
         section: Any = data
+        place: Any = keys
         for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
-        if not equals or not isinstance(section, dict):
+            place = place.get(name) if isinstance(place, dict) else None
+            section = section.setdefault(name, {}) if isinstance(place, dict) else section
+        if not equals or not isinstance(place, dict):
             raise InputError(
                 f"--set {change}: expected key=value with a key of the recipe, such as epochs=3 or "
                 "model.width=64"

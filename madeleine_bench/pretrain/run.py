@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cached_property
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,18 @@ from torch import Tensor
 from madeleine_bench.data.packed import FeatureStore
 from madeleine_bench.errors import CheckFailed
 from madeleine_bench.files import write_text
-from madeleine_bench.models.madeleine import Madeleine, initialise
+from madeleine_bench.models.aligned import AlignedMadeleine
+from madeleine_bench.models.madeleine import initialise
 from madeleine_bench.pretrain.batches import (
     CaseBatch,
+    RegionSource,
     choose_source,
     draw_batch,
     plan_epoch,
     prefetch,
     rank_share,
 )
-from madeleine_bench.pretrain.cases import build_cases, split_cases
+from madeleine_bench.pretrain.cases import build_cases, slides_of, split_cases
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
     RunState,
@@ -37,61 +38,21 @@ from madeleine_bench.pretrain.heldout import HeldOut, evaluate_held_out
 from madeleine_bench.pretrain.log import append_row, loss_curves_svg, read_log
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group, sum_gradients, sum_over
-from madeleine_bench.pretrain.recipe import OptimiserRecipe, Preset, Recipe
+from madeleine_bench.pretrain.plans import Plans
+from madeleine_bench.pretrain.presets import PRESETS
+from madeleine_bench.pretrain.recipe import Recipe
+from madeleine_bench.pretrain.start import start_plain
 from madeleine_bench.seeds import seed_for
-
-# The published warm-up begins at this share of the highest rate.
-_PUBLISHED_START = 1e-5
-
-
-def learning_rate_at(
-    step: int,
-    steps_per_epoch: int,
-    epochs: int,
-    optimiser: OptimiserRecipe,
-    preset: Preset = "corrected",
-) -> float:
-    """Return the learning rate of a step.
-
-    Corrected: the highest rate is reached at the last step of the warm-up, the final rate exactly
-    at the last step of the run. Published: the warm-up begins at 1e-5 of the highest rate, one
-    more epoch than declared passes before the fall begins, and so the run ends above the final
-    rate.
-
-    Args:
-        step: from 0, over the whole run.
-        steps_per_epoch: steps of one epoch.
-        epochs: of the whole run; fewer than the warm-up's are refused by the recipe.
-        optimiser: the rates, and the epochs of warm-up.
-        preset: "corrected" or "published".
-
-    Examples:
-        >>> optimiser = OptimiserRecipe(learning_rate=1e-4, warmup_epochs=2)
-        >>> [f"{learning_rate_at(step, 3, 6, optimiser):.1e}" for step in (0, 5, 17)]
-        ['1.7e-05', '1.0e-04', '1.0e-08']
-    """
-    steps = steps_per_epoch * epochs
-    highest, final = optimiser.learning_rate, optimiser.final_learning_rate
-    warmup = steps_per_epoch * optimiser.warmup_epochs
-    if preset == "published":
-        if step < warmup:
-            return highest * (_PUBLISHED_START + (1.0 - _PUBLISHED_START) * step / warmup)
-        fallen = max(step - warmup - steps_per_epoch, 0) / (steps - warmup)
-        return _fall(highest, final, fallen)
-    if step < warmup:
-        return highest * (step + 1) / warmup
-    peak = max(warmup - 1, 0)
-    return _fall(highest, final, (step - peak) / max(steps - 1 - peak, 1))
-
-
-def _fall(highest: float, final: float, fallen: float) -> float:
-    """Return the rate when a share `fallen` (0-1) of the half cosine lies behind."""
-    return final + (highest - final) * (1.0 + cos(pi * fallen)) / 2.0
-
 
 CHECKPOINT, LOG, CURVES = "checkpoint.safetensors", "log.csv", "curves.svg"
 _TERMS = ("global", "local", "intra", "loss")
 _HELD_OUT_BATCH = 32
+_COLLAPSED = 0.98
+_COLLAPSE = (
+    "warning: the tokens of a slide have become alike (mean cosine {:.3f}), so that the local loss "
+    "teaches nothing more. Embeddings do not pass through these tokens, but the local objective is "
+    "lost: use objective.preset=aligned, or a smaller objective.local_weight (docs/pretraining.md)"
+)
 _DRAW_EVERY_S = 30.0  # a picture takes longer than an epoch of a small run
 
 
@@ -108,7 +69,8 @@ class Run:
             encoder=recipe.encoder,
         )
         self.cases, self.held_out = split_cases(table, recipe.held_out_share, recipe.seed)
-        self.model = Madeleine(
+        self.preset = PRESETS[recipe.objective.preset]
+        self.model = self.preset.model(
             store.dim,
             recipe.model.width,
             recipe.model.heads,
@@ -117,6 +79,8 @@ class Run:
             gate_dropout=recipe.model.gate_dropout,
         )
         initialise(self.model, seed_for("pretrain", recipe.seed))
+        if isinstance(self.model, AlignedMadeleine):
+            start_plain(self.model, store, slides_of(self.cases))
         self.model.to(group.device)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
@@ -131,7 +95,14 @@ class Run:
             restore_moments(self.model, self.optimiser, checkpoint.moments)
             self.state, self.best = checkpoint.state, checkpoint.best
         self.source = choose_source(store, group.device)
+        self.regions: RegionSource | None = None
+        if self.preset.draws_regions:
+            slides = slides_of(self.cases) + slides_of(self.held_out)
+            self.regions = RegionSource(
+                Plans(store, recipe.objective.plan_cells), recipe.objective.tokens, slides
+            )
         self.drawn_s = float("-inf")
+        self.warned = False
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -151,6 +122,7 @@ class Run:
                 seed=self.recipe.seed,
                 epoch=epoch,
                 cases=-(-len(positions) // self.group.size),
+                regions=self.regions,
             )
             for positions in plan
         )
@@ -182,22 +154,37 @@ class Run:
         state.patches += sum(batch.lengths)
         state.seconds += time.perf_counter() - started
 
-    def end_epoch(self) -> str:
-        """Return a line about the epoch that has ended; log, curves and checkpoint are written."""
+    def measure_start(self) -> str:
+        """Return a line about the untrained model; its weights are kept like those of an epoch."""
+        held_out = self._validate()
+        self._keep(held_out, 0)
+        return f"before training: {held_out.describe()}"
+
+    def end_epoch(self) -> list[str]:
+        """Return lines about the epoch that has ended; log, curves and checkpoint are written."""
         self._refuse_unless_finite()
         state, recipe = self.state, self.recipe
         held_out = self._validate()
         # Of equal epochs the last: where retrieval is perfect early, training still goes on.
         if state.best is None or held_out.retrieval >= state.best:
-            state.best, state.best_epoch = held_out.retrieval, state.epoch + 1
-            self.best = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
+            self._keep(held_out, state.epoch + 1)
         row = self._row(held_out)
         state.epoch, state.step, state.patches = state.epoch + 1, 0, 0
         state.sums, state.seconds = {}, 0.0
         if self.group.is_first:
             self._write_log(row, draw=state.epoch == recipe.epochs)
         self.save()
-        return self._describe(row)
+        terms = ", ".join(f"{name} {row[name]:.4f}" for name in _TERMS if name in row)
+        lines = [f"epoch {row['epoch']}/{recipe.epochs}: {terms}; {held_out.describe()}"]
+        if "local" in row and held_out.token_cosine > _COLLAPSED and not self.warned:
+            self.warned = True
+            lines.append(_COLLAPSE.format(held_out.token_cosine))
+        return lines
+
+    def _keep(self, held_out: HeldOut, epoch: int) -> None:
+        """Keep the weights as the best so far, as those of an epoch (from 1; 0 is the start)."""
+        self.state.best, self.state.best_epoch = held_out.retrieval, epoch
+        self.best = {n: value.detach().clone() for n, value in self.model.state_dict().items()}
 
     def describe_step(self) -> str:
         """Return a few words for the progress bar: means over the epoch so far."""
@@ -225,7 +212,7 @@ class Run:
         state = self.state
         steps = (state.epoch + 1) * self.steps_per_epoch
         terms = {name: total / state.step for name, total in sorted(state.sums.items())}
-        measured = {f"held_out_{name}": value for name, value in vars(held_out).items()}
+        measured = {f"held_out_{name}": value for name, value in held_out.measured().items()}
         seen = sum_over(self.group, torch.tensor(float(state.patches), device=self.group.device))
         return {
             "epoch": state.epoch + 1,
@@ -244,20 +231,11 @@ class Run:
             write_text(self.out / CURVES, loss_curves_svg(read_log(self.out / LOG), title))
             self.drawn_s = time.monotonic()
 
-    def _describe(self, row: dict[str, float]) -> str:
-        terms = ", ".join(f"{name} {row[name]:.4f}" for name in _TERMS if name in row)
-        return (
-            f"epoch {row['epoch']}/{self.recipe.epochs}: {terms}; "
-            f"held out: retrieval {row['held_out_retrieval']:.3f}, "
-            f"chance {row['held_out_chance']:.3f}, smooth rank {row['held_out_smooth_rank']:.1f}, "
-            f"token cosine {row['held_out_token_cosine']:.2f}"
-        )
-
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over the whole run."""
         recipe = self.recipe
-        return learning_rate_at(
-            step, self.steps_per_epoch, recipe.epochs, recipe.optimiser, recipe.objective.preset
+        return self.preset.learning_rate(
+            step, self.steps_per_epoch, recipe.epochs, recipe.optimiser
         )
 
     def _plan(self, epoch: int) -> list[Any]:
@@ -279,6 +257,7 @@ class Run:
                 patches=self.recipe.patches,
                 seed=seed_for("held-out", self.recipe.seed),
                 epoch=0,
+                regions=self.regions,
             )
             for start in range(0, len(self.held_out), _HELD_OUT_BATCH)
         )
@@ -286,6 +265,7 @@ class Run:
             self.model,
             prefetch(batches),
             len(self.cases.stains),
+            self.preset,
             views=self.recipe.encoder == "intra-ssl",
         )
 

@@ -183,7 +183,7 @@ def _canonical(
     order = np.argsort(ids, kind="stable")
     if (repeated := ids[order][1:] == ids[order][:-1]).any():
         name = ids[order][int(np.flatnonzero(repeated)[0])]
-        raise InputError(f"{where}: unit '{name}' stands twice in the unit table")
+        raise InputError(f"{where}: unit '{name}' occurs twice in the unit table")
     if not len(splits):
         raise InputError(f"{where}: there are no splits")
     place = np.empty(n_units, dtype=np.intp)

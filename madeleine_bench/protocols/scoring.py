@@ -131,7 +131,7 @@ def units_of(
     values: Sequence[float | None],
     predictions: pd.DataFrame,
     dim: int | None,
-    splits: str = "",
+    splits: str,
     trained: Mapping[Key, int] | None = None,
 ) -> ScoredUnits:
     """Return units scored by a scorer; a fold whose metric is undefined (None) stays at chance."""
@@ -243,6 +243,21 @@ def score(
 ) -> tuple[RecordScores, tuple[RecordFold, ...]]:
     """Return the scores of stored predictions, and the score of each fit, sorted by key.
 
+    Arguments, errors and statistics are those of `score_with_units`.
+    """
+    return score_with_units(task, protocol, predictions, fits, dim)[:2]
+
+
+def score_with_units(
+    task: TaskSpec,
+    protocol: ProtocolSpec,
+    predictions: pd.DataFrame,
+    fits: Sequence[FitReport],
+    dim: int | None = None,
+    splits: str = "",
+) -> tuple[RecordScores, tuple[RecordFold, ...], ScoredUnits]:
+    """Return the scores of predictions, the score of each fit, and the units to compare by.
+
     Folds, and the draws of one number of shots, count equally; then the numbers of shots do. A
     fold on which the metric is undefined (a class is absent, nobody has an event) is scored at
     chance and flagged. The interval is that of Student's t; its standard error comes from a
@@ -259,6 +274,7 @@ def score(
         predictions: as `evaluate` returns them.
         fits: the report of each fit.
         dim: width of the embeddings that a linear model was fitted to; None where there was none.
+        splits: as in `scored_units`.
 
     Raises:
         InputError: a column is missing, or predictions and fits are not of the same splits.
@@ -280,7 +296,7 @@ def score(
         secondary |= {name: scorer.secondary(name, folds, groups) for name in names}
         trained = {report.key: report.n_train for report in fits}
         units = units_of(
-            scorer, task, protocol, folds, groups, values, predictions, dim, trained=trained
+            scorer, task, protocol, folds, groups, values, predictions, dim, splits, trained
         )
         rng = rng_for(task.name, protocol.name, "bootstrap")
         weights = case_weights(units.case, units.stratum, RESAMPLES, rng)
@@ -303,7 +319,7 @@ def score(
         rare_cases=int(units.design.rare_cases),
     )
     reports = {report.key: asdict(report) for report in fits}
-    return RecordScores(main=main, secondary=secondary), tuple(
+    scored_folds = tuple(
         RecordFold.model_validate(
             {
                 **reports[fold.key],
@@ -314,6 +330,7 @@ def score(
         )
         for fold, value, undefined in zip(folds, scored, values, strict=True)
     )
+    return RecordScores(main=main, secondary=secondary), scored_folds, units
 
 
 def _interval(

@@ -119,7 +119,7 @@ def _open_folder(
         if spec.phantom is None:
             spec = spec.model_copy(update={"phantom": _default_phantom(spec)})
         notes += (
-            f"{cohort_id}: the features are made up and know nothing of the labels of {where}, so "
+            f"{cohort_id}: the features are synthetic and independent of the labels of {where}, so "
             "that every score is near chance; they show that the files and the tasks work",
         )
     elif spec.phantom is None:

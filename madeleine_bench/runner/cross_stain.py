@@ -96,7 +96,7 @@ def cross_stain(
         "cohort": cohort_id,
         "query": query,
         "main": "centred",
-        "interval": f"95% percentile, Bayesian bootstrap of the cases that ask, {RESAMPLES}",
+        "interval": f"95% percentile, Bayesian bootstrap of the query cases, {RESAMPLES}",
         "encoders": documents,
         "provenance": machine_provenance(),
     }
@@ -269,7 +269,7 @@ def _body(document: Mapping[str, Any]) -> list[Table | str]:
     for search in first:
         chances = [f"{search['centred'][name]['chance']:.3f}" for name in _SHORT]
         rows.append(["chance", "", *_counts(search), *chances])
-    title = f"{query} finds its own case in another stain: {cohort_id} ({kind})"
+    title = f"{query} retrieves slides of the same case in another stain: {cohort_id} ({kind})"
     header = ["encoder", "trained on it", "stain", "queries", "gallery", *_SHORT.values()]
     left_out = [
         f"{search['cases_without_stain']} cases have no {search['stain']} slide and are left out"

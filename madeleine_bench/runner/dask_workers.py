@@ -28,7 +28,7 @@ _CONNECT_S = 30.0
 _WORKER_S = 60.0
 _LOOK_EVERY_S = 0.25
 _SETTLE_S = 1.0
-_NO_WORKER = "no worker came for a minute; start one (dask worker), and look at what it writes"
+_NO_WORKER = "no worker connected within a minute; start one (dask worker) and check its output"
 _ONE_JOB = threading.Lock()
 
 

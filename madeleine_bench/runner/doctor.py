@@ -54,7 +54,7 @@ LEAST_PATCHES = 4
 _SHOWN = {"warn": "WARN", "fail": "FAIL"}
 # It has sites, and its phantom needs no file.
 DEFAULT_COHORT = "tcga-breast"
-PHANTOM_NOTE = "PHANTOM: made-up slides; what is said of the site or the stain is of the phantom."
+PHANTOM_NOTE = "PHANTOM: synthetic slides; findings on site or stain concern the phantom only."
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class RunReport:
         failures: what failed and why: (encoder or cohort, reason).
     """
 
-    plan: Plan
+    plan: Plan = field(repr=False)
     boards: list[str]
     computed: int = 0
     reused: int = 0
@@ -261,7 +261,7 @@ def _missing_records(
             lost = reduced.units.missing[NOT_ENCODED]
             if not request.allow_partial:
                 reason = (
-                    f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} for want of memory "
+                    f"{len(lost)} {assessment.task.unit}(s) {NOT_ENCODED} because memory ran out "
                     f"({some(lost)}); --allow-partial scores the others, and --resume never tries "
                     "again"
                 )

@@ -101,7 +101,7 @@ def stain_ablation(
             raise InputError(f"{task.id} is an external task; name a task of one cohort")
         if task.unit != "case" or len(task.stains) < 2:
             raise InputError(
-                f"{task.id} is no task by case on several stains (unit {task.unit}, stains "
+                f"{task.id} is not a task by case on several stains (unit {task.unit}, stains "
                 f"{stains}); name one that is, such as bwh-kidney-amr"
             )
         if alone not in task.stains:
@@ -417,7 +417,7 @@ def stain_chart(content: Mapping[str, Any]) -> Any:
         rows.append(panels.facet(column=alt.Column("trained:N", title=None)).properties(title=task))
     kind = "PHANTOM slides: " if content["phantom"] else ""
     title = alt.Title(
-        f"{kind}what the stains of a case are worth ({content['cohort']})",
+        f"{kind}what each stain of a case adds ({content['cohort']})",
         subtitle=f"{content['protocol']}. Lines: mean over all choices of so many stains; bands: "
         "worst to best choice",
     )

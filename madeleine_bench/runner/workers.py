@@ -252,7 +252,15 @@ def _how(error: Exception) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Let this process end soon after its parent does; joblib's own workers would wait for ever."""
+    """Let this process end soon after its parent does, and not before.
+
+    joblib's workers would wait for ever for a parent that is gone. They also end once they hold
+    300 MB more than after their first job, with a warning about a memory leak; ours keep encoders
+    and cohorts in caches of limited size on purpose.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
 
     def watch() -> None:
         while os.getppid() == parent:

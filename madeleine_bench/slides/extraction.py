@@ -40,6 +40,7 @@ from madeleine_bench.slides.patches import (
     read_patches,
 )
 from madeleine_bench.slides.reader import Slide
+from madeleine_bench.slides.resolution import GivenMpp, unmatched_note
 from madeleine_bench.slides.tissue import TissueSettings
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import did_you_mean
@@ -62,7 +63,8 @@ class ExtractionSettings:
 
     Attributes:
         patches: size, resolution and choice of patches.
-        slide_mpp: micrometres per level-0 pixel of every slide, in place of what files state.
+        slide_mpp: micrometres per level-0 pixel of slides whose file states none.
+        force_mpp: micrometres per level-0 pixel in place of what files state.
         patch_folder: folder of patch files of CLAM or TRIDENT, to take in place of an own choice.
         overwrite: replace bags that were made with other settings.
         workers: threads that read.
@@ -70,7 +72,8 @@ class ExtractionSettings:
     """
 
     patches: PatchSettings = field(default_factory=PatchSettings)
-    slide_mpp: float | None = None
+    slide_mpp: GivenMpp = None
+    force_mpp: GivenMpp = None
     patch_folder: Path | None = None
     overwrite: bool = False
     workers: int = 1
@@ -131,7 +134,7 @@ class EncoderChoice:
 
 @dataclass(frozen=True)
 class SlideOutcome:
-    """What became of a slide: patches in its bag, seconds of work on it, and why it failed."""
+    """What became of a slide: patches in its bag, seconds, and why it failed or another remark."""
 
     slide_id: str
     status: Status
@@ -170,7 +173,12 @@ def extract_cohort(
         raise InputError(
             f"--cohort is '{cohort}'; a cohort is named in lower case, digits and hyphens"
         )
-    slides = list_slides(place)
+    slides = list_slides(place, progress.say)
+    for line in [
+        *unmatched_note("--mpp", settings.slide_mpp, slides),
+        *unmatched_note("--force-mpp", settings.force_mpp, slides),
+    ]:
+        progress.say(line)
     names = sorted(load_catalogue(catalogue).cohorts)
     if cohort not in names:
         progress.say(
@@ -235,17 +243,29 @@ def extract_bags(
         try:
             for outcome in outcomes:
                 collected.append(outcome)
-                if outcome.status == "failed":
-                    progress.say(f"{outcome.slide_id} failed: {outcome.message}")
+                if outcome.message:
+                    failed = " failed" if outcome.status == "failed" else ""
+                    progress.say(f"{outcome.slide_id}{failed}: {outcome.message}")
                 progress.advance(f"{outcome.slide_id}: {outcome.status}")
         finally:
             collected.sort(key=lambda outcome: outcome.slide_id)
             if collected:
-                table = pd.DataFrame([asdict(outcome) for outcome in collected])
-                table["seconds"] = table["seconds"].map("{:.2f}".format)
-                text = table.to_csv(index=False, lineterminator="\n", float_format="%g")
-                write_text(folder.report, text)
+                _write_table(folder.report, collected)
     return collected
+
+
+def _write_table(path: Path, outcomes: Sequence[SlideOutcome]) -> None:
+    """Write what became of each slide; slides of earlier calls keep their rows."""
+    table = pd.DataFrame([asdict(outcome) for outcome in outcomes])
+    table["seconds"] = table["seconds"].map("{:.2f}".format)
+    table["mpp"] = table["mpp"].map("{:g}".format, na_action="ignore")
+    try:
+        before = pd.read_csv(path, dtype=str, keep_default_na=False)[list(table)]
+    except (OSError, ValueError, KeyError):  # there is none, or it is no such table
+        before = table.iloc[:0]
+    others = before[~before["slide_id"].isin(table["slide_id"])]
+    table = pd.concat([others, table.astype({"patches": str})]).sort_values("slide_id")
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _report(outcomes: Sequence[SlideOutcome], folder: BagFolder, cohort: str) -> Report:
@@ -326,7 +346,7 @@ class _Extraction:
         """Open a slide and choose its patches, or find that its bag is there."""
         started = time.perf_counter()
         settings = self.settings
-        slide = Slide(path, settings.slide_mpp)
+        slide = Slide(path, settings.slide_mpp, settings.force_mpp)
         key = self.key_of(slide)
         patches = self.folder.find_bag(slide.slide_id, key, overwrite=settings.overwrite)
         chosen = None
@@ -355,7 +375,8 @@ class _Extraction:
                 self.folder.write_bag(slide, work.chosen, features, work.key)
                 status = "extracted" if work.patches else "empty"
         seconds = work.seconds + time.perf_counter() - begun
-        return SlideOutcome(slide.slide_id, status, work.patches, slide.mpp, seconds)
+        remark = slide.mpp_remark
+        return SlideOutcome(slide.slide_id, status, work.patches, slide.mpp, seconds, remark)
 
     def encode(
         self, slide: Slide, chosen: ChosenPatches, pool: ThreadPoolExecutor

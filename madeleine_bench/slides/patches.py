@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from madeleine_bench.data.hdf5 import read_patch_file
+from madeleine_bench.data.ids import slide_name
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.reader import ReadPlan, Slide, Thumbnail
 from madeleine_bench.slides.tissue import Tissue, segment_tissue
@@ -168,10 +169,13 @@ def read_patches(slide: Slide, chosen: ChosenPatches, part: slice) -> NDArray[np
 def find_patch_file(folder: Path, slide_id: str) -> Path:
     """Return the patch file of a slide, of TRIDENT (<slide>_patches.h5) or CLAM (<slide>.h5).
 
+    TRIDENT cuts `.ome.tif` off the name of a slide, so a.ome.tif also finds a_patches.h5.
+
     Raises:
         InputError: there is none.
     """
-    names = (f"{slide_id}_patches.h5", f"{slide_id}.h5")
+    stems = dict.fromkeys((slide_id, slide_name(slide_id)))
+    names = [f"{stem}{ending}" for stem in stems for ending in ("_patches.h5", ".h5")]
     for path in (folder / name for name in names):
         if path.is_file():
             return path

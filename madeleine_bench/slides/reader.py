@@ -1,15 +1,15 @@
 """Whole-slide images: opening, resolution, thumbnails and patches. The only door to OpenSlide.
 
+The second reader (tiff.py, dicom.py) takes what OpenSlide refuses.
+
 Coordinates are level-0 pixels (`_px0`): x to the right, y down, of the upper left corner.
 """
 
 import math
 import re
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import openslide
@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.files import check_readable
+from madeleine_bench.files import check_readable, looking_at
 from madeleine_bench.hashing import hash_sample
-
-MppSource = Literal["given", "stated", "objective"]
+from madeleine_bench.slides.resolution import GivenMpp, mpp_of, resolve_mpp
+from madeleine_bench.slides.tiff import open_tiff_slide
+from madeleine_bench.slides.tiled import TiledSlide
 
 _PHANTOM_MARK = "PHANTOM slide of madeleine-bench"
-_MPP_RANGE = (0.02, 100.0)  # from above the finest objective to a coarse overview scan
-_ANISOTROPY = 0.05  # pixels are square to this; no tool of the field reads others
 _SNAP = 0.02  # 0.2521 against 0.25 is the calibration of a scanner, not another magnification
 _BAND_BYTES = 64 * 1024**2
 
@@ -77,27 +76,28 @@ class Slide(AbstractContextManager["Slide"]):
         level_downsamples: for each level, level-0 pixels per pixel, 1.0 first.
         level_sizes: for each level (width, height).
         mpp: micrometres per level-0 pixel, or None where nothing states it.
-        mpp_source: who says so: "given" by the caller, "stated" in the file, "objective" worked
-            out from the power of the objective (10 / power), or None.
+        mpp_source: who says so, as in `Resolution`.
+        mpp_remark: what the user should know of the resolution, or "".
         vendor: the format, as OpenSlide names it.
         phantom: the kind of phantom, such as "rendered"; None for a real slide.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: GivenMpp = None, force_mpp: GivenMpp = None) -> None:
         """Open a slide.
 
         Args:
             path: a file that OpenSlide reads (svs, ndpi, mrxs, tiled tiff, ...).
-            mpp: micrometres per level-0 pixel, in place of what the file states.
+            mpp: micrometres per level-0 pixel where the file states none.
+            force_mpp: micrometres per level-0 pixel in place of what the file states.
 
         Raises:
-            InputError: there is no such file, it is no slide, or it is damaged; or mpp is no
-                positive number.
+            InputError: there is no such file, it is no slide, or it is damaged; or a given mpp is
+                no plausible number.
         """
         self.path = path
         self.slide_id = path.stem
         slide = _opened(path)
-        self._slide: openslide.OpenSlide | None = slide
+        self._slide: openslide.OpenSlide | TiledSlide | None = slide
         properties = dict(slide.properties)
         self.width_px0, self.height_px0 = slide.dimensions
         self.level_downsamples = tuple(float(d) for d in slide.level_downsamples)
@@ -105,11 +105,12 @@ class Slide(AbstractContextManager["Slide"]):
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.phantom = phantom_kind(properties.get("tiff.ImageDescription", ""))
         # OpenSlide hashes the smallest level, unless that is large: then there is no such hash.
-        self.content = f"{path.stat().st_size}:" + (
-            properties.get("openslide.quickhash-1") or hash_sample(path)
-        )
-        self.mpp, self.mpp_source = (
-            (checked_mpp(mpp, "--mpp"), "given") if mpp is not None else _stated_mpp(properties)
+        with looking_at(path):
+            self.content = f"{path.stat().st_size}:" + (
+                properties.get("openslide.quickhash-1") or hash_sample(path)
+            )
+        self.mpp, self.mpp_source, self.mpp_remark = resolve_mpp(
+            properties, mpp_of(mpp, path), mpp_of(force_mpp, path)
         )
         self._glass = f"#{properties.get('openslide.background-color', 'ffffff')}"
 
@@ -128,9 +129,10 @@ class Slide(AbstractContextManager["Slide"]):
             InputError: nothing states it; the message says how to give it.
         """
         if self.mpp is None:
+            reason = self.mpp_remark or "no mpp, no objective power"
             raise InputError(
-                f"{self.path} does not say how many micrometres a pixel is (no mpp, no objective "
-                "power). Give it: --mpp 0.25 for a 40x scan, --mpp 0.5 for 20x"
+                f"{self.path} does not say how many micrometres a pixel is ({reason}). Give it: "
+                "--mpp 0.25 for a 40x scan, --mpp 0.5 for 20x, or a table of slide and mpp"
             )
         return self.mpp
 
@@ -149,7 +151,7 @@ class Slide(AbstractContextManager["Slide"]):
             raise InputError(
                 f"{self.path} has {self.known_mpp():g} micrometres a pixel, coarser than the "
                 f"{patch_mpp:g} asked for. Ask for {self.known_mpp():g} or more (--patch-mpp), or "
-                "give the right --mpp if the file states a wrong one"
+                "give the right --force-mpp if the file states a wrong one"
             )
         level = self._level_of(ratio)
         level_px = max(1, round(patch_px * ratio / self.level_downsamples[level]))
@@ -238,31 +240,39 @@ def phantom_kind(description: str) -> str | None:
     return mark.group(1) if mark else None
 
 
-def checked_mpp(mpp: float, name: str) -> float:
-    """Return an mpp that the user gave under an option's name.
+def _opened(path: Path) -> openslide.OpenSlide | TiledSlide:
+    """Return an open slide, by the second reader where OpenSlide refuses it or misses its levels.
 
     Raises:
-        InputError: it is no plausible number of micrometres.
+        InputError: as `Slide`.
     """
-    low, high = _MPP_RANGE
-    if not low <= mpp <= high:  # also refuses NaN
-        raise InputError(f"{name} is {mpp}; expected micrometres per pixel, {low} to {high:g}")
-    return float(mpp)
-
-
-def _opened(path: Path) -> openslide.OpenSlide:
     if not path.is_file():
-        raise InputError(f"no slide {path}")
+        dead_link = f"{path} is a link that leads nowhere" if path.is_symlink() else ""
+        raise InputError(dead_link or f"no slide {path}")
     try:
-        return openslide.OpenSlide(path)
-    except openslide.OpenSlideUnsupportedFormatError as error:
-        check_readable(path)
+        slide = openslide.OpenSlide(path)
+    except (openslide.OpenSlideError, OSError) as error:
+        check_readable(path, error)
+        if (tiled := _tiled(path)) is not None:
+            return tiled
+        if not isinstance(error, openslide.OpenSlideUnsupportedFormatError):
+            raise _damaged(path, error) from error
         raise InputError(
             f"{path} is not a slide that OpenSlide reads: it is of another format, or cut short. A "
             "plain picture (JPEG, PNG, plain TIFF) becomes one by: mbench slides convert"
         ) from error
-    except (openslide.OpenSlideError, OSError) as error:
-        raise _damaged(path, error) from error
+    is_plain = slide.properties["openslide.vendor"] == "generic-tiff"
+    return (_tiled(path) if is_plain else None) or slide
+
+
+def _tiled(path: Path) -> TiledSlide | None:
+    with path.open("rb") as file:
+        start = file.read(132)
+    if start[128:] == b"DICM":
+        from madeleine_bench.slides.dicom import open_dicom_slide  # pydicom takes a while to import
+
+        return open_dicom_slide(path)
+    return open_tiff_slide(path) if start[:2] in (b"II", b"MM") else None
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -276,25 +286,6 @@ def _damaged(path: Path, error: Exception) -> InputError:
         f"{path} cannot be read ({error}): the slide is cut short or damaged. Copy it again from "
         "where it came from"
     )
-
-
-def _stated_mpp(properties: Mapping[str, str]) -> tuple[float | None, MppSource | None]:
-    """Return the mpp that the properties of a slide give, and how they do; None where unknown."""
-    first, second = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
-    if first and second and abs(first / second - 1) <= _ANISOTROPY:
-        mean = (first + second) / 2
-        if _MPP_RANGE[0] <= mean <= _MPP_RANGE[1]:
-            return mean, "stated"
-    power = _number(properties.get("openslide.objective-power"))
-    return (10.0 / power, "objective") if power else (None, None)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None
 
 
 def _snapped(ratio: float, downsamples: tuple[float, ...]) -> float:

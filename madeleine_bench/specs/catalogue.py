@@ -42,7 +42,8 @@ class Catalogue:
         for pattern in patterns:
             if not self.tasks:
                 raise InputError(
-                    "the catalogue has no tasks; --catalogue wants a folder laid out as tasks/ is"
+                    "the catalogue has no tasks; --catalogue needs a folder with the layout of "
+                    "tasks/"
                 )
             matches = {
                 task.id: task
@@ -203,12 +204,12 @@ def load_catalogue(folder: Path | None = None, base: Catalogue | None = None) ->
     With a base, the folder adds to its tasks, cohorts and protocols, and replaces none.
 
     Raises:
-        InputError: a file is broken, an id stands twice or differs from its file's name, a task
+        InputError: a file is broken, an id occurs twice or differs from its file's name, a task
             names a cohort, stain or protocol that is not declared, or a protocol does not fit.
     """
     root = folder if folder is not None else resource_folder("tasks")
     if not root.is_dir():
-        raise InputError(f"no folder {root}; a catalogue is a folder laid out as tasks/ is")
+        raise InputError(f"no folder {root}; a catalogue is a folder with the layout of tasks/")
     base = base or Catalogue({}, {}, {})
     cohorts = _load_all(CohortSpec, root / "cohorts", "id", taken=base.cohorts)
     cohorts = {

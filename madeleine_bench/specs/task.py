@@ -36,7 +36,7 @@ TimeUnit = Literal["days", "months", "years"]
 DAYS_IN: dict[TimeUnit, float] = {"days": 1.0, "months": 30.4375, "years": 365.25}
 # By type of labels: the metrics, and the protocol of a task that names none; the first metric is
 # that of a task that names none.
-_FITTING: dict[str, tuple[tuple[MetricName, ...], str]] = {
+FITTING: dict[str, tuple[tuple[MetricName, ...], str]] = {
     "binary": (("auroc", "balanced-accuracy", "average-precision"), "linear-probe/v2"),
     "multiclass": (("auroc", "balanced-accuracy"), "linear-probe/v2"),
     "ordered": (("quadratic-kappa", "auroc", "balanced-accuracy"), "linear-probe/v2"),
@@ -177,7 +177,7 @@ class MultiLabels(Spec):
     def _words_differ(self) -> Self:
         words = (*self.positive, *self.negative, *self.missing)
         if twice := sorted({word for word in words if words.count(word) > 1}):
-            raise ValueError(f"{twice} stand twice in 'positive', 'negative' and 'missing'")
+            raise ValueError(f"{twice} occur twice in 'positive', 'negative' and 'missing'")
         if len(set(self.columns)) < len(self.columns):
             raise ValueError("'columns' names a column twice")
         return self
@@ -323,8 +323,8 @@ class TaskSpec(Spec):
         if isinstance(data, dict):
             labels = data.get("labels")
             kind = labels.get("type") if isinstance(labels, dict) else None
-            if kind in _FITTING:
-                metrics, protocol = _FITTING[kind]
+            if kind in FITTING:
+                metrics, protocol = FITTING[kind]
                 data = {"metric": {"name": metrics[0]}, "protocols": [protocol], **data}
         return data
 
@@ -337,7 +337,7 @@ class TaskSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        fitting, _ = _FITTING[self.labels.type]
+        fitting, _ = FITTING[self.labels.type]
         if self.metric.name not in fitting:
             raise ValueError(
                 f"metric {self.metric.name} does not fit {self.labels.type} labels; those that do: "

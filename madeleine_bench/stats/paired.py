@@ -25,6 +25,8 @@ from madeleine_bench.stats.intervals import ScoreDesign, standard_error, t_inter
 
 # Differences of scores that agree to this many decimals are equal: the rest is rounding.
 _DIGITS = 12
+ALPHA = 0.05  # level of significance
+NOT_SIGNIFICANT = "the cases cannot tell the two apart, which does not show that they are equal"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class ScoredUnits:
         return float(self.scores(np.ones((len(self.unit), 1), dtype=np.float32))[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairedDifference:
     """How far one encoder scores above another on one task.
 
@@ -79,6 +81,15 @@ class PairedDifference:
     difference: float
     ci95: tuple[float, float] | None
     p_value: float
+
+    def __repr__(self) -> str:
+        """Return the difference and what it shows, in two lines."""
+        interval = "95% CI {:+.3f} to {:+.3f}".format(*self.ci95) if self.ci95 else "no interval"
+        better = "first" if self.difference > 0 else "second"
+        shown = f"The {better} scores significantly higher."
+        if self.p_value >= ALPHA:
+            shown = f"The difference is not significant: {NOT_SIGNIFICANT}."
+        return f"{self.difference:+.3f} ({interval}), p = {self.p_value:.2g}\n{shown}"
 
 
 @dataclass(frozen=True)
@@ -131,25 +142,56 @@ def paired_difference(
         InputError: the two are not of the same units, outcomes and splits.
         ValueError: there are fewer than two resamples, or a score is not finite.
     """
-    _check_same(first, second)
     if n_resamples < 2:
         raise ValueError(f"at least two resamples are needed, found {n_resamples}")
+    check_same_units(first, second)
     weights = case_weights(first.case, first.stratum, n_resamples, rng)
-    score, other = first.score, second.score
+    return difference_of(resample(first, weights), resample(second, weights))
+
+
+@dataclass(frozen=True)
+class ResampledScore:
+    """A score and how far it moves when the cases are resampled.
+
+    Attributes:
+        units: the scored units.
+        score: their score.
+        moves: (resample,) the score of each resample less the score, times the factor for the
+            training cases.
+    """
+
+    units: ScoredUnits
+    score: float
+    moves: NDArray[np.float64]
+
+
+def resample(scored: ScoredUnits, weights: Weights) -> ResampledScore:
+    """Return the score of units and its resamples under weights, unit x resample.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    score = scored.score
     # Less the score, so that what never varies is exactly 0.
-    widened = first.design.factor * (first.scores(weights) - score)
-    widened = widened - second.design.factor * (second.scores(weights) - other)
-    difference = score - other
-    if widened.shape != (n_resamples,) or not np.isfinite([difference, *widened]).all():
+    moves = scored.design.factor * (scored.scores(weights) - score)
+    if moves.shape != (weights.shape[1],) or not np.isfinite([score, *moves]).all():
         raise ValueError("the scores of the resamples must be one finite number each")
-    factors = first.design.training_factor, second.design.training_factor
+    return ResampledScore(scored, score, moves)
+
+
+def difference_of(first: ResampledScore, second: ResampledScore) -> PairedDifference:
+    """Return the paired difference of two scores that were resampled under the same weights."""
+    designs = first.units.design, second.units.design
+    difference = first.score - second.score
+    factors = [design.training_factor for design in designs]
     draws = [
         factors[0] * a - factors[1] * b
-        for a, b in zip(first.draw_scores, second.draw_scores, strict=True)
+        for a, b in zip(first.units.draw_scores, second.units.draw_scores, strict=True)
     ]
-    error = standard_error(float(widened.std(ddof=1)), ScoreDesign(), draws)
-    df = min(first.design.degrees_of_freedom, second.design.degrees_of_freedom)
-    covers = first.design.covers and second.design.covers
+    spread = float((first.moves - second.moves).std(ddof=1))
+    error = standard_error(spread, ScoreDesign(), draws)
+    df = min(design.degrees_of_freedom for design in designs)
+    covers = all(design.covers for design in designs)
     return PairedDifference(
         difference,
         t_interval(difference, error, df) if covers else None,
@@ -209,7 +251,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted.tolist())
 
 
-def _check_same(first: ScoredUnits, second: ScoredUnits) -> None:
+def check_same_units(first: ScoredUnits, second: ScoredUnits) -> None:
+    """Raise InputError unless two encoders are scored on the same units, outcomes and splits."""
+    same = [(each.splits, each.unit, each.case, each.stratum) for each in (first, second)]
+    if same[0] == same[1]:
+        return
     ours, theirs = (
         list(zip(scored.unit, scored.case, scored.stratum, strict=True))
         for scored in (first, second)

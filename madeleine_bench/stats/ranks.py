@@ -30,13 +30,11 @@ class CriticalDifference:
         friedman_p: p-value of Friedman's test that all encoders are alike.
         critical_difference: Nemenyi's critical difference of mean ranks at 0.05.
         mean_ranks: mean over tasks of the place of each encoder, 1 the best; best first.
-        groups: the largest sets of encoders, by mean rank, of which no two differ significantly.
     """
 
     friedman_p: float
     critical_difference: float
     mean_ranks: Mapping[str, float]
-    groups: tuple[tuple[str, ...], ...]
 
 
 def critical_difference(scores: Mapping[str, Sequence[float]]) -> CriticalDifference | None:
@@ -63,18 +61,7 @@ def critical_difference(scores: Mapping[str, Sequence[float]]) -> CriticalDiffer
         friedman_p=1.0 if tied else float(friedmanchisquare(*table.T).pvalue),
         critical_difference=difference,
         mean_ranks={names[i]: float(mean_ranks[i]) for i in order},
-        groups=_groups([names[i] for i in order], mean_ranks[order], difference),
     )
-
-
-def _groups(
-    names: Sequence[str], ranks: NDArray[np.float64], difference: float
-) -> tuple[tuple[str, ...], ...]:
-    """Return the maximal runs of at least two, in order of mean rank, whose ends are alike."""
-    ends = np.searchsorted(ranks, ranks + difference, side="right")
-    starts = np.flatnonzero(np.diff(ends, prepend=0))  # a run that ends no later is part of another
-    runs = [tuple(names[int(start) : int(ends[start])]) for start in starts]
-    return tuple(run for run in runs if len(run) > 1)
 
 
 def letter_display(names: Sequence[str], different: Collection[tuple[str, str]]) -> dict[str, str]:

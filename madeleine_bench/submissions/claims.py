@@ -20,7 +20,7 @@ from madeleine_bench.submissions.parsing import plain, shown
 Level = Literal["V0", "V1", "V2", "V3"]
 LEVELS: tuple[Level, ...] = ("V0", "V1", "V2", "V3")
 MEANING: dict[Level, str] = {
-    "V0": "reported: well-formed and consistent in itself; the scores are the submitter's word",
+    "V0": "reported: well-formed and consistent in itself; the scores are the submitter's claim",
     "V1": "recomputed: the scores are those of the submitted embeddings on our labels and splits",
     "V2": "spot-checked: some slides, encoded again from the weights, gave the submitted rows",
     "V3": "reproduced: every slide, encoded again from the weights, gave the submitted rows",

@@ -1,7 +1,7 @@
 """Files of third parties: zip, JSON, YAML and safetensors read as data, and text made inert.
 
 Nothing is written or run. The libraries parse; what they let through is refused here: keys that
-stand twice, NaN and infinity, deep nesting, in YAML aliases, tags and dates. Of a zip nothing is
+occur twice, NaN and infinity, deep nesting, in YAML aliases, tags and dates. Of a zip nothing is
 believed that it says of itself: its directory is checked before zipfile reads it, name and kind of
 each member before it is opened, and sizes are counted while the bytes stream.
 """
@@ -120,7 +120,7 @@ def parse_json(data: bytes, where: str) -> Any:
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping := dict(pairs)) < len(pairs):
-        raise ValueError(f"the key '{_repeated(key for key, _ in pairs)}' stands twice")
+        raise ValueError(f"the key '{_repeated(key for key, _ in pairs)}' occurs twice")
     return mapping
 
 
@@ -170,7 +170,7 @@ def parse_safetensors(data: bytes, where: str) -> tuple[dict[str, Any], dict[str
     """Return the tensors of a safetensors file as the library describes them, and its metadata.
 
     Raises:
-        InputError: it is none, its header has more than 4 MiB, or a tensor stands twice in it.
+        InputError: it is none, its header has more than 4 MiB, or a tensor occurs twice in it.
     """
     size = int.from_bytes(data[:8], "little")
     try:
@@ -182,7 +182,7 @@ def parse_safetensors(data: bytes, where: str) -> tuple[dict[str, Any], dict[str
         raise InputError(
             f"{where}: not a safetensors file ({reason}). Is it a pickle under another name?"
         ) from error
-    # The library reads a header in which a tensor stands twice.
+    # The library reads a header in which a tensor occurs twice.
     header = parse_json(data[8 : 8 + size], f"{where}, header")
     return tensors, header.get("__metadata__") or {}
 
@@ -194,7 +194,7 @@ def parse_embeddings(data: bytes, where: str) -> tuple[Embeddings, str]:
 
     Raises:
         InputError: it is no safetensors file with one float32 matrix `embeddings`, one row for
-            each id, all finite; or an id stands twice.
+            each id, all finite; or an id occurs twice.
     """
     tensors, metadata = parse_safetensors(data, where)
     kinds = {name: tensor["dtype"] for name, tensor in tensors.items()}
@@ -236,7 +236,7 @@ def _ids(metadata: dict[str, str], where: str) -> tuple[tuple[str, ...], str]:
                 "of the content, a text"
             )
     if len(set(spellings)) < len(ids):
-        raise InputError(f"{where}: the id {shown(_repeated(spellings))} stands twice")
+        raise InputError(f"{where}: the id {shown(_repeated(spellings))} occurs twice")
     return tuple(ids), stated
 
 
@@ -342,7 +342,7 @@ def _most_bytes(where: str, info: zipfile.ZipInfo, earlier: set[str]) -> int:
             "never read"
         )
     if name.lower() in earlier:
-        raise InputError(f"{where} stands twice, perhaps in another case")
+        raise InputError(f"{where} occurs twice, perhaps in another case")
     kind = stat.S_IFMT(info.external_attr >> 16)
     if info.is_dir() or kind not in (0, stat.S_IFREG) or info.external_attr & 0x10:
         raise InputError(f"{where} is a link, a folder or a device, not a plain file")

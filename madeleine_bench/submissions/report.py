@@ -71,7 +71,8 @@ def deadline(bundle: Path, seconds: float) -> Iterator[None]:
             worker.join(_AGAIN_S)  # killed already; while one lives, it writes into the scratch
         raise CheckFailed(
             f"{bundle}: not verified: the time limit of {seconds:g} s ran out. No report was "
-            "written. Give it more with --time-limit, or ask for a lower --level; if no limit is "
+            "written. Allow more time with --time-limit, or ask for a lower --level; if no "
+            "limit is "
             "enough, the encoder hangs, or the bundle is too large for this machine"
         ) from None
 

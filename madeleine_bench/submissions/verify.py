@@ -256,7 +256,7 @@ def _recompute(done: Verification, progress: Progress) -> None:
 def _jobs(done: Verification, results: Path) -> dict[Cell, EvaluateJob]:
     """Return what scores each claim again, and write the submitted embeddings for it.
 
-    Which features they were made from stays the submitter's word.
+    Which features they were made from stays the submitter's claim.
     """
     bundle, workspace, catalogue = done.bundle, done.request.workspace, done.catalogue
     config, store = workspace.open()[1], EmbeddingStore(results)

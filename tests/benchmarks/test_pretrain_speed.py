@@ -34,7 +34,7 @@ RECIPE = ObjectiveRecipe(temperature=0.2, local_weight=0.7, tokens=5)
 @pytest.fixture(scope="module")
 def speed(tmp_path_factory) -> Speed:
     """Everything a section needs, at toy size."""
-    recipe = with_changes(load_recipe("madeleine"), TOY_CHANGES)
+    recipe = with_changes(load_recipe("madeleine"), ["objective.preset=corrected", *TOY_CHANGES])
     amounts = replace(AT_TOY_SIZE, steps=2, plain_steps=1)
     return Speed(
         store=made_up_store(TOY, 0),
@@ -62,7 +62,7 @@ def test_the_whole_script_at_toy_size(tmp_path):
     main(["--toy", "--out", str(tmp_path), *few])
     report = json.loads((tmp_path / "pretrain_speed.json").read_text())
     sections = report["sections"]
-    assert list(sections) == ["steps", "plain", "full", "precision"]
+    assert list(sections) == ["steps", "aligned", "plain", "full", "precision"]
     assert not any({"failed", "skipped"} & section.keys() for section in sections.values())
     assert report["toy"]
     assert report["commit"] == "abc"
@@ -71,12 +71,13 @@ def test_the_whole_script_at_toy_size(tmp_path):
     steps = sections["steps"]
     assert steps["ms_per_step"]["steps"] == 2
     assert set(steps["parts_ms"]) == {*PARTS, "step"}
-    assert min(steps["parts_ms"][part] for part in ("model_forward", "transport", "backward")) > 0
+    assert min(steps["parts_ms"][part] for part in ("model_forward", "local", "backward")) > 0
     assert {"held_out", "checkpoint", "end_of_epoch"} <= set(steps["end_of_epoch_ms"])
     assert steps["patches_per_step"] == pytest.approx(16 * steps["slides_per_step"], abs=1)
     assert steps["floor"] is None
     assert steps["per_step"]["operators"] > 1000
-    assert 0 < steps["transport_share"] < 1
+    assert 0 < steps["local_share"] < 1
+    assert 0 < sections["aligned"]["local_share"] < 1
     assert sections["plain"]["cases"] == 8
     assert sections["plain"]["times_ours_by_the_case"] > 0
     assert sections["full"]["epochs_done"] == 2
@@ -269,7 +270,7 @@ def test_parts_make_up_the_step():
     spans.end("never begun")
     moments = {
         "model_forward": [(1.0, 3.0)], "contrast": [(3.0, 3.5), (4.0, 4.5)],
-        "transport": [(5.0, 8.0)], "losses": [(0.5, 9.0)], "backward": [(9.0, 14.0)],
+        "local": [(5.0, 8.0)], "losses": [(0.5, 9.0)], "backward": [(9.0, 14.0)],
         "clip": [(14.0, 14.5)], "optimiser": [(14.5, 16.0)], "step": [(0.0, 17.0)],
     }  # fmt: skip
     spans._found = [(1, name, *pair) for name, pairs in moments.items() for pair in pairs]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import extraction_speed, lung_landmarks
+from benchmarks import convert_memory, extraction_speed, lung_landmarks, real_pictures
 from madeleine_bench.seeds import rng_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,36 @@ def committed(name):
 def test_the_page_quotes_the_committed_results(name, script):
     for line in script.markdown_rows(committed(name)["rows"]):
         assert line in PAGE
+
+
+def test_the_page_on_formats_quotes_the_committed_results():
+    page = (ROOT / "docs" / "slide-formats.md").read_text()
+    lines = convert_memory.markdown_rows(committed("convert_memory")["rows"])
+    for line in lines + real_pictures.markdown_rows(committed("real_pictures")):
+        assert line in page
+
+
+def test_memory_stays_below_a_gigabyte_at_20_000_px():
+    rows = {(row["work"], row["side_px"]): row for row in committed("convert_memory")["rows"]}
+    for work in ("convert", "choose"):
+        assert rows[work, 20_000]["streamed_mb"] < 500
+        assert rows[work, 20_000]["memory_ratio"] < 0.3
+
+
+def test_real_pictures_are_scored_as_well_as_the_trial():
+    results = committed("real_pictures")
+    assert results["ucsb"]["auroc"] >= 0.95
+    assert results["ucsb"]["plain_auroc"] >= 0.95
+    assert {row["stain"] for row in results["kidney"]} == {"HE", "JMS", "MT", "PAS"}
+    formats = {row["format"]: row for row in results["formats"]}
+    assert all(row["same_places"] for row in formats.values())
+    assert formats["DICOM"]["mean_pixel_difference"] == 0
+
+
+def test_a_conversion_is_measured_both_ways(tmp_path):
+    row = convert_memory.measure("convert", 600, tmp_path, repeats=1)
+    assert row["side_px"] == 600
+    assert row["time_ratio"] > 0
 
 
 def test_landmarks_are_found_well_below_chance_in_all_four_stains():

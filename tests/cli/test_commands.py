@@ -30,7 +30,7 @@ def test_an_interrupt_before_the_work_begins_is_said(mbench, monkeypatch):
     monkeypatch.setattr("madeleine_bench.specs.catalogue.load_catalogue", interrupted)
     said = mbench("tasks", "list")
     assert said.code == 130
-    assert said.err == "interrupted; the same command goes on from there\n"
+    assert said.err == "interrupted; the same command continues from there\n"
 
 
 def test_version(mbench):
@@ -101,12 +101,18 @@ def test_data_verify_of_sound_files(mbench, bcnb, tmp_path):
     assert "40 files opened, 0 findings" in said.out
 
 
+def test_a_notebook_asks_for_colours_and_gets_no_live_bar(mbench, bcnb, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    said = mbench("data", "verify", "--config", bcnb.config, "--results", tmp_path / "r")
+    assert said.err == "verify: 40 jobs\n"
+
+
 def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     results = tmp_path / "results"
     run = ["run", "--encoder", "mean-pool", "--task", "bcnb-er", "--protocol", "linear-probe"]
     assert mbench(*run, "--config", bcnb.config, "--results", results, "--jobs", "1").code == 0
     show = ["leaderboard", "show", "--results", results]
-    assert "1/21" in mbench(*show).out
+    assert "incomplete: 1 of 21 tasks" in mbench(*show).out
     assert mbench(*show, "--format", "csv").out.startswith("data,board,encoder,")
     assert json.loads(mbench(*show, "--format", "json").out)["boards"][0]["phantom"] is False
     out = tmp_path / "board.csv"
@@ -114,7 +120,7 @@ def test_leaderboard_in_every_format(mbench, bcnb, tmp_path):
     assert out.read_text().startswith("data,board,encoder,")
     assert mbench(*show, "--board", "phantom").code == 2
     assert mbench(*show, "--protocol", "few-shot").code == 2
-    assert "1/20" in mbench(*show, "--protocol", "linear-prob*").out
+    assert "1 of 20 tasks" in mbench(*show, "--protocol", "linear-prob*").out
     nothing = mbench(*show, "--protocol", "lineal-*")
     assert (nothing.code, "no protocol matches 'lineal-*'; did you" in nothing.err) == (2, True)
 

@@ -227,7 +227,7 @@ TWO = np.ones((2, 3))
 NAN = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0]])
 WRONG = {
     "no column of ids": lambda p: _csv(p, f"file,f1,f2\n{A},1,2\n"),
-    f"'{A}' stands twice": lambda p: _npz(p, ids=[A, A], embeddings=TWO),
+    f"'{A}' occurs twice": lambda p: _npz(p, ids=[A, A], embeddings=TWO),
     f"embedding of '{B}': dimension 1 is nan": lambda p: _npz(p, ids=[A, B], embeddings=NAN),
     f"'{A}' has 3 and '{B}' has 4 dimensions": lambda p: _npz(p, **{A: np.ones(3), B: np.ones(4)}),
     "column 'f2', row 3: 'high' is no number": lambda p: _csv(

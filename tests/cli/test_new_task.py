@@ -92,7 +92,7 @@ def test_one_command_writes_ten_lines_and_the_next_one_scores(new, mbench, mine)
         (["--label", "stage", "--type", "ordered", *["--classes", "low", "--classes", "mid"],
           "--classes", "high"],
          {"type": "ordered", "classes": ["low", "mid", "high"], "missing": ["NA"]},
-         "taken for no label: NA"),
+         "read as no label: NA"),
         (["--label", "stage", "--missing", "high"],
          {"type": "binary", "classes": ["low", "mid"], "missing": ["NA", "high"]}, "no label: NA"),
         (["--label", "subtype"],

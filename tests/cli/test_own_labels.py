@@ -168,7 +168,7 @@ def fault_one_class(mine: Path) -> tuple[list[str], list[str]]:
 
 def fault_word_twice(mine: Path) -> tuple[list[str], list[str]]:
     edit(mine / "mbench.toml", 'columns = ["er", "pr"]', 'columns = ["er", "pr"], positive = [0]')
-    return ["both"], ["mbench.toml:", "['0'] stand twice"]
+    return ["both"], ["mbench.toml:", "['0'] occur twice"]
 
 
 def fault_column(mine: Path) -> tuple[list[str], list[str]]:
@@ -188,7 +188,7 @@ def fault_declared_chance(mine: Path) -> tuple[list[str], list[str]]:
 
 def fault_follow_up(mine: Path) -> tuple[list[str], list[str]]:
     edit(mine / "mbench.toml", ', "[Not Available]"]', "]")
-    return ["os"], ["slide 's07'", "'[Not Available]' in column 'days' is no follow-up time"]
+    return ["os"], ["slide 's07'", "'[Not Available]' in column 'days' is not a follow-up time"]
 
 
 def fault_few_shot(mine: Path) -> tuple[list[str], list[str]]:

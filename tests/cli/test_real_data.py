@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.data.ucsb import PATCH_ENCODER, write_ucsb
+from madeleine_bench.data.ucsb import PATCH_ENCODER
+from tests.local_ucsb import UCSB, write_local_ucsb
 from tests.tool_bags import write_bag_file
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-UCSB = SHARED / "ucsb_breast" / "ucsb_breast.npz"
 TCGA = SHARED / "tcga_brca" / "tcga_brca.csv"
 
 
@@ -24,13 +22,9 @@ def records(results: Path) -> list[dict]:
 
 @pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
 def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
-    with np.load(UCSB) as arrays:
-        table = pd.DataFrame(arrays["features"])
-        table.insert(0, "bag", arrays["bag"])
-        table.insert(0, "label", arrays["label"])
     found = []
     for layout in ("clam", "trident", "stamp", "atlaspatch"):
-        bags = write_ucsb(table, tmp_path / layout)
+        bags = write_local_ucsb(tmp_path / layout)
         for path in bags.glob("*.h5"):
             features = read_bag_file(path).features
             write_bag_file(path, features, layout=layout, patch_encoder=PATCH_ENCODER)
@@ -52,6 +46,21 @@ def test_ucsb_scores_as_published_and_alike_in_every_layout(tmp_path, mbench):
         for key in ("record_id", "features", "provenance"):
             record.pop(key)
     assert len({json.dumps(record, sort_keys=True) for record in found}) == 1
+
+
+@pytest.mark.skipif(not UCSB.is_file(), reason=f"real data absent: no {UCSB}")
+def test_the_readme_shows_what_the_example_prints(tmp_path, mbench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    write_local_ucsb(tmp_path / "ucsb")
+    said = mbench(
+        "run", "--encoder", "mean-pool", "--encoder", "max-pool", "--task",
+        "ucsb-breast-malignancy", "--config", tmp_path / "ucsb" / "mbench.toml",
+        "--results", tmp_path / "results", "--jobs", "1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    shown = readme.partition("```text\n")[2].partition("```")[0]
+    assert [line.rstrip() for line in said.out.splitlines()] == shown.splitlines()
 
 
 @pytest.mark.slow

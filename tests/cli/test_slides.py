@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from phantom_rendering.slides import main as draw
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
-from madeleine_bench.slides.folder import read_picture, write_pyramid
+from madeleine_bench.slides.pictures import open_picture, write_pyramid
 from tests.slides.conftest import noise, plain_tiff, section
 
 
@@ -56,6 +57,60 @@ def test_info_fails_where_the_resolution_is_unknown(mbench, slides):
     assert mbench("slides", "info", slides, "--mpp", "0.5").code == 0
 
 
+def test_info_and_extract_name_what_no_reader_opens(mbench, extract, slides):
+    (slides / "4.czi").write_bytes(b"x")
+    (slides / "5.svs").symlink_to(slides / "absent")
+    (slides / "notes.txt").write_text("x")
+    for said in (mbench("slides", "info", slides), extract()):
+        assert said.code == 1
+        text = " ".join((said.out + said.err).split())
+        assert "4.czi is not a slide" in text
+        assert "5.svs is a link that leads nowhere" in text
+        assert "1 .txt" in text
+
+
+def test_the_resolutions_of_a_table_count_where_none_is_stated(mbench, extract, slides, tmp_path):
+    plain_tiff(slides / "3.ome.tif", section(800, 800, 100))
+    table = tmp_path / "list.csv"
+    table.write_text("wsi,mpp\nsub/3.ome.tif,0.5\n2.tif,0.25\n1,\nabsent.svs,0.5\n")
+    said = extract("--mpp", table)
+    assert said.code == 0, said.err
+    text = " ".join(said.err.split())
+    assert "note: 1 of 3 slides of the table of --mpp are not here: absent" in text
+    assert "2: its file states 0.5 micrometres per pixel, so --mpp 0.25 is not used" in text
+    forced = mbench("slides", "info", slides, "--force-mpp", table)
+    assert forced.code == 0
+    assert "0.25 (given)" in forced.out
+    assert forced.out.count("0.5 (given)") == 1
+    assert forced.out.count("0.5 (stated)") == 1
+
+
+def test_convert_takes_the_tiffs_of_a_folder_but_not_its_own_slides(mbench, tmp_path):
+    for name in ("a.tif", "b.png"):
+        Image.fromarray(noise(40, 50)).save(tmp_path / name)
+    (tmp_path / "c.svs").write_bytes(b"x")
+    convert = (
+        "slides",
+        "convert",
+        tmp_path,
+        "--mpp",
+        "1",
+        "--out",
+        tmp_path / "made",
+        "--overwrite",
+    )
+    for _ in range(2):
+        said = mbench(*convert)
+        assert said.code == 0, said.err
+        assert "2 slides in" in said.out
+        assert "1 .svs" in said.err
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["a.tif", "b.tif"]
+    Image.fromarray(noise(40, 50)).save(tmp_path / "a.jpg")
+    said = mbench(*convert)
+    assert said.code == 2
+    assert "two pictures are called 'a'" in said.err
+
+
 def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -70,6 +125,24 @@ def test_convert_makes_slides_and_names_what_it_could_not(mbench, tmp_path):
                    tmp_path / "made")  # fmt: skip
     assert again.code == 2
     assert "--overwrite" in again.err
+
+
+def test_convert_takes_pages_channels_and_a_range(mbench, tmp_path):
+    pages = np.stack([noise(40, 60)[..., 0].astype(np.float32), np.full((40, 60), 50, np.float32)])
+    tifffile.imwrite(tmp_path / "x.tif", pages, photometric="minisblack", metadata=None)
+    convert = ("slides", "convert", tmp_path / "x.tif", "--mpp", "1", "--out", tmp_path / "made")
+    for options, message in (
+        ((), "--page NUMBER"),
+        (("--page", "2"), "--scale LOW HIGH"),
+        (("--page", "2", "--channel", "2"), "holds 1 channels"),
+        (("--page", "1", "--page", "2"), "expected one number"),
+        (("--page", "2", "--scale", "9", "1"), "--scale is 9 1"),
+    ):
+        said = mbench(*convert, *options)
+        assert said.code == 2
+        assert message in said.err.replace("\n", " ")
+    assert mbench(*convert, "--page", "2", "--scale", "0", "100").code == 0
+    assert (tifffile.imread(tmp_path / "made" / "x.tif") == 128).all()
 
 
 def test_convert_needs_a_resolution_and_pictures(mbench, tmp_path):
@@ -133,6 +206,8 @@ def test_extract_says_what_is_no_cohort(extract):
         (("--patches", "absent"), "no folder absent"),
         (("--device", "tpu"), "tpu"),
         (("--weights", "absent.safetensors"), "absent.safetensors"),
+        (("--mpp", "half"), "--mpp is 'half'; expected micrometres per pixel, or a table"),
+        (("--force-mpp", "1000"), "--force-mpp is 1000.0"),
     ],
 )
 def test_extract_refuses_wrong_options(extract, tmp_path, arguments, message):
@@ -176,7 +251,7 @@ def test_show_draws_tissue_patches_and_attention(mbench, extract, slides, tmp_pa
     said = mbench("slides", "show", slide, "--out", tmp_path / "heat.png", "--bag", bag,
                   "--encoder", "untrained")  # fmt: skip
     assert said.code == 0, said.err
-    drawn = {name: read_picture(tmp_path / f"{name}.png") for name in ("tissue", "grid", "heat")}
+    drawn = {name: open_picture(tmp_path / f"{name}.png")[:] for name in ("tissue", "grid", "heat")}
     assert drawn["heat"].shape == (800, 900, 3)
     assert drawn["tissue"].shape == drawn["grid"].shape == (100, 113, 3)  # 4 micrometres a pixel
     assert not np.array_equal(drawn["tissue"], drawn["grid"])

@@ -120,6 +120,14 @@ def test_empty_bag_comes_back_empty(tmp_path: Path) -> None:
     assert read_bag_header(path).patches == 0
 
 
+def test_a_slide_of_trident_without_patches_is_an_empty_bag(tmp_path: Path) -> None:
+    path = h5(tmp_path / "x.h5", features=np.empty(0, np.float32), coords=np.empty((0, 2)))
+    file = read_bag_file(path)
+    assert (file.features.shape, file.coords.shape) == ((0, 0), (0, 2))
+    assert read_bag_header(path) == file.facts
+    assert read_bag_header(path).patches == 0
+
+
 def test_atlaspatch_file_with_several_encoders(tmp_path: Path) -> None:
     path = h5(tmp_path / "x.h5", features__uni=FEATURES, features__conch=FEATURES[:, :2])
     assert read_bag_file(path, "conch").features.shape == (7, 2)
@@ -246,7 +254,7 @@ def test_numpy_in_a_pt_file_comes_with_the_line_that_converts_it(
     ("content", "text"),
     [
         (Path("x"), "it holds a Python object (pathlib.PosixPath) that could run code"),
-        (None, "torch.save did not write it, or it is cut short or damaged"),
+        (None, "torch.save did not write it, or it is truncated or damaged"),
     ],
 )
 def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any, text: str) -> None:
@@ -259,7 +267,6 @@ def test_other_pt_files_are_refused_in_plain_words(tmp_path: Path, content: Any,
 
 
 def test_a_locked_file_is_not_called_damaged(tmp_path: Path) -> None:
-    """Before: 'it is cut short, damaged, or of another format. Extract the features again'."""
     path = h5(tmp_path / "x.h5", features=FEATURES)
     holder = "import h5py, sys; h = h5py.File(sys.argv[1], 'a'); print(flush=True); input()"
     with subprocess.Popen(
@@ -267,7 +274,7 @@ def test_a_locked_file_is_not_called_damaged(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout
         process.stdout.readline()
-        with pytest.raises(UnreadableFile, match=r"x\.h5 is locked, .* another process .*Wait"):
+        with pytest.raises(UnreadableFile, match=r"x\.h5 is locked: another process .*Wait"):
             read_bag_file(path)
         with pytest.raises(UnreadableFile, match="is locked"):
             read_bag_header(path)
@@ -279,7 +286,41 @@ def test_a_file_whose_writer_was_killed_says_so(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     writer = "import h5py, os, sys; h = h5py.File(sys.argv[1], 'w', libver='latest'); h.flush()"
     subprocess.run([sys.executable, "-c", f"{writer}; os._exit(0)", path], check=True)
-    with pytest.raises(UnreadableFile, match=r"x\.h5 is locked, or marked as open to write"):
+    with pytest.raises(UnreadableFile, match=r"x\.h5 is marked as open to write"):
+        read_bag_file(path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_is_read_without_a_lock_where_the_file_system_has_none(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = h5(tmp_path / "x.h5", features=FEATURES)
+    opened = h5py.File
+
+    def refuse_locks(*args: Any, locking: bool = True) -> Any:
+        if locking:  # as HDF5 says it
+            raise OSError(f"Unable to open file (unable to lock file, errno = {code}, error ...)")
+        return opened(*args, locking=locking)
+
+    monkeypatch.setattr(h5py, "File", refuse_locks)
+    assert np.array_equal(read_bag_file(path).features, FEATURES)
+    write_bag_file(tmp_path / "y.h5", FEATURES)
+    assert np.array_equal(read_bag_file(tmp_path / "y.h5").features, FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(errno.ESTALE, "Stale file handle"), (errno.EIO, "Input/output error")]
+)
+def test_the_error_number_in_the_words_of_hdf5_is_told_from_damage(
+    tmp_path: Path, code: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = h5(tmp_path / "x.h5", features=FEATURES)
+
+    def fail(*_: Any) -> None:
+        raise OSError(f"Can't read data (file read failed: time = 1, errno = {code}, error ...)")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    with pytest.raises(UnreadableFile, match=rf"x\.h5 cannot be read: {reason}\. Look"):
         read_bag_file(path)
 
 

@@ -136,7 +136,7 @@ def test_a_split_file_finds_units_in_the_normal_form(make_units: Make, tmp_path:
     with pytest.raises(InputError, match=r"t\.csv: row 2 is not UTF-8 text \(byte 0xe9\); save"):
         parse_splits(path, path.read_bytes(), units)
     path = write(tmp_path, "repeat,fold,unit_id\n0,0,7\n0,0,7.0\n")
-    with pytest.raises(InputError, match=r"row 3: '7' stands twice in one split"):
+    with pytest.raises(InputError, match=r"row 3: '7' occurs twice in one split"):
         parse_splits(path, path.read_bytes(), units)
 
 

@@ -72,7 +72,7 @@ def test_empty_lines_are_passed_over_and_row_numbers_are_of_the_file(tmp_path: P
         ("", "the table has no rows"),
         ("slide_id,case_id,centre\n", "the table has no rows"),
         ("slide_id,case_id,centre,er\na,1,X\n", "row 2 has 3 cells, the header has 4"),
-        ("slide_id,case_id,er,centre,er\na,1,1,X,1\n", "row 1: column 'er' stands twice"),
+        ("slide_id,case_id,er,centre,er\na,1,1,X,1\n", "row 1: column 'er' occurs twice"),
         ("slide_id,case_id,centre\na,1,X\nb,2,X\na,3,X\n", "slide 'a' stands in rows 2 and 4"),
         ("slide_id,case_id,centre\na,,X\n", "row 2: the case id is empty"),
         ("slide,case_id,centre\na,1,X\n", "no column is called 'slide_id'; did you mean 'slide'"),

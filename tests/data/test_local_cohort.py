@@ -5,13 +5,14 @@ from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from madeleine_bench import hashing
 from madeleine_bench.data import bag_sources
 from madeleine_bench.data.bag_sources import FileFactsCache
-from madeleine_bench.data.local import LocalCohort
+from madeleine_bench.data.local import LocalCohort, verify_cohort
 from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_file
 from madeleine_bench.specs.catalogue import Catalogue
@@ -43,6 +44,28 @@ def test_missing_empty_and_extra_files(small_cohort: Make, write_bag: Write) -> 
     assert cohort.extra == {"other": extra}
     with pytest.raises(InputError, match="slide 'c' has no feature file under"):
         cohort.read_bag("c")
+
+
+def test_an_empty_bag_of_trident_leaves_the_others_usable(
+    small_cohort: Make, write_bag: Write
+) -> None:
+    for slide_id in "ac":
+        write_bag(slide_id)
+    with h5py.File(write_bag("b"), "w") as handle:
+        handle["features"] = np.empty(0, np.float32)
+        handle["coords"] = np.empty((0, 2), np.int64)
+    cohort = small_cohort()
+    assert cohort.no_bag == {"b"}
+    assert [finding.message for finding in verify_cohort(cohort)] == [
+        "no patch in the bag; skipped"
+    ]
+
+
+def test_a_bag_of_an_ome_tiff_belongs_to_its_slide(small_cohort: Make, write_bag: Write) -> None:
+    for name in ("a.ome", "b", "c.ome.tiff"):
+        write_bag(name)
+    for ids in (("a", "b", "c"), ("a.ome.tif", "b.ome.tif", "c.ome")):
+        assert sorted(small_cohort(ids).files) == list(ids)
 
 
 def test_ids_match_up_to_the_first_dot_but_never_ambiguously(

@@ -133,8 +133,8 @@ def test_slides_that_the_table_does_not_name(
     assert cohort.no_bag == {"x"}
     findings = [(f.slide_id, f.message) for f in verify_cohort(cohort)]
     assert findings == [
-        ("", "slide 'c': no row of the label table; not used"),
-        ("x", "no feature file; left out"),
+        ("", "slide 'c': not in the label table; not used"),
+        ("x", "no feature file; skipped"),
     ]
     with pytest.raises(InputError, match="slide 'x' has no feature file"):
         cohort.read_bag("x")

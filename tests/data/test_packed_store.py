@@ -277,7 +277,9 @@ def test_a_file_of_another_size(toy: Path, size: int) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.write_bytes((whole + b"x" * 9000)[: size if size >= 0 else len(whole) + size])
-    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone or of another store"):
+    with pytest.raises(
+        DamagedStore, match=rf"{path.name} is truncated, missing or of another store"
+    ):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -369,7 +371,7 @@ def test_no_byte_of_the_index_changes_unseen(toy: Path) -> None:
 )
 def test_other_json_files_are_no_index(tmp_path: Path, text: str) -> None:
     (tmp_path / "index.json").write_text(text)
-    with pytest.raises(InputError, match="is no index of a packed store"):
+    with pytest.raises(InputError, match="is not an index of a packed store"):
         open_store(tmp_path)
     with pytest.raises(InputError, match=r"no packed store .*absent"):
         open_store(tmp_path / "absent")

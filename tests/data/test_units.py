@@ -139,10 +139,10 @@ def test_polarity_is_what_is_declared(make_cohort: Make, catalogue: Catalogue) -
     ("cells", "message"),
     [
         (("5", "dead"), r"slide 's1': 'dead' in column 'os_event' is neither the event \('1'\)"),
-        (("-1", "1"), r"slide 's1': '-1' in column 'os_days' is no follow-up time"),
-        (("soon", "1"), r"'soon' in column 'os_days' is no follow-up time"),
-        (("nan", "1"), r"'nan' in column 'os_days' is no follow-up time"),
-        (("inf", "0"), r"'inf' in column 'os_days' is no follow-up time"),
+        (("-1", "1"), r"slide 's1': '-1' in column 'os_days' is not a follow-up time"),
+        (("soon", "1"), r"'soon' in column 'os_days' is not a follow-up time"),
+        (("nan", "1"), r"'nan' in column 'os_days' is not a follow-up time"),
+        (("inf", "0"), r"'inf' in column 'os_days' is not a follow-up time"),
     ],
 )
 def test_wrong_survival_cells(

@@ -40,12 +40,12 @@ def test_everything_wrong_is_listed_at_once(small_cohort: Make, write_bag: Write
     (nan,) = find("c")
     assert nan[1].startswith("nan in row 1, dimension 1 (1 of 5 rows")
     assert find("d") == [("error", "4 dimensions of patch encoder None; most files have 3 of None")]
-    assert find("e") == [("warning", "no patch in the bag; left out")]
+    assert find("e") == [("warning", "no patch in the bag; skipped")]
     assert find("f") == []  # another number type is no fault
     assert find("g") == [("error", "the same features as slide 'a'")]
-    assert find("absent") == [("warning", "no feature file; left out")]
+    assert find("absent") == [("warning", "no feature file; skipped")]
     assert findings[-1] != findings[0]
-    assert Finding("warning", "", extra, "no row of the label table; not used") in findings
+    assert Finding("warning", "", extra, "not in the label table; not used") in findings
     levels = [f.level for f in findings]
     assert levels == sorted(levels), "errors come first"
 

@@ -36,19 +36,22 @@ def task_index(catalogue: Catalogue) -> str:
     """Return the page that lists the tasks by family."""
     core = [t for t in catalogue.tasks.values() if t.status == "core"]
     lines = [
-        "# Tasks",
+        "# Tasks and access to their data",
         f"{len(core)} core tasks, by which encoders are ranked, and "
-        f"{len(catalogue.tasks) - len(core)} extra ones. A page lists what the task's YAML says.",
+        f"{len(catalogue.tasks) - len(core)} extra ones. The data are *open*, *on-request* or "
+        "*private*: the page of the cohort says how to get them. Without data, a task runs on a "
+        "synthetic cohort ([phantom](../phantom.md)).",
     ]
     for family in sorted({task.family for task in catalogue.tasks.values()}):
         rows = [
             [_link(t.id, f"{t.id}.md"), _link(t.cohort, f"../cohorts/{t.cohort}.md"),
-             t.labels.type, str(t.expected.n), t.metric.name, t.status]
+             catalogue.cohorts[t.cohort].access.status, t.labels.type, str(t.expected.n),
+             t.metric.name, t.status]
             for t in catalogue.tasks.values() if t.family == family
         ]  # fmt: skip
         lines += [
             f"## {family}",
-            _table(["task", "cohort", "labels", "n", "metric", "status"], rows),
+            _table(["task", "cohort", "data", "labels", "n", "metric", "status"], rows),
         ]
     return _page(lines)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import tifffile
 from PIL import Image
 
 from madeleine_bench.data.bags import read_bag_file
@@ -136,6 +137,17 @@ def _slides(folder: Path, shell: Shell, running: ExitStack) -> Here:
     return Here()
 
 
+def _slide_formats(folder: Path, shell: Shell, running: ExitStack) -> Here:
+    """A picture, one of a camera with 12 bits, and a stack of pages."""
+    picture = rng_for("picture").integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    (folder / "pictures").mkdir()
+    Image.fromarray(picture).save(folder / "pictures" / "a.png")
+    tifffile.imwrite(folder / "camera.tif", picture.astype(np.uint16) * 16, photometric="rgb")
+    pages = np.ascontiguousarray(np.moveaxis(picture, 2, 0))
+    tifffile.imwrite(folder / "stack.tif", pages, photometric="minisblack")
+    return Here()
+
+
 def _scale(folder: Path, shell: Shell, running: ExitStack) -> Here:
     """Slides, a cluster of a scheduler and a worker, and a place where two machines meet."""
     _draw_slides(folder, shell)
@@ -223,6 +235,7 @@ READY: dict[str, Callable[[Path, Shell, ExitStack], Here]] = {
     "leaderboard.md": _leaderboard,
     "survival.md": _survival,
     "slides.md": _slides,
+    "slide-formats.md": _slide_formats,
     "scale.md": _scale,
     "external-encoders.md": _external_encoders,
     "regression.md": _regression,

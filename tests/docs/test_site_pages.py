@@ -1,12 +1,14 @@
 """The hook of the site: where generated pages stand, and links that lead out of docs/."""
 
+import re
 from collections import Counter
 
 import pytest
 from mkdocs.config import load_config
 
+import madeleine_bench
 from tests.docs.page_commands import ROOT
-from tests.docs.site_pages import generated_pages, inward_links, on_config
+from tests.docs.site_pages import generated_pages, inward_links, on_config, on_page_content
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,24 @@ def test_links_between_folders_of_the_site_stay():
     link = "[bcnb](../cohorts/bcnb.md)"
     assert inward_links(link, "tasks/bcnb-er.md") == link
     assert inward_links("[code](../../a/b)", "tasks/bcnb-er.md") == "code (`a/b`)"
+
+
+@pytest.mark.parametrize(
+    ("marked", "typeset"),
+    [
+        (r'<span class="arithmatex">\(a &lt; b_1\)</span>', "<msub><mi>b</mi><mn>1</mn></msub>"),
+        (r'<div class="arithmatex">\[\begin{split} a &amp;= b \end{split}\]</div>', "<mtable"),
+    ],
+)
+def test_formulas_become_mathml(marked, typeset):
+    content = on_page_content(marked)
+    assert typeset in content
+    assert "\\" not in content
+
+
+def test_the_python_reference_holds_the_public_names():
+    headings = re.findall(r"heading: mb\.(\w+),", generated_pages()["api/index.md"])
+    assert sorted(headings) == sorted(madeleine_bench.__all__)
 
 
 def pages_of(nav) -> list[str]:

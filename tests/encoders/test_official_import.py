@@ -193,7 +193,7 @@ def changed(name, value):
             {},
             r"projector\.bias.*floating point",
         ),
-        (changed("epoch", 3), {}, "'epoch' is no tensor but int"),
+        (changed("epoch", 3), {}, "'epoch' is not a tensor but int"),
         (lambda _: [torch.ones(2)], {}, "expected tensors by name, found list"),
         (lambda _: {}, {}, "expected tensors by name"),
         (

@@ -15,7 +15,7 @@ from madeleine_bench.resources import resource_folder
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.workspace import Workspace
 from madeleine_bench.submissions.pack import pack

@@ -5,7 +5,9 @@ Every number comes from a generator seeded by what it is for, so two calls give 
 
 import hashlib
 from collections.abc import Sequence
+from itertools import combinations
 from statistics import fmean
+from string import ascii_lowercase
 from typing import Any
 
 from madeleine_bench.seeds import rng_for
@@ -45,6 +47,7 @@ def board_document(**parts: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
         "schema_version": 1,
         "package": "madeleine-bench 0.5.0",
+        "links": {"Repository": "https://example.org/repository"},
         "boards": [make_board("local"), make_board("phantom", protocol="few-shot/v2", folds=6)],
         "published": [
             published("Madeleine", 1, 0.664), published("Madeleine", 10, 0.818),
@@ -79,6 +82,7 @@ def make_board(
         "ranked_tasks": sum(task["core"] for task in specs), "baseline": "mean-pool",
         "families": sorted({task["family"] for task in specs}), "tasks": specs, "encoders": rows,
         "pairs": [], "pairs_note": "", "critical_difference": None, "survival": {},
+        "comparisons": [], "subsets": {}, "external": [],
     }  # fmt: skip
     derive(board)
     return board
@@ -94,7 +98,9 @@ def make_task(
         "classes": ["negative", "positive"] if labels == "binary" else None, "metric": metric,
         "chance": chance, "core": core, "ranked": core, "protocol": "linear-probe/v2", "n": 1058,
         "citation": "Someone et al. (2020), https://example.org/data", "licence": "CC-BY-NC-4.0",
-        "controls_ahead": [],
+        "controls_ahead": [], "train_on": None, "access": "on-request", "how": "ask the owner",
+        "url": "https://example.org/data", "patients": 1020,
+        "counts": {"negative": 258, "positive": 800} if labels == "binary" else None,
         "attested": {"labels": "attested", "splits": "reconstructed"},
     }  # fmt: skip
 
@@ -117,6 +123,7 @@ def make_encoder(
         "licence": "Apache-2.0",
         "training_cohorts": cohorts, "parameters": parameters, "dim": 512,
         "seconds_per_slide": seconds, "device": None if seconds is None else "A made-up CPU",
+        "made": f"2026-11-{20 + len(name) % 9}T10:00:00+00:00", "version": "0.5.0",
         "verification": verification, "cells": cells,
     }  # fmt: skip
 
@@ -170,12 +177,16 @@ def derive(board: dict[str, Any]) -> None:
         make_pair(first, second, core)
         for place, first in enumerate(ranked) for second in ranked[place + 1 :]
     ]  # fmt: skip
+    checked = [e for e in board["encoders"] if e["verification"] != "V0"]
+    board["comparisons"] = [make_comparison(*two) for two in combinations(checked, 2)]
+    for family in board["families"]:
+        ids = [t["id"] for t in board["tasks"] if t["family"] == family and t["ranked"]]
+        if ids:
+            board["subsets"][family] = make_subset(board, ids)
     if len(ranked) > 1:
-        labels = [e["label"] for e in sorted(ranked, key=lambda e: e["mean_rank"])]
         board["critical_difference"] = {
             "friedman_p": 1e-5, "critical_difference": 1.2,
             "mean_ranks": {e["label"]: e["mean_rank"] for e in ranked},
-            "groups": [labels[place : place + 2] for place in range(0, len(labels) - 1, 2)],
         }  # fmt: skip
     board["survival"] = {
         task["id"]: {e["label"]: make_curves(e["label"]) for e in ranked}
@@ -215,7 +226,7 @@ def describe(
         mean_ci95_cases=None if mean is None else [mean - 0.03, mean + 0.03],
         rank_ci95=None if rank is None else [max(1, rank - 1), rank + 1],
         gain=gain, baseline=board["baseline"] if gain else None,
-        letters="" if rank is None else "abc"[(rank + 1) // 2 - 1],
+        letters="" if rank is None else ascii_lowercase[(rank + 1) // 2 - 1],
     )  # fmt: skip
 
 
@@ -263,10 +274,39 @@ def make_pair(first: dict[str, Any], second: dict[str, Any], core: list[str]) ->
     }  # fmt: skip
 
 
+def make_comparison(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    tasks = {}
+    for task_id in [name for name in first["cells"] if name in second["cells"]]:
+        gap = first["cells"][task_id]["value"] - second["cells"][task_id]["value"]
+        higher = "" if abs(gap) < 0.05 else (first if gap > 0 else second)["label"]
+        tasks[task_id] = {
+            "difference": gap, "ci95": [gap - 0.03, gap + 0.03], "p_value": 0.002,
+            "p_holm": 0.004 if higher else 0.4, "higher": higher,
+        }  # fmt: skip
+    said = f"Conclusion about {first['label']} and {second['label']}."
+    return {
+        "first": first["label"], "second": second["label"], "tasks": tasks,
+        "conclusions": [said], "left_out": [],
+    }  # fmt: skip
+
+
+def make_subset(board: dict[str, Any], ids: list[str]) -> dict[str, Any]:
+    """The standings on some tasks: intervals about the means, one letter."""
+    numbers = summarise(board, ids)
+    standings = {}
+    for label, own in numbers.items():
+        mean = {"value": own["mean"], "ci95": None}
+        mean["ci95_cases"] = [own["mean"] - 0.04, own["mean"] + 0.04]
+        rank = [own["rank"], own["rank"] + 1]
+        standings[label] = {"mean": mean, "gain": None, "rank_ci95": rank, "letters": "a"}
+    return {"standings": standings, "pairs_note": "fewer than 6 tasks"}
+
+
 def make_curves(label: str) -> dict[str, Any]:
     return {
         "low": make_curve(label, "low", 0.9), "high": make_curve(label, "high", 0.7),
         "logrank_p": 0.0123, "hazard_ratio": 2.1, "hazard_ratio_ci95": [1.5, 3.0],
+        "at_risk": {"years": [0, 5, 10], "low": [500, 230, 11], "high": [500, 201, 7]},
     }  # fmt: skip
 
 

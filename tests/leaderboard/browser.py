@@ -19,6 +19,7 @@ NEEDS_BROWSER = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
 ]
 MAIN, HEAT = "section.board:not([hidden]) [data-table=main]", "[data-table=heat]"
+CELL = "section.board:not([hidden]) a.cell:visible"
 
 
 @contextmanager
@@ -73,6 +74,21 @@ def view_of(page: Any) -> str:
 
 def sort_button(page: Any, key: str, table: str = MAIN) -> Any:
     return page.locator(f'{table} thead [data-col="{key}"] button.sort').first
+
+
+def compare(page: Any, *names: str) -> Any:
+    """Tick encoders to compare; return the box of the comparison."""
+    for name in names:
+        box = page.get_by_label(f"Compare {name}", exact=True).locator("visible=true")
+        box.check()
+    return page.locator("section.board:not([hidden]) [data-compare]")
+
+
+def choose(page: Any, field: str, value: str) -> None:
+    """Choose a value of a filter; the filters are folded at first."""
+    if field != "Family of tasks" and page.locator("#filters[open]").count() == 0:
+        page.locator("#filters summary").click()
+    page.get_by_role("combobox", name=field, exact=True).select_option(value)
 
 
 def encoders(document: dict[str, Any], board: int = 0) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def look(browser, site) -> Iterator[Callable[..., Opened]]:
         contexts.append(context)
         found = Opened(context.new_page())
         opened.append(found)
-        found.page.set_default_timeout(20_000)
+        found.page.set_default_timeout(6_000)
         found.page.goto((folder / name).as_uri() + hash)
         return found
 

@@ -12,6 +12,7 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.comparison import (
     Grid,
     compare,
+    compare_subsets,
     family_weights,
     make_grid,
     pair_verdicts,
@@ -32,6 +33,20 @@ def three(seed):
         + varied_row("b", 0.75, seed + 1)
         + varied_row("c", 0.72, seed + 2)
     )
+
+
+def test_a_family_has_standings_of_its_own_and_with_few_tasks_no_marks():
+    (board,) = build_boards(three(0), CATALOGUE)
+    found = compare_subsets(board, draws_of)
+    assert set(found) == {t.family for t in board.tasks if t.id in board.ranked_ids}
+    for family, subset in found.items():
+        assert set(subset.standings) == {"mean-pool", "b", "c"}
+        for column in board.columns:
+            own = subset.standings[column.label].mean
+            assert own.value == pytest.approx(column.families[family])
+            assert own.ci95_cases[0] < own.value < own.ci95_cases[1]
+    assert "fewer than 6 tasks" in found["subtyping"].pairs_note
+    assert found["molecular-status"].pairs_note == ""
 
 
 def by_pair(found):

@@ -11,6 +11,7 @@ from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.document import leaderboard_document
 from madeleine_bench.leaderboard.export import slug_of
+from madeleine_bench.leaderboard.pairwise import compare_encoders
 from madeleine_bench.leaderboard.sources import RESAMPLES, Sources
 from madeleine_bench.runner.plan import Request
 from madeleine_bench.runner.run import run
@@ -78,6 +79,29 @@ def test_the_document_is_equal_for_equal_records_and_is_plain_json(copy):
     assert (board["name"], board["phantom"], board["core"]) == ("phantom", True, 21)
     assert {e["label"] for e in board["encoders"]} == {"mean-pool", "max-pool", "patch-count"}
     assert len(found["published"]) == 72
+
+
+def test_the_comparisons_are_those_of_the_command_for_two_encoders(copy):
+    (board,) = document_of(copy)["boards"]
+    assert len(board["comparisons"]) == 3
+    for pair in board["comparisons"]:
+        (alone,) = compare_encoders(copy.folders, CATALOGUE, pair["first"], pair["second"])
+        assert pair["conclusions"] == alone.conclusions
+        assert {
+            each.task: (each.difference, each.p_value, each.p_holm, alone.higher(each))
+            for each in alone.tasks
+        } == {
+            task: (row["difference"], row["p_value"], row["p_holm"], row["higher"])
+            for task, row in pair["tasks"].items()
+        }
+
+
+def test_a_task_says_its_classes_patients_and_dataset(copy):
+    (board,) = document_of(copy)["boards"]
+    task = next(t for t in board["tasks"] if t["id"] == "aidpath-her2")
+    assert task["counts"] == CATALOGUE.tasks["aidpath-her2"].expected.classes
+    assert task["patients"] == 25
+    assert task["url"] == CATALOGUE.cohorts["aidpath"].access.url
 
 
 def test_an_encoder_says_what_it_costs_and_where_it_comes_from(copy):

@@ -11,9 +11,11 @@ from madeleine_bench.leaderboard.page import write_site
 from madeleine_bench.leaderboard.page.text import interval, number
 from tests.leaderboard.board_document import board_document
 from tests.leaderboard.browser import (
+    CELL,
     HEAT,
     MAIN,
     NEEDS_BROWSER,
+    compare,
     labels,
     saved_csv,
 )
@@ -63,17 +65,18 @@ def test_a_phone_never_scrolls_sideways(look, name):
         details.evaluate("node => { node.open = true; }")
     assert page.evaluate("document.documentElement.scrollWidth") == 375
     if name == "index.html":
-        page.get_by_role("button", name="Pin madeleine to compare").locator("visible=true").click()
-        page.locator("section.board:not([hidden]) button.cell").first.click()
+        compare(page, "madeleine", "mean-pool").locator("table").first.wait_for()
+        page.locator(CELL).first.click()
         assert page.evaluate("document.documentElement.scrollWidth") == 375
 
 
 def test_the_first_column_stays_when_a_table_is_scrolled(look):
     page = look(viewport={"width": 375, "height": 700}).page
     region = page.locator("section.board:not([hidden]) .scroll").first
-    name = page.locator(f"{MAIN} tbody tr[data-encoder] th").first
+    cells = [page.locator(f"{MAIN} tbody tr[data-encoder] {cell}").first for cell in ("td", "th")]
+    before = [cell.bounding_box()["x"] for cell in cells]
     region.evaluate("node => { node.scrollLeft = 400; }")
-    assert abs(name.bounding_box()["x"] - region.bounding_box()["x"]) < 2
+    assert [cell.bounding_box()["x"] for cell in cells] == pytest.approx(before, abs=2)
     assert region.get_attribute("tabindex") == "0"
 
 
@@ -96,11 +99,14 @@ def test_nothing_is_asked_of_anybody(look, site, name):
     opened = look(name)
     if name == "index.html":
         saved_csv(opened.page)
-        opened.page.locator("section.board:not([hidden]) button.cell").first.click()
     opened.page.wait_for_load_state("networkidle")
     page_itself = (site / name).as_uri()
-    outside = [u for u in opened.requests if not u.startswith(("data:", "blob:"))]
-    assert outside == [page_itself]
+    asked = [u for u in opened.requests if not u.startswith(("data:", "blob:"))]
+    assert asked == [page_itself]
+    if name == "index.html":
+        compare(opened.page, "madeleine", "mean-pool").locator("table").first.wait_for()
+        asked = [u for u in opened.requests if not u.startswith(("data:", "blob:"))]
+        assert asked[1:] == [(site / "details/local/primary/madeleine.js").as_uri()]
 
 
 def test_a_print_has_no_controls_and_every_row(look):
@@ -155,16 +161,16 @@ def test_axe_finds_nothing_serious(look, name, scheme):
 @pytest.mark.parametrize("scheme", VIEWS)
 def test_axe_finds_nothing_serious_in_the_dialog_and_the_comparison(look, scheme):
     page = look(**VIEWS[scheme]).page
-    for label in ("madeleine", "mean-pool"):
-        page.get_by_role("button", name=f"Pin {label} to compare").locator("visible=true").click()
+    compare(page, "madeleine", "mean-pool", "stranger").locator("table").first.wait_for()
     assert serious(page) == []
-    page.get_by_role("button", name="madeleine on tcga-os, details").locator("visible=true").click()
+    page.locator(CELL).last.click()
+    page.get_by_role("dialog").get_by_label("The record as JSON").wait_for()
     assert serious(page) == []
 
 
 def test_the_keyboard_reaches_every_control_and_shows_where_it_is(look):
     page = look().page
-    for details in page.locator("section.board:not([hidden]) details, #controls details").all():
+    for details in page.locator("details").all():
         details.evaluate("node => { node.open = true; }")
     wanted = page.evaluate(
         """() => {
@@ -228,6 +234,7 @@ def attacked(value: Any, kept: set[str]) -> Any:
 def hostile_document() -> dict[str, Any]:
     kept = {"name", "slug", "protocol", "id", "kind", "verification", "boards", "survival", "pairs"}
     kept |= {"baseline", "families", "family", "task", "critical_difference", "label"}
+    kept |= {"first", "second", "higher"}
     source = board_document()
     document = attacked(source, kept)
     for board in source["boards"]:
@@ -249,8 +256,10 @@ def test_a_hostile_document_runs_nothing_and_leads_nowhere(look, tmp_path):
     assert labels(page)[0] == ATTACK.strip()
     for name in page.locator("section.board:not([hidden]) button.sort").all()[:4]:
         name.click()
-    page.locator(f"{MAIN} button.pin").first.click()
-    page.locator("section.board:not([hidden]) button.cell").first.click()
+    for box in page.locator(f"{MAIN} input.pin").all()[:2]:
+        box.check()
+    page.locator("[data-compare] table").first.wait_for()
+    page.locator(CELL).first.click()
     assert ATTACK in page.get_by_label("The record as JSON").input_value().replace('\\"', '"')
     page.keyboard.press("Escape")
     saved_csv(page)
@@ -260,6 +269,19 @@ def test_a_hostile_document_runs_nothing_and_leads_nowhere(look, tmp_path):
     page.goto((tmp_path / "index.html").as_uri())
     safe_page(page)
     assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.requests)
+
+
+SIZES = {(1440, 900): 5, (1280, 800): 5, (820, 1180): 5, (390, 844): 3}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_first_screen_shows_ranked_rows(look, size):
+    page = look(viewport={"width": size[0], "height": size[1]}, hash="#b1").page
+    rows = page.locator(f"{MAIN} tbody[data-group=ranked] tr[data-encoder]").all()
+    ends = [row.bounding_box() for row in rows]
+    assert sum(box["y"] + box["height"] <= size[1] for box in ends) >= SIZES[size]
+    head = page.locator(f"{MAIN} thead [data-col=encoder]")
+    assert head.evaluate("node => getComputedStyle(node).position") == "sticky"
 
 
 def safe_page(page: Any) -> None:

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from madeleine_bench.losses.transport import _linearise
-
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "madeleine_golden.npz"
 
 
@@ -38,10 +36,3 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference in units of the largest expected entry."""
     assert found.shape == expected.shape
     return float((found.detach() - expected).abs().max() / expected.abs().max())
-
-
-def plan_of(cost_x: Tensor, cost_y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the Gromov-Wasserstein plan and the cost linearised at it, both pair x n x m."""
-    with torch.no_grad():
-        steps, cost = _linearise(cost_x, cost_y)
-    return steps[-1].plan, cost

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madeleine_bench.losses.ipot import iterate, parts, pull_back
+from madeleine_bench.losses.transport import ipot
 from tests.losses import reference
 from tests.losses.conftest import relative
 
@@ -17,18 +17,9 @@ def costs(seed: int, shape=(3, 6, 4), scale: float = 1.8) -> torch.Tensor:
     return scale * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def ipot(cost, beta, iterations):
-    return iterate(cost, beta, iterations)[0]
-
-
-def plan_and_gradient(cost, beta, iterations, upstream):
-    plan, trace = iterate(cost, beta, iterations)
-    return plan, pull_back(upstream, trace, beta)
-
-
-def by_autograd(cost, beta, iterations, upstream):
+def plan_and_gradient(cost, beta, iterations, upstream, term=ipot):
     cost = cost.clone().requires_grad_()
-    plan = reference.ipot(cost, beta, iterations)
+    plan = term(cost, beta, iterations)
     plan.backward(upstream)
     return plan.detach(), cost.grad
 
@@ -44,31 +35,9 @@ def by_autograd(cost, beta, iterations, upstream):
 def test_equals_the_slow_reference(seed, n, m, beta, iterations):
     cost, upstream = costs(seed, (2, n, m)), costs(seed + 1, (2, n, m))
     found = plan_and_gradient(cost, beta, iterations, upstream)
-    slow = by_autograd(cost, beta, iterations, upstream)
+    slow = plan_and_gradient(cost, beta, iterations, upstream, reference.ipot)
     torch.testing.assert_close(found[0], slow[0], rtol=1e-9, atol=1e-13)
     torch.testing.assert_close(found[1], slow[1], rtol=1e-7, atol=1e-9)
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 7, 30])
-def test_absorptions_change_nothing(every):
-    cost, upstream = costs(0), costs(1)
-    plan, trace = iterate(cost, 0.5, 30, absorb_every=every)
-    assert len(trace.kernels) == math.ceil(30 / every)
-    slow = by_autograd(cost, 0.5, 30, upstream)
-    assert relative(plan, slow[0]) < 1e-12
-    assert relative(pull_back(upstream, trace, 0.5), slow[1]) < 1e-10
-
-
-def test_a_steeper_cost_is_absorbed_more_often():
-    often = [iterate(costs(0, scale=scale), 0.1, 20)[1].absorb_every for scale in (0.1, 9, 300)]
-    assert often == sorted(often, reverse=True)
-    assert often[0] == 20
-    assert often[-1] == 1
-
-
-def test_parts_are_as_many_pairs_as_stay_in_cache():
-    assert [part.start for part in parts(torch.empty(5, 512, 256))] == [0, 2, 4]
-    assert list(parts(torch.empty(0, 3, 2))) == []
 
 
 def test_columns_sum_exactly_and_rows_nearly():

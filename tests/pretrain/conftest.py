@@ -46,8 +46,10 @@ class LocalAcrobat:
         return path
 
     def write_bag(self, slide_id: str, features: np.ndarray) -> None:
-        coords = np.zeros((len(features), 2), dtype=np.int64)
-        write_bag_file(self.features / f"{slide_id}.h5", features, coords, layout="clam")
+        """Write a bag whose patches lie on a square grid, row by row."""
+        side = int(np.ceil(np.sqrt(len(features))))
+        cells = np.stack(np.divmod(np.arange(len(features)), side), axis=1)
+        write_bag_file(self.features / f"{slide_id}.h5", features, 512 * cells, layout="clam")
 
     def arguments(self, *more, encoder: str = "madeleine") -> list[str]:
         """Arguments of `mbench` that train on this cohort."""

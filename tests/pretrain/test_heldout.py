@@ -14,6 +14,7 @@ from madeleine_bench.pretrain.heldout import (
     partner_ranks,
     smooth_rank,
 )
+from madeleine_bench.pretrain.presets import PRESETS
 from tests.models.test_madeleine import GOLDEN, needs_golden
 from tests.pretrain.test_objective import STAINS, packed, small_model, some_bags
 
@@ -69,7 +70,10 @@ def test_batches_of_held_out_cases_do_not_change_the_measures(views):
         packed({(c - low, s): b for (c, s), b in bags.items() if low <= c < high}, high - low)
         for low, high in ((0, 2), (2, 5))
     ]
-    one, two = (evaluate_held_out(model, b, STAINS, views=views) for b in (whole, parts))
+    one, two = (
+        evaluate_held_out(model, b, STAINS, PRESETS["corrected"], views=views)
+        for b in (whole, parts)
+    )
     for name in ("retrieval", "recall_at_1", "chance", "smooth_rank"):
         assert getattr(one, name) == pytest.approx(getattr(two, name), rel=1e-9)
     assert model.training
@@ -80,7 +84,9 @@ def test_a_perfect_model_retrieves_every_partner():
     bags = {
         (c, s): torch.eye(7, dtype=torch.float64)[c : c + 1] * 3 for c in range(5) for s in (0, 1)
     }
-    found = evaluate_held_out(small_model(), [packed(bags, 5)], 2, views=False)
+    found = evaluate_held_out(
+        small_model(), [packed(bags, 5)], 2, PRESETS["corrected"], views=False
+    )
     assert found.retrieval == found.recall_at_1 == 1.0
     assert found.chance == pytest.approx(sum(1 / n for n in range(1, 6)) / 5)
     assert math.isfinite(found.smooth_rank)

@@ -11,10 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madeleine_bench.models.madeleine import Madeleine
-from madeleine_bench.pretrain import batches, objective
-from madeleine_bench.pretrain.batches import CaseBatch
+from madeleine_bench.pretrain import batches, embedded, objective, presets
+from madeleine_bench.pretrain.batches import CaseBatch, Regions
 from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
 
 META = torch.device("meta")
@@ -41,7 +42,7 @@ def on_meta(monkeypatch):
     """The meta device knows no autocast, and what `on_device` sends does not count."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
-    for module in (objective, batches):
+    for module in (objective, embedded, presets, batches):
         monkeypatch.setattr(
             module, "on_device", lambda index, device: torch.empty_like(index, device=device)
         )
@@ -52,14 +53,20 @@ def batch(lengths=None):
     keys = [(c, s) for c in range(4) for s in range(STAINS) if s < 2 or c % 2 == s % 2]
     lengths = tuple(5 + number % 3 if lengths is None else lengths for number in range(len(keys)))
     case, stain = (torch.tensor(part) for part in zip(*keys, strict=True))
-    return CaseBatch(torch.empty(sum(lengths), DIM, device=META), lengths, case, stain, 4)
+    regions = Regions(
+        torch.empty(len(keys), 4, DIM, device=META),
+        torch.empty(len(keys), DIM, device=META),
+        torch.empty(len(keys), 4, 4, device=META),
+        torch.zeros(len(keys), 4, 2),
+    )
+    return CaseBatch(torch.empty(sum(lengths), DIM, device=META), lengths, case, stain, 4, regions)
 
 
 @pytest.mark.parametrize("lengths", [5, None], ids=["equal", "unequal"])
 @pytest.mark.parametrize("stains", [0, STAINS])
-@pytest.mark.parametrize("preset", ["corrected", "published"])
+@pytest.mark.parametrize("preset", ["corrected", "published", "aligned"])
 def test_loss_and_gradient_of_stains(preset, stains, lengths):
-    model = Madeleine(DIM, 6, 2, stains=stains).to(META)
+    model = PRESETS[preset].model(DIM, 6, 2, stains=stains).to(META)
     recipe = ObjectiveRecipe(preset=preset, tokens=4, temperature=0.2, intra_weight=0.3)
     with Copies() as copies:
         loss = cross_stain_loss(model, batch(lengths), STAINS, recipe, Group(0, 1, META))

@@ -25,8 +25,9 @@ def start(arguments):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(acrobat):
-    setting = ("--set", "epochs=20")
+@pytest.mark.parametrize("preset", ["corrected", "aligned"])
+def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(acrobat, preset):
+    setting = ("--set", "epochs=20", "--set", f"objective.preset={preset}")
     whole, killed = acrobat.folder / "whole", acrobat.folder / "killed"
     begun = time.monotonic()
     assert start(acrobat.arguments(*setting, "--out", whole)).wait() == 0

@@ -67,9 +67,13 @@ def test_the_same_run_twice_gives_the_same_weights(acrobat, mbench):
     assert not same(weights_of(one), weights_of(other))
 
 
-@pytest.mark.parametrize("step", [1, 4, 6])
-def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(acrobat, mbench, monkeypatch, step):
-    setting = ("--set", "model.dropout=0.3")
+@pytest.mark.parametrize(
+    ("step", "preset"), [(1, "corrected"), (4, "corrected"), (6, "corrected"), (2, "aligned")]
+)
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_weights(
+    acrobat, mbench, monkeypatch, step, preset
+):
+    setting = ("--set", "model.dropout=0.3", "--set", f"objective.preset={preset}")
     whole, stopped = acrobat.folder / "whole", acrobat.folder / "stopped"
     assert mbench(*acrobat.arguments(*setting, "--out", whole)).code == 0
     taken = 0
@@ -163,11 +167,12 @@ def test_stain_encodings_are_trained_and_asked_for(acrobat, mbench):
     assert not np.allclose(he, er)
 
 
-def test_published_objective_trains(acrobat, mbench):
-    said = mbench(
-        *acrobat.arguments("--set", "objective.preset=published", "--set", "model.gate_dropout=.25")
-    )
+def test_published_objective_trains_as_the_released_code_does(acrobat, mbench):
+    said = mbench(*acrobat.arguments("--set", "objective.preset=published"))
     assert said.code == 0, said.err
+    recipe = json.loads((acrobat.folder / "out" / "run.json").read_text())["recipe"]
+    assert recipe["optimiser"]["clip_norm"] is None
+    assert recipe["model"]["gate_dropout"] == 0.25
 
 
 def test_bfloat16_runs_close_to_float32(acrobat, mbench):

@@ -10,7 +10,8 @@ from madeleine_bench.losses.cosine import info_nce
 from madeleine_bench.losses.transport import graph_transport
 from madeleine_bench.models.madeleine import Madeleine, initialise
 from madeleine_bench.pretrain.batches import CaseBatch
-from madeleine_bench.pretrain.objective import cross_stain_loss, embed, view_loss
+from madeleine_bench.pretrain.embedded import embed
+from madeleine_bench.pretrain.objective import cross_stain_loss, view_loss
 from madeleine_bench.pretrain.parallel import Group
 from madeleine_bench.pretrain.recipe import ObjectiveRecipe
 from tests.models.test_madeleine import GOLDEN, needs_golden, recipe_model

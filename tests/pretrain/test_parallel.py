@@ -39,9 +39,10 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_encoder_of_one(acrobat, mbench):
+@pytest.mark.parametrize("preset", ["corrected", "aligned"])
+def test_two_processes_train_the_encoder_of_one(acrobat, mbench, preset):
     alone, together = acrobat.folder / "alone", acrobat.folder / "together"
-    setting = ("--set", "model.dropout=0")
+    setting = ("--set", "model.dropout=0", "--set", f"objective.preset={preset}")
     said = mbench(*acrobat.arguments(*setting, "--out", alone))
     assert said.code == 0, said.err
     command = Path(sys.executable).with_name("mbench")

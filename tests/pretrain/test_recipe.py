@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.errors import InputError
+from madeleine_bench.pretrain.presets import PRESETS
 from madeleine_bench.pretrain.recipe import (
     OptimiserRecipe,
     Recipe,
@@ -14,7 +15,6 @@ from madeleine_bench.pretrain.recipe import (
     shipped_recipes,
     with_changes,
 )
-from madeleine_bench.pretrain.run import learning_rate_at
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.loader import parse_spec, read_yaml
 
@@ -40,7 +40,9 @@ def test_the_paper_s_recipe() -> None:
     assert (recipe.patches, recipe.batch_cases, recipe.epochs) == (2048, 65, 120)
     assert recipe.optimiser == OptimiserRecipe()
     assert recipe.objective.temperature == 0.001
-    assert recipe == make_recipe().model_copy(update={"name": "madeleine"})
+    assert recipe == make_recipe(objective={"preset": "aligned"}).model_copy(
+        update={"name": "madeleine"}
+    )
     assert load_recipe("madeleine-se").model.stain_encoding
     alone = load_recipe("intra-ssl")
     assert alone.encoder == "intra-ssl"
@@ -73,7 +75,7 @@ def test_recipe_by_path(tmp_path: Path) -> None:
         ("batch_cases: 1", "'batch_cases'"),
         ("objective: {temperature: 0}", "'objective.temperature'"),
         ("objective: {temperature: .inf}", "'objective.temperature'"),
-        ("objective: {preset: publshed}", "'corrected' or 'published'"),
+        ("objective: {preset: publshed}", "'corrected', 'published' or 'aligned'"),
         ("objective: {local_weight: -1}", "'objective.local_weight'"),
         ("optimiser: {learning_rate: 1.0e-9}", "final_learning_rate 1e-08 is above"),
         ("optimiser: {clip_norm: 0}", "'optimiser.clip_norm'"),
@@ -147,7 +149,7 @@ def test_published_schedule_is_that_of_the_released_code() -> None:
     if not GOLDEN.exists():
         pytest.skip(f"golden numbers absent: no file {GOLDEN}")
     expected = np.load(GOLDEN)["lr/per_step"]
-    rates = [learning_rate_at(i, 18, 120, OptimiserRecipe(), "published") for i in range(2160)]
+    rates = [PRESETS["published"].learning_rate(i, 18, 120, OptimiserRecipe()) for i in range(2160)]
     np.testing.assert_allclose(rates, expected, rtol=1e-10, atol=0)
 
 
@@ -161,7 +163,7 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
     warmup = min(warmup, epochs - 1)
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.001, warmup_epochs=warmup)
     rates = np.array(
-        [learning_rate_at(i, steps, epochs, optimiser, preset) for i in range(steps * epochs)]
+        [PRESETS[preset].learning_rate(i, steps, epochs, optimiser) for i in range(steps * epochs)]
     )
     peak = int(rates.argmax())
     assert rates[peak] == pytest.approx(0.3)
@@ -175,4 +177,29 @@ def test_the_rate_rises_then_falls(steps: int, epochs: int, warmup: int, preset:
 
 def test_halfway_down_the_cosine() -> None:
     optimiser = OptimiserRecipe(learning_rate=0.3, final_learning_rate=0.1, warmup_epochs=0)
-    assert learning_rate_at(2, 5, 1, optimiser) == pytest.approx(0.2)
+    assert PRESETS["corrected"].learning_rate(2, 5, 1, optimiser) == pytest.approx(0.2)
+
+
+def test_published_couples_what_the_recipe_leaves_open() -> None:
+    recipe = with_changes(load_recipe("madeleine"), ["objective.preset=published"])
+    assert recipe.optimiser.clip_norm is None
+    assert recipe.model.gate_dropout == 0.25
+    given = with_changes(
+        load_recipe("madeleine"), ["objective.preset=published", "optimiser.clip_norm=2"]
+    )
+    assert given.optimiser.clip_norm == 2.0
+    back = Recipe.model_validate(recipe.model_dump(mode="json"))
+    assert back == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("encoder=intra-ssl", "needs pairs of stains"),
+        ("objective.tokens=1", "objective.tokens must be 2 or more"),
+        ("objective.plan_cells=8", "'objective.plan_cells'"),
+    ],
+)
+def test_what_aligned_cannot_have(change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        with_changes(load_recipe("madeleine"), [change])

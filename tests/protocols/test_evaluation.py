@@ -136,7 +136,7 @@ def test_what_does_not_fit_together_is_refused(problem: Any) -> None:
         problem.but(embeddings=problem.embeddings[:, :0]).evaluate()
     table = problem.units.table.copy()
     table.loc[3, "unit_id"] = "u0005"
-    with pytest.raises(InputError, match="'u0005' stands twice"):
+    with pytest.raises(InputError, match="'u0005' occurs twice"):
         problem.with_table(table).evaluate()
     names = problem.splits.key_names
     for train, test in [([0, 1], [1, 2]), ([0, 0], [1]), ([0, 1], [n_units]), ([-1], [2])]:

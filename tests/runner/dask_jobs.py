@@ -45,3 +45,13 @@ def slow(number):
 def lost(job, reason):
     """Return a job that was lost, and why."""
     return "lost", job, reason
+
+
+KEPT = []
+
+
+def keep_much(job):
+    """Keep 200 MB for ever, as a cache may; return the process."""
+    KEPT.append(bytearray(os.urandom(1)) * 200_000_000)
+    time.sleep(0.6)
+    return os.getpid()

@@ -125,7 +125,7 @@ def test_an_interrupt_leaves_no_process_behind(local, catalogue, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     said, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130, said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert "Traceback" not in said
     assert psutil.wait_procs(family, timeout=30)[1] == []
     finished(started(tmp_path, catalogue, *ALL, "--executor", "dask"))

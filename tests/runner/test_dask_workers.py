@@ -205,7 +205,7 @@ def test_the_scheduler_goes(tmp_path):
         made = workers.run(slow, range(20), lost)
         next(made)
         cluster.close()
-        with pytest.raises(InputError, match=r"the scheduler is gone; .*goes on from there"):
+        with pytest.raises(InputError, match=r"the scheduler is gone; .*continues from there"):
             list(made)
 
 

@@ -12,7 +12,7 @@ import pytest
 from madeleine_bench.errors import InputError
 from madeleine_bench.runner.workers import LocalWorkers, open_executor
 from madeleine_bench.types import Silence
-from tests.runner.dask_jobs import lost, slow, square
+from tests.runner.dask_jobs import keep_much, lost, slow, square
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +51,12 @@ def test_local_workers_are_the_default(tmp_path):
         assert (executor.number, executor.apart) == (1, False)
         found = [result for result, _ in executor.run(square, [1, 2, 3], lost)]
     assert found == [1, 4, 9]
+
+
+def test_a_worker_that_keeps_much_memory_is_not_replaced():
+    executor = LocalWorkers(1, apart=True)
+    processes = set(executor.run(keep_much, range(5), lost))
+    assert len(processes) == 1
 
 
 def test_without_dask_it_says_how_to_get_it(tmp_path, monkeypatch):

@@ -355,7 +355,7 @@ def test_a_slide_that_does_not_fit_into_memory_is_left_out_on_either_side(cohort
     text = code.read_text().replace("bag.too_large()", "large()")
     code.write_text(text + "\ndef large():\n    raise MemoryError('full')\n")
     said = cohorts.run(*EXTERNAL, "--task", "er", encoder=card, code=1)
-    assert "2 case(s) could not be encoded for want of memory" in " ".join(said.err.split())
+    assert "2 case(s) could not be encoded because memory ran out" in " ".join(said.err.split())
     cohorts.run(*EXTERNAL, "--task", "er", "--allow-partial", encoder=card)
     record = cohorts.record("two-er-from-one-er")
     assert record.inputs.missing["could not be encoded"] == ("case-one-3", "case-two-5")

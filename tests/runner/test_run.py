@@ -321,7 +321,7 @@ def test_interrupt_says_so_and_the_rerun_completes(undisturbed, tmp_path):
     # On a busy machine it may have said all it had to say before the signal came.
     assert process.returncode == 130 or "8 computed" in said
     if process.returncode == 130:
-        assert "goes on from there" in said
+        assert "continues from there" in said
         assert "Traceback" not in said
     finish(start(tmp_path))
     assert contents(tmp_path) == contents(undisturbed)

@@ -169,8 +169,8 @@ def test_the_order_of_slides_does_not_matter():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tasks": ("bcnb-er",)}, "bcnb-er is no task by case on several stains"),
-        ({"tasks": ("bwh-kidney-amr-he",)}, "is no task by case on several stains"),
+        ({"tasks": ("bcnb-er",)}, "bcnb-er is not a task by case on several stains"),
+        ({"tasks": ("bwh-kidney-amr-he",)}, "is not a task by case on several stains"),
         ({"alone": "HER2"}, "--alone 'HER2': bwh-kidney-amr has stains H&E, PAS"),
         ({"protocol": "finetune"}, "name one that starts from embeddings and fuses late"),
         ({"protocol": "linear-probe-early"}, "fuses late"),

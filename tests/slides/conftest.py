@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

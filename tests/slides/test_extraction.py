@@ -18,8 +18,9 @@ from madeleine_bench.files import sole_writer
 from madeleine_bench.slides import bag_folder
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import ExtractionSettings, extract_bags
-from madeleine_bench.slides.folder import list_slides, write_pyramid
+from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide, phantom_description
 from madeleine_bench.types import Silence
 
@@ -170,7 +171,7 @@ def test_what_is_there_is_not_made_again(lab):
     [
         {"key": "another encoder"},
         {"patches": replace(PATCHES, min_tissue=0.9)},
-        {"slide_mpp": 0.5001},
+        {"force_mpp": 0.5001},
     ],
 )
 def test_a_bag_of_other_settings_is_kept_unless_told(lab, changes):
@@ -184,6 +185,41 @@ def test_a_bag_of_other_settings_is_kept_unless_told(lab, changes):
     assert lab.run(**changes)["a"].status == "already there"
 
 
+def test_a_given_resolution_is_used_where_none_is_stated_and_a_difference_is_said(lab):
+    plain_tiff(lab.slides / "silent.tif", section(700, 700, 100))
+    stretched = {"resolution": (20000, 19600), "resolutionunit": "CENTIMETER"}
+    plain_tiff(lab.slides / "stretched.tif", section(700, 700, 100), **stretched)
+    outcomes = lab.run(slide_mpp={"silent": 0.5, "a": 0.25})
+    assert {one.status for one in outcomes.values()} == {"extracted"}
+    assert {name: one.mpp for name, one in outcomes.items()} == pytest.approx(
+        {"a": 0.5, "b.1": 0.5, "c": 0.5, "silent": 0.5, "stretched": 0.5051}, abs=1e-4
+    )
+    assert lab.progress.said == [
+        "a: its file states 0.5 micrometres per pixel, so --mpp 0.25 is not used (--force-mpp "
+        "replaces what a file states)",
+        "stretched: its pixels are 0.5 x 0.5102 micrometres; their mean is used",
+    ]
+    table = pd.read_csv(lab.folder.report, index_col="slide_id")
+    assert "--mpp 0.25 is not used" in table.loc["a", "message"]
+    forced = Lab(lab.slides, lab.out.with_name("forced"))
+    assert {one.mpp for one in forced.run(force_mpp=0.25).values()} == {0.25}
+
+
+def test_a_call_on_a_part_of_the_slides_keeps_the_rows_of_the_others(lab):
+    lab.run()
+    before = pd.read_csv(lab.folder.report, dtype=str, keep_default_na=False)
+    part = replace(lab, slides=lab.slides / "b.1.tif")
+    write_pyramid(part.slides, section(700, 1000, 100), mpp=0.5, description="")
+    assert part.run(overwrite=True)["b.1"].status == "extracted"
+    after = pd.read_csv(lab.folder.report, dtype=str, keep_default_na=False)
+    assert list(after["slide_id"]) == ["a", "b.1", "c"]
+    assert after.drop(1).equals(before.drop(1))
+    assert after["patches"][1] != before["patches"][1]
+    lab.folder.report.write_bytes(b"\xff no table")
+    assert [one.status for one in part.run().values()] == ["already there"]
+    assert list(pd.read_csv(lab.folder.report)["slide_id"]) == ["b.1"]
+
+
 def test_a_bag_of_another_program_is_kept_unless_told(lab):
     lab.folder.features.mkdir(parents=True)
     with h5py.File(lab.folder.bag("a"), "w") as handle:
@@ -194,6 +230,17 @@ def test_a_bag_of_another_program_is_kept_unless_told(lab):
     assert "another program" in outcomes["a"].message
     assert outcomes["c"].status == "extracted"
     assert lab.folder.bag("a").read_bytes() == before
+
+
+def test_a_replaced_slide_of_a_single_level_is_noticed(lab):
+    """OpenSlide has no hash of a large level; the mirror image has the same size."""
+    picture = section(2000, 2600, 100)
+    plain_tiff(lab.slides / "a.tif", picture)
+    assert lab.run(slide_mpp=0.5)["a"].status == "extracted"
+    plain_tiff(lab.slides / "a.tif", picture[:, ::-1])
+    outcome = lab.run(slide_mpp=0.5)["a"]
+    assert outcome.status == "failed"
+    assert "from another file" in outcome.message
 
 
 def test_a_changed_slide_is_noticed(lab):

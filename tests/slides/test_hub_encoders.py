@@ -229,7 +229,7 @@ class TestOwnWeights:
             (tmp_path / name).write_bytes(content)
             self.refused(timm, tmp_path / name, message)
         torch.save({"epoch": 3}, tmp_path / "w.pt")
-        self.refused(timm, tmp_path / "w.pt", "'epoch' is no tensor but int")
+        self.refused(timm, tmp_path / "w.pt", "'epoch' is not a tensor but int")
         torch.save(torch.ones(2), tmp_path / "w.pth")
         self.refused(timm, tmp_path / "w.pth", "expected tensors by name, found Tensor")
         self.refused(timm, tmp_path / "absent.bin", "there is no such file")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from madeleine_bench.seeds import rng_for
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 
 from .conftest import section
 

@@ -7,7 +7,7 @@ import pytest
 
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides import reader
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import Slide, phantom_description
 
 from .conftest import noise, plain_tiff, section
@@ -84,18 +84,6 @@ def test_unknown_resolution_says_how_to_give_it(tmp_path):
         assert (slide.known_mpp(), slide.mpp_source) == (0.5, "given")
 
 
-def test_a_screen_resolution_is_not_taken_for_a_scan(tmp_path):
-    dpi = {"resolution": (72, 72), "resolutionunit": "INCH"}
-    with Slide(plain_tiff(tmp_path / "x.tif", noise(300, 300), **dpi)) as slide:
-        assert slide.mpp is None
-
-
-def test_pixels_that_are_not_square_are_not_guessed(tmp_path):
-    stretched = {"resolution": (20000, 40000), "resolutionunit": "CENTIMETER"}
-    with Slide(plain_tiff(tmp_path / "x.tif", noise(300, 300), **stretched)) as slide:
-        assert slide.mpp is None
-
-
 def test_the_power_of_the_objective_stands_in(tmp_path):
     words = "Aperio Image Library v10.0.51\n300x300 (256x256) JPEG/RGB Q=30|AppMag = 40|"
     path = plain_tiff(tmp_path / "x.svs", noise(300, 300), description=words)
@@ -107,16 +95,25 @@ def test_the_power_of_the_objective_stands_in(tmp_path):
 def test_an_impossible_resolution_is_refused(slide_file, mpp):
     with pytest.raises(InputError, match="--mpp is"):
         Slide(slide_file, mpp)
+    with pytest.raises(InputError, match="--force-mpp is"):
+        Slide(slide_file, force_mpp=mpp)
 
 
-def test_two_plain_slides_of_one_size_are_told_apart(tmp_path):
-    """Before: OpenSlide hashes no level above 5 MB, so the content of both was '<size>:'."""
-    for name, shade in (("a.tif", 200), ("b.tif", 90)):
-        picture = np.full((1536, 1536, 3), shade, dtype=np.uint8)
-        plain_tiff(tmp_path / name, picture, resolution=(20000, 20000), resolutionunit=3)
-    with Slide(tmp_path / "a.tif") as first, Slide(tmp_path / "b.tif") as second:
-        assert first.path.stat().st_size == second.path.stat().st_size
-        assert first.content != second.content
+def test_large_slides_of_a_single_level_and_of_one_size_are_told_apart(tmp_path):
+    """OpenSlide hashes no level above 5 MB; a little tissue lies beside blocks at equal steps."""
+    picture = np.full((2048, 4096, 3), 245, dtype=np.uint8)
+    picture[700:1000, 500:900] = (180, 90, 150)  # 1.4% of the slide
+    blank = np.full_like(picture, 245)
+    content = set()
+    for name, pixels in (
+        ("a.tif", picture),
+        ("mirror.tif", picture[:, ::-1]),
+        ("blank.tif", blank),
+    ):
+        with Slide(plain_tiff(tmp_path / name, pixels)) as slide:
+            content.add(slide.content)
+    assert len({path.stat().st_size for path in tmp_path.iterdir()}) == 1
+    assert len(content) == 3
 
 
 def test_what_is_no_slide_is_said(tmp_path):
@@ -179,7 +176,7 @@ def test_a_thumbnail_has_a_longest_side(noisy):
 
 
 def test_a_thumbnail_is_no_coarser_than_asked_for(noisy):
-    with Slide(noisy[0], mpp=3.48) as slide:
+    with Slide(noisy[0], force_mpp=3.48) as slide:
         assert slide.thumbnail(4.0).mpp == pytest.approx(3.48)
         assert slide.thumbnail(8.0).mpp == pytest.approx(6.96)
 

@@ -10,9 +10,10 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.files import sole_writer
 from madeleine_bench.slides.bag_folder import BagFolder
 from madeleine_bench.slides.extraction import EncoderChoice, ExtractionSettings, extract_bags
-from madeleine_bench.slides.folder import list_slides, write_pyramid
+from madeleine_bench.slides.folder import list_slides
 from madeleine_bench.slides.patch_encoders import find_patch_encoder
 from madeleine_bench.slides.patches import PatchSettings
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.types import Silence
 
 from .conftest import section

@@ -49,7 +49,7 @@ def test_an_honest_bundle_is_read(first):
         (RECORD, b'{"record_id": "x"}', "resume_key: Field required"),
         (EMBEDDINGS, embeddings_file(["1"], np.full((1, 2), np.nan, np.float32)), "NaN"),
         (EMBEDDINGS, embeddings_file(["1"], np.zeros((1, 2), np.float64)), "float32"),
-        (EMBEDDINGS, embeddings_file(["1", "1"], np.zeros((2, 2), np.float32)), "stands twice"),
+        (EMBEDDINGS, embeddings_file(["1", "1"], np.zeros((2, 2), np.float32)), "occurs twice"),
         (EMBEDDINGS, None, "no records or no embeddings"),
         ("card.yaml", None, "no card.yaml"),
     ],

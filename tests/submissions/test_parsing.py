@@ -144,7 +144,7 @@ def test_ids_of_embeddings_are_in_the_normal_form_and_the_hash_is_of_the_file():
     found, stated = parse_embeddings(embeddings_file(["7.0", "e\u0301", "007"], MATRIX), "x")
     assert found.ids == ("7", "\u00e9", "007")
     assert found.hash == stated
-    with pytest.raises(InputError, match="the id '7' stands twice"):
+    with pytest.raises(InputError, match="the id '7' occurs twice"):
         parse_embeddings(embeddings_file(["7.0", "7", "8"], MATRIX), "x")
 
 
@@ -175,8 +175,8 @@ def test_ids_of_embeddings_are_in_the_normal_form_and_the_hash_is_of_the_file():
         (safetensors({"embeddings": 3, "__metadata__": {}}), "invalid type"),
         (safetensors({"embeddings": tensor()["embeddings"]}, BODY), "metadata has no"),
         (safetensors({**tensor(), "__metadata__": {"madeleine_bench": 3}}, BODY), "a string"),
-        (safetensors(TWICE, BODY), "'embeddings' stands twice"),
-        (safetensors(tensor(ids=["a", "a", "b"]), BODY), "'a' stands twice"),
+        (safetensors(TWICE, BODY), "'embeddings' occurs twice"),
+        (safetensors(tensor(ids=["a", "a", "b"]), BODY), "'a' occurs twice"),
         (safetensors(tensor(ids=["a", "b", 3]), BODY), "list of texts"),
         (safetensors(tensor(ids=["a", "b", ""]), BODY), "empty"),
         (safetensors(tensor(ids=["a", "b", "\x1b[2J"]), BODY), "not printable"),

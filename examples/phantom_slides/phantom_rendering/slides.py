@@ -18,7 +18,7 @@ from madeleine_bench.files import sole_writer, write_text
 from madeleine_bench.hashing import hash_code, hash_json
 from madeleine_bench.phantoms import PhantomCohort
 from madeleine_bench.runner.workers import in_parallel
-from madeleine_bench.slides.folder import write_pyramid
+from madeleine_bench.slides.pictures import write_pyramid
 from madeleine_bench.slides.reader import phantom_description
 from madeleine_bench.specs.catalogue import load_catalogue
 from madeleine_bench.specs.cohort import Columns

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -19,7 +20,7 @@ from madeleine_bench.leaderboard.page.text import (
 
 Write = Callable[[float], str]
 _DAYS_A_YEAR = 365.25
-_STRIP = (210, 18)
+_STRIP = (150, 18)
 _FONT = "Helvetica, Arial, sans-serif"
 
 
@@ -73,23 +74,12 @@ def _short(value: object) -> object:
 
 
 def figure_svg(
-    width: float, height: float, label: str, phantom: bool, *parts: Markup, strip: bool = False
+    width: float, height: float, label: str, *parts: Markup, strip: bool = False, **more: object
 ) -> Markup:
-    """Return a whole drawing with its text alternative; a phantom's says so across the middle.
-
-    A strip is too low for a stamp that can be read: its title says it alone.
-    """
-    stamp = []
-    if phantom and not strip:
-        stamp.append(element(
-            "text", "PHANTOM", x=width / 2, y=height / 2 + min(width / 18, height / 7.5),
-            text_anchor="middle", font_size=min(width / 6, height / 2.5),
-            transform=f"rotate(-18 {width / 2:.0f} {height / 2:.0f})", class_="stamp",
-        ))  # fmt: skip
-    title = element("title", f"PHANTOM, synthetic data. {label}" if phantom else label)
+    """Return a whole drawing with its text alternative and further attributes."""
     return element(
-        "svg", title, *stamp, *parts, viewBox=f"0 0 {width} {height}", width=width, height=height,
-        role="img", class_="strip" if strip else "figure",
+        "svg", element("title", label), *parts, viewBox=f"0 0 {width} {height}", width=width,
+        height=height, role="img", class_="strip" if strip else "figure", **more,
     )  # fmt: skip
 
 
@@ -121,12 +111,18 @@ def bottom_axis(
 
 
 def left_axis(
-    up: Axis, x: float, right: float, ticks: Iterable[float], write: Write
+    up: Axis, x: float, right: float, ticks: Iterable[float], write: Write, title: str = ""
 ) -> list[Markup]:
     """Return an axis with words at its ticks, and a grid line to the right from each."""
     parts = [line(x, up.start, x, up.end, "axis")]
     for y, words in [(up(tick), write(tick)) for tick in ticks]:
         parts += [line(x, y, right, y, "grid"), words_at(x - 6, y + 4, words, anchor="end")]
+    if title:
+        middle = (up.start + up.end) / 2
+        parts.append(element(
+            "text", title, x=x - 38, y=middle, text_anchor="middle", class_="title",
+            transform=f"rotate(-90 {x - 38:.0f} {middle:.0f})",
+        ))  # fmt: skip
     return parts
 
 
@@ -151,27 +147,22 @@ def mean_axis(board: dict[str, Any]) -> Axis:
     return Axis(*reach(values or [0.0, 1.0]), 8, _STRIP[0] - 8)
 
 
-def strip_axis(board: dict[str, Any]) -> Markup:
+def strip_axis(axis: Axis) -> Markup:
     """Return the axis that heads the column of interval strips."""
-    axis, phantom = mean_axis(board), board["phantom"]
     parts = [words_at(axis(t), 12, f"{t:.1f}") for t in axis.ticks(4)]
     parts += [line(axis(t), 15, axis(t), _STRIP[1], "axis") for t in axis.ticks(4)]
     label = f"Axis from {number(axis.low, 2)} to {number(axis.high, 2)}"
-    return figure_svg(*_STRIP, label, phantom, *parts, strip=True)
+    return figure_svg(*_STRIP, label, *parts, strip=True)
 
 
-def interval_strip(encoder: dict[str, Any], board: dict[str, Any]) -> Markup | None:
-    """Return a row's intervals: thin with other cohorts, thick within these; a stroke: mean."""
-    axis, mean, height = mean_axis(board), encoder["mean"], _STRIP[1]
+def interval_strip(encoder: dict[str, Any], axis: Axis) -> Markup | None:
+    """Return the intervals of a mean: thin for new cohorts, thick for new patients."""
+    mean, height = encoder["mean"], _STRIP[1]
     if mean is None:
         return None
-    means = {other["label"]: other["mean"] for other in board["encoders"]}
-    baseline = means.get(encoder["baseline"])
     parts = []
     if axis.low <= 0.0 <= axis.high:
         parts.append(line(axis(0.0), 1, axis(0.0), height - 1, "zero"))
-    if baseline is not None:
-        parts.append(line(axis(baseline), 0, axis(baseline), height, "baseline"))
     for key, style in (("mean_ci95", "thin"), ("mean_ci95_cases", "thick")):
         if encoder[key] is not None:
             low, high = map(axis, encoder[key])
@@ -182,13 +173,14 @@ def interval_strip(encoder: dict[str, Any], board: dict[str, Any]) -> Markup | N
         turn = -6 if mean < axis.low else 6
         path = f"M{axis(mean):.1f} 4l{turn} 5l{-turn} 5Z"
         parts.append(element("path", d=path, class_="arrow"))
-    label = f"Mean {number(mean)}, 95% interval {interval(encoder['mean_ci95'])}"
-    return figure_svg(*_STRIP, label, board["phantom"], *parts, strip=True)
+    label = (
+        f"Mean {number(mean)}; 95% CI {interval(encoder['mean_ci95_cases'])} (new patients), "
+        f"{interval(encoder['mean_ci95'])} (new cohorts)"
+    )
+    return figure_svg(*_STRIP, label, *parts, strip=True)
 
 
-def task_forest(
-    rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str, phantom: bool
-) -> Markup:
+def task_forest(rows: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str) -> Markup:
     """Return the scores of one task, best first, each with its 95% interval and the chance line."""
     width, step = 720, 22
     bottom = 16 + step * len(rows)
@@ -206,36 +198,44 @@ def task_forest(
             dot(across(value), y),
             words_at(width - 4, y + 4, number(value), "value", "end"),
         ]
-    label = f"{metric} of {len(rows)} encoders with 95% intervals; dashed line: chance"
-    return figure_svg(width, bottom + 34, label, phantom, *parts)
+    label = f"{metric} of {len(rows)} encoders with 95% confidence intervals; dashed line: chance"
+    return figure_svg(width, bottom + 34, label, *parts)
 
 
-def cost_scatter(board: dict[str, Any], key: str, title: str) -> Markup | None:
-    """Return the mean against a cost on a log axis; None where no encoder has both numbers."""
-    encoders = [e for e in board["encoders"] if e[key] and e["mean"] is not None]
+def cost_scatter(board: dict[str, Any], key: str, title: str, most: int) -> Markup | None:
+    """Return the mean against a cost on a log axis; None where no encoder has both numbers.
+
+    All encoders are drawn; those after the first `most` of the board are hidden at first.
+    """
+    encoders = [
+        (place, e) for place, e in enumerate(board["encoders"]) if e[key] and e["mean"] is not None
+    ]
     if not encoders:
         return None
     width, height, left, bottom = 560, 330, 52, 286
-    costs = [e[key] for e in encoders]
-    means = [v for e in encoders for v in (e["mean"], *(e["mean_ci95_cases"] or []))]
+    costs = [e[key] for _, e in encoders]
+    means = [v for _, e in encoders for v in (e["mean"], *(e["mean_ci95_cases"] or []))]
     low, high = math.log10(min(costs) / 1.8), math.log10(max(costs) * 6)
     across = Axis(low, high, left, width - 10)
     up = Axis(*reach([*means, 0.0]), bottom, 10)
     powers = range(math.ceil(low), math.floor(high) + 1)
     write = seconds if key == "seconds_per_slide" else short_count
-    title_below = f"{title} (log scale)"
-    parts = bottom_axis(across, bottom, powers, lambda power: write(10.0**power), title_below)
-    parts += left_axis(up, left, across.end, up.ticks(), "{:.1f}".format)
-    middle = (bottom + 10) / 2
-    parts.append(element(
-        "text", "mean, chance-corrected", x=14, y=middle, text_anchor="middle", class_="title",
-        transform=f"rotate(-90 14 {middle:.0f})",
-    ))  # fmt: skip
+    parts = bottom_axis(across, bottom, powers, lambda p: write(10.0**p), f"{title} (log scale)")
+    name = "mean, chance-corrected"
+    parts += left_axis(up, left, across.end, up.ticks(), "{:.1f}".format, name)
     taken: list[tuple[float, float]] = []
-    for encoder in sorted(encoders, key=lambda e: -e["mean"]):
-        parts += _point(across(math.log10(encoder[key])), up, encoder, taken)
-    label = f"Mean against {title} of {len(encoders)} encoders, with 95% intervals (same cohorts)"
-    return figure_svg(width, height, label, board["phantom"], *parts)
+    for place, encoder in sorted(encoders, key=lambda row: (row[0] >= most, -row[1]["mean"])):
+        clear_of = taken if place < most else []
+        drawn = _point(across(math.log10(encoder[key])), up, encoder, clear_of)
+        parts.append(_group(place, most, *drawn))
+    label = f"Mean against {title} of {len(encoders)} encoders, with 95% confidence intervals"
+    return figure_svg(width, height, label, *parts, data_pictured="points")
+
+
+def _group(place: int, most: int, *parts: Markup, **attributes: object) -> Markup:
+    """Return the drawing of one encoder, by its place on the board; hidden at first beyond most."""
+    more = {"data_more": ""} if place >= most else {}
+    return element("g", *parts, data_encoder=place, **more, **attributes)
 
 
 def _point(
@@ -255,62 +255,95 @@ def _point(
     return [*parts, words_at(x + 12, place, cut(encoder["label"], 24), "name", "start")]
 
 
-def critical_difference(board: dict[str, Any]) -> Markup | None:
-    """Return the diagram of Demsar (2006), best rank at the left; None where there is none."""
+def critical_difference(board: dict[str, Any], most: int) -> Markup | None:
+    """Return mean ranks with bars as long as the critical difference; None where there is none.
+
+    Two mean ranks differ by Nemenyi's test exactly when their bars do not overlap (Demsar 2006).
+    The encoders after the first `most` are hidden at first.
+    """
     content = board["critical_difference"]
-    if not content or len(content["mean_ranks"]) < 2:
+    if not content:
         return None
-    ranks, width, y = content["mean_ranks"], 760, 56
-    order = sorted(ranks, key=lambda label: (ranks[label], label))
-    count, half = len(order), (len(order) + 1) // 2
-    across = Axis(1, count, 220, 540)
-    parts = [line(across.start, y, across.end, y, "axis")]
-    for place in range(1, count + 1):
-        x = across(place)
-        parts += [line(x, y - 5, x, y, "axis"), words_at(x, y - 9, str(place))]
-    difference = content["critical_difference"]
-    end = min(across.start + (across(2) - across.start) * difference, width - 60.0)
-    parts.append(line(across.start, 18, end, 18, "thick"))
-    parts += [line(x, 14, x, 22, "axis") for x in (across.start, end)]
-    words = f"critical difference {number(difference, 2)}"
-    parts.append(words_at(end + 8, 22, words, "name", "start"))
-    groups = sorted(([ranks[label] for label in group] for group in content["groups"]), key=min)
-    for level, places in enumerate(groups):
-        low, high, height = across(min(places)), across(max(places)), y + 10 + 8 * level
-        parts.append(line(low - 3, height, high + 3, height, "bar"))
-    first = y + 20 + 8 * len(groups)
-    for place, label in enumerate(order):
-        left = place < half
-        height = first + 18 * (place if left else count - 1 - place)
-        edge, turn = (206, -5) if left else (554, 5)
-        elbow = f"M{across(ranks[label]):.1f} {y}V{height:.1f}H{edge}"
-        words = f"{cut(label, 26)}  {number(ranks[label], 2)}"
-        parts.append(element("path", d=elbow, class_="elbow"))
-        anchor = "end" if left else "start"
-        parts.append(words_at(edge + turn, height + 4, words, "name", anchor))
-    label = ", ".join(f"{label} {number(ranks[label], 2)}" for label in order)
-    label = f"Critical-difference diagram of mean ranks: {label}"
-    return figure_svg(width, first + 18 * half + 8, label, board["phantom"], *parts)
+    ranks, half = content["mean_ranks"], content["critical_difference"] / 2
+    places = [(i, e["label"]) for i, e in enumerate(board["encoders"]) if e["label"] in ranks]
+    places.sort(key=lambda row: (ranks[row[1]], row[1]))
+    width, top = 720, 34
+    across = Axis(max(0.0, min(ranks.values()) - half), max(ranks.values()) + half, 210, width - 60)
+    ticks = [tick for tick in across.ticks() if tick > 0]
+    bottom = top + 18 * min(most, len(places))
+    parts = [words_at(across(tick), 12, f"{tick:g}") for tick in ticks]
+    parts += [line(across(tick), 18, across(tick), bottom, "grid") for tick in ticks]
+    for level, (place, label) in enumerate(places):
+        value = ranks[label]
+        drawn = [
+            words_at(across.start - 10, 4, cut(label, 28), "name", "end"),
+            line(across(value - half), 0, across(value + half), 0, "thin"),
+            dot(across(value), 0),
+            words_at(width - 4, 4, number(value, 2), "value", "end"),
+        ]
+        where = {"transform": f"translate(0 {top + 18 * level})"}
+        parts.append(_group(place, most, *drawn, **where))
+    label = f"Mean ranks over tasks of {len(places)} encoders; bars: the critical difference"
+    return figure_svg(width, bottom + 4, label, *parts, data_pictured="rows", data_top=top)
 
 
-def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
+def over_time(board: dict[str, Any]) -> Markup | None:
+    """Return the means by the day they were scored on; the line is the best ranked mean so far.
+
+    Only encoders that raised the line have their name and their interval. None where all ranked
+    encoders were scored on one day.
+    """
+    days = {e["label"]: day for e in board["encoders"] if e["rank"] and (day := _day(e["made"]))}
+    ranked = [e for e in board["encoders"] if e["label"] in days]
+    if len(set(days.values())) < 2:
+        return None
+    width, left, bottom = 720, 52, 246
+    means = [v for e in ranked for v in (e["mean"], *(e["mean_ci95_cases"] or []))]
+    across = Axis(min(days.values()), max(days.values()), left + 8, width - 130)
+    up = Axis(*reach(means), bottom, 10)
+    shown = sorted({int(across.low), round((across.low + across.high) / 2), int(across.high)})
+    parts = bottom_axis(across, bottom, shown, lambda day: str(date.fromordinal(int(day))), "date")
+    parts += left_axis(up, left, across.end, up.ticks(5), "{:.2f}".format, "mean, chance-corrected")
+    best, path = -math.inf, ""
+    taken: list[tuple[float, float]] = []
+    for encoder in sorted(ranked, key=lambda e: (days[e["label"]], -e["mean"])):
+        x = across(days[encoder["label"]])
+        if encoder["mean"] <= best:
+            parts.append(dot(x, up(encoder["mean"]), "dot hollow"))
+            continue
+        best = encoder["mean"]
+        path += f"H{x:.1f}V{up(best):.1f}" if path else f"M{x:.1f} {up(best):.1f}"
+        parts += _point(x, up, encoder, taken)
+    parts.append(element("path", d=f"{path}H{across.end:.1f}", class_="elbow"))
+    return figure_svg(width, bottom + 40, "Means by the date of scoring", *parts)
+
+
+def _day(made: str) -> int | None:
+    """Return the day of an ISO time; None where the text, which a submission may set, is none."""
+    try:
+        return date.fromisoformat(made[:10]).toordinal()
+    except ValueError:
+        return None
+
+
+def kaplan_meier(curves: dict[str, Any], label: str) -> Markup:
     """Return the curves of low risk (solid) and high risk (dashed) with their 95% bands.
 
     Beneath stand the numbers at risk, where they are given.
 
     Args:
         curves: `low` and `high`, each None or a curve, and the tests between them, as in
-            leaderboard.json; `at_risk`, if any, as in stratify.json.
+            leaderboard.json; `at_risk`, if any, beside them.
         label: whose risk it is.
-        phantom: whether the data are synthetic.
     """
-    width, height, left, top, bottom = 440, 296, 46, 30, 250
+    width, height, left, top, bottom = 440, 296, 56, 30, 250
     groups = {name: curves[name] for name in ("low", "high") if curves[name] is not None}
     days = [day for curve in groups.values() for day in curve["time_days"]]
     across = Axis(0, max([0.1, *(day / _DAYS_A_YEAR for day in days)]), left, width - 12)
     up = Axis(0, 1, bottom, top)
-    parts = bottom_axis(across, bottom, across.ticks(6), "{:g}".format, "years")
-    parts += left_axis(up, left, across.end, (0.0, 0.25, 0.5, 0.75, 1.0), "{:.2f}".format)
+    parts = bottom_axis(across, bottom, across.ticks(6), "{:g}".format, "years of follow-up")
+    steps = (0.0, 0.25, 0.5, 0.75, 1.0)
+    parts += left_axis(up, left, across.end, steps, "{:.2f}".format, "probability of survival")
     for name, curve in groups.items():
         upper, lower, middle = (
             _steps(curve["time_days"], curve[key], across, up)
@@ -326,14 +359,14 @@ def kaplan_meier(curves: dict[str, Any], label: str, phantom: bool) -> Markup:
             words_at(x + 32, 16, words, "name", "start"),
         ]
     if table := curves.get("at_risk"):
-        parts.append(words_at(8, bottom + 34, "at risk", "title", "start"))
+        parts.append(words_at(8, bottom + 34, "number at risk", "title", "start"))
         for name, y in (("low", bottom + 50), ("high", bottom + 66)):
             parts.append(words_at(left - 18, y, name, "tick", "end"))
             at_risk = zip(table["years"], table[name], strict=True)
             parts += [words_at(across(year), y, str(count)) for year, count in at_risk]
         height = bottom + 76
     label = f"Survival by risk of {label}. {curves_summary(curves)}"
-    return figure_svg(width, height, label, phantom, *parts)
+    return figure_svg(width, height, label, *parts)
 
 
 def _steps(days: list[float], shares: list[float], across: Axis, up: Axis) -> list[str]:
@@ -358,7 +391,7 @@ def curves_summary(curves: dict[str, Any]) -> str:
     )
 
 
-def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Markup | None:
+def calibration_plot(curves: dict[str, Any], label: str) -> Markup | None:
     """Return the groups with their 95% intervals; on the diagonal the predictions came true.
 
     None where no survival was predicted, or nobody is watched until the day.
@@ -366,7 +399,6 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     Args:
         curves: with `calibration`, as in leaderboard.json.
         label: whose predictions they are.
-        phantom: whether the data are synthetic.
     """
     content = curves.get("calibration") or {"groups": []}
     groups = [
@@ -376,19 +408,19 @@ def calibration_plot(curves: dict[str, Any], label: str, phantom: bool) -> Marku
     ]
     if not groups:
         return None
-    left, right, top, bottom = 46, 238, 8, 200
+    left, right, top, bottom = 56, 248, 8, 200
     low = max(0.0, min(map(min, groups)) - 0.02)
     across, up = Axis(low, 1, left, right), Axis(low, 1, bottom, top)
     ticks, write = up.ticks(4), "{:.2f}".format
-    title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years; up: observed"
+    title = f"predicted survival at {number(content['day'] / _DAYS_A_YEAR, 1)} years"
     parts = bottom_axis(across, bottom, ticks, write, title)
-    parts += left_axis(up, left, right, ticks, write)
+    parts += left_axis(up, left, right, ticks, write, "observed survival")
     parts.append(line(left, bottom, right, top, "zero"))
     for predicted, observed, least, most in groups:
         x = across(predicted)
         parts += [line(x, up(least), x, up(most), "thin"), dot(x, up(observed))]
     label = f"Calibration of {label}. {calibration_summary(curves)}"
-    return figure_svg(440, 246, label, phantom, *parts)
+    return figure_svg(440, 246, label, *parts)
 
 
 def calibration_summary(curves: dict[str, Any]) -> str:
@@ -419,7 +451,7 @@ def survival_figure(
     light = dict(re.findall(r"--(\w+): light-dark\((#\w+),", style))
     rules = "\n".join(rule for rule in style.splitlines() if rule.startswith("svg"))
     rules = re.sub(r"var\(--(\w+)\)", lambda name: light.get(name[1], _FONT), rules)
-    panels = kaplan_meier(curves, label, phantom), calibration_plot(curves, label, phantom)
+    panels = kaplan_meier(curves, label), calibration_plot(curves, label)
     return str(element(
         "svg",
         element("title", title),

@@ -18,8 +18,6 @@ from madeleine_bench.files import reserved_on_windows
 _SLUG = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,119}")
 _LINK = re.compile(r"(https?://[^\s<>\"'`{}|\\^]*[^\s<>\"'`{}|\\^.,;:)\]])")
 _ANCHOR = Markup('<a href="{0}" rel="noopener noreferrer external">{0}</a>')
-# What could end a <script> block or break a line of JavaScript, as JSON escapes.
-_IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 NONE, MINUS = "\u2013", "\u2212"
 
 # What a reader sees for a name of the vocabulary; all other names are plain words. Contamination is
@@ -28,7 +26,7 @@ NAMES = {
     "clean": "\u25cb clean",
     "contaminated": "\u25b2 contaminated",
     "unknown": "? unknown",
-    "none": "made here",
+    "none": "computed locally",
     "V0": "V0 reported only",
     "V1": "V1 recomputed",
     "V2": "V2 spot re-encoded",
@@ -141,6 +139,17 @@ def words(name: object) -> str:
     return NAMES.get(str(name), str(name).replace("-", " "))
 
 
+def names(labels: Sequence[str], most: int = 20) -> str:
+    """Return labels in one line; of very many the first, and how many more there are.
+
+    Examples:
+        >>> names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = len(labels) - most
+    return ", ".join(labels[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def checked_slug(text: object, what: str) -> str:
     """Return the text if it can name a file on any system.
 
@@ -164,7 +173,9 @@ def checked_slug(text: object, what: str) -> str:
 def script_json(value: Any) -> Markup:
     """Return a value as JSON that cannot leave a `<script type="application/json">`."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    return Markup(text.translate(_IN_SCRIPT))
+    for character in "<>&":  # what could end the block; JSON in ASCII has no odd line ends
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def csp_hash(text: str) -> str:
@@ -173,13 +184,26 @@ def csp_hash(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def content_policy(style: str, scripts: Sequence[str]) -> str:
-    """Return a policy under which a page loads nothing, and runs only these inline texts."""
+def content_policy(style: str, scripts: Sequence[str], beside: str = "") -> str:
+    """Return a policy under which a page runs only these inline texts, and scripts `beside` it."""
     allowed = " ".join(csp_hash(script) for script in scripts)
     return (
-        f"default-src 'none'; style-src {csp_hash(style)}; script-src {allowed}; "
+        f"default-src 'none'; style-src {csp_hash(style)}; script-src {allowed}{beside}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
+
+
+def fold_rows(folds: Iterable[dict[str, Any]]) -> Markup:
+    """Return the folds of a score as rows of a table; a template takes four times as long."""
+    rows = []
+    for fold in folds:
+        key = " ".join(f"{name} {place}" for name, place in fold["key"].items())
+        remark = " ".join(filter(None, (fold["reason"], fold["flag"])))
+        converged = "yes" if fold["converged"] else "no"
+        cells = number(fold["value"]), fold["n_train"], fold["n_test"], converged, remark
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(key)}</th>{texts}</tr>')
+    return Markup("".join(rows))
 
 
 def linked(text: object) -> Markup:
@@ -188,6 +212,15 @@ def linked(text: object) -> Markup:
     return Markup("").join(_ANCHOR.format(p) if i % 2 else escape(p) for i, p in parts)
 
 
-def pretty(value: Any) -> str:
-    """Return JSON as a reader sees it."""
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+def pretty(value: dict[str, Any]) -> str:
+    """Return a mapping as a reader sees it, one key a line.
+
+    Examples:
+        >>> print(pretty({"cpus": 2, "cpu": "EPYC"}))
+        cpu: "EPYC"
+        cpus: 2
+    """
+    lines = sorted(value.items())
+    return "\n".join(
+        f"{key}: {json.dumps(each, sort_keys=True, ensure_ascii=False)}" for key, each in lines
+    )

@@ -140,7 +140,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: expected tensors by name, found {type(content).__name__}")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise InputError(f"{path}: '{name}' is no tensor but {type(value).__name__}")
+            raise InputError(f"{path}: '{name}' is not a tensor but {type(value).__name__}")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
