@@ -200,7 +200,7 @@ class Aligned(Preset):
         recipe: ObjectiveRecipe,
         group: Group,
     ) -> Tensor:
-        """Return the sum over stains of how far partners are apart and how much tokens are alike."""
+        """Return the sum over stains of `partner_pull` of the tokens of all pairs."""
         regions = made.batch.regions
         assert regions is not None
         everyone = torch.arange(len(made.batch.lengths))
