@@ -66,12 +66,12 @@ def test_the_aligned_objective_holds_what_it_promises():
     rows = {(r["block"], r["stain"], r["method"]): r for r in found["rows"]}
     assert rows["all", "mean", "start"]["less_plain"][0] <= 0.005
     assert rows["all", "mean", "aligned"]["less_plain"][2] < 0.0
-    assert rows["all", "mean", "shuffled"]["less_plain"][1] > 0.0
-    for (block, stain, method), row in rows.items():
+    assert rows["all", "mean", "shuffled"]["less_plain"][0] > 0.0
+    for (_, stain, method), row in rows.items():
         if method == "aligned" and stain == "mean":
             assert row["token_cosine"] <= 0.5
             assert row["less_plain"][0] <= 0.01
-            assert block == "all" or row["wide_less_contrast"][1] <= 0.0
+            assert row["wide_less_contrast"][0] <= 0.002
     for plan in found["plans"]:
         assert plan["whole"] <= 1.0
         assert min(plan["patches"]) >= 200
