@@ -132,6 +132,24 @@ def split_cases(table: CaseTable, share: float, seed: int) -> tuple[CaseTable, C
     return table.take(train.tolist()), table.take(held_out.tolist())
 
 
+def check_pairs(train: CaseTable, held_out: CaseTable) -> None:
+    """Check that two cases or more share a stain other than H&E, among each of both.
+
+    Raises:
+        InputError: there is no such stain; then there is no loss, or no score of an epoch.
+    """
+    for table, name in ((train, "training"), (held_out, "held-out")):
+        if not any(
+            sum(map(bool, slides)) >= _LEAST
+            for slides in tuple(zip(*table.slides, strict=True))[1:]
+        ):
+            raise InputError(
+                f"no two {name} cases have the same stain besides H&E "
+                f"({len(table)} cases: {', '.join(table.case_ids[:_SHOWN])}). Hold out other cases "
+                "(--set seed=1) or more of them (--set held_out_share=0.3)"
+            )
+
+
 def slides_of(table: CaseTable) -> list[int]:
     """Return the slides of all cases, as positions in the feature store."""
     return [slide for case in table.slides for stain in case for slide in stain]

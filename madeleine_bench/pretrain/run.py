@@ -25,7 +25,7 @@ from madeleine_bench.pretrain.batches import (
     prefetch,
     rank_share,
 )
-from madeleine_bench.pretrain.cases import build_cases, slides_of, split_cases
+from madeleine_bench.pretrain.cases import build_cases, check_pairs, slides_of, split_cases
 from madeleine_bench.pretrain.checkpoint import (
     Checkpoint,
     RunState,
@@ -69,6 +69,8 @@ class Run:
             encoder=recipe.encoder,
         )
         self.cases, self.held_out = split_cases(table, recipe.held_out_share, recipe.seed)
+        if recipe.encoder == "madeleine":
+            check_pairs(self.cases, self.held_out)
         self.preset = PRESETS[recipe.objective.preset]
         self.model = self.preset.model(
             store.dim,

@@ -107,8 +107,8 @@ class CohortEntry(Spec):
         exclude: rows of the label table to leave out: by its column one or several patterns (globs)
             that cells of such rows match, such as { slide_id = "*-11Z-*" }.
         ids: "exact" says that ids which look alike, such as 007 and 7, are of different patients.
-        organ, stains: of a cohort that is not in the catalogue: the organ, and the stains of its
-            slides; H&E where it has no other.
+        organ, stains, role: of a cohort that is not in the catalogue: the organ, the stains of its
+            slides (default: H&E), and "pretraining" if `mbench pretrain` may train on it.
         tasks: by task id, what the label words mean.
     """
 
@@ -121,6 +121,7 @@ class CohortEntry(Spec):
     ids: Literal["exact"] | None = None
     organ: Word | None = None
     stains: tuple[Word, ...] | None = None
+    role: Literal["pretraining"] | None = None
     tasks: dict[str, TaskEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -183,9 +184,10 @@ class Config(Spec):
             return load_catalogue(self.tasks, catalogue)
         path, cohorts = self.path or Path(DEFAULT_NAME), dict(catalogue.cohorts)
         used = {str(table.get("cohort")) for table in self.tasks.values()}
+        used |= {cohort_id for cohort_id, entry in self.cohorts.items() if entry.role}
         for cohort_id in sorted(used & set(self.cohorts) - set(cohorts)):
             entry, place = self.cohorts[cohort_id], ("cohorts", cohort_id)
-            content = entry.model_dump(include={"organ", "stains"}, exclude_unset=True)
+            content = entry.model_dump(include={"organ", "stains", "role"}, exclude_unset=True)
             cohorts[cohort_id] = parse_spec(CohortSpec, {"id": cohort_id, **content}, path, place)
         tasks = dict(catalogue.tasks)
         for task_id, table in self.tasks.items():
@@ -225,7 +227,8 @@ class Config(Spec):
             if cohort_id not in catalogue.cohorts:
                 hint = did_you_mean(cohort_id, list(catalogue.cohorts))
                 raise InputError(
-                    f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}"
+                    f"{self._at('cohorts', cohort_id)}: no cohort is called '{cohort_id}'{hint}. "
+                    'Your own cohort needs a task, or role = "pretraining"'
                 )
             tasks = [task.id for task in catalogue.tasks_of(cohort_id)]
             for task_id in entry.tasks:

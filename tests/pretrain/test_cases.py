@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from madeleine_bench.errors import InputError
-from madeleine_bench.pretrain.cases import build_cases, split_cases
+from madeleine_bench.pretrain.cases import build_cases, check_pairs, split_cases
 from tests.pretrain.stores import make_breast, make_store
 
 MIXED = [
@@ -128,3 +128,13 @@ def test_too_few_cases_to_split() -> None:
     table = build_cases(make_breast(3), min_patches=2, unusable="refuse", encoder="madeleine")
     with pytest.raises(InputError, match="3 cases can be used; pretraining needs 4"):
         split_cases(table, 0.1, 0)
+
+
+def test_two_cases_share_a_stain_on_each_side_of_a_split() -> None:
+    table = build_cases(make_breast(4), min_patches=2, unusable="refuse", encoder="madeleine")
+    check_pairs(table.take([0, 1]), table.take([2, 3]))
+    no_pair = build([*MIXED, ("s7", "c3", "H&E", 9), ("s8", "c3", "Ki67", 9)]).take([1, 2])
+    with pytest.raises(InputError, match=r"no two held-out cases have the same stain.*c2, c3"):
+        check_pairs(table, no_pair)
+    with pytest.raises(InputError, match="no two training cases"):
+        check_pairs(no_pair, table)

@@ -145,6 +145,11 @@ def fault_unknown_cohort(bench):
     return ["pretrain", "madeleine", "--cohort", "akrobat"], 2, ["did you mean 'acrobat'"]
 
 
+def fault_own_cohort_without_a_role(bench):
+    rename_cohort(bench.acrobat, "")
+    return bench.acrobat.arguments("--cohort", "mine"), 2, ["'mine'", 'role = "pretraining"']
+
+
 def fault_bad_name(bench):
     return bench.acrobat.arguments("--name", "my encoder"), 2, ["my encoder"]
 
@@ -152,6 +157,13 @@ def fault_bad_name(bench):
 def fault_out_is_a_file(bench):
     bench.out.write_text("mine")
     return bench.acrobat.arguments(), 2, ["out"]
+
+
+def rename_cohort(acrobat, role):
+    (acrobat.folder / "mbench.toml").write_text(
+        f'[cohorts.mine]\n{role}\nfeatures = "features"\nlabels = "labels.csv"\n'
+        'columns = { stain = "stain" }\nstains = ["H&E", "ER", "HER2"]\n'
+    )
 
 
 FAULTS = {
@@ -185,3 +197,10 @@ def test_what_is_unusable_can_be_left_out_and_is_named(acrobat, mbench):
     assert "left out" in said.err
     assert "case03" in said.err
     assert "c05-0" in said.err
+
+
+def test_a_cohort_of_the_user_with_the_role_pretraining_is_trained_on(acrobat, mbench):
+    rename_cohort(acrobat, 'role = "pretraining"')
+    said = mbench(*acrobat.arguments("--cohort", "mine", "--set", "epochs=2"))
+    assert said.code == 0, said.err
+    assert "mine" in (acrobat.folder / "out" / "card.yaml").read_text()
