@@ -7,13 +7,19 @@ from torch import Tensor, nn
 
 from madeleine_bench.models.madeleine import TOKEN_DIM
 
+GAIN = 10.0
+
 
 class AlignedTokens(nn.Module):
-    """The projection u = R (x - mean of the slide) + Q t of patch features x and their tokens t.
+    """The projection u = p + Q [10 p, t], with p = R (x - mean of the slide), of patch features x.
 
-    R is frozen, Q starts at zero: before training, tokens of partner patches are as near each other
-    as their plain features are. A random projection starts farther off, and the local objective
-    does not find back.
+    t is the token that the model makes of x. R is frozen, Q starts at zero: before training, tokens
+    of partner patches are as near each other as their plain features are. A random projection
+    starts farther off, and the local objective does not find back.
+
+    What is learned on p carries over to a stain that was not trained on; what is learned on t alone
+    does not. So p enters with a gain: Adam's steps, which do not depend on the size of an input,
+    move its part faster. Scale R such that p has a variance of about 1 in each dimension.
 
     Args:
         directions: R, row d a principal direction of the cohort's patch features, dim x feature.
@@ -25,7 +31,8 @@ class AlignedTokens(nn.Module):
     def __init__(self, directions: Tensor, token_width: int) -> None:
         super().__init__()
         self.register_buffer("directions", directions)
-        self.residual = nn.Linear(token_width, len(directions), bias=False)
+        dims = len(directions)
+        self.residual = nn.Linear(dims + token_width, dims, bias=False)
         nn.init.zeros_(self.residual.weight)
 
     def forward(self, patches: Tensor, slide_mean: Tensor, tokens: Tensor) -> Tensor:
@@ -37,7 +44,7 @@ class AlignedTokens(nn.Module):
             tokens: tokens of the same patches, (..., head, width).
         """
         plain = (patches - slide_mean) @ self.directions.mT
-        learned: Tensor = self.residual(tokens.flatten(-2))
+        learned: Tensor = self.residual(torch.cat([GAIN * plain, tokens.flatten(-2)], dim=-1))
         return plain + learned
 
 

@@ -13,7 +13,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from madeleine_bench.losses.aligned import partner_info_nce
+from madeleine_bench.losses.aligned import partner_pull
 from madeleine_bench.losses.transport import PUBLISHED_TOKENS, graph_transport
 from madeleine_bench.models.aligned import AlignedMadeleine
 from madeleine_bench.models.madeleine import Madeleine
@@ -200,7 +200,7 @@ class Aligned(Preset):
         recipe: ObjectiveRecipe,
         group: Group,
     ) -> Tensor:
-        """Return the sum over stains of the cross-entropy of finding the partner of a token."""
+        """Return the sum over stains of `partner_pull` of the tokens of all pairs."""
         regions = made.batch.regions
         assert regions is not None
         everyone = torch.arange(len(made.batch.lengths))
@@ -212,7 +212,7 @@ class Aligned(Preset):
             both = (present[:, 0] & present[:, stain]).nonzero().squeeze(1)
             both = on_device(both, tokens.device)
             plan = partners[both, stain]
-            losses.append(partner_info_nce(tokens[both, 0], tokens[both, stain], plan))
+            losses.append(partner_pull(tokens[both, 0], tokens[both, stain], plan))
         return torch.stack(losses).sum()
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import patch_retrieval
+from benchmarks import patch_retrieval, real_sections
 
 ROOT = Path(__file__).resolve().parents[2]
-SERIAL = ROOT.parent / "shared" / "data" / "serial_ihc"
 PAGE = (ROOT / "docs" / "retrieval.md").read_text()
 
 
@@ -46,59 +45,86 @@ def encoder_row(encoder):
 
 
 def test_the_page_quotes_the_patch_results():
-    for line in patch_retrieval.markdown_rows(committed("patch_retrieval")["rows"]):
+    found = committed("patch_retrieval")
+    for line in (
+        *patch_retrieval.markdown_rows(found["rows"]),
+        *patch_retrieval.plan_lines(found["plans"]),
+    ):
         assert line in PAGE
-    assert patch_retrieval.collapse_sentence(committed("patch_retrieval")["rows"]) in PAGE
 
 
 def test_the_results_are_of_the_settings_in_the_script():
     found = committed("patch_retrieval")
     settings = {"steps": patch_retrieval.RECIPE.epochs, "tokens": patch_retrieval.TOKENS}
     settings |= {"seeds": list(patch_retrieval.SEEDS), "patch_encoder": patch_retrieval.ENCODER}
+    settings |= {"width": patch_retrieval.WIDTH}
     assert {name: found[name] for name in settings} == settings
-    for row in found["rows"]:
-        if row["method"] == "trained" and row["stain"] != "mean":
-            assert row["stain"] not in row["trained_on"]
-            assert len(row["trained_on"]) == 4
+
+
+def test_the_aligned_objective_holds_what_it_promises():
+    found = committed("patch_retrieval")
+    rows = {(r["block"], r["stain"], r["method"]): r for r in found["rows"]}
+    assert rows["all", "mean", "start"]["less_plain"][0] <= 0.005
+    assert rows["all", "mean", "aligned"]["less_plain"][2] < 0.0
+    assert rows["all", "mean", "shuffled"]["less_plain"][0] > 0.0
+    for (_, stain, method), row in rows.items():
+        if method == "aligned" and stain == "mean":
+            assert row["token_cosine"] <= 0.5
+            assert row["less_plain"][0] <= 0.01
+            assert row["wide_less_contrast"][0] <= 0.002
+    for plan in found["plans"]:
+        assert plan["whole"] <= 1.0
+        assert min(plan["patches"]) >= 200
 
 
 def test_a_mean_over_stains_is_the_mean_of_the_stains_and_a_gap_is_a_difference():
-    rows = {
-        (r["sections"], r["stain"], r["method"]): r for r in committed("patch_retrieval")["rows"]
-    }
-    for (sections, stain, method), row in rows.items():
-        plain = rows[sections, stain, "plain"]["mean_normalised_rank"]
+    rows = {(r["block"], r["stain"], r["method"]): r for r in committed("patch_retrieval")["rows"]}
+    for (block, stain, method), row in rows.items():
         if method != "plain":
-            gap = row["mean_normalised_rank"] - plain
-            assert row["less_plain"] == pytest.approx(gap, abs=2e-4)
-        if stain == "mean":
+            gap = row["rank"][0] - rows[block, stain, "plain"]["rank"][0]
+            assert row["less_plain"][0] == pytest.approx(gap, abs=2e-4)
+        if stain == "mean" and block != "all":
             each = [
-                r["mean_normalised_rank"]
-                for (s, name, m), r in rows.items()
-                if (s, m) == (sections, method) and name != "mean"
+                r["rank"][0]
+                for (b, name, m), r in rows.items()
+                if (b, m) == (block, method) and name != "mean"
             ]
-            assert row["mean_normalised_rank"] == pytest.approx(np.mean(each), abs=2e-4)
+            assert row["rank"][0] == pytest.approx(np.mean(each), abs=2e-4)
 
 
-def test_a_row_keeps_the_paired_difference():
-    class Sections:
-        title = "toy"
-
-    plain = np.linspace(0.0, 0.4, 50)
-    ranks = {("x", "plain"): plain, ("x", "trained"): plain + 0.1}
-    row = patch_retrieval.row_of(Sections, "x", "trained", ranks)
-    assert row["less_plain"] == 0.1
-    assert row["less_plain_ci95"] == [0.1, 0.1]
-    low, high = row["ci95"]
-    assert low < row["mean_normalised_rank"] == 0.3 < high
+def test_an_interval_resamples_landmarks_within_blocks():
+    narrow, wide = np.full(40, 0.2), np.linspace(0.0, 0.4, 50)
+    assert patch_retrieval.interval([narrow], "toy") == [0.2, 0.2, 0.2]
+    middle, low, high = patch_retrieval.interval([narrow, wide], "toy")
+    assert low < middle == 0.2 < high
+    alone = patch_retrieval.interval([wide], "toy")
+    assert high - low < 0.6 * (alone[2] - alone[1])
 
 
-def test_the_grid_is_cut_row_by_row():
+def block():
+    """Three sections of the same toy tissue, whose stains add noise."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(8), np.arange(7)), axis=-1).reshape(-1, 2)
+    positions = 0.5 * grid + 0.05 * rng.random(grid.shape)
+    clean = np.sin(positions @ rng.normal(size=(2, 12)))
+    sections = {}
+    for name in "abc":
+        features = (clean + 0.3 * rng.normal(size=clean.shape)).astype(np.float32)
+        sections[name] = real_sections.Section(features, positions, features[::3], positions[::3])
+    return real_sections.Block("toy", "Toy", sections)
+
+
+def test_patches_are_cut_around_the_edge_too():
     picture = np.arange(70 * 100 * 3, dtype=np.uint32).astype(np.uint8).reshape(70, 100, 3)
-    cut = patch_retrieval._cut(picture)
-    assert cut.shape == (2 * 3, 32, 32, 3)
-    assert (cut[1] == picture[:32, 32:64]).all()
-    assert (cut[3] == picture[32:64, :32]).all()
+    patches = real_sections.cut(picture, np.array([[32, 0], [-8, 40]]), 32)
+    assert (patches[0] == picture[:32, 32:64]).all()
+    assert (patches[1][:30, 8:] == picture[40:70, :24]).all()
+
+
+def test_partners_of_equal_sections_are_where_the_landmarks_say():
+    row = real_sections.plan_row(block(), "b")
+    assert row["patches"] == [56, 56]
+    assert row["whole"] < 0.6
 
 
 @pytest.fixture
@@ -109,30 +135,28 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_training_moves_the_model_and_the_same_seed_repeats_it(monkeypatch, one_thread):
+def test_runs_repeat_and_leave_random_state_alone(monkeypatch, one_thread):
     short = patch_retrieval.RECIPE.model_copy(update={"epochs": 6})
-    size = short.model.model_copy(update={"width": 8, "heads": 2})
-    monkeypatch.setattr(patch_retrieval, "RECIPE", short.model_copy(update={"model": size}))
-    rng = np.random.default_rng(0)
-    patches = {name: rng.normal(size=(20, 12)).astype(np.float32) for name in "abc"}
-    before = patch_retrieval.untrained(12, 0).state_dict()
+    monkeypatch.setattr(patch_retrieval, "RECIPE", short)
+    for name, value in {"WIDTH": 8, "TOKENS": 40, "TRANSPORTED": 20, "REGIONS": 3}.items():
+        monkeypatch.setattr(patch_retrieval, name, value)
+    toy = block()
     state = torch.random.get_rng_state()
-    one, losses = patch_retrieval.train(patches, 0)
-    two, again = patch_retrieval.train(patches, 0)
+    found = {}
+    for method in patch_retrieval.METHODS[1:]:
+        found[method] = patch_retrieval.run(toy, "b", method, 0)
+        assert len(found[method]["ranks"]) == len(found[method]["wide_ranks"]) == 19
+        assert len(found[method]["curve"]) == 2 * (method in patch_retrieval.TRAINED)
+    assert patch_retrieval.run(toy, "b", "aligned", 0) == found["aligned"]
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert losses == again
-    assert len(losses) == 6
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, two.state_dict()[name])
-    assert any(not torch.equal(value, before[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.slow
-def test_serial_sections_share_their_places():
-    if not SERIAL.is_dir():
-        pytest.skip(f"the real pictures are not there: {SERIAL}")
-    sections = patch_retrieval.serial_sections(SERIAL)
-    assert list(sections.places) == [f"section {n}" for n in (2, 0, 1, 3, 4)]
-    assert {len(rows) for rows in sections.places.values()} == {
-        committed("patch_retrieval")["patches"][sections.title]["section 2"]
-    }
+def test_a_shuffled_plan_has_the_same_rows_and_a_step_draws_each_patch_once():
+    toy = block()
+    pairs = patch_retrieval.Pairs(toy, "b", shuffled=True, seed=0)
+    straight = real_sections.training_plan(toy, "c")
+    assert sorted(map(tuple, pairs.plans["c"])) == sorted(map(tuple, straight))
+    assert not np.array_equal(pairs.plans["c"], straight)
+    rows, regions = pairs.draw()
+    assert all((np.diff(region) >= 0).all() for region in regions.values())
+    assert all(len(set(drawn)) == len(drawn) for drawn in rows.values())

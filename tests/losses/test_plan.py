@@ -50,7 +50,7 @@ def test_no_one_to_one_plan_is_cheaper():
     positions = rng.random((5, 2))
     features = rng.normal(size=(5, 4))
     given = features, features[::-1] + 0.05, positions, positions[::-1]
-    plan = transport_plan(*given, mass=1.0).toarray()
+    plan = transport_plan(*given, mass=1.0, blur=0.0).toarray()
     costs = [
         cost_of(np.eye(5)[list(order)] / 5, *given, 0.5)
         for order in itertools.permutations(range(5))
@@ -63,7 +63,7 @@ def test_no_one_to_one_plan_is_cheaper():
 def test_mass_and_marginals(alpha, located):
     (features, positions), other = section(), section(side=8)
     places = (positions, other[1]) if located else (positions, None)
-    plan = transport_plan(features, other_stain(other[0]), *places, alpha=alpha, mass=0.6)
+    plan = transport_plan(features, other_stain(other[0]), *places, alpha=alpha, mass=0.6, blur=0.0)
     assert plan.shape == (81, 64)
     assert plan.sum() == pytest.approx(0.6)
     assert plan.sum(axis=1).max() <= 1 / 81 + 1e-9
@@ -77,7 +77,7 @@ def test_without_positions_on_one_side_features_decide_alone():
     other = other_stain(features)
     plans = [
         transport_plan(features, other, positions, None),
-        transport_plan(features, other, positions, positions, alpha=0.0),
+        transport_plan(features, other, positions, positions, alpha=0.0, blur=0.0),
     ]
     np.testing.assert_allclose(*(plan.toarray() for plan in plans), atol=1e-12)
 
@@ -132,6 +132,19 @@ def test_a_large_section_is_merged_and_its_plan_spread_over_the_patches():
     assert map_error(plan, positions, positions) < 3.0  # cells have a side of some 4 patches
     without = transport_plan(features, features, None, None, most=120)
     assert np.count_nonzero(without.sum(axis=1)) <= 120
+
+
+def test_blur_spreads_partners_over_neighbours_of_both_sides():
+    features, positions = section(side=7)
+    other = other_stain(features)
+    sharp = transport_plan(features, other, positions, positions, blur=0.0).toarray()
+    blurred = transport_plan(features, other, positions, positions, blur=0.8).toarray()
+    near = cdist(positions, positions)
+    nearest = np.median(np.sort(near, axis=1)[:, 1])
+    weights = np.exp(-np.square(near / (0.8 * nearest)) / 2) * (near <= 1.6 * nearest)
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(blurred, weights.T @ sharp @ weights, atol=1e-12)
+    assert blurred.sum() == pytest.approx(0.7)
 
 
 def test_degenerate_sections_have_finite_plans():

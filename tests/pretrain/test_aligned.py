@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from madeleine_bench.encoders.registry import find_encoder, load_encoder
-from madeleine_bench.losses.aligned import partner_info_nce
+from madeleine_bench.losses.aligned import partner_pull
 from madeleine_bench.models.aligned import AlignedMadeleine
 from madeleine_bench.models.madeleine import initialise
 from madeleine_bench.pretrain.batches import Regions
@@ -58,7 +58,7 @@ def test_the_loss_is_the_sum_worked_out_by_hand():
     for stain, there in ((1, cases), (2, [0, 1])):
         u, v = (torch.stack([tokens(c, s) for c in there]) for s in (0, stain))
         plan = torch.stack([two_processes.bag(c, stain)[:3, :3].square() for c in there])
-        local.append(partner_info_nce(u, v, plan))
+        local.append(partner_pull(u, v, plan))
     assert float(loss.terms["local"]) == pytest.approx(sum(local).item() / 2, rel=1e-10)
     assert loss.total.item() == pytest.approx(
         float(loss.terms["global"] + 0.7 * loss.terms["local"]), rel=1e-10
