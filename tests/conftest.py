@@ -1,5 +1,6 @@
 """What several test folders share: running the command line, and a small cohort on disk."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from madeleine_bench.cli.main import main
 from madeleine_bench.seeds import rng_for
 from tests.tool_bags import write_bag_file
 
+# Tables fit the width that a shell exports; tests read them at the width of a pipe.
+os.environ.pop("COLUMNS", None)
 # Tests judge what code does; how fast it is, on a machine that is busy or not, benchmarks judge.
 settings.register_profile("mbench", deadline=None)
 settings.load_profile("mbench")

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.package_size import BEGIN, END, PAGE, RESULTS, ROOT, code_lines, measure, table
 
 # Later work may raise this only with a line of CHANGELOG.md that says what for.
-MOST_CODE_LINES = 26_500
+MOST_CODE_LINES = 26_800
 
 
 def test_the_package_keeps_to_its_budget():

@@ -229,7 +229,7 @@ def _queue_cluster(system: str, workers: int, refusals: list[str]) -> Any:
 
 def _stopped(why: str) -> InputError:
     return InputError(
-        f"--executor dask: {why}; what was finished is kept, and the same command goes on from "
+        f"--executor dask: {why}; what was finished is kept, and the same command continues from "
         "there"
     )
 

@@ -230,10 +230,10 @@ WRONG = {
     f"'{A}' occurs twice": lambda p: _npz(p, ids=[A, A], embeddings=TWO),
     f"embedding of '{B}': dimension 1 is nan": lambda p: _npz(p, ids=[A, B], embeddings=NAN),
     f"'{A}' has 3 and '{B}' has 4 dimensions": lambda p: _npz(p, **{A: np.ones(3), B: np.ones(4)}),
-    "column 'f2', row 3: 'high' is no number": lambda p: _csv(
+    "column 'f2', row 3: 'high' is not a number": lambda p: _csv(
         p, f"slide_id,f1,f2\n{A},1,2\n{B},1,high\n"
     ),
-    "column 'f2', row 2: '' is no number": lambda p: _csv(p, f"slide_id,f1,f2\n{A},1,\n"),
+    "column 'f2', row 2: '' is not a number": lambda p: _csv(p, f"slide_id,f1,f2\n{A},1,\n"),
     "none of the 2 ids is a slide id": lambda p: _npz(p, ids=["p-1", "p-2"], embeddings=TWO),
     "pandas.read_pickle(p)": lambda p: _written(p / "x.pkl", pickle.dumps({A: [1.0]})),
     "torch.load(p, weights_only=False)": lambda p: _pt(p / "x.pt"),

@@ -153,7 +153,7 @@ def test_stains_of_a_column(new, mine):
 def test_a_task_on_a_built_in_cohort_with_its_own_labels(mbench, mine):
     said = mbench("tasks", "new", "--id", "my-lumA", "--cohort", "bcnb", "--labels", "labels.csv",
                   "--label", "er")  # fmt: skip
-    assert "--id: 'my-lumA' is no id" in said.err
+    assert "--id: 'my-lumA' is not a valid id" in said.err
     said = mbench("tasks", "new", "--id", "my-lum", "--cohort", "bcnb", "--labels", "labels.csv",
                   "--label", "er")  # fmt: skip
     assert said.code == 0, said.err
@@ -216,7 +216,7 @@ WRONG = {
     "taken": (["--id", "bcnb-er", "--cohort", "m", "--labels", "labels.csv", "--label", "er"],
               ["there is a task 'bcnb-er' already"]),
     "no id": (["--id", "My Task", "--cohort", "m", "--labels", "labels.csv", "--label", "er"],
-              ["--id: 'My Task' is no id"]),
+              ["--id: 'My Task' is not a valid id"]),
     "no features": (["L", "--label", "er", "--features", "nowhere"], ["no folder", "nowhere"]),
     "features of others": (["L", "--label", "er", "--features", "."], ["features"]),
 }  # fmt: skip

@@ -123,13 +123,13 @@ def test_made_up_features_stand_in_for_an_own_cohort(
     edit(mine / "mbench.toml", 'features = "bags"', 'features = "phantom"\norgan = "lung"')
     said = mbench("run", "--encoder", "mean-pool", "--task", "share", "--jobs", "1")
     assert said.code == 0, said.err
-    assert "the features are made up" in " ".join((said.err + said.out).split())
+    assert "the features are synthetic" in " ".join((said.err + said.out).split())
     assert records(mine)["share"]["variant"] == "own-labels"
 
 
 def fault_text(mine: Path) -> tuple[list[str], list[str]]:
     edit(mine / "labels.csv", "s03,c03,", "s03,c03,0.1 high,1,1,5,1\ns60,c60,")
-    return ["share"], ["slide 's03'", "'0.1 high'", "is no number", 'missing = ["0.1 high"]']
+    return ["share"], ["slide 's03'", "'0.1 high'", "is not a number", 'missing = ["0.1 high"]']
 
 
 def fault_decimal_comma(mine: Path) -> tuple[list[str], list[str]]:
@@ -139,7 +139,7 @@ def fault_decimal_comma(mine: Path) -> tuple[list[str], list[str]]:
 
 def fault_infinite(mine: Path) -> tuple[list[str], list[str]]:
     edit(mine / "labels.csv", "s03,c03,", "s03,c03,inf,1,1,5,1\ns60,c60,")
-    return ["share"], ["slide 's03'", "'inf'", "is no number"]
+    return ["share"], ["slide 's03'", "'inf'", "is not a number"]
 
 
 def fault_undeclared_nan(mine: Path) -> tuple[list[str], list[str]]:

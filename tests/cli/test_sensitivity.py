@@ -86,7 +86,7 @@ def test_the_folder_holds_the_json_and_the_figure(mbench, results, tmp_path):
         (("--task", "bcnb-err"), "did you mean 'bcnb-er'"),
         (("--protocol", "few-shots"), "did you mean 'few-shot"),
         (("--protocol", "few-shot/v1"), "needs two with records, found few-shot/v1"),
-        (("--encoder", "a-one", "--encoder", "b-two"), "a coin"),
+        (("--encoder", "a-one", "--encoder", "b-two"), "not informative"),
         (("--source", "local"), "no records for this"),
     ],
 )
@@ -120,5 +120,5 @@ def test_two_encoders_are_refused_before_anything_is_scored(mbench, tmp_path):
         "--task", "aidpath-*", "--results", tmp_path / "r",
     )  # fmt: skip
     assert said.code == 2
-    assert "a coin; to be ranked are mean-pool, max-pool; name more" in said.err
+    assert "not informative; to be ranked are mean-pool, max-pool; name more" in said.err
     assert not (tmp_path / "r").exists()

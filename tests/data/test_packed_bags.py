@@ -181,7 +181,7 @@ def test_a_store_of_another_cohort_or_not_whole_is_refused(
         LocalCohort(catalogue.cohorts["bcnb"], entry, tmp_path / "cache")
     (path,) = (tmp_path / "store").glob("features-*.safetensors")
     path.write_bytes(b"short")
-    with pytest.raises(InputError, match=rf"{path.name} is cut short"):
+    with pytest.raises(InputError, match=rf"{path.name} is truncated"):
         LocalCohort(catalogue.cohorts["ucsb-breast"], cohort.entry, tmp_path / "cache")
     (tmp_path / "store" / "index.json").unlink()
     with pytest.raises(InputError, match="packing has not ended"):

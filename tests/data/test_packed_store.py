@@ -230,7 +230,7 @@ def test_a_full_disk_is_said_and_what_is_packed_is_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr("madeleine_bench.data.packing.save_file", full)
-        with pytest.raises(InputError, match=r"No space left.*the same command goes on"):
+        with pytest.raises(InputError, match=r"No space left.*the same command continues"):
             pack_cohort(make_cohort(), tmp_path / "toy", part_bytes=9 * ROW)
     data = make_cohort()
     assert len(pack_cohort(data, tmp_path / "toy", part_bytes=9 * ROW).shards) == 3
@@ -289,7 +289,7 @@ def test_a_file_that_is_gone(toy: Path) -> None:
     path = part(toy)
     whole = path.read_bytes()
     path.unlink()
-    with pytest.raises(DamagedStore, match=rf"{path.name} is cut short, gone"):
+    with pytest.raises(DamagedStore, match=rf"{path.name} is truncated, missing"):
         open_store(toy)
     pack_cohort(make_cohort(change=with_coords), toy)
     assert path.read_bytes() == whole
@@ -347,7 +347,7 @@ def test_an_index_cut_short(toy: Path, share: float) -> None:
     path = toy / "index.json"
     data = path.read_bytes()
     path.write_bytes(data[: int(share * (len(data) - 1))])
-    with pytest.raises(InputError, match=r"index\.json is damaged or is no index"):
+    with pytest.raises(InputError, match=r"index\.json is damaged or is not an index"):
         open_store(toy)
     with pytest.raises(InputError, match=r"Remove .*toy, or choose another place"):
         pack_cohort(make_cohort(change=with_coords), toy)
@@ -385,7 +385,7 @@ def test_another_version_is_said(toy: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.h5").write_bytes(b"features")
-    with pytest.raises(InputError, match=r"no packed store, it holds mine\.h5\. Remove it"):
+    with pytest.raises(InputError, match=r"not a packed store; it holds mine\.h5\. Remove it"):
         pack_cohort(make_cohort(), tmp_path)
     assert files(tmp_path) == ["mine.h5"]
 

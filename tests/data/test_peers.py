@@ -196,7 +196,7 @@ def test_survival_of_stamp(imported: Import, tmp_path: Path) -> None:
     table = slides_of("TCGA")
     folder = write_stamp(tmp_path / "crc", table)
     said, toml, mine = imported(folder, "--survival", "TIME", "STATUS")
-    assert "the event is STATUS = dead; TIME is taken for days" in said
+    assert "the event is STATUS = dead; TIME is read as days" in said
     assert "time_unit" not in toml["tasks"]["crc-time-status"]["labels"]
     assert labels_in(mine / "crc.csv") == {
         row.slide_id: [row.case_id, str(row.days), str(row.died)] for row in table.itertuples()

@@ -403,7 +403,7 @@ def test_given_file_may_name_units_that_are_left_out(
         ("repeat,fold,unit_id\n0,0,u0000\n0,0,u0000\n", "row 3: 'u0000' occurs twice"),
         ("repeat,fold,unit_id,role\n0,0,u0000,tset\n", r"row 2 is .*a role \(train, val, test, un"),
         ("repeat,fold,unit_id,part\n0,0,u0000,test\n", "with a fourth column, role"),
-        ("repeat,fold,unit_id,role\n0,0,u0000,test\n0,0,u0000,val\n", "row 3: 'u0000' stands tw"),
+        ("repeat,fold,unit_id,role\n0,0,u0000,test\n0,0,u0000,val\n", "row 3: 'u0000' occurs tw"),
     ],
 )
 def test_broken_given_files(

@@ -61,7 +61,7 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command, and whether the same command goes on where it was cut off."""
+    """A command, and whether the same command continues where it was cut off."""
 
     name: str
     arguments: Callable[[Path], list[str | Path]]

@@ -157,12 +157,17 @@ def test_one_cohort_of_other_features_leaves_no_gain():
     assert set(found.standings) == {"mean-pool · conch"}
 
 
-def test_a_control_is_held_against_mean_pool_of_the_same_features():
+def test_a_control_is_compared_with_mean_pool_of_the_same_features():
+    gains = {("site-only · uni", "mean-pool · uni"): (0.01, 0.09)}
+
+    def ahead(records):
+        return controls_ahead(board_of(records), TASK, lambda column: False, gains)
+
     pooled = full_row("mean-pool", 0.7, kind="baseline", features=A)
     control = full_row("site-only", 0.8, kind="control", features=UNI)
-    assert controls_ahead(board_of(pooled + control), TASK, lambda column: False) == []
+    assert ahead(pooled + control) == []
     same = full_row("mean-pool", 0.75, kind="baseline", features=UNI)
-    (found,) = controls_ahead(board_of(pooled + control + same), TASK, lambda column: False)
+    (found,) = ahead(pooled + control + same)
     assert tuple(found.values())[:3] == ("site-only · uni", 0.8, 0.75)
 
 

@@ -169,7 +169,10 @@ def test_two_revisions_of_an_encoder_have_a_name_each():
 @pytest.mark.parametrize(
     ("records", "says"),
     [
-        ([r for r in AGREE if r.encoder.name != "c"], "a coin; complete, and no control, are a, b"),
+        (
+            [r for r in AGREE if r.encoder.name != "c"],
+            "not informative; complete, and no control, are a, b",
+        ),
         ([*AGREE[:-1]], "c: no score under few-shot/v1 on"),
         (three(PROBE, 0.9, 0.8, 0.7), "two with records, found linear-probe/v1"),
         ([], "found none"),

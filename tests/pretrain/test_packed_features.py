@@ -42,5 +42,5 @@ def test_a_damaged_store_is_repaired_before_training(acrobat, mbench):
     out = acrobat.folder / "again"
     said = mbench(*acrobat.arguments("--features", store, *SHORT, "--out", out))
     assert said.code == 0
-    assert f"{path.name} is cut short" in said.err
+    assert f"{path.name} is truncated" in said.err
     assert path.read_bytes() == whole

@@ -167,7 +167,7 @@ def test_an_own_task_names_what_it_is_trained_on(cohorts):
     own, made = cohorts.record("receptor"), cohorts.record("two-er-from-one-er")
     assert own.scores.main.value == made.scores.main.value
     shown = cohorts.mbench("tasks", "show", "receptor").out
-    assert re.search(r"train_on: +one-er", shown)
+    assert re.search(r"train on: +one-er", shown)
 
 
 def test_survival(cohorts):

@@ -180,7 +180,7 @@ def test_the_same_id_in_two_files_names_both(copy):
 def test_no_folder_and_a_folder_without_tasks_name_the_option(tmp_path):
     with pytest.raises(InputError, match=r"no folder .*; a catalogue is"):
         load_catalogue(tmp_path / "absent")
-    with pytest.raises(InputError, match="has no tasks; --catalogue wants"):
+    with pytest.raises(InputError, match="has no tasks; --catalogue needs"):
         load_catalogue(tmp_path).select(["all"])
 
 
