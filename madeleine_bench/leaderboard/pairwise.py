@@ -199,22 +199,27 @@ def comparison_report(comparisons: Sequence[EncoderComparison]) -> Report:
     body: list[Table | str] = []
     charts: dict[str, Any] = {}
     for each in comparisons:
-        header = ["task", "metric", each.first, each.second, "difference", "95% CI", "p (Holm)"]
+        header = ["task", each.first, each.second, "difference (95% CI)", "p (Holm)", "higher"]
         title = f"{each.first} against {each.second}, board {each.board}"
         for is_external, heading in ((False, title), (True, f"{title}: external validation")):
             rows = [
-                [t.task, t.metric, number(t.first), number(t.second), signed(t.difference),
-                 interval(t.ci95), p_value(t.p_holm), each.higher(t)]
+                [t.task, number(t.first), number(t.second), _with_interval(t),
+                 p_value(t.p_holm), each.higher(t)]
                 for t in each.tasks if t.is_external == is_external
             ]  # fmt: skip
             if rows:
-                body.append(Table(heading, [*header, "significantly higher"], rows))
+                body.append(Table(heading, header, rows))
         body += [*each.conclusions, *each.left_out]
         if each.board.startswith("phantom"):
             body.append(PHANTOM_NOTICE)
         charts[f"compare-{each.board}"] = _forest(each, title)
     document = {"comparisons": [{**asdict(c), "conclusions": c.conclusions} for c in comparisons]}
     return Report(document, body, charts)
+
+
+def _with_interval(task: TaskDifference) -> str:
+    ends = f" ({interval(task.ci95)})" if task.ci95 else ""
+    return signed(task.difference) + ends
 
 
 def _column(board: Board, name: str) -> Column | None:
