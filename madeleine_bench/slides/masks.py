@@ -68,7 +68,8 @@ def _from_picture(path: Path, slide: Slide, thumbnail: Thumbnail) -> Mask:
     """Return the mask that a picture holds, the nearest pixel of it for each of the thumbnail."""
     try:
         with Image.open(path) as picture:
-            values = np.asarray(picture)
+            indirect = picture.mode in ("RGBA", "LA", "PA", "P")  # opacity and index are no colour
+            values = np.asarray(picture.convert("RGB") if indirect else picture)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         check_readable(path, error)
         raise InputError(f"{path} cannot be read as a mask image: {error}") from error

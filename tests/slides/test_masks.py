@@ -79,7 +79,7 @@ def test_classes_with_an_asterisk_are_taken_out_and_several_areas_are_joined(tmp
 
 
 @pytest.mark.parametrize("factor", [1, 3])
-@pytest.mark.parametrize("mode", ["L", "1", "RGB"])
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "RGBA", "LA", "P"])
 def test_mask_images_of_any_size_and_mode(tmp_path, mode, factor):
     mask = box(20, 10, 60, 50)
     grey = np.kron(mask, np.ones((factor, factor))).astype(np.uint8) * 255
