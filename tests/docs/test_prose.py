@@ -57,6 +57,12 @@ def test_the_leaderboard_page_uses_the_terms_of_the_vocabulary():
         assert found_in(" ".join(path.read_text().split())) == [], path.name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_page_has_no_marks_of_an_unfinished_merge(page):
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if line.startswith(("<<<<<<<", ">>>>>>>", "======="))]
+
+
 def test_help_uses_the_terms_of_the_vocabulary():
     assert [found_in(text) for text in help_texts() if found_in(text)] == []
 
