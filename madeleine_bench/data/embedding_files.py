@@ -112,7 +112,7 @@ def table_of_frame(frame: pd.DataFrame, by: By, where: str) -> EmbeddingTable:
             wrong = pd.to_numeric(numbers[name], errors="coerce").isna().to_numpy()
             row = int(wrong.argmax())
             raise InputError(
-                f"{where}: column '{name}', row {row + 2}: '{numbers[name].iloc[row]}' is no "
+                f"{where}: column '{name}', row {row + 2}: '{numbers[name].iloc[row]}' is not a "
                 f"number; beside the column of ids every column is a dimension of the embedding"
             )
     return embedding_table([str(one) for one in index], numbers.to_numpy(), where)
