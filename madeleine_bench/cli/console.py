@@ -61,9 +61,11 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         max((len(word) for text in column for word in text.split()), default=0) for column in cells
     ]
     whole = sum(longest) + 2 * len(longest) <= out.width
+    ids_fit = bool(cells) and 2 * max(map(len, cells[0])) <= out.width
     for place, (name, least) in enumerate(zip(header, longest, strict=True)):
+        whole_ids = ids_fit and place == 0  # a longer cell that must not wrap would be cut off
         table.add_column(
-            Text(name), overflow="fold", no_wrap=place == 0, min_width=least if whole else None
+            Text(name), overflow="fold", no_wrap=whole_ids, min_width=least if whole else None
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

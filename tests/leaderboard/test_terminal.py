@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from madeleine_bench.cli.console import print_body
+from madeleine_bench.cli.console import print_body, print_table
 from madeleine_bench.leaderboard.aggregate import build_boards
 from madeleine_bench.leaderboard.comparison import compare
 from madeleine_bench.leaderboard.terminal import board_tables
@@ -56,6 +56,13 @@ def test_the_board_is_printed_as_captured(name, width):
 def test_a_number_and_its_interval_stay_on_one_line():
     for line in capture("ranking", 80).splitlines()[:20]:
         assert line.count("(") == line.count(")")
+
+
+def test_nothing_of_a_long_cell_is_cut_off(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = "/slides/" + "x" * 150
+    print_table("", ["path", "state"], [[path, "read"], ["short", "failed"]])
+    assert path in "".join(capsys.readouterr().out.split()).replace("read", "")
 
 
 if __name__ == "__main__":
