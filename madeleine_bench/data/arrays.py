@@ -44,7 +44,7 @@ def matched(values: Any, embeddings: Any, what: str) -> Any:
     A Series beside a DataFrame is matched by its index, unless that only counts its rows.
 
     Raises:
-        InputError: the index names a unit twice, or lacks one.
+        InputError: a unit occurs twice in the index, or is missing.
     """
     if not isinstance(values, pd.Series) or not isinstance(embeddings, pd.DataFrame):
         return values

@@ -142,7 +142,7 @@ def compare(board: Board, draws_of: DrawsOf) -> Comparison:
 def compare_subsets(board: Board, draws_of: DrawsOf) -> dict[str, Comparison]:
     """Return the comparison over the ranked tasks of each family, by the name of the family.
 
-    Every encoder that has all of these tasks is compared, also one that lacks others. With fewer
+    Every encoder with all of these tasks is compared, even if others are missing. With fewer
     than six tasks there are means and intervals, and no marks.
     """
     found = {}

@@ -30,7 +30,7 @@ from madeleine_bench.losses.plan import transport_plan
 from madeleine_bench.pretrain.cases import CaseTable
 from madeleine_bench.types import Progress
 
-VERSION = 1  # of the computation; another one makes every plan anew
+VERSION = 1  # of the computation; every plan is computed again when it changes
 _FITS = 5
 _SHOWN = 5
 Pair = tuple[int, int]

@@ -52,7 +52,7 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     else:
         directions[: store.dim] = torch.from_numpy(kept)
     tokens = principal_directions(within, len(model.aligned_tokens.directions))
-    # The scale of the patch features plays no part.
+    # The scale of the patch features does not matter.
     scale = _LENGTH * np.sqrt(len(means) / max(np.square(spread).sum(), _TINY))
     token_scale = np.sqrt(len(means) / max(float(np.trace(within)), _TINY))
     model.set_start(tokens * token_scale, directions * scale, torch.from_numpy(centre))

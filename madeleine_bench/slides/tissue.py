@@ -49,7 +49,7 @@ _SAMPLES = 150  # glass is looked for at so many places along each side
 _FIELD_RANGE = (-0.03, 0.10)  # density by which glass may differ from its own colour
 _FIELD_NEAR = 0.015  # density within which a pixel is glass when the field is fitted
 _OTSU_RANGE = (0.02, 0.03)  # thresholds: below is noise and tint, above is tissue in any stain
-_UNEXPLAINED = 0.2  # share of its density that a colour may lack to be of H&E and DAB
+_UNEXPLAINED = 0.2  # largest share of the density of a colour outside of H&E and DAB
 _SEED = 2.0  # tissue has a spot this many times above the threshold; uneven light has none
 
 
