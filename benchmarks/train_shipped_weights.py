@@ -103,11 +103,15 @@ def main() -> None:
     """Train, join, and check the size of what ships."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and bags")
-    work = parser.parse_args().work
-    todo = [(name, cohort) for name in ENCODERS for cohort in COHORTS]
+    parser.add_argument(
+        "--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="those to train"
+    )
+    wanted = parser.parse_args()
+    work, encoders = wanted.work, wanted.encoders
+    todo = [(name, cohort) for name in encoders for cohort in COHORTS]
     with ThreadPoolExecutor(LANES) as pool:
         runs = dict(zip(todo, pool.map(lambda run: train(*run, work), todo), strict=True))
-    for name in ENCODERS:
+    for name in encoders:
         print(f"card: {ship(name, [runs[name, cohort] for cohort in COHORTS])}")
     total = sum(path.stat().st_size for path in ROOT.glob("*/*.safetensors"))
     print(f"{total / 1e6:.1f} MB of weights")
