@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
+from scipy.stats import ttest_1samp
 from torch import Tensor
 
 from madeleine_bench.losses.aligned import centred_units
@@ -19,6 +21,7 @@ from madeleine_bench.pretrain.embedded import embed, pool_halves
 from madeleine_bench.pretrain.presets import Preset
 
 _ROUNDING = 1e-7
+_TWO_SIDED = 0.9  # its lower end is that of a one-sided 95% interval
 _TOKENS_A_SLIDE = 64
 _MATCHED = 0.5  # share of the mass of a token that reaches the region
 
@@ -34,6 +37,8 @@ class HeldOut:
         recall_at_1: share of queries whose partner comes first (0-1).
         chance: the mean reciprocal rank of guessing.
         mean_pool: the retrieval of the mean of plain features, on the same patches.
+        gain_low: what `retrieval` gains over `mean_pool` at least, by 95% confidence: one-sided
+            Student interval of the gains of the cases (at least -1).
         smooth_rank: effective number of dimensions of the H&E embeddings.
         token_cosine: mean cosine between projected tokens of an H&E slide; near 1 is collapse.
         token_rank: effective number of dimensions of these tokens, of all slides together.
@@ -46,6 +51,7 @@ class HeldOut:
     recall_at_1: float
     chance: float
     mean_pool: float | None
+    gain_low: float | None
     smooth_rank: float
     token_cosine: float
     token_rank: float
@@ -86,6 +92,7 @@ def evaluate_held_out(
     training = model.training
     model.eval()
     pairs: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
+    cases = 0
     embeddings: list[Tensor] = []
     tokens_of_he: list[Tensor] = []
     maps: list[tuple[Tensor, Tensor]] = []
@@ -103,18 +110,19 @@ def evaluate_held_out(
         for stain in range(1, stains):
             sides = made.pairs(stain)
             there = [side.to(made.slides.device) for side in sides]
-            pairs[stain].append(
-                tuple(rows[side] for rows in (made.slides, plain) for side in there)
-            )
+            embedded = (rows[side] for rows in (made.slides, plain) for side in there)
+            pairs[stain].append((*embedded, cases + batch.case[sides[0]]))
             if batch.regions is not None:
                 of_sides = (tokens[side] for side in there)
                 maps.append(_measure_map(batch.regions, sides[1], *of_sides))
+        cases += batch.cases
     model.train(training)
     whole = [
         [torch.cat(part) for part in zip(*of_stain, strict=True)] for of_stain in pairs.values()
     ]
     whole = [parts for parts in whole if len(parts[0]) >= 2]
     ranks = [partner_ranks(query, key) for query, key, *_ in whole]
+    plain_ranks = [] if views else [partner_ranks(*parts[2:4]) for parts in whole]
     partners, errors = (
         (torch.cat(part) for part in zip(*maps, strict=True)) if maps else (None, None)
     )
@@ -122,7 +130,8 @@ def evaluate_held_out(
         retrieval=_reciprocal(ranks),
         recall_at_1=_mean([float((rank == 1).double().mean()) for rank in ranks]),
         chance=_mean([float((1.0 / torch.arange(1, len(r) + 1)).mean()) for r in ranks]),
-        mean_pool=None if views else _reciprocal([partner_ranks(*parts[2:]) for parts in whole]),
+        mean_pool=None if views else _reciprocal(plain_ranks),
+        gain_low=None if views else least_gain(ranks, plain_ranks, [parts[4] for parts in whole]),
         smooth_rank=smooth_rank(torch.cat(embeddings)),
         token_cosine=float(torch.cat([mean_token_cosine(part) for part in tokens_of_he]).mean()),
         token_rank=smooth_rank(torch.cat([part.flatten(0, 1) for part in tokens_of_he])),
@@ -152,6 +161,25 @@ def _measure_map(
     errors = torch.linalg.vector_norm(reached - share @ places, dim=2)
     matched = mass > _MATCHED
     return partners[matched], errors[matched]
+
+
+def least_gain(ranks: list[Tensor], plain: list[Tensor], cases: list[Tensor]) -> float:
+    """Return what ranks gain over those of plain features at least, as `HeldOut.gain_low`.
+
+    A gain is a difference of reciprocal ranks; its mean over the stains of a case counts once.
+
+    Args:
+        ranks: of the partner, from 1, for each stain; (query,).
+        plain: the same by the mean of plain features.
+        cases: number of the case that asks.
+    """
+    if not ranks:
+        return -1.0
+    gains = (1.0 / torch.cat(ranks) - 1.0 / torch.cat(plain)).cpu().numpy()
+    of_case = pd.Series(gains).groupby(torch.cat(cases).numpy()).mean()
+    if len(of_case) < 2:
+        return -1.0
+    return max(float(ttest_1samp(of_case, 0.0).confidence_interval(_TWO_SIDED).low), -1.0)
 
 
 def partner_ranks(query: Tensor, key: Tensor) -> Tensor:

@@ -188,8 +188,9 @@ def pretrain(
                     progress.say(line)
         if run.state.best_epoch == 0:
             progress.say(
-                "warning: no epoch found partners better than the mean of plain features, so the "
-                "weights are those from before training: more cases or a lower "
+                "warning: no epoch found partners significantly better than the mean of plain "
+                "features (95% confidence, paired over held-out cases), so the weights are those "
+                "from before training: more cases, a larger held_out_share or a lower "
                 "optimiser.learning_rate may help"
             )
         return publish(run, organ, out, name) if group.is_first else out / CARD

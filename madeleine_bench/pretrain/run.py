@@ -167,8 +167,7 @@ class Run:
         self._refuse_unless_finite()
         state, recipe = self.state, self.recipe
         held_out = self._validate()
-        # Of equal epochs the last: where retrieval is perfect early, training still goes on.
-        if state.best is None or held_out.retrieval >= state.best:
+        if self._is_best(held_out):
             self._keep(held_out, state.epoch + 1)
         row = self._row(held_out)
         state.epoch, state.step, state.patches = state.epoch + 1, 0, 0
@@ -182,6 +181,17 @@ class Run:
             self.warned = True
             lines.append(_COLLAPSE.format(held_out.token_cosine))
         return lines
+
+    def _is_best(self, held_out: HeldOut) -> bool:
+        """Return whether these weights are the best so far.
+
+        A model that starts at plain features leaves them only for a gain over mean-pool that is
+        not chance: of few held-out cases, the best of many epochs is better by luck.
+        """
+        if self.preset.draws_regions and not (held_out.gain_low or 0.0) > 0.0:
+            return False
+        # Of equal epochs the last: where retrieval is perfect early, training still goes on.
+        return self.state.best is None or held_out.retrieval >= self.state.best
 
     def _keep(self, held_out: HeldOut, epoch: int) -> None:
         """Keep the weights as the best so far, as those of an epoch (from 1; 0 is the start)."""

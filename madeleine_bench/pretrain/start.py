@@ -23,7 +23,9 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     Tokens are the first principal directions of patch features less the mean of their slide.
     Embeddings are the mean patch without the few directions in which the means of the stains
     differ, as these hide which slides are of one case; where the embedding is narrower than the
-    features, the first principal directions of that. Tokens have a mean square length of 1.
+    features, the first principal directions of all patches without these. Means of slides alone
+    would leave out directions in which the few slides of a small cohort happen not to differ.
+    Tokens have a mean square length of 1.
 
     Args:
         model: changed in place.
@@ -48,7 +50,8 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     width = len(model.shortcut.directions)
     directions = torch.zeros_like(model.shortcut.directions)
     if width < store.dim:
-        directions += principal_directions(spread.T @ spread, width)
+        patches = spread.T @ spread + kept @ within @ kept
+        directions += principal_directions(patches, width)
     else:
         directions[: store.dim] = torch.from_numpy(kept)
     tokens = principal_directions(within, len(model.aligned_tokens.directions))

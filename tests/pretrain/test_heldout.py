@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from madeleine_bench.pretrain.heldout import (
     evaluate_held_out,
+    least_gain,
     mean_token_cosine,
     partner_ranks,
     smooth_rank,
@@ -74,10 +75,27 @@ def test_batches_of_held_out_cases_do_not_change_the_measures(views):
         evaluate_held_out(model, b, STAINS, PRESETS["corrected"], views=views)
         for b in (whole, parts)
     )
-    for name in ("retrieval", "recall_at_1", "chance", "smooth_rank"):
+    for name in ("retrieval", "recall_at_1", "chance", "smooth_rank") + ("gain_low",) * (not views):
         assert getattr(one, name) == pytest.approx(getattr(two, name), rel=1e-9)
     assert model.training
     assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+
+
+def test_the_least_gain_by_hand():
+    """Gains of 1/2, 1/4 and 0 for three cases, one of which asks in two stains."""
+    ranks = [torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0])]
+    plain = [torch.tensor([2.0, 4.0, 2.0]), torch.tensor([4.0 / 3.0])]
+    cases = [torch.tensor([0, 1, 2]), torch.tensor([2])]
+    gains = np.array([0.5, 0.25, (-0.25 + 0.25) / 2])
+    deviation = gains.std(ddof=1) / 3**0.5
+    expected = gains.mean() - 2.919986 * deviation  # 95% quantile of Student's t, 2 degrees
+    assert least_gain(ranks, plain, cases) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_cases_show_no_gain(count):
+    one = [torch.ones(1)] * count
+    assert least_gain(one, [2 * part for part in one], [torch.zeros(1)] * count) == -1.0
 
 
 def test_a_perfect_model_retrieves_every_partner():
