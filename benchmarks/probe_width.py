@@ -140,14 +140,14 @@ def figure(document: Mapping[str, Any]) -> str:
         .encode(x=x, y=y, color=colour, text="version:N")
     )
     title = alt.Title(
-        "A projection can only lose information; version 1 scores it higher",
+        "Random projections lose information, but version 1 scores them higher",
         subtitle="Phantom (synthetic) board, 20 tasks with classes. AUROC, or kappa where classes "
         "are ordered.",
         fontSize=15, fontWeight=600, color=INK, subtitleColor=GREY, subtitleFontSize=11,
         subtitlePadding=5, anchor="start", offset=14,
     )  # fmt: skip
     chart = base.mark_line(strokeWidth=2) + base.mark_point(size=60, filled=True, opacity=1) + words
-    return styled_svg(chart.properties(width=460, height=260, title=title, padding=16))
+    return styled_svg(chart.properties(width=560, height=260, title=title, padding=16))
 
 
 def main(words: Sequence[str] | None = None) -> None:
