@@ -176,7 +176,8 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
     )
     thick = disk(max(1, round(20 / mpp)))
     # What follows only takes away, so it can be left out where nothing large remains already.
-    if not large_components(opening((grey | coloured) & (shown > 0), thick), least_px).any():
+    most = large_components((grey | coloured) & (shown > 0), least_px)
+    if not (most.any() and large_components(opening(most, thick), least_px).any()):
         return np.zeros(total.shape, dtype=bool)
     weight = np.maximum(_mean_near(shown, 60 / mpp), 1e-3)
     variance = sum(
