@@ -300,6 +300,10 @@ def rows_of(
             if method != "plain":
                 plain = [ranks(n, stain, "plain") for n in names]
                 row["less_plain"] = interval([a - b for a, b in zip(own, plain, strict=True)], name)
+                if method == "aligned":
+                    control = [ranks(n, stain, "shuffled") for n in names]
+                    gaps = [a - b for a, b in zip(own, control, strict=True)]
+                    row["less_shuffled"] = interval(gaps, name)
                 wide = [ranks(n, stain, method, "wide_ranks") for n in names]
                 base = [ranks(n, stain, "contrast", "wide_ranks") for n in names]
                 gaps = [a - b for a, b in zip(wide, base, strict=True)]
@@ -335,7 +339,8 @@ def markdown_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             cells.append(f"{middle:+.3f} ({low:+.3f} to {high:+.3f})")
             cells += [f"{row['token_cosine']:.4f}", f"{row['token_rank']:.1f}"]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return lines
+    middle, low, high = means[names[-1], "aligned"]["less_shuffled"]
+    return [*lines, "", f"aligned less shuffled: {middle:+.3f} ({low:+.3f} to {high:+.3f})"]
 
 
 def plan_lines(plans: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from madeleine_bench.specs.workspace import Workspace
     from madeleine_bench.types import Bag, Splits, Survival, Units
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 _MODULES = {
     "api": [

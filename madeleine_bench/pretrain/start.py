@@ -23,8 +23,8 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     Tokens are the first principal directions of patch features less the mean of their slide.
     Embeddings are the mean patch without the few directions in which the means of the stains
     differ, as these hide which slides are of one case; where the embedding is narrower than the
-    features, the first principal directions of all patches without these. Means of slides alone
-    would leave out directions in which the few slides of a small cohort happen not to differ.
+    features, the first principal directions of that. To their covariance the patches add as much as
+    one slide: means of few slides alone would leave out what they happen not to differ in.
     Tokens have a mean square length of 1.
 
     Args:
@@ -50,8 +50,8 @@ def start_plain(model: AlignedMadeleine, store: FeatureStore, slides: Sequence[i
     width = len(model.shortcut.directions)
     directions = torch.zeros_like(model.shortcut.directions)
     if width < store.dim:
-        patches = spread.T @ spread + kept @ within @ kept
-        directions += principal_directions(patches, width)
+        covariance = spread.T @ spread + kept @ within @ kept / len(means)
+        directions += principal_directions(covariance, width)
     else:
         directions[: store.dim] = torch.from_numpy(kept)
     tokens = principal_directions(within, len(model.aligned_tokens.directions))

@@ -62,7 +62,11 @@ def test_every_shipped_model_has_the_record_of_its_training(name):
         log = pd.read_csv(folder / "log.csv")
         assert len(log) == recipe.epochs
         assert log["loss"].iloc[-1] < log["loss"].iloc[0]
+        if description.aligned:
+            assert log["held_out_token_cosine"].iloc[-1] < 0.5
+            log = log[log["held_out_gain_low"] > 0.0]  # better than mean-pool, and not by chance
         best = log["held_out_retrieval"][::-1].idxmax()
+        assert description.aligned == name.startswith("madeleine")
         assert log["epoch"][best] == about["state"]["best_epoch"]
         assert log["held_out_retrieval"][best] > 5 * log["held_out_chance"][best]
         assert (folder / "curves.svg").stat().st_size > 0

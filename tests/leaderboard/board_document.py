@@ -46,7 +46,7 @@ def board_document(**parts: Any) -> dict[str, Any]:
     """A real board and a phantom one, three published numbers and one decision."""
     document: dict[str, Any] = {
         "schema_version": 1,
-        "package": "madeleine-bench 0.6.0",
+        "package": "madeleine-bench 0.7.0",
         "links": {"Repository": "https://example.org/repository"},
         "boards": [make_board("local"), make_board("phantom", protocol="few-shot/v2", folds=6)],
         "published": [
