@@ -7,8 +7,8 @@ Ink is told from stain by colour and by how dense it is:
 * blue: most of the red is taken and blue passes. Haematoxylin takes more green than red. Aniline
   blue of a trichrome has the very hue of ink, so only its lower density saves it.
 * green: red is taken and green passes, at a density that a light green counterstain stays under.
-* black: opaque, neutral and even. Silver is warm (more red than blue passes) or has a texture; DAB
-  is warm. Black that touches the edge of the picture is a dark border.
+* black: opaque, neutral and mostly even. Silver is warm (more red than blue passes) or has a
+  texture; DAB is warm. Black that touches the edge of the picture is a dark border.
 
 Where that fails: faint ink over tissue is taken for tissue; so is a brown border. Trichrome blue
 or Alcian blue of an overstained, thick section can be taken for ink, and so can silver that is
