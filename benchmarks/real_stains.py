@@ -444,15 +444,23 @@ def figure(rows: list[dict[str, Any]]) -> str:
         )
         lines = base.mark_rule(strokeWidth=2, color="#0072B2").encode(x=axis, x2="high:Q")
         dots = base.mark_point(filled=True, size=70, opacity=1, color="#0072B2").encode(x="rank:Q")
-        panels.append(alt.layer(chance, lines, dots).properties(width=300, height=130, title=title))
+        panel = alt.layer(chance, lines, dots)
+        panels.append(
+            panel.properties(width=340, height=130, title=alt.Title(title, anchor="start"))
+        )
     heading = alt.Title(
         "Pretraining on real stains: what is found in the case that was left out",
         subtitle="0 is first, dashed: chance; 95% intervals",
         anchor="start",
         offset=14,
     )
-    grid = alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:]), title=heading)
-    return styled_svg(grid.properties(background="white", padding=12))
+    rows_of_panels = (alt.hconcat(*pair, spacing=50) for pair in (panels[:2], panels[2:]))
+    grid = alt.vconcat(*rows_of_panels, title=heading)
+    return styled_svg(
+        grid.properties(
+            background="white", padding={"left": 30, "right": 40, "top": 12, "bottom": 12}
+        )
+    )
 
 
 def main() -> None:
