@@ -7,8 +7,8 @@ Ink is told from stain by colour and by how dense it is:
 * blue: most of the red is taken and blue passes. Haematoxylin takes more green than red. Aniline
   blue of a trichrome has the very hue of ink, so only its lower density saves it.
 * green: red is taken and green passes, at a density that a light green counterstain stays under.
-* black: opaque, neutral and even. Silver is warm (more red than blue passes) or has a texture; DAB
-  is warm. Black that touches the edge of the picture is a dark border.
+* black: opaque, neutral and mostly even. Silver is warm (more red than blue passes) or has a
+  texture; DAB is warm. Black that touches the edge of the picture is a dark border.
 
 Where that fails: faint ink over tissue is taken for tissue; so is a brown border. Trichrome blue
 or Alcian blue of an overstained, thick section can be taken for ink, and so can silver that is
@@ -37,6 +37,7 @@ _INK_LIGHT = 0.35  # all coloured ink takes more of the light of one channel
 _NEUTRAL = 0.06  # highest chroma of black and grey
 _WARM = 0.03  # silver passes this much more red than blue
 _EVEN_STD = 0.012  # three grey levels; tissue at the same place varies more
+_MOSTLY = 0.5  # share of an opaque stroke that is neutral and even; of silver sections .2 at most
 _HUE_SHARE = 0.08  # by which the shares of the channels in the density of grey ink differ
 _WARM_SHARE = 0.03  # silver takes this much more of the blue than of the red
 _HUE_SPREAD = 0.02  # of these shares in 60 micrometres; two stains, or stain and pigment, reach .01
@@ -45,6 +46,7 @@ _TEXTURE = 0.06  # of density within 10 micrometres, as a share of it; nuclei re
 _PRINT = 0.2  # optical density of print on labels, at the least
 _OPEN = 0.15  # share of what lies around ink that is glass; a clot in tissue has less
 _STROKE_UM, _LONG = 1200.0, 2.5  # width of the widest stroke, and its least length in widths
+_PALE_SHARE = 0.25  # of the median density of a stroke; what is paler and touches it is tissue
 _FAINT = 0.02  # optical density below which nothing is told from glass
 _GREY_LIGHT = 0.90  # the shadow of a dark border ends where this much light passes
 
@@ -73,7 +75,8 @@ def ink_and_borders(
         least_px: less of one colour in one place is taken for pigment or red cells.
         margin_um: how far the bleeding edge of a stroke and the shadow of a border reach.
     """
-    black = large_components(_black(light), least_px)
+    opaque = light.max(axis=0) < _BLACK_LIGHT
+    black = _filled_up(large_components(_black(light, opaque), least_px), opaque)
     border = touching_edge(black)
     ink = black & ~border
     for colour in _coloured(light):  # may run out of the picture; only black is a border there
@@ -136,14 +139,22 @@ def _coloured(light: Floats) -> tuple[Mask, Mask, Mask]:
     return masks[0], masks[1], masks[2]
 
 
-def _black(light: Floats) -> Mask:
+def _black(light: Floats, opaque: Mask) -> Mask:
     """Return where it is opaque, neutral and even."""
-    opaque = light.max(axis=0) < _BLACK_LIGHT
     grey = light.mean(axis=0)
     mean = ndimage.uniform_filter(grey, 3)
     variance = ndimage.uniform_filter(grey * grey, 3) - mean * mean
     black: Mask = opaque & _neutral(light) & (variance < _EVEN_STD**2)
     return black
+
+
+def _filled_up(black: Mask, opaque: Mask) -> Mask:
+    """Return black ink and the uneven spots in it: opaque components that are mostly black."""
+    labels = label(opaque, connectivity=2)
+    mostly = np.bincount(labels.ravel(), black.ravel()) > _MOSTLY * np.bincount(labels.ravel())
+    mostly[0] = False
+    filled: Mask = black | mostly[labels]
+    return filled
 
 
 def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
@@ -163,7 +174,10 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
         | ((blue < 0.45 * red) & (green <= red))
         | ((green < 0.55 * red) & (green <= blue))
     )
-    if not ((grey | coloured) & (shown > 0)).any():
+    thick = disk(max(1, round(20 / mpp)))
+    # What follows only takes away, so it can be left out where nothing large remains already.
+    most = large_components((grey | coloured) & (shown > 0), least_px)
+    if not (most.any() and large_components(opening(most, thick), least_px).any()):
         return np.zeros(total.shape, dtype=bool)
     weight = np.maximum(_mean_near(shown, 60 / mpp), 1e-3)
     variance = sum(
@@ -178,9 +192,12 @@ def _even_ink(light: Floats, mpp: float, least_px: float) -> Mask:
     smooth = detail < (_TEXTURE * _mean_near(inside * shown, 40 / mpp)) ** 2
     even = (variance < _HUE_SPREAD**2) & (shown > 0)
     # At the edge of dense tissue a thin line of pixels is half glass, and grey.
-    ink = opening(even & (grey | (coloured & smooth)), disk(max(1, round(20 / mpp))))
+    ink = opening(even & (grey | (coloured & smooth)), thick)
     ink = large_components(ink, least_px)
-    strokes = _strokes(ink, _STROKE_UM / mpp) | touching_edge(ink & grey)
+    strokes = _strokes(ink, _STROKE_UM / mpp)
+    # One stroke has one density; paler grey that it touches is tissue.
+    strokes &= total > _PALE_SHARE * _component_medians(total, strokes)
+    strokes |= touching_edge(ink & grey)
     return _on_glass(strokes, total < 3 * _FAINT, 120 / mpp)
 
 
@@ -227,6 +244,14 @@ def _strokes(mask: Mask, widest_px: float) -> Mask:
     width = 2 * np.asarray(half)
     kept: Mask = ((width <= widest_px) & (area > _LONG * width**2))[labels]
     return kept & mask
+
+
+def _component_medians(values: Floats, mask: Mask) -> Floats:
+    """Return at each pixel of a mask the median of its component, 0 elsewhere."""
+    labels = label(mask, connectivity=2)
+    medians = ndimage.median(values, labels, np.arange(1, labels.max() + 1))
+    by_pixel: Floats = np.append(0, medians).astype(np.float32)[labels]
+    return by_pixel
 
 
 def _on_glass(mask: Mask, glass: Mask, reach_px: float) -> Mask:

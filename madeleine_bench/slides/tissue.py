@@ -120,10 +120,10 @@ def segment_tissue(
     border |= black
     aside = border | pen | white
     differs = _differs(light, density, aside)
-    if method == "hed":
-        differs &= _explained_by_hed(light)
     shape = _shaped(differs, work_mpp, settings) & ~aside
     printed = printed_labels(shape, light)
+    if method == "hed":  # after labels, which are known by the shape of their paper
+        shape = _shaped(differs & _explained_by_hed(light), work_mpp, settings) & ~aside
     shape &= ~printed
     # A picture smaller than the smallest piece is not all dust.
     least_um2 = min(settings.tissue_um2, 0.05 * shape.size * um2)

@@ -1,6 +1,7 @@
 """Encoders through TRIDENT, with a stand-in whose networks check what they are given."""
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -322,6 +323,12 @@ def test_the_page_says_what_the_cards_say():
         ]  # fmt: skip
         assert MODELS[model].page in row
         assert ("[gated]" in row) == MODELS[model].gated
+        assert re.split("[,(]", card.licence)[0].strip() in row
+        seen = page.split("## Has it seen the slides?")[1].splitlines()
+        known = next(line for line in seen if line.startswith("| `") and f"`{name}`" in line)
+        cohorts = card.training_cohorts
+        stated = "unknown" if cohorts is None else ", ".join(cohorts) or "none of ours"
+        assert f"| {stated} |" in known
 
 
 def test_the_order_in_the_file_does_not_count_where_places_do(trident):

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.masks import find_mask_file, read_mask
 from madeleine_bench.slides.overlay import contours_geojson, tissue_contours
 from madeleine_bench.slides.patches import PatchSettings, choose_patches
 from madeleine_bench.slides.reader import Slide, Thumbnail
+
+from .conftest import section
+from .scn_files import write_scn
 
 SCALE = 10.0  # level-0 pixels a pixel of the thumbnail
 THUMBNAIL = Thumbnail(np.full((60, 80, 3), 240, dtype=np.uint8), 5.0, (SCALE, SCALE))
@@ -135,3 +139,31 @@ def test_the_outline_decides_which_patches_are_taken(tmp_path, slide_file):
     with Slide(slide_file) as opened:
         chosen = choose_patches(opened, settings, mask_folder=masks)
     assert chosen.coords.tolist() == [[x, y] for y in (0, 128) for x in (0, 128, 256)]
+
+
+def test_outlines_of_a_scanned_region_begin_at_its_corner_as_in_qupath(tmp_path, mbench):
+    """A slide of 2000 x 3000 pixels, of which 700 x 500 are scanned from (300, 700) on."""
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    write_scn(slides / "a.scn", section(500, 700, 100), (300, 700), (2000, 3000))
+    with Slide(slides / "a.scn") as opened:
+        assert (opened.vendor, opened.origin_px0, opened.mpp) == ("leica", (300, 700), 0.5)
+        assert (opened.width_px0, opened.height_px0) == (2000, 3000)
+    what = ["--slides", slides, "--cohort", "acrobat", "--patch-encoder", "stain-texture"]
+    command = ["features", "extract", *what, "--patch-px", "64"]
+    assert mbench(*command, "--out", tmp_path / "first").code == 0
+    outlines = tmp_path / "first" / "contours_geojson"
+    content = json.loads((outlines / "a.geojson").read_text())
+    (piece,) = content["features"]
+    corners = np.array(piece["geometry"]["coordinates"][0])
+    # The tissue lies 100 pixels within the region; the thumbnail has pixels of 8.
+    assert np.abs(corners.min(axis=0) - 100).max() <= 16
+    assert np.abs(corners.max(axis=0) - (600, 400)).max() <= 16
+    again = tmp_path / "again"
+    masks = ["--tissue", "mask", "--masks", outlines]
+    assert mbench(*command, *masks, "--out", again).code == 0
+    bag = "10x_64px_0px_overlap/features_stain-texture/a.h5"
+    first, second = (read_bag_file(folder / bag) for folder in (tmp_path / "first", again))
+    assert first.coords.min(axis=0).tolist() == [384, 768]  # of the whole slide
+    assert np.array_equal(first.coords, second.coords)
+    assert np.array_equal(first.features, second.features)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from madeleine_bench.data.bags import read_bag_file
 from madeleine_bench.errors import InputError
 from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch_encoder
 from madeleine_bench.slides.patches import PatchSettings, choose_patches, read_patches
@@ -211,3 +212,19 @@ def test_features_of_a_real_slide_agree_as_far_as_its_compression_lets_them(
     whole = tifffile.imread(WSI / "CMU-1-Small-Region.webp.tiff")
     with Slide(WSI / "CMU-1-Small-Region.webp.tiff", 0.499) as slide:
         assert np.array_equal(slide.thumbnail(0.499).rgb, whole)
+
+
+def test_the_bag_of_a_real_dicom_series_is_that_of_its_svs(tmp_path, mbench, aperio):
+    if not (WSI / "dicom").is_dir():
+        pytest.skip("the real slide as DICOM is not there")
+    how = ["--patch-encoder", "stain-texture", "--patch-px", "224", "--patch-mpp", "0.5"]
+    for number, slides in enumerate((aperio, WSI / "dicom")):
+        what = ["--slides", slides, "--cohort", "acrobat", "--mpp", "0.499"]
+        assert mbench("features", "extract", *what, *how, "--out", tmp_path / f"{number}").code == 0
+    svs, dicom = (
+        read_bag_file(path)
+        for number in (0, 1)
+        for path in (tmp_path / f"{number}").rglob("features_stain-texture/*.h5")
+    )
+    assert np.array_equal(svs.coords, dicom.coords)
+    assert np.array_equal(svs.features, dicom.features)

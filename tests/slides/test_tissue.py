@@ -189,6 +189,30 @@ def test_a_ring_of_pen_leaves_the_tissue_inside():
     assert agreement(segment_tissue(sensed(picture), MPP).mask, true) > 0.95
 
 
+def test_pale_grey_tissue_that_a_black_pen_touches_stays():
+    true = ellipse(radii=(50, 30))
+    picture = glass()
+    picture[true] = (205, 204, 206)  # grey, and even: alone too wide for a stroke
+    pen = stroke(picture, "black", line=((175, 20), (175, 280)))
+    found = segment_tissue(sensed(picture), MPP).mask
+    assert not found[pen].any()
+    far = ~ndimage.binary_dilation(pen, iterations=10)
+    assert agreement(found & far, true & far) > 0.95
+
+
+def test_uneven_spots_of_a_black_pen_are_ink_and_move_no_threshold():
+    true = ellipse(centre=(150, 90), radii=(100, 70))
+    picture = stained(true, "pale")
+    pen = stroke(picture, "black", line=((250, 20), (390, 280)))
+    rng = rng_for("tests", "uneven ink")
+    speckles = ndimage.gaussian_filter(rng.normal(size=(*SIZE, 3)), (1.2, 1.2, 0))
+    spot = pen & (np.mgrid[: SIZE[0], : SIZE[1]][0] // 40 % 3 == 0)
+    picture[spot] = np.clip(picture[spot] + 60 * speckles[spot], 0, 58)
+    found = segment_tissue(sensed(picture), MPP).mask
+    assert not found[pen].any()
+    assert agreement(found, true) > 0.95
+
+
 @pytest.mark.parametrize("ink", INKS)
 @pytest.mark.parametrize("stain", ["H&E", "DAB", "silver", "trichrome red"])
 def test_faint_ink_on_glass_goes_and_the_tissue_under_it_stays(stain, ink):
