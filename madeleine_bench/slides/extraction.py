@@ -52,7 +52,7 @@ Status = Literal["extracted", "already there", "empty", "failed"]
 Job = TypeVar("Job")
 RunJobs = Callable[..., Iterable["SlideOutcome"]]
 
-EXTRACTION_VERSION = 2  # raise it when the same settings come to mean other patches or pixels
+EXTRACTION_VERSION = 3  # raise it when the same settings come to mean other patches or pixels
 
 _SLIDES_AHEAD = 1
 _BATCHES_AHEAD = 4
