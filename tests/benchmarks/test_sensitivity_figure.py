@@ -68,14 +68,14 @@ def test_the_sentences_about_versions_hold():
         older["mean-pool"], older["max-pool"]
     )
     assert newer["mean-pool"] > newer["max-pool"] > newer["madeleine"] > newer["madeleine-se"]
-    assert newer["mean-pool"] - newer["madeleine-se"] < 0.0085
+    assert newer["mean-pool"] - newer["madeleine-se"] < 0.0105
     assert all(newer[label] > older[label] for label in newer)
     swaps = separated(probe)
     assert swaps[frozenset(("madeleine", "max-pool"))] == ["linear-probe/v1"]
     assert swaps[frozenset(("madeleine", "mean-pool"))] == ["linear-probe/v1"]
     assert swaps[frozenset(("intra-ssl", "max-pool"))] == [REFERENCE]
     assert shots["swaps"] == []
-    for other, gaps in (("mean-pool", [0.075, 0.055]), ("max-pool", [0.030, 0.021])):
+    for other, gaps in (("mean-pool", [0.076, 0.052]), ("max-pool", [0.031, 0.017])):
         found = [means[f"few-shot/v{v}"]["madeleine"] - means[f"few-shot/v{v}"][other]
                  for v in (1, 2)]  # fmt: skip
         assert found == pytest.approx(gaps, abs=6e-4)
@@ -91,7 +91,7 @@ def test_the_sentences_about_all_protocols_hold():
     for name in ("patho-bench-coxnet-001/v1", "patho-bench-coxnet-002/v1"):
         assert means[name]["mean-pool"] == means[name]["max-pool"] == 0.0 < means[name]["madeleine"]
     titan = ranks["titan-linprobe/v1"]
-    assert max(titan["mean-pool"], titan["max-pool"]) < min(
+    assert min(titan["mean-pool"], titan["max-pool"]) > max(
         titan["madeleine"], titan["madeleine-se"]
     )
     with_reference = {
@@ -99,9 +99,9 @@ def test_the_sentences_about_all_protocols_hold():
         for pair in BOARD["pairs"]
         if pair["first"] == REFERENCE and not pair["second"].startswith("linear-probe")
     }
-    nearest = max(with_reference.values(), key=lambda pair: pair["tau"])
-    assert nearest == with_reference["titan-linprobe/v1"]
-    assert not any(swap["separated_by"] for swap in nearest["swaps"])
+    swaps = with_reference["titan-linprobe/v1"]["swaps"]
+    assert swaps
+    assert not any(swap["separated_by"] for swap in swaps)
     versions_one = {"linear-probe/v1", "linear-probe-per-stain/v1"}
     both = [
         (swap, pair)
@@ -119,18 +119,24 @@ def test_the_sentences_about_the_changed_probes_hold():
     means = {r["protocol"]: r["means"] for r in CHANGED["rankings"]}
     ranks = {r["protocol"]: r["ranks"] for r in CHANGED["rankings"]}
     assert [*ranks] == [REFERENCE, *(f"{name}/v2" for name in CHANGES), "linear-probe/v1"]
+    others = [label for label in ranks[REFERENCE] if not label.startswith("madeleine")]
+    swapped = 0
     for name in CHANGES:
+        under = ranks[f"{name}/v2"]
         if name != "linear-probe-fixed":
-            assert ranks[f"{name}/v2"] == ranks[REFERENCE], name
+            assert [under[label] for label in others] == [ranks[REFERENCE][o] for o in others], name
+            swapped += under["madeleine"] != ranks[REFERENCE]["madeleine"]
+    assert swapped == 2
     fixed = means["linear-probe-fixed/v2"]
-    assert fixed["mean-pool"] - fixed["madeleine"] == pytest.approx(0.001, abs=5e-4)
+    assert ranks["linear-probe-fixed/v2"]["mean-pool"] == 1
+    assert fixed["mean-pool"] - fixed["madeleine"] == pytest.approx(0.007, abs=5e-4)
     chosen, older = means[REFERENCE], means["linear-probe/v1"]
     costs = [chosen[label] - older[label] for label in ("mean-pool", "max-pool")]
     assert costs == pytest.approx([0.085, 0.175], abs=6e-4)
     assert chosen["random-projection"] < chosen["mean-pool"]
     assert older["random-projection"] > older["mean-pool"]
     gaps = [under["madeleine"] - under["mean-pool"] for under in (older, chosen)]
-    assert gaps == pytest.approx([0.082, 0.015], abs=6e-4)
+    assert gaps == pytest.approx([0.096, 0.018], abs=6e-4)
 
 
 def test_the_changed_protocols_differ_from_the_probe_in_what_is_named(tmp_path):
