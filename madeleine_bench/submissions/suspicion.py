@@ -29,7 +29,7 @@ from madeleine_bench.types import CohortData, Units
 Floats = NDArray[np.float64]
 
 # Disguised copies of mean-pool have .9980 or more; the mean with the deviation beside it, the
-# closest honest relative, has .9971 at most, a shipped encoder .985 (encoder_relatives.py). A mean
+# closest honest relative, has .9971 at most, a shipped encoder .986 (encoder_relatives.py). A mean
 # without outliers or a median may have more: nothing parts them from a copy with noise.
 COPY_SHARE = 0.9975
 MOST_SLIDES = 1_000
