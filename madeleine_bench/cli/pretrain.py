@@ -96,5 +96,5 @@ def _recipe_and_data(
     data = open_cohort(workspace, catalogue, cohort_id, config).data
     if data.source == "phantom" and encoder + PHANTOM_SUFFIX in shipped_recipes():
         recipe = load_recipe(encoder + PHANTOM_SUFFIX)
-    recipe = with_changes(recipe, [f"cohort={cohort_id}", *changes])
+    recipe = with_changes(with_changes(recipe, [f"cohort={cohort_id}"]), changes)
     return recipe, data, spec.organ or "unknown"
