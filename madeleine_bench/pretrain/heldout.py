@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from scipy.stats import ttest_1samp
+from scipy.stats import t as student
 from torch import Tensor
 
 from madeleine_bench.losses.aligned import centred_units
@@ -21,7 +21,7 @@ from madeleine_bench.pretrain.embedded import embed, pool_halves
 from madeleine_bench.pretrain.presets import Preset
 
 _ROUNDING = 1e-7
-_TWO_SIDED = 0.9  # its lower end is that of a one-sided 95% interval
+_CONFIDENCE = 0.95
 _TOKENS_A_SLIDE = 64
 _MATCHED = 0.5  # share of the mass of a token that reaches the region
 
@@ -179,7 +179,8 @@ def least_gain(ranks: list[Tensor], plain: list[Tensor], cases: list[Tensor]) ->
     of_case = pd.Series(gains).groupby(torch.cat(cases).numpy()).mean()
     if len(of_case) < 2:
         return -1.0
-    return max(float(ttest_1samp(of_case, 0.0).confidence_interval(_TWO_SIDED).low), -1.0)
+    margin = student.ppf(_CONFIDENCE, len(of_case) - 1) * of_case.sem()
+    return max(float(of_case.mean() - margin), -1.0)
 
 
 def partner_ranks(query: Tensor, key: Tensor) -> Tensor:

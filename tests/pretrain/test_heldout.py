@@ -98,6 +98,11 @@ def test_fewer_than_two_cases_show_no_gain(count):
     assert least_gain(one, [2 * part for part in one], [torch.zeros(1)] * count) == -1.0
 
 
+def test_equal_gains_are_certain():
+    ranks, plain = [torch.tensor([1.0, 1.0])], [torch.tensor([2.0, 2.0])]
+    assert least_gain(ranks, plain, [torch.tensor([0, 1])]) == 0.5
+
+
 def test_a_perfect_model_retrieves_every_partner():
     bags = {
         (c, s): torch.eye(7, dtype=torch.float64)[c : c + 1] * 3 for c in range(5) for s in (0, 1)
