@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import t as student
@@ -176,10 +177,11 @@ def least_gain(ranks: list[Tensor], plain: list[Tensor], cases: list[Tensor]) ->
     if not ranks:
         return -1.0
     gains = (1.0 / torch.cat(ranks) - 1.0 / torch.cat(plain)).cpu().numpy()
-    of_case = pd.Series(gains).groupby(torch.cat(cases).numpy()).mean()
+    of_case = pd.Series(gains).groupby(torch.cat(cases).numpy()).mean().to_numpy(np.float64)
     if len(of_case) < 2:
         return -1.0
-    margin = student.ppf(_CONFIDENCE, len(of_case) - 1) * of_case.sem()
+    error = of_case.std(ddof=1) / len(of_case) ** 0.5
+    margin = float(student.ppf(_CONFIDENCE, len(of_case) - 1)) * error
     return max(float(of_case.mean() - margin), -1.0)
 
 
