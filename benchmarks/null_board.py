@@ -1,6 +1,5 @@
 """Is every score of the null phantom at chance, judged by what chance does to that very score."""
 
-import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,7 +25,8 @@ from madeleine_bench.types import Units
 
 NULL_BOARD = "phantom-signal-0"
 NORMAL_95, NORMAL_999 = 1.959964, 3.290527
-SHUFFLES = 60
+SHUFFLES, ENOUGH = 1_999, 10
+OUTSIDE = 0.001
 
 
 def distance_from_chance(record: Record) -> float | None:
@@ -43,8 +43,7 @@ def distance_from_chance(record: Record) -> float | None:
 def away_from_chance(records: Iterable[Record], results: Path) -> list[dict[str, Any]]:
     """Return each score outside its 99.9% interval around chance; the oracle is left out.
 
-    A score outside it, or one of too few cases for an interval, is judged by the spread of the same
-    protocol on the same embeddings over shuffled labels.
+    A score outside it, or one of too few cases for an interval, is judged by a permutation test.
     """
     found = []
     for record in records:
@@ -52,33 +51,44 @@ def away_from_chance(records: Iterable[Record], results: Path) -> list[dict[str,
         inside = errors is not None and abs(errors) <= NORMAL_999
         if record.encoder.name == "oracle" or inside:
             continue
-        spread = spread_over_shuffled_labels(record, results)
-        distance = (record.scores.main.value - record.scores.main.chance) / spread
+        p_value = permutation_p(record, results)
         found.append(
             {
                 **named(record),
                 "standard_errors": None if errors is None else round(errors, 2),
-                "shuffled_label_deviations": round(distance, 2),
-                "outside": abs(distance) > NORMAL_999,
+                "permutation_p": round(p_value, 4),
+                "outside": p_value <= OUTSIDE,
             }
         )
     return found
 
 
-def spread_over_shuffled_labels(record: Record, results: Path, shuffles: int = SHUFFLES) -> float:
-    """Return the standard deviation about chance of the main score when labels are shuffled."""
+def permutation_p(record: Record, results: Path) -> float:
+    """Return the two-sided p-value of a score among those of shuffled labels (0-1).
+
+    The same protocol scores the same embeddings. A normal approximation would not do: without
+    signal a probe often predicts one class, so that many scores are exactly 0 and few are far out.
+    Labels are shuffled until ENOUGH scores are as far from chance, at most SHUFFLES times.
+
+    References:
+        Besag and Clifford, Sequential Monte Carlo p-values, Biometrika 78 (1991).
+    """
     catalogue = load_catalogue()
     task, protocol = catalogue.tasks[record.task.id], catalogue.protocol(record.protocol)
     units, matrix = null_units(catalogue, record, results)
-    values = []
+    chance = task.metric.chance
+    distance = abs(record.scores.main.value - chance)
+    as_far = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for shuffle in range(shuffles):
+        for shuffle in range(SHUFFLES):
             mixed = shuffled(units, rng_for("shuffled labels", task.name, shuffle), shuffle)
             splits = frozen_splits(Path(scratch), task, protocol, mixed)
             evaluation = evaluate(task, protocol, matrix, mixed, splits)
             scores, _ = score(task, protocol, evaluation.predictions, evaluation.fits)
-            values.append(scores.main.value)
-    return math.sqrt(math.fsum((v - task.metric.chance) ** 2 for v in values) / len(values))
+            as_far += abs(scores.main.value - chance) >= distance - 1e-9
+            if as_far == ENOUGH:
+                return as_far / (shuffle + 1)
+    return (as_far + 1) / (SHUFFLES + 1)
 
 
 def null_units(

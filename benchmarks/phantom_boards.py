@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.null_board import NULL_BOARD, away_from_chance, distance_from_chance, named
+from benchmarks.null_board import NULL_BOARD, OUTSIDE, away_from_chance, distance_from_chance, named
 from madeleine_bench.encoders.registry import shipped_encoders
 from madeleine_bench.results.store import ResultStore
 from madeleine_bench.specs.record import Record
@@ -79,7 +79,7 @@ def null_summary(records: Iterable[Record], results: Path) -> dict[str, Any]:
     return {
         "scores": len(null),
         "outside_the_interval": away_from_chance(null, results),
-        "expected_outside": round(0.001 * len(null), 2),
+        "expected_outside": round(OUTSIDE * len(null), 2),
         "mean_standard_errors": round(math.fsum(distances) / max(len(null), 1), 3),
         "largest_standard_errors": round(max(map(abs, distances), default=0.0), 2),
     }
