@@ -181,7 +181,7 @@ def main() -> None:
         whole = {**document, "changed": changed["boards"], "provenance": machine_provenance()}
         write_text(OUT, json.dumps(whole, indent=1) + "\n")
         write_bytes(DOCS / "protocol_sensitivity.svg", (folder / "sensitivity.svg").read_bytes())
-        (survival,) = folder.rglob(f"phantom/**/{SURVIVAL}.cox-v2.svg")
+        (survival,) = folder.rglob(f"{SURVIVAL}.cox-v2.svg")
         write_bytes(DOCS / "survival_phantom.svg", survival.read_bytes())
     board = board_of(document)
     tables = (version_table, rank_table, tau_table, swap_sentence)

@@ -10,17 +10,16 @@ where the card says any. `training` are words that the card must also have.
 `python -m tests.docs.patch_encoder_table` writes the table anew.
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from madeleine_bench.slides.patch_encoders import shipped_patch_encoders
 from madeleine_bench.specs.card import PatchEncoderCard
+from tests.marked import write_marked
 
 PAGE = Path(__file__).parents[2] / "docs" / "patch-encoders.md"
 FACTS = Path(__file__).with_name("patch_encoder_facts.csv")
-MARKS = ("<!-- cards: begin -->\n", "<!-- cards: end -->")
 _OWN = ("efficientnet-lite0", "stain-texture")  # ship with the package: tests check their facts
 _SHOWN = ("input_px", "magnification", "dim", "gated", "licence", "training")
 
@@ -81,14 +80,5 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_in_docs() -> str:
-    """Return the table that the page shows."""
-    return PAGE.read_text(encoding="utf-8").split(MARKS[0])[1].split(MARKS[1])[0]
-
-
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    made = MARKS[0] + table() + MARKS[1]
-    PAGE.write_text(
-        re.sub(f"{MARKS[0]}.*?{MARKS[1]}", lambda _: made, text, flags=re.DOTALL), encoding="utf-8"
-    )
+    write_marked(PAGE, "cards", table())

@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 
 from tests.docs import patch_encoder_table
+from tests.marked import read_marked
 
 
 def test_the_table_is_that_of_the_cards_and_no_second_source_contradicts():
     made = patch_encoder_table.table()
-    assert made == patch_encoder_table.table_in_docs(), (
+    assert made == read_marked(patch_encoder_table.PAGE, "cards"), (
         "python -m tests.docs.patch_encoder_table writes it"
     )
 

@@ -5,13 +5,13 @@ import json
 import pandas as pd
 import pytest
 
+from benchmarks.train_shipped_weights import LIMIT_BYTES
 from madeleine_bench.encoders.registry import check_weights, shipped_encoders
 from madeleine_bench.encoders.weights import read_weights
 from madeleine_bench.pretrain.recipe import Recipe
 from madeleine_bench.resources import resource_folder
 from madeleine_bench.specs.catalogue import load_catalogue
 
-LIMIT_BYTES = 13_000_000
 TRAINED = {name: entry for name, entry in shipped_encoders().items() if entry.weights_path}
 TRAINING = resource_folder("encoders") / "training"
 

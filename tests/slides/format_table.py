@@ -3,7 +3,6 @@
 `python -m tests.slides.format_table` writes the table anew.
 """
 
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,11 @@ from madeleine_bench.errors import InputError
 from madeleine_bench.slides.pictures import PictureOptions, open_picture
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tiled import TiledSlide
+from tests.marked import write_marked
 
 from .dicom_files import write_dicom
 
 PAGE = Path(__file__).parents[2] / "docs" / "slide-formats.md"
-_MARKS = ("<!-- formats: begin -->\n", "<!-- formats: end -->")
 
 
 def smooth(height: int = 300, width: int = 350) -> np.ndarray:
@@ -208,15 +207,6 @@ def table(folder: Path) -> tuple[str, dict[str, list[np.ndarray]]]:
     return "\n".join(lines) + "\n", read
 
 
-def table_in_docs() -> str:
-    return PAGE.read_text(encoding="utf-8").split(_MARKS[0])[1].split(_MARKS[1])[0]
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        made = table(Path(place))[0]
-    text = re.sub(
-        f"{_MARKS[0]}.*?{_MARKS[1]}", lambda _: _MARKS[0] + made + _MARKS[1],
-        PAGE.read_text(encoding="utf-8"), flags=re.DOTALL,
-    )  # fmt: skip
-    PAGE.write_text(text, encoding="utf-8")
+        write_marked(PAGE, "formats", table(Path(place))[0])

@@ -12,6 +12,7 @@ from madeleine_bench.slides.patch_encoders import find_patch_encoder, load_patch
 from madeleine_bench.slides.patches import PatchSettings, choose_patches, read_patches
 from madeleine_bench.slides.reader import Slide
 from madeleine_bench.slides.tiled import TiledSlide
+from tests.marked import read_marked
 
 from . import format_table
 from .conftest import SHARED, noise
@@ -23,7 +24,9 @@ VOLUME = "1.2.826.0.1.3680043.8.498.35220404935377466417110411569853018212.dcm"
 
 def test_the_table_of_formats_is_that_of_the_docs_and_pixels_are_right(tmp_path):
     made, pictures = format_table.table(tmp_path)
-    assert made == format_table.table_in_docs(), "python -m tests.slides.format_table writes it"
+    assert made == read_marked(format_table.PAGE, "formats"), (
+        "python -m tests.slides.format_table writes it"
+    )
     original = format_table.smooth()
     for name, read in pictures.items():
         wanted = original
